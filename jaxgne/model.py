@@ -1,0 +1,401 @@
+"""The whole mathematics of the game: four pure functions of a market, and what they are made of.
+
+A v-GNE is a `(plan, prices)` with
+
+    0 in pseudo_gradient(plan) + rows^T prices + normal cone of the private sets,
+
+`rows(plan)` inside `limits`, and `prices` normal to the limits there. Sources: Belgioioso, Ananduta,
+Grammatico, Ocampo-Martinez, IEEE Trans. Smart Grid 13(4), 2022 (the paper); Ananduta, Grammatico,
+Games 13(5):66, 2022 (the follow-up); LinDistFlow: Baran, Wu, IEEE Trans. Power Delivery 4, 1989.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.ops import segment_sum
+from jaxtyping import Array, Float
+
+from .market import Market
+
+
+class Plan(eqx.Module):
+    """What everyone does, hour by hour; kW unless noted.
+
+    `trades` is what `buyer` buys from `seller` (negative the other way). `voltage` is the squared
+    magnitude under lindistflow (`voltages` gives pu); network fields are 0 under copperplate.
+    """
+
+    generation: Float[Array, "G H"]
+    charge: Float[Array, "K H"]
+    discharge: Float[Array, "K H"]
+    energy: Float[Array, "K H"]  # kWh, at the end of the hour
+    imports: Float[Array, "N H"]
+    exports: Float[Array, "N H"]
+    curtailed: Float[Array, "N H"]
+    trades: Float[Array, "E H"]
+    active: Float[Array, "L H"]
+    reactive: Float[Array, "L H"]  # kvar
+    voltage: Float[Array, "B H"]  # pu, or pu^2 under lindistflow
+    angle: Float[Array, "B H"]  # rad
+    exchange: Float[Array, "F H"]
+
+
+class Rows(eqx.Module):
+    """One entry per linear constraint, *demand minus supply*; as `prices`, EUR/kWh.
+
+    `balance` (pi, own energy value), `energy` (water value), `aggregate` (lambda), `bus` and
+    `bus_reactive` (mu_pb), `exchange` (mu_tg), `voltage` and `angle` (drops along lines; in pu or
+    rad, so their multipliers are EUR/kWh times kW per unit). Rows that the grid model lacks are
+    unlimited and their multipliers 0.
+    """
+
+    balance: Float[Array, "N H"]  # kW
+    energy: Float[Array, "K H"]  # kWh
+    aggregate: Float[Array, " H"]  # kW
+    bus: Float[Array, "B H"]  # kW
+    bus_reactive: Float[Array, "B H"]  # kvar
+    exchange: Float[Array, " H"]  # kW
+    voltage: Float[Array, "L H"]  # pu, or pu^2 under lindistflow
+    angle: Float[Array, "L H"]  # rad
+
+
+def aggregate(market: Market, plan: Plan) -> Float[Array, " H"]:
+    """sigma: what all prosumers and passive consumers draw from the main grid, kW (MODEL 3)."""
+    return jnp.sum(plan.imports, axis=0) + jnp.sum(market.grid.passive, axis=0)
+
+
+def grid_price(market: Market, sigma: Float[Array, " H"]) -> Float[Array, " H"]:
+    """Price of the main grid at a total import `sigma`, EUR/kWh: p0 + d_mg sigma."""
+    return market.tariff.base + market.tariff.slope * sigma
+
+
+def by_owner(market: Market, values: Float[Array, "D H"], owner: Any) -> Float[Array, "N H"]:
+    """Sum device values over each prosumer's devices."""
+    return segment_sum(values, owner, num_segments=market.prosumers.load.shape[0])
+
+
+def bought(market: Market, trades: Float[Array, "E H"]) -> Float[Array, "N H"]:
+    """What each prosumer buys from its neighbours in total, kW."""
+    return by_owner(market, trades, market.trading.buyer) - by_owner(
+        market, trades, market.trading.seller
+    )
+
+
+def net_load(market: Market, plan: Plan) -> Float[Array, "N H"]:
+    """n_i: what each prosumer physically draws from its bus, kW (MODEL 2)."""
+    supply = by_owner(market, plan.generation, market.generators.owner)
+    storage = by_owner(market, plan.charge - plan.discharge, market.buffers.owner)
+    return market.prosumers.load + plan.curtailed + storage - supply
+
+
+def costs(market: Market, plan: Plan) -> Float[Array, " N"]:
+    """J_i, what each prosumer minimises, EUR (MODEL 3; the paper, eq. 1-6)."""
+    units, stores, pairs = market.generators, market.buffers, market.trading
+    making = units.quadratic[:, None] * plan.generation**2 + units.linear[:, None] * plan.generation
+    storing = stores.quadratic[:, None] * (plan.charge**2 + plan.discharge**2) + stores.linear[
+        :, None
+    ] * (plan.charge + plan.discharge)
+    volume = pairs.charge[:, None] * jnp.abs(plan.trades)
+    price = grid_price(market, aggregate(market, plan))
+    hourly = (
+        by_owner(market, making, units.owner)
+        + by_owner(market, storing, stores.owner)
+        + by_owner(market, pairs.fee_buyer[:, None] * plan.trades + volume, pairs.buyer)
+        + by_owner(market, volume - pairs.fee_seller[:, None] * plan.trades, pairs.seller)
+        + price * plan.imports
+        - market.tariff.export * plan.exports
+    )
+    return market.hour_length * jnp.sum(hourly, axis=1)
+
+
+def potential(market: Market, plan: Plan) -> Float[Array, ""]:
+    """P(u), EUR: its constrained minimisers are the v-GNE (MODEL 6)."""
+    sigma = aggregate(market, plan)
+    tariff = market.tariff
+    own = jnp.sum(plan.imports**2, axis=0)
+    billed = grid_price(market, sigma) * jnp.sum(plan.imports, axis=0)
+    shared = tariff.base * sigma + tariff.slope / 2 * (sigma**2 + tariff.anticipation * own)
+    return jnp.sum(costs(market, plan)) + market.hour_length * jnp.sum(shared - billed)
+
+
+def curvature(market: Market) -> Plan:
+    """Second derivative of each player's cost at a held aggregate, entry by entry, EUR/kW^2."""
+    ts, units, stores = market.hour_length, market.generators, market.buffers
+    zero = zeros(market)
+    return eqx.tree_at(
+        lambda p: (p.generation, p.charge, p.discharge, p.imports),
+        zero,
+        (
+            zero.generation + 2 * ts * units.quadratic[:, None],
+            zero.charge + 2 * ts * stores.quadratic[:, None],
+            zero.discharge + 2 * ts * stores.quadratic[:, None],
+            zero.imports + ts * market.tariff.anticipation * market.tariff.slope,
+        ),
+    )
+
+
+def own_gradient(market: Market, plan: Plan, price: Float[Array, " H"]) -> Plan:
+    """Each player's marginal cost, smooth part, with the main grid's `price` (EUR/kWh) held.
+
+    EUR/kW; the anticipated effect kappa d_mg p_mg of own purchases is included.
+    """
+    ts, units, stores, pairs = (
+        market.hour_length,
+        market.generators,
+        market.buffers,
+        market.trading,
+    )
+    bend = curvature(market)
+    zero = zeros(market)
+    return eqx.tree_at(
+        lambda p: (p.generation, p.charge, p.discharge, p.imports, p.exports, p.trades),
+        zero,
+        (
+            bend.generation * plan.generation + ts * units.linear[:, None],
+            bend.charge * plan.charge + ts * stores.linear[:, None],
+            bend.discharge * plan.discharge + ts * stores.linear[:, None],
+            bend.imports * plan.imports + ts * price,
+            zero.exports - ts * market.tariff.export,
+            zero.trades + ts * (pairs.fee_buyer - pairs.fee_seller)[:, None],
+        ),
+    )
+
+
+def pseudo_gradient(market: Market, plan: Plan) -> Plan:
+    """Each player's own marginal cost, smooth part, EUR/kW (`|trades|` is in `prox`)."""
+    return own_gradient(market, plan, grid_price(market, aggregate(market, plan)))
+
+
+def drop_factor(market: Market) -> float:
+    """How voltage falls along a line: 2 (r p + x q) for squared magnitudes, 1 for magnitudes."""
+    return 2.0 if market.grid.model == "lindistflow" else 1.0
+
+
+def rows(market: Market, plan: Plan) -> Rows:
+    """Every linear constraint, demand minus supply (MODEL 2, 4, 5)."""
+    stores, grid, ts = market.buffers, market.grid, market.hour_length
+    net = net_load(market, plan)
+    s = aggregate(market, plan) - jnp.sum(plan.exports, axis=0)
+    before = jnp.concatenate([stores.energy_start[:, None], plan.energy[:, :-1]], axis=1)
+    stored = (
+        stores.charge_efficiency[:, None] * plan.charge
+        - plan.discharge / stores.discharge_efficiency[:, None]
+    )
+    zero = jnp.zeros_like(grid.passive)
+    none = jnp.zeros_like(plan.active)
+    bus = bus_reactive = zero
+    exchange = jnp.zeros_like(s)
+    voltage = angle = none
+    if grid.model != "copperplate":
+
+        def left(flow: Array) -> Array:  # what leaves each bus on lines, net
+            return zero.at[grid.source].add(flow).at[grid.target].add(-flow)
+
+        r, x = grid.resistance[:, None], grid.reactance[:, None]
+        at_bus = zero.at[market.prosumers.bus].add
+        bus = grid.passive + at_bus(net) + left(plan.active)
+        bus = bus.at[grid.feeder].add(-plan.exchange)
+        exchange = s - jnp.sum(plan.exchange, axis=0)
+        fall = drop_factor(market) * (r * plan.active + x * plan.reactive)
+        voltage = plan.voltage[grid.source] - plan.voltage[grid.target] - fall
+        if grid.reactive_balance:
+            bus_reactive = (
+                grid.passive_reactive + at_bus(market.prosumers.reactive) + left(plan.reactive)
+            )
+        if grid.model == "paper":
+            turn = x * plan.active - r * plan.reactive
+            angle = plan.angle[grid.source] - plan.angle[grid.target] - turn
+    return Rows(
+        balance=net - plan.imports + plan.exports - bought(market, plan.trades),
+        energy=plan.energy - stores.retention[:, None] * before - ts * stored + stores.drain,
+        aggregate=s,
+        bus=bus,
+        bus_reactive=bus_reactive,
+        exchange=exchange,
+        voltage=voltage,
+        angle=angle,
+    )
+
+
+def limits(market: Market) -> tuple[Rows, Rows]:
+    """Lower and upper limit of every row; equal for equations, infinite where there is none."""
+    equal = jax.tree.map(jnp.zeros_like, rows_like(market))
+    free = jax.tree.map(lambda a: jnp.full_like(a, jnp.inf), equal)
+    grid = market.grid
+    upper = eqx.tree_at(lambda r: r.aggregate, equal, market.tariff.total_max)
+    lower = eqx.tree_at(lambda r: r.aggregate, equal, market.tariff.total_min)
+    if grid.model == "copperplate":
+        absent = ("bus", "bus_reactive", "exchange", "voltage", "angle")
+    elif grid.model == "paper":
+        absent = () if grid.reactive_balance else ("bus_reactive",)
+    else:
+        absent = ("angle",)
+    for name in absent:
+        upper = eqx.tree_at(lambda r: getattr(r, name), upper, getattr(free, name))
+        lower = eqx.tree_at(lambda r: getattr(r, name), lower, -getattr(free, name))
+    if "bus_reactive" not in absent:  # the main grid supplies any reactive power
+        open_ended = upper.bus_reactive.at[grid.feeder].set(jnp.inf)
+        upper = eqx.tree_at(lambda r: r.bus_reactive, upper, open_ended)
+        lower = eqx.tree_at(lambda r: r.bus_reactive, lower, -open_ended)
+    return lower, upper
+
+
+def boxes(market: Market) -> tuple[Plan, Plan]:
+    """Lower and upper bound of every entry of a plan (line ratings are in `prox`)."""
+    grid, zero = market.grid, zeros(market)
+    limit = zero.trades + market.trading.limit[:, None]
+    squared = 2 if grid.model == "lindistflow" else 1
+    networked = grid.model != "copperplate"
+    free = jnp.full_like(zero.active, jnp.inf if networked else 0.0)
+
+    def at_buses(low: Array, high: Array, at_feeder: float, present: bool) -> tuple[Array, Array]:
+        if not present:
+            return zero.voltage, zero.voltage
+        both = (low, high)
+        low, high = (zero.voltage + b.at[grid.feeder].set(at_feeder)[:, None] for b in both)
+        return low, high
+
+    volts = (grid.voltage_min**squared, grid.voltage_max**squared)
+    voltage_min, voltage_max = at_buses(*volts, 1.0, networked)
+    angle_min, angle_max = at_buses(grid.angle_min, grid.angle_max, 0.0, grid.model == "paper")
+    shared = jnp.full_like(zero.exchange, jnp.inf if networked else 0.0)
+    lower = Plan(
+        generation=market.generators.power_min,
+        charge=zero.charge,
+        discharge=zero.discharge,
+        energy=market.buffers.energy_min,
+        imports=zero.imports,
+        exports=zero.exports,
+        curtailed=zero.curtailed,
+        trades=-limit,
+        active=-free,
+        reactive=-free,
+        voltage=voltage_min,
+        angle=angle_min,
+        exchange=-shared,
+    )
+    upper = Plan(
+        generation=market.generators.power_max,
+        charge=market.buffers.charge_max,
+        discharge=market.buffers.discharge_max,
+        energy=market.buffers.energy_max,
+        imports=market.prosumers.import_max,
+        exports=market.prosumers.export_max,
+        curtailed=market.prosumers.curtail_max,
+        trades=limit,
+        active=free,
+        reactive=free,
+        voltage=voltage_max,
+        angle=angle_max,
+        exchange=shared,
+    )
+    return lower, upper
+
+
+def prox(market: Market, plan: Plan, step: Plan) -> Plan:
+    """The admissible plan closest to `plan` after paying for |trades|, entry by entry.
+
+        argmin over the private sets of  Ts sum_e 2 c_ta_e |t_e| + sum (u - plan)^2 / (2 step)
+
+    with one `step` per entry (kW per EUR/kW; equal for `active` and `reactive` of a line): boxes,
+    a soft threshold for trades, a disc of radius `rating` for each line's (active, reactive).
+    """
+    lower, upper = boxes(market)
+    toll = 2 * market.hour_length * market.trading.charge[:, None] * step.trades
+    shrunk = jnp.sign(plan.trades) * jnp.maximum(jnp.abs(plan.trades) - toll, 0.0)
+    boxed = jax.tree.map(
+        lambda u, low, high: jnp.minimum(jnp.maximum(u, low), high),
+        eqx.tree_at(lambda p: p.trades, plan, shrunk),
+        lower,
+        upper,
+    )
+    load = jnp.sqrt(boxed.active**2 + boxed.reactive**2)
+    rating = market.grid.rating[:, None]
+    shrink = jnp.where(load > rating, rating / jnp.where(load > rating, load, 1.0), 1.0)
+    return eqx.tree_at(
+        lambda p: (p.active, p.reactive), boxed, (boxed.active * shrink, boxed.reactive * shrink)
+    )
+
+
+def pull(market: Market, prices: Rows) -> Plan:
+    """What prices make each entry of a plan cost: rows^T (Ts prices), EUR/kW.
+
+    A row in kW enters the Lagrangian times Ts, a row in kWh (`energy`) without.
+    """
+    ts = market.hour_length
+    weighted = jax.tree.map(lambda y: ts * y, prices)
+    weighted = eqx.tree_at(lambda r: r.energy, weighted, prices.energy)
+    _, transpose = jax.vjp(lambda plan: rows(market, plan), zeros(market))
+    (pulled,) = transpose(weighted)
+    return pulled
+
+
+def voltages(market: Market, plan: Plan) -> Float[Array, "B H"]:
+    """Voltage magnitudes in pu, whatever the grid model keeps; 1 under copperplate."""
+    if market.grid.model == "copperplate":
+        return jnp.ones_like(plan.voltage)
+    if market.grid.model == "lindistflow":
+        return jnp.sqrt(jnp.maximum(plan.voltage, 0.0))
+    return plan.voltage
+
+
+def trade_prices(market: Market, prices: Rows) -> Float[Array, "E H"]:
+    """mu_tr, EUR/kWh: (pi_i + pi_j - c_tr_(i,j) - c_tr_(j,i)) / 2 (MODEL 6)."""
+    pairs = market.trading
+    fees = (pairs.fee_buyer + pairs.fee_seller)[:, None]
+    return (prices.balance[pairs.buyer] + prices.balance[pairs.seller] - fees) / 2
+
+
+def energy_prices(market: Market, prices: Rows) -> Float[Array, "N H"]:
+    """pi_i + mu_pb: the full marginal value of energy at each prosumer, EUR/kWh (MODEL 4)."""
+    return prices.balance + prices.bus[market.prosumers.bus]
+
+
+def zeros(market: Market) -> Plan:
+    """The plan in which nothing happens."""
+    prosumers, grid = market.prosumers, market.grid
+    dtype, hours = prosumers.load.dtype, prosumers.load.shape[1]
+
+    def table(size: int) -> Array:
+        return jnp.zeros((size, hours), dtype)
+
+    count, stores, lines = (
+        prosumers.bus.shape[0],
+        market.buffers.owner.shape[0],
+        grid.source.shape[0],
+    )
+    buses = grid.passive.shape[0]
+    return Plan(
+        generation=table(market.generators.owner.shape[0]),
+        charge=table(stores),
+        discharge=table(stores),
+        energy=table(stores),
+        imports=table(count),
+        exports=table(count),
+        curtailed=table(count),
+        trades=table(market.trading.buyer.shape[0]),
+        active=table(lines),
+        reactive=table(lines),
+        voltage=table(buses),
+        angle=table(buses),
+        exchange=table(grid.feeder.shape[0]),
+    )
+
+
+def rows_like(market: Market) -> Rows:
+    """Prices of zero: the shape of `Rows` for this market."""
+    plan = zeros(market)
+    lines, buses, hour = plan.active, plan.voltage, market.tariff.slope
+    nought = jnp.zeros_like(hour)
+    return Rows(
+        balance=plan.imports,
+        energy=plan.energy,
+        aggregate=nought,
+        bus=buses,
+        bus_reactive=buses,
+        exchange=nought,
+        voltage=lines,
+        angle=lines,
+    )
