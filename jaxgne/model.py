@@ -4,11 +4,13 @@ A v-GNE is a `(plan, prices)` with
 
     0 in pseudo_gradient(plan) + rows^T prices + normal cone of the private sets,
 
-`rows(plan)` inside `limits`, and `prices` normal to the limits there. Sources: Belgioioso, Ananduta,
-Grammatico, Ocampo-Martinez, IEEE Trans. Smart Grid 13(4), 2022 (the paper); Ananduta, Grammatico,
-Games 13(5):66, 2022 (the follow-up); LinDistFlow: Baran, Wu, IEEE Trans. Power Delivery 4, 1989.
+`rows(plan)` inside `limits`, and `prices` normal to the limits there. Sources: Belgioioso,
+Ananduta, Grammatico, Ocampo-Martinez, IEEE Trans. Smart Grid 13(4), 2022 (the paper); Ananduta,
+Grammatico, Games 13(5):66, 2022 (the follow-up); LinDistFlow: Baran, Wu, IEEE Trans. Power
+Delivery 4, 1989. MODEL sections are those of the project's reference of symbols.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
@@ -124,15 +126,12 @@ def curvature(market: Market) -> Plan:
     """Second derivative of each player's cost at a held aggregate, entry by entry, EUR/kW^2."""
     ts, units, stores = market.hour_length, market.generators, market.buffers
     zero = zeros(market)
-    return eqx.tree_at(
-        lambda p: (p.generation, p.charge, p.discharge, p.imports),
+    return replace(
         zero,
-        (
-            zero.generation + 2 * ts * units.quadratic[:, None],
-            zero.charge + 2 * ts * stores.quadratic[:, None],
-            zero.discharge + 2 * ts * stores.quadratic[:, None],
-            zero.imports + ts * market.tariff.anticipation * market.tariff.slope,
-        ),
+        generation=zero.generation + 2 * ts * units.quadratic[:, None],
+        charge=zero.charge + 2 * ts * stores.quadratic[:, None],
+        discharge=zero.discharge + 2 * ts * stores.quadratic[:, None],
+        imports=zero.imports + ts * market.tariff.anticipation * market.tariff.slope,
     )
 
 
@@ -149,17 +148,14 @@ def own_gradient(market: Market, plan: Plan, price: Float[Array, " H"]) -> Plan:
     )
     bend = curvature(market)
     zero = zeros(market)
-    return eqx.tree_at(
-        lambda p: (p.generation, p.charge, p.discharge, p.imports, p.exports, p.trades),
+    return replace(
         zero,
-        (
-            bend.generation * plan.generation + ts * units.linear[:, None],
-            bend.charge * plan.charge + ts * stores.linear[:, None],
-            bend.discharge * plan.discharge + ts * stores.linear[:, None],
-            bend.imports * plan.imports + ts * price,
-            zero.exports - ts * market.tariff.export,
-            zero.trades + ts * (pairs.fee_buyer - pairs.fee_seller)[:, None],
-        ),
+        generation=bend.generation * plan.generation + ts * units.linear[:, None],
+        charge=bend.charge * plan.charge + ts * stores.linear[:, None],
+        discharge=bend.discharge * plan.discharge + ts * stores.linear[:, None],
+        imports=bend.imports * plan.imports + ts * price,
+        exports=zero.exports - ts * market.tariff.export,
+        trades=zero.trades + ts * (pairs.fee_buyer - pairs.fee_seller)[:, None],
     )
 
 
@@ -224,21 +220,20 @@ def limits(market: Market) -> tuple[Rows, Rows]:
     equal = jax.tree.map(jnp.zeros_like, rows_like(market))
     free = jax.tree.map(lambda a: jnp.full_like(a, jnp.inf), equal)
     grid = market.grid
-    upper = eqx.tree_at(lambda r: r.aggregate, equal, market.tariff.total_max)
-    lower = eqx.tree_at(lambda r: r.aggregate, equal, market.tariff.total_min)
+    upper = replace(equal, aggregate=market.tariff.total_max)
+    lower = replace(equal, aggregate=market.tariff.total_min)
     if grid.model == "copperplate":
         absent = ("bus", "bus_reactive", "exchange", "voltage", "angle")
     elif grid.model == "paper":
         absent = () if grid.reactive_balance else ("bus_reactive",)
     else:
         absent = ("angle",)
-    for name in absent:
-        upper = eqx.tree_at(lambda r: getattr(r, name), upper, getattr(free, name))
-        lower = eqx.tree_at(lambda r: getattr(r, name), lower, -getattr(free, name))
+    upper = replace(upper, **{name: getattr(free, name) for name in absent})
+    lower = replace(lower, **{name: -getattr(free, name) for name in absent})
     if "bus_reactive" not in absent:  # the main grid supplies any reactive power
         open_ended = upper.bus_reactive.at[grid.feeder].set(jnp.inf)
-        upper = eqx.tree_at(lambda r: r.bus_reactive, upper, open_ended)
-        lower = eqx.tree_at(lambda r: r.bus_reactive, lower, -open_ended)
+        upper = replace(upper, bus_reactive=open_ended)
+        lower = replace(lower, bus_reactive=-open_ended)
     return lower, upper
 
 
@@ -307,16 +302,14 @@ def prox(market: Market, plan: Plan, step: Plan) -> Plan:
     shrunk = jnp.sign(plan.trades) * jnp.maximum(jnp.abs(plan.trades) - toll, 0.0)
     boxed = jax.tree.map(
         lambda u, low, high: jnp.minimum(jnp.maximum(u, low), high),
-        eqx.tree_at(lambda p: p.trades, plan, shrunk),
+        replace(plan, trades=shrunk),
         lower,
         upper,
     )
     load = jnp.sqrt(boxed.active**2 + boxed.reactive**2)
     rating = market.grid.rating[:, None]
     shrink = jnp.where(load > rating, rating / jnp.where(load > rating, load, 1.0), 1.0)
-    return eqx.tree_at(
-        lambda p: (p.active, p.reactive), boxed, (boxed.active * shrink, boxed.reactive * shrink)
-    )
+    return replace(boxed, active=boxed.active * shrink, reactive=boxed.reactive * shrink)
 
 
 def pull(market: Market, prices: Rows) -> Plan:
@@ -326,7 +319,7 @@ def pull(market: Market, prices: Rows) -> Plan:
     """
     ts = market.hour_length
     weighted = jax.tree.map(lambda y: ts * y, prices)
-    weighted = eqx.tree_at(lambda r: r.energy, weighted, prices.energy)
+    weighted = replace(weighted, energy=prices.energy)
     _, transpose = jax.vjp(lambda plan: rows(market, plan), zeros(market))
     (pulled,) = transpose(weighted)
     return pulled
@@ -361,12 +354,8 @@ def zeros(market: Market) -> Plan:
     def table(size: int) -> Array:
         return jnp.zeros((size, hours), dtype)
 
-    count, stores, lines = (
-        prosumers.bus.shape[0],
-        market.buffers.owner.shape[0],
-        grid.source.shape[0],
-    )
-    buses = grid.passive.shape[0]
+    count, stores = prosumers.bus.shape[0], market.buffers.owner.shape[0]
+    lines, buses = grid.source.shape[0], grid.passive.shape[0]
     return Plan(
         generation=table(market.generators.owner.shape[0]),
         charge=table(stores),
