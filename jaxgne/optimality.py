@@ -1,0 +1,426 @@
+"""The one judge of every answer: how far a plan and prices are from an equilibrium (MODEL 8).
+
+Nothing here knows how an answer was found. Everything is computed in float64, also when the market
+is in float32: rounding is the solver's problem, not the judge's.
+"""
+
+from dataclasses import fields, replace
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from .market import Market
+from .model import (
+    Plan,
+    Rows,
+    aggregate,
+    boxes,
+    by_owner,
+    curvature,
+    grid_price,
+    limits,
+    own_gradient,
+    prox,
+    pull,
+    rows,
+    zeros,
+)
+
+
+class Scales(eqx.Module):
+    """The market's own magnitudes, by which errors are measured; no bare 1 among them."""
+
+    power: Float[Array, ""]  # kW, of one prosumer
+    total: Float[Array, ""]  # kW, of all together
+    energy: Float[Array, ""]  # kWh, of the largest buffer
+    price: Float[Array, ""]  # EUR/kWh, the highest marginal price
+    bill: Float[Array, ""]  # EUR, gross cost of the energy used
+
+
+class Residuals(eqx.Module):
+    """What is wrong with an answer, by family. A scalar per field, `places` are flat indices.
+
+    `error` is the relative KKT error: the largest of `infeasibility`, `regret` and `dual` below.
+    `proof` is positive if and only if `prices` prove that no plan meets all limits (Farkas).
+    """
+
+    rows: Rows  # largest violation of each family, kW, kvar, kWh, pu, rad
+    row_places: Rows
+    bounds: Plan  # largest violation of each bound, kW, kvar, kWh, pu, rad
+    bound_places: Plan
+    rating: Float[Array, ""]  # kVA above a line's rating
+    rating_place: Int[Array, ""]
+    gap: Float[Array, " N"]  # EUR each prosumer could save at most by deviating
+    operator_gap: Float[Array, ""]  # EUR
+    duality_gap: Float[Array, ""]  # EUR
+    stationarity: Plan  # largest natural residual of each field, EUR/kWh (EUR/h per pu, rad)
+    sign: Float[Array, ""]  # EUR/kWh, prices of limits that do not exist
+    infeasibility: Float[Array, ""]  # relative
+    regret: Float[Array, ""]  # relative
+    dual: Float[Array, ""]  # relative
+    error: Float[Array, ""]  # relative KKT error
+    proof: Float[Array, ""]  # relative
+
+
+def _largest(array: Array) -> Float[Array, ""]:
+    return jnp.max(array, initial=0.0)
+
+
+def _place(array: Array) -> Int[Array, ""]:
+    return jnp.argmax(array).astype(jnp.int32) if array.size else jnp.asarray(-1, jnp.int32)
+
+
+def _norm(first: Array, second: Array) -> Array:
+    """sqrt(a^2 + b^2) with gradient 0 instead of NaN at the origin."""
+    square = first**2 + second**2
+    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+
+
+def scales(market: Market, plan: Plan) -> Scales:
+    """Natural magnitudes of a market at a plan, with floors from its data."""
+    load = jnp.abs(market.prosumers.load)
+    passive = jnp.abs(market.grid.passive)
+    hourly = jnp.sum(load, axis=0) + jnp.sum(passive, axis=0)
+    units, stores, tariff = market.generators, market.buffers, market.tariff
+    device = jnp.maximum(
+        _largest(jnp.abs(units.power_max)),
+        jnp.maximum(_largest(stores.charge_max), _largest(stores.discharge_max)),
+    )
+    tiny = jnp.finfo(load.dtype).tiny
+    power = jnp.maximum(_largest(load), 1e-2 * jnp.maximum(device, _largest(hourly)))
+    power = jnp.maximum(power, tiny)
+    total = jnp.maximum(_largest(hourly), power)
+    making = units.linear[:, None] + 2 * units.quadratic[:, None] * plan.generation
+    expected = jnp.abs(tariff.base) + tariff.slope * hourly
+    price = grid_price(market, aggregate(market, plan))
+    dearest = jnp.maximum(_largest(jnp.abs(price)), _largest(jnp.abs(making)))
+    bought_kw = aggregate(market, plan) + jnp.sum(plan.exports, axis=0)
+    bill = jnp.sum(jnp.abs(price * bought_kw)) + jnp.sum(jnp.abs(making * plan.generation))
+    return Scales(
+        power=power,
+        total=total,
+        energy=jnp.maximum(_largest(stores.energy_max), power * market.hour_length),
+        price=jnp.maximum(jnp.maximum(dearest, 1e-2 * _largest(expected)), tiny),
+        bill=jnp.maximum(
+            market.hour_length * jnp.maximum(bill, 1e-2 * jnp.sum(expected * hourly)), tiny
+        ),
+    )
+
+
+def implied_boxes(market: Market) -> tuple[Plan, Plan]:
+    """Finite bounds that every feasible plan meets (MODEL 8): what `boxes` leaves open, closed.
+
+    Purchases are bounded through the own balance, flows by the total load and, with the paper's
+    grid, by the boxes on voltages and angles, exchange with the main grid by the total load.
+    """
+    lower, upper = boxes(market)
+    prosumers, grid = market.prosumers, market.grid
+    most = jax.tree.map(lambda low, high: jnp.maximum(jnp.abs(low), jnp.abs(high)), lower, upper)
+    pairs = market.trading
+    tradable = by_owner(market, most.trades, pairs.buyer) + by_owner(
+        market, most.trades, pairs.seller
+    )
+    charging = by_owner(market, upper.charge, market.buffers.owner)
+    discharging = by_owner(market, upper.discharge, market.buffers.owner)
+    least_made = by_owner(market, lower.generation, market.generators.owner)
+    most_made = by_owner(market, upper.generation, market.generators.owner)
+    drawn = prosumers.load + upper.curtailed + charging - least_made
+    needed = jnp.maximum(drawn + upper.exports + tradable, 0.0)
+    imports = jnp.minimum(upper.imports, needed)
+    injected = jnp.maximum(jnp.abs(drawn), jnp.abs(prosumers.load - most_made - discharging))
+    total = jnp.sum(injected, axis=0) + jnp.sum(jnp.abs(grid.passive), axis=0)
+    reactive = jnp.sum(jnp.abs(prosumers.reactive), axis=0) + jnp.sum(
+        jnp.abs(grid.passive_reactive), axis=0
+    )
+    rating = grid.rating[:, None]
+    active_most = jnp.minimum(rating, total)
+    reactive_most = jnp.minimum(rating, reactive)
+    if grid.model == "paper":
+        impedance = grid.resistance**2 + grid.reactance**2
+        fall = _reach(lower.voltage, upper.voltage, market)
+        turn = _reach(lower.angle, upper.angle, market)
+        r, x = (grid.resistance / impedance)[:, None], (grid.reactance / impedance)[:, None]
+        loops = jnp.minimum(rating, x * turn + r * fall)
+        circling = jnp.minimum(rating, r * turn + x * fall)
+        radial = market.grid.source.shape[0] < market.grid.passive.shape[0]
+        active_most = jnp.minimum(active_most, loops) if radial else loops
+        reactive_most = (
+            jnp.minimum(reactive_most, circling) if radial and grid.reactive_balance else circling
+        )
+    if grid.model == "copperplate":
+        return replace(lower, imports=jnp.zeros_like(imports)), replace(upper, imports=imports)
+    exchange = jnp.broadcast_to(total, lower.exchange.shape)
+    return (
+        replace(lower, active=-active_most, reactive=-reactive_most, exchange=-exchange),
+        replace(
+            upper, imports=imports, active=active_most, reactive=reactive_most, exchange=exchange
+        ),
+    )
+
+
+def _reach(low: Array, high: Array, market: Market) -> Float[Array, "L H"]:
+    """Largest difference between the two ends of each line that bus bounds allow."""
+    ends = (market.grid.source, market.grid.target)
+    return jnp.maximum(high[ends[0]] - low[ends[1]], high[ends[1]] - low[ends[0]])
+
+
+def pin(market: Market, prices: Rows) -> Rows:
+    """Prices on the gauge mu_tg = 0 (MODEL 6): one constant per hour is free, this fixes it.
+
+    `copperplate` has no such constant. Trade prices follow from `balance`.
+    """
+    if market.grid.model == "copperplate":
+        return prices
+    constant = prices.exchange
+    return replace(
+        prices,
+        balance=prices.balance - constant,
+        bus=prices.bus + constant,
+        exchange=jnp.zeros_like(constant),
+    )
+
+
+def _existing(market: Market, prices: Rows) -> Rows:
+    """Prices without those of limits that do not exist."""
+    lower, upper = limits(market)
+
+    def keep(price: Array, low: Array, high: Array) -> Array:
+        above = jnp.where(jnp.isfinite(high), jnp.maximum(price, 0.0), 0.0)
+        below = jnp.where(jnp.isfinite(low), jnp.minimum(price, 0.0), 0.0)
+        return above + below
+
+    return jax.tree.map(keep, prices, lower, upper)
+
+
+def _weights(market: Market) -> Rows:
+    """What a unit of each row counts in the Lagrangian: Ts, and 1 for rows in kWh."""
+    hours = {field.name: market.hour_length for field in fields(Rows)}
+    return Rows(**(hours | {"energy": jnp.ones_like(market.hour_length)}))
+
+
+def _support(market: Market, gradient: Plan, lower: Plan, upper: Plan) -> tuple[Plan, Array]:
+    """Least value of `gradient . u` over the finite sets, per entry; lines jointly.
+
+    For a line the set is the smaller of its disc and its box: both bounds hold, the better counts.
+    """
+    least = jax.tree.map(
+        lambda g, low, high: jnp.minimum(g * low, g * high), gradient, lower, upper
+    )
+    radius = jnp.minimum(market.grid.rating[:, None], _norm(upper.active, upper.reactive))
+    disc = -radius * _norm(gradient.active, gradient.reactive)
+    return least, jnp.maximum(disc, least.active + least.reactive)
+
+
+def infeasibility_proof(market: Market, prices: Rows) -> Float[Array, ""]:
+    """How clearly `prices`, read as a ray, prove that no plan meets all limits; relative.
+
+    By Farkas' lemma: if `y . rows(u) > y . r` for every u in the (implied) boxes and every r within
+    the limits, no u has its rows within the limits. Positive is a proof, whatever the ray.
+    """
+    y = jax.tree.map(jnp.multiply, _existing(market, prices), _weights(market))
+    lower, upper = implied_boxes(market)
+    least, lines = _support(market, pull(market, _existing(market, prices)), lower, upper)
+    constant = rows(market, zeros(market))
+    low, high = limits(market)
+
+    def excess(y: Array, constant: Array, low: Array, high: Array) -> tuple[Array, Array]:
+        bound = jnp.where(y > 0, high, low)
+        term = jnp.where(y == 0, 0.0, y * (constant - jnp.where(y == 0, 0.0, bound)))
+        return jnp.sum(term), jnp.sum(jnp.abs(term))
+
+    parts = [
+        excess(*leaves)
+        for leaves in zip(*map(jax.tree.leaves, (y, constant, low, high)), strict=True)
+    ]
+    boxed = replace(least, active=lines, reactive=jnp.zeros_like(lines))
+    parts += [(jnp.sum(a), jnp.sum(jnp.abs(a))) for a in jax.tree.leaves(boxed)]
+    value = sum(part[0] for part in parts)
+    size = sum(part[1] for part in parts)
+    return jnp.where(size > 0, value / jnp.where(size > 0, size, 1.0), 0.0)
+
+
+def gaps(market: Market, plan: Plan, prices: Rows) -> tuple[Float[Array, " N"], Float[Array, ""]]:
+    """What each prosumer, and the operator, could gain at most by deviating, EUR (MODEL 8).
+
+    With sigma and all prices held: priced perceived cost of the plan minus its least value over
+    the private set, the private rows priced by their multipliers, entry by entry in closed form.
+    """
+    lower, upper = implied_boxes(market)
+    bend = curvature(market)
+    inside = jax.tree.map(jnp.clip, plan, lower, upper)
+    price = grid_price(market, aggregate(market, plan))
+    slope = jax.tree.map(jnp.add, own_gradient(market, inside, price), pull(market, prices))
+    linear = jax.tree.map(lambda g, h, u: g - h * u, slope, bend, inside)
+    toll = replace(
+        zeros(market),
+        trades=jnp.broadcast_to(
+            2 * market.hour_length * market.trading.charge[:, None], plan.trades.shape
+        ),
+    )
+
+    def gain(u: Array, g: Array, h: Array, c: Array, low: Array, high: Array) -> Array:
+        def cost(v: Array) -> Array:
+            return h / 2 * v**2 + g * v + c * jnp.abs(v)
+
+        curved = h > 0
+        corner = jnp.where(g > 0, low, high)
+        best = jnp.where(curved, jnp.clip(-g / jnp.where(curved, h, 1.0), low, high), corner)
+        return cost(u) - jnp.minimum(cost(best), cost(jnp.clip(0.0, low, high)))
+
+    each = jax.tree.map(gain, inside, linear, bend, toll, lower, upper)
+    owner, store = market.generators.owner, market.buffers.owner
+    halves = by_owner(market, each.trades / 2, market.trading.buyer) + by_owner(
+        market, each.trades / 2, market.trading.seller
+    )
+    hourly = (
+        by_owner(market, each.generation, owner)
+        + by_owner(market, each.charge + each.discharge + each.energy, store)
+        + each.imports
+        + each.exports
+        + each.curtailed
+        + halves
+    )
+    _, lines = _support(market, linear, lower, upper)
+    worth = linear.active * inside.active + linear.reactive * inside.reactive
+    network = sum(jnp.sum(a) for a in (each.voltage, each.angle, each.exchange))
+    scarce = market.hour_length * jnp.sum(_complementarity(market, plan, prices))
+    return jnp.sum(hourly, axis=1), jnp.sum(worth - lines) + network + scarce
+
+
+def _complementarity(market: Market, plan: Plan, prices: Rows) -> Float[Array, " H"]:
+    """Price of the aggregate limit times what is left of it, EUR/h."""
+    s = aggregate(market, plan) - jnp.sum(plan.exports, axis=0)
+    high, low = market.tariff.total_max, market.tariff.total_min
+    price = prices.aggregate
+    room = jnp.where(price > 0, high - s, jnp.where(price < 0, s - low, 0.0))
+    return jnp.where(price == 0, 0.0, jnp.abs(price) * jnp.abs(jnp.where(price == 0, 0.0, room)))
+
+
+def _natural(market: Market, plan: Plan, prices: Rows, scale: Scales) -> tuple[Plan, Plan]:
+    """Natural residual |u - prox(u - rho g)| / rho, and what it is measured by, per field."""
+    power = scale.power / scale.price / market.hour_length
+    network = scale.total / scale.price / market.hour_length
+    unit = 1 / (scale.price * scale.total * market.hour_length)
+    rho = Plan(
+        generation=power,
+        charge=power,
+        discharge=power,
+        energy=scale.energy / scale.price,
+        imports=power,
+        exports=power,
+        curtailed=power,
+        trades=power,
+        active=network,
+        reactive=network,
+        voltage=unit,
+        angle=unit,
+        exchange=network,
+    )
+    price = grid_price(market, aggregate(market, plan))
+    slope = jax.tree.map(jnp.add, own_gradient(market, plan, price), pull(market, prices))
+    step = jax.tree.map(lambda r, u: jnp.broadcast_to(r, u.shape), rho, plan)
+    moved = prox(market, jax.tree.map(lambda u, g, r: u - r * g, plan, slope, rho), step)
+    residual = jax.tree.map(lambda u, v, r: _largest(jnp.abs(u - v)) / r, plan, moved, rho)
+    measure = jax.tree.map(lambda r: r * 0 + 1, rho)
+    size = replace(
+        jax.tree.map(lambda one: one * scale.price * market.hour_length, measure),
+        energy=scale.price,
+        voltage=scale.price * scale.total * market.hour_length,
+        angle=scale.price * scale.total * market.hour_length,
+    )
+    return residual, size
+
+
+def residuals(market: Market, plan: Plan, prices: Rows) -> Residuals:
+    """Every way in which `(plan, prices)` falls short of a v-GNE, in float64 (MODEL 8).
+
+    Prices may be on any gauge; they are pinned first.
+    """
+    with jax.enable_x64(True):
+        market, plan, prices = jax.tree.map(
+            lambda a: a.astype(jnp.float64) if jnp.issubdtype(a.dtype, jnp.floating) else a,
+            (market, plan, prices),
+        )
+        return _residuals(market, plan, pin(market, prices))
+
+
+def _residuals(market: Market, plan: Plan, prices: Rows) -> Residuals:
+    scale = scales(market, plan)
+    used = _existing(market, prices)
+    value = rows(market, plan)
+    low, high = limits(market)
+    outside = jax.tree.map(
+        lambda a, lo, up: jnp.maximum(jnp.maximum(a - up, lo - a), 0.0), value, low, high
+    )
+    lower, upper = boxes(market)
+    beyond = jax.tree.map(
+        lambda u, lo, up: jnp.maximum(jnp.maximum(u - up, lo - u), 0.0), plan, lower, upper
+    )
+    over = jnp.maximum(_norm(plan.active, plan.reactive) - market.grid.rating[:, None], 0.0)
+    worst_rows = jax.tree.map(_largest, outside)
+    worst_bounds = jax.tree.map(_largest, beyond)
+    total, one = scale.total, jnp.ones_like(scale.total)
+    row_scale = Rows(
+        balance=scale.power,
+        energy=scale.energy,
+        aggregate=total,
+        bus=total,
+        bus_reactive=total,
+        exchange=total,
+        voltage=one,
+        angle=one,
+    )
+    bound_scale = replace(
+        jax.tree.map(lambda _: scale.power, worst_bounds),
+        energy=scale.energy,
+        active=total,
+        reactive=total,
+        exchange=total,
+        voltage=one,
+        angle=one,
+    )
+    relative = jax.tree.leaves(
+        jax.tree.map(jnp.divide, (worst_rows, worst_bounds), (row_scale, bound_scale))
+    )
+    infeasibility = jnp.max(jnp.stack([*relative, _largest(over) / total]))
+    gap, operator_gap = gaps(market, plan, used)
+    shortfall = jax.tree.map(
+        lambda y, w, a, lo, up: (
+            w * jnp.sum(jnp.where(y == 0, 0.0, y * (a - jnp.where(y > 0, up, lo))))
+        ),
+        *(used, _weights(market), value, low, high),
+    )
+    unpaid = sum(jax.tree.leaves(replace(shortfall, aggregate=jnp.zeros_like(total))))
+    duality_gap = jnp.sum(gap) + operator_gap - unpaid
+    stationarity, measure = _natural(market, plan, used, scale)
+    sign = jnp.max(
+        jnp.stack(
+            [
+                _largest(jnp.abs(a - b))
+                for a, b in zip(jax.tree.leaves(prices), jax.tree.leaves(used), strict=True)
+            ]
+        )
+    )
+    dual = jnp.max(jnp.stack(jax.tree.leaves(jax.tree.map(jnp.divide, stationarity, measure))))
+    dual = jnp.maximum(dual, sign / scale.price)
+    regret = jnp.maximum(jnp.sum(gap) + operator_gap, jnp.abs(duality_gap)) / scale.bill
+    return Residuals(
+        rows=worst_rows,
+        row_places=jax.tree.map(_place, outside),
+        bounds=worst_bounds,
+        bound_places=jax.tree.map(_place, beyond),
+        rating=_largest(over),
+        rating_place=_place(over),
+        gap=gap,
+        operator_gap=operator_gap,
+        duality_gap=duality_gap,
+        stationarity=stationarity,
+        sign=sign,
+        infeasibility=infeasibility,
+        regret=regret,
+        dual=dual,
+        error=jnp.maximum(jnp.maximum(infeasibility, regret), dual),
+        proof=infeasibility_proof(market, prices),
+    )

@@ -1,0 +1,32 @@
+"""What a solver is: three pure functions. It has no tolerance, no status and no loop."""
+
+import abc
+from typing import Any, Self
+
+import equinox as eqx
+
+from ..market import Market
+from ..model import Plan, Rows
+
+
+class AbstractSolver(eqx.Module):
+    """A fixed-point iteration on a market; its fields are its options.
+
+    `clear` owns the loop and judges what `point` returns by the same yardstick for every solver.
+    """
+
+    def prepare(self, market: Market) -> Self:
+        """The solver with whatever static sizes it reads off a concrete market; on the host."""
+        return self
+
+    @abc.abstractmethod
+    def init(self, market: Market, plan: Plan, prices: Rows) -> Any:
+        """The state from which to start, given a plan and prices (zeros for a cold start)."""
+
+    @abc.abstractmethod
+    def step(self, market: Market, state: Any) -> Any:
+        """One iteration."""
+
+    @abc.abstractmethod
+    def point(self, market: Market, state: Any) -> tuple[Plan, Rows]:
+        """The plan and prices that the state stands for."""
