@@ -5,6 +5,7 @@ is in float32: rounding is the solver's problem, not the judge's.
 """
 
 from dataclasses import fields, replace
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -166,6 +167,13 @@ def _reach(low: Array, high: Array, market: Market) -> Float[Array, "L H"]:
     return jnp.maximum(high[ends[0]] - low[ends[1]], high[ends[1]] - low[ends[0]])
 
 
+def cast(tree: Any, dtype: Any) -> Any:
+    """`tree` with every floating array in `dtype`."""
+    return jax.tree.map(
+        lambda a: a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree
+    )
+
+
 def pin(market: Market, prices: Rows) -> Rows:
     """Prices on the gauge mu_tg = 0 (MODEL 6): one constant per hour is free, this fixes it.
 
@@ -213,31 +221,36 @@ def _support(market: Market, gradient: Plan, lower: Plan, upper: Plan) -> tuple[
     return least, jnp.maximum(disc, least.active + least.reactive)
 
 
-def infeasibility_proof(market: Market, prices: Rows) -> Float[Array, ""]:
-    """How clearly `prices`, read as a ray, prove that no plan meets all limits; relative.
+def proof_terms(market: Market, prices: Rows) -> tuple[Rows, Plan]:
+    """What each row and each (implied) bound adds to Farkas' sum along the ray `prices`, EUR.
 
-    By Farkas' lemma: if `y . rows(u) > y . r` for every u in the (implied) boxes and every r within
-    the limits, no u has its rows within the limits. Positive is a proof, whatever the ray.
+    If `y . rows(u) > y . r` for every u in the boxes and every r within the limits, no u has its
+    rows within the limits. The sum of all terms is the least value of `y . (rows(u) - r)`; a line's
+    term stands in `active`.
     """
-    y = jax.tree.map(jnp.multiply, _existing(market, prices), _weights(market))
+    y = _existing(market, prices)
     lower, upper = implied_boxes(market)
-    least, lines = _support(market, pull(market, _existing(market, prices)), lower, upper)
-    constant = rows(market, zeros(market))
+    least, lines = _support(market, pull(market, y), lower, upper)
     low, high = limits(market)
 
-    def excess(y: Array, constant: Array, low: Array, high: Array) -> tuple[Array, Array]:
-        bound = jnp.where(y > 0, high, low)
-        term = jnp.where(y == 0, 0.0, y * (constant - jnp.where(y == 0, 0.0, bound)))
-        return jnp.sum(term), jnp.sum(jnp.abs(term))
+    def term(y: Array, weight: Array, constant: Array, lo: Array, up: Array) -> Array:
+        bound = jnp.where(y > 0, up, jnp.where(y < 0, lo, constant))
+        return weight * y * (constant - bound)
 
-    parts = [
-        excess(*leaves)
-        for leaves in zip(*map(jax.tree.leaves, (y, constant, low, high)), strict=True)
-    ]
-    boxed = replace(least, active=lines, reactive=jnp.zeros_like(lines))
-    parts += [(jnp.sum(a), jnp.sum(jnp.abs(a))) for a in jax.tree.leaves(boxed)]
-    value = sum(part[0] for part in parts)
-    size = sum(part[1] for part in parts)
+    constant = rows(market, zeros(market))
+    by_row = jax.tree.map(term, y, _weights(market), constant, low, high)
+    return by_row, replace(least, active=lines, reactive=jnp.zeros_like(lines))
+
+
+def infeasibility_proof(market: Market, prices: Rows) -> Float[Array, ""]:
+    """How clearly `prices`, read as a ray, prove that no plan meets all limits.
+
+    The sum of `proof_terms` relative to the sum of their sizes: positive is a proof, whatever the
+    ray (Farkas' lemma).
+    """
+    terms = jax.tree.leaves(proof_terms(market, prices))
+    value = sum(jnp.sum(term) for term in terms)
+    size = sum(jnp.sum(jnp.abs(term)) for term in terms)
     return jnp.where(size > 0, value / jnp.where(size > 0, size, 1.0), 0.0)
 
 
@@ -339,10 +352,7 @@ def residuals(market: Market, plan: Plan, prices: Rows) -> Residuals:
     Prices may be on any gauge; they are pinned first.
     """
     with jax.enable_x64(True):
-        market, plan, prices = jax.tree.map(
-            lambda a: a.astype(jnp.float64) if jnp.issubdtype(a.dtype, jnp.floating) else a,
-            (market, plan, prices),
-        )
+        market, plan, prices = cast((market, plan, prices), jnp.float64)
         return _residuals(market, plan, pin(market, prices))
 
 

@@ -39,6 +39,7 @@ from ..model import (
 from ..optimality import pin, scales
 from .base import AbstractSolver
 
+LOOK = 40  # iterations between two looks at the residual
 STEP = 0.5  # of powers, before the balance omega; dimensionless
 
 
@@ -85,6 +86,7 @@ class PrimalDual(AbstractSolver):
     sufficient: float = 0.2
     necessary: float = 0.8
     stale: float = 0.36
+    lopsided: float = 1e3
 
     def init(self, market: Market, plan: Plan, prices: Rows) -> _State:
         """Start from a plan and prices."""
@@ -104,18 +106,21 @@ class PrimalDual(AbstractSolver):
             age=count,
             steps=count,
             first=nought,
-            last=nought,
+            last=nought + jnp.inf,
         )
 
     def step(self, market: Market, state: _State) -> _State:
         """One iteration and, where due, a restart."""
-        image, residual = _iterate(market, state.metric, state.weight, state.current)
+        image, primal, dual = _iterate(market, state.metric, state.weight, state.current)
+        residual = jnp.sqrt(primal + dual)
         age, steps = state.age + 1, state.steps + 1
         first = jnp.where(state.age == 0, residual, state.first)
+        last = jnp.where(age % LOOK == 0, residual, state.last)
         due = residual <= self.sufficient * first
         due |= (residual <= self.necessary * first) & (residual > state.last)
         due |= age >= self.stale * steps
-        due &= age > 1
+        due |= jnp.maximum(primal, dual) > self.lopsided * jnp.minimum(primal, dual)
+        due &= age % LOOK == 0
         share = (age / (age + 1.0)).astype(residual.dtype)
         moved = jax.tree.map(
             lambda new, old, rest: share * (2 * new - old) + (1 - share) * rest,
@@ -137,7 +142,7 @@ class PrimalDual(AbstractSolver):
             age=jnp.where(due, 0, age),
             steps=steps,
             first=first,
-            last=residual,
+            last=jnp.where(due, jnp.inf, last),
         )
 
     def point(self, market: Market, state: _State) -> tuple[Plan, Rows]:
@@ -149,8 +154,8 @@ class PrimalDual(AbstractSolver):
 
 def _iterate(
     market: Market, metric: _Metric, weight: Array, at: _Iterate
-) -> tuple[_Iterate, Float[Array, ""]]:
-    """T of a point, and how far it moves in the (diagonal part of the) metric."""
+) -> tuple[_Iterate, Float[Array, ""], Float[Array, ""]]:
+    """T of a point, and the squares of its primal and dual moves in the metric, EUR."""
     ts, tariff = market.hour_length, market.tariff
     slope = jax.tree.map(jnp.add, own_gradient(market, at.plan, at.price), pull(market, at.prices))
     bend = curvature(market)
@@ -164,11 +169,6 @@ def _iterate(
     ahead = jax.tree.map(lambda new, old: 2 * new - old, plan, at.plan)
     value = rows(market, ahead)
     low, high = limits(market)
-
-    def diagonal(y: Array, sigma: Array, a: Array, lo: Array, up: Array) -> Array:
-        # argmax of y.a - support(y) - (y - y_old)^2 / (2 sigma): project a + y/sigma on the limits
-        wish = a + y / sigma
-        return sigma * (wish - jnp.clip(wish, lo, up))
 
     duals = jax.tree.map(lambda s: weight * s / ts, metric.rows)
     duals = replace(duals, energy=weight * metric.rows.energy)
@@ -186,7 +186,7 @@ def _iterate(
     drawn = aggregate(market, ahead) - (2 * total - at.total)
     price = at.price + weight / ts * metric.price * drawn
     image = _Iterate(plan, total, prices, price)
-    return image, _move(market, metric, weight, at, image, network)
+    return image, *_move(market, metric, weight, at, image, network)
 
 
 def _projected(prices: Rows, step: Rows, value: Rows, low: Rows, high: Rows) -> Float[Array, " H"]:
@@ -198,12 +198,12 @@ def _projected(prices: Rows, step: Rows, value: Rows, low: Rows, high: Rows) -> 
 def _move(
     market: Market, metric: _Metric, weight: Array, old: _Iterate, new: _Iterate, network: Array
 ) -> Float[Array, ""]:
-    """How far an iteration moved, in the metric without its cross terms, EUR^(1/2)."""
+    """Squares of how far an iteration moved plan and prices, each in its part of the metric."""
     ts = market.hour_length
     primal, dual = _squares(metric, ts, old, new, network_too=False)
     change = _network_rows(market, new.prices) - _network_rows(market, old.prices)
     dual += weight * ts * jnp.sum(change * network)
-    return jnp.sqrt(weight * primal + dual / weight)
+    return weight * primal, dual / weight
 
 
 def _squares(
@@ -226,7 +226,7 @@ def _squares(
 
 
 def _rebalanced(market: Market, state: _State, image: _Iterate) -> Float[Array, ""]:
-    """omega moved halfway (in logarithm, at most by 1.5) to what the last epoch's travel suggests."""
+    """omega moved halfway (in logarithm, at most by 1.5) to what the last epoch suggests."""
     primal, dual = _squares(state.metric, market.hour_length, state.anchor, image, network_too=True)
     travelled = (primal > 0) & (dual > 0)
     ratio = jnp.where(travelled, dual, 1.0) / jnp.where(travelled, primal, 1.0)
@@ -235,7 +235,7 @@ def _rebalanced(market: Market, state: _State, image: _Iterate) -> Float[Array, 
 
 
 def _network_rows(market: Market, value: Rows) -> Float[Array, "R H"]:
-    """The rows of the network one below the other; feeders' own rows, which free variables meet, 0."""
+    """The rows of the network, stacked; 0 for feeders, whose rows free variables meet."""
     feeder = market.grid.feeder
     if market.grid.model == "copperplate":
         return value.bus[:0]

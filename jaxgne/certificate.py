@@ -1,0 +1,171 @@
+"""What an answer proves, in words: from market, plan and prices alone, whoever found them."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .market import Market
+from .model import Plan, Rows, boxes
+from .optimality import Residuals, Scales, cast, pin, proof_terms, residuals, scales
+
+_ROWS = {  # family of rows: what people call it, unit, what its rows are, its scale
+    "balance": ("own balance", "kW", "prosumer", "power"),
+    "energy": ("storage content", "kWh", "buffer", "energy"),
+    "aggregate": ("limit on the total exchange", "kW", None, "total"),
+    "bus": ("power balance", "kW", "bus", "total"),
+    "bus_reactive": ("reactive power balance", "kvar", "bus", "total"),
+    "exchange": ("exchange with the main grid", "kW", None, "total"),
+    "voltage": ("voltage drop", "pu", "line", None),
+    "angle": ("angle", "rad", "line", None),
+}
+_CLEAR = 1e-3  # share of a proof from which a limit counts as its cause
+
+
+class Certificate(eqx.Module):
+    """How good an answer is, recomputed in float64 from market, plan and prices (MODEL 8).
+
+    `error` is the relative KKT error, the largest of `residuals.infeasibility`, `.regret` and
+    `.dual`. No prosumer gains more than `residuals.gap` EUR by deviating. Prints in kW and EUR.
+    """
+
+    residuals: Residuals
+    scales: Scales
+    names: tuple[str, ...] = eqx.field(static=True)  # of buses
+    hours: int = eqx.field(static=True)
+
+    @property
+    def error(self) -> Any:
+        """The relative KKT error: 0 at an equilibrium."""
+        return self.residuals.error
+
+    def __str__(self) -> str:
+        error = self.residuals.error
+        if isinstance(error, jax.core.Tracer) or np.ndim(error):
+            return f"Certificate of a batch of shape {error.shape}"
+        return "\n".join(self.sentences())
+
+    def sentences(self) -> list[str]:
+        """The certificate in words, one statement a line."""
+        found, gap = self.residuals, np.asarray(self.residuals.gap)
+        return [
+            f"relative KKT error {float(found.error):.1e}: infeasibility "
+            f"{float(found.infeasibility):.1e}, regret {float(found.regret):.1e}, "
+            f"prices {float(found.dual):.1e}",
+            f"no prosumer gains more than {gap.max(initial=0.0):.2g} EUR by deviating; all "
+            f"together {gap.sum():.2g} EUR, the operator {float(found.operator_gap):.2g} EUR, "
+            f"of a gross bill of {float(self.scales.bill):.2f} EUR",
+            f"largest violation of a constraint: {self.worst()}",
+        ]
+
+    def worst(self) -> str:
+        """The row that is violated most, measured by its scale, with its place."""
+        found, entries = self.residuals, []
+        for family, (words, unit, each, size) in _ROWS.items():
+            amount = float(getattr(found.rows, family))
+            scale = 1.0 if size is None else float(getattr(self.scales, size))
+            row, hour = divmod(int(getattr(found.row_places, family)), self.hours)
+            where = f" of {each} {self._name(each, row)}" if each else ""
+            entries.append((amount / scale, f"{amount:.1e} {unit}, {words}{where}, hour {hour}"))
+        entries.append((float(found.rating / self.scales.total), self._overload()))
+        share, sentence = max(entries, key=lambda entry: entry[0])
+        return sentence if share > 0 else "none"
+
+    def _overload(self) -> str:
+        line, hour = divmod(int(self.residuals.rating_place), self.hours)
+        return (
+            f"{float(self.residuals.rating):.1e} kVA above the rating of line {line}, hour {hour}"
+        )
+
+    def _name(self, each: str, row: int) -> str:
+        return self.names[row] if each == "bus" and self.names else str(row)
+
+
+def certify(market: Market, plan: Plan, prices: Rows) -> Certificate:
+    """Judge a plan and prices: the one yardstick for every answer, in float64 (MODEL 8).
+
+    Traceable; prices may be on any gauge.
+    """
+    found = residuals(market, plan, prices)
+    with jax.enable_x64(True):
+        size = scales(*cast((market, plan), jnp.float64))
+    return Certificate(found, size, market.grid.names, market.prosumers.load.shape[-1])
+
+
+def explain_infeasible(market: Market, prices: Rows) -> str:
+    """The limit that makes a market infeasible, in one sentence, read off the proof in `prices`.
+
+    Raises `ValueError` when `prices` prove nothing.
+    """
+    with jax.enable_x64(True):
+        wide, ray = cast((market, pin(market, prices)), jnp.float64)
+        by_row, by_bound = jax.tree.map(np.asarray, proof_terms(wide, ray))
+        lower, upper = jax.tree.map(np.asarray, boxes(wide))
+    size = sum(float(np.abs(a).sum()) for a in jax.tree.leaves((by_row, by_bound)))
+    value = sum(float(a.sum()) for a in jax.tree.leaves((by_row, by_bound)))
+    if not value > 0:
+        raise ValueError("explain_infeasible: these prices do not prove the market infeasible.")
+    hours = market.prosumers.load.shape[-1]
+
+    def largest(terms: np.ndarray) -> tuple[float, int, int]:
+        if not terms.size:
+            return 0.0, 0, 0
+        row, hour = divmod(int(np.abs(terms).argmax()), hours)
+        return float(np.abs(terms).max()) / size, row, hour
+
+    held = np.where(upper.voltage > lower.voltage, by_bound.voltage, 0.0)
+    network = {
+        "aggregate": largest(by_row.aggregate),
+        "line": largest(np.where(np.isfinite(market.grid.rating)[:, None], by_bound.active, 0.0)),
+        "voltage": largest(held),
+    }
+    cause = max(network, key=lambda name: network[name][0])
+    share, row, hour = network[cause]
+    if share < _CLEAR:
+        prosumer, buffer = largest(by_row.balance), largest(by_row.energy)
+        cause = "buffer" if buffer[0] > prosumer[0] else "prosumer"
+        _, row, hour = max(prosumer, buffer)
+    return _sentence(market, prices, cause, row, hour)
+
+
+def _sentence(market: Market, prices: Rows, cause: str, row: int, hour: int) -> str:
+    """One cause of infeasibility in words."""
+    grid, tariff = market.grid, market.tariff
+
+    def bus(index: int) -> str:
+        return grid.names[index] if grid.names else str(index)
+
+    if cause == "aggregate":
+        above = float(prices.aggregate[hour]) > 0
+        name, limit = ("total_max", tariff.total_max) if above else ("total_min", tariff.total_min)
+        return (
+            f"Tariff.{name} in hour {hour}: {float(limit[hour]):.6g} kW is out of reach of all "
+            f"devices together; {'raise' if above else 'lower'} it."
+        )
+    if cause == "line":
+        ends = f"{bus(int(grid.source[row]))}-{bus(int(grid.target[row]))}"
+        return (
+            f"Grid.rating of line {row} ({ends}) in hour {hour}: {float(grid.rating[row]):.6g} kVA "
+            "cannot carry what lies behind it; raise it."
+        )
+    if cause == "voltage":
+        span = f"{float(grid.voltage_min[row]):.4g} to {float(grid.voltage_max[row]):.4g} pu"
+        return (
+            f"Grid.voltage_min/voltage_max of bus {bus(row)} in hour {hour}: {span} is out "
+            "of reach; "
+            "widen them."
+        )
+    if cause == "buffer":
+        return (
+            f"Buffers row {row} in hour {hour}: its content cannot stay between energy_min and "
+            "energy_max; widen them, or check energy_start, drain and charge_max."
+        )
+    short = float(prices.balance[row, hour]) > 0
+    need = (
+        "its load exceeds what it may import, make, store and buy; raise import_max or trade limits"
+        if short
+        else "it cannot get rid of its surplus; raise curtail_max, export_max or trade limits"
+    )
+    return f"Prosumers row {row} in hour {hour}: {need}."

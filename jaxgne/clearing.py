@@ -1,0 +1,319 @@
+"""Clearing a market: the only loop, and what comes out of it."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from .certificate import Certificate, certify, explain_infeasible
+from .market import Market
+from .model import Plan, Rows, aggregate, costs, rows_like, zeros
+from .optimality import cast, infeasibility_proof, pin, residuals
+from .solvers.base import AbstractSolver
+from .solvers.primal_dual import PrimalDual
+from .validate import structure
+
+_CHECK_EVERY = 40  # steps between two looks at the yardstick
+_PROVEN = 1e-9  # relative size of a proof of infeasibility that rounding cannot make
+
+
+class Status(eqx.Enumeration):
+    """How a clearing ended; the message says what to do."""
+
+    cleared = "cleared"
+    max_steps = (
+        "Stopped at max_steps before reaching tol. Raise max_steps, loosen tol, or pass "
+        "start=clearing to go on."
+    )
+    infeasible = "No plan meets all limits."
+    nonfinite = (
+        "Iterates became non-finite. Run jg.validate(market): a NaN, or a number far out of scale?"
+    )
+
+
+class NotCleared(RuntimeError):
+    """Raised by `clear` when a market did not clear; `.clearing` holds what there is."""
+
+    def __init__(self, message: str, clearing: "Clearing"):
+        super().__init__(message)
+        self.clearing = clearing
+
+
+class Clearing(eqx.Module):
+    """A cleared market: what everyone does, at which prices, and how good that is.
+
+    Only a `status` of `cleared` (`.ok`) makes plan and prices an equilibrium. When it is
+    `infeasible`, `prices` are the proof: a ray along which no plan meets all limits.
+    """
+
+    plan: Plan
+    prices: Rows  # EUR/kWh, on the gauge exchange = 0
+    costs: Float[Array, " N"]  # EUR, J_i
+    aggregate: Float[Array, " H"]  # kW, sigma
+    certificate: Certificate
+    steps: Int[Array, ""]
+    status: Status
+
+    @property
+    def ok(self) -> Bool[Array, ""]:
+        """Whether the market cleared."""
+        return self.status == Status.cleared
+
+    def __str__(self) -> str:
+        if np.ndim(self.steps) or isinstance(self.steps, jax.core.Tracer):
+            return f"Clearing of a batch of shape {self.steps.shape}"
+        name = status_name(self.status)
+        head = f"{name} after {int(self.steps)} steps"
+        if name != "cleared":
+            head += f". {Status[self.status]}"
+        sigma, price = np.asarray(self.aggregate), np.asarray(self.prices.balance)
+        return "\n".join(
+            [
+                head,
+                f"cost of all prosumers {float(np.sum(self.costs)):.2f} EUR",
+                f"total import {sigma.min():.1f} to {sigma.max():.1f} kW",
+                f"own energy value {price.min():.4f} to {price.max():.4f} EUR/kWh",
+                *self.certificate.sentences(),
+            ]
+        )
+
+
+class Trace(eqx.Module):
+    """How an answer improves with the steps of a solver: one entry per look."""
+
+    steps: Int[Array, " T"]
+    error: Float[Array, " T"]
+    infeasibility: Float[Array, " T"]
+    regret: Float[Array, " T"]
+    dual: Float[Array, " T"]
+
+
+class Progress(eqx.Module):
+    """What a progress callback is told."""
+
+    steps: int
+    error: float
+    seconds: float
+
+
+class _Carry(eqx.Module):
+    state: Any
+    prices: Rows  # at the last look
+    error: Float[Array, ""]
+    steps: Int[Array, ""]
+    status: Status
+
+
+def status_name(status: Status) -> str:
+    """The word for a status: cleared, max_steps, infeasible or nonfinite."""
+    words = ("cleared", "max_steps", "infeasible", "nonfinite")
+    return next(word for word in words if bool(getattr(Status, word) == status))
+
+
+def clear(
+    market: Market,
+    solver: AbstractSolver | None = None,
+    *,
+    tol: Any = None,
+    max_steps: Any = 200_000,
+    start: Clearing | None = None,
+    throw: bool = True,
+    progress: Callable[[Progress], None] | None = None,
+) -> Clearing:
+    """Find the variational generalized Nash equilibrium of a market (MODEL 6).
+
+    Runs `solver` (default `PrimalDual()`) until the relative KKT error of MODEL 8, recomputed from
+    plan and prices, is at most `tol` (default 1e-6 in float64, 1e-4 in float32). `start` warm-
+    starts from another clearing of a market of the same shape. `progress` is called about
+    twice a second. Goes through `jax.jit` and `jax.vmap`; there it never raises and `status` tells.
+
+    Raises `NotCleared` if `throw` and the market did not clear, and `ValueError` for a market that
+    makes no sense or a `tol` below what its dtype can give.
+    """
+    solver = PrimalDual() if solver is None else solver
+    traced = any(isinstance(a, jax.core.Tracer) for a in jax.tree.leaves((market, tol, start)))
+    if not traced:
+        wrong = structure(market)
+        if wrong:
+            raise ValueError("\n".join(wrong))
+    dtype = market.prosumers.load.dtype
+    tol = _tolerance(tol, dtype)
+    market = cast(market, dtype)
+    solver = jax.tree.map(
+        lambda a: jnp.asarray(a, dtype) if isinstance(a, float) else a, solver.prepare(market)
+    )
+    begin = (zeros(market), rows_like(market))
+    if start is not None:
+        begin = cast((start.plan, start.prices), dtype)
+    carry = _begin(market, solver, *begin)
+    limit = jnp.asarray(max_steps, jnp.int32)
+    if traced or progress is None:
+        carry = _advance(market, solver, carry, tol, limit)
+    else:
+        carry = _report(market, solver, carry, tol, limit, progress)
+    clearing = _finish(market, solver, carry)
+    if throw and not traced and not bool(clearing.ok):
+        raise NotCleared(_complaint(market, clearing), clearing)
+    return clearing
+
+
+def trace(
+    market: Market,
+    solver: AbstractSolver | None = None,
+    *,
+    steps: int = 1000,
+    every: int = 10,
+    start: Clearing | None = None,
+) -> Trace:
+    """The relative KKT error every `every` of `steps` steps: a convergence curve."""
+    solver = PrimalDual() if solver is None else solver
+    dtype = market.prosumers.load.dtype
+    market = cast(market, dtype)
+    solver = jax.tree.map(
+        lambda a: jnp.asarray(a, dtype) if isinstance(a, float) else a, solver.prepare(market)
+    )
+    begin = (zeros(market), rows_like(market))
+    if start is not None:
+        begin = cast((start.plan, start.prices), dtype)
+    return _trace(market, solver, *begin, looks=steps // every, every=every)
+
+
+@eqx.filter_jit
+def _trace(
+    market: Market, solver: AbstractSolver, plan: Plan, prices: Rows, *, looks: int, every: int
+) -> Trace:
+    def look(state: Any, _: None) -> tuple[Any, tuple[Array, ...]]:
+        state = jax.lax.fori_loop(0, every, lambda _, s: solver.step(market, s), state)
+        found = residuals(market, *solver.point(market, state))
+        return state, (found.error, found.infeasibility, found.regret, found.dual)
+
+    with jax.enable_x64(True):
+        _, curves = jax.lax.scan(look, solver.init(market, plan, prices), None, length=looks)
+    return Trace(jnp.arange(1, looks + 1, dtype=jnp.int32) * every, *curves)
+
+
+def _tolerance(tol: Any, dtype: Any) -> Array:
+    """`tol` as a float64 array; refuses what the dtype cannot give."""
+    single = jnp.finfo(dtype).bits < 64
+    least, usual = (1e-5, 1e-4) if single else (1e-11, 1e-6)
+    tol = usual if tol is None else tol
+    if not isinstance(tol, jax.core.Tracer) and not float(tol) >= least:
+        advice = (
+            'type jax.config.update("jax_enable_x64", True) before building the market.'
+            if single
+            else f"ask for {least:g} or more."
+        )
+        raise ValueError(f"tol={float(tol):g} is below what {dtype} can give ({least:g}): {advice}")
+    with jax.enable_x64(True):
+        return jnp.asarray(tol, jnp.float64)
+
+
+@eqx.filter_jit
+def _begin(market: Market, solver: AbstractSolver, plan: Plan, prices: Rows) -> _Carry:
+    state = solver.init(market, plan, prices)
+    with jax.enable_x64(True):
+        infinite = jnp.asarray(jnp.inf, jnp.float64)
+    return _Carry(state, prices, infinite, jnp.zeros((), jnp.int32), Status.max_steps)
+
+
+def _run(market: Market, solver: AbstractSolver, carry: _Carry, tol: Array, limit: Array) -> _Carry:
+    """Step until cleared, proven infeasible, non-finite, or `limit` steps are done."""
+
+    def going(carry: _Carry) -> Bool[Array, ""]:
+        return (carry.status == Status.max_steps) & (carry.steps < limit)
+
+    def chunk(carry: _Carry) -> _Carry:
+        count = jnp.minimum(_CHECK_EVERY, limit - carry.steps)
+        state = jax.lax.fori_loop(0, count, lambda _, s: solver.step(market, s), carry.state)
+        plan, prices = solver.point(market, state)
+        found = residuals(market, plan, prices)
+        with jax.enable_x64(True):
+            wide, ray, old = cast((market, pin(market, prices), carry.prices), jnp.float64)
+            ahead = jax.tree.map(jnp.subtract, ray, old)
+            along = infeasibility_proof(wide, ahead)
+        proven = (along > _PROVEN) | (found.proof > _PROVEN)
+        kept = jax.tree.map(
+            lambda a, b: jnp.where(along > _PROVEN, a, b).astype(prices.balance.dtype), ahead, ray
+        )
+        status = Status.where(proven, Status.infeasible, Status.max_steps)
+        status = Status.where(found.error <= tol, Status.cleared, status)
+        status = Status.where(jnp.isfinite(found.error), status, Status.nonfinite)
+        return _Carry(state, kept, found.error, carry.steps + count, status)
+
+    return jax.lax.while_loop(going, chunk, carry)
+
+
+@eqx.filter_custom_jvp
+def _solve(
+    market: Market, solver: AbstractSolver, carry: _Carry, tol: Array, limit: Array
+) -> _Carry:
+    return _run(market, solver, carry, tol, limit)
+
+
+@_solve.def_jvp
+def _refuse(primals: Any, tangents: Any) -> Any:
+    raise TypeError(
+        "clear() cannot be differentiated: no derivative of the equilibrium is implemented; "
+        "differentiate the functions of jaxgne.model, or take finite differences of clear()."
+    )
+
+
+_advance = eqx.filter_jit(_solve)
+
+
+@eqx.filter_jit
+def _finish(market: Market, solver: AbstractSolver, carry: _Carry) -> Clearing:
+    plan, prices = solver.point(market, carry.state)
+    prices = jax.tree.map(
+        lambda ray, price: jnp.where(carry.status == Status.infeasible, ray, price),
+        carry.prices,
+        pin(market, prices),
+    )
+    return Clearing(
+        plan=plan,
+        prices=prices,
+        costs=costs(market, plan),
+        aggregate=aggregate(market, plan),
+        certificate=certify(market, plan, prices),
+        steps=carry.steps,
+        status=carry.status,
+    )
+
+
+def _report(
+    market: Market,
+    solver: AbstractSolver,
+    carry: _Carry,
+    tol: Array,
+    limit: Array,
+    progress: Callable[[Progress], None],
+) -> _Carry:
+    """The same loop in jitted chunks from the host, calling `progress` after each."""
+    begun = time.perf_counter()
+    chunk = _CHECK_EVERY
+    while bool(carry.status == Status.max_steps) and int(carry.steps) < int(limit):
+        since = time.perf_counter()
+        stop = jnp.minimum(carry.steps + chunk, limit)
+        carry = _advance(market, solver, carry, tol, stop)
+        now = time.perf_counter()
+        progress(Progress(int(carry.steps), float(carry.error), now - begun))
+        if chunk > _CHECK_EVERY or now - since < 0.5:  # the first chunk may hold the compilation
+            chunk = _CHECK_EVERY * max(1, round(0.5 * chunk / (now - since) / _CHECK_EVERY))
+    return carry
+
+
+def _complaint(market: Market, clearing: Clearing) -> str:
+    """Why a market did not clear, in words."""
+    if bool(clearing.status == Status.infeasible):
+        return f"infeasible: {explain_infeasible(market, clearing.prices)}"
+    name = status_name(clearing.status)
+    error = float(clearing.certificate.error)
+    return (
+        f"{name} after {int(clearing.steps)} steps, relative KKT error {error:.1e}. "
+        f"{Status[clearing.status]}"
+    )
