@@ -1,0 +1,134 @@
+"""Imports point down only, and the public namespace is small, documented and light to import."""
+
+import ast
+import inspect
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import jaxgne
+
+PACKAGE = Path(jaxgne.__file__).parent
+
+CORE = {"market", "devices", "describe", "validate", "model", "optimality", "sensitivity"}
+RESULT = {*CORE, "solvers", "certificate", "clearing"}
+STUDIES = {"settlement", "scenarios", "tuning", "acflow"}
+
+# Who may import what, lowest layer first; a folder's name stands for all its modules.
+LAYERS: dict[str, set[str]] = {
+    "market": set(),
+    "devices": {"market"},
+    "describe": {"market"},
+    "validate": {"market"},
+    "model": {"market"},
+    "optimality": {"market", "model"},
+    "sensitivity": {"market", "model", "optimality"},
+    "solvers": {"market", "model", "optimality", "solvers.base", "solvers.local"},
+    "certificate": {"market", "model", "optimality"},
+    "clearing": RESULT - {"clearing"},
+    **dict.fromkeys(STUDIES, RESULT),
+    "cases": {"market", "devices", "validate", "cases"},
+    "io": {*RESULT, "io"},
+    "report": {*RESULT - {"solvers"}, *STUDIES},
+    "plots": {*RESULT - {"solvers"}, *STUDIES},
+    "cli": {"jaxgne", "cases", "io", "plots", "report"},  # public names only
+    "__main__": {"cli"},
+    "__init__": {*RESULT, *STUDIES, "cases", "io", "plots", "report"},
+}
+
+
+def imported(source: str, place: tuple[str, ...]) -> set[str]:
+    """Modules of the package that the text of module `place` imports, lazy imports included.
+
+    Dotted names below the package: `solvers.base`; the public namespace itself is `jaxgne`.
+    """
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            absolute = [name.name.split(".") for name in node.names]
+            paths = [path[1:] for path in absolute if path[0] == "jaxgne"]
+        elif isinstance(node, ast.ImportFrom):
+            path = node.module.split(".") if node.module else []
+            if not node.level and path[0] != "jaxgne":
+                continue
+            base = [*place[: -node.level], *path] if node.level else path[1:]
+            paths = [[*base, name.name] for name in node.names]
+        else:
+            continue
+        for path in paths:  # the last part may be a name inside a module
+            at = PACKAGE.joinpath(*path)
+            inside = path and not (at.is_dir() or at.with_suffix(".py").is_file())
+            found.add(".".join(path[:-1] if inside else path) or "jaxgne")
+    return found
+
+
+def upward(source: str, place: tuple[str, ...]) -> list[str]:
+    """The imports of module `place` that its line in `LAYERS` does not allow."""
+    name = place[0]
+    assert name in LAYERS, (
+        f"jaxgne/{name} has no layer: add {name!r} and the modules it may import to LAYERS in "
+        "tests/test_layers.py."
+    )
+    allowed = LAYERS[name]
+    if place[-1] == "__init__":  # a folder gathers its own modules
+        allowed = {*allowed, name}
+    return sorted(m for m in imported(source, place) if not {m, m.split(".")[0]} & allowed)
+
+
+@pytest.mark.parametrize(
+    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE))
+)
+def test_imports_point_down(path: Path):
+    """No module imports one above it, nor a sibling of its own layer, at the top or lazily."""
+    place = path.relative_to(PACKAGE).with_suffix("").parts
+    assert upward(path.read_text(encoding="utf-8"), place) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "line", "module"),
+    [
+        (("model",), "from .clearing import clear", "clearing"),
+        (("model",), "from . import clearing", "clearing"),
+        (("market",), "import jaxgne.model", "model"),
+        (("optimality",), "from jaxgne import clear", "jaxgne"),
+        (("solvers", "local"), "from .primal_dual import PrimalDual", "solvers.primal_dual"),
+        (("solvers", "base"), "from .. import clearing", "clearing"),
+        (("cases", "feeders"), "from ..solvers.base import AbstractSolver", "solvers.base"),
+        (("cli",), "from .clearing import clear", "clearing"),
+    ],
+)
+def test_upward_import_is_found(place: tuple[str, ...], line: str, module: str):
+    """The walk sees an upward import in any spelling, inside a function too."""
+    lazy = f"def later():\n    {line}\n"
+    assert upward(lazy, place) == [module]
+
+
+def test_module_without_a_layer_is_refused():
+    """A new module is told where to say what it may import."""
+    with pytest.raises(AssertionError, match=r"newcomer.* to LAYERS in"):
+        upward("", ("newcomer",))
+
+
+def test_import_is_light():
+    """`import jaxgne` leaves JAX's precision alone and pulls neither figures nor the CLI."""
+    script = """
+import json, sys
+import jax
+before = jax.config.jax_enable_x64
+import jaxgne
+heavy = sorted({"matplotlib", "typer", "scipy.optimize", "IPython"} & set(sys.modules))
+print(json.dumps({"precision_kept": before == jax.config.jax_enable_x64, "heavy": heavy}))
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert json.loads(run.stdout) == {"precision_kept": True, "heavy": []}
+
+
+def test_public_namespace_is_small_and_documented():
+    """At most 40 names, each with a docstring of its own (a dataclass makes up its signature)."""
+    names = jaxgne.__all__
+    assert len(set(names)) == len(names) <= 40
+    docs = {name: inspect.getdoc(getattr(jaxgne, name)) or "" for name in names}
+    assert [name for name, doc in docs.items() if not doc or doc.startswith(f"{name}(")] == []
