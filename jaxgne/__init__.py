@@ -1,16 +1,54 @@
-"""jaxgne clears peer-to-peer energy markets on distribution grids."""
+"""jaxgne clears peer-to-peer energy markets on distribution grids.
 
+A market is data; `clear` finds its variational generalized Nash equilibrium; the certificate that
+comes with every answer says how good it is, whatever solver found it.
+"""
+
+from .certificate import Certificate, certify, explain_infeasible
+from .clearing import Clearing, NotCleared, Progress, Status, Trace, clear, status_name, trace
 from .market import Buffers, Generators, Grid, Market, Prosumers, Tariff, Trading
-from .model import Plan, Rows
+from .model import (
+    Plan,
+    Rows,
+    aggregate,
+    costs,
+    energy_prices,
+    net_load,
+    potential,
+    trade_prices,
+    voltages,
+)
+from .solvers.base import AbstractSolver
+from .solvers.primal_dual import PrimalDual
 
 __all__ = [
+    "AbstractSolver",
     "Buffers",
+    "Certificate",
+    "Clearing",
     "Generators",
     "Grid",
     "Market",
+    "NotCleared",
     "Plan",
+    "PrimalDual",
+    "Progress",
     "Prosumers",
     "Rows",
+    "Status",
     "Tariff",
+    "Trace",
     "Trading",
+    "aggregate",
+    "certify",
+    "clear",
+    "costs",
+    "energy_prices",
+    "explain_infeasible",
+    "net_load",
+    "potential",
+    "status_name",
+    "trace",
+    "trade_prices",
+    "voltages",
 ]

@@ -1,5 +1,6 @@
 """What an answer proves, in words: from market, plan and prices alone, whoever found them."""
 
+from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
@@ -8,8 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from .market import Market
-from .model import Plan, Rows, boxes
-from .optimality import Residuals, Scales, cast, pin, proof_terms, residuals, scales
+from .model import Plan, Rows, pull
+from .optimality import (
+    Residuals,
+    Scales,
+    cast,
+    infeasibility_proof,
+    pin,
+    proof_terms,
+    residuals,
+    scales,
+)
 
 _ROWS = {  # family of rows: what people call it, unit, what its rows are, its scale
     "balance": ("own balance", "kW", "prosumer", "power"),
@@ -21,7 +31,6 @@ _ROWS = {  # family of rows: what people call it, unit, what its rows are, its s
     "voltage": ("voltage drop", "pu", "line", None),
     "angle": ("angle", "rad", "line", None),
 }
-_CLEAR = 1e-3  # share of a proof from which a limit counts as its cause
 
 
 class Certificate(eqx.Module):
@@ -84,50 +93,57 @@ class Certificate(eqx.Module):
 
 
 def certify(market: Market, plan: Plan, prices: Rows) -> Certificate:
-    """Judge a plan and prices: the one yardstick for every answer, in float64 (MODEL 8).
+    """Judge a plan and prices: the one yardstick for every answer, computed in float64 (MODEL 8).
 
-    Traceable; prices may be on any gauge.
+    Traceable; prices may be on any gauge. Where JAX is in 32-bit mode the finished numbers are
+    rounded to float32.
     """
-    found = residuals(market, plan, prices)
+    shown = jax.dtypes.canonicalize_dtype(float)
     with jax.enable_x64(True):
+        found = residuals(market, plan, prices)
         size = scales(*cast((market, plan), jnp.float64))
+        found, size = cast((found, size), shown)
     return Certificate(found, size, market.grid.names, market.prosumers.load.shape[-1])
 
 
 def explain_infeasible(market: Market, prices: Rows) -> str:
     """The limit that makes a market infeasible, in one sentence, read off the proof in `prices`.
 
-    Raises `ValueError` when `prices` prove nothing.
+    The simplest part of the ray that still is a proof tells: private rows alone, with the limit on
+    the total exchange, with lines, with voltages. Raises `ValueError` when `prices` prove nothing.
     """
     with jax.enable_x64(True):
         wide, ray = cast((market, pin(market, prices)), jnp.float64)
-        by_row, by_bound = jax.tree.map(np.asarray, proof_terms(wide, ray))
-        lower, upper = jax.tree.map(np.asarray, boxes(wide))
-    size = sum(float(np.abs(a).sum()) for a in jax.tree.leaves((by_row, by_bound)))
-    value = sum(float(a.sum()) for a in jax.tree.leaves((by_row, by_bound)))
-    if not value > 0:
-        raise ValueError("explain_infeasible: these prices do not prove the market infeasible.")
-    hours = market.prosumers.load.shape[-1]
-
-    def largest(terms: np.ndarray) -> tuple[float, int, int]:
-        if not terms.size:
-            return 0.0, 0, 0
-        row, hour = divmod(int(np.abs(terms).argmax()), hours)
-        return float(np.abs(terms).max()) / size, row, hour
-
-    held = np.where(upper.voltage > lower.voltage, by_bound.voltage, 0.0)
-    network = {
-        "aggregate": largest(by_row.aggregate),
-        "line": largest(np.where(np.isfinite(market.grid.rating)[:, None], by_bound.active, 0.0)),
-        "voltage": largest(held),
-    }
-    cause = max(network, key=lambda name: network[name][0])
-    share, row, hour = network[cause]
-    if share < _CLEAR:
-        prosumer, buffer = largest(by_row.balance), largest(by_row.energy)
-        cause = "buffer" if buffer[0] > prosumer[0] else "prosumer"
-        _, row, hour = max(prosumer, buffer)
+        nothing = jax.tree.map(jnp.zeros_like, ray)
+        private = replace(nothing, balance=ray.balance, energy=ray.energy)
+        parts = {
+            "private": private,
+            "aggregate": replace(private, aggregate=ray.aggregate),
+            "line": replace(private, aggregate=ray.aggregate, bus=ray.bus),
+            "voltage": ray,
+        }
+        proofs = (name for name, part in parts.items() if infeasibility_proof(wide, part) > 0)
+        cause = next(proofs, None)
+        if cause is None:
+            raise ValueError("explain_infeasible: these prices do not prove the market infeasible.")
+        by_row, _ = proof_terms(wide, parts[cause])
+        gradient = pull(wide, parts[cause])
+    if cause == "private":
+        stores = _largest(by_row.energy) > _largest(by_row.balance)
+        cause = "buffer" if stores else "prosumer"
+    where = {
+        "prosumer": by_row.balance,
+        "buffer": by_row.energy,
+        "aggregate": ray.aggregate[None],
+        "line": jnp.where(jnp.isfinite(market.grid.rating)[:, None], gradient.active, 0.0),
+        "voltage": jnp.asarray(gradient.voltage).at[market.grid.feeder].set(0.0),
+    }[cause]
+    row, hour = divmod(int(np.abs(where).argmax()), market.prosumers.load.shape[-1])
     return _sentence(market, prices, cause, row, hour)
+
+
+def _largest(terms: Any) -> float:
+    return float(np.abs(terms).max(initial=0.0))
 
 
 def _sentence(market: Market, prices: Rows, cause: str, row: int, hour: int) -> str:

@@ -150,12 +150,13 @@ def clear(
     begin = (zeros(market), rows_like(market))
     if start is not None:
         begin = cast((start.plan, start.prices), dtype)
-    carry = _begin(market, solver, *begin)
     limit = jnp.asarray(max_steps, jnp.int32)
-    if traced or progress is None:
-        carry = _advance(market, solver, carry, tol, limit)
-    else:
-        carry = _report(market, solver, carry, tol, limit, progress)
+    with jax.enable_x64(True):  # the judge computes in float64; the market keeps its own dtype
+        carry = _begin(market, solver, *begin)
+        if traced or progress is None:
+            carry = _advance(market, solver, carry, tol, limit)
+        else:
+            carry = _report(market, solver, carry, tol, limit, progress)
     clearing = _finish(market, solver, carry)
     if throw and not traced and not bool(clearing.ok):
         raise NotCleared(_complaint(market, clearing), clearing)
@@ -192,8 +193,10 @@ def _trace(
         found = residuals(market, *solver.point(market, state))
         return state, (found.error, found.infeasibility, found.regret, found.dual)
 
+    shown = jax.dtypes.canonicalize_dtype(float)
     with jax.enable_x64(True):
         _, curves = jax.lax.scan(look, solver.init(market, plan, prices), None, length=looks)
+        curves = cast(curves, shown)
     return Trace(jnp.arange(1, looks + 1, dtype=jnp.int32) * every, *curves)
 
 
@@ -216,9 +219,20 @@ def _tolerance(tol: Any, dtype: Any) -> Array:
 @eqx.filter_jit
 def _begin(market: Market, solver: AbstractSolver, plan: Plan, prices: Rows) -> _Carry:
     state = solver.init(market, plan, prices)
-    with jax.enable_x64(True):
-        infinite = jnp.asarray(jnp.inf, jnp.float64)
+    infinite = jnp.asarray(jnp.inf, jnp.float64)
     return _Carry(state, prices, infinite, jnp.zeros((), jnp.int32), Status.max_steps)
+
+
+def _proof(market: Market, now: Rows, before: Rows) -> tuple[Bool[Array, ""], Rows]:
+    """Whether prices, or their change since the last look, prove infeasibility; and which do.
+
+    Where no plan meets all limits, the prices of a convergent method run off along such a ray.
+    """
+    rays = jax.tree.map(lambda a, b: jnp.stack([a - b, a]), *cast((now, before), jnp.float64))
+    value = jax.vmap(infeasibility_proof, (None, 0))(cast(market, jnp.float64), rays)
+    best = jnp.where(value[0] > _PROVEN, 0, 1)
+    ray = jax.tree.map(lambda a, like: a[best].astype(like.dtype), rays, now)
+    return jnp.any(value > _PROVEN), ray
 
 
 def _run(market: Market, solver: AbstractSolver, carry: _Carry, tol: Array, limit: Array) -> _Carry:
@@ -232,18 +246,11 @@ def _run(market: Market, solver: AbstractSolver, carry: _Carry, tol: Array, limi
         state = jax.lax.fori_loop(0, count, lambda _, s: solver.step(market, s), carry.state)
         plan, prices = solver.point(market, state)
         found = residuals(market, plan, prices)
-        with jax.enable_x64(True):
-            wide, ray, old = cast((market, pin(market, prices), carry.prices), jnp.float64)
-            ahead = jax.tree.map(jnp.subtract, ray, old)
-            along = infeasibility_proof(wide, ahead)
-        proven = (along > _PROVEN) | (found.proof > _PROVEN)
-        kept = jax.tree.map(
-            lambda a, b: jnp.where(along > _PROVEN, a, b).astype(prices.balance.dtype), ahead, ray
-        )
+        proven, ray = _proof(market, pin(market, prices), carry.prices)
         status = Status.where(proven, Status.infeasible, Status.max_steps)
         status = Status.where(found.error <= tol, Status.cleared, status)
         status = Status.where(jnp.isfinite(found.error), status, Status.nonfinite)
-        return _Carry(state, kept, found.error, carry.steps + count, status)
+        return _Carry(state, ray, found.error, carry.steps + count, status)
 
     return jax.lax.while_loop(going, chunk, carry)
 

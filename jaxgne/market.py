@@ -10,6 +10,7 @@ Sizes: `N` prosumers, `H` hours, `G` generators, `K` buffers, `E` trading pairs,
 from typing import Any, Literal, get_args
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -21,7 +22,7 @@ def _float(value: Any) -> Array:
     """`value` as an array: floating dtypes are kept, everything else takes JAX's default."""
     dtype = getattr(value, "dtype", None)
     floating = dtype is not None and jnp.issubdtype(dtype, jnp.floating)
-    return jnp.asarray(value, dtype if floating else float)
+    return jnp.asarray(value, jax.dtypes.canonicalize_dtype(dtype if floating else float))
 
 
 def _int(value: Any) -> Array:

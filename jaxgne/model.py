@@ -317,10 +317,11 @@ def pull(market: Market, prices: Rows) -> Plan:
 
     A row in kW enters the Lagrangian times Ts, a row in kWh (`energy`) without.
     """
-    ts = market.hour_length
-    weighted = jax.tree.map(lambda y: ts * y, prices)
-    weighted = replace(weighted, energy=prices.energy)
-    _, transpose = jax.vjp(lambda plan: rows(market, plan), zeros(market))
+    value, transpose = jax.vjp(lambda plan: rows(market, plan), zeros(market))
+    weights = replace(
+        jax.tree.map(lambda _: market.hour_length, prices), energy=jnp.ones_like(market.hour_length)
+    )
+    weighted = jax.tree.map(lambda w, y, r: (w * y).astype(r.dtype), weights, prices, value)
     (pulled,) = transpose(weighted)
     return pulled
 

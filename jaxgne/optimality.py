@@ -44,7 +44,6 @@ class Residuals(eqx.Module):
     """What is wrong with an answer, by family. A scalar per field, `places` are flat indices.
 
     `error` is the relative KKT error: the largest of `infeasibility`, `regret` and `dual` below.
-    `proof` is positive if and only if `prices` prove that no plan meets all limits (Farkas).
     """
 
     rows: Rows  # largest violation of each family, kW, kvar, kWh, pu, rad
@@ -62,7 +61,6 @@ class Residuals(eqx.Module):
     regret: Float[Array, ""]  # relative
     dual: Float[Array, ""]  # relative
     error: Float[Array, ""]  # relative KKT error
-    proof: Float[Array, ""]  # relative
 
 
 def _largest(array: Array) -> Float[Array, ""]:
@@ -70,7 +68,14 @@ def _largest(array: Array) -> Float[Array, ""]:
 
 
 def _place(array: Array) -> Int[Array, ""]:
-    return jnp.argmax(array).astype(jnp.int32) if array.size else jnp.asarray(-1, jnp.int32)
+    """Flat index of the largest entry, -1 if there is none.
+
+    Not argmax: its lowering fails for float64 where the program around it is in float32.
+    """
+    flat = array.reshape(-1)
+    index = jnp.arange(flat.size, dtype=jnp.int32)
+    at_most = jnp.where(flat == jnp.max(flat, initial=0.0), index, jnp.int32(flat.size))
+    return jnp.min(at_most, initial=jnp.int32(flat.size if flat.size else -1))
 
 
 def _norm(first: Array, second: Array) -> Array:
@@ -432,5 +437,4 @@ def _residuals(market: Market, plan: Plan, prices: Rows) -> Residuals:
         regret=regret,
         dual=dual,
         error=jnp.maximum(jnp.maximum(infeasibility, regret), dual),
-        proof=infeasibility_proof(market, prices),
     )

@@ -36,7 +36,7 @@ from ..model import (
     pull,
     rows,
 )
-from ..optimality import pin, scales
+from ..optimality import cast, pin, scales
 from .base import AbstractSolver
 
 LOOK = 40  # iterations between two looks at the residual
@@ -83,26 +83,29 @@ class PrimalDual(AbstractSolver):
     made anyway.
     """
 
-    sufficient: float = 0.2
-    necessary: float = 0.8
-    stale: float = 0.36
-    lopsided: float = 1e3
+    sufficient: float = 0.6
+    necessary: float = 0.9
+    stale: float = 0.2
+    lopsided: float = 20.0
 
     def init(self, market: Market, plan: Plan, prices: Rows) -> _State:
         """Start from a plan and prices."""
-        metric = _metric(market)
+        dtype = market.prosumers.load.dtype
         plan = prox(market, plan, jax.tree.map(jnp.zeros_like, plan))
-        sigma = aggregate(market, plan)
         scale = scales(market, plan)
+        market = _widened(market)
+        sigma = aggregate(market, plan)
         start = _Iterate(plan, sigma, pin(market, prices), grid_price(market, sigma))
-        nought = jnp.zeros((), sigma.dtype)
+        start = replace(start, plan=_wide_plan(start.plan), prices=_wide_rows(start.prices))
+        metric = _metric(market)
+        nought = jnp.zeros((), dtype)
         count = jnp.zeros((), jnp.int32)
         return _State(
             current=start,
             image=start,
             anchor=start,
             metric=metric,
-            weight=(scale.price / scale.power).astype(sigma.dtype),
+            weight=(scale.price / scale.power).astype(dtype),
             age=count,
             steps=count,
             first=nought,
@@ -111,8 +114,10 @@ class PrimalDual(AbstractSolver):
 
     def step(self, market: Market, state: _State) -> _State:
         """One iteration and, where due, a restart."""
+        market, dtype = _widened(market), state.weight.dtype
         image, primal, dual = _iterate(market, state.metric, state.weight, state.current)
-        residual = jnp.sqrt(primal + dual)
+        image = jax.tree.map(lambda new, old: new.astype(old.dtype), image, state.current)
+        residual = jnp.sqrt(primal + dual).astype(dtype)
         age, steps = state.age + 1, state.steps + 1
         first = jnp.where(state.age == 0, residual, state.first)
         last = jnp.where(age % LOOK == 0, residual, state.last)
@@ -121,7 +126,7 @@ class PrimalDual(AbstractSolver):
         due |= age >= self.stale * steps
         due |= jnp.maximum(primal, dual) > self.lopsided * jnp.minimum(primal, dual)
         due &= age % LOOK == 0
-        share = (age / (age + 1.0)).astype(residual.dtype)
+        share = (age / (age + 1.0)).astype(dtype)
         moved = jax.tree.map(
             lambda new, old, rest: share * (2 * new - old) + (1 - share) * rest,
             image,
@@ -132,7 +137,7 @@ class PrimalDual(AbstractSolver):
         def pick(new: _Iterate, old: _Iterate) -> _Iterate:
             return jax.tree.map(lambda a, b: jnp.where(due, a, b), new, old)
 
-        weight = _rebalanced(market, state, image)
+        weight = _rebalanced(market, state, image).astype(dtype)
         return _State(
             current=pick(image, moved),
             image=image,
@@ -147,9 +152,32 @@ class PrimalDual(AbstractSolver):
 
     def point(self, market: Market, state: _State) -> tuple[Plan, Rows]:
         """The latest image of the iteration; what the feeders exchange follows from it."""
-        plan, prices = state.image.plan, state.image.prices
+        dtype = market.prosumers.load.dtype
+        plan, prices = cast((state.image.plan, state.image.prices), dtype)
         exchange = rows(market, replace(plan, exchange=jnp.zeros_like(plan.exchange))).bus
         return replace(plan, exchange=exchange[market.grid.feeder]), prices
+
+
+def _widened(market: Market) -> Market:
+    """The market with grid and tariff in float64.
+
+    In float32 the network's rows are too ill-conditioned to converge; they and the totals are few
+    numbers beside the prosumers', so these alone are kept in float64.
+    """
+    wide = cast((market.grid, market.tariff), jnp.float64)
+    return eqx.tree_at(lambda m: (m.grid, m.tariff), market, wide)
+
+
+def _wide_plan(plan: Plan) -> Plan:
+    """A plan with flows, voltages and exchange in float64."""
+    names = ("active", "reactive", "voltage", "angle", "exchange")
+    return replace(plan, **{name: getattr(plan, name).astype(jnp.float64) for name in names})
+
+
+def _wide_rows(rows: Rows) -> Rows:
+    """Rows with all but those of prosumers and buffers in float64."""
+    names = ("aggregate", "bus", "bus_reactive", "exchange", "voltage", "angle")
+    return replace(rows, **{name: getattr(rows, name).astype(jnp.float64) for name in names})
 
 
 def _iterate(
@@ -302,7 +330,7 @@ def _metric(market: Market) -> _Metric:
         angle=ones.angle * turn[:, None],
         exchange=ones.exchange,
     )
-    total = jnp.asarray(market.prosumers.bus.shape[0], plan.imports.dtype)
+    total = jnp.asarray(market.prosumers.bus.shape[0], market.tariff.slope.dtype)
     bus, bus_reactive, voltage, angle = _split(market, 1 / diagonal[:, None])
     rows = Rows(
         balance=1 / (STEP * jnp.maximum(terms, 1.0)),
@@ -314,7 +342,7 @@ def _metric(market: Market) -> _Metric:
         voltage=voltage,
         angle=angle,
     )
-    return _Metric(plan, total, rows, 1 / (2 * total), network)
+    return _Metric(_wide_plan(plan), total, _wide_rows(rows), 1 / (2 * total), network)
 
 
 def _network_metric(
@@ -326,7 +354,7 @@ def _network_metric(
     them causes), a voltage's what such flows do to it. Feeders' rows and rows that the model lacks
     meet free variables: they are left out (0 in Sigma).
     """
-    grid, dtype = market.grid, market.prosumers.load.dtype
+    grid, dtype = market.grid, market.grid.passive.dtype
     buses, lines = grid.passive.shape[0], grid.source.shape[0]
     if grid.model == "copperplate":
         ones = (jnp.ones(lines, dtype), jnp.ones(buses, dtype), jnp.ones(buses, dtype))
