@@ -7,16 +7,15 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
-from .market import Market
+from .feasibility import infeasibility_proof, proof_terms
+from .market import Market, cast
 from .model import Plan, Rows, pull
 from .optimality import (
     Residuals,
     Scales,
-    cast,
-    infeasibility_proof,
     pin,
-    proof_terms,
     residuals,
     scales,
 )
@@ -52,7 +51,7 @@ class Certificate(eqx.Module):
 
     def __str__(self) -> str:
         error = self.residuals.error
-        if isinstance(error, jax.core.Tracer) or np.ndim(error):
+        if isinstance(error, Tracer) or np.ndim(error):
             return f"Certificate of a batch of shape {error.shape}"
         return "\n".join(self.sentences())
 

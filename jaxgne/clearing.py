@@ -8,12 +8,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
 from .certificate import Certificate, certify, explain_infeasible
-from .market import Market
+from .feasibility import infeasibility_proof
+from .market import Market, cast
 from .model import Plan, Rows, aggregate, costs, rows_like, zeros
-from .optimality import cast, infeasibility_proof, pin, residuals
+from .optimality import pin, residuals
 from .solvers.base import AbstractSolver
 from .solvers.primal_dual import PrimalDual
 from .validate import structure
@@ -65,7 +67,7 @@ class Clearing(eqx.Module):
         return self.status == Status.cleared
 
     def __str__(self) -> str:
-        if np.ndim(self.steps) or isinstance(self.steps, jax.core.Tracer):
+        if np.ndim(self.steps) or isinstance(self.steps, Tracer):
             return f"Clearing of a batch of shape {self.steps.shape}"
         name = status_name(self.status)
         head = f"{name} after {int(self.steps)} steps"
@@ -135,24 +137,16 @@ def clear(
     Raises `NotCleared` if `throw` and the market did not clear, and `ValueError` for a market that
     makes no sense or a `tol` below what its dtype can give.
     """
-    solver = PrimalDual() if solver is None else solver
-    traced = any(isinstance(a, jax.core.Tracer) for a in jax.tree.leaves((market, tol, start)))
+    traced = any(isinstance(a, Tracer) for a in jax.tree.leaves((market, tol, start)))
     if not traced:
         wrong = structure(market)
         if wrong:
             raise ValueError("\n".join(wrong))
-    dtype = market.prosumers.load.dtype
-    tol = _tolerance(tol, dtype)
-    market = cast(market, dtype)
-    solver = jax.tree.map(
-        lambda a: jnp.asarray(a, dtype) if isinstance(a, float) else a, solver.prepare(market)
-    )
-    begin = (zeros(market), rows_like(market))
-    if start is not None:
-        begin = cast((start.plan, start.prices), dtype)
+    tol = _tolerance(tol, market.prosumers.load.dtype)
+    market, solver, plan, prices = _ready(market, solver, start)
     limit = jnp.asarray(max_steps, jnp.int32)
     with jax.enable_x64(True):  # the judge computes in float64; the market keeps its own dtype
-        carry = _begin(market, solver, *begin)
+        carry = _begin(market, solver, plan, prices)
         if traced or progress is None:
             carry = _advance(market, solver, carry, tol, limit)
         else:
@@ -172,16 +166,21 @@ def trace(
     start: Clearing | None = None,
 ) -> Trace:
     """The relative KKT error every `every` of `steps` steps: a convergence curve."""
-    solver = PrimalDual() if solver is None else solver
+    market, solver, plan, prices = _ready(market, solver, start)
+    return _trace(market, solver, plan, prices, looks=steps // every, every=every)
+
+
+def _ready(
+    market: Market, solver: AbstractSolver | None, start: Clearing | None
+) -> tuple[Market, AbstractSolver, Plan, Rows]:
+    """Market and solver in one dtype, the solver's numbers as arrays, and where to start."""
     dtype = market.prosumers.load.dtype
-    market = cast(market, dtype)
-    solver = jax.tree.map(
-        lambda a: jnp.asarray(a, dtype) if isinstance(a, float) else a, solver.prepare(market)
+    solver = (PrimalDual() if solver is None else solver).prepare(market)
+    solver = jax.tree.map(lambda a: jnp.asarray(a, dtype) if isinstance(a, float) else a, solver)
+    plan, prices = (
+        (zeros(market), rows_like(market)) if start is None else (start.plan, start.prices)
     )
-    begin = (zeros(market), rows_like(market))
-    if start is not None:
-        begin = cast((start.plan, start.prices), dtype)
-    return _trace(market, solver, *begin, looks=steps // every, every=every)
+    return cast(market, dtype), solver, cast(plan, dtype), cast(prices, dtype)
 
 
 @eqx.filter_jit
@@ -205,7 +204,7 @@ def _tolerance(tol: Any, dtype: Any) -> Array:
     single = jnp.finfo(dtype).bits < 64
     least, usual = (1e-5, 1e-4) if single else (1e-11, 1e-6)
     tol = usual if tol is None else tol
-    if not isinstance(tol, jax.core.Tracer) and not float(tol) >= least:
+    if not isinstance(tol, Tracer) and not float(tol) >= least:
         advice = (
             'type jax.config.update("jax_enable_x64", True) before building the market.'
             if single

@@ -45,6 +45,13 @@ def _hourly(value: Any, shape: tuple[int, ...]) -> Array:
         ) from error
 
 
+def cast(tree: Any, dtype: Any) -> Any:
+    """`tree` with every floating array in `dtype`."""
+    return jax.tree.map(
+        lambda a: a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree
+    )
+
+
 class Prosumers(eqx.Module):
     """Consumers who may also produce, store and trade, one row each.
 

@@ -4,15 +4,15 @@ Nothing here knows how an answer was found. Everything is computed in float64, a
 is in float32: rounding is the solver's problem, not the judge's.
 """
 
-from dataclasses import fields, replace
-from typing import Any
+from dataclasses import replace
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from .market import Market
+from .feasibility import existing, implied_boxes, length, support, weights
+from .market import Market, cast
 from .model import (
     Plan,
     Rows,
@@ -78,12 +78,6 @@ def _place(array: Array) -> Int[Array, ""]:
     return jnp.min(at_most, initial=jnp.int32(flat.size if flat.size else -1))
 
 
-def _norm(first: Array, second: Array) -> Array:
-    """sqrt(a^2 + b^2) with gradient 0 instead of NaN at the origin."""
-    square = first**2 + second**2
-    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
-
-
 def scales(market: Market, plan: Plan) -> Scales:
     """Natural magnitudes of a market at a plan, with floors from its data."""
     load = jnp.abs(market.prosumers.load)
@@ -115,70 +109,6 @@ def scales(market: Market, plan: Plan) -> Scales:
     )
 
 
-def implied_boxes(market: Market) -> tuple[Plan, Plan]:
-    """Finite bounds that every feasible plan meets (MODEL 8): what `boxes` leaves open, closed.
-
-    Purchases are bounded through the own balance, flows by the total load and, with the paper's
-    grid, by the boxes on voltages and angles, exchange with the main grid by the total load.
-    """
-    lower, upper = boxes(market)
-    prosumers, grid = market.prosumers, market.grid
-    most = jax.tree.map(lambda low, high: jnp.maximum(jnp.abs(low), jnp.abs(high)), lower, upper)
-    pairs = market.trading
-    tradable = by_owner(market, most.trades, pairs.buyer) + by_owner(
-        market, most.trades, pairs.seller
-    )
-    charging = by_owner(market, upper.charge, market.buffers.owner)
-    discharging = by_owner(market, upper.discharge, market.buffers.owner)
-    least_made = by_owner(market, lower.generation, market.generators.owner)
-    most_made = by_owner(market, upper.generation, market.generators.owner)
-    drawn = prosumers.load + upper.curtailed + charging - least_made
-    needed = jnp.maximum(drawn + upper.exports + tradable, 0.0)
-    imports = jnp.minimum(upper.imports, needed)
-    injected = jnp.maximum(jnp.abs(drawn), jnp.abs(prosumers.load - most_made - discharging))
-    total = jnp.sum(injected, axis=0) + jnp.sum(jnp.abs(grid.passive), axis=0)
-    reactive = jnp.sum(jnp.abs(prosumers.reactive), axis=0) + jnp.sum(
-        jnp.abs(grid.passive_reactive), axis=0
-    )
-    rating = grid.rating[:, None]
-    active_most = jnp.minimum(rating, total)
-    reactive_most = jnp.minimum(rating, reactive)
-    if grid.model == "paper":
-        impedance = grid.resistance**2 + grid.reactance**2
-        fall = _reach(lower.voltage, upper.voltage, market)
-        turn = _reach(lower.angle, upper.angle, market)
-        r, x = (grid.resistance / impedance)[:, None], (grid.reactance / impedance)[:, None]
-        loops = jnp.minimum(rating, x * turn + r * fall)
-        circling = jnp.minimum(rating, r * turn + x * fall)
-        radial = market.grid.source.shape[0] < market.grid.passive.shape[0]
-        active_most = jnp.minimum(active_most, loops) if radial else loops
-        reactive_most = (
-            jnp.minimum(reactive_most, circling) if radial and grid.reactive_balance else circling
-        )
-    if grid.model == "copperplate":
-        return replace(lower, imports=jnp.zeros_like(imports)), replace(upper, imports=imports)
-    exchange = jnp.broadcast_to(total, lower.exchange.shape)
-    return (
-        replace(lower, active=-active_most, reactive=-reactive_most, exchange=-exchange),
-        replace(
-            upper, imports=imports, active=active_most, reactive=reactive_most, exchange=exchange
-        ),
-    )
-
-
-def _reach(low: Array, high: Array, market: Market) -> Float[Array, "L H"]:
-    """Largest difference between the two ends of each line that bus bounds allow."""
-    ends = (market.grid.source, market.grid.target)
-    return jnp.maximum(high[ends[0]] - low[ends[1]], high[ends[1]] - low[ends[0]])
-
-
-def cast(tree: Any, dtype: Any) -> Any:
-    """`tree` with every floating array in `dtype`."""
-    return jax.tree.map(
-        lambda a: a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree
-    )
-
-
 def pin(market: Market, prices: Rows) -> Rows:
     """Prices on the gauge mu_tg = 0 (MODEL 6): one constant per hour is free, this fixes it.
 
@@ -193,70 +123,6 @@ def pin(market: Market, prices: Rows) -> Rows:
         bus=prices.bus + constant,
         exchange=jnp.zeros_like(constant),
     )
-
-
-def _existing(market: Market, prices: Rows) -> Rows:
-    """Prices without those of limits that do not exist."""
-    lower, upper = limits(market)
-
-    def keep(price: Array, low: Array, high: Array) -> Array:
-        above = jnp.where(jnp.isfinite(high), jnp.maximum(price, 0.0), 0.0)
-        below = jnp.where(jnp.isfinite(low), jnp.minimum(price, 0.0), 0.0)
-        return above + below
-
-    return jax.tree.map(keep, prices, lower, upper)
-
-
-def _weights(market: Market) -> Rows:
-    """What a unit of each row counts in the Lagrangian: Ts, and 1 for rows in kWh."""
-    hours = {field.name: market.hour_length for field in fields(Rows)}
-    return Rows(**(hours | {"energy": jnp.ones_like(market.hour_length)}))
-
-
-def _support(market: Market, gradient: Plan, lower: Plan, upper: Plan) -> tuple[Plan, Array]:
-    """Least value of `gradient . u` over the finite sets, per entry; lines jointly.
-
-    For a line the set is the smaller of its disc and its box: both bounds hold, the better counts.
-    """
-    least = jax.tree.map(
-        lambda g, low, high: jnp.minimum(g * low, g * high), gradient, lower, upper
-    )
-    radius = jnp.minimum(market.grid.rating[:, None], _norm(upper.active, upper.reactive))
-    disc = -radius * _norm(gradient.active, gradient.reactive)
-    return least, jnp.maximum(disc, least.active + least.reactive)
-
-
-def proof_terms(market: Market, prices: Rows) -> tuple[Rows, Plan]:
-    """What each row and each (implied) bound adds to Farkas' sum along the ray `prices`, EUR.
-
-    If `y . rows(u) > y . r` for every u in the boxes and every r within the limits, no u has its
-    rows within the limits. The sum of all terms is the least value of `y . (rows(u) - r)`; a line's
-    term stands in `active`.
-    """
-    y = _existing(market, prices)
-    lower, upper = implied_boxes(market)
-    least, lines = _support(market, pull(market, y), lower, upper)
-    low, high = limits(market)
-
-    def term(y: Array, weight: Array, constant: Array, lo: Array, up: Array) -> Array:
-        bound = jnp.where(y > 0, up, jnp.where(y < 0, lo, constant))
-        return weight * y * (constant - bound)
-
-    constant = rows(market, zeros(market))
-    by_row = jax.tree.map(term, y, _weights(market), constant, low, high)
-    return by_row, replace(least, active=lines, reactive=jnp.zeros_like(lines))
-
-
-def infeasibility_proof(market: Market, prices: Rows) -> Float[Array, ""]:
-    """How clearly `prices`, read as a ray, prove that no plan meets all limits.
-
-    The sum of `proof_terms` relative to the sum of their sizes: positive is a proof, whatever the
-    ray (Farkas' lemma).
-    """
-    terms = jax.tree.leaves(proof_terms(market, prices))
-    value = sum(jnp.sum(term) for term in terms)
-    size = sum(jnp.sum(jnp.abs(term)) for term in terms)
-    return jnp.where(size > 0, value / jnp.where(size > 0, size, 1.0), 0.0)
 
 
 def gaps(market: Market, plan: Plan, prices: Rows) -> tuple[Float[Array, " N"], Float[Array, ""]]:
@@ -300,7 +166,7 @@ def gaps(market: Market, plan: Plan, prices: Rows) -> tuple[Float[Array, " N"], 
         + each.curtailed
         + halves
     )
-    _, lines = _support(market, linear, lower, upper)
+    _, lines = support(market, linear, lower, upper)
     worth = linear.active * inside.active + linear.reactive * inside.reactive
     network = sum(jnp.sum(a) for a in (each.voltage, each.angle, each.exchange))
     scarce = market.hour_length * jnp.sum(_complementarity(market, plan, prices))
@@ -363,7 +229,7 @@ def residuals(market: Market, plan: Plan, prices: Rows) -> Residuals:
 
 def _residuals(market: Market, plan: Plan, prices: Rows) -> Residuals:
     scale = scales(market, plan)
-    used = _existing(market, prices)
+    used = existing(market, prices)
     value = rows(market, plan)
     low, high = limits(market)
     outside = jax.tree.map(
@@ -373,7 +239,7 @@ def _residuals(market: Market, plan: Plan, prices: Rows) -> Residuals:
     beyond = jax.tree.map(
         lambda u, lo, up: jnp.maximum(jnp.maximum(u - up, lo - u), 0.0), plan, lower, upper
     )
-    over = jnp.maximum(_norm(plan.active, plan.reactive) - market.grid.rating[:, None], 0.0)
+    over = jnp.maximum(length(plan.active, plan.reactive) - market.grid.rating[:, None], 0.0)
     worst_rows = jax.tree.map(_largest, outside)
     worst_bounds = jax.tree.map(_largest, beyond)
     total, one = scale.total, jnp.ones_like(scale.total)
@@ -405,7 +271,7 @@ def _residuals(market: Market, plan: Plan, prices: Rows) -> Residuals:
         lambda y, w, a, lo, up: (
             w * jnp.sum(jnp.where(y == 0, 0.0, y * (a - jnp.where(y > 0, up, lo))))
         ),
-        *(used, _weights(market), value, low, high),
+        *(used, weights(market), value, low, high),
     )
     unpaid = sum(jax.tree.leaves(replace(shortfall, aggregate=jnp.zeros_like(total))))
     duality_gap = jnp.sum(gap) + operator_gap - unpaid

@@ -13,7 +13,7 @@ import jaxgne
 
 PACKAGE = Path(jaxgne.__file__).parent
 
-CORE = {"market", "devices", "describe", "validate", "model", "optimality", "sensitivity"}
+CORE = {"market", "devices", "describe", "validate", "model", "feasibility", "optimality"}
 RESULT = {*CORE, "solvers", "certificate", "clearing"}
 STUDIES = {"settlement", "scenarios", "tuning", "acflow"}
 
@@ -24,10 +24,15 @@ LAYERS: dict[str, set[str]] = {
     "describe": {"market"},
     "validate": {"market"},
     "model": {"market"},
-    "optimality": {"market", "model"},
-    "sensitivity": {"market", "model", "optimality"},
-    "solvers": {"market", "model", "optimality", "solvers.base", "solvers.local"},
-    "certificate": {"market", "model", "optimality"},
+    "feasibility": {"market", "model"},
+    "optimality": {"market", "model", "feasibility"},
+    "solvers": {
+        "market",
+        "model",
+        "optimality",
+        *(f"solvers.{part}" for part in ("base", "local", "preconditioner")),
+    },
+    "certificate": {"market", "model", "feasibility", "optimality"},
     "clearing": RESULT - {"clearing"},
     **dict.fromkeys(STUDIES, RESULT),
     "cases": {"market", "devices", "validate", "cases"},

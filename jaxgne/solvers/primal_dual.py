@@ -20,15 +20,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ..market import Market
+from ..market import Market, cast
 from ..model import (
     Plan,
     Rows,
     aggregate,
-    boxes,
-    by_owner,
     curvature,
-    drop_factor,
     grid_price,
     limits,
     own_gradient,
@@ -36,11 +33,11 @@ from ..model import (
     pull,
     rows,
 )
-from ..optimality import cast, pin, scales
+from ..optimality import pin, scales
 from .base import AbstractSolver
+from .preconditioner import Metric, network_rows, preconditioner, wide_plan, wide_rows, with_network
 
 LOOK = 40  # iterations between two looks at the residual
-STEP = 0.5  # of powers, before the balance omega; dimensionless
 
 
 class _Iterate(eqx.Module):
@@ -52,21 +49,11 @@ class _Iterate(eqx.Module):
     price: Float[Array, " H"]  # EUR/kWh
 
 
-class _Metric(eqx.Module):
-    """Step sizes: tau per entry of the plan, Sigma per row; `network` is Sigma's dense block."""
-
-    plan: Plan
-    total: Float[Array, ""]
-    rows: Rows  # Sigma; for rows of the network, the inverse of Sigma^-1's diagonal
-    price: Float[Array, ""]
-    network: Float[Array, "R R"]
-
-
 class _State(eqx.Module):
     current: _Iterate
     image: _Iterate  # T of the previous current point: inside all private sets
     anchor: _Iterate
-    metric: _Metric
+    metric: Metric
     weight: Float[Array, ""]  # omega: dual against primal steps, EUR/kWh per kW
     age: Int[Array, ""]  # iterations since the restart
     steps: Int[Array, ""]
@@ -80,7 +67,8 @@ class PrimalDual(AbstractSolver):
     Iterations cost O(H (N + E + B^2)) time and O(H (N + E) + B^2) memory. `sufficient` and
     `necessary` are the shares of the residual at the last restart below which a restart is made at
     once, or as soon as the residual rises; `stale` the share of all iterations after which one is
-    made anyway.
+    made anyway; `lopsided` the ratio of primal to dual moves, or its inverse, that calls for another
+    balance omega at once: where a price must travel far to reach a limit, it would crawl otherwise.
     """
 
     sufficient: float = 0.6
@@ -96,8 +84,8 @@ class PrimalDual(AbstractSolver):
         market = _widened(market)
         sigma = aggregate(market, plan)
         start = _Iterate(plan, sigma, pin(market, prices), grid_price(market, sigma))
-        start = replace(start, plan=_wide_plan(start.plan), prices=_wide_rows(start.prices))
-        metric = _metric(market)
+        start = replace(start, plan=wide_plan(start.plan), prices=wide_rows(start.prices))
+        metric = preconditioner(market)
         nought = jnp.zeros((), dtype)
         count = jnp.zeros((), jnp.int32)
         return _State(
@@ -168,20 +156,8 @@ def _widened(market: Market) -> Market:
     return eqx.tree_at(lambda m: (m.grid, m.tariff), market, wide)
 
 
-def _wide_plan(plan: Plan) -> Plan:
-    """A plan with flows, voltages and exchange in float64."""
-    names = ("active", "reactive", "voltage", "angle", "exchange")
-    return replace(plan, **{name: getattr(plan, name).astype(jnp.float64) for name in names})
-
-
-def _wide_rows(rows: Rows) -> Rows:
-    """Rows with all but those of prosumers and buffers in float64."""
-    names = ("aggregate", "bus", "bus_reactive", "exchange", "voltage", "angle")
-    return replace(rows, **{name: getattr(rows, name).astype(jnp.float64) for name in names})
-
-
 def _iterate(
-    market: Market, metric: _Metric, weight: Array, at: _Iterate
+    market: Market, metric: Metric, weight: Array, at: _Iterate
 ) -> tuple[_Iterate, Float[Array, ""], Float[Array, ""]]:
     """T of a point, and the squares of its primal and dual moves in the metric, EUR."""
     ts, tariff = market.hour_length, market.tariff
@@ -200,8 +176,8 @@ def _iterate(
 
     duals = jax.tree.map(lambda s: weight * s / ts, metric.rows)
     duals = replace(duals, energy=weight * metric.rows.energy)
-    network = _network_rows(market, value)
-    prices = _with_network(
+    network = network_rows(market, value)
+    prices = with_network(
         market,
         replace(
             at.prices,
@@ -224,18 +200,18 @@ def _projected(prices: Rows, step: Rows, value: Rows, low: Rows, high: Rows) -> 
 
 
 def _move(
-    market: Market, metric: _Metric, weight: Array, old: _Iterate, new: _Iterate, network: Array
-) -> Float[Array, ""]:
+    market: Market, metric: Metric, weight: Array, old: _Iterate, new: _Iterate, network: Array
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Squares of how far an iteration moved plan and prices, each in its part of the metric."""
     ts = market.hour_length
     primal, dual = _squares(metric, ts, old, new, network_too=False)
-    change = _network_rows(market, new.prices) - _network_rows(market, old.prices)
+    change = network_rows(market, new.prices) - network_rows(market, old.prices)
     dual += weight * ts * jnp.sum(change * network)
     return weight * primal, dual / weight
 
 
 def _squares(
-    metric: _Metric, ts: Array, old: _Iterate, new: _Iterate, *, network_too: bool
+    metric: Metric, ts: Array, old: _Iterate, new: _Iterate, *, network_too: bool
 ) -> tuple[Array, Array]:
     """Squared primal and dual distances, each entry measured by its own step size."""
 
@@ -260,154 +236,3 @@ def _rebalanced(market: Market, state: _State, image: _Iterate) -> Float[Array, 
     ratio = jnp.where(travelled, dual, 1.0) / jnp.where(travelled, primal, 1.0)
     shift = jnp.clip(0.25 * jnp.log(ratio) - 0.5 * jnp.log(state.weight), -1.5, 1.5)
     return state.weight * jnp.exp(jnp.where(travelled, shift, 0.0))
-
-
-def _network_rows(market: Market, value: Rows) -> Float[Array, "R H"]:
-    """The rows of the network, stacked; 0 for feeders, whose rows free variables meet."""
-    feeder = market.grid.feeder
-    if market.grid.model == "copperplate":
-        return value.bus[:0]
-    parts = [value.bus.at[feeder].set(0.0), value.bus_reactive.at[feeder].set(0.0)]
-    parts += [value.voltage, value.angle]
-    return jnp.concatenate(parts)
-
-
-def _with_network(market: Market, prices: Rows, change: Float[Array, "R H"]) -> Rows:
-    """Prices with those of the network moved by `change`."""
-    if market.grid.model == "copperplate":
-        return prices
-    bus, bus_reactive, voltage, angle = _split(market, change)
-    return replace(
-        prices,
-        bus=prices.bus + bus,
-        bus_reactive=prices.bus_reactive + bus_reactive,
-        voltage=prices.voltage + voltage,
-        angle=prices.angle + angle,
-    )
-
-
-def _split(market: Market, values: Float[Array, "R H"]) -> list[Array]:
-    """The network's rows apart again: bus, bus_reactive, voltage, angle."""
-    buses, lines = market.grid.passive.shape[0], market.grid.source.shape[0]
-    return jnp.split(values, (buses, 2 * buses, 2 * buses + lines))
-
-
-def _metric(market: Market) -> _Metric:
-    """Step sizes with A^T Sigma A <= 1/tau: every group of rows takes its share of 1/tau.
-
-    Groups: own balances, buffer dynamics, the link of the main grid's price and the aggregate limit
-    (Sigma diagonal, rows bounded by their sums), and the network, whose Sigma is the exact inverse
-    of A tau A^T. Entries that cannot move take no part.
-    """
-    lower, upper = boxes(market)
-    live = jax.tree.map(lambda low, high: (high > low).astype(low.dtype), lower, upper)
-    ts, stores, pairs = market.hour_length, market.buffers, market.trading
-    own = by_owner(market, live.generation, market.generators.owner) + by_owner(
-        market, live.charge + live.discharge, stores.owner
-    )
-    degree = by_owner(market, live.trades, pairs.buyer) + by_owner(
-        market, live.trades, pairs.seller
-    )
-    terms = own + live.imports + live.exports + live.curtailed + 2 * degree
-    into, out = ts * stores.charge_efficiency, ts / stores.discharge_efficiency
-    dynamics = (1 + stores.retention) ** 2 + STEP * (into**2 + out**2)
-    limited = jnp.isfinite(market.tariff.total_max) | jnp.isfinite(market.tariff.total_min)
-    network, flow, volt, turn, diagonal = _network_metric(market, live)
-    share, ones = 1 / STEP, jax.tree.map(jnp.ones_like, lower)
-    networked = 0.0 if market.grid.model == "copperplate" else share
-    plan = Plan(
-        generation=ones.generation / (share + networked),
-        charge=ones.charge / (2 * share + networked),
-        discharge=ones.discharge / (2 * share + networked),
-        energy=ones.energy,
-        imports=ones.imports / (share + 1 + limited),
-        exports=ones.exports / (share + limited),
-        curtailed=ones.curtailed / (share + networked),
-        trades=ones.trades / share,
-        active=ones.active * flow[:, None],
-        reactive=ones.reactive * flow[:, None],
-        voltage=ones.voltage * volt[:, None],
-        angle=ones.angle * turn[:, None],
-        exchange=ones.exchange,
-    )
-    total = jnp.asarray(market.prosumers.bus.shape[0], market.tariff.slope.dtype)
-    bus, bus_reactive, voltage, angle = _split(market, 1 / diagonal[:, None])
-    rows = Rows(
-        balance=1 / (STEP * jnp.maximum(terms, 1.0)),
-        energy=jnp.broadcast_to(1 / dynamics[:, None], lower.energy.shape),
-        aggregate=jnp.full_like(market.tariff.slope, 1 / (2 * total)),
-        bus=bus,
-        bus_reactive=bus_reactive,
-        exchange=jnp.ones_like(market.tariff.slope),
-        voltage=voltage,
-        angle=angle,
-    )
-    return _Metric(_wide_plan(plan), total, _wide_rows(rows), 1 / (2 * total), network)
-
-
-def _network_metric(
-    market: Market, live: Plan
-) -> tuple[Float[Array, "R R"], Array, Array, Array, Float[Array, " R"]]:
-    """Sigma of the network's rows; steps of flows, voltages and angles; the diagonal of 1/Sigma.
-
-    A flow's step is a dozen times the prosumers behind its line (the flow that one kW at each of
-    them causes), a voltage's what such flows do to it. Feeders' rows and rows that the model lacks
-    meet free variables: they are left out (0 in Sigma).
-    """
-    grid, dtype = market.grid, market.grid.passive.dtype
-    buses, lines = grid.passive.shape[0], grid.source.shape[0]
-    if grid.model == "copperplate":
-        ones = (jnp.ones(lines, dtype), jnp.ones(buses, dtype), jnp.ones(buses, dtype))
-        return jnp.zeros((0, 0), dtype), *ones, jnp.ones(2 * (buses + lines), dtype)
-    with jax.enable_x64(True):
-        r, x = grid.resistance.astype(jnp.float64), grid.reactance.astype(jnp.float64)
-        line, owners = jnp.arange(lines), market.prosumers.bus
-        leaving = jnp.zeros((buses, lines), jnp.float64)
-        leaving = leaving.at[grid.source, line].add(1.0).at[grid.target, line].add(-1.0)
-        fed = jnp.zeros(buses, bool).at[grid.feeder].set(True)
-        tied = jnp.where(fed[:, None], 0.0, leaving)
-        laplacian = tied @ tied.T + jnp.diag(fed.astype(jnp.float64))
-        at = jnp.zeros(buses, jnp.float64).at[owners].add(1.0)
-        behind = tied.T @ jnp.linalg.solve(laplacian, jnp.where(fed, 0.0, at))
-        flow = 12 * jnp.maximum(jnp.abs(behind), 1.0)
-        square, k = (r**2 + x**2) * flow, drop_factor(market)
-        turn = jnp.abs(jnp.linalg.solve(laplacian, tied @ square))
-
-        def movable(values: Array, owner: Array) -> Array:  # devices at each bus
-            most = jnp.max(values, axis=1).astype(jnp.float64)
-            return jnp.zeros(buses, jnp.float64).at[owners[owner]].add(most)
-
-        devices = (
-            movable(live.generation, market.generators.owner)
-            + movable(live.charge, market.buffers.owner)
-            + movable(live.discharge, market.buffers.owner)
-            + movable(live.curtailed, jnp.arange(owners.shape[0]))
-        )
-        along = tied * flow
-        balance = along @ tied.T
-        spread = tied.T @ (jnp.where(fed, 0.0, turn)[:, None] * tied) + jnp.diag(square)
-        nothing, apart = jnp.zeros_like(balance), jnp.zeros_like(spread)
-        inverse = jnp.block(
-            [
-                [balance + STEP * jnp.diag(devices), nothing, -k * along * r, -along * x],
-                [nothing, balance, -k * along * x, along * r],
-                [-k * (along * r).T, -k * (along * x).T, k**2 * spread, apart],
-                [-(along * x).T, (along * r).T, apart, spread],
-            ]
-        )
-        used = jnp.concatenate(
-            [
-                ~fed,
-                ~fed & grid.reactive_balance,
-                jnp.ones(lines, bool),
-                jnp.full(lines, grid.model == "paper"),
-            ]
-        )
-        both = used[:, None] & used[None, :]
-        inverse = jnp.where(both, inverse, jnp.eye(used.shape[0], dtype=jnp.float64))
-        diagonal = jnp.diag(inverse)
-        size = jnp.sqrt(diagonal)
-        sigma = jnp.linalg.inv(inverse / size[:, None] / size) / size[:, None] / size
-        sigma = jnp.where(both, sigma, 0.0)
-        steps = (flow, jnp.where(fed, 1.0, k**2 * turn), jnp.where(fed, 1.0, turn))
-        return sigma.astype(dtype), *(a.astype(dtype) for a in steps), diagonal.astype(dtype)
