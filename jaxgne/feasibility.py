@@ -7,13 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .market import Market
-from .model import Plan, Rows, boxes, by_owner, limits, pull, rows, zeros
-
-
-def length(first: Array, second: Array) -> Array:
-    """sqrt(a^2 + b^2) with gradient 0 instead of NaN at the origin."""
-    square = first**2 + second**2
-    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+from .model import Plan, Rows, boxes, by_owner, length, limits, pull, rows, zeros
 
 
 def implied_boxes(market: Market) -> tuple[Plan, Plan]:

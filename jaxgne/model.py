@@ -289,6 +289,12 @@ def boxes(market: Market) -> tuple[Plan, Plan]:
     return lower, upper
 
 
+def length(first: Array, second: Array) -> Array:
+    """sqrt(a^2 + b^2) with gradient 0 instead of NaN at the origin."""
+    square = first**2 + second**2
+    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+
+
 def prox(market: Market, plan: Plan, step: Plan) -> Plan:
     """The admissible plan closest to `plan` after paying for |trades|, entry by entry.
 
@@ -306,7 +312,7 @@ def prox(market: Market, plan: Plan, step: Plan) -> Plan:
         lower,
         upper,
     )
-    load = jnp.sqrt(boxed.active**2 + boxed.reactive**2)
+    load = length(boxed.active, boxed.reactive)
     rating = market.grid.rating[:, None]
     shrink = jnp.where(load > rating, rating / jnp.where(load > rating, load, 1.0), 1.0)
     return replace(boxed, active=boxed.active * shrink, reactive=boxed.reactive * shrink)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from .feasibility import existing, implied_boxes, length, support, weights
+from .feasibility import existing, implied_boxes, support, weights
 from .market import Market, cast
 from .model import (
     Plan,
@@ -21,6 +21,7 @@ from .model import (
     by_owner,
     curvature,
     grid_price,
+    length,
     limits,
     own_gradient,
     prox,
@@ -267,14 +268,14 @@ def _residuals(market: Market, plan: Plan, prices: Rows) -> Residuals:
     )
     infeasibility = jnp.max(jnp.stack([*relative, _largest(over) / total]))
     gap, operator_gap = gaps(market, plan, used)
-    shortfall = jax.tree.map(
-        lambda y, w, a, lo, up: (
-            w * jnp.sum(jnp.where(y == 0, 0.0, y * (a - jnp.where(y > 0, up, lo))))
-        ),
-        *(used, weights(market), value, low, high),
-    )
-    unpaid = sum(jax.tree.leaves(replace(shortfall, aggregate=jnp.zeros_like(total))))
-    duality_gap = jnp.sum(gap) + operator_gap - unpaid
+
+    def unpaid(y: Array, weight: Array, a: Array, lo: Array, up: Array) -> Array:
+        bound = jnp.where(y > 0, up, jnp.where(y < 0, lo, a))
+        return weight * jnp.sum(y * (a - bound))
+
+    missed = jax.tree.map(unpaid, used, weights(market), value, low, high)
+    missed = replace(missed, aggregate=jnp.zeros_like(total))  # in the operator's gap already
+    duality_gap = jnp.sum(gap) + operator_gap - sum(jax.tree.leaves(missed))
     stationarity, measure = _natural(market, plan, used, scale)
     sign = jnp.max(
         jnp.stack(

@@ -1,7 +1,7 @@
 """What a solver is: three pure functions. It has no tolerance, no status and no loop."""
 
 import abc
-from typing import Any, Self
+from typing import Any
 
 import equinox as eqx
 
@@ -15,7 +15,7 @@ class AbstractSolver(eqx.Module):
     `clear` owns the loop and judges what `point` returns by the same yardstick for every solver.
     """
 
-    def prepare(self, market: Market) -> Self:
+    def prepare(self, market: Market) -> "AbstractSolver":
         """The solver with whatever static sizes it reads off a concrete market; on the host."""
         return self
 

@@ -67,8 +67,8 @@ class PrimalDual(AbstractSolver):
     Iterations cost O(H (N + E + B^2)) time and O(H (N + E) + B^2) memory. `sufficient` and
     `necessary` are the shares of the residual at the last restart below which a restart is made at
     once, or as soon as the residual rises; `stale` the share of all iterations after which one is
-    made anyway; `lopsided` the ratio of primal to dual moves, or its inverse, that calls for another
-    balance omega at once: where a price must travel far to reach a limit, it would crawl otherwise.
+    made anyway; `lopsided` the ratio of primal to dual moves, or its inverse, that calls for
+    another balance omega at once: a price that must travel far would crawl otherwise.
     """
 
     sufficient: float = 0.6
