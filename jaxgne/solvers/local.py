@@ -1,0 +1,419 @@
+"""The two exact projections of the paper's mechanism, each written for one and vmapped by callers.
+
+`best_response` is one prosumer's local quadratic program, `project_network` the operator's
+projection of its own state in one hour. Both are strongly convex with linear rows, so their dual is
+concave, once differentiable and piecewise quadratic: a semismooth Newton method with line search
+solves it, to rounding in one step once the last call's multipliers have the right active set.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+_STEPS = 300  # damped Newton steps of one call; one or two once warm
+_REACH = 1e3  # longest step: what moves the stiffest variable so many times the market's power
+_TINY = 1e-12  # least damping
+_CLOSE = 1e-8  # relative accuracy of a conjugate gradient solve
+_BRACKETS = 80  # evaluations of one hour's root
+_INNER = 60  # conjugate gradient iterations of one call
+
+
+class Choice(eqx.Module):
+    """What one prosumer decides, in slots; or one number per decision (bounds, weights, costs).
+
+    `trades` are the prosumer's own copies: power bought from each trading neighbor.
+    """
+
+    generation: Float[Array, "G H"]  # kW
+    charge: Float[Array, "K H"]  # kW
+    discharge: Float[Array, "K H"]  # kW
+    energy: Float[Array, "K H"]  # kWh, at the end of the hour
+    imports: Float[Array, " H"]  # kW
+    exports: Float[Array, " H"]  # kW
+    curtailed: Float[Array, " H"]  # kW
+    trades: Float[Array, "D H"]  # kW
+
+
+class Prosumer(eqx.Module):
+    """One prosumer's private data: sets, own costs, buffers. Empty slots have bounds of 0."""
+
+    load: Float[Array, " H"]  # kW
+    lower: Choice
+    upper: Choice
+    curvature: Choice  # EUR/kW^2, second derivative of the own cost
+    proximal: Choice  # EUR/kW^2 (energy: EUR/kWh^2), 1 / alpha; positive
+    toll: Float[Array, " D"]  # EUR/kW, cost of |trades|
+    retention: Float[Array, " K"]
+    into: Float[Array, " K"]  # kWh stored per kW charged: Ts eta_ch
+    out: Float[Array, " K"]  # kWh taken per kW discharged: Ts / eta_ds
+    energy_start: Float[Array, " K"]  # kWh
+    drain: Float[Array, "K H"]  # kWh
+    power_scale: Float[Array, ""]  # kW, by which balance residuals are measured
+    energy_scale: Float[Array, ""]  # kWh
+
+
+class Network(eqx.Module):
+    """The operator's private set in one hour: `matrix @ state = offset`, boxes, and line ratings.
+
+    `state` stacks active and reactive flow of every line, voltage and angle of every bus (kW, kvar,
+    pu or pu^2, rad). `proximal` is equal for both flows of a line; `preconditioner` inverts
+    `matrix / proximal @ matrix.T` over the columns that bounds leave free to move.
+    """
+
+    matrix: Float[Array, "R V"]
+    offset: Float[Array, " R"]
+    lower: Float[Array, " V"]
+    upper: Float[Array, " V"]
+    rating: Float[Array, " L"]  # kVA
+    proximal: Float[Array, " V"]
+    preconditioner: Float[Array, "R R"]
+    row_scale: Float[Array, " R"]  # by which residuals are measured
+
+
+class Solution(eqx.Module):
+    """A point on the dual: its multipliers, the minimizer there, value, row residuals (gradient).
+
+    `slope` is how fast each entry of `answer` yields to its price, and `error` the largest residual
+    relative to the market's scales.
+    """
+
+    duals: Float[Array, "..."]
+    answer: Any
+    slope: Any
+    value: Float[Array, ""]
+    residual: Float[Array, "..."]
+    error: Float[Array, ""]
+
+
+def tolerance(dtype: Any) -> float:
+    """Relative row residual at which a local solve ends: 1e-11 in float64."""
+    return max(1e-11, 64 * float(jnp.finfo(dtype).eps))
+
+
+def maximize(
+    respond: Callable[[Array], Solution],
+    direction: Callable[[Solution, Array], Array],
+    start: Array,
+) -> Solution:
+    """Maximize a concave, piecewise quadratic dual by damped Newton steps.
+
+    `direction(at, damping)` blends the Newton matrix with the one in which no bound binds: 0 is
+    Newton's step, 1 a step that raises the dual wherever it is taken. A trial is accepted when it
+    raises the dual enough or halves the residual, and the damping falls; else it rises. Ends at
+    `tolerance`, or after a fixed number of steps (an infeasible problem has no maximum).
+    """
+    enough = tolerance(start.dtype)
+
+    def going(carry: tuple) -> Bool[Array, ""]:
+        at, _, count = carry
+        return (at.error > enough) & (count < _STEPS)
+
+    def body(carry: tuple) -> tuple:
+        at, damping, count = carry
+        along = direction(at, damping)
+        new = respond(at.duals + along)
+        rise = new.value - at.value
+        accepted = rise >= 1e-3 * jnp.sum(at.residual * along)
+        accepted |= new.error <= at.error / 2
+        kept = jax.tree.map(lambda a, b: jnp.where(accepted, a, b), new, at)
+        damping = jnp.where(accepted, damping / 30, damping * 10)
+        return kept, jnp.clip(damping, _TINY, 1.0), count + 1
+
+    first = respond(start)
+    damping = jnp.clip(first.error**2, _TINY, 1e-3).astype(start.dtype)
+    at, _, _ = jax.lax.while_loop(going, body, (first, damping, jnp.zeros((), jnp.int32)))
+    return at
+
+
+def best_response(
+    prosumer: Prosumer,
+    priced: Choice,
+    center: Choice,
+    multipliers: Float[Array, "1+K H"],
+) -> Solution:
+    """One prosumer's answer to prices (the paper, Algorithm 1, first step; MODEL 9.1):
+
+        argmin  priced . u + curvature/2 u^2 + toll |u_tr| + proximal/2 (u - center)^2
+        s.t.    lower <= u <= upper
+                load + cu + ch - ds - di - mg + ex - sum tr = 0                   (each hour)
+                x_h - retention x_(h-1) - into ch + out ds + drain = 0    (each hour and buffer)
+
+    `priced` is the marginal price of each decision in EUR/kW at the held aggregate, its own
+    quadratic cost apart. `multipliers` starts the solve; the solution's `duals` are those at the
+    answer: the first row is Ts pi (EUR/kW), the others water values (EUR/kWh).
+    """
+
+    def respond(duals: Array) -> Solution:
+        return _balanced(prosumer, priced, center, duals)
+
+    if prosumer.into.shape[0] == 0:
+        return respond(multipliers)
+    return maximize(respond, lambda at, damping: _newton(prosumer, at, damping), multipliers)
+
+
+def _balanced(prosumer: Prosumer, priced: Choice, center: Choice, start: Array) -> Solution:
+    """Every decision at given water values, each hour balanced by its own energy value.
+
+    What an hour lacks falls as its own energy value rises: a root on the line, found by Newton
+    steps kept inside a bracket, which is halved (or opened further) whenever they do not help.
+    """
+    enough = 0.1 * tolerance(start.dtype) * prosumer.power_scale
+    reach = _reach(prosumer)
+
+    def at_own(own: Array) -> Solution:
+        return _respond(prosumer, priced, center, jnp.concatenate([own[None], start[1:]]))
+
+    def open_hours(at: Solution, low: Array, high: Array) -> Bool[Array, " H"]:
+        own = at.duals[0]
+        lacking = jnp.abs(at.residual[0]) > enough
+        return lacking & (jnp.abs(own - start[0]) < reach) & (low < own) & (own < high)
+
+    def going(carry: tuple) -> Bool[Array, ""]:
+        at, low, high, _, _, count = carry
+        return jnp.any(open_hours(at, low, high)) & (count < _BRACKETS)
+
+    def body(carry: tuple) -> tuple:
+        at, low, high, stuck, stride, count = carry
+        own, lack, slope = at.duals[0], at.residual[0], _across(at.slope)
+        todo = open_hours(at, low, high)
+        low, high = jnp.where(lack > 0, own, low), jnp.where(lack < 0, own, high)
+        newton = own + lack / jnp.where(slope > 0, slope, 1.0)
+        middle = jnp.where(
+            jnp.isfinite(low) & jnp.isfinite(high),
+            (low + high) / 2,
+            own + jnp.sign(lack) * stride,
+        )
+        helpful = (slope > 0) & (newton > low) & (newton < high) & ~stuck
+        new = at_own(jnp.where(todo, jnp.where(helpful, newton, middle), own))
+        stuck = jnp.abs(new.residual[0]) > jnp.abs(lack) / 2
+        return new, low, high, stuck & helpful, 4 * stride, count + 1
+
+    boundless = jnp.full_like(start[0], jnp.inf)
+    first = (at_own(start[0]), -boundless, boundless, boundless < 0, 1e-6 * reach)
+    at, *_ = jax.lax.while_loop(going, body, (*first, jnp.zeros((), jnp.int32)))
+    return at
+
+
+def _pull(prosumer: Prosumer, duals: Array) -> Choice:
+    """rows^T duals: what private multipliers add to the price of each decision."""
+    own, water = duals[0], duals[1:]
+    after = jnp.concatenate([water[:, 1:], jnp.zeros_like(water[:, :1])], axis=1)
+    lower = prosumer.lower
+    return Choice(
+        generation=jnp.broadcast_to(-own, lower.generation.shape),
+        charge=own - prosumer.into[:, None] * water,
+        discharge=prosumer.out[:, None] * water - own,
+        energy=water - prosumer.retention[:, None] * after,
+        imports=-own,
+        exports=own,
+        curtailed=own,
+        trades=jnp.broadcast_to(-own, lower.trades.shape),
+    )
+
+
+def _rows(prosumer: Prosumer, u: Choice) -> Float[Array, "1+K H"]:
+    """Own balance (kW), then buffer dynamics (kWh), demand minus supply."""
+    before = jnp.concatenate([prosumer.energy_start[:, None], u.energy[:, :-1]], axis=1)
+    balance = (
+        prosumer.load
+        + u.curtailed
+        + u.exports
+        - u.imports
+        + jnp.sum(u.charge, axis=0)
+        - jnp.sum(u.discharge, axis=0)
+        - jnp.sum(u.generation, axis=0)
+        - jnp.sum(u.trades, axis=0)
+    )
+    dynamics = (
+        u.energy
+        - prosumer.retention[:, None] * before
+        - prosumer.into[:, None] * u.charge
+        + prosumer.out[:, None] * u.discharge
+        + prosumer.drain
+    )
+    return jnp.concatenate([balance[None], dynamics])
+
+
+def _respond(prosumer: Prosumer, priced: Choice, center: Choice, duals: Array) -> Solution:
+    """Every decision at given private multipliers, in closed form."""
+    bend = jax.tree.map(jnp.add, prosumer.curvature, prosumer.proximal)
+    wish = jax.tree.map(
+        lambda price, own, m, c, a: (m * c - price - own) / a,
+        *(priced, _pull(prosumer, duals), prosumer.proximal, center, bend),
+    )
+    threshold = prosumer.toll[:, None] / bend.trades
+    shrunk = jnp.sign(wish.trades) * jnp.maximum(jnp.abs(wish.trades) - threshold, 0.0)
+    wish = eqx.tree_at(lambda u: u.trades, wish, shrunk)
+    u = jax.tree.map(lambda w, lo, up: jnp.clip(w, lo, up), wish, prosumer.lower, prosumer.upper)
+    slope = jax.tree.map(
+        lambda w, lo, up, a: jnp.where((w > lo) & (w < up), 1 / a, 0.0),
+        *(wish, prosumer.lower, prosumer.upper, bend),
+    )
+    slope = eqx.tree_at(lambda s: s.trades, slope, jnp.where(shrunk != 0, slope.trades, 0.0))
+    residual = _rows(prosumer, u)
+    cost = jax.tree.map(
+        lambda v, price, h, m, c: jnp.sum((price + h / 2 * v) * v + m / 2 * (v - c) ** 2),
+        *(u, priced, prosumer.curvature, prosumer.proximal, center),
+    )
+    toll = jnp.sum(prosumer.toll[:, None] * jnp.abs(u.trades))
+    value = sum(jax.tree.leaves(cost)) + toll + jnp.sum(duals * residual)
+    error = jnp.maximum(
+        jnp.max(jnp.abs(residual[0]), initial=0.0) / prosumer.power_scale,
+        jnp.max(jnp.abs(residual[1:]), initial=0.0) / prosumer.energy_scale,
+    )
+    return Solution(duals, u, slope, value, residual, error)
+
+
+def _across(u: Choice) -> Float[Array, " H"]:
+    """Sum over all decisions that enter the own balance."""
+    slots = (u.generation, u.charge, u.discharge, u.trades)
+    return u.imports + u.exports + u.curtailed + sum(jnp.sum(a, axis=0) for a in slots)
+
+
+def _newton(prosumer: Prosumer, at: Solution, damping: Array) -> Float[Array, "1+K H"]:
+    """Damped Newton direction of the dual: (A diag(slope) A^T) d = residual.
+
+    The own balances' block is diagonal and eliminated first; what remains is tridiagonal in time
+    for one buffer, dense for several.
+    """
+    bend = jax.tree.map(jnp.add, prosumer.curvature, prosumer.proximal)
+    w = jax.tree.map(
+        lambda s, a, lo, up: s + damping * (jnp.where(up > lo, 1 / a, 0.0) - s),
+        *(at.slope, bend, prosumer.lower, prosumer.upper),
+    )
+    into, out, keep = prosumer.into[:, None], prosumer.out[:, None], prosumer.retention[:, None]
+    before = jnp.concatenate([jnp.zeros_like(w.energy[:, :1]), w.energy[:, :-1]], axis=1)
+    first, diagonal = _across(w), w.energy + keep**2 * before
+    diagonal += into**2 * w.charge + out**2 * w.discharge
+    first, diagonal = (a + jnp.where(a > 0, _TINY * a, 1.0) for a in (first, diagonal))
+    cross = -(into * w.charge + out * w.discharge)
+    aim = at.residual[1:] - cross * at.residual[0] / first
+    water = _solve_in_time(diagonal, -keep * w.energy[:, :-1], cross, first, aim)
+    own = (at.residual[0] - jnp.sum(cross * water, axis=0)) / first
+    step = jnp.concatenate([own[None], water])
+    reach = _reach(prosumer)
+    return step * jnp.minimum(1.0, reach / jnp.maximum(jnp.max(jnp.abs(step)), reach))
+
+
+def _reach(prosumer: Prosumer) -> Float[Array, ""]:
+    """The farthest that a multiplier may go in one call, EUR/kW."""
+    bend = jax.tree.map(jnp.add, prosumer.curvature, prosumer.proximal)
+    powers = eqx.tree_at(lambda a: a.energy, bend, jnp.zeros_like(bend.energy))
+    stiffest = jnp.max(jnp.stack([jnp.max(a, initial=0.0) for a in jax.tree.leaves(powers)]))
+    return _REACH * prosumer.power_scale * stiffest
+
+
+def _solve_in_time(
+    diagonal: Float[Array, "K H"],
+    beside: Float[Array, "K H-1"],
+    cross: Float[Array, "K H"],
+    first: Float[Array, " H"],
+    aim: Float[Array, "K H"],
+) -> Float[Array, "K H"]:
+    """Solve (T - cross cross^T / first) y = aim, T tridiagonal per buffer, the rest per hour."""
+    buffers, hours = aim.shape
+    if buffers == 0 or hours == 0:
+        return aim
+    if buffers == 1:
+        nothing = jnp.zeros((1,), aim.dtype)
+        below = jnp.concatenate([nothing, beside[0]])
+        above = jnp.concatenate([beside[0], nothing])
+        middle = diagonal[0] - cross[0] ** 2 / first
+        return jax.lax.linalg.tridiagonal_solve(below, middle, above, aim[0][:, None])[:, 0][None]
+    band = jax.vmap(lambda d, b: jnp.diag(d) + jnp.diag(b, 1) + jnp.diag(b, -1))(diagonal, beside)
+    same = jnp.eye(buffers, dtype=aim.dtype)
+    hour = jnp.eye(hours, dtype=aim.dtype)
+    full = jnp.einsum("kij,kl->kilj", band, same)
+    full -= jnp.einsum("ki,li,ij->kilj", cross, cross / first, hour)
+    size = buffers * hours
+    root = jax.scipy.linalg.cho_factor(full.reshape(size, size))
+    return jax.scipy.linalg.cho_solve(root, aim.reshape(size)).reshape(aim.shape)
+
+
+def project_network(
+    network: Network, center: Float[Array, " V"], multipliers: Float[Array, " R"]
+) -> Solution:
+    """The operator's admissible state closest to `center`, in one hour (MODEL 9.3):
+
+        argmin  proximal/2 (u - center)^2
+        s.t.    matrix u = offset,  lower <= u <= upper,  p^2 + q^2 <= rating^2 on every line
+
+    `multipliers` starts the solve (one per row); the solution's `duals` are those at its `answer`.
+    Where no bound binds, one step with `preconditioner` is exact.
+    """
+
+    def respond(duals: Array) -> Solution:
+        wish = center - (duals @ network.matrix) / network.proximal
+        state = _inside(network, wish)
+        residual = network.matrix @ state - network.offset
+        value = jnp.sum(network.proximal / 2 * (state - center) ** 2) + jnp.sum(duals * residual)
+        error = jnp.max(jnp.abs(residual) / network.row_scale, initial=0.0)
+        return Solution(duals, state, wish, value, residual, error)
+
+    return maximize(respond, lambda at, damping: _conjugate(network, at, damping), multipliers)
+
+
+def _excess(network: Network, state: Float[Array, " V"]) -> tuple[Array, Array]:
+    """By how much to shrink each line's flows to meet its rating (at most 1), and their norm."""
+    lines = network.rating.shape[0]
+    square = state[:lines] ** 2 + state[lines : 2 * lines] ** 2
+    over = square > network.rating**2
+    norm = jnp.sqrt(jnp.where(over, square, 1.0))
+    return jnp.where(over, jnp.where(over, network.rating, 0.0) / norm, 1.0), norm
+
+
+def _inside(network: Network, wish: Float[Array, " V"]) -> Float[Array, " V"]:
+    """Boxes for voltages and angles, a disc for each line's flows."""
+    shrink, _ = _excess(network, wish)
+    boxed = jnp.clip(wish, network.lower, network.upper)
+    lines = shrink.shape[0]
+    return boxed.at[:lines].multiply(shrink).at[lines : 2 * lines].multiply(shrink)
+
+
+def _conjugate(network: Network, at: Solution, damping: Array) -> Float[Array, " R"]:
+    """Newton direction of the dual by preconditioned conjugate gradients.
+
+    The Newton matrix differs from the preconditioner's by the few bounds that bind, and the method
+    needs about one iteration for each.
+    """
+    wish, matrix = at.slope, network.matrix
+    lines = network.rating.shape[0]
+    free = ((wish > network.lower) & (wish < network.upper)).astype(wish.dtype)
+    movable = (network.upper > network.lower).astype(wish.dtype)
+    shrink, norm = _excess(network, wish)
+    along = (wish[:lines] / norm, wish[lines : 2 * lines] / norm)  # unit vectors where binding
+    bound = shrink < 1
+
+    def newton(duals: Array) -> Array:
+        pulled = (duals @ matrix) / network.proximal
+        active, reactive = pulled[:lines], pulled[lines : 2 * lines]
+        radial = jnp.where(bound, along[0] * active + along[1] * reactive, 0.0)
+        kept = pulled * free
+        kept = kept.at[:lines].set(shrink * (active - along[0] * radial))
+        kept = kept.at[lines : 2 * lines].set(shrink * (reactive - along[1] * radial))
+        return matrix @ (kept + damping * movable * (pulled - kept))
+
+    aim = at.residual
+    start = network.preconditioner @ aim
+    size = jnp.sum(aim * start)
+
+    def going(carry: tuple) -> Bool[Array, ""]:
+        _, _, _, product, count = carry
+        return (product > _CLOSE**2 * size) & (count < _INNER)
+
+    def body(carry: tuple) -> tuple:
+        solution, left, search, product, count = carry
+        image = newton(search)
+        length = product / jnp.maximum(jnp.sum(search * image), jnp.finfo(aim.dtype).tiny)
+        left = left - length * image
+        moved = network.preconditioner @ left
+        new = jnp.sum(left * moved)
+        return solution + length * search, left, moved + new / product * search, new, count + 1
+
+    begin = (jnp.zeros_like(aim), aim, start, size, jnp.zeros((), jnp.int32))
+    solution, *_ = jax.lax.while_loop(going, body, begin)
+    return solution
