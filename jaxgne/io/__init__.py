@@ -1,0 +1,16 @@
+"""Markets and clearings on disk, in the project's own folder format: CSV tables and JSON.
+
+    market.json            hour length, behavior, grid model, feeder buses
+    prosumers.csv ...      one line per prosumer, generator, buffer, pair, line, bus
+    prosumer_hours.csv ... one line per row and hour; units are in the column names
+    clearing/              the result: the same kind of tables, clearing.json, summary.json
+
+Tables may be edited by hand: columns are found by name, lines may come in any order, columns that
+are not ours are ignored. Floats are exact to the last bit.
+"""
+
+from .case import BUILT_IN, load_case
+from .loading import load, load_market
+from .saving import save
+
+__all__ = ["BUILT_IN", "load", "load_case", "load_market", "save"]

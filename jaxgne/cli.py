@@ -1,0 +1,183 @@
+"""The command `jaxgne`: clear a market from the shell, list the built-in cases, tell versions.
+
+Exit codes: 0 cleared, 1 bad input, 2 wrong usage, 3 not cleared, 4 infeasible.
+"""
+
+import importlib.metadata
+import inspect
+import json
+import platform
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import jax
+import jax.numpy as jnp
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+import jaxgne
+
+from .io import BUILT_IN, load_case, save
+from .report import summary, table
+
+WIDTH = 100  # columns, where the terminal has them
+BAD_INPUT, NOT_CLEARED, INFEASIBLE = 1, 3, 4
+
+app = typer.Typer(
+    help="Clear peer-to-peer energy markets on distribution grids.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """Entry point of the command `jaxgne` and of `python -m jaxgne`."""
+    app(prog_name="jaxgne")
+
+
+class _Live:
+    """One line on stderr that tells how far the solver is; nothing where nobody watches."""
+
+    def __init__(self, silent: bool):
+        console = Console(stderr=True)
+        self.live = Live(console=console, transient=True, auto_refresh=False)
+        self.shown = console.is_terminal and not silent
+
+    def __enter__(self) -> "_Live":
+        if self.shown:
+            self.live.start()
+            self.live.update(Text("compiling ..."), refresh=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.live.stop()
+
+    def __call__(self, progress: jaxgne.Progress) -> None:
+        """Show where a solve stands, and how fast it went so far."""
+        rate = progress.steps / max(progress.seconds, 1e-9)
+        line = (
+            f"{progress.steps} steps, relative KKT error {progress.error:.1e}, {rate:.0f} steps/s"
+        )
+        self.live.update(Text(line), refresh=True)
+
+
+def _fail(sentence: str, code: int) -> typer.Exit:
+    """Say what is wrong on stderr; the exit to raise."""
+    typer.echo(f"jaxgne: {sentence}", err=True)
+    return typer.Exit(code)
+
+
+def _solver(name: str) -> Any:
+    return {
+        "primal-dual": jaxgne.PrimalDual,
+        "semidecentralized": getattr(jaxgne, "SemiDecentralized", None),
+    }[name]()
+
+
+def _double(tree: Any) -> Any:
+    """`tree` in float64: a market may have been saved in float32."""
+    return jax.tree.map(
+        lambda a: a.astype(jnp.float64) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree
+    )
+
+
+@app.command()
+def clear(
+    case: Annotated[str, typer.Argument(help="A built-in case, or a folder that jaxgne wrote.")],
+    prosumers: Annotated[int | None, typer.Option(min=1, help="How many prosumers.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything drawn by chance.")] = None,
+    grid: Annotated[
+        Literal["copperplate", "paper", "lindistflow"] | None, typer.Option(help="Grid model.")
+    ] = None,
+    behaviour: Annotated[
+        Literal["nash", "wardrop"] | None,
+        typer.Option("--behaviour", "--behavior", help="Do prosumers see their effect on prices?"),
+    ] = None,
+    stress: Annotated[
+        bool | None, typer.Option("--stress/--no-stress", help="Let the limits of the grid bind.")
+    ] = None,
+    solver: Annotated[
+        Literal["primal-dual", "semidecentralized"], typer.Option(help="How to solve.")
+    ] = "primal-dual",
+    tol: Annotated[float, typer.Option(help="Relative KKT error to reach.")] = 1e-6,
+    max_steps: Annotated[int, typer.Option(min=1, help="Steps to give up after.")] = 200_000,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write the market and the result to.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document instead of tables.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing if cleared.")] = False,
+) -> None:
+    """Clear CASE: find its equilibrium, and say how good it is.
+
+    The options from --prosumers to --stress are for built-in cases. Exit codes: 0 cleared, 1 bad
+    input, 2 wrong usage, 3 not cleared, 4 infeasible.
+    """
+    jax.config.update("jax_enable_x64", True)
+    given = {
+        "prosumers": prosumers,
+        "seed": seed,
+        "grid": grid,
+        "behaviour": behaviour,
+        "stress": stress,
+    }
+    options = {name: value for name, value in given.items() if value is not None}
+    code, complaint = 0, ""
+    try:
+        market = _double(load_case(case, **options))
+        with _Live(silent=quiet or as_json) as live:
+            try:
+                clearing = jaxgne.clear(
+                    market,
+                    _solver(solver),
+                    tol=tol,
+                    max_steps=max_steps,
+                    progress=live if live.shown else None,
+                )
+            except jaxgne.NotCleared as stop:
+                clearing, complaint = stop.clearing, str(stop)
+                infeasible = jaxgne.status_name(clearing.status) == "infeasible"
+                code = INFEASIBLE if infeasible else NOT_CLEARED
+        if out is not None:
+            save(out, market, clearing, summary=summary(market, clearing))
+    except (ValueError, OSError) as error:
+        raise _fail(str(error), BAD_INPUT) from error
+    if as_json:
+        typer.echo(json.dumps(summary(market, clearing), indent=2, ensure_ascii=False))
+    elif not quiet:
+        console = Console()
+        console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
+        console.print(table(market, clearing), highlight=False)
+        if out is not None:
+            console.print(f"\nwritten to {out}", highlight=False, markup=False)
+    if code:
+        raise _fail(complaint, code)
+
+
+@app.command()
+def cases() -> None:
+    """List the built-in cases and their options."""
+    for name, builder in BUILT_IN.items():
+        about = (inspect.getdoc(builder) or "").split("\n", 1)[0]
+        typer.echo(f"{name}: {about}")
+        options = [
+            f"{option.name}={option.default!r}"
+            if option.default is not inspect.Parameter.empty
+            else option.name
+            for option in inspect.signature(builder).parameters.values()
+        ]
+        typer.echo(f"    options: {', '.join(options)}")
+
+
+@app.command()
+def version() -> None:
+    """Tell the versions of jaxgne, JAX and Python, and the device."""
+    device = jax.devices()[0]
+    typer.echo(f"jaxgne {importlib.metadata.version('jaxgne')}")
+    typer.echo(f"jax {jax.__version__}")
+    typer.echo(f"python {platform.python_version()}")
+    typer.echo(f"device {device.platform} ({device.device_kind})")

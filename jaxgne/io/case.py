@@ -1,0 +1,41 @@
+"""One way to get a market by name: a built-in case, or a folder on disk."""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .. import cases
+from ..market import Market
+from .loading import load_market
+
+BUILT_IN: dict[str, Callable[..., Market]] = {
+    "ieee37": cases.ieee37,
+    "synthetic": cases.synthetic,
+}
+
+
+def load_case(case: str | Path, **options: Any) -> Market:
+    """The market called `case`: a built-in one, made with `options`, or a folder `save` wrote.
+
+    Raises `ValueError` for an unknown case or option, naming those that exist.
+    """
+    names = ", ".join(BUILT_IN)
+    builder = BUILT_IN.get(str(case))
+    if builder is not None:
+        known = inspect.signature(builder).parameters
+        for option in options:
+            if option not in known:
+                raise ValueError(f"{case} has no option {option!r}; it takes {', '.join(known)}.")
+        return builder(**options)
+    if not Path(case).is_dir():
+        raise ValueError(
+            f"no case or folder {str(case)!r}; the built-in cases are {names}, or give a folder "
+            "that jaxgne.save wrote."
+        )
+    if options:
+        raise ValueError(
+            f"{case} is a saved market, which takes no options (got {', '.join(options)}); they "
+            f"are for the built-in cases {names}."
+        )
+    return load_market(case)

@@ -1,0 +1,204 @@
+"""Which file and column holds which field of a market or a clearing; units are in the names."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from ..market import Market
+
+FORMAT = "jaxgne market"
+VERSION = 1  # of the format; raised when an older reader would read wrong numbers
+WHOLE = {"owner", "bus", "buyer", "seller", "source", "target"}
+GAP = "residuals.gap"  # the one number of a certificate that each prosumer has
+STATUSES = ("cleared", "max_steps", "infeasible", "nonfinite")
+
+
+class Table(NamedTuple):
+    """One CSV file: what a line stands for, and which field each column holds."""
+
+    file: str
+    row: str
+    columns: Mapping[str, str]  # column: dotted field
+    hourly: bool = False
+
+
+MARKET = (
+    Table("prosumers.csv", "prosumer", {"bus": "prosumers.bus"}),
+    Table(
+        "prosumer_hours.csv",
+        "prosumer",
+        {
+            "load_kw": "prosumers.load",
+            "reactive_kvar": "prosumers.reactive",
+            "import_max_kw": "prosumers.import_max",
+            "export_max_kw": "prosumers.export_max",
+            "curtail_max_kw": "prosumers.curtail_max",
+        },
+        hourly=True,
+    ),
+    Table(
+        "generators.csv",
+        "generator",
+        {
+            "owner": "generators.owner",
+            "quadratic_eur_per_kw2h": "generators.quadratic",
+            "linear_eur_per_kwh": "generators.linear",
+        },
+    ),
+    Table(
+        "generator_hours.csv",
+        "generator",
+        {"power_min_kw": "generators.power_min", "power_max_kw": "generators.power_max"},
+        hourly=True,
+    ),
+    Table(
+        "buffers.csv",
+        "buffer",
+        {
+            "owner": "buffers.owner",
+            "energy_start_kwh": "buffers.energy_start",
+            "retention": "buffers.retention",
+            "charge_efficiency": "buffers.charge_efficiency",
+            "discharge_efficiency": "buffers.discharge_efficiency",
+            "quadratic_eur_per_kw2h": "buffers.quadratic",
+            "linear_eur_per_kwh": "buffers.linear",
+        },
+    ),
+    Table(
+        "buffer_hours.csv",
+        "buffer",
+        {
+            "charge_max_kw": "buffers.charge_max",
+            "discharge_max_kw": "buffers.discharge_max",
+            "energy_min_kwh": "buffers.energy_min",
+            "energy_max_kwh": "buffers.energy_max",
+            "drain_kwh": "buffers.drain",
+        },
+        hourly=True,
+    ),
+    Table(
+        "pairs.csv",
+        "pair",
+        {
+            "buyer": "trading.buyer",
+            "seller": "trading.seller",
+            "limit_kw": "trading.limit",
+            "fee_buyer_eur_per_kwh": "trading.fee_buyer",
+            "fee_seller_eur_per_kwh": "trading.fee_seller",
+            "charge_eur_per_kwh": "trading.charge",
+        },
+    ),
+    Table(
+        "lines.csv",
+        "line",
+        {
+            "source": "grid.source",
+            "target": "grid.target",
+            "resistance_pu_per_kw": "grid.resistance",
+            "reactance_pu_per_kw": "grid.reactance",
+            "rating_kva": "grid.rating",
+        },
+    ),
+    Table(
+        "buses.csv",
+        "bus",
+        {
+            "voltage_min_pu": "grid.voltage_min",
+            "voltage_max_pu": "grid.voltage_max",
+            "angle_min_rad": "grid.angle_min",
+            "angle_max_rad": "grid.angle_max",
+        },
+    ),
+    Table(
+        "bus_hours.csv",
+        "bus",
+        {"passive_kw": "grid.passive", "passive_reactive_kvar": "grid.passive_reactive"},
+        hourly=True,
+    ),
+    Table(
+        "tariff.csv",
+        "hour",
+        {
+            "base_eur_per_kwh": "tariff.base",
+            "slope_eur_per_kwh_per_kw": "tariff.slope",
+            "export_eur_per_kwh": "tariff.export",
+            "total_min_kw": "tariff.total_min",
+            "total_max_kw": "tariff.total_max",
+        },
+    ),
+)
+
+
+def clearing_tables(market: Market) -> tuple[Table, ...]:
+    """The tables of a clearing; under lindistflow a plan holds squared voltages."""
+    volt = "voltage_squared_pu2" if market.grid.model == "lindistflow" else "voltage_pu"
+    return (
+        Table("prosumers.csv", "prosumer", {"cost_eur": "costs", "gap_eur": "gap"}),
+        Table(
+            "hours.csv",
+            "hour",
+            {
+                "total_import_kw": "aggregate",
+                "limit_price_eur_per_kwh": "prices.aggregate",
+                "exchange_price_eur_per_kwh": "prices.exchange",
+            },
+        ),
+        Table(
+            "prosumer_hours.csv",
+            "prosumer",
+            {
+                "imports_kw": "plan.imports",
+                "exports_kw": "plan.exports",
+                "curtailed_kw": "plan.curtailed",
+                "own_energy_value_eur_per_kwh": "prices.balance",
+            },
+            hourly=True,
+        ),
+        Table(
+            "generator_hours.csv", "generator", {"generation_kw": "plan.generation"}, hourly=True
+        ),
+        Table(
+            "buffer_hours.csv",
+            "buffer",
+            {
+                "charge_kw": "plan.charge",
+                "discharge_kw": "plan.discharge",
+                "energy_kwh": "plan.energy",
+                "content_value_eur_per_kwh": "prices.energy",
+            },
+            hourly=True,
+        ),
+        Table("pair_hours.csv", "pair", {"trade_kw": "plan.trades"}, hourly=True),
+        Table(
+            "line_hours.csv",
+            "line",
+            {
+                "active_kw": "plan.active",
+                "reactive_kvar": "plan.reactive",
+                "voltage_drop_price_eur_per_pu": "prices.voltage",
+                "angle_price_eur_per_rad": "prices.angle",
+            },
+            hourly=True,
+        ),
+        Table(
+            "bus_hours.csv",
+            "bus",
+            {
+                volt: "plan.voltage",
+                "angle_rad": "plan.angle",
+                "price_eur_per_kwh": "prices.bus",
+                "reactive_price_eur_per_kvarh": "prices.bus_reactive",
+            },
+            hourly=True,
+        ),
+        Table("feeder_hours.csv", "feeder", {"exchange_kw": "plan.exchange"}, hourly=True),
+    )
+
+
+OURS = {
+    "": {table.file for table in MARKET} | {"market.json", "clearing"},
+    "clearing": {
+        *("prosumers.csv", "hours.csv", "prosumer_hours.csv", "generator_hours.csv"),
+        *("buffer_hours.csv", "pair_hours.csv", "line_hours.csv", "bus_hours.csv"),
+        *("feeder_hours.csv", "clearing.json", "summary.json"),
+    },
+}

@@ -1,0 +1,260 @@
+"""A clearing for people: one dictionary of plain numbers, and the tables made of it."""
+
+from typing import Any
+
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from .certificate import explain_infeasible
+from .clearing import Clearing, Status, status_name
+from .market import Market
+from .model import aggregate, energy_prices, grid_price, net_load, voltages
+
+_AT_LIMIT = 1e-3  # share of a line's rating, and of the load, within which a limit binds
+_VOLTAGE_AT_LIMIT = 1e-4  # pu
+
+
+def summary(market: Market, clearing: Clearing) -> dict[str, Any]:
+    """What a clearing says, as plain Python numbers that JSON can hold (None where undefined).
+
+    Keys carry their units. Prices of an infeasible market are the proof of that, no prices: they
+    are None.
+    """
+    costs = np.asarray(clearing.costs, float)
+    found = clearing.certificate.residuals
+    return {
+        "status": status_name(clearing.status),
+        "message": _message(market, clearing),
+        "steps": int(clearing.steps),
+        "prosumers": len(costs),
+        "hours": market.prosumers.load.shape[1],
+        "grid_model": market.grid.model,
+        "certificate": {
+            "relative_kkt_error": _number(found.error),
+            "infeasibility": _number(found.infeasibility),
+            "regret": _number(found.regret),
+            "dual": _number(found.dual),
+            "sentences": clearing.certificate.sentences(),
+        },
+        "cost_eur": {
+            "total": _number(costs.sum()),
+            "mean": _number(costs.mean()) if costs.size else None,
+            "min": _number(costs.min()) if costs.size else None,
+            "max": _number(costs.max()) if costs.size else None,
+        },
+        "energy_kwh": _energies(market, clearing),
+        **_exchange(market, clearing),
+        "voltage": _voltage(market, clearing),
+        "lines": _lines(market, clearing),
+        "by_hour": _by_hour(market, clearing),
+    }
+
+
+def _number(value: Any) -> float | None:
+    number = float(value)
+    return number if np.isfinite(number) else None
+
+
+def _message(market: Market, clearing: Clearing) -> str:
+    if status_name(clearing.status) == "infeasible":
+        return explain_infeasible(market, clearing.prices)
+    return "" if bool(clearing.ok) else str(Status[clearing.status])
+
+
+def _energies(market: Market, clearing: Clearing) -> dict[str, float | None]:
+    plan, ts = clearing.plan, float(market.hour_length)
+    powers = {
+        "imported": plan.imports,
+        "exported": plan.exports,
+        "traded": abs(plan.trades),
+        "generated": plan.generation,
+        "curtailed": plan.curtailed,
+        "charged": plan.charge,
+        "discharged": plan.discharge,
+        "passive": market.grid.passive,
+    }
+    return {name: _number(ts * np.asarray(power, float).sum()) for name, power in powers.items()}
+
+
+def _exchange(market: Market, clearing: Clearing) -> dict[str, Any]:
+    """Peak of the total import, and where the limit on the total exchange binds."""
+    sigma = np.asarray(aggregate(market, clearing.plan), float)
+    s = sigma - np.asarray(clearing.plan.exports, float).sum(axis=0)
+    near = _AT_LIMIT * float(clearing.certificate.scales.total)
+    low, high = (np.asarray(a) for a in (market.tariff.total_min, market.tariff.total_max))
+    peak = int(sigma.argmax())
+    return {
+        "peak_import": {"kw": _number(sigma[peak]), "hour": peak},
+        "aggregate_limit_hours": np.flatnonzero((s >= high - near) | (s <= low + near)).tolist(),
+    }
+
+
+def _bus(market: Market, index: int) -> str:
+    return market.grid.names[index] if market.grid.names else str(index)
+
+
+def _voltage(market: Market, clearing: Clearing) -> dict[str, Any] | None:
+    """Lowest and highest voltage with their places; None without a network."""
+    grid = market.grid
+    if grid.model == "copperplate":
+        return None
+    volts = np.asarray(voltages(market, clearing.plan), float)
+    low, high = (np.asarray(a)[:, None] for a in (grid.voltage_min, grid.voltage_max))
+    near = (volts <= low + _VOLTAGE_AT_LIMIT) | (volts >= high - _VOLTAGE_AT_LIMIT)
+    near[np.asarray(grid.feeder)] = False
+
+    def place(flat: np.intp) -> dict[str, Any]:
+        bus, hour = divmod(int(flat), volts.shape[1])
+        return {"pu": _number(volts[bus, hour]), "bus": _bus(market, bus), "hour": hour}
+
+    return {
+        "lowest": place(volts.argmin()),
+        "highest": place(volts.argmax()),
+        "bus_hours_at_limit": int(near.sum()),
+        "bus_hours": int(near.size),
+    }
+
+
+def _lines(market: Market, clearing: Clearing) -> dict[str, Any] | None:
+    """How full the lines are; None where no line has a rating."""
+    grid, plan = market.grid, clearing.plan
+    rated = np.flatnonzero(np.isfinite(grid.rating))
+    if grid.model == "copperplate" or not rated.size:
+        return None
+    flow = np.hypot(np.asarray(plan.active, float), np.asarray(plan.reactive, float))[rated]
+    rating = np.asarray(grid.rating, float)[rated, None]
+    loading = np.divide(flow, rating, out=np.ones_like(flow), where=rating > 0)
+    row, hour = divmod(int(loading.argmax()), loading.shape[1])
+    line = int(rated[row])
+    return {
+        "highest_loading": _number(loading[row, hour]),
+        "line": line,
+        "ends": [_bus(market, int(grid.source[line])), _bus(market, int(grid.target[line]))],
+        "hour": hour,
+        "line_hours_at_limit": int((loading >= 1 - _AT_LIMIT).sum()),
+        "line_hours": int(loading.size),
+    }
+
+
+def _by_hour(market: Market, clearing: Clearing) -> list[dict[str, float | None]]:
+    """Prices and quantities of each hour; the mean price weighs prosumers by net load."""
+    plan = clearing.plan
+    sigma = aggregate(market, plan)
+    price = np.asarray(energy_prices(market, clearing.prices), float)
+    if status_name(clearing.status) == "infeasible":
+        price = np.full_like(price, np.nan)
+    weight = np.abs(np.asarray(net_load(market, plan), float))
+    weight = np.where(weight.sum(axis=0) > 0, weight, 1.0)
+    volts = np.asarray(voltages(market, plan), float)
+    networked = market.grid.model != "copperplate" and volts.size
+    columns = {
+        "total_import_kw": sigma,
+        "grid_price_eur_per_kwh": grid_price(market, sigma),
+        "energy_price_mean_eur_per_kwh": (weight * price).sum(axis=0) / weight.sum(axis=0),
+        "energy_price_min_eur_per_kwh": price.min(axis=0),
+        "energy_price_max_eur_per_kwh": price.max(axis=0),
+        "traded_kw": np.abs(plan.trades).sum(axis=0),
+        "lowest_voltage_pu": volts.min(axis=0) if networked else np.full(len(sigma), np.nan),
+    }
+    lists = {name: [_number(value) for value in column] for name, column in columns.items()}
+    return [
+        {"hour": hour} | {name: values[hour] for name, values in lists.items()}
+        for hour in range(len(sigma))
+    ]
+
+
+def table(market: Market, clearing: Clearing) -> Group:
+    """The same for the eye: status first, the certificate in words, key figures, prices by hour."""
+    facts = summary(market, clearing)
+    return Group(_heading(facts), Text(), _figures(facts), Text(), _hours(facts))
+
+
+def _heading(facts: dict[str, Any]) -> Group:
+    if facts["status"] == "cleared":
+        size = f"{facts['prosumers']} prosumers, {facts['hours']} hours, {facts['grid_model']}"
+        status = Text(f"Cleared after {facts['steps']} steps ({size})", style="bold green")
+    else:
+        words = f"NOT CLEARED ({facts['status']}) after {facts['steps']} steps. {facts['message']}"
+        status = Text(words, style="bold red")
+    return Group(status, *(Text(sentence) for sentence in facts["certificate"]["sentences"]))
+
+
+def _shown(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:,.{digits}f}"
+
+
+def _figures(facts: dict[str, Any]) -> Table:
+    cost, energy, peak = facts["cost_eur"], facts["energy_kwh"], facts["peak_import"]
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold")
+    grid.add_column()
+    grid.add_row(
+        "Cost",
+        f"{_shown(cost['total'], 2)} EUR in total; per prosumer {_shown(cost['mean'], 2)} "
+        f"({_shown(cost['min'], 2)} to {_shown(cost['max'], 2)}) EUR",
+    )
+    amounts = [
+        f"{name} {_shown(amount, 1)}"
+        for name, amount in energy.items()
+        if amount != 0 or name in ("imported", "traded")
+    ]
+    grid.add_row("Energy, kWh", ", ".join(amounts))
+    grid.add_row("Peak import", f"{_shown(peak['kw'], 1)} kW in hour {peak['hour']}")
+    binding = facts["aggregate_limit_hours"]
+    if binding:
+        hours = ", ".join(str(hour) for hour in binding)
+        grid.add_row("Total exchange", f"at its limit in {len(binding)} hours ({hours})")
+    _network(grid, facts)
+    return grid
+
+
+def _network(grid: Table, facts: dict[str, Any]) -> None:
+    """Add the rows about voltages and lines."""
+    volts, lines = facts["voltage"], facts["lines"]
+    if volts:
+        low, high = volts["lowest"], volts["highest"]
+        grid.add_row(
+            "Voltage",
+            f"{_shown(low['pu'], 4)} pu (bus {low['bus']}, hour {low['hour']}) to "
+            f"{_shown(high['pu'], 4)} pu (bus {high['bus']}, hour {high['hour']}); at a limit in "
+            f"{volts['bus_hours_at_limit']} of {volts['bus_hours']} bus-hours",
+        )
+    if lines:
+        loading = lines["highest_loading"]
+        grid.add_row(
+            "Lines",
+            f"up to {_shown(None if loading is None else 100 * loading, 1)} % of the rating (line "
+            f"{'-'.join(lines['ends'])}, hour {lines['hour']}); full in "
+            f"{lines['line_hours_at_limit']} of {lines['line_hours']} line-hours",
+        )
+
+
+def _hours(facts: dict[str, Any]) -> Table:
+    """One row per hour; prices in EUR/kWh."""
+    rows = Table(
+        title="By hour (prices in EUR/kWh; the mean weighs prosumers by what they draw or feed in)",
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+    )
+    heads = ("hour", "total import kW", "grid price", "mean price", "min", "max", "traded kW")
+    networked = facts["voltage"] is not None
+    for head in (*heads, *(["lowest V pu"] if networked else [])):
+        rows.add_column(head, justify="right")
+    for entry in facts["by_hour"]:
+        cells = [
+            str(entry["hour"]),
+            _shown(entry["total_import_kw"], 1),
+            _shown(entry["grid_price_eur_per_kwh"], 4),
+            _shown(entry["energy_price_mean_eur_per_kwh"], 4),
+            _shown(entry["energy_price_min_eur_per_kwh"], 4),
+            _shown(entry["energy_price_max_eur_per_kwh"], 4),
+            _shown(entry["traded_kw"], 1),
+        ]
+        if networked:
+            cells.append(_shown(entry["lowest_voltage_pu"], 4))
+        rows.add_row(*cells)
+    return rows
