@@ -80,7 +80,7 @@ def entry(path: Path, content: Mapping[str, Any], name: str, convert: Any) -> An
         raise ValueError(f"{path}: entry {name!r} is missing; save the market again.")
     try:
         return convert(content[name])
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, LookupError) as error:
         raise ValueError(
             f"{path}: entry {name!r} is {content[name]!r}, which makes no sense; save the market "
             "again."
@@ -129,7 +129,9 @@ def _read_market(folder: Path, head: Mapping[str, Any]) -> Market:
     grid = {
         "feeder": entry(path, head, "feeder_buses", lambda bus: np.asarray(bus, np.int32)),
         "model": entry(path, head, "grid_model", str),
-        "reactive_balance": entry(path, head, "reactive_balance", bool),
+        "reactive_balance": entry(
+            path, head, "reactive_balance", {True: True, False: False}.__getitem__
+        ),
         "names": read_names(folder / "buses.csv", "bus", "name"),
     }
     anticipation = entry(path, head, "anticipation", lambda a: np.asarray(float(a), dtype))

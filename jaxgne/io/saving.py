@@ -15,7 +15,7 @@ from ..clearing import Clearing, status_name
 from ..market import Market
 from ..model import energy_prices, grid_price, rows_like, trade_prices, voltages, zeros
 from ..validate import structure
-from .loading import fingerprint
+from .loading import fingerprint, read_head
 from .schema import FORMAT, GAP, MARKET, OURS, VERSION, Table, clearing_tables
 from .tables import write_hours, write_table
 

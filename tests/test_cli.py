@@ -1,0 +1,203 @@
+"""The command line: what it prints, what it writes, and how it exits."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_io import feeder
+from typer.testing import CliRunner, Result
+
+import jaxgne as jg
+from jaxgne import cli, io
+
+
+def call(*words: object) -> Result:
+    return CliRunner().invoke(cli.app, [str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small market that can be cleared."""
+    folder = tmp_path_factory.mktemp("cases") / "small"
+    io.save(folder, feeder())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def overloaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a market whose passive load alone is three times its aggregate limit."""
+    folder = tmp_path_factory.mktemp("cases") / "overloaded"
+    market = jg.Market(
+        jg.Prosumers((0,), [[1.0]]),
+        jg.Grid([[3.0]], model="copperplate"),
+        jg.Tariff(0.1, hours=1, total_max=1.0),
+    )
+    io.save(folder, market)
+    return folder
+
+
+def test_json_is_one_document_with_a_certificate_below_tol(case: Path):
+    result = call("clear", case, "--json", "--tol", 1e-7)
+    assert result.exit_code == 0, result.output
+    facts = json.loads(result.stdout)
+    assert facts["status"] == "cleared"
+    assert facts["certificate"]["relative_kkt_error"] <= 1e-7
+    assert len(facts["by_hour"]) == 2
+    assert result.stderr == ""
+
+
+def test_table_leads_with_the_status(case: Path):
+    result = call("clear", case)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("Cleared after ")
+    assert "no prosumer gains more than" in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 100
+    assert result.stderr == ""
+
+
+def test_quiet_prints_nothing_and_out_holds_the_result(case: Path, tmp_path: Path):
+    """The written clearing is the market's own: recomputed, its error is what its file says."""
+    result = call("clear", case, "--quiet", "--out", tmp_path / "run")
+    assert (result.exit_code, result.output) == (0, "")
+    market, clearing = io.load(tmp_path / "run")
+    assert clearing is not None
+    assert bool(clearing.ok)
+    error = float(jg.certify(market, clearing.plan, clearing.prices).error)
+    assert error == pytest.approx(float(clearing.certificate.error), rel=1e-6)
+    assert error <= 1e-6
+    facts = json.loads((tmp_path / "run" / "clearing" / "summary.json").read_text())
+    assert facts["certificate"]["relative_kkt_error"] == float(clearing.certificate.error)
+    assert call("clear", tmp_path / "run", "--quiet").exit_code == 0
+
+
+def test_step_limit_exits_3_and_is_kept_as_such(case: Path, tmp_path: Path):
+    result = call("clear", case, "--max-steps", 1, "--out", tmp_path / "run")
+    assert result.exit_code == 3
+    assert result.stdout.startswith("NOT CLEARED (max_steps) after 1 steps")
+    assert "Raise max_steps" in result.stderr
+    clearing = io.load(tmp_path / "run")[1]
+    assert clearing is not None
+    assert jg.status_name(clearing.status) == "max_steps"
+
+
+def test_infeasible_exits_4_and_names_the_limit(overloaded: Path):
+    """3 kW of passive load against total_max = 1 kW."""
+    result = call("clear", overloaded, "--quiet")
+    assert result.exit_code == 4
+    assert result.stdout == ""
+    assert "infeasible: Tariff.total_max in hour 0: 1 kW" in result.stderr
+
+
+def test_infeasible_json_is_still_one_document(overloaded: Path):
+    result = call("clear", overloaded, "--json")
+    assert result.exit_code == 4
+    facts = json.loads(result.stdout)
+    assert facts["status"] == "infeasible"
+    assert "Tariff.total_max" in facts["message"]
+    assert facts["by_hour"][0]["energy_price_mean_eur_per_kwh"] is None
+
+
+BAD_INPUT = {
+    "unknown case": (["ieee38"], "no case or folder 'ieee38'"),
+    "option of a folder": (["{case}", "--seed", "1"], "takes no options"),
+    "tol out of reach": (["{case}", "--tol", "1e-15"], "tol=1e-15 is below"),
+    "tol not a number": (["{case}", "--tol", "nan"], "tol=nan"),
+    "alien folder": (["{alien}"], "market.json does not exist"),
+    "out is alien": (["{case}", "--out", "{alien}"], "choose another folder"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_INPUT)
+def test_bad_input_exits_1_with_one_sentence(name: str, case: Path, tmp_path: Path):
+    words, sentence = BAD_INPUT[name]
+    (tmp_path / "thesis.tex").write_text("years of work")
+    result = call("clear", *(word.format(case=case, alien=tmp_path) for word in words))
+    assert result.exit_code == 1, result.output
+    assert sentence in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["clear"],
+        ["clear", "ieee37", "--grid", "dc"],
+        ["clear", "ieee37", "--behaviour", "greedy"],
+        ["clear", "ieee37", "--prosumers", "0"],
+        ["clear", "ieee37", "--colour"],
+        ["melt"],
+    ],
+)
+def test_wrong_usage_exits_2(words: list[str]):
+    assert call(*words).exit_code == 2
+
+
+def test_market_with_a_nan_does_not_clear(tmp_path: Path):
+    """A NaN in the load is bad input, found before anything runs, or ends as non-finite."""
+    market = eqx.tree_at(lambda m: m.prosumers.load, feeder(), jnp.full((3, 2), np.nan))
+    io.save(tmp_path / "nan", market)
+    assert call("clear", tmp_path / "nan", "--quiet").exit_code in (1, 3)
+
+
+def test_both_solvers_agree(case: Path):
+    """The total cost of the mechanism of the paper and of primal-dual differ by less than 1e-4."""
+    costs = []
+    for solver in ("primal-dual", "semidecentralized"):
+        result = call("clear", case, "--solver", solver, "--tol", 1e-5, "--json")
+        assert result.exit_code == 0, result.output
+        costs.append(json.loads(result.stdout)["cost_eur"]["total"])
+    assert costs[0] == pytest.approx(costs[1], rel=1e-4)
+
+
+def test_single_precision_market_is_cleared_in_double(tmp_path: Path):
+    single = jax.tree.map(
+        lambda a: a.astype(jnp.float32) if jnp.issubdtype(a.dtype, jnp.floating) else a, feeder()
+    )
+    io.save(tmp_path / "single", single)
+    result = call("clear", tmp_path / "single", "--tol", 1e-8, "--json")
+    assert json.loads(result.stdout)["certificate"]["relative_kkt_error"] <= 1e-8
+
+
+def test_cases_lists_names_and_options():
+    result = call("cases")
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert [line.split(":")[0] for line in lines if line[0] != " "] == ["ieee37", "synthetic"]
+    assert "seed=0" in lines[1]
+
+
+def test_built_in_case_clears_with_its_options():
+    result = call(
+        "clear", "ieee37", "--prosumers", 4, "--seed", 1, "--grid", "copperplate", "--behaviour",
+        "wardrop", "--tol", 1e-4, "--json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    facts = json.loads(result.stdout)
+    assert (facts["prosumers"], facts["grid_model"]) == (4, "copperplate")
+
+
+def test_version_tells_versions_and_device():
+    result = call("version")
+    assert result.exit_code == 0
+    words = [line.split()[0] for line in result.stdout.splitlines()]
+    assert words == ["jaxgne", "jax", "python", "device"]
+
+
+def test_module_runs_as_the_command_in_double_precision(case: Path):
+    """`python -m jaxgne` is a process of its own: nothing has set the precision before it."""
+    run = subprocess.run(
+        [sys.executable, "-m", "jaxgne", "clear", case, "--json", "--tol", "1e-8"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout)["certificate"]["relative_kkt_error"] <= 1e-8
+    assert run.stderr == ""

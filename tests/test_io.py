@@ -1,0 +1,332 @@
+"""Saved markets come back bit by bit, folders appear whole or not at all, aliens are refused."""
+
+import json
+import shutil
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxgne as jg
+from jaxgne import io
+from jaxgne.io import saving
+
+
+def feeder(model: jg.market.GridModel = "lindistflow", hours: int = 2, **tariff) -> jg.Market:
+    """Three prosumers on a line of three buses, a generator, a battery, two pairs."""
+    load = np.array([3.0, 2.0, -1.0])[:, None] + np.linspace(0.0, 0.1, hours) / 3
+    impedance = 1e-4 if model != "copperplate" else 0.0
+    names = ("799", 'bus, "two"', "Straße") if model != "copperplate" else ()
+    grid = jg.Grid(
+        np.full((3, hours), 0.1),
+        *(((0, 1), (1, 2), impedance, impedance) if model != "copperplate" else ()),
+        rating=(20.0, np.inf) if model != "copperplate" else np.inf,
+        passive_reactive=0.05,
+        model=model,
+        names=names,
+    )
+    return jg.Market(
+        jg.Prosumers((0, 1, 2), load, 0.3, export_max=(0.0, 0.0, 5.0), curtail_max=0.2),
+        grid,
+        jg.Tariff(1 / 30, hours=hours, base=0.1, export=0.02, **tariff),
+        jg.Generators((1,), 2.0, hours=hours, quadratic=0.01, linear=0.12),
+        jg.Buffers((0,), 1.0, 1.0, 4.0, 2.0, hours=hours, charge_efficiency=0.9, quadratic=1e-3),
+        jg.Trading((0, 1), (1, 2), 2.0, charge=1e-3),
+        hour_length=0.25,
+    )
+
+
+def bare() -> jg.Market:
+    """One prosumer, one hour, nothing else: every other table is empty."""
+    return jg.Market(
+        jg.Prosumers((0,), [[1.0]]),
+        jg.Grid([[0.0]], model="copperplate"),
+        jg.Tariff(0.1, hours=1),
+    )
+
+
+def odd() -> jg.Market:
+    """Numbers that are hard to write: infinities, negative zero, the smallest and thirds."""
+    market = feeder(total_min=-np.inf, total_max=(np.inf, 1e300))
+    load = jnp.array([[1 / 3, -0.0], [5e-324, 1e-17], [np.nextafter(1.0, 2.0), 1e22]])
+    return eqx.tree_at(lambda m: m.prosumers.load, market, load)
+
+
+MARKETS = {
+    "lindistflow": feeder,
+    "paper": lambda: feeder("paper"),
+    "copperplate": lambda: feeder("copperplate"),
+    "empty tables": bare,
+    "odd numbers": odd,
+}
+
+
+def same(a, b) -> bool:
+    """Equal structure, dtypes and bits."""
+    leaves = [list(map(np.asarray, jax.tree.leaves(tree))) for tree in (a, b)]
+    return jax.tree.structure(a) == jax.tree.structure(b) and all(
+        x.dtype == y.dtype and x.shape == y.shape and x.tobytes() == y.tobytes()
+        for x, y in zip(*leaves, strict=True)
+    )
+
+
+def unfinished(market: jg.Market, status: jg.Status) -> jg.Clearing:
+    """A clearing of random numbers, with what no solver leaves behind: inf and nan."""
+    rng = np.random.default_rng(0)
+    plan, prices = jax.tree.map(
+        lambda a: jnp.asarray(rng.normal(size=a.shape)),
+        (jg.model.zeros(market), jg.model.rows_like(market)),
+    )
+    prices = eqx.tree_at(lambda p: p.aggregate, prices, prices.aggregate.at[0].set(np.nan))
+    return jg.Clearing(
+        plan=plan,
+        prices=prices,
+        costs=jg.costs(market, plan),
+        aggregate=jg.aggregate(market, plan),
+        certificate=eqx.filter_jit(jg.certify)(market, plan, prices),
+        steps=jnp.asarray(7, jnp.int32),
+        status=status,
+    )
+
+
+@pytest.mark.parametrize("name", MARKETS)
+def test_market_comes_back_bit_by_bit(name: str, tmp_path: Path):
+    market = MARKETS[name]()
+    io.save(tmp_path / "case", market)
+    loaded, clearing = io.load(tmp_path / "case")
+    assert same(market, loaded)
+    assert clearing is None
+
+
+@pytest.mark.parametrize("name", ["lindistflow", "paper", "empty tables"])
+@pytest.mark.parametrize("status", ["cleared", "max_steps", "infeasible", "nonfinite"])
+def test_clearing_comes_back_bit_by_bit_with_its_status(name: str, status: str, tmp_path: Path):
+    """Plan, prices (a NaN among them), costs, certificate and status; a result keeps its name."""
+    market = MARKETS[name]()
+    clearing = unfinished(market, getattr(jg.Status, status))
+    io.save(tmp_path / "case", market, clearing)
+    loaded, again = io.load(tmp_path / "case")
+    assert again is not None
+    assert same(market, loaded)
+    assert same(clearing, again)
+    assert jg.status_name(again.status) == status
+    assert again.certificate.sentences() == clearing.certificate.sentences()
+
+
+def test_single_precision_comes_back_in_single_precision(tmp_path: Path):
+    single = jax.tree.map(
+        lambda a: a.astype(np.float32) if jnp.issubdtype(a.dtype, jnp.floating) else a, feeder()
+    )
+    io.save(tmp_path / "case", single)
+    assert same(single, io.load(tmp_path / "case")[0])
+
+
+def test_tables_may_be_edited_by_hand(tmp_path: Path):
+    """Lines in another order, columns moved, a column of notes, a byte order mark: same market."""
+    market = feeder()
+    io.save(tmp_path / "case", market)
+    table = tmp_path / "case" / "prosumer_hours.csv"
+    head, *lines = (line.split(",") for line in table.read_text().splitlines())
+    edited = [[*head[::-1], "note"], *([*line[::-1], "why not, # ?"] for line in lines[::-1])]
+    quoted = [[f'"{cell}"' if "," in cell else cell for cell in line] for line in edited]
+    table.write_text("\r\n".join(map(",".join, quoted)) + "\r\n", encoding="utf-8-sig")
+    assert same(market, io.load(tmp_path / "case")[0])
+
+
+def test_only_open_text_formats_are_written(tmp_path: Path):
+    market = feeder()
+    io.save(tmp_path / "case", market, unfinished(market, jg.Status.cleared), summary={"a": 1.5})
+    files = [path for path in (tmp_path / "case").rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} == {".csv", ".json"}
+    assert all(path.read_bytes().decode("utf-8") for path in files)
+    for path in files:
+        if path.suffix == ".json":  # standard JSON: no NaN, no Infinity
+            json.loads(path.read_text(), parse_constant=pytest.fail)
+    assert json.loads((tmp_path / "case" / "clearing" / "summary.json").read_text()) == {"a": 1.5}
+
+
+def test_failure_in_the_middle_leaves_the_old_folder_intact(tmp_path: Path, monkeypatch):
+    """The disk fills up while the clearing is written: the earlier result still stands, alone."""
+    market = feeder()
+    io.save(tmp_path / "case", market)
+
+    def fail(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(saving, "_write_clearing", fail)
+    with pytest.raises(OSError, match="No space left"):
+        io.save(tmp_path / "case", bare(), unfinished(bare(), jg.Status.cleared))
+    assert same(market, io.load(tmp_path / "case")[0])
+    assert [path.name for path in tmp_path.iterdir()] == ["case"]
+
+
+def test_failure_of_the_swap_puts_the_old_folder_back(tmp_path: Path, monkeypatch):
+    """The rename of the new folder fails after the old one has moved aside."""
+    market = feeder()
+    io.save(tmp_path / "case", market)
+    rename = Path.rename
+
+    def fail(self: Path, target: Path):
+        if target.name == "case" and not self.name.endswith(".old"):
+            raise OSError("device is busy")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(OSError, match="device is busy"):
+        io.save(tmp_path / "case", bare())
+    monkeypatch.undo()
+    assert same(market, io.load(tmp_path / "case")[0])
+    assert [path.name for path in tmp_path.iterdir()] == ["case"]
+
+
+def test_folder_of_ours_is_replaced_whole(tmp_path: Path):
+    """An older clearing does not survive beside a new market."""
+    market = feeder()
+    io.save(tmp_path / "case", market, unfinished(market, jg.Status.cleared))
+    io.save(tmp_path / "case", bare())
+    assert not (tmp_path / "case" / "clearing").exists()
+    assert same(bare(), io.load(tmp_path / "case")[0])
+    assert [path.name for path in tmp_path.iterdir()] == ["case"]
+
+
+def alien_file(folder: Path):
+    folder.mkdir()
+    (folder / "thesis.tex").write_text("years of work")
+
+
+def alien_market(folder: Path):
+    folder.mkdir()
+    (folder / "market.json").write_text('{"format": "another program"}')
+
+
+def alien_beside_ours(folder: Path):
+    io.save(folder, bare())
+    (folder / "clearing").mkdir()
+    (folder / "clearing" / "notes.txt").write_text("mine")
+
+
+def plain_file(folder: Path):
+    folder.write_text("a file")
+
+
+@pytest.mark.parametrize("make", [alien_file, alien_market, alien_beside_ours, plain_file])
+def test_what_is_not_ours_is_never_replaced(make, tmp_path: Path):
+    make(tmp_path / "out")
+    before = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
+    with pytest.raises(ValueError, match="choose another") as caught:
+        io.save(tmp_path / "out", feeder())
+    assert "\n" not in str(caught.value)
+    assert {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")} == before
+
+
+def write(name: str, text: str):
+    return lambda folder: (folder / name).write_text(text)
+
+
+def replace(name: str, old: str, new: str):
+    def edit(folder: Path):
+        text = (folder / name).read_text()
+        assert old in text
+        (folder / name).write_text(text.replace(old, new, 1))
+
+    return edit
+
+
+BROKEN = {
+    "no folder": (shutil.rmtree, r"market\.json does not exist.*check the path"),
+    "not JSON": (write("market.json", "{"), r"market\.json: no valid JSON"),
+    "a list": (write("market.json", "[]"), r"market\.json: expected a JSON object"),
+    "alien": (write("market.json", "{}"), r"market\.json: its format is not 'jaxgne market'"),
+    "newer": (replace("market.json", '"version": 1', '"version": 9'), r"version 9.*install"),
+    "no entry": (replace("market.json", "hour_length_h", "x"), r"'hour_length_h' is missing"),
+    "no number": (replace("market.json", "0.25", '"long"'), r"'hour_length_h' is 'long'"),
+    "dtype": (replace("market.json", "float64", "object"), r"'dtype' is 'object'"),
+    "grid model": (replace("market.json", "lindistflow", "magic"), r"Grid\.model: 'magic' is none"),
+    "no table": (lambda folder: (folder / "lines.csv").unlink(), r"lines\.csv: this table is miss"),
+    "empty file": (write("lines.csv", ""), r"lines\.csv: column 'line' is missing"),
+    "no column": (replace("tariff.csv", "slope_eur", "slop_eur"), r"tariff\.csv: column 'slope_eu"),
+    "word": (replace("buses.csv", "1.05", "high"), r"buses\.csv: could not convert.*'high'"),
+    "binary": (lambda f: (f / "buses.csv").write_bytes(b"\xff\xfe\x00"), r"buses\.csv: not a text"),
+    "index": (replace("pairs.csv", "0,0,1", "0,0.5,1"), r"pairs\.csv: column 'buyer', row 0: 0\.5"),
+    "twice": (replace("pairs.csv", "1,1,2", "0,1,2"), r"pairs\.csv: there must be exactly one"),
+    "hole": (replace("prosumer_hours.csv", "0,1,", "0,0,"), r"exactly one line per prosumer and h"),
+    "hour": (replace("bus_hours.csv", "0,1,", "0,2,"), r"column 'hour' must lie in 0 to 1"),
+    "short": (write("bus_hours.csv", "bus,hour,passive_kw,passive_reactive_kvar\n"), r"0 lines, b"),
+    "status": (
+        replace("clearing/clearing.json", '"max_steps"', '"great"'),
+        r"status 'great' is no",
+    ),
+    "edited": (replace("tariff.csv", "0.1", "0.2"), r"clearing belongs to another market.*edited"),
+    "longer": (
+        replace("clearing/hours.csv", "\n1,", "\n2,0,0,0,0\n1,"),
+        r"hours\.csv: 3 lines, but the market has 2 of hour",
+    ),
+    "certificate": (
+        replace("clearing/clearing.json", "residuals.error", "residuals.joy"),
+        r"'residuals\.error' is missing",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_folder_is_refused_in_one_sentence(name: str, tmp_path: Path):
+    """Each damage gives one line that names the file; none gives a market."""
+    damage, sentence = BROKEN[name]
+    market = feeder()
+    io.save(tmp_path / "case", market, unfinished(market, jg.Status.max_steps))
+    damage(tmp_path / "case")
+    with pytest.raises((ValueError, FileNotFoundError), match=sentence) as caught:
+        io.load(tmp_path / "case")
+    assert "\n" not in str(caught.value)
+
+
+def test_market_can_be_edited_and_loaded_without_its_old_clearing(tmp_path: Path):
+    """`load_case` of an edited folder gives the edited market; the clearing of old is not used."""
+    market = feeder()
+    io.save(tmp_path / "case", market, unfinished(market, jg.Status.cleared))
+    replace("prosumers.csv", "2,2", "2,1")(tmp_path / "case")
+    assert io.load_case(tmp_path / "case").prosumers.bus.tolist() == [0, 1, 1]
+
+
+def test_clearing_of_another_market_is_not_saved(tmp_path: Path):
+    with pytest.raises(ValueError, match="of another market"):
+        io.save(tmp_path / "case", feeder(), unfinished(bare(), jg.Status.cleared))
+    assert not any(tmp_path.iterdir())
+
+
+def test_batch_of_clearings_is_not_saved(tmp_path: Path):
+    market = feeder()
+    batch = jax.tree.map(lambda a: jnp.stack([a, a]), unfinished(market, jg.Status.cleared))
+    with pytest.raises(ValueError, match="leading axis of 2: save them one by one"):
+        io.save(tmp_path / "case", market, batch)
+
+
+def test_unknown_case_is_answered_with_those_that_exist():
+    with pytest.raises(ValueError, match=r"no case or folder 'ieee38'.*ieee37, synthetic"):
+        io.load_case("ieee38")
+
+
+def test_unknown_option_is_answered_with_those_that_exist():
+    with pytest.raises(ValueError, match=r"ieee37 has no option 'colour'; it takes .*seed"):
+        io.load_case("ieee37", colour="red")
+
+
+def test_folder_takes_no_options(tmp_path: Path):
+    io.save(tmp_path / "case", bare())
+    with pytest.raises(ValueError, match=r"takes no options \(got seed\)"):
+        io.load_case(tmp_path / "case", seed=1)
+
+
+def test_large_market_is_saved_and_loaded_exactly(tmp_path: Path):
+    """More rows than one chunk of the writer: 6,000 prosumers and 24 hours, 144,000 lines."""
+    load = np.random.default_rng(0).normal(size=(6000, 24))
+    market = jg.Market(
+        jg.Prosumers(np.zeros(6000, int), load),
+        jg.Grid(np.zeros((1, 24)), model="copperplate"),
+        jg.Tariff(0.1, hours=24),
+    )
+    io.save(tmp_path / "case", market)
+    assert same(market, io.load(tmp_path / "case")[0])
