@@ -1,0 +1,334 @@
+"""Clearing: hand-solved markets, statuses, transformations, and the oracle on random markets."""
+
+from dataclasses import replace
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxgne as jg
+from jaxgne import clearing as module
+from jaxgne import model
+from tests.markets import random_market
+
+
+def neighbors(load: float = 3.0, *, behaviour: float = 1.0, **grid: object) -> jg.Market:
+    """A consumer and a generator owner (0.10 + 0.04 p EUR/kWh) who may trade; two hours.
+
+    Nobody may import: the price is the generator's.
+    """
+    hours = 2
+    return jg.Market(
+        jg.Prosumers([0, 0], [[load] * hours, [0.0] * hours], import_max=0.0),
+        jg.Grid(np.zeros((1, hours)), model="copperplate"),
+        jg.Tariff(0.01, hours=hours, base=0.5, anticipation=behaviour),
+        jg.Generators([1], 5.0, hours=hours, quadratic=0.02, linear=0.10),
+        trading=jg.Trading([0], [1], 10.0, charge=0.01, fee_buyer=0.02, fee_seller=0.02),
+    )
+
+
+def feeder(model_name: jg.market.GridModel = "lindistflow", **changes: object) -> jg.Market:
+    """Three buses in a row; a consumer at the end, a battery and a generator in the middle."""
+    hours = 4
+    load = np.array([[20.0, 30.0, 40.0, 25.0], [10.0, 10.0, 15.0, 12.0]])
+    return jg.Market(
+        jg.Prosumers([2, 1], load, 0.3 * load),
+        jg.Grid(
+            np.full((3, hours), [[0.0], [5.0], [5.0]]),
+            [0, 1],
+            [1, 2],
+            2e-5,
+            1e-5,
+            rating=200.0,
+            model=model_name,
+            reactive_balance=True,
+            names=("feeder", "middle", "end"),
+        ),
+        jg.Tariff(0.002, hours=hours, base=[0.1, 0.1, 0.3, 0.2]),
+        jg.Generators([1], 12.0, hours=hours, quadratic=0.004, linear=0.12),
+        jg.Buffers(
+            [1], 8.0, 8.0, 20.0, 10.0, hours=hours, energy_min=2.0,
+            charge_efficiency=0.95, discharge_efficiency=0.94,
+        ),
+        jg.Trading([0], [1], 15.0, charge=0.01),
+    )  # fmt: skip
+
+
+def test_seller_is_paid_marginal_cost():
+    """3 kW are made at 0.10 + 0.04 3 = 0.22; the buyer pays both charges: 0.22 + 2 0.01 = 0.24.
+
+    mu_tr = (0.22 + 0.24 - 0.04) / 2 = 0.21: what the trade costs beyond the fees.
+    """
+    market = neighbors()
+    clearing = jg.clear(market, tol=1e-10)
+    assert bool(clearing.ok)
+    assert jnp.allclose(clearing.plan.generation, 3.0, atol=1e-7)
+    assert jnp.allclose(clearing.plan.trades, 3.0, atol=1e-7)
+    assert jnp.allclose(clearing.prices.balance[1], 0.22, atol=1e-7)
+    assert jnp.allclose(clearing.prices.balance[0], 0.24, atol=1e-7)
+    assert jnp.allclose(jg.trade_prices(market, clearing.prices), 0.21, atol=1e-7)
+
+
+@pytest.mark.parametrize(("anticipation", "price"), [(0.0, 0.8), (1.0, 1.1)])
+def test_own_effect_on_the_price_is_anticipated_or_not(anticipation, price):
+    """Two buy 30 kW each at 0.2 + 0.01 sigma: Wardrop values 0.8, Nash 0.8 + 0.01 30 = 1.1."""
+    market = jg.Market(
+        jg.Prosumers([0, 0], [[30.0], [30.0]]),
+        jg.Grid([[0.0]], model="copperplate"),
+        jg.Tariff(0.01, hours=1, base=0.2, anticipation=anticipation),
+    )
+    clearing = jg.clear(market, tol=1e-10)
+    assert jnp.allclose(clearing.prices.balance, price, atol=1e-8)
+    assert jnp.allclose(clearing.costs, 0.8 * 30.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("grid", ["copperplate", "paper", "lindistflow"])
+def test_voltages_and_flows_follow_from_the_plan(grid):
+    """The flow into the last bus is what is drawn there; lindistflow: w falls by 2 (r p + x q)."""
+    market = feeder(grid)
+    plan = jg.clear(market, tol=1e-9).plan
+    drawn = jg.net_load(market, plan)[0] + market.grid.passive[2]
+    if grid == "copperplate":
+        assert not np.any(plan.active)
+        return
+    assert jnp.allclose(plan.active[1], drawn, atol=1e-4)
+    reactive = market.prosumers.reactive[0]
+    assert jnp.allclose(plan.reactive[1], reactive, atol=1e-4)
+    low, high = plan.voltage[2], plan.voltage[1]
+    factor = 2 if grid == "lindistflow" else 1
+    fall = factor * (2e-5 * plan.active[1] + 1e-5 * plan.reactive[1])
+    assert jnp.allclose(high - low, fall, atol=1e-8)
+    volts = jg.voltages(market, plan)
+    assert np.all((volts < 1.0)[1:]) and np.all(volts > 0.9)
+
+
+FAULTS = {
+    "aggregate": (lambda m: m.tariff.total_max, jnp.full(4, 20.0), "Tariff.total_max in hour"),
+    "line": (lambda m: m.grid.rating, jnp.asarray([200.0, 5.0]), "Grid.rating of line 1"),
+    "voltage": (lambda m: m.grid.voltage_min, jnp.full(3, 0.9999), "voltage_min"),
+    "deficit": (
+        lambda m: (m.prosumers.import_max, m.trading.limit),
+        (jnp.asarray([[np.inf] * 4, [np.inf] * 4]).at[0].set(10.0), jnp.asarray([5.0])),
+        "Prosumers row 0 in hour",
+    ),
+    "storage": (lambda m: m.buffers.drain, jnp.full((1, 4), 12.0), "Buffers row 0 in hour"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_an_infeasible_market_ends_as_such_and_names_the_limit(fault):
+    where, value, words = FAULTS[fault]
+    market = eqx.tree_at(where, feeder(), value)
+    with pytest.raises(jg.NotCleared, match="infeasible") as caught:
+        jg.clear(market, max_steps=50_000)
+    assert words in str(caught.value)
+    assert jg.status_name(caught.value.clearing.status) == "infeasible"
+    again = jg.clear(market, throw=False, max_steps=50_000)
+    assert words in jg.explain_infeasible(market, again.prices)
+    assert "infeasible" in str(again)
+
+
+def test_a_step_limit_is_reported():
+    with pytest.raises(jg.NotCleared, match="max_steps after 1 steps"):
+        jg.clear(feeder(), max_steps=1)
+    stopped = jg.clear(feeder(), max_steps=1, throw=False)
+    assert not bool(stopped.ok)
+    assert int(stopped.steps) == 1
+
+
+def test_a_nan_never_comes_back_silently():
+    market = feeder()
+    market = eqx.tree_at(
+        lambda m: m.prosumers.load, market, market.prosumers.load.at[1, 2].set(jnp.nan)
+    )
+    clearing = jg.clear(market, throw=False)
+    assert jg.status_name(clearing.status) == "nonfinite"
+    with pytest.raises(jg.NotCleared, match="validate"):
+        jg.clear(market)
+
+
+def test_nonsense_is_refused_before_any_computation():
+    market = feeder()
+    broken = eqx.tree_at(lambda m: m.prosumers.bus, market, jnp.asarray([2, 7]))
+    with pytest.raises(ValueError, match="bus 7"):
+        jg.clear(broken)
+
+
+def test_tolerances_below_the_dtype_are_refused():
+    with pytest.raises(ValueError, match="ask for 1e-11 or more"):
+        jg.clear(feeder(), tol=1e-14)
+    single = jax.tree.map(
+        lambda a: a.astype(jnp.float32) if a.dtype == jnp.float64 else a, feeder()
+    )
+    with pytest.raises(ValueError, match="jax_enable_x64"):
+        jg.clear(single, tol=1e-8)
+
+
+def test_a_derivative_is_refused_not_wrong():
+    def imports(slope: jax.Array) -> jax.Array:
+        market = eqx.tree_at(lambda m: m.tariff.slope, feeder(), slope)
+        return jnp.sum(jg.clear(market).plan.imports)
+
+    slope = feeder().tariff.slope
+    with pytest.raises(TypeError, match="cannot be differentiated"):
+        jax.grad(imports)(slope)
+    with pytest.raises(TypeError, match="cannot be differentiated"):
+        jax.jvp(imports, (slope,), (slope,))
+
+
+def test_float32_clears_to_its_tolerance():
+    """The same equilibrium to 1e-3 kW of 60; certificate within 1e-4, judged in float64."""
+    single = jax.tree.map(
+        lambda a: a.astype(jnp.float32) if a.dtype == jnp.float64 else a, feeder()
+    )
+    narrow, wide = jg.clear(single), jg.clear(feeder())
+    assert narrow.plan.imports.dtype == jnp.float32
+    assert float(narrow.certificate.error) <= 1e-4
+    assert jnp.allclose(narrow.aggregate, wide.aggregate, atol=0.05)
+    assert jnp.allclose(narrow.prices.balance, wide.prices.balance, atol=1e-3)
+
+
+def test_jit_and_vmap_equal_a_loop():
+    market = feeder()
+    loads = market.prosumers.load * jnp.asarray([0.8, 1.0, 1.1])[:, None, None]
+
+    def at(load: jax.Array) -> jg.Clearing:
+        return jg.clear(eqx.tree_at(lambda m: m.prosumers.load, market, load))
+
+    batch = jax.jit(jax.vmap(at))(loads)
+    assert batch.plan.imports.shape == (3, 2, 4)
+    assert "batch" in str(batch)
+    for scenario in range(3):
+        alone = at(loads[scenario])
+        assert bool(batch.ok[scenario])
+        assert int(alone.steps) == int(batch.steps[scenario])
+        for a, b in zip(jax.tree.leaves(alone.plan), jax.tree.leaves(batch.plan), strict=True):
+            assert jnp.allclose(a, b[scenario], atol=1e-8)
+
+
+def test_one_bad_lane_does_not_end_a_batch():
+    market = feeder()
+    rating = jnp.asarray([[200.0, 200.0], [200.0, 5.0]])
+    batch = jax.vmap(
+        lambda r: jg.clear(eqx.tree_at(lambda m: m.grid.rating, market, r), max_steps=20_000)
+    )(rating)
+    names = [jg.status_name(jax.tree.map(lambda a, k=k: a[k], batch.status)) for k in range(2)]
+    assert names == ["cleared", "infeasible"]
+
+
+def test_other_numbers_do_not_recompile():
+    """Same shapes, other loads, tolerance, step limit, tariff: one compilation of each part."""
+    parts = (module._begin, module._advance, module._finish)
+    market = random_market(2)
+    jg.clear(market, throw=False, max_steps=200)
+    before = [part._cached._cache_size() for part in parts]  # type: ignore[attr-defined]
+    other = eqx.tree_at(
+        lambda m: (m.prosumers.load, m.tariff.slope, m.tariff.anticipation, m.grid.rating),
+        market,
+        (
+            market.prosumers.load * 1.01,
+            market.tariff.slope * 2,
+            jnp.asarray(0.5),
+            market.grid.rating * 1.1,
+        ),
+    )
+    jg.clear(other, throw=False, tol=1e-3, max_steps=300)
+    jg.clear(other, jg.PrimalDual(sufficient=0.3), throw=False, tol=1e-4, max_steps=400)
+    assert [part._cached._cache_size() for part in parts] == before  # type: ignore[attr-defined]
+
+
+def test_a_warm_start_needs_no_steps_to_speak_of():
+    market = feeder()
+    first = jg.clear(market)
+    again = jg.clear(market, start=first)
+    assert int(again.steps) < int(first.steps) / 2
+    assert jnp.allclose(again.aggregate, first.aggregate, atol=1e-3)
+
+
+def test_progress_reports_while_it_runs():
+    seen = []
+    clearing = jg.clear(feeder(), progress=seen.append)
+    assert seen[-1].steps == int(clearing.steps)
+    assert [p.steps for p in seen] == sorted({p.steps for p in seen})
+    assert seen[-1].error == pytest.approx(float(clearing.certificate.error))
+    alone = jg.clear(feeder())
+    assert int(alone.steps) == int(clearing.steps)
+
+
+def test_trace_is_the_path_of_clear():
+    market = feeder()
+    curve = jg.trace(market, steps=2000, every=40)
+    clearing = jg.clear(market)
+    at = int(clearing.steps) // 40 - 1
+    assert float(curve.error[at]) == pytest.approx(float(clearing.certificate.error), rel=1e-6)
+    assert np.all(curve.error[:at] > 1e-6)
+
+
+def test_a_shifted_start_changes_nothing_a_user_sees():
+    """Prices of a start may stand on any gauge: c added to mu_tg and taken from pi."""
+    market = feeder()
+    first = jg.clear(market)
+    shifted = replace(
+        first.prices,
+        exchange=first.prices.exchange - 0.7,
+        balance=first.prices.balance - 0.7,
+        bus=first.prices.bus + 0.7,
+    )
+    moved = eqx.tree_at(lambda c: c.prices, first, shifted)
+    one, two = jg.clear(market, start=first), jg.clear(market, start=moved)
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
+        assert jnp.allclose(a, b, atol=1e-9)
+    assert not np.any(two.prices.exchange)
+
+
+def test_printing_says_the_status_first():
+    clearing = jg.clear(feeder())
+    text = str(clearing)
+    assert text.startswith("cleared after")
+    assert "EUR by deviating" in text
+    assert str(jg.clear(feeder(), max_steps=40, throw=False)).startswith("max_steps after 40")
+
+
+def test_certificate_is_that_of_plan_and_prices():
+    market = feeder()
+    clearing = jg.clear(market)
+    again = jg.certify(market, clearing.plan, clearing.prices)
+    assert float(again.error) == pytest.approx(float(clearing.certificate.error), rel=1e-9)
+    assert float(again.error) <= 1e-6
+
+
+@pytest.mark.parametrize("grid", ["copperplate", "paper", "lindistflow"])
+def test_first_order_conditions_hold(grid):
+    """MODEL 4: c + 2 q p = pi + mu_pb, p0 + d (sigma + kappa p_mg) + lambda + mu_tg = pi, and
+    c_tr + c_ta + mu_tr = pi for what is strictly inside its bounds."""
+    market = feeder(grid)
+    clearing = jg.clear(market, tol=1e-10)
+    check_signs(market, clearing.plan, clearing.prices, atol=1e-5)
+
+
+def check_signs(market: jg.Market, plan: jg.Plan, prices: jg.Rows, atol: float) -> None:
+    """The sign conditions of MODEL 4, wherever an entry lies strictly inside its bounds."""
+    lower, upper = model.boxes(market)
+
+    def inside(name: str) -> np.ndarray:
+        u, low, high = (np.asarray(getattr(p, name)) for p in (plan, lower, upper))
+        room = 1e-2 * np.minimum(high - low, np.abs(market.prosumers.load).max())
+        return (u > low + room) & (u < high - room)
+
+    units, pairs, tariff = market.generators, market.trading, market.tariff
+    value = jg.energy_prices(market, prices)
+    own = units.linear[:, None] + 2 * units.quadratic[:, None] * plan.generation
+    gap = np.asarray(own - value[units.owner])
+    assert np.all(np.abs(gap[inside("generation")]) < atol)
+    sigma = jg.aggregate(market, plan)
+    cost = tariff.base + tariff.slope * (sigma + tariff.anticipation * plan.imports)
+    gap = np.asarray(cost + prices.aggregate + prices.exchange - prices.balance)
+    assert np.all(np.abs(gap[inside("imports")]) < atol)
+    trading = jg.trade_prices(market, prices)
+    paid = (pairs.fee_buyer + pairs.charge)[:, None] + trading
+    gap = np.asarray(paid - prices.balance[pairs.buyer])
+    bought = inside("trades") & (np.asarray(plan.trades) > 1e-2)
+    assert np.all(np.abs(gap[bought]) < atol)
+    assert np.all(np.asarray(prices.bus[market.grid.feeder]) == 0)
