@@ -19,7 +19,7 @@ from rich.text import Text
 
 import jaxgne
 
-from .io import BUILT_IN, load_case, save
+from .io import BUILT_IN, check_replaceable, load_case, save
 from .report import summary, table
 
 WIDTH = 100  # columns, where the terminal has them
@@ -45,6 +45,7 @@ class _Live:
         console = Console(stderr=True)
         self.live = Live(console=console, transient=True, auto_refresh=False)
         self.shown = console.is_terminal and not silent
+        self.before: jaxgne.Progress | None = None
 
     def __enter__(self) -> "_Live":
         if self.shown:
@@ -56,11 +57,12 @@ class _Live:
         self.live.stop()
 
     def __call__(self, progress: jaxgne.Progress) -> None:
-        """Show where a solve stands, and how fast it went so far."""
-        rate = progress.steps / max(progress.seconds, 1e-9)
-        line = (
-            f"{progress.steps} steps, relative KKT error {progress.error:.1e}, {rate:.0f} steps/s"
-        )
+        """Show where a solve stands, and how fast it goes (the first chunk may hold a compile)."""
+        line = f"{progress.steps} steps, relative KKT error {progress.error:.1e}"
+        if self.before is not None:
+            seconds = max(progress.seconds - self.before.seconds, 1e-9)
+            line += f", {(progress.steps - self.before.steps) / seconds:.0f} steps/s"
+        self.before = progress
         self.live.update(Text(line), refresh=True)
 
 
@@ -118,30 +120,19 @@ def clear(
     input, 2 wrong usage, 3 not cleared, 4 infeasible.
     """
     jax.config.update("jax_enable_x64", True)
-    given = {
+    given: dict[str, Any] = {
         "prosumers": prosumers,
         "seed": seed,
         "grid": grid,
         "behaviour": behaviour,
         "stress": stress,
     }
-    options = {name: value for name, value in given.items() if value is not None}
-    code, complaint = 0, ""
     try:
-        market = _double(load_case(case, **options))
+        if out is not None:
+            check_replaceable(out)
+        market = _double(load_case(case, **{k: v for k, v in given.items() if v is not None}))
         with _Live(silent=quiet or as_json) as live:
-            try:
-                clearing = jaxgne.clear(
-                    market,
-                    _solver(solver),
-                    tol=tol,
-                    max_steps=max_steps,
-                    progress=live if live.shown else None,
-                )
-            except jaxgne.NotCleared as stop:
-                clearing, complaint = stop.clearing, str(stop)
-                infeasible = jaxgne.status_name(clearing.status) == "infeasible"
-                code = INFEASIBLE if infeasible else NOT_CLEARED
+            clearing, complaint = _clear(market, solver, tol, max_steps, live)
         if out is not None:
             save(out, market, clearing, summary=summary(market, clearing))
     except (ValueError, OSError) as error:
@@ -149,13 +140,33 @@ def clear(
     if as_json:
         typer.echo(json.dumps(summary(market, clearing), indent=2, ensure_ascii=False))
     elif not quiet:
-        console = Console()
-        console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
-        console.print(table(market, clearing), highlight=False)
-        if out is not None:
-            console.print(f"\nwritten to {out}", highlight=False, markup=False)
-    if code:
-        raise _fail(complaint, code)
+        _show(market, clearing, out)
+    if complaint:
+        infeasible = jaxgne.status_name(clearing.status) == "infeasible"
+        raise _fail(complaint, INFEASIBLE if infeasible else NOT_CLEARED)
+
+
+def _clear(
+    market: jaxgne.Market, solver: str, tol: float, max_steps: int, live: _Live
+) -> tuple[jaxgne.Clearing, str]:
+    """The clearing, and why it is none if it is none."""
+    progress = live if live.shown else None
+    try:
+        clearing = jaxgne.clear(
+            market, _solver(solver), tol=tol, max_steps=max_steps, progress=progress
+        )
+    except jaxgne.NotCleared as stop:
+        return stop.clearing, str(stop)
+    return clearing, ""
+
+
+def _show(market: jaxgne.Market, clearing: jaxgne.Clearing, out: Path | None) -> None:
+    """Print the tables, as wide as the terminal but at most `WIDTH`."""
+    console = Console()
+    console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
+    console.print(table(market, clearing), highlight=False)
+    if out is not None:
+        console.print(f"\nwritten to {out}", highlight=False, markup=False)
 
 
 @app.command()

@@ -11,6 +11,6 @@ are not ours are ignored. Floats are exact to the last bit.
 
 from .case import BUILT_IN, load_case
 from .loading import load, load_market
-from .saving import save
+from .saving import check_replaceable, save
 
-__all__ = ["BUILT_IN", "load", "load_case", "load_market", "save"]
+__all__ = ["BUILT_IN", "check_replaceable", "load", "load_case", "load_market", "save"]

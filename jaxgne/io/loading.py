@@ -174,7 +174,7 @@ def _read_clearing(folder: Path, market: Market) -> Clearing:
         "feeder": market.grid.feeder.shape[0],
         "hour": market.prosumers.load.shape[1],
     }
-    fields = _read_tables(inside, clearing_tables(market), counts, np.float64)
+    fields = _read_tables(inside, clearing_tables(market.grid.model), counts, np.float64)
     gap = fields.pop("gap")
     arrays = {name: jnp.asarray(array.astype(dtype)) for name, array in fields.items()}
     word = entry(path, head, "status", str)

@@ -38,7 +38,7 @@ def save(
     if clearing is not None:
         _check_belongs(market, clearing)
     target = Path(path).resolve()
-    _check_replaceable(target)
+    check_replaceable(target)
     fresh = target.parent / f".{target.name}.{uuid4().hex}"
     fresh.mkdir(parents=True)
     try:
@@ -63,8 +63,9 @@ def _check_belongs(market: Market, clearing: Clearing) -> None:
         raise ValueError("save(): this clearing is of another market; pass the one it came from.")
 
 
-def _check_replaceable(target: Path) -> None:
-    """Refuse to replace anything but an empty folder or one that holds only what we wrote."""
+def check_replaceable(path: str | Path) -> None:
+    """Raise `ValueError` where `save` would overwrite anything but what `save` wrote."""
+    target = Path(path).resolve()
     if not target.exists():
         return
     if not target.is_dir():
@@ -173,7 +174,7 @@ def _write_clearing(
     if summary is not None:
         _write_json(inside / "summary.json", summary)
     hours, more = market.prosumers.load.shape[1], _derived(market, clearing)
-    for table in clearing_tables(market):
+    for table in clearing_tables(market.grid.model):
         fields = {
             field: judged[GAP] if field == "gap" else _field(clearing, field)
             for field in table.columns.values()

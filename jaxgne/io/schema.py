@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from ..market import Market
+from ..market import GridModel
 
 FORMAT = "jaxgne market"
 VERSION = 1  # of the format; raised when an older reader would read wrong numbers
@@ -128,9 +128,9 @@ MARKET = (
 )
 
 
-def clearing_tables(market: Market) -> tuple[Table, ...]:
+def clearing_tables(model: GridModel) -> tuple[Table, ...]:
     """The tables of a clearing; under lindistflow a plan holds squared voltages."""
-    volt = "voltage_squared_pu2" if market.grid.model == "lindistflow" else "voltage_pu"
+    volt = "voltage_squared_pu2" if model == "lindistflow" else "voltage_pu"
     return (
         Table("prosumers.csv", "prosumer", {"cost_eur": "costs", "gap_eur": "gap"}),
         Table(
@@ -194,11 +194,8 @@ def clearing_tables(market: Market) -> tuple[Table, ...]:
     )
 
 
-OURS = {
+OURS = {  # by folder
     "": {table.file for table in MARKET} | {"market.json", "clearing"},
-    "clearing": {
-        *("prosumers.csv", "hours.csv", "prosumer_hours.csv", "generator_hours.csv"),
-        *("buffer_hours.csv", "pair_hours.csv", "line_hours.csv", "bus_hours.csv"),
-        *("feeder_hours.csv", "clearing.json", "summary.json"),
-    },
+    "clearing": {table.file for table in clearing_tables("lindistflow")}
+    | {"clearing.json", "summary.json"},
 }
