@@ -1,0 +1,209 @@
+"""The built-in cases: `ieee37` and `synthetic`. Every market they return is feasible."""
+
+from typing import Literal, get_args
+
+import numpy as np
+
+from ..market import Buffers, Generators, Grid, GridModel, Market, Prosumers, Tariff, Trading
+from ..validate import validate
+from .customers import Customers, passive, settle, shape
+from .feeders import Feeder, Floats, Ints, ieee37_feeder, random_feeder
+from .graphs import random_pairs, ring_pairs
+from .limits import loose, stressed
+
+Behaviour = Literal["nash", "wardrop"]
+Graph = Literal["random", "ring"]
+
+
+def ieee37(
+    prosumers: int = 25,
+    seed: int = 0,
+    *,
+    hours: int = 24,
+    hour_length: float = 1.0,
+    degree: float = 6.0,
+    connectivity: float | None = None,
+    grid: GridModel = "lindistflow",
+    reactive_balance: bool | None = None,
+    behaviour: Behaviour = "nash",
+    stress: bool = False,
+) -> Market:
+    """A day on the IEEE 37-node feeder: 2457 kW of spot load, of which prosumers draw a part.
+
+    Prosumers of six kinds sit at the load buses, drawn in proportion to the spot load; their gross
+    load replaces at most 60 % of it and the rest is passive. 60 % own PV (which may be sold or
+    curtailed), half a battery, a quarter a generator. They trade on a connected random graph of mean
+    `degree`, or with the share `connectivity` of all pairs. `stress` tightens lines, voltages and
+    the total exchange until they bind; ratings are this project's own, none are published.
+    Deterministic in `seed`. Raises `ValueError` for a word or number out of range.
+    """
+    _check(prosumers=prosumers, hours=hours, hour_length=hour_length, degree=degree)
+    rng = np.random.default_rng(seed)
+    feeder = ieee37_feeder()
+    customers = settle(feeder, prosumers, hours, hour_length, rng)
+    wanted = prosumers * degree / 2
+    if connectivity is not None:
+        if not 0 < connectivity <= 1:
+            raise ValueError(f"connectivity={connectivity:g}: give a share in (0, 1].")
+        wanted = connectivity * prosumers * (prosumers - 1) / 2
+    pairs = random_pairs(prosumers, round(wanted), rng)
+    words = (grid, reactive_balance, behaviour)
+    return _market(feeder, customers, pairs, hour_length, words, stress, rng)
+
+
+def synthetic(
+    prosumers: int = 1000,
+    degree: float = 8.0,
+    buses: int = 100,
+    hours: int = 24,
+    seed: int = 0,
+    stress: bool = False,
+    *,
+    feeder: Feeder | None = None,
+    graph: Graph = "random",
+    hour_length: float = 1.0,
+    grid: GridModel = "lindistflow",
+    reactive_balance: bool | None = None,
+    behaviour: Behaviour = "nash",
+) -> Market:
+    """A market of any size on a random radial feeder (or on `feeder`), like `ieee37` otherwise.
+
+    The trading graph is random with mean `degree`, or a ring. 100,000 prosumers take seconds.
+    Deterministic in `seed`. Raises `ValueError` for a word or number out of range.
+    """
+    _check(prosumers=prosumers, hours=hours, hour_length=hour_length, degree=degree, buses=buses)
+    if graph not in get_args(Graph):
+        raise ValueError(f"graph={graph!r}: choose one of {', '.join(get_args(Graph))}.")
+    rng = np.random.default_rng(seed)
+    tree = random_feeder(buses, 35.0 * prosumers, rng) if feeder is None else feeder
+    customers = settle(tree, prosumers, hours, hour_length, rng)
+    if graph == "ring":
+        pairs = ring_pairs(prosumers, degree)
+    else:
+        pairs = random_pairs(prosumers, round(prosumers * degree / 2), rng)
+    words = (grid, reactive_balance, behaviour)
+    return _market(tree, customers, pairs, hour_length, words, stress, rng)
+
+
+CASES = {"ieee37": ieee37, "synthetic": synthetic}
+
+
+def _market(
+    feeder: Feeder,
+    customers: Customers,
+    pairs: tuple[Ints, Ints],
+    hour_length: float,
+    words: tuple[GridModel, bool | None, Behaviour],
+    stress: bool,
+    rng: np.random.Generator,
+) -> Market:
+    """Feeder, customers and trading graph put together, with devices, prices and limits."""
+    grid, reactive_balance, behaviour = words
+    if behaviour not in get_args(Behaviour):
+        raise ValueError(f"behaviour={behaviour!r}: choose one of {', '.join(get_args(Behaviour))}.")
+    hours = customers.gross.shape[1]
+    load = customers.gross - customers.sun
+    generators = _generators(customers, hours, stress, rng)
+    left, left_reactive = passive(feeder, customers, hours, hour_length)
+    limits = loose(feeder)
+    if stress:
+        most = left + _at_buses(feeder, customers.bus, np.maximum(load, 0.0))
+        own = np.maximum(load, 0.0)[customers.generator]
+        made = np.minimum(np.asarray(generators.power_max), own)
+        at = customers.bus[customers.generator]
+        least = most - _at_buses(feeder, at, made)
+        reactive = left_reactive + _at_buses(feeder, customers.bus, customers.reactive)
+        limits = stressed(feeder, most, least, reactive, at)
+    market = Market(
+        prosumers=Prosumers(
+            customers.bus,
+            load,
+            customers.reactive,
+            export_max=customers.sun,
+            curtail_max=customers.sun,
+        ),
+        grid=Grid(
+            left,
+            feeder.source,
+            feeder.target,
+            feeder.resistance,
+            feeder.reactance,
+            rating=limits.rating,
+            voltage_min=limits.voltage_min,
+            voltage_max=limits.voltage_max,
+            passive_reactive=left_reactive,
+            model=grid,
+            reactive_balance=reactive_balance,
+            names=feeder.names,
+        ),
+        tariff=_tariff(feeder, hours, hour_length, limits.total_max, behaviour),
+        generators=generators,
+        buffers=_batteries(customers, hours),
+        trading=Trading(*pairs, 30.0, charge=0.01),
+        hour_length=hour_length,
+    )
+    return validate(market)
+
+
+def _tariff(
+    feeder: Feeder, hours: int, hour_length: float, total_max: Floats, behaviour: Behaviour
+) -> Tariff:
+    """0.12 EUR/kWh on average over a day, 0.10 EUR/kWh more at full spot load; exports at a third."""
+    base = 0.12 * shape("price", hours, hour_length)
+    return Tariff(
+        0.10 / feeder.load.sum(),
+        hours=hours,
+        base=base,
+        export=base / 3,
+        total_max=total_max,
+        anticipation={"nash": 1.0, "wardrop": 0.0}[behaviour],
+    )
+
+
+def _generators(
+    customers: Customers, hours: int, stress: bool, rng: np.random.Generator
+) -> Generators:
+    """0.8 of the owner's peak; marginal cost from about 0.10 to 0.25 EUR/kWh, half more in stress."""
+    power = 0.8 * customers.peak[customers.generator]
+    linear = rng.uniform(0.08, 0.14, len(power)) * (2.0 if stress else 1.0)
+    steep = rng.uniform(0.08, 0.12, len(power)) / (2 * power)
+    return Generators(
+        customers.generator, power, hours=hours, quadratic=steep, linear=linear
+    )
+
+
+def _batteries(customers: Customers, hours: int) -> Buffers:
+    """Two and a half hours at 0.3 of the owner's peak; half full at the start and at the end."""
+    power = 0.3 * customers.peak[customers.battery]
+    capacity = 2.5 * power
+    floor = np.tile(0.1 * capacity[:, None], (1, hours))
+    floor[:, -1] = 0.5 * capacity
+    return Buffers(
+        customers.battery,
+        power,
+        power,
+        capacity,
+        0.5 * capacity,
+        hours=hours,
+        energy_min=floor,
+        charge_efficiency=0.95,
+        discharge_efficiency=0.95,
+        quadratic=1e-4,
+        linear=0.001,
+    )
+
+
+def _at_buses(feeder: Feeder, bus: Ints, values: Floats) -> Floats:
+    """Sum rows of (rows, H) by bus, (B, H)."""
+    total = np.zeros((len(feeder.load), values.shape[1]))
+    np.add.at(total, bus, values)
+    return total
+
+
+def _check(**numbers: float) -> None:
+    """Sizes must be positive; degree at least 0."""
+    for name, value in numbers.items():
+        least = 0 if name == "degree" else np.nextafter(0, 1) if name == "hour_length" else 1
+        if not value >= least:
+            wanted = "a positive number" if name == "hour_length" else f"at least {least}"
+            raise ValueError(f"{name}={value:g}: give {wanted}.")

@@ -1,0 +1,82 @@
+"""Six kinds of customer, what they draw over a day, and what they own."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .feeders import Feeder, Floats, Ints, table
+
+# kind: highest load of a day in kW, share of all customers
+KINDS = {
+    "house": (6.0, 0.45),
+    "apartments": (25.0, 0.20),
+    "hospital": (90.0, 0.05),
+    "office": (50.0, 0.12),
+    "school": (45.0, 0.08),
+    "restaurant": (30.0, 0.10),
+}
+_PROSUMERS_SHARE = 0.6  # of a bus's spot load, at most, is drawn by its prosumers
+_POWER_FACTOR = 0.93
+
+
+@dataclass(frozen=True)
+class Customers:
+    """Prosumers before they become a market: one row each, hours along the second axis."""
+
+    bus: Ints
+    peak: Floats  # kW
+    gross: Floats  # kW
+    reactive: Floats  # kvar, of the gross load
+    sun: Floats  # kW available from PV
+    battery: Ints  # indices of those who own one
+    generator: Ints
+
+
+def shape(name: str, hours: int, hour_length: float) -> Floats:
+    """A column of the typical day at the start of each hour, repeated and interpolated (H)."""
+    values = np.array(table("day")[name], dtype=float)
+    return np.interp(np.arange(hours) * hour_length % 24, np.arange(25), [*values, values[0]])
+
+
+def settle(
+    feeder: Feeder, count: int, hours: int, hour_length: float, rng: np.random.Generator
+) -> Customers:
+    """Put `count` prosumers on a feeder's load buses, drawn in proportion to the spot load.
+
+    Kinds are drawn by their shares, peaks scatter by a quarter; where the peaks at a bus exceed
+    60 % of its spot load all are scaled down to that, the rest of the spot load stays passive.
+    60 % own PV; half a battery; a quarter a generator.
+    """
+    bus = rng.choice(len(feeder.load), count, p=feeder.load / feeder.load.sum())
+    kind = rng.choice(len(KINDS), count, p=[share for _, share in KINDS.values()])
+    nominal = np.array([peak for peak, _ in KINDS.values()])
+    peak = nominal[kind] * rng.uniform(0.75, 1.25, count)
+    room = _PROSUMERS_SHARE * feeder.load
+    asked = np.bincount(bus, peak, len(room))
+    peak *= np.minimum(1.0, room / np.maximum(asked, 1e-9))[bus]
+    day = np.stack([shape(name, hours, hour_length) for name in KINDS])
+    gross = peak[:, None] * np.minimum(day[kind] * rng.normal(1.0, 0.08, (count, hours)), 1.0)
+    gross = np.maximum(gross, 0.05 * peak[:, None])
+    panels = np.where(rng.uniform(size=count) < 0.6, rng.uniform(0.3, 0.9, count) * peak, 0.0)
+    sky = shape("sun", hours, hour_length) * rng.uniform(0.75, 1.0, hours)
+    sun = panels[:, None] * sky * rng.uniform(0.9, 1.0, (count, hours))
+    return Customers(
+        bus=bus,
+        peak=peak,
+        gross=gross,
+        reactive=np.tan(np.arccos(_POWER_FACTOR)) * gross,
+        sun=sun,
+        battery=np.sort(rng.permutation(count)[: count // 2]),
+        generator=np.sort(rng.permutation(count)[: count // 4]),
+    )
+
+
+def passive(
+    feeder: Feeder, customers: Customers, hours: int, hour_length: float
+) -> tuple[Floats, Floats]:
+    """What is left of the spot loads over a day, kW and kvar (B, H): the passive consumers."""
+    day = shape("passive", hours, hour_length)
+    drawn = np.bincount(customers.bus, customers.peak, len(feeder.load))
+    left = (feeder.load - drawn)[:, None] * day
+    ratio = feeder.reactive / np.maximum(feeder.load, 1e-9)
+    return left, ratio[:, None] * left

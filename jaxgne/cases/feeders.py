@@ -1,0 +1,111 @@
+"""Radial feeders: the IEEE 37-node test feeder, random trees, and flows and voltages on a tree."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+from io import StringIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+_KV = 4.8  # line to line, IEEE 37
+
+
+@dataclass(frozen=True)
+class Feeder:
+    """A tree of lines, each pointing away from bus 0, parents before children, and its spot loads.
+
+    `resistance`, `reactance` in pu per kW; `load` (kW) and `reactive` (kvar) are the highest of the
+    day at each bus.
+    """
+
+    source: Ints
+    target: Ints
+    resistance: Floats
+    reactance: Floats
+    load: Floats
+    reactive: Floats
+    names: tuple[str, ...] = ()
+
+
+def table(name: str) -> dict[str, list[str]]:
+    """Columns of one of the package's CSV files; lines that start with # are comments."""
+    text = files(__package__).joinpath("data", f"{name}.csv").read_text(encoding="utf-8")
+    rows = [line.split(",") for line in StringIO(text).read().splitlines() if line[:1] != "#"]
+    return {head: [row[k] for row in rows[1:]] for k, head in enumerate(rows[0])}
+
+
+def ieee37_feeder() -> Feeder:
+    """The IEEE 37-node test feeder as a balanced equivalent: 36 buses, 35 lines, 2457 kW.
+
+    Substation bus 799 is the feeder bus, at 1.0 pu (the regulator is left out); bus 775 behind an
+    unloaded transformer is left out too. Positive-sequence impedances.
+    """
+    lines, loads = table("ieee37_lines"), table("ieee37_loads")
+    names = ("799", *lines["target"])
+    index = {name: k for k, name in enumerate(names)}
+    at = [index[name] for name in loads["bus"]]
+    load, reactive = np.zeros(len(names)), np.zeros(len(names))
+    load[at], reactive[at] = _numbers(loads["load_kw"]), _numbers(loads["load_kvar"])
+    base = 1000 * _KV**2  # ohm per pu/kW
+    return Feeder(
+        source=np.array([index[name] for name in lines["source"]]),
+        target=np.array([index[name] for name in lines["target"]]),
+        resistance=_numbers(lines["resistance_ohm"]) / base,
+        reactance=_numbers(lines["reactance_ohm"]) / base,
+        load=load,
+        reactive=reactive,
+        names=names,
+    )
+
+
+def random_feeder(buses: int, load: float, rng: np.random.Generator) -> Feeder:
+    """A random recursive tree: every bus hangs on one drawn from those before it.
+
+    `load` kW are spread at random over all buses but the feeder; impedances are scaled so that the
+    lowest voltage at full load is 0.965 pu.
+    """
+    target = np.arange(1, buses)
+    source = np.floor(rng.uniform(size=buses - 1) * target).astype(np.int64)
+    share = rng.uniform(0.5, 1.5, buses)
+    share[0] = 0.0 if buses > 1 else 1.0
+    spot = load * share / share.sum()
+    reactive = 0.4 * spot
+    length = rng.uniform(0.5, 1.5, buses - 1)
+    feeder = Feeder(source, target, length, 0.7 * length, spot, reactive)
+    if buses == 1:
+        return feeder
+    lowest = squared_voltages(feeder, spot[:, None], reactive[:, None]).min()
+    scale = (1 - 0.965**2) / (1 - lowest)
+    return Feeder(source, target, scale * length, scale * 0.7 * length, spot, reactive)
+
+
+def flows(feeder: Feeder, drawn: Floats) -> Floats:
+    """What every line carries when the buses draw `drawn` (B, H): sums of all behind it (L, H)."""
+    behind = drawn.copy()
+    for source, target in reversed(list(_ends(feeder))):
+        behind[source] += behind[target]
+    return behind[feeder.target]
+
+
+def squared_voltages(feeder: Feeder, drawn: Floats, reactive: Floats) -> Floats:
+    """LinDistFlow: w falls by 2 (r p + x q) along every line from 1 at the feeder bus (B, H)."""
+    fall = 2 * (
+        feeder.resistance[:, None] * flows(feeder, drawn)
+        + feeder.reactance[:, None] * flows(feeder, reactive)
+    )
+    squared = np.ones_like(drawn)
+    for line, (source, target) in enumerate(_ends(feeder)):
+        squared[target] = squared[source] - fall[line]
+    return squared
+
+
+def _ends(feeder: Feeder) -> Iterator[tuple[int, int]]:
+    return zip(feeder.source.tolist(), feeder.target.tolist(), strict=True)
+
+
+def _numbers(column: list[str]) -> Floats:
+    return np.array(column, dtype=float)
