@@ -1,0 +1,297 @@
+"""What all rounds of the mechanism share: slots, step sizes, everybody's private sets."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from ..market import Market
+from ..model import (
+    Plan,
+    boxes,
+    by_owner,
+    curvature,
+    drop_factor,
+    rows_like,
+    zeros,
+)
+from ..model import rows as constraint_rows
+from ..optimality import scales
+from .local import Choice, Network, Prosumer
+
+Rule = Literal["columns", "paper"]
+
+_MARGIN = 0.99  # how close step sizes go to their bounds
+_LOOSE = 1e-3  # proximal weight of stored energy, times hour^2, against omega
+
+
+class Slots(eqx.Module):
+    """Where each item (device, or side of a pair) sits in its owner's padded row of slots."""
+
+    owner: Int[Array, " I"]
+    place: Int[Array, " I"]
+    item: Int[Array, "N S"]  # I where the slot is empty
+
+    def pad(self, values: Float[Array, "I ..."], empty: float = 0.0) -> Float[Array, "N S ..."]:
+        """Values of items, slot by slot."""
+        filler = jnp.full((1, *values.shape[1:]), empty, values.dtype)
+        return jnp.concatenate([values, filler])[self.item]
+
+    def take(self, padded: Float[Array, "N S ..."]) -> Float[Array, "I ..."]:
+        """Values of slots, item by item."""
+        return padded[self.owner, self.place]
+
+
+class Steps(eqx.Module):
+    """Step sizes (MODEL 9): of decisions, their inverse (EUR/kW^2); of rows, EUR/kWh per kW."""
+
+    device: Float[Array, ""]  # 1/alpha of generation, charge, discharge, curtailed
+    imports: Float[Array, " H"]
+    exports: Float[Array, " H"]
+    trades: Float[Array, ""]
+    network: Float[Array, ""]  # flows and exchange
+    trade: Float[Array, ""]  # beta_tr
+    limit: Float[Array, " H"]  # gamma
+    exchange: Float[Array, " H"]  # beta_tg
+    bus: Float[Array, " B"]  # beta_pb
+
+
+class Setting(eqx.Module):
+    """What stays the same from round to round."""
+
+    prosumers: Prosumer  # leading axis N
+    generators: Slots
+    buffers: Slots
+    sides: Slots  # of pairs: all buyers, then all sellers
+    network: Network  # offset with trailing axis H
+    steps: Steps
+
+    @property
+    def places(self) -> tuple[Slots, Slots, Slots]:
+        """Slots of generators, buffers and sides of pairs."""
+        return self.generators, self.buffers, self.sides
+
+
+def choices_of(places: Sequence[Slots], plan: Plan, sides: Float[Array, "2E H"]) -> Choice:
+    """A plan's entries prosumer by prosumer, in slots; `sides` are trades seen from each side."""
+    made, kept, both = places
+    return Choice(
+        generation=made.pad(plan.generation),
+        charge=kept.pad(plan.charge),
+        discharge=kept.pad(plan.discharge),
+        energy=kept.pad(plan.energy),
+        imports=plan.imports,
+        exports=plan.exports,
+        curtailed=plan.curtailed,
+        trades=both.pad(sides),
+    )
+
+
+def step_sizes(market: Market, balance: Float[Array, ""], rule: Rule) -> Steps:
+    """Step sizes of the mechanism, from the row and column sums of the shared rows (MODEL 9).
+
+    With A the shared rows over all decisions (entries -1, 0, 1; everything times Ts), d the slope
+    of the main grid's price and omega the `balance`, one round is a proximal point step in
+
+        [ 1/alpha - d 1 1^T (imports)    -A^T   ]
+        [ -A                             1/beta ]
+
+    which must be positive definite. It is diagonally dominant, scaled by omega, if for every
+    decision 1/alpha > omega (rows it enters) + N d (imports only) and for every row
+    1/beta > (decisions in it) / omega: the rule `columns`. An import enters the exchange and each
+    finite aggregate limit, a device and a trade one row, a flow and an exchange two. A row holds:
+    a pair's 2 copies; a limit's imports and exports, and the feeders' exchange besides; bus y's M_y
+    device decisions, B_y lines and feeder.
+
+    The rule `paper` is the paper's: one alpha = 1 / (3 omega + N max d) for all, and for bus y
+    1/beta = (1 + max(2 N_y, M_y / 3) + B_y) / omega with its N_y prosumers (positive definite as
+    1/alpha = 3 omega leaves each row two thirds more room than its entries take).
+    """
+    grid, ts, tariff = market.grid, market.hour_length, market.tariff
+    lower, upper = boxes(market)
+    dtype = lower.imports.dtype
+    live = jax.tree.map(lambda low, high: (high > low).astype(dtype), lower, upper)
+    count = jnp.asarray(market.prosumers.bus.shape[0], dtype)
+    traders = jnp.maximum(count + jnp.sum(live.exports, axis=0), 1.0)
+    devices = (
+        by_owner(market, live.generation, market.generators.owner)
+        + by_owner(market, live.charge + live.discharge, market.buffers.owner)
+        + live.curtailed
+    )
+    home, nothing = market.prosumers.bus, jnp.zeros_like(grid.voltage_min)
+    decisions = nothing.at[home].add(jnp.max(devices, axis=1, initial=0.0))
+    lines = nothing.at[grid.source].add(1.0).at[grid.target].add(1.0)
+    if rule == "paper":
+        own, networked, rows = (3.0, 3.0, jnp.full_like(traders, 3.0))
+        steep = jnp.full_like(traders, jnp.max(tariff.slope, initial=0.0))
+        shared = steep[:1].sum() * count
+        at_bus = 1 + jnp.maximum(2 * nothing.at[home].add(1.0), decisions / 3) + lines
+        exchanged = traders + nothing.shape[0]
+    else:
+        limits = jnp.isfinite(tariff.total_max).astype(dtype) + jnp.isfinite(tariff.total_min)
+        own, networked = 1.0, 2.0
+        rows = jnp.maximum(limits + (grid.model != "copperplate"), 1.0)
+        steep, shared = tariff.slope, 0.0
+        at_bus = jnp.maximum(decisions + lines.at[grid.feeder].add(1.0), 1.0)
+        exchanged = traders + grid.feeder.shape[0]
+    weight = ts / _MARGIN
+    return Steps(
+        device=weight * (own * balance + shared),
+        imports=weight * (rows * balance + count * steep),
+        exports=weight * (rows * balance + shared),
+        trades=weight * (own * balance + shared),
+        network=weight * (networked * balance + shared),
+        trade=_MARGIN * balance / 2,
+        limit=_MARGIN * balance / traders,
+        exchange=_MARGIN * balance / exchanged,
+        bus=_MARGIN * balance / at_bus,
+    )
+
+
+def default_balance(market: Market) -> Float[Array, ""]:
+    """omega where none is given: the market's highest price per power of one prosumer."""
+    scale = scales(market, zeros(market))
+    return scale.price / scale.power
+
+
+def busiest(owner: np.ndarray) -> int:
+    """Most entries that one owner has, in any scenario."""
+    rows = owner.reshape(-1, owner.shape[-1]) if owner.size else owner.reshape(0, 0)
+    return max((int(np.bincount(row).max()) for row in rows), default=0)
+
+
+def slots(owner: Int[Array, " I"], count: int, size: int) -> Slots:
+    """Give each item of `count` owners one of its owner's `size` slots."""
+    items = owner.shape[0]
+    order = jnp.argsort(owner, stable=True)
+    ranked = owner[order]
+    place = jnp.arange(items) - jnp.searchsorted(ranked, ranked)
+    place = jnp.zeros(items, jnp.int32).at[order].set(place.astype(jnp.int32))
+    item = jnp.full((count, size), items, jnp.int32)
+    return Slots(owner, place, item.at[owner, place].set(jnp.arange(items, dtype=jnp.int32)))
+
+
+def settle_in(
+    market: Market,
+    balance: Float[Array, ""],
+    rule: Rule,
+    sizes: tuple[int | None, int | None, int | None],
+) -> Setting:
+    """Everything that rounds share; `sizes` are the slots for generators, buffers and pairs."""
+    pairs, stores, ts = market.trading, market.buffers, market.hour_length
+    count = market.prosumers.bus.shape[0]
+    steps = step_sizes(market, balance, rule)
+    owners = (
+        market.generators.owner,
+        stores.owner,
+        jnp.concatenate([pairs.buyer, pairs.seller]),
+    )
+    room = [owner.shape[0] for owner in owners]
+    room[2] = min(room[2], max(count - 1, 0))  # each pair trades once
+    places = [
+        slots(owner, count, most if size is None else size)
+        for owner, most, size in zip(owners, room, sizes, strict=True)
+    ]
+    made, kept, sides = places
+    lower, upper = boxes(market)
+    low, high, bend = (
+        choices_of(places, plan, jnp.concatenate([plan.trades, plan.trades]))
+        for plan in (lower, upper, curvature(market))
+    )
+    loose = _LOOSE * balance / ts
+    proximal = Choice(
+        generation=jnp.full_like(low.generation, steps.device),
+        charge=jnp.full_like(low.charge, steps.device),
+        discharge=jnp.full_like(low.discharge, steps.device),
+        energy=jnp.full_like(low.energy, loose),
+        imports=jnp.broadcast_to(steps.imports, low.imports.shape),
+        exports=jnp.broadcast_to(steps.exports, low.exports.shape),
+        curtailed=jnp.full_like(low.curtailed, steps.device),
+        trades=jnp.full_like(low.trades, steps.trades),
+    )
+    scale = scales(market, zeros(market))
+    prosumers = Prosumer(
+        load=market.prosumers.load,
+        lower=low,
+        upper=high,
+        curvature=bend,
+        proximal=proximal,
+        toll=sides.pad(ts * jnp.concatenate([pairs.charge, pairs.charge])),
+        retention=kept.pad(stores.retention),
+        into=kept.pad(ts * stores.charge_efficiency),
+        out=kept.pad(ts / stores.discharge_efficiency),
+        energy_start=kept.pad(stores.energy_start),
+        drain=kept.pad(stores.drain),
+        power_scale=jnp.broadcast_to(scale.power, (count,)),
+        energy_scale=jnp.broadcast_to(scale.energy, (count,)),
+    )
+    network = _network(market, lower, upper, steps.network)
+    return Setting(prosumers, made, kept, sides, network, steps)
+
+
+def private_rows(market: Market) -> tuple[str, ...]:
+    """Names of the operator's private rows: its physics, as the grid model has it."""
+    if market.grid.model == "copperplate":
+        return ()
+    angle = ("angle",) if market.grid.model == "paper" else ()
+    return ("voltage", *angle, *(("bus_reactive",) if market.grid.reactive_balance else ()))
+
+
+def _network(market: Market, lower: Plan, upper: Plan, weight: Array) -> Network:
+    """The operator's private set; `offset` has a trailing axis of hours.
+
+    Voltages and angles are weighed so lightly that only flows are held back by the proximal term.
+    """
+    grid, dtype = market.grid, market.prosumers.load.dtype
+    names, empty = private_rows(market), zeros(market)
+    sizes = (empty.active, empty.reactive, empty.voltage, empty.angle)
+    lines = grid.source.shape[0]
+
+    def values(state: Float[Array, " V"]) -> Float[Array, " R"]:
+        parts = jnp.split(state, np.cumsum([a.shape[0] for a in sizes])[:-1])
+        spread = [part[:, None] + 0 * a for part, a in zip(parts, sizes, strict=True)]
+        plan = replace(
+            empty, **dict(zip(("active", "reactive", "voltage", "angle"), spread, strict=True))
+        )
+        found = constraint_rows(market, plan)
+        found = replace(found, bus_reactive=found.bus_reactive.at[grid.feeder].set(0.0))
+        return jnp.concatenate(
+            [state[:0, None] * empty.imports[:1], *(getattr(found, n) for n in names)]
+        )
+
+    nothing = jnp.zeros(sum(a.shape[0] for a in sizes), dtype)
+    matrix = jax.jacfwd(lambda z: values(z)[:, 0])(nothing)
+    square = jnp.sum(grid.resistance**2 + grid.reactance**2)
+    ease = 10 * jnp.where(square > 0, square, 1.0)
+    buses = jnp.ones_like(grid.voltage_min)
+    give = jnp.concatenate(
+        [jnp.ones(2 * lines, dtype), drop_factor(market) ** 2 * ease * buses, ease * buses]
+    )
+    low, high = (
+        jnp.concatenate([a.active, a.reactive, a.voltage, a.angle])[:, 0] for a in (lower, upper)
+    )
+    free = jnp.where(high > low, give / weight, 0.0)
+    with jax.enable_x64(True):
+        wide = matrix.astype(jnp.float64)
+        full = (wide * free) @ wide.T
+        full += jnp.diag(jnp.where(jnp.diag(full) > 0, 0.0, 1.0))
+        size = jnp.sqrt(jnp.diag(full))
+        inverse = jnp.linalg.inv(full / size[:, None] / size) / size[:, None] / size
+    total = scales(market, empty).total
+    units = {"voltage": 1.0, "angle": 1.0, "bus_reactive": total}
+    scale = [jnp.full(getattr(rows_like(market), n).shape[0], units[n], dtype) for n in names]
+    return Network(
+        matrix=matrix,
+        offset=-values(nothing),
+        lower=low,
+        upper=high,
+        rating=grid.rating,
+        proximal=weight / give,
+        preconditioner=inverse.astype(dtype),
+        row_scale=jnp.concatenate([nothing[:0], *scale]),
+    )
