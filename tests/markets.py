@@ -1,0 +1,376 @@
+"""Small markets for the tests: hand-made ones with arithmetic one can follow, and random ones.
+
+Random shapes come from the few in `SHAPES`, so that compiled code is shared between seeds.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from hypothesis import strategies as st
+
+import jaxgne as jg
+
+GridWord = Literal["copperplate", "paper", "paper with reactive power", "lindistflow"]
+GRIDS: tuple[GridWord, ...] = (
+    "lindistflow",
+    "paper",
+    "paper with reactive power",
+    "copperplate",
+)
+
+
+class Shape(NamedTuple):
+    """Sizes of a random market."""
+
+    prosumers: int
+    hours: int
+    buses: int
+    generators: int
+    buffers: int
+    pairs: int
+
+
+SHAPES = (
+    Shape(4, 4, 3, 3, 2, 4),
+    Shape(6, 6, 5, 5, 4, 8),
+    Shape(3, 6, 4, 2, 3, 3),
+    Shape(5, 2, 5, 6, 2, 7),
+    Shape(2, 1, 2, 2, 1, 1),
+    Shape(1, 3, 1, 1, 1, 0),
+)
+
+
+def two_neighbors(
+    load: float = 3.0, *, behavior: float = 1.0, charge: float = 0.0, import_max: float = 0.0
+) -> jg.Market:
+    """A consumer and an owner of a generator costing 0.10 p + 0.02 p^2; one hour, one bus.
+
+    With the main grid shut the generator serves the load: its marginal cost 0.10 + 0.04 load is
+    the price of the trade, plus `charge` on either side.
+    """
+    return jg.Market(
+        jg.Prosumers([0, 0], [[load], [0.0]], import_max=import_max),
+        jg.Grid([[0.0]], model="copperplate"),
+        jg.Tariff(0.01, hours=1, base=0.3, anticipation=behavior),
+        jg.Generators([1], 10.0, hours=1, quadratic=0.02, linear=0.10),
+        trading=jg.Trading([0], [1], 8.0, charge=charge),
+    )
+
+
+def lone_importer(load: float = 4.0, *, behavior: float = 1.0) -> jg.Market:
+    """One prosumer, no device, no partner, no line: imports its load, pays 0.2 + 0.01 load.
+
+    Its energy value is 0.2 + 0.01 (1 + behavior) load.
+    """
+    return jg.Market(
+        jg.Prosumers([0], [[load]]),
+        jg.Grid([[0.0]]),
+        jg.Tariff(0.01, hours=1, base=0.2, anticipation=behavior),
+    )
+
+
+def one_bus() -> jg.Market:
+    """Three prosumers, passive load and a battery behind one bus, three hours; no lines."""
+    return jg.Market(
+        jg.Prosumers([0, 0, 0], [[5.0, 9.0, 4.0], [2.0, -3.0, 6.0], [4.0, 4.0, 4.0]]),
+        jg.Grid([[6.0, 8.0, 5.0]]),
+        jg.Tariff(0.004, hours=3, base=[0.05, 0.15, 0.10]),
+        jg.Generators([0, 2], [6.0, 3.0], hours=3, quadratic=0.004, linear=[0.09, 0.14]),
+        jg.Buffers([1], 3.0, 3.0, 10.0, 4.0, hours=3, charge_efficiency=0.95,
+                   discharge_efficiency=0.95, quadratic=0.001),
+        jg.Trading([0, 0, 1], [1, 2, 2], 5.0, fee_buyer=0.02, fee_seller=0.02, charge=0.01),
+    )  # fmt: skip
+
+
+def feeder(
+    model: Literal["paper", "lindistflow"] = "lindistflow",
+    *,
+    rating: float = np.inf,
+    voltage_min: float = 0.95,
+    hour_length: float = 1.0,
+    reactive_balance: bool | None = None,
+    behavior: float = 1.0,
+) -> jg.Market:
+    """Buses 0 - 1 - 2, 1 - 3 and 0 - 4; 40 kW of load lower the voltage at bus 2 by some 3 %."""
+    return jg.Market(
+        jg.Prosumers(
+            [1, 2, 3, 4],
+            [[8.0, 12.0, 10.0], [15.0, 20.0, 6.0], [5.0, 4.0, -6.0], [9.0, 11.0, 7.0]],
+            [[2.0, 3.0, 2.0], [4.0, 5.0, 2.0], [1.0, 1.0, 1.0], [2.0, 3.0, 2.0]],
+        ),
+        jg.Grid(
+            [[0.0] * 3, [4.0, 6.0, 5.0], [3.0, 3.0, 3.0], [0.0] * 3, [2.0, 2.0, 2.0]],
+            [0, 1, 1, 0],
+            [1, 2, 3, 4],
+            [4e-4, 5e-4, 3e-4, 2e-4],
+            [3e-4, 3e-4, 3e-4, 1e-4],
+            rating=rating,
+            voltage_min=voltage_min,
+            passive_reactive=[[0.0] * 3, [1.0, 2.0, 1.0], [1.0] * 3, [0.0] * 3, [0.5] * 3],
+            model=model,
+            reactive_balance=reactive_balance,
+        ),
+        jg.Tariff(0.003, hours=3, base=[0.05, 0.10, 0.02], anticipation=behavior),
+        jg.Generators([1, 3], [14.0, 6.0], hours=3, quadratic=[0.006, 0.004], linear=[0.12, 0.2]),
+        jg.Buffers([2], 4.0, 4.0, 12.0, 6.0, hours=3, energy_min=[[2.0, 2.0, 6.0]],
+                   charge_efficiency=0.93, discharge_efficiency=0.93, linear=0.005),
+        jg.Trading([0, 1, 0, 2], [1, 2, 3, 3], [6.0, 6.0, 4.0, 5.0], fee_buyer=0.03,
+                   fee_seller=0.03, charge=0.008),
+        hour_length=hour_length,
+    )  # fmt: skip
+
+
+def exporter() -> jg.Market:
+    """8 kW of surplus at night cost nothing: 5 kW are sold at 0.06, the rest goes to the neighbor.
+
+    Load of the neighbor 10 kW, so 3 kW are traded and 7 kW imported.
+    """
+    return jg.Market(
+        jg.Prosumers([0, 0], [[-8.0], [10.0]], export_max=[[5.0], [0.0]]),
+        jg.Grid([[0.0]], model="copperplate"),
+        jg.Tariff(0.002, hours=1, base=0.05, export=0.06, total_max=20.0),
+        trading=jg.Trading([0], [1], 3.0, charge=0.001),
+    )
+
+
+def curtailer() -> jg.Market:
+    """6 kW of surplus, 2 kW of demand next door over a pair of 4 kW: 4 kW are curtailed."""
+    return jg.Market(
+        jg.Prosumers([0, 0], [[-6.0], [2.0]], curtail_max=[[9.0], [0.0]]),
+        jg.Grid([[0.0]], model="copperplate"),
+        jg.Tariff(0.01, hours=1, base=0.1),
+        trading=jg.Trading([0], [1], 4.0, charge=0.01),
+    )
+
+
+def unequal_fees() -> jg.Market:
+    """A buyer that likes its partner (fee -0.05) and a seller that does not care (fee 0.02)."""
+    return jg.Market(
+        jg.Prosumers([0, 0, 0], [[6.0, 4.0], [5.0, 5.0], [3.0, 8.0]]),
+        jg.Grid([[1.0, 2.0]], model="copperplate"),
+        jg.Tariff(0.01, hours=2, base=0.1, anticipation=0.5),
+        jg.Generators([1, 1], [6.0, 4.0], hours=2, quadratic=0.005, linear=[0.1, 0.15]),
+        trading=jg.Trading([0, 2], [1, 1], 4.0, fee_buyer=[-0.05, 0.03], fee_seller=[0.02, 0.0],
+                           charge=0.004),
+    )  # fmt: skip
+
+
+def many_devices() -> jg.Market:
+    """One prosumer with two generators and two buffers (one drains like a car), one without."""
+    return jg.Market(
+        jg.Prosumers([1, 1], [[9.0, 4.0, 12.0, 3.0], [2.0, 2.0, 2.0, 2.0]]),
+        jg.Grid([[0.0] * 4, [1.0] * 4], [0], [1], 5e-4, 4e-4, rating=30.0),
+        jg.Tariff(0.01, hours=4, base=[0.05, 0.02, 0.2, 0.1], total_max=16.0),
+        jg.Generators([0, 0], [4.0, 2.0], hours=4, power_min=[0.0, 0.5],
+                      quadratic=[0.01, 0.0], linear=[0.1, 0.12]),
+        jg.Buffers([0, 0], [3.0, 2.5], [3.0, 0.0], [8.0, 12.0], [4.0, 5.0], hours=4,
+                   drain=[[0.0] * 4, [0.0, 0.0, 3.0, 0.0]], retention=[0.99, 1.0],
+                   charge_efficiency=0.92, discharge_efficiency=0.92, quadratic=0.002),
+        jg.Trading([1], [0], 2.0, fee_buyer=0.01, fee_seller=0.01, charge=0.005),
+        hour_length=0.25,
+    )  # fmt: skip
+
+
+HAND_MADE: dict[str, Callable[[], jg.Market]] = {
+    "two neighbors": two_neighbors,
+    "two price takers": lambda: two_neighbors(behavior=0.0, charge=0.01, import_max=9.0),
+    "one importer": lone_importer,
+    "one bus": one_bus,
+    "feeder": feeder,
+    "feeder with tight lines": lambda: feeder(rating=31.0, behavior=0.0),
+    "feeder with tight voltages": lambda: feeder(voltage_min=0.975),
+    "paper feeder": lambda: feeder("paper", rating=29.0),
+    "paper feeder with reactive power": lambda: feeder(
+        "paper", reactive_balance=True, voltage_min=0.975, hour_length=0.25
+    ),
+    "exports": exporter,
+    "curtailment": curtailer,
+    "unequal fees": unequal_fees,
+    "many devices": many_devices,
+}
+
+
+def chance(rng: np.random.Generator, share: float) -> bool:
+    """True in `share` of the draws."""
+    return bool(rng.uniform() < share)
+
+
+def random_market(
+    seed: int,
+    *,
+    shape: Shape | None = None,
+    grid: GridWord | None = None,
+    behavior: Literal["nash", "wardrop"] | None = None,
+    hour_length: float | None = None,
+) -> jg.Market:
+    """A market drawn from `seed`; whatever is not given is drawn too. It may be infeasible.
+
+    kW of a house to a shop, EUR/kWh of a retail tariff; in about half of the draws each of the
+    aggregate limits, line ratings and voltages is tight enough to matter.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = SHAPES[min(int(rng.integers(0, 9)), len(SHAPES) - 1) if seed else 0]
+    word = GRIDS[int(rng.choice(4, p=[0.4, 0.25, 0.2, 0.15]))]
+    anticipation = float(rng.choice([1.0, 0.0, 0.5], p=[0.5, 0.35, 0.15]))
+    ts = float(rng.choice([1.0, 0.5, 0.25]))
+    sizes, word = shape or drawn, grid or word
+    anticipation = anticipation if behavior is None else float(behavior == "nash")
+    prosumers = random_prosumers(rng, sizes)
+    network = random_grid(rng, sizes, prosumers, word)
+    return jg.Market(
+        prosumers,
+        network,
+        random_tariff(rng, prosumers, network, anticipation),
+        random_generators(rng, sizes),
+        random_buffers(rng, sizes, hour_length or ts),
+        random_trading(rng, sizes),
+        hour_length=hour_length or ts,
+    )
+
+
+def random_prosumers(rng: np.random.Generator, sizes: Shape) -> jg.Prosumers:
+    """Loads up to 30 kW, some with more sun than load; curtailment, exports and import limits."""
+    table = (sizes.prosumers, sizes.hours)
+    gross = rng.uniform(3, 30, (sizes.prosumers, 1)) * rng.uniform(0.3, 1.0, table)
+    sunny = rng.uniform(size=(sizes.prosumers, 1)) < 0.4
+    sun = sunny * rng.uniform(0, 1.4, table) * gross
+    export = rng.uniform(3, 20, (sizes.prosumers, 1)) * (
+        rng.uniform(size=(sizes.prosumers, 1)) < 0.5
+    )
+    entitled = rng.uniform(size=(sizes.prosumers, 1)) < 0.7
+    ceiling = np.where(rng.uniform(size=(sizes.prosumers, 1)) < 0.5, np.inf,
+                       gross.max(axis=1, keepdims=True) * rng.uniform(0.9, 2.0))  # fmt: skip
+    return jg.Prosumers(
+        rng.integers(0, sizes.buses, sizes.prosumers),
+        gross - sun,
+        gross * np.tan(np.arccos(rng.uniform(0.9, 1.0, (sizes.prosumers, 1)))),
+        import_max=ceiling,
+        export_max=export,
+        curtail_max=sun * entitled,
+    )
+
+
+def random_grid(
+    rng: np.random.Generator, sizes: Shape, prosumers: jg.Prosumers, word: GridWord
+) -> jg.Grid:
+    """A tree below bus 0 whose voltage falls by 1 to 6 % to its worst bus at full load."""
+    buses = sizes.buses
+    passive = rng.uniform(0, 25, (buses, 1)) * rng.uniform(0.4, 1.0, (buses, sizes.hours))
+    passive *= rng.uniform(size=(buses, 1)) < 0.7
+    parent = np.array([rng.integers(0, y) for y in range(1, buses)], int)
+    active, reactive = passive.copy(), 0.3 * passive
+    np.add.at(active, np.asarray(prosumers.bus), np.asarray(prosumers.load))
+    np.add.at(reactive, np.asarray(prosumers.bus), np.asarray(prosumers.reactive))
+    for y in range(buses - 1, 0, -1):  # sums over everything downstream
+        active[parent[y - 1]] += active[y]
+        reactive[parent[y - 1]] += reactive[y]
+    flow = np.hypot(active, reactive)[1:].max(axis=1, initial=1.0)
+    resistance, ratio = rng.uniform(0.5, 1.5, buses - 1), rng.uniform(0.3, 1.5, buses - 1)
+    fall = np.zeros(buses)
+    for y in range(1, buses):
+        fall[y] = fall[parent[y - 1]] + resistance[y - 1] * flow[y - 1]
+    unit = rng.uniform(0.01, 0.06) / max(fall.max(), 1e-9)
+    wire = unit * (rng.uniform(size=buses - 1) > 0.08)  # some lines are ideal
+    tight = rng.uniform(0.75, 1.6, buses - 1) if chance(rng, 0.5) else np.inf
+    return jg.Grid(
+        passive,
+        parent,
+        np.arange(1, buses),
+        resistance * wire,
+        resistance * ratio * wire,
+        rating=flow * tight,
+        voltage_min=rng.uniform(0.93, 0.97),
+        voltage_max=rng.uniform(1.02, 1.06),
+        passive_reactive=0.3 * passive,
+        model="paper" if word == "paper with reactive power" else word,
+        reactive_balance=True if word == "paper with reactive power" else None,
+    )
+
+
+def random_tariff(
+    rng: np.random.Generator, prosumers: jg.Prosumers, grid: jg.Grid, anticipation: float
+) -> jg.Tariff:
+    """0.05 to 0.3 EUR/kWh at full load on top of a base that may be negative; exports pay less."""
+    hours = prosumers.load.shape[1]
+    passive = np.asarray(grid.passive).sum(0)
+    total = np.maximum(np.asarray(prosumers.load), 0.0).sum(0) + passive
+    net = np.asarray(prosumers.load).sum(0) + passive
+    slope = rng.uniform(0.05, 0.3) / total.max() * rng.uniform(0.7, 1.3, hours)
+    base = rng.uniform(-0.05, 0.2, hours) * (rng.uniform() < 0.7)
+    export = base + 0.5 * slope * passive - 0.01
+    return jg.Tariff(
+        slope,
+        hours=hours,
+        base=base,
+        export=export,
+        total_min=rng.uniform(-0.1, 0.5) * net.max() if chance(rng, 0.3) else -np.inf,
+        total_max=rng.uniform(0.65, 1.1) * net.max() + 2.0 if chance(rng, 0.6) else np.inf,
+        anticipation=anticipation,
+    )
+
+
+def random_generators(rng: np.random.Generator, sizes: Shape) -> jg.Generators:
+    """Units of 3 to 25 kW; some must run, some have flat costs, some are away for an hour."""
+    count = sizes.generators
+    most = rng.uniform(3, 25, (count, 1)) * (rng.uniform(size=(count, sizes.hours)) < 0.9)
+    least = most * rng.uniform(0, 0.3, (count, 1)) * (rng.uniform(size=(count, 1)) < 0.2)
+    return jg.Generators(
+        rng.integers(0, sizes.prosumers, count),
+        most,
+        hours=sizes.hours,
+        power_min=least,
+        quadratic=rng.uniform(0.001, 0.02, count) * (rng.uniform(size=count) < 0.85),
+        linear=rng.uniform(0.03, 0.3, count),
+    )
+
+
+def random_buffers(rng: np.random.Generator, sizes: Shape, hour_length: float) -> jg.Buffers:
+    """Batteries of 5 to 40 kWh, some due full at the end, some drained or away for an hour."""
+    count, table = sizes.buffers, (sizes.buffers, sizes.hours)
+    capacity = rng.uniform(5, 40, count)
+    start = rng.uniform(0.3, 0.8, count) * capacity
+    floor = 0.1 * capacity[:, None] * np.ones(table)
+    due = rng.uniform(size=count) < 0.3
+    floor[due, -1] = np.minimum(start, 0.6 * capacity)[due]
+    power = rng.uniform(0.2, 0.5, (count, 1)) * capacity[:, None]
+    home = rng.uniform(size=table) < 0.9
+    drain = 0.03 * hour_length * capacity[:, None] * (rng.uniform(size=(count, 1)) < 0.2)
+    return jg.Buffers(
+        rng.integers(0, sizes.prosumers, count),
+        power * home,
+        power * home * (rng.uniform(size=(count, 1)) < 0.8),
+        capacity,
+        start,
+        hours=sizes.hours,
+        energy_min=floor,
+        drain=drain * np.ones(table),
+        retention=rng.choice([1.0, 0.99, 0.98], count),
+        charge_efficiency=rng.choice([1.0, 0.95, 0.9], count),
+        discharge_efficiency=rng.choice([1.0, 0.95, 0.9], count),
+        quadratic=rng.uniform(0, 0.002, count) * (rng.uniform(size=count) < 0.6),
+        linear=rng.uniform(0, 0.02, count) * (rng.uniform(size=count) < 0.5),
+    )
+
+
+def random_trading(rng: np.random.Generator, sizes: Shape) -> jg.Trading:
+    """Distinct pairs, either side first; fees equal in half of the markets, some pairs are shut."""
+    first, second = np.triu_indices(sizes.prosumers, 1)
+    chosen = rng.permutation(len(first))[: sizes.pairs]
+    swap = rng.uniform(size=len(chosen)) < 0.5
+    first, second = first[chosen], second[chosen]
+    fee = rng.uniform(0.0, 0.08, len(chosen))
+    other = fee if chance(rng, 0.5) else fee + rng.uniform(-0.02, 0.02, len(chosen))
+    return jg.Trading(
+        np.where(swap, second, first),
+        np.where(swap, first, second),
+        rng.uniform(2, 15, len(chosen)) * (rng.uniform(size=len(chosen)) < 0.95),
+        fee_buyer=fee,
+        fee_seller=other,
+        charge=rng.uniform(0.002, 0.02, len(chosen)) * (rng.uniform(size=len(chosen)) < 0.9),
+    )
+
+
+def markets(**fixed: Any) -> st.SearchStrategy[jg.Market]:
+    """Random markets by seed; `fixed` goes to `random_market`."""
+    return st.integers(0, 999).map(lambda seed: random_market(seed, **fixed))

@@ -1,0 +1,557 @@
+"""An independent oracle: the potential's convex program in NumPy, solved by Clarabel.
+
+Written from MODEL sections 2 to 6 alone; it shares no formula with the package, only its
+containers of arrays. Decisions are columns, constraints rows *demand minus supply = 0*, so
+Clarabel's multipliers of the rows are prices. The gauge is mu_tg = 0: the exchange row follows
+from the others and is left out.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import clarabel
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse as sparse
+
+from jaxgne import Market, Plan, Rows
+
+ACCEPTED = 1e-7  # an answer worse than this, relative, is no reference
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the oracle found; everything is NaN unless `status` is "solved".
+
+    `gap` bounds how far `potential` is above its least value (EUR), `error` is that over the
+    potential's scale, `infeasibility` the largest violation of any row or bound relative to the
+    market's size.
+    """
+
+    status: Literal["solved", "infeasible", "failed"]
+    plan: Plan
+    prices: Rows  # EUR/kWh
+    trade_prices: np.ndarray  # (E, H) mu_tr, EUR/kWh
+    sigma: np.ndarray  # (H,) kW
+    costs: np.ndarray  # (N,) J_i, EUR
+    potential: float  # EUR
+    total_cost: float  # EUR
+    gap: float  # EUR
+    error: float
+    infeasibility: float
+
+
+@dataclass
+class Family:
+    """Rows `matrix x + constant`: equal to 0, or at most 0 for a `bound`."""
+
+    name: str
+    matrix: dict[str, Any]
+    constant: np.ndarray  # (rows, H)
+    unit: float
+    bound: bool = False
+
+
+@dataclass
+class Program:
+    """Columns by name, each a (count, H) table, and families of rows over them."""
+
+    hours: int
+    columns: dict[str, slice] = field(default_factory=dict)
+    lower: list[np.ndarray] = field(default_factory=list)
+    upper: list[np.ndarray] = field(default_factory=list)
+    linear: list[np.ndarray] = field(default_factory=list)
+    quadratic: list[np.ndarray] = field(default_factory=list)
+    unit: list[np.ndarray] = field(default_factory=list)
+    families: list[Family] = field(default_factory=list)
+    ratings: np.ndarray | None = None  # (L,) kVA: active and reactive lie in a disc
+
+    def column(
+        self, name: str, lower: Any, upper: Any, unit: float, linear: Any = 0.0, quadratic: Any = 0
+    ) -> None:
+        """Decisions `lower <= u <= upper` costing `linear u + quadratic u^2` (EUR)."""
+        lower, upper = np.broadcast_arrays(lower, upper)
+        start = sum(a.size for a in self.lower)
+        self.columns[name] = slice(start, start + lower.size)
+        for store, value in [
+            (self.lower, lower),
+            (self.upper, upper),
+            (self.linear, linear),
+            (self.quadratic, quadratic),
+            (self.unit, unit),
+        ]:
+            store.append(np.broadcast_to(value, lower.shape).astype(float).ravel())
+
+    def rows(self, name: str, constant: Any, unit: float, bound: bool = False, **terms: Any):
+        """Rows `sum of terms + constant`; a term is (rows x count), the same in every hour."""
+        hourly = {k: sparse.kron(m, sparse.eye(self.hours)) for k, m in terms.items()}
+        self.families.append(Family(name, hourly, np.asarray(constant), unit, bound))
+
+    def matrix(self, family: Family) -> sparse.csr_matrix:
+        """One family's rows over all columns, physical units."""
+        count = family.constant.size
+        blocks = [
+            family.matrix.get(name, sparse.csr_matrix((count, where.stop - where.start)))
+            for name, where in self.columns.items()
+        ]
+        return sparse.csr_matrix(sparse.hstack(blocks))
+
+
+def pick(index: np.ndarray, count: int) -> sparse.csr_matrix:
+    """(count x len(index)) with a one where `index` points."""
+    ones = np.ones(len(index))
+    return sparse.csr_matrix((ones, (index, np.arange(len(index)))), shape=(count, len(index)))
+
+
+def numbers(table: Any) -> Any:
+    """The arrays of one of the market's tables, in NumPy; per-row fields as columns."""
+    made = {k: np.asarray(v) for k, v in vars(table).items() if hasattr(v, "shape")}
+    return type("Table", (), {k: v.astype(float) if v.dtype.kind == "f" else v
+                              for k, v in made.items()})  # fmt: skip
+
+
+def size(market: Market) -> tuple[float, float]:
+    """A typical power (kW) and a typical price (EUR/kWh) of this market, to scale by."""
+    m, t = numbers(market.prosumers), numbers(market.tariff)
+    passive = np.abs(np.asarray(market.grid.passive))
+    power = max(float(np.abs(m.load).max()), float(passive.max()), 1e-3)
+    total = np.abs(m.load).sum(0) + passive.sum(0)
+    linear = np.abs(np.asarray(market.generators.linear))
+    price = float(np.max(np.abs(t.base) + t.slope * total))
+    return power, max(price, float(linear.max(initial=0.0)), 1e-6)
+
+
+def build(market: Market) -> Program:
+    """P(u) and all its constraints (MODEL 6), physical units."""
+    hours = market.prosumers.load.shape[1]
+    power, _ = size(market)
+    program = Program(hours)
+    add_prosumers(program, market, power)
+    add_main_grid(program, market, power)
+    if market.grid.model != "copperplate":
+        add_network(program, market, power)
+    return program
+
+
+def add_prosumers(program: Program, market: Market, power: float) -> None:
+    """Decisions, local costs, storage dynamics and own balance (MODEL 2, 3)."""
+    m, g, k, e = map(numbers, (market.prosumers, market.generators, market.buffers, market.trading))
+    ts, hours, count = float(market.hour_length), program.hours, len(m.bus)
+    zero = np.zeros((1, hours))
+    program.column("generation", g.power_min, g.power_max, power,
+                   ts * g.linear[:, None], ts * g.quadratic[:, None])  # fmt: skip
+    for name, most in [("charge", k.charge_max), ("discharge", k.discharge_max)]:
+        program.column(name, np.zeros_like(most), most, power,
+                       ts * k.linear[:, None], ts * k.quadratic[:, None])  # fmt: skip
+    program.column("energy", k.energy_min, k.energy_max, power)
+    program.column("exports", np.zeros_like(m.load), m.export_max, power, -ts * np.asarray(
+        market.tariff.export))  # fmt: skip
+    program.column("curtailed", np.zeros_like(m.load), m.curtail_max, power)
+
+    tolled = (e.charge > 0) & (e.limit > 0)  # |t| <= volume <= limit, volume pays the charge
+    reach = np.where(tolled, np.inf, e.limit)[:, None] + zero
+    program.column("trades", -reach, reach, power, ts * (e.fee_buyer - e.fee_seller)[:, None])
+    program.column("volume", np.full((tolled.sum(), hours), -np.inf), e.limit[tolled, None], power,
+                   2 * ts * e.charge[tolled, None])  # fmt: skip
+    these, own = sparse.eye(len(e.limit), format="csr")[tolled], sparse.eye(tolled.sum())
+    for sign in (1, -1):
+        none = np.zeros((tolled.sum(), hours))
+        program.rows("volume", none, power, bound=True, trades=sign * these, volume=-own)
+
+    into = sparse.diags(ts * k.charge_efficiency)
+    out = sparse.diags(ts / k.discharge_efficiency)
+    start = k.drain.copy()
+    start[:, 0] -= k.retention * k.energy_start
+    program.rows("energy", start, power, charge=-into, discharge=out)
+    dynamics = sparse.eye(len(k.owner) * hours) - sparse.kron(
+        sparse.diags(k.retention), sparse.eye(hours, k=-1)
+    )
+    program.families[-1].matrix["energy"] = dynamics
+
+    makes, stores = pick(g.owner, count), pick(k.owner, count)
+    program.rows("balance", m.load, power, generation=-makes, charge=stores, discharge=-stores,
+                 exports=sparse.eye(count), curtailed=sparse.eye(count), imports=-sparse.eye(count),
+                 trades=pick(e.seller, count) - pick(e.buyer, count))  # fmt: skip
+
+
+def add_main_grid(program: Program, market: Market, power: float) -> None:
+    """Purchases, sigma and its price, and the aggregate limits (MODEL 3, 4, 6)."""
+    m, t = numbers(market.prosumers), numbers(market.tariff)
+    ts, count, hours = float(market.hour_length), len(m.bus), program.hours
+    passive = np.asarray(market.grid.passive).sum(0)
+    program.column("imports", np.zeros((count, hours)), m.import_max, power,
+                   quadratic=ts * t.anticipation * t.slope / 2)  # fmt: skip
+    everything = np.full((1, hours), np.inf)
+    program.column("sigma", -everything, everything, power, ts * t.base, ts * t.slope / 2)
+    program.column("net", t.total_min[None], t.total_max[None], power)
+    all_ = np.ones((1, count))
+    one = np.ones((1, 1))
+    program.rows("sigma", passive[None], power, imports=all_, sigma=-one)
+    program.rows("aggregate", np.zeros((1, hours)), power, sigma=one, exports=-all_, net=-one)
+
+
+def add_network(program: Program, market: Market, power: float) -> None:
+    """Bus balances, flows, voltages and line ratings (MODEL 4, 5)."""
+    m, n = numbers(market.prosumers), numbers(market.grid)
+    buses, lines, hours = len(n.passive), len(n.source), program.hours
+    typical = float(np.hypot(n.resistance, n.reactance).mean()) if lines else 0.0
+    drop = power * typical if typical > 0 else 0.01  # pu, to scale by
+    anywhere = np.where(n.rating > 0, np.inf, 0.0)[:, None] + np.zeros((lines, hours))
+    supply = np.full((len(n.feeder), hours), np.inf)
+    program.ratings = n.rating
+    program.column("active", -anywhere, anywhere, power)
+    program.column("reactive", -anywhere, anywhere, power)
+    program.column("exchange", -supply, supply, power)
+
+    squared = 2 if market.grid.model == "lindistflow" else 1
+    rise = np.stack([n.voltage_min**squared - 1, n.voltage_max**squared - 1])
+    turn = np.stack([n.angle_min, n.angle_max])
+    rise[:, n.feeder] = turn[:, n.feeder] = 0.0
+    spread = np.zeros((1, hours))
+    program.column("rise", rise[0][:, None] + spread, rise[1][:, None] + spread, drop)
+    if market.grid.model == "paper":
+        program.column("angle", turn[0][:, None] + spread, turn[1][:, None] + spread, drop)
+
+    at, leaves = pick(m.bus, buses), pick(n.source, buses) - pick(n.target, buses)
+    makes = at @ pick(np.asarray(market.generators.owner), len(m.bus))
+    stores = at @ pick(np.asarray(market.buffers.owner), len(m.bus))
+    program.rows("bus", n.passive + at @ m.load, power, curtailed=at, generation=-makes,
+                 charge=stores, discharge=-stores, active=leaves,
+                 exchange=-pick(n.feeder, buses))  # fmt: skip
+    if market.grid.model == "lindistflow" or market.grid.reactive_balance:
+        inner = np.setdiff1d(np.arange(buses), n.feeder)
+        demand = n.passive_reactive + at @ m.reactive
+        program.rows("bus_reactive", demand[inner], power, reactive=leaves[inner])
+    falls = leaves.T  # a line's value at the source less that at the target
+    if market.grid.model == "lindistflow":
+        program.rows("drop", np.zeros((lines, hours)), drop, rise=falls,
+                     active=sparse.diags(-2 * n.resistance),
+                     reactive=sparse.diags(-2 * n.reactance))  # fmt: skip
+    else:
+        add_paper_flows(program, n, falls, power, drop)
+
+
+def split(n: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Lines with an impedance and those without; g and b of the former, kW per pu."""
+    square = n.resistance**2 + n.reactance**2
+    real, ideal = np.flatnonzero(square > 0), np.flatnonzero(square == 0)
+    return real, ideal, n.resistance[real] / square[real], n.reactance[real] / square[real]
+
+
+def add_paper_flows(program: Program, n: Any, falls: Any, power: float, drop: float) -> None:
+    """p = b dtheta + g dv, q = -g dtheta + b dv; without impedance dtheta = dv = 0 (MODEL 5)."""
+    real, ideal, g, b = split(n)
+    some, between = sparse.eye(len(n.source), format="csr")[real], falls[real]
+    none = np.zeros((len(real), program.hours))
+    program.rows("flow_active", none, power, active=some, rise=-sparse.diags(g) @ between,
+                 angle=-sparse.diags(b) @ between)  # fmt: skip
+    program.rows("flow_reactive", none, power, reactive=some, rise=-sparse.diags(b) @ between,
+                 angle=sparse.diags(g) @ between)  # fmt: skip
+    same = np.zeros((len(ideal), program.hours))
+    program.rows("same_voltage", same, drop, rise=falls[ideal])
+    program.rows("same_angle", same, drop, angle=falls[ideal])
+
+
+@dataclass(frozen=True)
+class Conic:
+    """The program scaled and without fixed columns: min 1/2 x'Px + q'x, Ax + s = b, s in cones."""
+
+    P: Any
+    q: np.ndarray
+    A: Any
+    b: np.ndarray
+    cones: list[Any]
+    free: np.ndarray  # columns that are not fixed
+    fixed: np.ndarray  # value of each column where fixed, 0 elsewhere; scaled
+    unit: np.ndarray  # physical value of one unit of each column
+    euros: float  # physical value of one unit of the objective
+    constant: float  # of the objective, scaled
+    kept: list[tuple[Family, np.ndarray, slice]]  # rows kept of each family, and where
+
+
+def scale(program: Program, euros: float) -> Conic:
+    """Scaled conic form; columns of zero width are substituted, empty rows that hold dropped."""
+    lower, upper, unit = (np.concatenate(a) for a in (program.lower, program.upper, program.unit))
+    lower, upper = lower / unit, upper / unit
+    free = np.flatnonzero(lower != upper)
+    fixed = np.where(lower == upper, lower, 0.0)
+    weight = 2 * np.concatenate(program.quadratic) * unit**2 / euros
+    linear = np.concatenate(program.linear) * unit / euros
+    blocks, sides, cones, kept, count = [], [], [], [], 0
+    for family in sorted(program.families, key=lambda f: f.bound):
+        matrix = sparse.csr_matrix(program.matrix(family) @ sparse.diags(unit) / family.unit)
+        side = -family.constant.ravel() / family.unit - matrix @ fixed
+        matrix = sparse.csr_matrix(matrix[:, free])
+        matrix.eliminate_zeros()
+        keep = np.flatnonzero((np.diff(matrix.indptr) > 0) | (np.abs(side) > 1e-10))
+        kept.append((family, keep, slice(count, count + len(keep))))
+        count += len(keep)
+        blocks.append(matrix[keep])
+        sides.append(side[keep])
+        cones.append(clarabel.NonnegativeConeT(len(keep)) if family.bound
+                     else clarabel.ZeroConeT(len(keep)))  # fmt: skip
+    every = sparse.eye(len(free), format="csr")
+    for sign, bound in [(1, upper[free]), (-1, lower[free])]:
+        finite = np.flatnonzero(np.isfinite(bound))
+        blocks.append(sign * every[finite])
+        sides.append(sign * bound[finite])
+        cones.append(clarabel.NonnegativeConeT(len(finite)))
+    discs(program, unit, free, blocks, sides, cones)
+    return Conic(
+        P=sparse.csc_matrix(sparse.diags(weight[free])),
+        q=linear[free],
+        A=sparse.csc_matrix(sparse.vstack(blocks)),
+        b=np.concatenate(sides),
+        cones=[c for c in cones if c.dim > 0],
+        free=free,
+        fixed=fixed,
+        unit=unit,
+        euros=euros,
+        constant=float(linear @ fixed + weight @ fixed**2 / 2),
+        kept=kept,
+    )
+
+
+def discs(
+    program: Program, unit: np.ndarray, free: np.ndarray, blocks: list, sides: list, cones: list
+) -> None:
+    """p^2 + q^2 <= s_max^2 in every hour, for each line with a finite positive rating."""
+    if program.ratings is None:
+        return
+    hours = program.hours
+    limited = np.flatnonzero(np.isfinite(program.ratings) & (program.ratings > 0))
+    column = np.full(len(unit), -1)
+    column[free] = np.arange(len(free))
+    cells = (limited[:, None] * hours + np.arange(hours)).ravel()
+    rows = 3 * np.arange(len(cells))
+    active, reactive = (column[program.columns[k].start + cells] for k in ("active", "reactive"))
+    scale_ = unit[program.columns["active"].start] if len(cells) else 1.0
+    blocks.append(sparse.csr_matrix(
+        (-np.ones(2 * len(cells)),
+         (np.concatenate([rows + 1, rows + 2]), np.concatenate([active, reactive]))),
+        shape=(3 * len(cells), len(free)),
+    ))  # fmt: skip
+    side = np.zeros(3 * len(cells))
+    side[rows] = np.repeat(program.ratings[limited], hours) / scale_
+    sides.append(side)
+    cones.extend(clarabel.SecondOrderConeT(3) for _ in cells)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One run of the convex solver: its primal and dual answer and what they prove."""
+
+    x: np.ndarray
+    z: np.ndarray
+    error: float  # bound on the suboptimality over the objective's scale
+    infeasibility: float
+    gap: float  # scaled objective
+
+
+def attempt(conic: Conic, tol: float, overrides: dict[str, Any]) -> tuple[str, Attempt]:
+    """Run Clarabel once; its status and the answer judged by us."""
+    options = clarabel.DefaultSettings()
+    options.verbose = False
+    options.max_threads = 1
+    options.max_iter = 400
+    for name in ("tol_feas", "tol_gap_abs", "tol_gap_rel"):
+        setattr(options, name, tol)
+    for name, value in overrides.items():
+        setattr(options, name, value)
+    answer = clarabel.DefaultSolver(
+        sparse.triu(conic.P, format="csc"), conic.q, conic.A, conic.b, conic.cones, options
+    ).solve()
+    x, z, s = (np.array(a) for a in (answer.x, answer.z, answer.s))
+    missed = conic.A @ x + s - conic.b
+    slope = conic.P @ x + conic.q + conic.A.T @ z
+    # f* >= f - z's - |z'missed| - |slope|'|x* - x|, the distance taken as the size of x
+    gap = abs(z @ s) + abs(z @ missed) + np.abs(slope) @ (1 + np.abs(x))
+    value = abs(x @ (conic.P @ x) / 2 + conic.q @ x + conic.constant)
+    infeasibility = float(np.abs(missed).max(initial=0.0))
+    return str(answer.status), Attempt(x, z, gap / max(value, 1e-3), infeasibility, gap)
+
+
+RETRIES: list[tuple[float, dict[str, Any]]] = [
+    (1.0, {}),
+    (1.0, {"static_regularization_constant": 1e-10, "iterative_refinement_max_iter": 50}),
+    (1.0, {"equilibrate_max_iter": 50, "max_step_fraction": 0.95}),
+    (100.0, {"static_regularization_constant": 1e-7, "iterative_refinement_max_iter": 100}),
+]
+
+
+def best(conic: Conic, tol: float) -> tuple[str, Attempt | None]:
+    """The most accurate of a few attempts; stops at the first that reaches `tol`."""
+    found: Attempt | None = None
+    for factor, overrides in RETRIES:
+        status, answer = attempt(conic, factor * tol, overrides)
+        if status == "PrimalInfeasible":
+            return "infeasible", None
+        worst = max(answer.error, answer.infeasibility)
+        if np.isfinite(worst) and (found is None or worst < max(found.error, found.infeasibility)):
+            found = answer
+        if status == "Solved" or worst < 10 * tol:
+            break
+    if found is None or max(found.error, found.infeasibility) > ACCEPTED:
+        return "failed", found
+    return "solved", found
+
+
+def solve(market: Market, tol: float = 1e-10) -> Reference:
+    """The market's v-GNE by the potential's convex program (MODEL 6), any grid and behavior.
+
+    "infeasible" only with the convex solver's proof. Where equilibria are many (single trades,
+    costless storage, angles and voltages of the `paper` grid) it is one of them.
+    """
+    program = build(market)
+    power, price = size(market)
+    conic = scale(program, power * price * float(market.hour_length))
+    status, answer = best(conic, tol)
+    if answer is None or status != "solved":
+        status = "infeasible" if status == "infeasible" else "failed"
+        return nothing(market, program, status)
+    x = conic.fixed.copy()
+    x[conic.free] = answer.x
+    x *= conic.unit
+    duals = {}
+    for family, keep, where in conic.kept:
+        if not family.bound:
+            value = np.zeros(family.constant.size)
+            value[keep] = answer.z[where] * conic.euros / family.unit
+            duals[family.name] = value.reshape(family.constant.shape)
+    table = {k: x[where].reshape(-1, program.hours) for k, where in program.columns.items()}
+    plan, prices = unpack(market, table), price_rows(market, duals)
+    costs = prosumer_costs(market, table)
+    linear, quadratic = (np.concatenate(a) for a in (program.linear, program.quadratic))
+    return Reference(
+        status="solved",
+        plan=plan,
+        prices=prices,
+        trade_prices=midpoints(market, np.asarray(prices.balance)),
+        sigma=table["sigma"][0],
+        costs=costs,
+        potential=float(linear @ x + quadratic @ x**2),
+        total_cost=float(costs.sum()),
+        gap=answer.gap * conic.euros,
+        error=answer.error,
+        infeasibility=answer.infeasibility,
+    )
+
+
+def nothing(market: Market, program: Program, status: Any) -> Reference:
+    """A reference without an answer: NaN everywhere."""
+    hours = program.hours
+    table = {
+        k: np.full(((where.stop - where.start) // hours, hours), np.nan)
+        for k, where in program.columns.items()
+    }
+    plan = unpack(market, table)
+    shapes = {f.name: np.full(f.constant.shape, np.nan) for f in program.families}
+    prices = price_rows(market, shapes)
+    none = float("nan")
+    return Reference(
+        status, plan, prices, midpoints(market, np.asarray(prices.balance)), table["sigma"][0],
+        np.full(len(table["imports"]), np.nan), none, none, none, none, none,
+    )  # fmt: skip
+
+
+def unpack(market: Market, table: dict[str, np.ndarray]) -> Plan:
+    """Columns as a plan; what the grid model lacks is 0."""
+    hours = market.prosumers.load.shape[1]
+    grid = market.grid
+    absent = {
+        "active": len(grid.source),
+        "reactive": len(grid.source),
+        "exchange": len(grid.feeder),
+        "angle": len(grid.passive),
+        "voltage": len(grid.passive),
+    }
+    entries = {name: np.zeros((count, hours)) for name, count in absent.items()} | table
+    if "rise" in table:
+        entries["voltage"] = 1 + table["rise"]
+    names = ("generation", "charge", "discharge", "energy", "imports", "exports", "curtailed",
+             "trades", *absent)  # fmt: skip
+    return Plan(**{name: jnp.asarray(entries[name]) for name in names})
+
+
+def price_rows(market: Market, duals: dict[str, np.ndarray]) -> Rows:
+    """Multipliers in EUR per hour and row unit as prices; on the gauge mu_tg = 0."""
+    ts, n = float(market.hour_length), numbers(market.grid)
+    hours, (lines, buses) = market.prosumers.load.shape[1], (len(n.source), len(n.passive))
+    none = np.zeros((lines, hours))
+    voltage, angle = duals.get("drop", none).copy(), none.copy()
+    if "flow_active" in duals:
+        # p - g dv - b dth and q - b dv + g dth are -K (drops - Z flows), K = [[g, b], [b, -g]]
+        real, ideal, g, b = split(n)
+        active, reactive = duals["flow_active"], duals["flow_reactive"]
+        voltage[real] = -(g[:, None] * active + b[:, None] * reactive)
+        angle[real] = -(b[:, None] * active - g[:, None] * reactive)
+        voltage[ideal], angle[ideal] = duals["same_voltage"], duals["same_angle"]
+    bus_reactive = np.zeros((buses, hours))
+    if "bus_reactive" in duals:
+        bus_reactive[np.setdiff1d(np.arange(buses), n.feeder)] = duals["bus_reactive"]
+    per_kwh = {
+        "balance": duals["balance"],
+        "aggregate": duals["aggregate"][0],
+        "bus": duals.get("bus", np.zeros((buses, hours))),
+        "bus_reactive": bus_reactive,
+        "exchange": np.zeros(hours),
+        "voltage": voltage,
+        "angle": angle,
+    }
+    return Rows(
+        energy=jnp.asarray(duals["energy"]),
+        **{name: jnp.asarray(value / ts) for name, value in per_kwh.items()},
+    )
+
+
+def midpoints(market: Market, balance: np.ndarray) -> np.ndarray:
+    """mu_tr = (pi_i + pi_j - c_tr_(i,j) - c_tr_(j,i)) / 2 (MODEL 6)."""
+    e = numbers(market.trading)
+    return (balance[e.buyer] + balance[e.seller] - (e.fee_buyer + e.fee_seller)[:, None]) / 2
+
+
+def prosumer_costs(market: Market, table: dict[str, np.ndarray]) -> np.ndarray:
+    """J_i of MODEL 3, EUR, prosumer by prosumer."""
+    g, k, e, t = map(numbers, (market.generators, market.buffers, market.trading, market.tariff))
+    price = t.base + t.slope * table["sigma"][0]
+    hourly = price * table["imports"] - t.export * table["exports"]
+    for unit, owner in enumerate(g.owner):
+        p = table["generation"][unit]
+        hourly[owner] += g.quadratic[unit] * p**2 + g.linear[unit] * p
+    for unit, owner in enumerate(k.owner):
+        for p in (table["charge"][unit], table["discharge"][unit]):
+            hourly[owner] += k.quadratic[unit] * p**2 + k.linear[unit] * p
+    for pair, trade in enumerate(table["trades"]):
+        hourly[e.buyer[pair]] += e.fee_buyer[pair] * trade + e.charge[pair] * abs(trade)
+        hourly[e.seller[pair]] += -e.fee_seller[pair] * trade + e.charge[pair] * abs(trade)
+    return float(market.hour_length) * hourly.sum(axis=1)
+
+
+def violations(market: Market, plan: Plan) -> dict[str, float]:
+    """Largest violation of every family of rows, of the bounds and of the ratings.
+
+    kW, kvar, kWh or per unit; sigma and the net exchange are those of the plan.
+    """
+    program = build(market)
+    values = {k: np.asarray(getattr(plan, k)) for k in vars(plan)}
+    passive = np.asarray(market.grid.passive).sum(0)
+    values["sigma"] = (values["imports"].sum(0) + passive)[None]
+    values["net"] = values["sigma"] - values["exports"].sum(0)
+    e = numbers(market.trading)
+    tolled = (e.charge > 0) & (e.limit > 0)
+    values["volume"] = np.abs(values["trades"][tolled])
+    values["rise"] = values["voltage"] - 1
+    x = np.concatenate([values[k].ravel() for k in program.columns])
+    worst: dict[str, float] = {}
+    for family in program.families:
+        error = program.matrix(family) @ x + family.constant.ravel()
+        error = np.maximum(error, 0.0) if family.bound else np.abs(error)
+        worst[family.name] = float(error.max(initial=0.0))
+    over = np.maximum(x - np.concatenate(program.upper), np.concatenate(program.lower) - x)
+    for name, where in program.columns.items():
+        worst[f"bounds of {name}"] = float(np.maximum(over[where], 0.0).max(initial=0.0))
+    if program.ratings is not None:
+        load = np.hypot(values["active"], values["reactive"])
+        excess = np.maximum(load - program.ratings[:, None], 0.0)
+        worst["rating"] = float(excess.max(initial=0.0))
+    return worst
