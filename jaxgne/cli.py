@@ -19,7 +19,8 @@ from rich.text import Text
 
 import jaxgne
 
-from .io import BUILT_IN, check_replaceable, load_case, save
+from .cases import CASES
+from .io import check_replaceable, load_case, save
 from .report import summary, table
 
 WIDTH = 100  # columns, where the terminal has them
@@ -88,7 +89,9 @@ def _double(tree: Any) -> Any:
 
 @app.command()
 def clear(
-    case: Annotated[str, typer.Argument(help="A built-in case, or a folder that jaxgne wrote.")],
+    case: Annotated[
+        str, typer.Argument(metavar="CASE", help="A built-in case, or a folder that jaxgne wrote.")
+    ],
     prosumers: Annotated[int | None, typer.Option(min=1, help="How many prosumers.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything drawn by chance.")] = None,
     grid: Annotated[
@@ -116,8 +119,9 @@ def clear(
 ) -> None:
     """Clear CASE: find its equilibrium, and say how good it is.
 
-    The options from --prosumers to --stress are for built-in cases. Exit codes: 0 cleared, 1 bad
-    input, 2 wrong usage, 3 not cleared, 4 infeasible.
+    The options from --prosumers to --stress are for built-in cases.
+
+    Exit codes: 0 cleared, 1 bad input, 2 wrong usage, 3 not cleared, 4 infeasible.
     """
     jax.config.update("jax_enable_x64", True)
     given: dict[str, Any] = {
@@ -172,7 +176,7 @@ def _show(market: jaxgne.Market, clearing: jaxgne.Clearing, out: Path | None) ->
 @app.command()
 def cases() -> None:
     """List the built-in cases and their options."""
-    for name, builder in BUILT_IN.items():
+    for name, builder in CASES.items():
         about = (inspect.getdoc(builder) or "").split("\n", 1)[0]
         typer.echo(f"{name}: {about}")
         options = [

@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_io import feeder
 from typer.testing import CliRunner, Result
 
 import jaxgne as jg
 from jaxgne import cli, io
+from tests.test_io import feeder
 
 
 def call(*words: object) -> Result:

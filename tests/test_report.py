@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.console import Console
-from test_io import bare, feeder, unfinished
 
 import jaxgne as jg
 from jaxgne import report
+from tests.test_io import bare, feeder, unfinished
 
 
 def plan_of(market: jg.Market, **fields: np.ndarray) -> jg.Clearing:

@@ -1,18 +1,12 @@
 """One way to get a market by name: a built-in case, or a folder on disk."""
 
 import inspect
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .. import cases
+from ..cases import CASES
 from ..market import Market
 from .loading import load_market
-
-BUILT_IN: dict[str, Callable[..., Market]] = {
-    "ieee37": cases.ieee37,
-    "synthetic": cases.synthetic,
-}
 
 
 def load_case(case: str | Path, **options: Any) -> Market:
@@ -20,13 +14,16 @@ def load_case(case: str | Path, **options: Any) -> Market:
 
     Raises `ValueError` for an unknown case or option, naming those that exist.
     """
-    names = ", ".join(BUILT_IN)
-    builder = BUILT_IN.get(str(case))
+    names = ", ".join(CASES)
+    builder = CASES.get(str(case))
     if builder is not None:
         known = inspect.signature(builder).parameters
         for option in options:
             if option not in known:
                 raise ValueError(f"{case} has no option {option!r}; it takes {', '.join(known)}.")
+        for name, option in known.items():
+            if name not in options and option.default is inspect.Parameter.empty:
+                raise ValueError(f"{case} needs the option {name!r}; give a value.")
         return builder(**options)
     if not Path(case).is_dir():
         raise ValueError(
