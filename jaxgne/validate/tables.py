@@ -1,0 +1,332 @@
+"""Whether the tables of a market fit together: shapes, indices, pairs, lines; and how to say it."""
+
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Bool, Int
+
+from ..market import Buffers, Generators, Grid, Market, Prosumers, Tariff, Trading
+
+Reason = Callable[[tuple[int, ...]], str]
+
+_TABLES = (Prosumers, Generators, Buffers, Trading, Grid, Tariff, Market)
+TYPES: dict[str, Any] = {  # the annotation of every array
+    f"{table.__name__}.{field.name}": field.type
+    for table in _TABLES
+    for field in fields(table)
+    if hasattr(field.type, "dim_str")
+}
+_ONE = {
+    "N": "prosumer",
+    "G": "generator",
+    "K": "buffer",
+    "E": "pair",
+    "B": "bus",
+    "L": "line",
+    "F": "feeder bus",
+    "H": "hour",
+}
+POINTS_TO = {  # which table's rows an index names
+    **dict.fromkeys(("Generators.owner", "Buffers.owner"), "Prosumers.load"),
+    **dict.fromkeys(("Trading.buyer", "Trading.seller"), "Prosumers.load"),
+    **dict.fromkeys(("Prosumers.bus", "Grid.source", "Grid.target", "Grid.feeder"), "Grid.passive"),
+}
+_UNITS = {  # of fields, whatever their table; everything else is in kW
+    **dict.fromkeys(("reactive", "passive_reactive"), "kvar"),
+    **dict.fromkeys(("energy_min", "energy_max", "energy_start", "drain"), "kWh"),
+    **dict.fromkeys(("linear", "fee_buyer", "fee_seller", "base", "export"), "EUR/kWh"),
+    **dict.fromkeys(("retention", "charge_efficiency", "discharge_efficiency"), ""),
+    **dict.fromkeys(("resistance", "reactance"), "pu/kW"),
+    **dict.fromkeys(("voltage_min", "voltage_max"), "pu"),
+    **dict.fromkeys(("angle_min", "angle_max"), "rad"),
+    **{
+        "quadratic": "EUR/kW^2h",
+        "slope": "EUR/kWh per kW",
+        "anticipation": "",
+        "charge": "EUR/kWh",
+    },
+    **{"rating": "kVA", "hour_length": "h"},
+}
+_FACTORS = {  # above 0, up to and with the limit
+    "Buffers.retention": (1.0, "give the share kept per step, at most 1"),
+    "Buffers.charge_efficiency": (20.0, "give a share (0.95, not 95) or a COP"),
+    "Buffers.discharge_efficiency": (1.0, "give a share, at most 1 (0.95, not 95)"),
+    "Market.hour_length": (np.inf, "give the length of a step in hours, above 0"),
+}
+
+
+class Values(dict[str, np.ndarray]):
+    """A market's numbers in NumPy, converted at first use: `values["Prosumers.load"]`."""
+
+    def __init__(self, market: Market):
+        self.market = market
+        self.names = market.grid.names
+
+    def __missing__(self, name: str) -> np.ndarray:
+        self[name] = np.asarray(_field(self.market, name), int if name in POINTS_TO else float)
+        return self[name]
+
+    def rows(self, name: str) -> int:
+        """How many rows the table of `name` has, without looking at its numbers."""
+        return np.shape(_field(self.market, name))[0]
+
+    def bus(self, bus: Any) -> str:
+        """What people call a bus: its name where it has one."""
+        return f"bus {self.names[bus]!r}" if self.names else f"bus {bus}"
+
+    def text(self, name: str, place: tuple[int, ...]) -> str:
+        """The number at `place` with its unit."""
+        return number(self[name][place], unit(name))
+
+    def rounding(self) -> float:
+        """Relative size of what rounding may make of computed numbers."""
+        return float(jnp.finfo(self.market.prosumers.load.dtype).eps) ** 0.5
+
+    def beyond(self, more: Any, less: Any, scale: Any) -> Bool[np.ndarray, "..."]:
+        """Where `more` exceeds `less`, both made of numbers of size `scale`, beyond rounding."""
+        return more - less > self.rounding() * (np.abs(more) + np.abs(less) + scale)
+
+    def complain(self, name: str, bad: np.ndarray, reason: Reason, axes: str = "") -> list[str]:
+        """One sentence on the first place where `bad`, saying how many more there are."""
+        if not np.any(bad):
+            return []
+        place = tuple(int(i) for i in np.unravel_index(np.argmax(bad), bad.shape))
+        words = []
+        for axis, index in zip(axes or "".join(_axes(name)), place, strict=True):
+            called = f" ({self.bus(index)})" if axis == "B" and self.names else ""
+            words.append(f"hour {index}" if axis == "H" else f"row {index}{called}")
+        rows = int(np.sum(np.any(bad, axis=1) if bad.ndim == 2 else bad)) - 1
+        hours = int(np.sum(bad)) - 1
+        unit, count = ("row", rows) if rows and "hour" not in words[0] else ("hour", hours)
+        more = f" (and {count} more {unit}{'s' * (count > 1)})" if count else ""
+        return [f"{name} {', '.join(words)}".strip() + f": {reason(place)}{more}."]
+
+
+def unit(name: str) -> str:
+    """The unit of a field; empty for a share."""
+    return _UNITS.get(name.split(".")[1], "kW")
+
+
+def number(value: float, unit: str) -> str:
+    """A number for people: six digits and the unit."""
+    return f"{value:.6g} {unit}".strip()
+
+
+def _field(market: Market, name: str) -> jax.Array:
+    table, field = name.split(".")
+    return getattr(market if table == "Market" else getattr(market, table.lower()), field)
+
+
+def _axes(name: str) -> list[str]:
+    return TYPES[name].dim_str.split()
+
+
+def traced(market: Market) -> bool:
+    """Whether `market` has no numbers to look at, being traced by `jax.jit` and the like."""
+    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(market))
+
+
+def structure(market: Market) -> list[str]:
+    """What makes any computation with `market` meaningless, one sentence each; empty if nothing.
+
+    Shapes, indices, pairs, the lines of the grid, and factors outside their range. It looks at no
+    hourly number, so it is cheap enough for every clearing; `problems` looks at all of them.
+    """
+    wrong = shapes(market)
+    if wrong or traced(market):
+        return wrong
+    v = Values(market)
+    wrong = indices(v)
+    return wrong + ([] if wrong else _pairs(v) + _lines(v)) + _factors(v)
+
+
+def shapes(market: Market) -> list[str]:
+    """Arrays whose shape or kind of number does not fit their table."""
+    sizes: dict[str, int] = {}
+    for name in (*dict.fromkeys(POINTS_TO.values()), *POINTS_TO):  # these say how many there are
+        axes, shape = _axes(name), np.shape(_field(market, name))
+        for axis, size in zip(axes, shape[-len(axes) :], strict=False):
+            sizes.setdefault(axis, size)
+    wrong, leading = [], set()
+    for name in TYPES:
+        array, axes = _field(market, name), _axes(name)
+        shape, expected = np.shape(array), tuple(sizes.get(axis, 0) for axis in axes)
+        kind = ("integers", jnp.integer) if name in POINTS_TO else ("floats", jnp.floating)
+        if shape != expected:
+            each = " and ".join(_ONE[axis] for axis in axes)
+            fix = f"give one number per {each}" if axes else "give one number"
+            wrong.append(f"{name}: shape {shape}, expected {expected}; {fix}.")
+            leading.add(shape[0] if shape and shape[1:] == expected else None)
+        elif not (hasattr(array, "dtype") and jnp.issubdtype(array.dtype, kind[1])):
+            found = getattr(array, "dtype", type(array).__name__)
+            wrong.append(f"{name}: {found} instead of an array of {kind[0]}; convert it.")
+            leading.add(None)
+    if len(leading) == 1 and None not in leading:
+        return [
+            f"clear() takes one market, this one has a leading axis of {leading.pop()} scenarios: "
+            "use clear_many()."
+        ]
+    for axis, name in (("N", "Prosumers.load"), ("H", "Prosumers.load"), ("B", "Grid.passive")):
+        if not sizes.get(axis):
+            wrong.append(f"{name}: there is no {_ONE[axis]}; give at least one.")
+    names = market.grid.names
+    if names and (len(names) != sizes.get("B") or len(set(names)) != len(names)):
+        wrong.append(
+            f"Grid.names: {len(set(names))} different names for {sizes.get('B')} buses; give each "
+            "bus its own, or give none."
+        )
+    return wrong
+
+
+def indices(v: Values) -> list[str]:
+    """Buses and prosumers that do not exist."""
+    wrong = []
+    for name, table in POINTS_TO.items():
+        index, count = v[name], v.rows(table)
+        one = ("bus", "the grid has buses") if "passive" in table else ("prosumer", "there are")
+        wrong += v.complain(
+            name,
+            (index < 0) | (index >= count),
+            lambda at, index=index, one=one, last=count - 1: (
+                f"{one[0]} {index[at]} does not exist; {one[1]} 0 to {last}"
+            ),
+        )
+    return wrong
+
+
+def _pairs(v: Values) -> list[str]:
+    """Pairs of one prosumer, and pairs given twice."""
+    buyer, seller = v["Trading.buyer"], v["Trading.seller"]
+    key = np.minimum(buyer, seller) * len(v["Prosumers.bus"]) + np.maximum(buyer, seller)
+    order = np.argsort(key, kind="stable")
+    again = np.zeros(len(key), bool)
+    again[order[1:]] = key[order[1:]] == key[order[:-1]]
+    return v.complain(
+        "Trading.seller",
+        buyer == seller,
+        lambda at: f"prosumer {seller[at]} is buyer and seller; remove the pair",
+    ) + v.complain(
+        "Trading.buyer",
+        again & (buyer != seller),
+        lambda at: (
+            f"prosumers {buyer[at]} and {seller[at]} are a pair in row "
+            f"{np.argmax(key == key[at])} already; keep one row per pair, whichever way round"
+        ),
+    )
+
+
+def _lines(v: Values) -> list[str]:
+    """Lines and feeder buses that make no grid, or no tree where lindistflow needs one."""
+    model = v.market.grid.model
+    source, target, feeder = v["Grid.source"], v["Grid.target"], v["Grid.feeder"]
+    repeated = np.ones(len(feeder), bool)
+    repeated[np.unique(feeder, return_index=True)[1]] = False
+    wrong = v.complain(
+        "Grid.target",
+        source == target,
+        lambda at: f"the line joins {v.bus(target[at])} to itself; remove it",
+    ) + v.complain(
+        "Grid.feeder", repeated, lambda at: f"{v.bus(feeder[at])} is listed twice; keep one"
+    )
+    if model == "copperplate":
+        return wrong
+    if not len(feeder):
+        wrong.append(f"Grid.feeder: {model} needs a connection to the main grid; list a bus.")
+    if model == "lindistflow" and not wrong:
+        wrong = _tree(v)
+    return wrong
+
+
+def _tree(v: Values) -> list[str]:
+    """Why lines are not in tree order, parents first, each pointing away from a feeder bus."""
+    source, target, feeder = v["Grid.source"], v["Grid.target"], v["Grid.feeder"]
+    lines, count = np.arange(len(source)), v.rows("Grid.passive")
+    reached = np.full(count, len(lines))  # the line that reaches a bus
+    reached[target], reached[feeder] = lines, -1
+    times = np.bincount(np.concatenate([target, feeder]), minlength=count)
+    early = reached[source] >= lines
+    if np.all(times == 1) and not np.any(early):
+        return []
+    root, depth, needed = walk(v)
+
+    def ends(at: tuple[int, ...]) -> str:
+        return f"the line from {v.bus(source[at])} to {v.bus(target[at])}"
+
+    lost = v.complain(
+        "Grid.passive",
+        root < 0,
+        lambda at: (
+            f"{v.bus(at[0])} has no path to a feeder bus; add the missing line or feeder bus"
+        ),
+        axes="B",
+    )
+    spare = ~needed & (root[source] >= 0)
+    across = root[source] != root[target]
+    loops = v.complain(
+        "Grid.source",
+        spare & ~across,
+        lambda at: (
+            f"{ends(at)} closes a loop, lindistflow needs a tree; open a line or use model='paper'"
+        ),
+    ) + v.complain(
+        "Grid.source",
+        spare & across,
+        lambda at: (
+            f"{ends(at)} joins the trees of feeders {v.bus(root[source[at]])} and "
+            f"{v.bus(root[target[at]])}; open a line or keep one feeder bus"
+        ),
+    )
+    turned = needed & (depth[source] > depth[target])
+    backwards = v.complain(
+        "Grid.source",
+        turned,
+        lambda at: f"{ends(at)} points towards the feeder; swap its source and target",
+    )
+    order = (
+        []
+        if np.any(turned) or np.any(spare)
+        else v.complain(
+            "Grid.source",
+            early & (root[source] >= 0),
+            lambda at: (
+                f"{ends(at)} comes before the line that reaches {v.bus(source[at])}; sort the "
+                "lines by their distance from the feeder"
+            ),
+        )
+    )
+    return lost + loops + backwards + order
+
+
+def walk(v: Values) -> tuple[Int[np.ndarray, " B"], Int[np.ndarray, " B"], Bool[np.ndarray, " L"]]:
+    """Breadth first from the feeder buses: feeder of each bus (-1: none), distance, lines used."""
+    source, target = v["Grid.source"].tolist(), v["Grid.target"].tolist()
+    queue = list(dict.fromkeys(v["Grid.feeder"].tolist()))
+    near: list[list[tuple[int, int]]] = [[] for _ in range(v.rows("Grid.passive"))]
+    for line, (a, b) in enumerate(zip(source, target, strict=True)):
+        near[a].append((b, line))
+        near[b].append((a, line))
+    root, depth = np.full(len(near), -1), np.zeros(len(near), int)
+    needed = np.zeros(len(source), bool)
+    root[queue] = queue
+    for bus in queue:  # grows while it is walked
+        for other, line in near[bus]:
+            if root[other] < 0:
+                root[other], depth[other], needed[line] = root[bus], depth[bus] + 1, True
+                queue.append(other)
+    return root, depth, needed
+
+
+def _factors(v: Values) -> list[str]:
+    """Efficiencies, retention and the length of an hour outside their range."""
+    wrong = []
+    for name, (limit, fix) in _FACTORS.items():
+        bad = (v[name] <= 0) | (v[name] > limit)
+        wrong += v.complain(
+            name, bad, lambda at, name=name, fix=fix: f"{v.text(name, at)} is out of range; {fix}"
+        )
+    return wrong
