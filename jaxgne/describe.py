@@ -1,0 +1,171 @@
+"""A market in a few lines: how much of what there is, with units."""
+
+from dataclasses import fields
+from typing import Any
+
+import jax
+import numpy as np
+from jax.core import Tracer
+
+from .market import Market
+
+
+def describe(market: Market) -> str:
+    """Sizes, totals, prices and limits of `market`, one a line, for `print`.
+
+    Of a batch or under a trace, where there are no single numbers, only the shapes.
+    """
+    if not _single(market):
+        return _shapes(market)
+    lines = {
+        "prosumers": _prosumers(market),
+        "hours": _hours(market),
+        **_devices(market),
+        **_energies(market),
+        "grid": _grid(market),
+        "tariff": _tariff(market),
+        "limits": _limits(market),
+    }
+    width = max(len(name) for name in lines)
+    return "\n".join(["Market", *(f"  {name:<{width}}  {text}" for name, text in lines.items())])
+
+
+def _arrays(market: Market) -> list[tuple[str, Any, list[str]]]:
+    """Every array field by name, with the axes of its annotation."""
+    tables = [getattr(market, f.name) for f in fields(market) if not hasattr(f.type, "dim_str")]
+    annotated: list[tuple[Any, str, Any]] = [
+        (table, f.name, f.type) for table in (*tables, market) for f in fields(table)
+    ]
+    return [
+        (f"{type(table).__name__}.{name}", getattr(table, name), kind.dim_str.split())
+        for table, name, kind in annotated
+        if hasattr(kind, "dim_str")
+    ]
+
+
+def _single(market: Market) -> bool:
+    return all(
+        isinstance(array, jax.Array | np.ndarray)
+        and not isinstance(array, Tracer)
+        and array.ndim == len(axes)
+        for _, array, axes in _arrays(market)
+    )
+
+
+def _shapes(market: Market) -> str:
+    rows = [(name, str(getattr(array, "shape", array))) for name, array, _ in _arrays(market)]
+    width = max(len(name) for name, _ in rows)
+    head = "Market, shapes only (a batch, or traced)"
+    return "\n".join([head, *(f"  {name:<{width}}  {shape}" for name, shape in rows)])
+
+
+def _numbers(*arrays: Any) -> list[np.ndarray]:
+    return [np.asarray(array, float) for array in arrays]
+
+
+def _number(value: float) -> str:
+    """Three or more digits: 0.00123, 12.3, 1,234."""
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.3g}"
+
+
+def _range(values: Any, unit: str) -> str:
+    """Smallest to largest, or the one number."""
+    (values,) = _numbers(values)
+    low, high = (_number(float(end)) for end in (np.min(values), np.max(values)))
+    return f"{low} {unit}" if low == high else f"{low} to {high} {unit}"
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def _prosumers(market: Market) -> str:
+    buses = np.asarray(market.prosumers.bus)
+    return f"{len(buses):,} at {_count(len(np.unique(buses)), 'bus', 'buses')}"
+
+
+def _hours(market: Market) -> str:
+    count, length = market.prosumers.load.shape[1], float(market.hour_length)
+    return f"{_count(count, 'step')} of {_number(length)} h"
+
+
+def _devices(market: Market) -> dict[str, str]:
+    """Capacities at the hour in which they are largest, since bounds may vary."""
+    units, stores, pairs = market.generators, market.buffers, market.trading
+    made, charge, size = _numbers(units.power_max, stores.charge_max, stores.energy_max)
+    peak = [float(np.max(np.sum(a, axis=0), initial=0.0)) for a in (made, charge, size)]
+    degree = 2 * len(pairs.buyer) / max(len(market.prosumers.bus), 1)
+    texts = {
+        "generators": (len(units.owner), f", {_number(peak[0])} kW"),
+        "buffers": (len(stores.owner), f", {_number(peak[2])} kWh, {_number(peak[1])} kW charging"),
+        "pairs": (len(pairs.buyer), f", mean degree {_number(degree)}"),
+    }
+    return {name: f"{count:,}{text}" if count else "none" for name, (count, text) in texts.items()}
+
+
+def _energies(market: Market) -> dict[str, str]:
+    """Load, passive demand and what renewables leave over (`load` is net of them)."""
+    load, passive, ts = _numbers(market.prosumers.load, market.grid.passive, market.hour_length)
+
+    def text(power: np.ndarray) -> str:
+        total = np.sum(power, axis=0)
+        peak, energy = float(np.max(total, initial=0.0)), float(ts * np.sum(total))
+        return f"peak {_number(peak)} kW, {_number(energy)} kWh"
+
+    wanted, surplus = np.maximum(load, 0), np.maximum(-load, 0)
+    both = np.concatenate([wanted, passive])
+    return {
+        "load": text(both) + (f" (passive: {text(passive)})" if np.any(passive) else ""),
+        "surplus": text(surplus) if np.any(surplus) else "none",
+    }
+
+
+def _grid(market: Market) -> str:
+    grid = market.grid
+    buses = _count(grid.passive.shape[0], "bus", "buses")
+    if grid.model == "copperplate":
+        return f"copperplate (no network limits), {buses}"
+    balance = "" if grid.model == "lindistflow" or not grid.reactive_balance else " with reactive"
+    lines, feeders = (
+        _count(len(rows), name) for rows, name in ((grid.source, "line"), (grid.feeder, "feeder"))
+    )
+    return f"{grid.model}{balance}, {buses}, {lines}, {feeders}"
+
+
+def _tariff(market: Market) -> str:
+    """Base price and slope, and the price if all load and no surplus were bought."""
+    tariff = market.tariff
+    base, slope, load, passive = _numbers(
+        tariff.base, tariff.slope, market.prosumers.load, market.grid.passive
+    )
+    top = base + slope * (np.sum(np.maximum(load, 0), axis=0) + np.sum(passive, axis=0))
+    kappa = float(tariff.anticipation)
+    names = {1.0: "Nash", 0.0: "price taking"}
+    text = f"{_range(base, 'EUR/kWh')} + {_range(slope, 'EUR/kWh per kW')} of total import"
+    text += f", {_range(top, 'EUR/kWh')} at full load; "
+    if np.any(np.asarray(market.prosumers.export_max) > 0):
+        text += f"export at {_range(tariff.export, 'EUR/kWh')}; "
+    return text + names.get(kappa, f"anticipation {_number(kappa)}")
+
+
+def _limits(market: Market) -> str:
+    """Which limits are set; voltages always are where there is a network."""
+    tariff, grid, people = market.tariff, market.grid, market.prosumers
+    low, high, rating, bought = _numbers(
+        tariff.total_min, tariff.total_max, grid.rating, people.import_max
+    )
+    texts = [
+        f"total {word} {_range(values[np.isfinite(values)], 'kW')}"
+        for word, values in (("at least", low), ("at most", high))
+        if np.any(np.isfinite(values))
+    ]
+    limited = int(np.sum(np.any(np.isfinite(bought), axis=1)))
+    if limited:
+        texts.append(f"import of {_count(limited, 'prosumer')}")
+    if grid.model != "copperplate":
+        rated = rating[np.isfinite(rating)]
+        if rated.size:
+            texts.append(f"{_count(rated.size, 'line')} rated {_range(rated, 'kVA')}")
+        edges = _range(np.stack([grid.voltage_min, grid.voltage_max]), "pu")
+        texts.append(f"voltage {edges}")
+    return "; ".join(texts) or "none"
