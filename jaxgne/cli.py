@@ -73,11 +73,8 @@ def _fail(sentence: str, code: int) -> typer.Exit:
     return typer.Exit(code)
 
 
-def _solver(name: str) -> Any:
-    return {
-        "primal-dual": jaxgne.PrimalDual,
-        "semidecentralized": getattr(jaxgne, "SemiDecentralized", None),
-    }[name]()
+def _solver(name: str) -> jaxgne.AbstractSolver:
+    return jaxgne.SemiDecentralized() if name == "semidecentralized" else jaxgne.PrimalDual()
 
 
 def _double(tree: Any) -> Any:

@@ -6,13 +6,15 @@ from typing import Any
 
 from ..cases import CASES
 from ..market import Market
+from ..validate import validate
 from .loading import load_market
 
 
 def load_case(case: str | Path, **options: Any) -> Market:
     """The market called `case`: a built-in one, made with `options`, or a folder `save` wrote.
 
-    Raises `ValueError` for an unknown case or option, naming those that exist.
+    Raises `ValueError` for an unknown case or option, naming those that exist, and for a folder
+    whose market makes no sense, naming all that is wrong with it.
     """
     names = ", ".join(CASES)
     builder = CASES.get(str(case))
@@ -35,4 +37,4 @@ def load_case(case: str | Path, **options: Any) -> Market:
             f"{case} is a saved market, which takes no options (got {', '.join(options)}); they "
             f"are for the built-in cases {names}."
         )
-    return load_market(case)
+    return validate(load_market(case))
