@@ -173,12 +173,11 @@ def play_round(
         new = replace(new, network=network, exchange=exchange)
     now, before = (constraint_rows(market, plan_of(market, setting, at)) for at in (new, start))
     s, s_before = now.aggregate, before.aggregate
-    above = (s - tariff.total_max, s_before - tariff.total_max)
-    below = (tariff.total_min - s, tariff.total_min - s_before)
+    ahead = 2 * s - s_before
     new = replace(
         new,
-        above=move_limit(start.above, steps.limit, *above),
-        below=move_limit(start.below, steps.limit, *below),
+        above=move_limit(start.above, steps.limit, ahead - tariff.total_max),
+        below=move_limit(start.below, steps.limit, tariff.total_min - ahead),
     )
     if market.grid.model != "copperplate":
         new = replace(
@@ -196,9 +195,9 @@ def move_price(price: Array, step: Array, now: Array, before: Array) -> Array:
     return price + step * (2 * now - before)
 
 
-def move_limit(price: Array, step: Array, now: Array, before: Array) -> Array:
-    """Reflected dual step of a row that must not exceed 0: its price stays nonnegative."""
-    return jnp.maximum(price + step * (2 * now - before), 0.0)
+def move_limit(price: Array, step: Array, excess: Array) -> Array:
+    """Dual step of a row by its reflected `excess` over the limit; the price stays nonnegative."""
+    return jnp.maximum(price + step * excess, 0.0)
 
 
 def quote(market: Market, setting: Setting, at: Point) -> tuple[Plan, Float[Array, "2E H"]]:
