@@ -96,7 +96,9 @@ def _numbers(v: Values) -> list[str]:
     """Numbers that are not finite, or negative where they may not be."""
     wrong = []
     for name in (name for name in TYPES if name not in POINTS_TO):
-        odd = ~np.isfinite(v[name]) & (v[name] != _MAY_BE_INFINITE.get(name))
+        odd = ~np.isfinite(v[name])
+        if name in _MAY_BE_INFINITE:
+            odd &= v[name] != _MAY_BE_INFINITE[name]
         wrong += v.complain(
             name,
             odd,
@@ -108,7 +110,7 @@ def _numbers(v: Values) -> list[str]:
     for name in _NOT_NEGATIVE:
         wrong += v.complain(
             name,
-            (v[name] < 0) & np.isfinite(v[name]),
+            (v[name] < 0) & (v[name] > -np.inf),  # that one is in the list already
             lambda at, name=name: f"{v.text(name, at)} is negative; give 0 or more",
         )
     return wrong

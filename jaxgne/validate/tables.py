@@ -89,6 +89,9 @@ class Values(dict[str, np.ndarray]):
 
     def beyond(self, more: Any, less: Any, scale: Any) -> Bool[np.ndarray, "..."]:
         """Where `more` exceeds `less`, both made of numbers of size `scale`, beyond rounding."""
+        suspect = more > less
+        if not np.any(suspect):
+            return suspect
         return more - less > self.rounding() * (np.abs(more) + np.abs(less) + scale)
 
     def complain(self, name: str, bad: np.ndarray, reason: Reason, axes: str = "") -> list[str]:
@@ -98,7 +101,7 @@ class Values(dict[str, np.ndarray]):
         place = tuple(int(i) for i in np.unravel_index(np.argmax(bad), bad.shape))
         words = []
         for axis, index in zip(axes or "".join(_axes(name)), place, strict=True):
-            called = f" ({self.bus(index)})" if axis == "B" and self.names else ""
+            called = f" ({self.names[index]!r})" if axis == "B" and self.names else ""
             words.append(f"hour {index}" if axis == "H" else f"row {index}{called}")
         rows = int(np.sum(np.any(bad, axis=1) if bad.ndim == 2 else bad)) - 1
         hours = int(np.sum(bad)) - 1
