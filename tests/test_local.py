@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-import clarabel
+import clarabel as clarabel_module
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from jaxgne.solvers.local import Choice, Network, Prosumer, best_response, project_network
 
+clarabel: Any = clarabel_module  # an extension module without type stubs
 HOURS = 6
 FIELDS = ("generation", "charge", "discharge", "energy", "imports", "exports", "curtailed")
 SIZES = [(0, 0, 0), (1, 1, 3), (2, 2, 4), (0, 1, 0), (2, 0, 2)]  # generators, buffers, neighbors
@@ -63,7 +64,7 @@ def prosumer(seed: int, size: tuple[int, int, int]) -> tuple[Prosumer, Choice, C
         into=jnp.asarray(into),
         out=jnp.asarray(out),
         energy_start=jnp.ones(buffers),
-        drain=retention[:, None] * before + stored - inner.energy,
+        drain=jnp.asarray(retention[:, None] * before + stored - inner.energy),
         power_scale=jnp.asarray(10.0),
         energy_scale=jnp.asarray(10.0),
     )
@@ -252,7 +253,7 @@ def clarabel_projection(one: Network, center: np.ndarray) -> np.ndarray:
     boxed = np.flatnonzero(np.isfinite(one.upper))
     box = np.eye(size)[boxed]
     parts = [np.asarray(one.matrix), box, -box]
-    bounds = [one.offset, one.upper[boxed], -one.lower[boxed]]
+    bounds = [np.asarray(a) for a in (one.offset, one.upper[boxed], -one.lower[boxed])]
     cones: list[Any] = [clarabel.ZeroConeT(2 * lines), clarabel.NonnegativeConeT(2 * boxed.size)]
     for line in np.flatnonzero(np.isfinite(one.rating)):
         disc = np.zeros((3, size))

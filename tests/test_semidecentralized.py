@@ -44,9 +44,9 @@ def advance(market: jg.Market, solver: SemiDecentralized, state: State, rounds: 
 
 def solver_for(market: jg.Market, **options: float) -> SemiDecentralized:
     """Prepared, its numbers as arrays, so that markets of one shape share compiled code."""
-    options = {"balance": default_balance(market), **options}
     numbers = {name: jnp.asarray(value, float) for name, value in options.items()}
-    return replace(SemiDecentralized(), **numbers).prepare(market)
+    chosen = replace(SemiDecentralized(balance=default_balance(market)), **numbers)
+    return chosen.prepare(market)
 
 
 def run(market: jg.Market, solver: SemiDecentralized, tol: float = 1e-6, most: int = 8000):
@@ -210,9 +210,10 @@ def test_slots_give_back_what_they_took():
 
 def test_reflected_steps():
     """price + step (2 now - before), and never below 0 for a limit."""
-    assert float(move_price(jnp.asarray(0.1), jnp.asarray(0.5), jnp.asarray(3.0), 2.0)) == 2.1
-    assert float(move_limit(jnp.asarray(0.1), jnp.asarray(0.5), jnp.asarray(-3.0))) == 0.0
-    assert float(move_limit(jnp.asarray(0.1), jnp.asarray(0.5), jnp.asarray(-jnp.inf))) == 0.0
+    price, step, now, before = (jnp.asarray(a) for a in (0.1, 0.5, 3.0, 2.0))
+    assert float(move_price(price, step, now, before)) == pytest.approx(2.1)
+    assert float(move_limit(price, step, -now)) == 0.0
+    assert float(move_limit(price, step, jnp.asarray(-jnp.inf))) == 0.0
 
 
 def test_infeasible_market_neither_hangs_nor_turns_nan():
@@ -235,4 +236,4 @@ def test_infeasible_market_neither_hangs_nor_turns_nan():
 )
 def test_options_outside_the_guarantee_are_refused(options: dict[str, float], named: str):
     with pytest.raises(ValueError, match=named):
-        SemiDecentralized(**options)
+        replace(SemiDecentralized(), **options)

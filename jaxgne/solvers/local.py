@@ -7,6 +7,7 @@ solves it, to rounding in one step once the last call's multipliers have the rig
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -147,9 +148,7 @@ def best_response(
     answer: the first row is Ts pi (EUR/kW), the others water values (EUR/kWh).
     """
 
-    def respond(duals: Array) -> Solution:
-        return _balanced(prosumer, priced, center, duals)
-
+    respond = partial(_balanced, prosumer, priced, center)
     if prosumer.into.shape[0] == 0:
         return respond(multipliers)
     return maximize(respond, lambda at, damping: _newton(prosumer, at, damping), multipliers)
@@ -182,11 +181,8 @@ def _balanced(prosumer: Prosumer, priced: Choice, center: Choice, start: Array) 
         todo = open_hours(at, low, high)
         low, high = jnp.where(lack > 0, own, low), jnp.where(lack < 0, own, high)
         newton = own + lack / jnp.where(slope > 0, slope, 1.0)
-        middle = jnp.where(
-            jnp.isfinite(low) & jnp.isfinite(high),
-            (low + high) / 2,
-            own + jnp.sign(lack) * stride,
-        )
+        closed = jnp.isfinite(low) & jnp.isfinite(high)
+        middle = jnp.where(closed, (low + high) / 2, own + jnp.sign(lack) * stride)
         helpful = (slope > 0) & (newton > low) & (newton < high) & ~stuck
         new = at_own(jnp.where(todo, jnp.where(helpful, newton, middle), own))
         stuck = jnp.abs(new.residual[0]) > jnp.abs(lack) / 2
@@ -218,16 +214,9 @@ def _pull(prosumer: Prosumer, duals: Array) -> Choice:
 def _rows(prosumer: Prosumer, u: Choice) -> Float[Array, "1+K H"]:
     """Own balance (kW), then buffer dynamics (kWh), demand minus supply."""
     before = jnp.concatenate([prosumer.energy_start[:, None], u.energy[:, :-1]], axis=1)
-    balance = (
-        prosumer.load
-        + u.curtailed
-        + u.exports
-        - u.imports
-        + jnp.sum(u.charge, axis=0)
-        - jnp.sum(u.discharge, axis=0)
-        - jnp.sum(u.generation, axis=0)
-        - jnp.sum(u.trades, axis=0)
-    )
+    demand = prosumer.load + u.curtailed + u.exports + jnp.sum(u.charge, axis=0)
+    devices = jnp.sum(u.generation, axis=0) + jnp.sum(u.discharge, axis=0)
+    balance = demand - devices - u.imports - jnp.sum(u.trades, axis=0)
     dynamics = (
         u.energy
         - prosumer.retention[:, None] * before
@@ -265,7 +254,7 @@ def _respond(prosumer: Prosumer, priced: Choice, center: Choice, duals: Array) -
 def _across(u: Choice) -> Float[Array, " H"]:
     """Sum over all decisions that enter the own balance."""
     slots = (u.generation, u.charge, u.discharge, u.trades)
-    return u.imports + u.exports + u.curtailed + sum(jnp.sum(a, axis=0) for a in slots)
+    return sum((jnp.sum(a, axis=0) for a in slots), u.imports + u.exports + u.curtailed)
 
 
 def _newton(prosumer: Prosumer, at: Solution, damping: Array) -> Float[Array, "1+K H"]:

@@ -12,6 +12,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from ..market import Market
@@ -90,7 +91,7 @@ class SemiDecentralized(AbstractSolver):
         """With as many slots as the market's busiest prosumer needs."""
         pairs = market.trading
         owners = (market.generators.owner, market.buffers.owner)
-        if any(isinstance(a, jax.core.Tracer) for a in (*owners, pairs.buyer, pairs.seller)):
+        if any(isinstance(a, Tracer) for a in (*owners, pairs.buyer, pairs.seller)):
             return self
         sides = np.concatenate([pairs.buyer, pairs.seller], axis=-1)
         most = [busiest(np.asarray(a)) for a in (*owners, sides)]

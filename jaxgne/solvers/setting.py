@@ -101,12 +101,12 @@ def step_sizes(market: Market, balance: Float[Array, ""], rule: Rule) -> Steps:
         [ 1/alpha - d 1 1^T (imports)    -A^T   ]
         [ -A                             1/beta ]
 
-    which must be positive definite. It is diagonally dominant, scaled by omega, if for every
-    decision 1/alpha > omega (rows it enters) + N d (imports only) and for every row
-    1/beta > (decisions in it) / omega: the rule `columns`. An import enters the exchange and each
-    finite aggregate limit, a device and a trade one row, a flow and an exchange two. A row holds:
-    a pair's 2 copies; a limit's imports and exports, and the feeders' exchange besides; bus y's M_y
-    device decisions, B_y lines and feeder.
+    which must be positive definite. Scaled by omega it is diagonally dominant if for all decisions
+    1/alpha > omega (rows it enters) + N d (imports only), and 1/beta > (decisions in it) / omega
+    for all rows: the rule `columns`. An import enters the exchange and each finite aggregate limit,
+    a device and a trade one row, a flow and an exchange two. A row holds: a pair's 2 copies; a
+    limit's imports and exports, and the feeders' exchange besides; bus y's M_y device decisions,
+    B_y lines and feeder.
 
     The rule `paper` is the paper's: one alpha = 1 / (3 omega + N max d) for all, and for bus y
     1/beta = (1 + max(2 N_y, M_y / 3) + B_y) / omega with its N_y prosumers (positive definite as
