@@ -4,8 +4,11 @@ A market is data; `clear` finds its variational generalized Nash equilibrium; th
 comes with every answer says how good it is, whatever solver found it.
 """
 
+from .cases import ieee37, synthetic
 from .certificate import Certificate, certify, explain_infeasible
 from .clearing import Clearing, NotCleared, Progress, Status, Trace, clear, status_name, trace
+from .devices import battery, generator, join
+from .io import load, load_case, save
 from .market import Buffers, Generators, Grid, Market, Prosumers, Tariff, Trading
 from .model import (
     Plan,
@@ -20,6 +23,8 @@ from .model import (
 )
 from .solvers.base import AbstractSolver
 from .solvers.primal_dual import PrimalDual
+from .solvers.semidecentralized import SemiDecentralized
+from .validate import validate
 
 __all__ = [
     "AbstractSolver",
@@ -35,20 +40,30 @@ __all__ = [
     "Progress",
     "Prosumers",
     "Rows",
+    "SemiDecentralized",
     "Status",
     "Tariff",
     "Trace",
     "Trading",
     "aggregate",
+    "battery",
     "certify",
     "clear",
     "costs",
     "energy_prices",
     "explain_infeasible",
+    "generator",
+    "ieee37",
+    "join",
+    "load",
+    "load_case",
     "net_load",
     "potential",
+    "save",
     "status_name",
+    "synthetic",
     "trace",
     "trade_prices",
+    "validate",
     "voltages",
 ]

@@ -7,10 +7,8 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
-from .market import Market
 
-
-def describe(market: Market) -> str:
+def describe(market: Any) -> str:
     """Sizes, totals, prices and limits of `market`, one a line, for `print`.
 
     Of a batch or under a trace, where there are no single numbers, only the shapes.
@@ -30,7 +28,7 @@ def describe(market: Market) -> str:
     return "\n".join(["Market", *(f"  {name:<{width}}  {text}" for name, text in lines.items())])
 
 
-def _arrays(market: Market) -> list[tuple[str, Any, list[str]]]:
+def _arrays(market: Any) -> list[tuple[str, Any, list[str]]]:
     """Every array field by name, with the axes of its annotation."""
     tables = [getattr(market, f.name) for f in fields(market) if not hasattr(f.type, "dim_str")]
     annotated: list[tuple[Any, str, Any]] = [
@@ -43,7 +41,7 @@ def _arrays(market: Market) -> list[tuple[str, Any, list[str]]]:
     ]
 
 
-def _single(market: Market) -> bool:
+def _single(market: Any) -> bool:
     return all(
         isinstance(array, jax.Array | np.ndarray)
         and not isinstance(array, Tracer)
@@ -52,7 +50,7 @@ def _single(market: Market) -> bool:
     )
 
 
-def _shapes(market: Market) -> str:
+def _shapes(market: Any) -> str:
     rows = [(name, str(getattr(array, "shape", array))) for name, array, _ in _arrays(market)]
     width = max(len(name) for name, _ in rows)
     head = "Market, shapes only (a batch, or traced)"
@@ -79,17 +77,17 @@ def _count(number: int, one: str, many: str = "") -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
-def _prosumers(market: Market) -> str:
+def _prosumers(market: Any) -> str:
     buses = np.asarray(market.prosumers.bus)
     return f"{len(buses):,} at {_count(len(np.unique(buses)), 'bus', 'buses')}"
 
 
-def _hours(market: Market) -> str:
+def _hours(market: Any) -> str:
     count, length = market.prosumers.load.shape[1], float(market.hour_length)
     return f"{_count(count, 'step')} of {_number(length)} h"
 
 
-def _devices(market: Market) -> dict[str, str]:
+def _devices(market: Any) -> dict[str, str]:
     """Capacities at the hour in which they are largest, since bounds may vary."""
     units, stores, pairs = market.generators, market.buffers, market.trading
     made, charge, size = _numbers(units.power_max, stores.charge_max, stores.energy_max)
@@ -103,7 +101,7 @@ def _devices(market: Market) -> dict[str, str]:
     return {name: f"{count:,}{text}" if count else "none" for name, (count, text) in texts.items()}
 
 
-def _energies(market: Market) -> dict[str, str]:
+def _energies(market: Any) -> dict[str, str]:
     """Load, passive demand and what renewables leave over (`load` is net of them)."""
     load, passive, ts = _numbers(market.prosumers.load, market.grid.passive, market.hour_length)
 
@@ -120,7 +118,7 @@ def _energies(market: Market) -> dict[str, str]:
     }
 
 
-def _grid(market: Market) -> str:
+def _grid(market: Any) -> str:
     grid = market.grid
     buses = _count(grid.passive.shape[0], "bus", "buses")
     if grid.model == "copperplate":
@@ -132,7 +130,7 @@ def _grid(market: Market) -> str:
     return f"{grid.model}{balance}, {buses}, {lines}, {feeders}"
 
 
-def _tariff(market: Market) -> str:
+def _tariff(market: Any) -> str:
     """Base price and slope, and the price if all load and no surplus were bought."""
     tariff = market.tariff
     base, slope, load, passive = _numbers(
@@ -148,7 +146,7 @@ def _tariff(market: Market) -> str:
     return text + names.get(kappa, f"anticipation {_number(kappa)}")
 
 
-def _limits(market: Market) -> str:
+def _limits(market: Any) -> str:
     """Which limits are set; voltages always are where there is a network."""
     tariff, grid, people = market.tariff, market.grid, market.prosumers
     low, high, rating, bought = _numbers(

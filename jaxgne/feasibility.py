@@ -39,12 +39,14 @@ def implied_boxes(market: Market) -> tuple[Plan, Plan]:
     active_most = jnp.minimum(rating, total)
     reactive_most = jnp.minimum(rating, reactive)
     if grid.model == "paper":
-        impedance = grid.resistance**2 + grid.reactance**2
+        square = grid.resistance**2 + grid.reactance**2
+        impedance = jnp.where(square > 0, square, 1.0)  # of a line without: no bound from its ends
         fall = _reach(lower.voltage, upper.voltage, market)
         turn = _reach(lower.angle, upper.angle, market)
         r, x = (grid.resistance / impedance)[:, None], (grid.reactance / impedance)[:, None]
-        loops = jnp.minimum(rating, x * turn + r * fall)
-        circling = jnp.minimum(rating, r * turn + x * fall)
+        without = (square == 0)[:, None]
+        loops = jnp.where(without, active_most, jnp.minimum(rating, x * turn + r * fall))
+        circling = jnp.where(without, reactive_most, jnp.minimum(rating, r * turn + x * fall))
         radial = market.grid.source.shape[0] < market.grid.passive.shape[0]
         active_most = jnp.minimum(active_most, loops) if radial else loops
         reactive_most = (

@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from .describe import describe
+
 GridModel = Literal["copperplate", "paper", "lindistflow"]
 
 
@@ -373,3 +375,6 @@ class Market(eqx.Module):
                 f"Trading.buyer: {self.trading.buyer.shape[0]} buyers but "
                 f"{self.trading.seller.shape[0]} sellers; give one of each per pair."
             )
+
+    def __str__(self) -> str:
+        return describe(self)

@@ -19,9 +19,9 @@ STUDIES = {"settlement", "scenarios", "tuning", "acflow"}
 
 # Who may import what, lowest layer first; a folder's name stands for all its modules.
 LAYERS: dict[str, set[str]] = {
-    "market": set(),
+    "describe": set(),
+    "market": {"describe"},  # to print itself
     "devices": {"market"},
-    "describe": {"market"},
     "validate": {"market"},
     "model": {"market"},
     "feasibility": {"market", "model"},
@@ -30,13 +30,13 @@ LAYERS: dict[str, set[str]] = {
         "market",
         "model",
         "optimality",
-        *(f"solvers.{part}" for part in ("base", "local", "preconditioner")),
+        *(f"solvers.{part}" for part in ("base", "local", "preconditioner", "setting")),
     },
     "certificate": {"market", "model", "feasibility", "optimality"},
     "clearing": RESULT - {"clearing"},
     **dict.fromkeys(STUDIES, RESULT),
     "cases": {"market", "devices", "validate", "cases"},
-    "io": {*RESULT, "io"},
+    "io": {*RESULT, "io", "cases"},
     "report": {*RESULT - {"solvers"}, *STUDIES},
     "plots": {*RESULT - {"solvers"}, *STUDIES},
     "cli": {"jaxgne", "cases", "io", "plots", "report"},  # public names only

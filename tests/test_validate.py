@@ -95,10 +95,10 @@ def batch(size: int) -> jg.Market:
 BAD: list[tuple[str, Callable[[], jg.Market], tuple[str, ...]]] = [
     ("a batch of markets",
      lambda: batch(8),
-     ("clear() takes one market", "leading axis of 8 scenarios", "use clear_many()")),
+     ("clear() takes one market", "leading axis of 8 scenarios", "jax.vmap(jg.clear)(markets)")),
     ("one array with a batch axis",
      put(lambda m: m.tariff.slope, jnp.ones((5, HOURS))),
-     ("leading axis of 5 scenarios", "use clear_many()")),
+     ("leading axis of 5 scenarios", "use jax.vmap(jg.clear)(markets)")),
     ("too few rows",
      put(lambda m: m.prosumers.reactive, jnp.ones((3, HOURS))),
      ("Prosumers.reactive: shape (3, 4), expected (4, 4)", "one number per prosumer and hour")),

@@ -32,8 +32,8 @@ def ieee37(
 
     Prosumers of six kinds sit at the load buses, drawn in proportion to the spot load; their gross
     load replaces at most 60 % of it and the rest is passive. 60 % own PV (which may be sold or
-    curtailed), half a battery, a quarter a generator. They trade on a connected random graph of mean
-    `degree`, or with the share `connectivity` of all pairs. `stress` tightens lines, voltages and
+    curtailed), half a battery, a quarter a generator. They trade on a connected random graph of
+    mean `degree`, or of the share `connectivity` of all pairs. `stress` tightens lines, voltages and
     the total exchange until they bind; ratings are this project's own, none are published.
     Deterministic in `seed`. Raises `ValueError` for a word or number out of range.
     """
@@ -100,26 +100,28 @@ def _market(
     """Feeder, customers and trading graph put together, with devices, prices and limits."""
     grid, reactive_balance, behaviour = words
     if behaviour not in get_args(Behaviour):
-        raise ValueError(f"behaviour={behaviour!r}: choose one of {', '.join(get_args(Behaviour))}.")
+        raise ValueError(
+            f"behaviour={behaviour!r}: choose one of {', '.join(get_args(Behaviour))}."
+        )
     hours = customers.gross.shape[1]
     load = customers.gross - customers.sun
-    generators = _generators(customers, hours, stress, rng)
+    generators = _generators(feeder, customers, hours, stress, rng)
     left, left_reactive = passive(feeder, customers, hours, hour_length)
     limits = loose(feeder)
+    export_max = customers.sun.copy()
     if stress:
-        most = left + _at_buses(feeder, customers.bus, np.maximum(load, 0.0))
-        own = np.maximum(load, 0.0)[customers.generator]
-        made = np.minimum(np.asarray(generators.power_max), own)
         at = customers.bus[customers.generator]
-        least = most - _at_buses(feeder, at, made)
+        power = np.asarray(generators.power_max)
+        export_max[customers.generator] += power
+        most = left + _at_buses(feeder, customers.bus, np.maximum(load, 0.0))
         reactive = left_reactive + _at_buses(feeder, customers.bus, customers.reactive)
-        limits = stressed(feeder, most, least, reactive, at)
+        limits = stressed(feeder, most, reactive, at, power[:, 0])
     market = Market(
         prosumers=Prosumers(
             customers.bus,
             load,
             customers.reactive,
-            export_max=customers.sun,
+            export_max=export_max,
             curtail_max=customers.sun,
         ),
         grid=Grid(
@@ -148,7 +150,7 @@ def _market(
 def _tariff(
     feeder: Feeder, hours: int, hour_length: float, total_max: Floats, behaviour: Behaviour
 ) -> Tariff:
-    """0.12 EUR/kWh on average over a day, 0.10 EUR/kWh more at full spot load; exports at a third."""
+    """0.12 EUR/kWh on average over a day, 0.10 more at full spot load; exports earn a third."""
     base = 0.12 * shape("price", hours, hour_length)
     return Tariff(
         0.10 / feeder.load.sum(),
@@ -161,15 +163,21 @@ def _tariff(
 
 
 def _generators(
-    customers: Customers, hours: int, stress: bool, rng: np.random.Generator
+    feeder: Feeder, customers: Customers, hours: int, stress: bool, rng: np.random.Generator
 ) -> Generators:
-    """0.8 of the owner's peak; marginal cost from about 0.10 to 0.25 EUR/kWh, half more in stress."""
-    power = 0.8 * customers.peak[customers.generator]
-    linear = rng.uniform(0.08, 0.14, len(power)) * (2.0 if stress else 1.0)
+    """0.8 of the owner's peak at 0.10 to 0.25 EUR/kWh.
+
+    In stress they share 0.6 of the spot load of their bus, and cost 0.16 EUR/kWh more, so that only
+    scarcity calls for them.
+    """
+    owner = customers.generator
+    power = 0.8 * customers.peak[owner]
+    if stress:
+        bus = customers.bus[owner]
+        power = 0.8 * feeder.load[bus] / np.bincount(bus, minlength=len(feeder.load))[bus]
+    linear = rng.uniform(0.08, 0.14, len(power)) + (0.16 if stress else 0.0)
     steep = rng.uniform(0.08, 0.12, len(power)) / (2 * power)
-    return Generators(
-        customers.generator, power, hours=hours, quadratic=steep, linear=linear
-    )
+    return Generators(owner, power, hours=hours, quadratic=steep, linear=linear)
 
 
 def _batteries(customers: Customers, hours: int) -> Buffers:

@@ -33,7 +33,7 @@ class Feeder:
 
 def table(name: str) -> dict[str, list[str]]:
     """Columns of one of the package's CSV files; lines that start with # are comments."""
-    text = files(__package__).joinpath("data", f"{name}.csv").read_text(encoding="utf-8")
+    text = files("jaxgne.cases").joinpath("data", f"{name}.csv").read_text(encoding="utf-8")
     rows = [line.split(",") for line in StringIO(text).read().splitlines() if line[:1] != "#"]
     return {head: [row[k] for row in rows[1:]] for k, head in enumerate(rows[0])}
 

@@ -172,7 +172,7 @@ def shapes(market: Market) -> list[str]:
     if len(leading) == 1 and None not in leading:
         return [
             f"clear() takes one market, this one has a leading axis of {leading.pop()} scenarios: "
-            "use clear_many()."
+            "use jax.vmap(jg.clear)(markets)."
         ]
     for axis, name in (("N", "Prosumers.load"), ("H", "Prosumers.load"), ("B", "Grid.passive")):
         if not sizes.get(axis):
