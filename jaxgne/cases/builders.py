@@ -33,7 +33,7 @@ def ieee37(
     Prosumers of six kinds sit at the load buses, drawn in proportion to the spot load; their gross
     load replaces at most 60 % of it and the rest is passive. 60 % own PV (which may be sold or
     curtailed), half a battery, a quarter a generator. They trade on a connected random graph of
-    mean `degree`, or of the share `connectivity` of all pairs. `stress` tightens lines, voltages and
+    mean `degree`, or the share `connectivity` of all pairs. `stress` tightens lines, voltages and
     the total exchange until they bind; ratings are this project's own, none are published.
     Deterministic in `seed`. Raises `ValueError` for a word or number out of range.
     """

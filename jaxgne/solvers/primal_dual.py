@@ -55,6 +55,7 @@ class _State(eqx.Module):
     anchor: _Iterate
     metric: Metric
     weight: Float[Array, ""]  # omega: dual against primal steps, EUR/kWh per kW
+    usual: Float[Array, ""]  # price scale over power scale, EUR/kWh per kW
     age: Int[Array, ""]  # iterations since the restart
     steps: Int[Array, ""]
     first: Float[Array, ""]  # residual at the restart
@@ -94,6 +95,7 @@ class PrimalDual(AbstractSolver):
             anchor=start,
             metric=metric,
             weight=(scale.price / scale.power).astype(dtype),
+            usual=(scale.price / scale.power).astype(dtype),
             age=count,
             steps=count,
             first=nought,
@@ -106,13 +108,17 @@ class PrimalDual(AbstractSolver):
         image, primal, dual = _iterate(market, state.metric, state.weight, state.current)
         image = jax.tree.map(lambda new, old: new.astype(old.dtype), image, state.current)
         residual = jnp.sqrt(primal + dual).astype(dtype)
+        tiny = jnp.finfo(dtype).tiny
         age, steps = state.age + 1, state.steps + 1
         first = jnp.where(state.age == 0, residual, state.first)
         last = jnp.where(age % LOOK == 0, residual, state.last)
         due = residual <= self.sufficient * first
         due |= (residual <= self.necessary * first) & (residual > state.last)
         due |= age >= self.stale * steps
-        due |= jnp.maximum(primal, dual) > self.lopsided * jnp.minimum(primal, dual)
+        # squared primal against dual residual, each relative to the market's own magnitudes
+        excess = (state.usual / state.weight) ** 2 * dual / jnp.maximum(primal, tiny)
+        lopsided = (excess > self.lopsided) | (excess < 1 / self.lopsided)
+        due |= lopsided
         due &= age % LOOK == 0
         share = (age / (age + 1.0)).astype(dtype)
         moved = jax.tree.map(
@@ -125,13 +131,19 @@ class PrimalDual(AbstractSolver):
         def pick(new: _Iterate, old: _Iterate) -> _Iterate:
             return jax.tree.map(lambda a, b: jnp.where(due, a, b), new, old)
 
-        weight = _rebalanced(market, state, image).astype(dtype)
+        shift = jnp.where(
+            lopsided, 0.25 * jnp.log(jnp.maximum(excess, tiny)), _travel(market, state, image)
+        )
+        shift = jnp.where(excess > 9, jnp.maximum(shift, 0), shift)
+        shift = jnp.where(excess < 1 / 9, jnp.minimum(shift, 0), shift)
+        weight = (state.weight * jnp.exp(jnp.clip(shift, -1.5, 1.5))).astype(dtype)
         return _State(
             current=pick(image, moved),
             image=image,
             anchor=pick(image, state.anchor),
             metric=state.metric,
             weight=jnp.where(due, weight, state.weight),
+            usual=state.usual,
             age=jnp.where(due, 0, age),
             steps=steps,
             first=first,
@@ -229,10 +241,9 @@ def _squares(
     return primal, dual
 
 
-def _rebalanced(market: Market, state: _State, image: _Iterate) -> Float[Array, ""]:
-    """omega moved halfway (in logarithm, at most by 1.5) to what the last epoch suggests."""
+def _travel(market: Market, state: _State, image: _Iterate) -> Float[Array, ""]:
+    """Half the logarithm of how much larger omega must be to fit the last epoch's travel."""
     primal, dual = _squares(state.metric, market.hour_length, state.anchor, image, network_too=True)
     travelled = (primal > 0) & (dual > 0)
     ratio = jnp.where(travelled, dual, 1.0) / jnp.where(travelled, primal, 1.0)
-    shift = jnp.clip(0.25 * jnp.log(ratio) - 0.5 * jnp.log(state.weight), -1.5, 1.5)
-    return state.weight * jnp.exp(jnp.where(travelled, shift, 0.0))
+    return jnp.where(travelled, 0.25 * jnp.log(ratio) - 0.5 * jnp.log(state.weight), 0.0)
