@@ -6,6 +6,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Callable
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,39 +16,48 @@ import jax
 RESULTS = Path(__file__).parent / "results"
 
 
+@cache
 def revision() -> str:
-    """The commit that is measured, with a + when the tree has changes."""
+    """The commit that is measured, with a + when the tree has changes other than results."""
     root = Path(__file__).parent.parent
 
     def git(*words: str) -> str:
         done = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True)
         return done.stdout.strip()
 
-    changed = git("status", "--porcelain", "--untracked-files=no")
+    changed = git(
+        "status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results"
+    )
     return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
 
 
+def processor() -> str:
+    """The processor's name where Linux tells it, else its kind."""
+    listing = Path("/proc/cpuinfo")
+    lines = listing.read_text().splitlines() if listing.is_file() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
+
+
+@cache
 def machine() -> dict[str, Any]:
     """Device, host and versions."""
     device = jax.devices()[0]
     return {
         "revision": revision(),
         "device": device.device_kind,
-        "processor": platform.machine(),
+        "processor": processor(),
         "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
         **{name: version(name) for name in ("jaxgne", "jax", "jaxlib", "equinox", "numpy")},
     }
 
 
-def timed(run: Callable[[], Any], repeats: int = 3) -> tuple[Any, float, list[float]]:
-    """The last result of `run`, seconds of the first call (compilation included), of later ones."""
-    seconds, result = [], None
-    for _ in range(repeats + 1):
-        begun = time.perf_counter()
-        result = jax.block_until_ready(run())
-        seconds.append(time.perf_counter() - begun)
-    return result, seconds[0], seconds[1:]
+def timed(run: Callable[[], Any]) -> tuple[Any, float]:
+    """The result of `run` and the seconds until it is there."""
+    begun = time.perf_counter()
+    result = jax.block_until_ready(run())
+    return result, time.perf_counter() - begun
 
 
 def write(name: str, **facts: Any) -> None:
