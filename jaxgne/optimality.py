@@ -57,7 +57,7 @@ class Residuals(eqx.Module):
     operator_gap: Float[Array, ""]  # EUR
     duality_gap: Float[Array, ""]  # EUR
     stationarity: Plan  # largest natural residual of each field, EUR/kWh (EUR/h per pu, rad)
-    sign: Float[Array, ""]  # EUR/kWh, prices of limits that do not exist
+    sign: Float[Array, ""]  # EUR/kWh, prices of limits that do not exist (per total kW for pu, rad)
     infeasibility: Float[Array, ""]  # relative
     regret: Float[Array, ""]  # relative
     dual: Float[Array, ""]  # relative
@@ -277,14 +277,9 @@ def _residuals(market: Market, plan: Plan, prices: Rows) -> Residuals:
     missed = replace(missed, aggregate=jnp.zeros_like(total))  # in the operator's gap already
     duality_gap = jnp.sum(gap) + operator_gap - sum(jax.tree.leaves(missed))
     stationarity, measure = _natural(market, plan, used, scale)
-    sign = jnp.max(
-        jnp.stack(
-            [
-                _largest(jnp.abs(a - b))
-                for a, b in zip(jax.tree.leaves(prices), jax.tree.leaves(used), strict=True)
-            ]
-        )
-    )
+    wrong = jax.tree.map(lambda a, b: _largest(jnp.abs(a - b)), prices, used)
+    per_unit = {"voltage": wrong.voltage / total, "angle": wrong.angle / total}
+    sign = jnp.max(jnp.stack(jax.tree.leaves(replace(wrong, **per_unit))))
     dual = jnp.max(jnp.stack(jax.tree.leaves(jax.tree.map(jnp.divide, stationarity, measure))))
     dual = jnp.maximum(dual, sign / scale.price)
     regret = jnp.maximum(jnp.sum(gap) + operator_gap, jnp.abs(duality_gap)) / scale.bill

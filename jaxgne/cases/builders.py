@@ -110,12 +110,12 @@ def _market(
     limits = loose(feeder)
     export_max = customers.sun.copy()
     if stress:
-        at = customers.bus[customers.generator]
         power = np.asarray(generators.power_max)
         export_max[customers.generator] += power
         most = left + _at_buses(feeder, customers.bus, np.maximum(load, 0.0))
         reactive = left_reactive + _at_buses(feeder, customers.bus, customers.reactive)
-        limits = stressed(feeder, most, reactive, at, power[:, 0])
+        capacity = np.bincount(customers.bus[customers.generator], power[:, 0], len(left))
+        limits = stressed(feeder, most, reactive, capacity)
     market = Market(
         prosumers=Prosumers(
             customers.bus,
@@ -167,14 +167,14 @@ def _generators(
 ) -> Generators:
     """0.8 of the owner's peak at 0.10 to 0.25 EUR/kWh.
 
-    In stress they share 0.6 of the spot load of their bus, and cost 0.16 EUR/kWh more, so that only
+    In stress they share the spot load of their bus in capacity, and cost 0.16 EUR/kWh more, so that only
     scarcity calls for them.
     """
     owner = customers.generator
     power = 0.8 * customers.peak[owner]
     if stress:
         bus = customers.bus[owner]
-        power = 0.8 * feeder.load[bus] / np.bincount(bus, minlength=len(feeder.load))[bus]
+        power = feeder.load[bus] / np.bincount(bus, minlength=len(feeder.load))[bus]
     linear = rng.uniform(0.08, 0.14, len(power)) + (0.16 if stress else 0.0)
     steep = rng.uniform(0.08, 0.12, len(power)) / (2 * power)
     return Generators(owner, power, hours=hours, quadratic=steep, linear=linear)

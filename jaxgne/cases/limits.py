@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .feeders import Feeder, Floats, Ints, flows, squared_voltages
+from .feeders import Feeder, Floats, flows, squared_voltages
 
 
 @dataclass(frozen=True)
@@ -36,47 +36,51 @@ def loose(feeder: Feeder) -> Limits:
     )
 
 
-def relief(flow: Floats, capacity: Floats) -> Floats:
-    """What generators of some `capacity` (G) make to cut the day's highest `flow` (G, H), both kW.
+def leveled(feeder: Feeder, most: Floats, capacity: Floats) -> Floats:
+    """What the buses draw once their generators have cut the highest flows, kW (B, H).
 
-    Each levels its flow from the top, by 40 % at most and with 80 % of its capacity at most.
+    From the ends of the feeder inwards, the generators at a bus, of `capacity` kW together (B),
+    level what the bus and all behind it draw of the main grid: from the top, by 60 % at most and
+    with 90 % of their capacity at most. `most` is what the buses draw without them.
     """
-    highest = flow.max(axis=1)
-    target = highest - np.minimum(0.9 * capacity, 0.5 * highest)
-    return np.clip(flow - target[:, None], 0.0, 0.9 * capacity[:, None])
+    drawn, behind = most.copy(), most.copy()
+    line_to = dict(zip(feeder.target.tolist(), feeder.source.tolist(), strict=True))
+    for bus in [*reversed(feeder.target.tolist()), 0]:
+        highest = behind[bus].max()
+        depth = min(0.9 * capacity[bus], 0.6 * max(highest, 0.0))
+        made = np.clip(behind[bus] - (highest - depth), 0.0, depth)
+        drawn[bus] -= made
+        behind[bus] -= made
+        if bus in line_to:
+            behind[line_to[bus]] += behind[bus]
+    return drawn
 
 
-def stressed(feeder: Feeder, most: Floats, reactive: Floats, at: Ints, capacity: Floats) -> Limits:
-    """Limits between two plans: what the buses draw without any generator, and with `relief`.
+def stressed(feeder: Feeder, most: Floats, reactive: Floats, capacity: Floats) -> Limits:
+    """Limits between two plans: what the buses draw without any generator, and `leveled`.
 
-    `most` kW and `reactive` kvar (B, H) are drawn without; generators of `capacity` kW (G) stand
-    `at` buses. Every other generator levels the line to its bus, the rest level the total. On the
-    way to the former lines are rated, before the latter the voltage is held, and the total is
-    limited, all close to that second plan, which stays feasible.
+    `most` kW and `reactive` kvar (B, H) are drawn without; `capacity` kW (B) is that of all
+    generators at a bus. Lines with generators behind them are rated, voltages held and the total
+    limited close to the second plan, which stays feasible: scarcity then calls for generators that
+    no price of the main grid would.
     """
     free = loose(feeder)
-    line_to = {int(bus): line for line, bus in enumerate(feeder.target)}
-    before = flows(feeder, most)
-    made = relief(before[[line_to[int(bus)] for bus in at]], capacity)
-    least = most.copy()
-    np.subtract.at(least, at, made)
+    least = leveled(feeder, most, capacity)
     carried = [np.hypot(flows(feeder, drawn), flows(feeder, reactive)) for drawn in (least, most)]
     low, high = (flow.max(axis=1) for flow in carried)
-    behind = np.zeros((len(feeder.load), 1))
-    behind[at] = 1.0
-    rated = flows(feeder, behind)[:, 0] > 0
+    eased = np.where(feeder.source > 0, (high - low) / np.maximum(high, 1e-9), 0.0)
+    rated = eased > max(0.01, np.quantile(eased, 1 - _RATED)) if len(eased) else eased > 0
     squared = [squared_voltages(feeder, drawn, reactive) for drawn in (least, most)]
     up, down = (np.sqrt(w.min(axis=1)) for w in squared)
-    voltage_min = up - _ROOM * (up - down) - 1e-5
     totals = [drawn.sum(axis=0).max() for drawn in (least, most)]
     return Limits(
-        rating=np.where(
-            rated, np.maximum(low, low + _ROOM * (high - low)) + 1e-3 * high, free.rating
-        ),
-        voltage_min=voltage_min,
+        rating=np.where(rated, low + 1e-3 * high, free.rating),
+        voltage_min=up - _VOLTAGE_ROOM * (up - down) - 1e-5,
         voltage_max=free.voltage_max,
-        total_max=np.asarray(totals[0] + _ROOM * (totals[1] - totals[0])),
+        total_max=np.asarray(totals[0] + _TOTAL_ROOM * (totals[1] - totals[0])),
     )
 
 
-_ROOM = 0.02  # of the way from the plan with generators to the one without
+_RATED = 0.5  # of all lines at most: those that generators can ease most
+_VOLTAGE_ROOM = 0.42  # of the way from the plan with generators to the one without
+_TOTAL_ROOM = 0.5  # likewise

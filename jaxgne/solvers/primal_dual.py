@@ -74,8 +74,8 @@ class PrimalDual(AbstractSolver):
 
     sufficient: float = 0.6
     necessary: float = 0.9
-    stale: float = 0.2
-    lopsided: float = 20.0
+    stale: float = 0.1
+    lopsided: float = 200.0
 
     def init(self, market: Market, plan: Plan, prices: Rows) -> _State:
         """Start from a plan and prices."""
