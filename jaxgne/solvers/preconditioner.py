@@ -144,7 +144,8 @@ def _network_metric(
         behind = tied.T @ jnp.linalg.solve(laplacian, jnp.where(fed, 0.0, at))
         flow = 12 * jnp.maximum(jnp.abs(behind), 1.0)
         square, k = (r**2 + x**2) * flow, drop_factor(market)
-        turn = jnp.abs(jnp.linalg.solve(laplacian, tied @ square))
+        usual = jnp.maximum(1e-3 * jnp.mean(square), 1e-12)  # for lines without impedance
+        turn = jnp.abs(jnp.linalg.solve(laplacian, tied @ jnp.maximum(square, usual)))
 
         def movable(values: Array, owner: Array) -> Array:  # devices at each bus
             most = jnp.max(values, axis=1).astype(jnp.float64)
