@@ -4,6 +4,7 @@ A market is data; `clear` finds its variational generalized Nash equilibrium; th
 comes with every answer says how good it is, whatever solver found it.
 """
 
+from . import plots as plots
 from .cases import ieee37, synthetic
 from .certificate import Certificate, certify, explain_infeasible
 from .clearing import Clearing, NotCleared, Progress, Status, Trace, clear, status_name, trace

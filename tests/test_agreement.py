@@ -1,0 +1,125 @@
+"""Every solver finds what the independent oracle finds, on markets of every kind."""
+
+import jax
+import numpy as np
+import pytest
+
+import jaxgne as jg
+from tests.markets import GRIDS, HAND_MADE, SHAPES, random_market
+from tests.reference import Reference, solve
+from tests.test_clearing import check_signs
+
+SOLVERS = {
+    "primal-dual": (jg.PrimalDual(), 1e-7, 100_000),
+    "mechanism": (jg.SemiDecentralized(), 1e-6, 40_000),
+}
+
+
+def check_agreement(market: jg.Market, clearing: jg.Clearing, oracle: Reference) -> None:
+    """Potential, total cost and what is unique (MODEL 6), relative to the market's own scales."""
+    scales = clearing.certificate.scales
+    bill, power = float(scales.bill), float(scales.power)
+    assert abs(float(jg.potential(market, clearing.plan)) - oracle.potential) < 2e-6 * bill
+    # sigma and whatever has a strictly convex cost
+    slope = np.asarray(market.tariff.slope) > 0
+    found = np.asarray(clearing.aggregate)
+    assert np.all(np.abs(found - oracle.sigma)[slope] < 2e-3 * float(scales.total))
+    curved = np.asarray(market.generators.quadratic) > 0
+    made = np.asarray(clearing.plan.generation - oracle.plan.generation)[curved]
+    assert np.all(np.abs(made) < 2e-2 * power)
+    lowest = np.minimum(np.asarray(clearing.certificate.residuals.gap), 0)
+    assert np.all(lowest > -1e-9 * bill)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("kind", HAND_MADE)
+def test_hand_made_markets(kind, name):
+    solver, tol, most = SOLVERS[name]
+    if name == "mechanism" and kind in ("paper feeder", "many devices", "unequal fees", "exports"):
+        pytest.skip("the mechanism's own tests clear it; kept short")
+    market = HAND_MADE[kind]()
+    clearing = jg.clear(market, solver, tol=tol, max_steps=most)
+    check_agreement(market, clearing, solve(market))
+    price = float(clearing.certificate.scales.price)
+    check_signs(market, clearing.plan, clearing.prices, atol=2e-3 * price)
+
+
+def batch(seeds: list[int], shape: int, grid: int, max_steps: int) -> tuple[list, jg.Clearing]:
+    """Random markets of one shape, cleared in one call."""
+    markets = [random_market(seed, shape=SHAPES[shape], grid=GRIDS[grid]) for seed in seeds]
+    stacked = jax.tree.map(lambda *arrays: np.stack(arrays), *markets)
+    cleared = jax.jit(jax.vmap(lambda market: jg.clear(market, max_steps=max_steps)))(stacked)
+    return markets, cleared
+
+
+def check_batch(markets: list, cleared: jg.Clearing) -> dict[str, int]:
+    """No false `cleared`, no false `infeasible`; counts of how all ended."""
+    counts = dict.fromkeys(("cleared", "infeasible", "max_steps", "oracle failed"), 0)
+    for lane, market in enumerate(markets):
+        clearing = jax.tree.map(lambda a, lane=lane: a[lane], cleared)
+        name, oracle = jg.status_name(clearing.status), solve(market)
+        if oracle.status == "failed":
+            counts["oracle failed"] += 1
+            continue
+        assert name != "nonfinite"
+        if name == "cleared":
+            assert oracle.status == "solved"
+            check_agreement(market, clearing, oracle)
+        if name == "infeasible":
+            assert oracle.status == "infeasible"
+            assert "." in jg.explain_infeasible(market, clearing.prices)
+        counts[name] += 1
+    return counts
+
+
+@pytest.mark.parametrize("grid", range(len(GRIDS)))
+def test_random_markets(grid):
+    """Twenty of each grid; whoever ends does so as the oracle says, and almost all end."""
+    markets, cleared = batch(list(range(20)), 1, grid, 20_000)
+    counts = check_batch(markets, cleared)
+    assert counts["max_steps"] <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", range(len(SHAPES)))
+@pytest.mark.parametrize("grid", range(len(GRIDS)))
+def test_a_thousand_random_markets(shape, grid, record_property):
+    """42 of each of 24 kinds: 1008 in all."""
+    markets, cleared = batch(list(range(100, 142)), shape, grid, 50_000)
+    counts = check_batch(markets, cleared)
+    record_property("counts", counts)
+    print(counts)
+    assert counts["max_steps"] <= 2
+
+
+@pytest.mark.parametrize("stress", [False, True])
+def test_the_default_case(stress):
+    """ieee37 as it comes, and stressed, where lines, voltages and the total bind."""
+    market = jg.ieee37(stress=stress)
+    clearing = jg.clear(market)
+    assert float(clearing.certificate.error) <= 1e-6
+    check_agreement(market, clearing, solve(market))
+    plan = clearing.plan
+    load = np.hypot(plan.active, plan.reactive)
+    full = np.mean(load > np.asarray(market.grid.rating)[:, None] * (1 - 1e-4))
+    low = (
+        np.asarray(jg.voltages(market, plan)) < np.asarray(market.grid.voltage_min)[:, None] + 1e-6
+    )
+    exchange = np.asarray(clearing.aggregate - plan.exports.sum(axis=0))
+    capped = exchange > np.asarray(market.tariff.total_max) * (1 - 1e-5)
+    if stress:
+        assert 0.03 < full < 0.12
+        assert low[1:].any()
+        assert capped.any()
+    else:
+        assert full == 0
+        assert not capped.any()
+
+
+def test_a_start_from_the_other_solver_is_as_good_as_its_answer():
+    market = HAND_MADE["feeder"]()
+    first = jg.clear(market, jg.PrimalDual(), tol=1e-8)
+    again = jg.clear(market, jg.SemiDecentralized(), start=first, tol=1e-4, max_steps=5_000)
+    cold = jg.clear(market, jg.SemiDecentralized(), tol=1e-4, max_steps=5_000)
+    assert int(again.steps) <= int(cold.steps)
+    assert np.allclose(again.aggregate, first.aggregate, atol=0.1)
