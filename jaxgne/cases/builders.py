@@ -1,13 +1,14 @@
 """The built-in cases: `ieee37` and `synthetic`. Every market they return is feasible."""
 
+from dataclasses import replace
 from typing import Literal, get_args
 
 import numpy as np
 
 from ..market import Buffers, Generators, Grid, GridModel, Market, Prosumers, Tariff, Trading
 from ..validate import validate
-from .customers import Customers, passive, settle, shape
-from .feeders import Feeder, Floats, Ints, ieee37_feeder, random_feeder
+from .customers import Customers, passive, settle, shape, spread
+from .feeders import Feeder, Floats, Ints, given_feeder, ieee37_feeder, random_feeder
 from .graphs import random_pairs, ring_pairs
 from .limits import loose, stressed
 
@@ -34,7 +35,8 @@ def ieee37(
     load replaces at most 60 % of it and the rest is passive. 60 % own PV (which may be sold or
     curtailed), half a battery, a quarter a generator. They trade on a connected random graph of
     mean `degree`, or the share `connectivity` of all pairs. `stress` tightens lines, voltages and
-    the total exchange until they bind; ratings are this project's own, none are published.
+    the total exchange until they bind, with dearer generators at as many buses as there can be;
+    ratings are this project's own, none are published.
     Deterministic in `seed`. Raises `ValueError` for a word or number out of range.
     """
     _check(prosumers=prosumers, hours=hours, hour_length=hour_length, degree=degree)
@@ -59,23 +61,24 @@ def synthetic(
     seed: int = 0,
     stress: bool = False,
     *,
-    feeder: Feeder | None = None,
+    feeder: Grid | None = None,
     graph: Graph = "random",
     hour_length: float = 1.0,
     grid: GridModel = "lindistflow",
     reactive_balance: bool | None = None,
     behaviour: Behaviour = "nash",
 ) -> Market:
-    """A market of any size on a random radial feeder (or on `feeder`), like `ieee37` otherwise.
+    """A market of any size on a random radial feeder, like `ieee37` otherwise.
 
-    The trading graph is random with mean `degree`, or a ring. 100,000 prosumers take seconds.
-    Deterministic in `seed`. Raises `ValueError` for a word or number out of range.
+    With `feeder`, a radial `Grid`, its lines and names are used instead and its highest passive
+    loads are the spot loads; ratings and voltage limits are made anew. The trading graph is random
+    with mean `degree`, or a ring. 100,000 prosumers take seconds. Deterministic in `seed`. Raises
+    `ValueError` for a word or number out of range, and for a `feeder` that is no tree.
     """
     _check(prosumers=prosumers, hours=hours, hour_length=hour_length, degree=degree, buses=buses)
-    if graph not in get_args(Graph):
-        raise ValueError(f"graph={graph!r}: choose one of {', '.join(get_args(Graph))}.")
+    _choose("graph", graph, get_args(Graph))
     rng = np.random.default_rng(seed)
-    tree = random_feeder(buses, 35.0 * prosumers, rng) if feeder is None else feeder
+    tree = random_feeder(buses, 35.0 * prosumers, rng) if feeder is None else given_feeder(feeder)
     customers = settle(tree, prosumers, hours, hour_length, rng)
     if graph == "ring":
         pairs = ring_pairs(prosumers, degree)
@@ -99,10 +102,10 @@ def _market(
 ) -> Market:
     """Feeder, customers and trading graph put together, with devices, prices and limits."""
     grid, reactive_balance, behaviour = words
-    if behaviour not in get_args(Behaviour):
-        raise ValueError(
-            f"behaviour={behaviour!r}: choose one of {', '.join(get_args(Behaviour))}."
-        )
+    _choose("grid", grid, get_args(GridModel))
+    _choose("behaviour", behaviour, get_args(Behaviour))
+    if stress:
+        customers = replace(customers, generator=spread(customers, rng))
     hours = customers.gross.shape[1]
     load = customers.gross - customers.sun
     generators = _generators(feeder, customers, hours, stress, rng)
@@ -114,7 +117,9 @@ def _market(
         export_max[customers.generator] += power
         most = left + _at_buses(feeder, customers.bus, np.maximum(load, 0.0))
         reactive = left_reactive + _at_buses(feeder, customers.bus, customers.reactive)
-        capacity = np.bincount(customers.bus[customers.generator], power[:, 0], len(left))
+        capacity = np.bincount(customers.bus[customers.generator], power[:, 0], len(left)).astype(
+            float
+        )
         limits = stressed(feeder, most, reactive, capacity)
     market = Market(
         prosumers=Prosumers(
@@ -167,7 +172,7 @@ def _generators(
 ) -> Generators:
     """0.8 of the owner's peak at 0.10 to 0.25 EUR/kWh.
 
-    In stress they share the spot load of their bus in capacity, and cost 0.16 EUR/kWh more, so that only
+    In stress their capacity is the spot load of their bus and they cost 0.16 EUR/kWh more: only
     scarcity calls for them.
     """
     owner = customers.generator
@@ -208,10 +213,19 @@ def _at_buses(feeder: Feeder, bus: Ints, values: Floats) -> Floats:
     return total
 
 
+def _choose(name: str, word: str, allowed: tuple[str, ...]) -> None:
+    if word not in allowed:
+        raise ValueError(f"{name}={word!r}: choose one of {', '.join(allowed)}.")
+
+
 def _check(**numbers: float) -> None:
-    """Sizes must be positive; degree at least 0."""
+    """Counts must be whole and positive; the degree at least 0, the length of an hour positive."""
     for name, value in numbers.items():
-        least = 0 if name == "degree" else np.nextafter(0, 1) if name == "hour_length" else 1
-        if not value >= least:
-            wanted = "a positive number" if name == "hour_length" else f"at least {least}"
+        if name == "degree":
+            right, wanted = value >= 0, "a number of at least 0"
+        elif name == "hour_length":
+            right, wanted = value > 0, "a positive number"
+        else:
+            right, wanted = value >= 1 and value == int(value), "a whole number of at least 1"
+        if not (right and np.isfinite(value)):
             raise ValueError(f"{name}={value:g}: give {wanted}.")

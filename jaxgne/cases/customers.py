@@ -71,6 +71,15 @@ def settle(
     )
 
 
+def spread(customers: Customers, rng: np.random.Generator) -> Ints:
+    """As many owners of generators, drawn anew: one at each bus before any bus gets a second."""
+    order = rng.permutation(len(customers.bus))
+    first = np.unique(customers.bus[order], return_index=True)[1]
+    later = np.ones(len(order), dtype=bool)
+    later[first] = False
+    return np.sort(order[np.argsort(later, kind="stable")][: len(customers.generator)])
+
+
 def passive(
     feeder: Feeder, customers: Customers, hours: int, hour_length: float
 ) -> tuple[Floats, Floats]:

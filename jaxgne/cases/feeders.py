@@ -8,6 +8,8 @@ from io import StringIO
 import numpy as np
 from numpy.typing import NDArray
 
+from ..market import Grid
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -59,6 +61,36 @@ def ieee37_feeder() -> Feeder:
         load=load,
         reactive=reactive,
         names=names,
+    )
+
+
+def given_feeder(grid: Grid) -> Feeder:
+    """Lines, impedances and names of a radial `grid`; its highest passive loads are the spot loads.
+
+    Buses are numbered anew, the feeder bus first. `ValueError` where `grid` is no tree.
+    """
+    source, target = np.asarray(grid.source), np.asarray(grid.target)
+    order = np.concatenate([np.asarray(grid.feeder), target])
+    buses = len(grid.passive)
+    position = np.full(buses, -1)
+    if len(grid.feeder) == 1 and len(order) == buses:
+        position[order] = np.arange(buses)
+    if np.any(position < 0) or np.any(position[source] >= position[target]):
+        raise ValueError(
+            "feeder: give a radial Grid with one feeder bus, whose lines point away from it, "
+            "parents before children."
+        )
+    load = np.asarray(grid.passive, dtype=float).max(axis=1, initial=0.0)[order]
+    if not load.sum() > 0:
+        raise ValueError("feeder: give a Grid with passive load; prosumers take their share of it.")
+    return Feeder(
+        source=position[source],
+        target=position[target],
+        resistance=np.asarray(grid.resistance, dtype=float),
+        reactance=np.asarray(grid.reactance, dtype=float),
+        load=load,
+        reactive=np.asarray(grid.passive_reactive, dtype=float).max(axis=1, initial=0.0)[order],
+        names=tuple(grid.names[bus] for bus in order) if grid.names else (),
     )
 
 
