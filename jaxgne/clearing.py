@@ -175,12 +175,13 @@ def _ready(
 ) -> tuple[Market, AbstractSolver, Plan, Rows]:
     """Market and solver in one dtype, the solver's numbers as arrays, and where to start."""
     dtype = market.prosumers.load.dtype
-    solver = (PrimalDual() if solver is None else solver).prepare(market)
-    solver = jax.tree.map(lambda a: jnp.asarray(a, dtype) if isinstance(a, float) else a, solver)
-    plan, prices = (
-        (zeros(market), rows_like(market)) if start is None else (start.plan, start.prices)
+    chosen: AbstractSolver = PrimalDual() if solver is None else solver
+    ready: AbstractSolver = jax.tree.map(
+        lambda a: jnp.asarray(a, dtype) if isinstance(a, float) else a, chosen.prepare(market)
     )
-    return cast(market, dtype), solver, cast(plan, dtype), cast(prices, dtype)
+    plan = zeros(market) if start is None else start.plan
+    prices = rows_like(market) if start is None else start.prices
+    return cast(market, dtype), ready, cast(plan, dtype), cast(prices, dtype)
 
 
 @eqx.filter_jit
