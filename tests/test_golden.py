@@ -22,6 +22,11 @@ def test_published_optima(name, behavior):
     assert np.allclose(clearing.aggregate, expected.sigma, atol=1e-5 * total)
     assert np.allclose(plan.generation, expected.generation, atol=1e-5 * total)
     if behavior == "nash":
+        assert expected.imports is not None
+        assert expected.bus is not None
+        assert expected.balance is not None
+        assert expected.trades is not None
+        assert expected.trade_prices is not None
         assert np.allclose(plan.imports, expected.imports, atol=2e-5 * total)
         assert np.allclose(prices.bus, expected.bus, atol=1e-3 * price)
         assert np.allclose(prices.balance, expected.balance, atol=1e-3 * price)
