@@ -54,9 +54,9 @@ def batch(seeds: list[int], shape: int, grid: int, max_steps: int) -> tuple[list
 
 def check_batch(markets: list, cleared: jg.Clearing) -> dict[str, int]:
     """No false `cleared`, no false `infeasible`; counts of how all ended."""
-    counts: dict[str, int] = {
-        name: 0 for name in ("cleared", "infeasible", "max_steps", "oracle failed")
-    }
+    counts: dict[str, int] = dict.fromkeys(
+        ("cleared", "infeasible", "max_steps", "oracle failed"), 0
+    )
     for lane, market in enumerate(markets):
         clearing = jax.tree.map(lambda a, lane=lane: a[lane], cleared)
         name, oracle = jg.status_name(clearing.status), solve(market)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import jaxgne as jg
-from tests.golden import golden_expected, golden_market, names, needs_golden
+from tests.golden import golden_expected, golden_market, names, needs_golden, saved_runs
 
 pytestmark = needs_golden
 
@@ -34,6 +34,23 @@ def test_published_optima(name, behavior):
         inside = (trades > 1e-3) & (trades < np.asarray(market.trading.limit)[:, None] - 1e-3)
         paid = np.asarray(jg.trade_prices(market, prices))
         assert np.allclose(paid[inside], expected.trade_prices[inside], atol=1e-3 * price)
+
+
+@pytest.mark.parametrize("name", names() or ["none"])
+def test_the_authors_saved_round_is_as_far_off_as_its_file_states(name):
+    """Their last iterate against our equilibrium: sigma and generation, within 0.01 kW of that."""
+    runs = [run for run in saved_runs(name) if "modified" not in run.record["algorithm"]]
+    if not runs:
+        pytest.skip("no saved run of this game")
+    market = golden_market(name)
+    clearing = jg.clear(market, tol=1e-7)
+    makers = np.asarray(market.generators.owner)
+    for run in runs:
+        stated = run.record["vs_optimum"]
+        off = np.abs(run.arrays["sigma"] - np.asarray(clearing.aggregate)).max()
+        assert abs(off - stated["sigma_max_abs_kw"]) < 0.01
+        off = np.abs(run.arrays["p_di"][makers] - np.asarray(clearing.plan.generation)).max()
+        assert abs(off - stated["p_di_max_abs_kw"]) < 0.01
 
 
 @pytest.mark.slow
