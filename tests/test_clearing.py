@@ -306,6 +306,7 @@ def test_first_order_conditions_hold(grid):
     market = feeder(grid)
     clearing = jg.clear(market, tol=1e-10)
     check_signs(market, clearing.plan, clearing.prices, atol=1e-5)
+    assert not np.any(clearing.prices.bus[market.grid.feeder])  # exact: left out of the iteration
 
 
 def check_signs(market: jg.Market, plan: jg.Plan, prices: jg.Rows, atol: float) -> None:
