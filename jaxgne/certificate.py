@@ -97,11 +97,14 @@ def certify(market: Market, plan: Plan, prices: Rows) -> Certificate:
     Traceable; prices may be on any gauge. Where JAX is in 32-bit mode the finished numbers are
     rounded to float32.
     """
-    shown = jax.dtypes.canonicalize_dtype(float)
+    return cast(judge(market, plan, prices), jax.dtypes.canonicalize_dtype(float))
+
+
+def judge(market: Market, plan: Plan, prices: Rows) -> Certificate:
+    """`certify`, its numbers in float64 whatever JAX's default is."""
     with jax.enable_x64(True):
         found = residuals(market, plan, prices)
         size = scales(*cast((market, plan), jnp.float64))
-        found, size = cast((found, size), shown)
     return Certificate(found, size, market.grid.names, market.prosumers.load.shape[-1])
 
 

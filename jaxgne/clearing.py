@@ -11,7 +11,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
-from .certificate import Certificate, certify, explain_infeasible
+from .certificate import Certificate, explain_infeasible, judge
 from .feasibility import infeasibility_proof
 from .market import Market, cast
 from .model import Plan, Rows, aggregate, costs, rows_like, zeros
@@ -106,7 +106,7 @@ class Progress(eqx.Module):
 class _Carry(eqx.Module):
     state: Any
     prices: Rows  # at the last look
-    error: Float[Array, ""]
+    certificate: Certificate  # of the last look, in float64
     steps: Int[Array, ""]
     status: Status
 
@@ -219,8 +219,11 @@ def _tolerance(tol: Any, dtype: Any) -> Array:
 @eqx.filter_jit
 def _begin(market: Market, solver: AbstractSolver, plan: Plan, prices: Rows) -> _Carry:
     state = solver.init(market, plan, prices)
-    infinite = jnp.asarray(jnp.inf, jnp.float64)
-    return _Carry(state, prices, infinite, jnp.zeros((), jnp.int32), Status.max_steps)
+    blank = jax.tree.map(
+        lambda a: jnp.full(a.shape, jnp.inf if a.dtype == jnp.float64 else -1, a.dtype),
+        eqx.filter_eval_shape(judge, market, plan, prices),
+    )
+    return _Carry(state, prices, blank, jnp.zeros((), jnp.int32), Status.max_steps)
 
 
 def _proof(market: Market, now: Rows, before: Rows) -> tuple[Bool[Array, ""], Rows]:
@@ -239,18 +242,19 @@ def _run(market: Market, solver: AbstractSolver, carry: _Carry, tol: Array, limi
     """Step until cleared, proven infeasible, non-finite, or `limit` steps are done."""
 
     def going(carry: _Carry) -> Bool[Array, ""]:
-        return (carry.status == Status.max_steps) & (carry.steps < limit)
+        unseen = jnp.isinf(carry.certificate.error)
+        return (carry.status == Status.max_steps) & ((carry.steps < limit) | unseen)
 
     def chunk(carry: _Carry) -> _Carry:
-        count = jnp.minimum(_CHECK_EVERY, limit - carry.steps)
+        count = jnp.clip(limit - carry.steps, 0, _CHECK_EVERY)
         state = jax.lax.fori_loop(0, count, lambda _, s: solver.step(market, s), carry.state)
         plan, prices = solver.point(market, state)
-        found = residuals(market, plan, prices)
+        found = judge(market, plan, prices)
         proven, ray = _proof(market, pin(market, prices), carry.prices)
         status = Status.where(proven, Status.infeasible, Status.max_steps)
         status = Status.where(found.error <= tol, Status.cleared, status)
         status = Status.where(jnp.isfinite(found.error), status, Status.nonfinite)
-        return _Carry(state, ray, found.error, carry.steps + count, status)
+        return _Carry(state, ray, found, carry.steps + count, status)
 
     return jax.lax.while_loop(going, chunk, carry)
 
@@ -286,7 +290,7 @@ def _finish(market: Market, solver: AbstractSolver, carry: _Carry) -> Clearing:
         prices=prices,
         costs=costs(market, plan),
         aggregate=aggregate(market, plan),
-        certificate=certify(market, plan, prices),
+        certificate=cast(carry.certificate, jax.dtypes.canonicalize_dtype(float)),
         steps=carry.steps,
         status=carry.status,
     )
@@ -303,12 +307,14 @@ def _report(
     """The same loop in jitted chunks from the host, calling `progress` after each."""
     begun = time.perf_counter()
     chunk = _CHECK_EVERY
-    while bool(carry.status == Status.max_steps) and int(carry.steps) < int(limit):
+    going = True
+    while going:
         since = time.perf_counter()
         stop = jnp.minimum(carry.steps + chunk, limit)
         carry = _advance(market, solver, carry, tol, stop)
         now = time.perf_counter()
-        progress(Progress(int(carry.steps), float(carry.error), now - begun))
+        progress(Progress(int(carry.steps), float(carry.certificate.error), now - begun))
+        going = bool(carry.status == Status.max_steps) and int(carry.steps) < int(limit)
         if chunk > _CHECK_EVERY or now - since < 0.5:  # the first chunk may hold the compilation
             chunk = _CHECK_EVERY * max(1, round(0.5 * chunk / (now - since) / _CHECK_EVERY))
     return carry
