@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
@@ -14,13 +15,13 @@ from jaxtyping import Array, Bool, Float, Int
 from .certificate import Certificate, explain_infeasible, judge
 from .feasibility import infeasibility_proof
 from .market import Market, cast
-from .model import Plan, Rows, aggregate, costs, rows_like, zeros
+from .model import Plan, Rows, aggregate, costs, grid_price, rows_like, zeros
 from .optimality import pin, residuals
 from .solvers.base import AbstractSolver
 from .solvers.primal_dual import PrimalDual
 from .validate import structure
 
-_CHECK_EVERY = 40  # steps between two looks at the yardstick
+_CHECK_EVERY = 40  # steps to a look at the yardstick; solvers may restart only there
 _PROVEN = 1e-9  # relative size of a proof of infeasibility that rounding cannot make
 
 
@@ -130,9 +131,10 @@ def clear(
     """Find the variational generalized Nash equilibrium of a market (MODEL 6).
 
     Runs `solver` (default `PrimalDual()`) until the relative KKT error of MODEL 8, recomputed from
-    plan and prices, is at most `tol` (default 1e-6 in float64, 1e-4 in float32). `start` warm-
-    starts from another clearing of a market of the same shape. `progress` is called about
-    twice a second. Goes through `jax.jit` and `jax.vmap`; there it never raises and `status` tells.
+    plan and prices every 40 steps, is at most `tol` (default 1e-6 in float64, 1e-4 in float32) or
+    `max_steps`, rounded up to a multiple of 40, are done. `start` warm-starts from another clearing
+    of a market of the same shape. `progress` is called about twice a second. Goes through `jax.jit`
+    and `jax.vmap`; there it never raises and `status` tells.
 
     Raises `NotCleared` if `throw` and the market did not clear, and `ValueError` for a market that
     makes no sense or a `tol` below what its dtype can give.
@@ -179,23 +181,46 @@ def _ready(
     ready: AbstractSolver = jax.tree.map(
         lambda a: jnp.asarray(a, dtype) if isinstance(a, float) else a, chosen.prepare(market)
     )
-    plan = zeros(market) if start is None else start.plan
-    prices = rows_like(market) if start is None else start.prices
+    plan, prices = _autarky(market) if start is None else (start.plan, start.prices)
     return cast(market, dtype), ready, cast(plan, dtype), cast(prices, dtype)
+
+
+@eqx.filter_jit
+def _autarky(market: Market) -> tuple[Plan, Rows]:
+    """A cold start: everyone buys what they need of the main grid, at the price that this makes."""
+    plan, people, stores = zeros(market), market.prosumers, market.buffers
+    full = jnp.broadcast_to(stores.energy_start[:, None], plan.energy.shape)
+    plan = replace(
+        plan,
+        imports=jnp.clip(people.load, 0.0, people.import_max),
+        energy=jnp.clip(full, stores.energy_min, stores.energy_max),
+    )
+    price = grid_price(market, aggregate(market, plan))
+    nothing = rows_like(market)
+    return plan, replace(nothing, balance=nothing.balance + price)
 
 
 @eqx.filter_jit
 def _trace(
     market: Market, solver: AbstractSolver, plan: Plan, prices: Rows, *, looks: int, every: int
 ) -> Trace:
-    def look(state: Any, _: None) -> tuple[Any, tuple[Array, ...]]:
-        state = jax.lax.fori_loop(0, every, lambda _, s: solver.step(market, s), state)
+    def look(carry: Any, _: None) -> tuple[Any, tuple[Array, ...]]:
+        def one(_: Any, carry: Any) -> Any:
+            count, state = carry
+            now = count % _CHECK_EVERY == _CHECK_EVERY - 1
+            state = jax.lax.cond(
+                now, lambda s: solver.look(market, s), lambda s: solver.step(market, s), state
+            )
+            return count + 1, state
+
+        count, state = jax.lax.fori_loop(0, every, one, carry)
         found = residuals(market, *solver.point(market, state))
-        return state, (found.error, found.infeasibility, found.regret, found.dual)
+        return (count, state), (found.error, found.infeasibility, found.regret, found.dual)
 
     shown = jax.dtypes.canonicalize_dtype(float)
     with jax.enable_x64(True):
-        _, curves = jax.lax.scan(look, solver.init(market, plan, prices), None, length=looks)
+        start = (jnp.zeros((), jnp.int32), solver.init(market, plan, prices))
+        _, curves = jax.lax.scan(look, start, None, length=looks)
         curves = cast(curves, shown)
     return Trace(jnp.arange(1, looks + 1, dtype=jnp.int32) * every, *curves)
 
@@ -246,15 +271,16 @@ def _run(market: Market, solver: AbstractSolver, carry: _Carry, tol: Array, limi
         return (carry.status == Status.max_steps) & ((carry.steps < limit) | unseen)
 
     def chunk(carry: _Carry) -> _Carry:
-        count = jnp.clip(limit - carry.steps, 0, _CHECK_EVERY)
+        count = _CHECK_EVERY - 1
         state = jax.lax.fori_loop(0, count, lambda _, s: solver.step(market, s), carry.state)
+        state = solver.look(market, state)
         plan, prices = solver.point(market, state)
         found = judge(market, plan, prices)
         proven, ray = _proof(market, pin(market, prices), carry.prices)
         status = Status.where(proven, Status.infeasible, Status.max_steps)
         status = Status.where(found.error <= tol, Status.cleared, status)
         status = Status.where(jnp.isfinite(found.error), status, Status.nonfinite)
-        return _Carry(state, ray, found, carry.steps + count, status)
+        return _Carry(state, ray, found, carry.steps + _CHECK_EVERY, status)
 
     return jax.lax.while_loop(going, chunk, carry)
 

@@ -30,7 +30,7 @@ LAYERS: dict[str, set[str]] = {
         "market",
         "model",
         "optimality",
-        *(f"solvers.{part}" for part in ("base", "local", "preconditioner", "setting")),
+        *(f"solvers.{part}" for part in ("base", "local", "network", "preconditioner", "setting")),
     },
     "certificate": {"market", "model", "feasibility", "optimality"},
     "clearing": RESULT - {"clearing"},

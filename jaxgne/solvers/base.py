@@ -27,6 +27,10 @@ class AbstractSolver(eqx.Module):
     def step(self, market: Market, state: Any) -> Any:
         """One iteration."""
 
+    def look(self, market: Market, state: Any) -> Any:
+        """The last iteration before a look at the answer: where a solver may restart."""
+        return self.step(market, state)
+
     @abc.abstractmethod
     def point(self, market: Market, state: Any) -> tuple[Plan, Rows]:
         """The plan and prices that the state stands for."""

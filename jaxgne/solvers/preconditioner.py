@@ -1,26 +1,73 @@
-"""Step sizes of the primal-dual solver: a preconditioner that knows what the rows mean."""
+"""Step sizes of the primal-dual solver: a preconditioner that knows what the rows mean.
+
+The rows fall into groups: what each prosumer balances, what the main grid's price links (total and
+aggregate limit), the network, and the dynamics of storage. Every group has its own Sigma, and each
+column a share of its step in every group that it enters: 1/tau = sum over groups of omega / tau_g,
+with A_g tau_g A_g^T <= Sigma_g^-1. So each group, and within it each hour or buffer, may have a
+balance omega of dual against primal steps of its own, which a congested hour needs.
+
+A column that rests at a bound keeps a small share of its step (`activity`), which leaves its rows
+larger steps: the metric follows the active set, as the barrier of an interior point does.
+"""
 
 from dataclasses import replace
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from ..market import Market
-from ..model import Plan, Rows, boxes, by_owner, drop_factor
+from ..model import Plan, Rows, boxes, by_owner, curvature, pull, rows_like
+from .network import Network, network
 
 STEP = 0.5  # of powers, before the balance omega; dimensionless
+TRADE = 0.5  # step of a trade in those of other powers
+REST = 0.05  # activity of a column that rests at a bound
+
+
+class Point(eqx.Module):
+    """A primal-dual point: plan, total import, prices of rows, price of the main grid."""
+
+    plan: Plan
+    total: Float[Array, " H"]  # kW
+    prices: Rows
+    price: Float[Array, " H"]  # EUR/kWh
+
+
+class Balance(eqx.Module):
+    """One entry per group of rows: an omega, EUR/kWh per kW, or a squared distance."""
+
+    local: Float[Array, " H"]
+    total: Float[Array, " H"]
+    network: Float[Array, " H"]
+    storage: Float[Array, "K 1"]
 
 
 class Metric(eqx.Module):
-    """Step sizes: tau per entry of the plan, Sigma per row; `network` is Sigma's dense block."""
+    """1/tau of each group's columns, before omega and activity, and Sigma of its rows."""
+
+    local: Plan
+    linked: Plan
+    networked: Plan
+    stored: Plan
+    total: Float[Array, ""]  # tau of the total import
+    link: Float[Array, ""]  # Sigma of the price of the main grid and of the aggregate limit
+    network: Network
+    modes: Float[Array, "H H"]  # eigenvectors of storage dynamics without losses
+    damping: Float[Array, "K H"]  # Sigma of storage dynamics in these
+
+
+class Steps(eqx.Module):
+    """Step sizes with everything multiplied out: tau of the plan, Sigma of the rows."""
 
     plan: Plan
-    total: Float[Array, ""]
-    rows: Rows  # Sigma; for rows of the network, the inverse of Sigma^-1's diagonal
-    price: Float[Array, ""]
-    network: Float[Array, "R R"]
+    total: Float[Array, " H"]
+    balance: Float[Array, "N H"]
+    energy: Float[Array, "K H"]  # in the modes
+    link: Float[Array, " H"]
+    network: Float[Array, " H"]  # omega
 
 
 def wide_plan(plan: Plan) -> Plan:
@@ -35,153 +82,168 @@ def wide_rows(rows: Rows) -> Rows:
     return replace(rows, **{name: getattr(rows, name).astype(jnp.float64) for name in names})
 
 
-def network_rows(market: Market, value: Rows) -> Float[Array, "R H"]:
-    """The rows of the network, stacked; 0 for feeders, whose rows free variables meet."""
-    feeder = market.grid.feeder
-    if market.grid.model == "copperplate":
-        return value.bus[:0]
-    parts = [value.bus.at[feeder].set(0.0), value.bus_reactive.at[feeder].set(0.0)]
-    parts += [value.voltage, value.angle]
-    return jnp.concatenate(parts)
+def movable(market: Market) -> Plan:
+    """1 for columns that can move, 0 for those whose bounds leave no choice."""
+    return jax.tree.map(lambda low, high: (high > low).astype(low.dtype), *boxes(market))
 
 
-def with_network(market: Market, prices: Rows, change: Float[Array, "R H"]) -> Rows:
-    """Prices with those of the network moved by `change`."""
-    if market.grid.model == "copperplate":
-        return prices
-    bus, bus_reactive, voltage, angle = _split(market, change)
-    return replace(
-        prices,
-        bus=prices.bus + bus,
-        bus_reactive=prices.bus_reactive + bus_reactive,
-        voltage=prices.voltage + voltage,
-        angle=prices.angle + angle,
-    )
-
-
-def _split(market: Market, values: Float[Array, "R H"]) -> list[Array]:
-    """The network's rows apart again: bus, bus_reactive, voltage, angle."""
-    buses, lines = market.grid.passive.shape[0], market.grid.source.shape[0]
-    return jnp.split(values, (buses, 2 * buses, 2 * buses + lines))
-
-
-def preconditioner(market: Market) -> Metric:
-    """Step sizes with A^T Sigma A <= 1/tau: every group of rows takes its share of 1/tau.
-
-    Groups: own balances, buffer dynamics, the link of the main grid's price and the aggregate limit
-    (Sigma diagonal, rows bounded by their sums), and the network, whose Sigma is the exact inverse
-    of A tau A^T. Entries that cannot move take no part.
-    """
-    lower, upper = boxes(market)
-    live = jax.tree.map(lambda low, high: (high > low).astype(low.dtype), lower, upper)
-    ts, stores, pairs = market.hour_length, market.buffers, market.trading
-    own = by_owner(market, live.generation, market.generators.owner) + by_owner(
-        market, live.charge + live.discharge, stores.owner
-    )
-    degree = by_owner(market, live.trades, pairs.buyer) + by_owner(
-        market, live.trades, pairs.seller
-    )
-    terms = own + live.imports + live.exports + live.curtailed + 2 * degree
-    into, out = ts * stores.charge_efficiency, ts / stores.discharge_efficiency
-    dynamics = (1 + stores.retention) ** 2 + STEP * (into**2 + out**2)
+def metric(market: Market) -> Metric:
+    """The metric of a market, all columns active."""
+    live, stores, ts = movable(market), market.buffers, market.hour_length
+    dtype, hours = live.imports.dtype, live.imports.shape[1]
+    share = 1 / STEP
     limited = jnp.isfinite(market.tariff.total_max) | jnp.isfinite(market.tariff.total_min)
-    network, flow, volt, turn, diagonal = _network_metric(market, live)
-    share, ones = 1 / STEP, jax.tree.map(jnp.ones_like, lower)
-    networked = 0.0 if market.grid.model == "copperplate" else share
-    plan = Plan(
-        generation=ones.generation / (share + networked),
-        charge=ones.charge / (2 * share + networked),
-        discharge=ones.discharge / (2 * share + networked),
-        energy=ones.energy,
-        imports=ones.imports / (share + 1 + limited),
-        exports=ones.exports / (share + limited),
-        curtailed=ones.curtailed / (share + networked),
-        trades=ones.trades / share,
-        active=ones.active * flow[:, None],
-        reactive=ones.reactive * flow[:, None],
-        voltage=ones.voltage * volt[:, None],
-        angle=ones.angle * turn[:, None],
-        exchange=ones.exchange,
+    bus = market.prosumers.bus
+
+    def columns(values: Array, owner: Array) -> Array:  # at each bus
+        most = jnp.max(values, axis=1, initial=0.0)
+        return jnp.zeros(market.grid.passive.shape[0], most.dtype).at[bus[owner]].add(most)
+
+    devices = (
+        columns(live.generation, market.generators.owner)
+        + columns(live.charge + live.discharge, stores.owner)
+        + columns(live.curtailed, jnp.arange(bus.shape[0]))
     )
-    total = jnp.asarray(market.prosumers.bus.shape[0], market.tariff.slope.dtype)
-    bus, bus_reactive, voltage, angle = _split(market, 1 / diagonal[:, None])
-    rows = Rows(
-        balance=1 / (STEP * jnp.maximum(terms, 1.0)),
-        energy=jnp.broadcast_to(1 / dynamics[:, None], lower.energy.shape),
-        aggregate=jnp.full_like(market.tariff.slope, 1 / (2 * total)),
-        bus=bus,
-        bus_reactive=bus_reactive,
-        exchange=jnp.ones_like(market.tariff.slope),
-        voltage=voltage,
-        angle=angle,
+    grid = network(market, devices, STEP)
+    none = jax.tree.map(lambda _: jnp.zeros((), dtype), live)
+    at_bus = jnp.asarray(share if market.grid.model != "copperplate" else 0.0, dtype)
+    one = jnp.asarray(share, dtype)
+    dynamics = np.eye(hours) - np.eye(hours, k=-1)
+    stiffness, modes = np.linalg.eigh(dynamics @ dynamics.T)
+    # a D_a D_a^T <= a D D^T + (1 - a) I, for a retention of a
+    kept = stores.retention[:, None]
+    into, out = ts * stores.charge_efficiency, ts / stores.discharge_efficiency
+    fed = into[:, None] ** 2 * live.charge + out[:, None] ** 2 * live.discharge
+    fed = STEP * jnp.max(fed, axis=1, keepdims=True, initial=0.0)
+    losses = jnp.abs(1 - kept)
+    total = jnp.asarray(bus.shape[0], market.tariff.slope.dtype)
+    return Metric(
+        local=replace(
+            none,
+            generation=one,
+            charge=one,
+            discharge=one,
+            imports=one,
+            exports=one,
+            curtailed=one,
+            trades=one / TRADE,
+        ),
+        linked=replace(none, imports=2 * one / share, exports=limited.astype(dtype)),
+        networked=replace(
+            none,
+            generation=at_bus,
+            charge=at_bus,
+            discharge=at_bus,
+            curtailed=at_bus,
+            active=1 / grid.flow,
+            reactive=1 / grid.flow,
+            voltage=1 / grid.voltage,
+            angle=1 / grid.angle,
+            exchange=one,
+        ),
+        stored=replace(none, charge=one, discharge=one, energy=one * STEP),
+        total=total,
+        link=1 / (2 * total),
+        network=grid,
+        modes=jnp.asarray(modes, dtype),
+        damping=1 / (kept * jnp.asarray(stiffness, dtype) + losses + fed),
     )
-    return Metric(wide_plan(plan), total, wide_rows(rows), 1 / (2 * total), network)
 
 
-def _network_metric(
-    market: Market, live: Plan
-) -> tuple[Float[Array, "R R"], Array, Array, Array, Float[Array, " R"]]:
-    """Sigma of the network's rows; steps of flows, voltages and angles; the diagonal of 1/Sigma.
+def steps(market: Market, metric: Metric, omega: Balance, activity: Plan) -> Steps:
+    """Step sizes for balances `omega` and the activity of each column (0 to 1)."""
+    ts = market.hour_length
 
-    A flow's step is a dozen times the prosumers behind its line (the flow that one kW at each of
-    them causes), a voltage's what such flows do to it. Feeders' rows and rows that the model lacks
-    meet free variables: they are left out (0 in Sigma).
-    """
-    grid, dtype = market.grid, market.grid.passive.dtype
-    buses, lines = grid.passive.shape[0], grid.source.shape[0]
-    if grid.model == "copperplate":
-        ones = (jnp.ones(lines, dtype), jnp.ones(buses, dtype), jnp.ones(buses, dtype))
-        return jnp.zeros((0, 0), dtype), *ones, jnp.ones(2 * (buses + lines), dtype)
-    with jax.enable_x64(True):
-        r, x = grid.resistance.astype(jnp.float64), grid.reactance.astype(jnp.float64)
-        line, owners = jnp.arange(lines), market.prosumers.bus
-        leaving = jnp.zeros((buses, lines), jnp.float64)
-        leaving = leaving.at[grid.source, line].add(1.0).at[grid.target, line].add(-1.0)
-        fed = jnp.zeros(buses, bool).at[grid.feeder].set(True)
-        tied = jnp.where(fed[:, None], 0.0, leaving)
-        laplacian = tied @ tied.T + jnp.diag(fed.astype(jnp.float64))
-        at = jnp.zeros(buses, jnp.float64).at[owners].add(1.0)
-        behind = tied.T @ jnp.linalg.solve(laplacian, jnp.where(fed, 0.0, at))
-        flow = 12 * jnp.maximum(jnp.abs(behind), 1.0)
-        square, k = (r**2 + x**2) * flow, drop_factor(market)
-        usual = jnp.maximum(1e-3 * jnp.mean(square), 1e-12)  # for lines without impedance
-        turn = jnp.abs(jnp.linalg.solve(laplacian, tied @ jnp.maximum(square, usual)))
+    def inverse(one: Array, two: Array, three: Array, active: Array) -> Array:
+        held = omega.local * one + omega.total * two + omega.network * three
+        return held / jnp.where(active > 0, active, 1.0)
 
-        def movable(values: Array, owner: Array) -> Array:  # devices at each bus
-            most = jnp.max(values, axis=1).astype(jnp.float64)
-            return jnp.zeros(buses, jnp.float64).at[owners[owner]].add(most)
+    total = jax.tree.map(inverse, metric.local, metric.linked, metric.networked, activity)
 
-        devices = (
-            movable(live.generation, market.generators.owner)
-            + movable(live.charge, market.buffers.owner)
-            + movable(live.discharge, market.buffers.owner)
-            + movable(live.curtailed, jnp.arange(owners.shape[0]))
-        )
-        along = tied * flow
-        balance = along @ tied.T
-        spread = tied.T @ (jnp.where(fed, 0.0, turn)[:, None] * tied) + jnp.diag(square)
-        nothing, apart = jnp.zeros_like(balance), jnp.zeros_like(spread)
-        inverse = jnp.block(
-            [
-                [balance + STEP * jnp.diag(devices), nothing, -k * along * r, -along * x],
-                [nothing, balance, -k * along * x, along * r],
-                [-k * (along * r).T, -k * (along * x).T, k**2 * spread, apart],
-                [-(along * x).T, (along * r).T, apart, spread],
-            ]
-        )
-        used = jnp.concatenate(
-            [
-                ~fed,
-                ~fed & grid.reactive_balance,
-                jnp.ones(lines, bool),
-                jnp.full(lines, grid.model == "paper"),
-            ]
-        )
-        both = used[:, None] & used[None, :]
-        inverse = jnp.where(both, inverse, jnp.eye(used.shape[0], dtype=jnp.float64))
-        diagonal = jnp.diag(inverse)
-        size = jnp.sqrt(diagonal)
-        sigma = jnp.linalg.inv(inverse / size[:, None] / size) / size[:, None] / size
-        sigma = jnp.where(both, sigma, 0.0)
-        volt, turn = jnp.where(fed, 1.0, k**2 * turn), jnp.where(fed, 1.0, turn)
-        return sigma, flow, volt, turn, diagonal
+    def with_storage(name: str) -> Array:
+        active = getattr(activity, name)
+        held = omega.storage * getattr(metric.stored, name)
+        return getattr(total, name) + held / jnp.where(active > 0, active, 1.0)
+
+    names = ("charge", "discharge", "energy")
+    total = replace(total, **{name: with_storage(name) for name in names})
+    tau = jax.tree.map(lambda i, h: 1 / (i + h), total, curvature(market))
+    dtype = activity.imports.dtype
+    return Steps(
+        plan=wide_plan(jax.tree.map(lambda t, a: t.astype(a.dtype), tau, activity)),
+        total=metric.total / omega.total,
+        balance=(omega.local / ts).astype(dtype) / reach(market, activity),
+        energy=(omega.storage * metric.damping).astype(dtype),
+        link=omega.total / ts * metric.link,
+        network=omega.network / ts,
+    )
+
+
+def reach(market: Market, activity: Plan) -> Float[Array, "N H"]:
+    """1/Sigma of own balances: what their columns, each by its step, can do to them."""
+    pairs = market.trading
+    own = by_owner(market, activity.generation, market.generators.owner)
+    own += by_owner(market, activity.charge + activity.discharge, market.buffers.owner)
+    own += activity.imports + activity.exports + activity.curtailed
+    degree = by_owner(market, activity.trades, pairs.buyer)
+    degree += by_owner(market, activity.trades, pairs.seller)
+    return STEP * jnp.maximum(own + 2 * TRADE * degree, REST)
+
+
+def activities(market: Market, before: Plan, now: Plan) -> Plan:
+    """Activity of each column: `REST` where it rested at one bound from `before` to `now`."""
+    lower, upper = boxes(market)
+
+    def active(a: Array, b: Array, low: Array, high: Array, kink: float = jnp.nan) -> Array:
+        rests = (a == b) & ((b <= low) | (b >= high) | (b == kink))
+        return jnp.where(high > low, jnp.where(rests, REST, 1.0), 0.0).astype(b.dtype)
+
+    found = jax.tree.map(active, before, now, lower, upper)
+    trades = active(before.trades, now.trades, lower.trades, upper.trades, 0.0)
+    always = movable(market)
+    names = ("energy", "active", "reactive", "voltage", "angle", "exchange")
+    return replace(found, trades=trades, **{name: getattr(always, name) for name in names})
+
+
+def squares(
+    market: Market, metric: Metric, activity: Plan, change: Point
+) -> tuple[Balance, Balance]:
+    """Squared length of a change of the plan, and of prices, in each group, before omega."""
+    ts = market.hour_length
+    sized = jax.tree.map(
+        lambda u, active: u**2 / jnp.where(active > 0, active, 1.0), change.plan, activity
+    )
+
+    def hourly(share: Plan) -> Array:
+        return _sum(jax.tree.map(lambda u, s: jnp.sum(u * s, axis=0), sized, share))
+
+    held = sized.charge + sized.discharge
+    held = held * metric.stored.charge + sized.energy * metric.stored.energy
+    primal = Balance(
+        local=hourly(metric.local),
+        total=hourly(metric.linked) + change.total**2 / metric.total,
+        network=hourly(metric.networked),
+        storage=jnp.sum(held, axis=1, keepdims=True),
+    )
+    prices = change.prices
+    names = ("bus", "bus_reactive", "voltage", "angle")
+    grid = replace(rows_like(market), **{name: getattr(prices, name) for name in names})
+
+    def through(g: Array, inverse: Array, active: Array) -> Array:
+        tau = jnp.where(inverse > 0, 1 / jnp.where(inverse > 0, inverse, 1.0), 0.0)
+        return jnp.sum(jnp.where(active > 0, tau * g**2, 0.0), axis=0)
+
+    # Sigma^-1 of the network is A tau A^T: y^T Sigma^-1 y is the sum of tau (A^T y)^2
+    along = jax.tree.map(through, pull(market, grid), metric.networked, activity)
+    modes = prices.energy @ metric.modes
+    dual = Balance(
+        local=ts**2 * jnp.sum(prices.balance**2 * reach(market, activity), axis=0),
+        total=ts**2 * (prices.aggregate**2 + change.price**2) / metric.link,
+        network=_sum(along),
+        storage=jnp.sum(modes**2 / metric.damping, axis=1, keepdims=True),
+    )
+    return primal, dual
+
+
+def _sum(parts: Plan) -> Float[Array, " H"]:
+    return jnp.sum(jnp.stack(jax.tree.leaves(parts)), axis=0)
