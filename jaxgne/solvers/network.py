@@ -11,7 +11,7 @@ from ..market import Market
 from ..model import Rows, drop_factor
 
 FLOW = 2.0  # step of a flow in prosumers behind its line
-FALL = 0.3  # step of a voltage in what such flows do to it
+FALL = 3.0  # step of a voltage in what such flows do to it
 
 
 class Network(eqx.Module):
@@ -37,9 +37,9 @@ class Network(eqx.Module):
 def network(market: Market, devices: Float[Array, " B"], step: float) -> Network:
     """Steps of a grid on which `devices` columns, each with step `step`, meet the balance of a bus.
 
-    A flow's step is twice the number of prosumers behind its line, a voltage's a third of what such
-    flows do to it. Feeders' rows and rows that the model lacks meet free variables: they are left
-    out (0 in Sigma).
+    A flow's step is twice the number of prosumers behind its line, a voltage's three times what
+    such flows do to it. Feeders' rows and rows that the model lacks meet free variables: they are
+    left out (0 in Sigma).
     """
     grid = market.grid
     buses, lines = grid.passive.shape[0], grid.source.shape[0]

@@ -84,7 +84,7 @@ class PrimalDual(AbstractSolver):
         omega = Balance(*(jnp.broadcast_to(usual, size) for size in (hours, hours, hours, stores)))
         geometry, activity = metric(market), movable(market)
         count, none = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.float64)
-        return _State(
+        state = _State(
             current=start,
             image=start,
             anchor=start,
@@ -98,6 +98,9 @@ class PrimalDual(AbstractSolver):
             first=none + jnp.inf,
             last=none + jnp.inf,
         )
+        image = _iterate(market, state, start)
+        activity = activities(market, start.plan, image.plan)
+        return replace(state, activity=activity, steps=steps(market, geometry, omega, activity))
 
     def step(self, market: Market, state: _State) -> _State:
         """One iteration."""
