@@ -410,17 +410,8 @@ def solve(market: Market, tol: float = 1e-10) -> Reference:
     if answer is None or status != "solved":
         status = "infeasible" if status == "infeasible" else "failed"
         return nothing(market, program, status)
-    x = conic.fixed.copy()
-    x[conic.free] = answer.x
-    x *= conic.unit
-    duals = {}
-    for family, keep, where in conic.kept:
-        if not family.bound:
-            value = np.zeros(family.constant.size)
-            value[keep] = answer.z[where] * conic.euros / family.unit
-            duals[family.name] = value.reshape(family.constant.shape)
-    table = {k: x[where].reshape(-1, program.hours) for k, where in program.columns.items()}
-    plan, prices = unpack(market, table), price_rows(market, duals)
+    x, table, prices = read(market, program, conic, answer.x, answer.z)
+    plan = unpack(market, table)
     costs = prosumer_costs(market, table)
     linear, quadratic = (np.concatenate(a) for a in (program.linear, program.quadratic))
     return Reference(
@@ -436,6 +427,26 @@ def solve(market: Market, tol: float = 1e-10) -> Reference:
         error=answer.error,
         infeasibility=answer.infeasibility,
     )
+
+
+def read(
+    market: Market, program: Program, conic: Conic, x: np.ndarray, z: np.ndarray
+) -> tuple[np.ndarray, dict[str, np.ndarray], Rows]:
+    """A convex solver's scaled answer: all columns, the same by name as tables, and prices.
+
+    `z` holds the multipliers of the families of rows, as `conic.kept` has them.
+    """
+    full = conic.fixed.copy()
+    full[conic.free] = x
+    full *= conic.unit
+    duals = {}
+    for family, keep, where in conic.kept:
+        if not family.bound:
+            value = np.zeros(family.constant.size)
+            value[keep] = z[where] * conic.euros / family.unit
+            duals[family.name] = value.reshape(family.constant.shape)
+    table = {k: full[where].reshape(-1, program.hours) for k, where in program.columns.items()}
+    return full, table, price_rows(market, duals)
 
 
 def nothing(market: Market, program: Program, status: Any) -> Reference:

@@ -5,13 +5,14 @@ from dataclasses import replace
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from ..market import Market
 from ..model import Rows, drop_factor
 
 FLOW = 2.0  # step of a flow in prosumers behind its line
-FALL = 3.0  # step of a voltage in what such flows do to it
+FALL = 10.0  # step of a voltage in what such flows do to it
+HELD = 0.1  # and what is left of it where a bound holds the voltage
 
 
 class Network(eqx.Module):
@@ -34,12 +35,15 @@ class Network(eqx.Module):
         return replace(nothing, bus=bus, bus_reactive=bus_reactive, voltage=voltage, angle=angle)
 
 
-def network(market: Market, devices: Float[Array, " B"], step: float) -> Network:
+def network(
+    market: Market, devices: Float[Array, " B"], step: float, held: Bool[Array, " B"]
+) -> Network:
     """Steps of a grid on which `devices` columns, each with step `step`, meet the balance of a bus.
 
-    A flow's step is twice the number of prosumers behind its line, a voltage's three times what
-    such flows do to it. Feeders' rows and rows that the model lacks meet free variables: they are
-    left out (0 in Sigma).
+    A flow's step is twice the number of prosumers behind its line, a voltage's ten times what such
+    flows do to it: where no bound is near, its price has to vanish fast. Where one has `held` it in
+    some hour the step is a tenth, for that price to find its level. Feeders' rows and rows that the
+    model lacks meet free variables: they are left out (0 in Sigma).
     """
     grid = market.grid
     buses, lines = grid.passive.shape[0], grid.source.shape[0]
@@ -60,7 +64,7 @@ def network(market: Market, devices: Float[Array, " B"], step: float) -> Network
         square, k = (r**2 + x**2) * flow, drop_factor(market)
         usual = jnp.maximum(1e-3 * jnp.mean(square), 1e-12)  # for lines without impedance
         angle = jnp.linalg.solve(laplacian, tied @ jnp.maximum(square, usual))
-        angle = jnp.where(fed, 1.0, FALL * jnp.abs(angle))
+        angle = jnp.where(fed, 1.0, FALL * jnp.where(held, HELD, 1.0) * jnp.abs(angle))
         voltage = jnp.where(fed, 1.0, k**2 * angle)
         along = tied * flow
         balance = along @ tied.T

@@ -16,7 +16,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from ..market import Market
 from ..model import Plan, Rows, boxes, by_owner, curvature, pull, rows_like
@@ -87,8 +87,8 @@ def movable(market: Market) -> Plan:
     return jax.tree.map(lambda low, high: (high > low).astype(low.dtype), *boxes(market))
 
 
-def metric(market: Market) -> Metric:
-    """The metric of a market, all columns active."""
+def metric(market: Market, held: Bool[Array, " B"]) -> Metric:
+    """The metric of a market, all columns active; bounds have `held` the voltage of some buses."""
     live, stores, ts = movable(market), market.buffers, market.hour_length
     dtype, hours = live.imports.dtype, live.imports.shape[1]
     share = 1 / STEP
@@ -104,7 +104,7 @@ def metric(market: Market) -> Metric:
         + columns(live.charge + live.discharge, stores.owner)
         + columns(live.curtailed, jnp.arange(bus.shape[0]))
     )
-    grid = network(market, devices, STEP)
+    grid = network(market, devices, STEP, held)
     none = jax.tree.map(lambda _: jnp.zeros((), dtype), live)
     at_bus = jnp.asarray(share if market.grid.model != "copperplate" else 0.0, dtype)
     one = jnp.asarray(share, dtype)
@@ -203,6 +203,14 @@ def activities(market: Market, before: Plan, now: Plan) -> Plan:
     always = movable(market)
     names = ("energy", "active", "reactive", "voltage", "angle", "exchange")
     return replace(found, trades=trades, **{name: getattr(always, name) for name in names})
+
+
+def holds(market: Market, before: Plan, now: Plan) -> Bool[Array, " B"]:
+    """Buses whose voltage a bound held from `before` to `now` in some hour."""
+    lower, upper = boxes(market)
+    low = (before.voltage <= lower.voltage) & (now.voltage <= lower.voltage)
+    high = (before.voltage >= upper.voltage) & (now.voltage >= upper.voltage)
+    return jnp.any(low | high, axis=1)
 
 
 def squares(

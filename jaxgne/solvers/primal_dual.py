@@ -31,6 +31,7 @@ from .preconditioner import (
     Point,
     Steps,
     activities,
+    holds,
     metric,
     movable,
     squares,
@@ -82,7 +83,8 @@ class PrimalDual(AbstractSolver):
         usual = scale.price.astype(jnp.float64) / scale.power
         hours, stores = sigma.shape, (market.buffers.owner.shape[0], 1)
         omega = Balance(*(jnp.broadcast_to(usual, size) for size in (hours, hours, hours, stores)))
-        geometry, activity = metric(market), movable(market)
+        free = jnp.zeros(market.grid.passive.shape[0], bool)
+        geometry, activity = metric(market, free), movable(market)
         count, none = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.float64)
         state = _State(
             current=start,
@@ -121,14 +123,16 @@ class PrimalDual(AbstractSolver):
 
         def restart() -> _State:
             activity = activities(market, state.anchor.plan, image.plan)
+            geometry = metric(market, holds(market, state.anchor.plan, image.plan))
             omega = self._balance(market, state, image, moved)
             return replace(
                 state,
                 current=image,
                 anchor=image,
+                metric=geometry,
                 activity=activity,
                 omega=omega,
-                steps=steps(market, state.metric, omega, activity),
+                steps=steps(market, geometry, omega, activity),
                 age=jnp.zeros_like(age),
                 begun=state.begun + age,
                 first=residual,

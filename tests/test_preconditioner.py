@@ -1,0 +1,102 @@
+"""The primal-dual solver's step sizes: as long as they may be, whatever omega and active set."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+import jaxgne as jg
+from jaxgne import model
+from jaxgne.solvers import preconditioner
+from tests.markets import HAND_MADE
+
+
+def random_balance(rng: np.random.Generator, like: preconditioner.Balance):
+    """Balances between 0.01 and 100, each entry its own."""
+    return jax.tree.map(lambda a: jnp.asarray(10 ** rng.uniform(-2, 2, a.shape)), like)
+
+
+def ones(market: jg.Market) -> preconditioner.Balance:
+    hours, stores = market.tariff.slope.shape, (market.buffers.owner.shape[0], 1)
+    return preconditioner.Balance(*(jnp.ones(size) for size in (hours, hours, hours, stores)))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("name", list(HAND_MADE))
+def test_steps_never_overshoot(name, seed):
+    """Sigma A tau A^T has no eigenvalue above 1: the condition for convergence."""
+    market, rng = HAND_MADE[name](), np.random.default_rng(seed)
+    buses = market.grid.passive.shape[0]
+    live = preconditioner.movable(market)
+    resting = jax.tree.map(
+        lambda a: jnp.asarray(rng.choice([preconditioner.REST, 1.0], a.shape)), live
+    )
+    kept = ("energy", "active", "reactive", "voltage", "angle", "exchange")
+    resting = replace(resting, **{field: jnp.ones_like(getattr(live, field)) for field in kept})
+    activity = jax.tree.map(jnp.multiply, live, resting if seed else live)
+    geometry = preconditioner.metric(market, jnp.asarray(rng.random(buses) < 0.5 * seed))
+    omega = random_balance(rng, ones(market)) if seed else ones(market)
+    size = preconditioner.steps(market, geometry, omega, activity)
+    tau = jax.tree.map(lambda t, a: jnp.where(a > 0, t, 0.0), size.plan, activity)
+    nothing = (model.rows_like(market), jnp.zeros_like(market.tariff.slope))
+    flat, tree = ravel_pytree(nothing)
+    ts = market.hour_length
+
+    def turn(y: jax.Array) -> jax.Array:
+        prices, price = tree(y)
+        pulled = model.pull(market, prices)
+        # the link z = sum p_mg + b has its own price
+        pulled = replace(pulled, imports=pulled.imports + ts * price)
+        plan = jax.tree.map(jnp.multiply, tau, pulled)
+        value = jax.tree.map(
+            jnp.subtract, model.rows(market, plan), model.rows(market, model.zeros(market))
+        )
+        drawn = jnp.sum(plan.imports, axis=0) + size.total * ts * price
+        moves = jax.tree.map(lambda a: size.network * a, geometry.network(market, value))
+        stored = ((value.energy @ geometry.modes) * size.energy) @ geometry.modes.T
+        moves = replace(
+            moves,
+            balance=size.balance * value.balance,
+            energy=stored,
+            aggregate=size.link * value.aggregate,
+        )
+        return ravel_pytree((moves, size.link * drawn))[0]
+
+    matrix = np.asarray(jax.jacobian(turn)(jnp.zeros_like(flat)))
+    worst = np.linalg.eigvals(matrix)
+    assert np.abs(worst.imag).max() < 1e-6
+    assert worst.real.max() <= 1 + 1e-9
+    assert worst.real.max() > 0.3  # nor are they timid
+
+
+def test_lengths_are_those_of_the_metric():
+    """Squares of a change of prices agree with the inverse of Sigma, group by group."""
+    market, rng = HAND_MADE["feeder"](), np.random.default_rng(0)
+    geometry, activity = (
+        preconditioner.metric(market, jnp.zeros(3, bool)),
+        preconditioner.movable(market),
+    )
+    plan = model.zeros(market)
+    prices = jax.tree.map(
+        lambda a: jnp.asarray(rng.standard_normal(a.shape)), model.rows_like(market)
+    )
+    value = geometry.network(market, prices)  # Sigma y: its squared length is y . Sigma y
+    nothing = jnp.zeros_like(market.tariff.slope)
+    change = preconditioner.Point(plan, nothing, value, nothing)
+    _, dual = preconditioner.squares(market, geometry, activity, change)
+    names = ("bus", "bus_reactive", "voltage", "angle")
+    inner = sum(jnp.sum(getattr(value, n) * getattr(prices, n), axis=0) for n in names)
+    assert np.allclose(dual.network, market.hour_length**2 * inner, rtol=1e-9)
+
+
+def test_a_column_at_rest_is_told_from_one_that_moves():
+    market = HAND_MADE["feeder"]()
+    lower, upper = model.boxes(market)
+    before = model.prox(market, model.zeros(market), jax.tree.map(jnp.zeros_like, upper))
+    inside = jnp.clip(before.imports + 1.0, lower.imports, upper.imports)
+    found = preconditioner.activities(market, before, replace(before, imports=inside))
+    assert np.all(found.imports == 1.0)
+    assert np.all(found.trades == preconditioner.REST)

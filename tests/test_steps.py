@@ -1,0 +1,36 @@
+"""A guard: the default solver's steps (not its seconds) on fixed markets do not creep up."""
+
+import equinox as eqx
+import pytest
+
+import jaxgne as jg
+from jaxgne.cases.builders import Behaviour
+
+STEPS: dict[tuple[str, Behaviour, bool], int] = {  # to 1e-6, when last improved
+    ("ieee37", "nash", False): 480,
+    ("ieee37", "wardrop", False): 440,
+    ("ieee37", "nash", True): 1720,
+    ("ieee37", "wardrop", True): 1600,
+    ("synthetic", "nash", True): 1640,
+    ("synthetic", "wardrop", True): 1320,
+}
+
+
+def market(case: str, behaviour: Behaviour, stress: bool) -> jg.Market:
+    if case == "ieee37":
+        return jg.ieee37(behaviour=behaviour, stress=stress)
+    return jg.synthetic(50, degree=8, buses=36, behaviour=behaviour, stress=stress)
+
+
+@pytest.mark.parametrize("fixed", list(STEPS), ids=str)
+def test_steps_have_not_grown_by_a_fifth(fixed):
+    clearing = jg.clear(market(*fixed), max_steps=20_000)
+    assert int(clearing.steps) <= 1.2 * STEPS[fixed], int(clearing.steps)
+
+
+def test_a_warm_start_saves_steps():
+    """A day with 1 % less load, from the answer to the day itself."""
+    day = market("ieee37", "nash", False)
+    other = eqx.tree_at(lambda m: m.prosumers.load, day, 0.99 * day.prosumers.load)
+    cold, warm = jg.clear(other), jg.clear(other, start=jg.clear(day))
+    assert int(warm.steps) <= 0.7 * int(cold.steps)
