@@ -209,7 +209,7 @@ def highs(box: Box, eps: float) -> tuple[np.ndarray, np.ndarray, float]:
     module: Any = import_module("highspy")
 
     lp, table = module.HighsLp(), sparse.csc_matrix(sparse.vstack([box.A, box.G]))
-    lp.num_col_, lp.num_row_ = len(box.q), table.shape[0]
+    lp.num_col_, lp.num_row_ = len(box.q), len(box.b) + len(box.h)
     lp.col_cost_, lp.col_lower_, lp.col_upper_ = box.q, box.lower, box.upper
     lp.row_lower_ = np.concatenate([box.b, np.full(len(box.h), -np.inf)])
     lp.row_upper_ = np.concatenate([box.b, box.h])
@@ -234,7 +234,7 @@ def highs(box: Box, eps: float) -> tuple[np.ndarray, np.ndarray, float]:
 
 
 def mpax(box: Box, eps: float) -> tuple[np.ndarray, np.ndarray, float]:
-    """Restarted primal-dual hybrid gradient; twice, of which the second run counts: its compilation is not part of the time."""
+    """Restarted primal-dual hybrid gradient; of two runs the second, compiled one counts."""
     module: Any = import_module("mpax")
 
     jax.config.update("jax_enable_x64", True)
