@@ -19,7 +19,7 @@ from dataclasses import replace
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from ..market import Market, cast
 from ..model import Plan, Rows, aggregate, grid_price, limits, own_gradient, prox, pull, rows
@@ -46,6 +46,7 @@ class _State(eqx.Module):
     image: Point  # T of the current point at the last look: inside all private sets
     anchor: Point
     metric: Metric
+    held: Bool[Array, " B"]  # buses whose voltage a bound holds
     activity: Plan
     omega: Balance
     steps: Steps
@@ -91,6 +92,7 @@ class PrimalDual(AbstractSolver):
             image=start,
             anchor=start,
             metric=geometry,
+            held=free,
             activity=activity,
             omega=omega,
             steps=steps(market, geometry, omega, activity),
@@ -123,13 +125,16 @@ class PrimalDual(AbstractSolver):
 
         def restart() -> _State:
             activity = activities(market, state.anchor.plan, image.plan)
-            geometry = metric(market, holds(market, state.anchor.plan, image.plan))
+            held = holds(market, state.anchor.plan, image.plan)
+            same = jnp.all(held == state.held)
+            geometry = jax.lax.cond(same, lambda: state.metric, lambda: metric(market, held))
             omega = self._balance(market, state, image, moved)
             return replace(
                 state,
                 current=image,
                 anchor=image,
                 metric=geometry,
+                held=held,
                 activity=activity,
                 omega=omega,
                 steps=steps(market, geometry, omega, activity),
