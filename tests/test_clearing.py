@@ -278,7 +278,12 @@ def test_a_shifted_start_changes_nothing_a_user_sees():
     )
     moved = eqx.tree_at(lambda c: c.prices, first, shifted)
     one, two = jg.clear(market, start=first), jg.clear(market, start=moved)
-    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
+    seen = [
+        (c.plan, c.prices, c.costs, c.aggregate, c.steps, c.certificate.error) for c in (one, two)
+    ]
+    for a, b in zip(
+        *map(jax.tree.leaves, seen), strict=True
+    ):  # places of rounding errors may differ
         assert jnp.allclose(a, b, atol=1e-9)
     assert not np.any(two.prices.exchange)
 
