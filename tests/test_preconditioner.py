@@ -73,10 +73,10 @@ def test_steps_never_overshoot(name, seed):
 
 
 def test_lengths_are_those_of_the_metric():
-    """Squares of a change of prices agree with the inverse of Sigma, group by group."""
+    """y = Sigma r has the squared length y . r in the network's part of the metric."""
     market, rng = HAND_MADE["feeder"](), np.random.default_rng(0)
     geometry, activity = (
-        preconditioner.metric(market, jnp.zeros(3, bool)),
+        preconditioner.metric(market, jnp.zeros(market.grid.passive.shape[0], bool)),
         preconditioner.movable(market),
     )
     plan = model.zeros(market)
