@@ -46,7 +46,7 @@ class _State(eqx.Module):
     image: Point  # T of the current point at the last look: inside all private sets
     anchor: Point
     metric: Metric
-    held: Bool[Array, " B"]  # buses whose voltage a bound holds
+    held: Bool[Array, " B"]  # buses whose voltage a bound has held; it only grows
     activity: Plan
     omega: Balance
     steps: Steps
@@ -125,7 +125,7 @@ class PrimalDual(AbstractSolver):
 
         def restart() -> _State:
             activity = activities(market, state.anchor.plan, image.plan)
-            held = holds(market, state.anchor.plan, image.plan)
+            held = state.held | holds(market, state.anchor.plan, image.plan)
             same = jnp.all(held == state.held)
             geometry = jax.lax.cond(same, lambda: state.metric, lambda: metric(market, held))
             omega = self._balance(market, state, image, moved)
