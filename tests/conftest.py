@@ -1,7 +1,9 @@
 import os
 import tempfile
 
+import equinox as eqx
 import jax
+import pytest
 
 jax.config.update("jax_enable_x64", True)
 
@@ -15,3 +17,11 @@ def pytest_configure(config):
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forgotten_programs():
+    """Drops a module's compiled programs: hundreds exhaust the memory maps a process may have."""
+    yield
+    eqx.clear_caches()
+    jax.clear_caches()
