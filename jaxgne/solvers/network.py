@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ..market import Market
-from ..model import Rows, drop_factor
+from ..market import Grid, Market, cast
+from ..model import Rows
+from .tree import Tree, climb, eliminate
 
 FLOW = 2.0  # step of a flow in prosumers behind its line
 FALL = 10.0  # step of a voltage in what such flows do to it
@@ -21,13 +22,16 @@ class Network(eqx.Module):
     flow: Float[Array, "L 1"]
     voltage: Float[Array, "B 1"]
     angle: Float[Array, "B 1"]
-    sigma: Float[Array, "R R"]
+    sigma: Tree | Float[Array, "R R"] | None  # none: no network
 
     def __call__(self, market: Market, value: Rows) -> Rows:
         """Sigma times the rows of the network; zero elsewhere."""
         nothing = jax.tree.map(jnp.zeros_like, value)
-        if market.grid.model == "copperplate":
+        if self.sigma is None:
             return nothing
+        if isinstance(self.sigma, Tree):
+            solved = self.sigma(value.bus, value.bus_reactive, value.voltage)
+            return replace(nothing, bus=solved[0], bus_reactive=solved[1], voltage=solved[2])
         stacked = jnp.concatenate([value.bus, value.bus_reactive, value.voltage, value.angle])
         buses, lines = market.grid.passive.shape[0], market.grid.source.shape[0]
         ends = (buses, 2 * buses, 2 * buses + lines)
@@ -44,51 +48,76 @@ def network(
     flows do to it: where no bound is near, its price has to vanish fast. Where one has `held` it in
     some hour the step is a tenth, for that price to find its level. Feeders' rows and rows that the
     model lacks meet free variables: they are left out (0 in Sigma).
+
+    The feeders of `lindistflow` are trees, whose Sigma takes O(B log depth); that of the paper's
+    model, whose grid may be meshed, is one dense matrix.
     """
-    grid = market.grid
-    buses, lines = grid.passive.shape[0], grid.source.shape[0]
-    if grid.model == "copperplate":
-        line, bus = (jnp.ones((size, 1), grid.passive.dtype) for size in (lines, buses))
-        return Network(line, bus, bus, jnp.zeros((0, 0), grid.passive.dtype))
+    if market.grid.model == "copperplate":
+        none = jnp.ones((), market.grid.passive.dtype)
+        return Network(none, none, none, None)
     with jax.enable_x64(True):
-        r, x = grid.resistance.astype(jnp.float64), grid.reactance.astype(jnp.float64)
-        line = jnp.arange(lines)
-        leaving = jnp.zeros((buses, lines), jnp.float64)
-        leaving = leaving.at[grid.source, line].add(1.0).at[grid.target, line].add(-1.0)
-        fed = jnp.zeros(buses, bool).at[grid.feeder].set(True)
-        tied = jnp.where(fed[:, None], 0.0, leaving)
-        laplacian = tied @ tied.T + jnp.diag(fed.astype(jnp.float64))
-        at = jnp.zeros(buses, jnp.float64).at[market.prosumers.bus].add(1.0)
-        behind = tied.T @ jnp.linalg.solve(laplacian, jnp.where(fed, 0.0, at))
-        flow = FLOW * jnp.maximum(jnp.abs(behind), 1.0)
-        square, k = (r**2 + x**2) * flow, drop_factor(market)
-        usual = jnp.maximum(1e-3 * jnp.mean(square), 1e-12)  # for lines without impedance
-        angle = jnp.linalg.solve(laplacian, tied @ jnp.maximum(square, usual))
-        angle = jnp.where(fed, 1.0, FALL * jnp.where(held, HELD, 1.0) * jnp.abs(angle))
-        voltage = jnp.where(fed, 1.0, k**2 * angle)
-        along = tied * flow
-        balance = along @ tied.T
-        # the ends of lines, of which feeders' are fixed
-        spread = tied.T @ (jnp.where(fed, 0.0, angle)[:, None] * tied) + jnp.diag(square)
-        nothing, apart = jnp.zeros_like(balance), jnp.zeros_like(spread)
-        inverse = jnp.block(
-            [
-                [balance + step * jnp.diag(devices), nothing, -k * along * r, -along * x],
-                [nothing, balance, -k * along * x, along * r],
-                [-k * (along * r).T, -k * (along * x).T, k**2 * spread, apart],
-                [-(along * x).T, (along * r).T, apart, spread],
-            ]
-        )
-        used = jnp.concatenate(
-            [
-                ~fed,
-                ~fed & grid.reactive_balance,
-                jnp.ones(lines, bool),
-                jnp.full(lines, grid.model == "paper"),
-            ]
-        )
-        both = used[:, None] & used[None, :]
-        inverse = jnp.where(both, inverse, jnp.eye(used.shape[0], dtype=jnp.float64))
-        size = jnp.sqrt(jnp.diag(inverse))
-        sigma = jnp.linalg.inv(inverse / size[:, None] / size) / size[:, None] / size
-        return Network(flow[:, None], voltage[:, None], angle[:, None], jnp.where(both, sigma, 0.0))
+        grid = cast(market.grid, jnp.float64)
+        fed = jnp.zeros(grid.passive.shape[0], bool).at[grid.feeder].set(True)
+        people = jnp.zeros(fed.shape, jnp.float64).at[market.prosumers.bus].add(1.0)
+        build = _radial if grid.model == "lindistflow" else _general
+        return build(grid, fed, people, step * devices.astype(jnp.float64), held)
+
+
+def _flow_steps(behind: Array) -> Array:
+    return FLOW * jnp.maximum(jnp.abs(behind), 1.0)
+
+
+def _falls(grid: Grid, flow: Array) -> Float[Array, " L"]:
+    """Squared drop that flow steps make; never 0, for lines without impedance."""
+    square = (grid.resistance**2 + grid.reactance**2) * flow
+    return jnp.maximum(square, jnp.maximum(1e-3 * jnp.mean(square), 1e-12))
+
+
+def _voltage_steps(falls: Array, fed: Array, held: Array) -> Array:
+    return jnp.where(fed, 1.0, FALL * jnp.where(held, HELD, 1.0) * jnp.abs(falls))
+
+
+def _radial(grid: Grid, fed: Array, people: Array, devices: Array, held: Array) -> Network:
+    """By a tree; squared voltages fall by twice r p + x q, and there are no angles."""
+    ladder = climb(grid.source, grid.target, fed)
+    flow = _flow_steps(ladder.behind(people)[grid.target])
+    at = jnp.zeros(fed.shape, flow.dtype).at[grid.target].set(4 * _falls(grid, flow))
+    voltage = _voltage_steps(ladder.along(at), fed, held)
+    drop = 2 * jnp.stack([grid.resistance, grid.reactance])
+    tree = eliminate(grid.source, grid.target, fed, ladder, flow, voltage, devices, drop)
+    return Network(flow[:, None], voltage[:, None], voltage[:, None], tree)
+
+
+def _general(grid: Grid, fed: Array, people: Array, devices: Array, held: Array) -> Network:
+    """By a dense matrix; lines may close loops."""
+    buses, lines = fed.shape[0], grid.source.shape[0]
+    r, x, line = grid.resistance, grid.reactance, jnp.arange(lines)
+    leaving = jnp.zeros((buses, lines), r.dtype)
+    leaving = leaving.at[grid.source, line].add(1.0).at[grid.target, line].add(-1.0)
+    tied = jnp.where(fed[:, None], 0.0, leaving)
+    laplacian = tied @ tied.T + jnp.diag(fed.astype(r.dtype))
+    flow = _flow_steps(tied.T @ jnp.linalg.solve(laplacian, jnp.where(fed, 0.0, people)))
+    falls = _falls(grid, flow)
+    angle = _voltage_steps(jnp.linalg.solve(laplacian, tied @ falls), fed, held)
+    along = tied * flow
+    balance = along @ tied.T
+    # the ends of lines, of which feeders' are fixed
+    spread = tied.T @ (jnp.where(fed, 0.0, angle)[:, None] * tied)
+    spread += jnp.diag((r**2 + x**2) * flow)
+    nothing, apart = jnp.zeros_like(balance), jnp.zeros_like(spread)
+    inverse = jnp.block(
+        [
+            [balance + jnp.diag(devices), nothing, -along * r, -along * x],
+            [nothing, balance, -along * x, along * r],
+            [-(along * r).T, -(along * x).T, spread, apart],
+            [-(along * x).T, (along * r).T, apart, spread],
+        ]
+    )
+    used = [~fed, ~fed & grid.reactive_balance, jnp.ones(2 * lines, bool)]
+    used = jnp.concatenate(used)
+    both = used[:, None] & used[None, :]
+    inverse = jnp.where(both, inverse, jnp.eye(used.shape[0], dtype=r.dtype))
+    size = jnp.sqrt(jnp.diag(inverse))
+    sigma = jnp.linalg.inv(inverse / size[:, None] / size) / size[:, None] / size
+    steps = (flow[:, None], angle[:, None], angle[:, None])
+    return Network(*steps, jnp.where(both, sigma, 0.0))

@@ -60,7 +60,8 @@ class _State(eqx.Module):
 class PrimalDual(AbstractSolver):
     """Restarted, reflected Halpern iteration of preconditioned PDHG: the default solver.
 
-    Iterations cost O(H (N + E + B^2)) time and O(H (N + E) + B^2) memory. `sufficient` and
+    Iterations cost O(H (N + E + B log B)) time and as much memory, where a grid that may have loops
+    (`paper`) takes a dense matrix, O(H B^2), for its network. `sufficient` and
     `necessary` are the shares of the first residual since a restart below which a restart is made
     at once, or as soon as the residual rises; `stale` the share of all iterations after which one
     is made anyway; `lopsided` the ratio of squared relative primal to dual residuals, or its

@@ -1,0 +1,132 @@
+"""The inverse of A tau A^T on a radial feeder, by elimination from its leaves.
+
+With the voltages' own changes w kept as unknowns, the rows of a bus meet only its parent's.
+Eliminating the leaves first leaves a block of 3 x 3 (prices of active and reactive power, w) a bus,
+and what a bus passes on to its parent is linear. Sums along the paths to the feeder are taken by
+pointer doubling, in as many passes as the depth has binary digits: O(B log depth) an hour.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.ops import segment_sum
+from jaxtyping import Array, Bool, Float, Int
+
+
+class Ladder(eqx.Module):
+    """For each bus those 1, 2, 4, ... buses towards the feeder; B where there is none."""
+
+    ancestor: Int[Array, "K B"]
+    depth: Int[Array, " B"]  # 0 at feeders
+    passes: Int[Array, ""]
+
+    def behind(self, values: Float[Array, " B"]) -> Float[Array, " B"]:
+        """Sums over each bus and all behind it."""
+        return jax.lax.scan(lambda s, a: (s.at[a].add(s), None), values, self.ancestor)[0]
+
+    def along(self, values: Float[Array, " B"]) -> Float[Array, " B"]:
+        """Sums along the path from the feeder to each bus, its own value included."""
+        return jax.lax.scan(lambda s, a: (s + _at(s, a), None), values, self.ancestor)[0]
+
+
+class Tree(eqx.Module):
+    """(A tau A^T)^-1 of a feeder whose lines point away from the main grid."""
+
+    source: Int[Array, " L"]
+    target: Int[Array, " L"]
+    share: Float[Array, "L 3"]  # of a line's voltage row in the equations of its two buses
+    pivot: Float[Array, "B 3 3"]  # its inverse; 0 at feeders
+    passed: Float[Array, "K B 3 3"]  # what a bus adds to the equations of each ancestor
+    ladder: Ladder
+
+    def __call__(
+        self,
+        bus: Float[Array, "B H"],
+        bus_reactive: Float[Array, "B H"],
+        voltage: Float[Array, "L H"],
+    ) -> tuple[Float[Array, "B H"], Float[Array, "B H"], Float[Array, "L H"]]:
+        """The inverse times rows of buses and lines; feeders' own rows are left out."""
+        share = self.share[:, :, None] * voltage[:, None]
+        known = jnp.stack([bus, bus_reactive, jnp.zeros_like(bus)], axis=1)
+        known = known.at[self.target].add(share).at[self.source].add(-share)
+        ancestor, passes = self.ladder.ancestor, self.ladder.passes
+
+        def collect(k: Array, at: Array) -> Array:
+            return at.at[ancestor[k]].add(self.passed[k] @ at)
+
+        def hand_out(k: Array, at: Array) -> Array:
+            return at + self.passed[k].mT @ _at(at, ancestor[k])
+
+        known = jax.lax.fori_loop(0, passes, collect, known)
+        solved = jax.lax.fori_loop(0, passes, hand_out, self.pivot @ known)
+        change = solved[self.target] - solved[self.source]
+        own = self.share[:, 2, None] * voltage
+        return solved[:, 0], solved[:, 1], own + jnp.sum(self.share[:, :, None] * change, axis=1)
+
+
+def climb(source: Int[Array, " L"], target: Int[Array, " L"], fed: Bool[Array, " B"]) -> Ladder:
+    """The ladder of a forest whose lines point away from the buses that are `fed`."""
+    buses = fed.shape[0]
+    parent = jnp.full(buses, buses).at[target].set(source)
+
+    def double(carry: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], Array]:
+        ahead, depth = carry
+        onward = ahead.at[ahead].get(mode="fill", fill_value=buses)
+        return (onward, depth + _at(depth, ahead)), ahead
+
+    rungs = max(1, (buses - 1).bit_length())
+    start = (parent, jnp.where(fed, 0, 1))
+    (_, depth), ancestor = jax.lax.scan(double, start, None, length=rungs)
+    return Ladder(ancestor, depth, jnp.sum(jnp.any(ancestor < buses, axis=1)))
+
+
+def eliminate(
+    source: Int[Array, " L"],
+    target: Int[Array, " L"],
+    fed: Bool[Array, " B"],
+    ladder: Ladder,
+    flow: Float[Array, " L"],
+    voltage: Float[Array, " B"],
+    devices: Float[Array, " B"],
+    drop: Float[Array, "2 L"],
+) -> Tree:
+    """The inverse for steps `flow` (alpha) of lines and `voltage` of buses.
+
+    `devices` is what other columns add to a bus's own row, `drop` how much the squared voltage
+    falls per unit of active and of reactive flow; n is the square of `drop`, with a floor for lines
+    without impedance.
+    """
+    square = jnp.sum(drop**2, axis=0)
+    square = jnp.maximum(square, jnp.maximum(1e-6 * jnp.mean(square), 1e-12 / flow))
+    fall, lean = drop / square, 1 / (flow * square)
+    # a line's part of the equations at its lower end; the other blocks are this or its negative
+    own = flow * (jnp.eye(2)[:, :, None] - drop[:, None] * drop[None] / square)
+    upper = jnp.concatenate([own, fall[:, None]], axis=1)
+    lower = jnp.concatenate([fall, -lean[None]])[None]
+    lines = jnp.concatenate([upper, lower]).transpose(2, 0, 1)
+    coupling = jnp.zeros((fed.shape[0], 3, 3), flow.dtype).at[target].set(lines)
+    diagonal = jnp.stack([devices, jnp.zeros_like(devices), -1 / voltage], axis=1)
+    start = coupling + jax.vmap(jnp.diag)(diagonal)
+    parent = ladder.ancestor[0]
+
+    def onward(_: int, pivot: Array) -> Array:
+        """Pivots that are right one bus further from the leaves."""
+        pivot = jnp.where(fed[:, None, None], jnp.eye(3), pivot)
+        left = coupling - coupling @ jnp.linalg.solve(pivot, coupling)
+        return start + segment_sum(left, parent, fed.shape[0])
+
+    pivot = jax.lax.fori_loop(0, jnp.max(ladder.depth), onward, start)
+    pivot = jnp.linalg.inv(jnp.where(fed[:, None, None], jnp.eye(3), pivot))
+    pivot = jnp.where(fed[:, None, None], 0.0, pivot)
+
+    def double(passed: Array, ahead: Array) -> tuple[Array, Array]:
+        return _at(passed, ahead) @ passed, passed
+
+    _, passed = jax.lax.scan(double, coupling @ pivot, ladder.ancestor)
+    share = jnp.concatenate([-fall, lean[None]]).T
+    return Tree(source, target, share, pivot, passed, ladder)
+
+
+def _at(values: Array, index: Array) -> Array:
+    """The values at an index, 0 where it is out of range."""
+    return values.at[index].get(mode="fill", fill_value=0)
