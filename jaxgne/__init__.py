@@ -22,6 +22,7 @@ from .model import (
     trade_prices,
     voltages,
 )
+from .selection import least_norm
 from .solvers.base import AbstractSolver
 from .solvers.primal_dual import PrimalDual
 from .solvers.semidecentralized import SemiDecentralized
@@ -56,6 +57,7 @@ __all__ = [
     "generator",
     "ieee37",
     "join",
+    "least_norm",
     "load",
     "load_case",
     "net_load",

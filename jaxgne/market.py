@@ -177,7 +177,8 @@ class Trading(eqx.Module):
     """Pairs that may trade, each once: a trade is positive when `buyer` buys from `seller`.
 
     `fee_buyer` and `fee_seller` are what each side reckons with (c_tr of MODEL section 3),
-    `charge` is the network's tariff for the trade, paid by both sides (c_ta).
+    `charge` is the network's tariff for the trade, paid by both sides (c_ta). `quadratic` is a cost
+    `quadratic t^2` per hour to each side; 0 in the paper.
     """
 
     buyer: Int[Array, " E"]  # prosumer index
@@ -186,6 +187,7 @@ class Trading(eqx.Module):
     fee_buyer: Float[Array, " E"]  # EUR/kWh
     fee_seller: Float[Array, " E"]  # EUR/kWh
     charge: Float[Array, " E"]  # EUR/kWh
+    quadratic: Float[Array, " E"]  # EUR/kW^2h
 
     def __init__(
         self,
@@ -196,6 +198,7 @@ class Trading(eqx.Module):
         fee_buyer: Any = 0.0,
         fee_seller: Any = 0.0,
         charge: Any = 0.0,
+        quadratic: Any = 0.0,
     ):
         self.buyer = _int(buyer)
         self.seller = _int(seller)
@@ -204,6 +207,7 @@ class Trading(eqx.Module):
         self.fee_buyer = _hourly(fee_buyer, count)
         self.fee_seller = _hourly(fee_seller, count)
         self.charge = _hourly(charge, count)
+        self.quadratic = _hourly(quadratic, count)
 
 
 class Grid(eqx.Module):

@@ -100,6 +100,7 @@ def costs(market: Market, plan: Plan) -> Float[Array, " N"]:
         :, None
     ] * (plan.charge + plan.discharge)
     volume = pairs.charge[:, None] * jnp.abs(plan.trades)
+    volume += pairs.quadratic[:, None] * plan.trades**2
     price = grid_price(market, aggregate(market, plan))
     hourly = (
         by_owner(market, making, units.owner)
@@ -128,6 +129,7 @@ def curvature(market: Market) -> Plan:
     zero = zeros(market)
     return replace(
         zero,
+        trades=zero.trades + 4 * ts * market.trading.quadratic[:, None],  # of both sides together
         generation=zero.generation + 2 * ts * units.quadratic[:, None],
         charge=zero.charge + 2 * ts * stores.quadratic[:, None],
         discharge=zero.discharge + 2 * ts * stores.quadratic[:, None],
@@ -155,7 +157,7 @@ def own_gradient(market: Market, plan: Plan, price: Float[Array, " H"]) -> Plan:
         discharge=bend.discharge * plan.discharge + ts * stores.linear[:, None],
         imports=bend.imports * plan.imports + ts * price,
         exports=zero.exports - ts * market.tariff.export,
-        trades=zero.trades + ts * (pairs.fee_buyer - pairs.fee_seller)[:, None],
+        trades=bend.trades * plan.trades + ts * (pairs.fee_buyer - pairs.fee_seller)[:, None],
     )
 
 

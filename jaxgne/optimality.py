@@ -151,7 +151,8 @@ def gaps(market: Market, plan: Plan, prices: Rows) -> tuple[Float[Array, " N"], 
 
         curved = h > 0
         corner = jnp.where(g > 0, low, high)
-        best = jnp.where(curved, jnp.clip(-g / jnp.where(curved, h, 1.0), low, high), corner)
+        pulled = jnp.sign(g) * jnp.maximum(jnp.abs(g) - c, 0.0)
+        best = jnp.where(curved, jnp.clip(-pulled / jnp.where(curved, h, 1.0), low, high), corner)
         return cost(u) - jnp.minimum(cost(best), cost(jnp.clip(0.0, low, high)))
 
     each = jax.tree.map(gain, inside, linear, bend, toll, lower, upper)

@@ -395,6 +395,7 @@ def random_trading(rng: np.random.Generator, sizes: Shape) -> jg.Trading:
         fee_buyer=fee,
         fee_seller=other,
         charge=rng.uniform(0.002, 0.02, len(chosen)) * (rng.uniform(size=len(chosen)) < 0.9),
+        quadratic=rng.uniform(0, 0.004, len(chosen)) * (rng.uniform(size=len(chosen)) < 0.3),
     )
 
 

@@ -151,7 +151,8 @@ def add_prosumers(program: Program, market: Market, power: float) -> None:
 
     tolled = (e.charge > 0) & (e.limit > 0)  # |t| <= volume <= limit, volume pays the charge
     reach = np.where(tolled, np.inf, e.limit)[:, None] + zero
-    program.column("trades", -reach, reach, power, ts * (e.fee_buyer - e.fee_seller)[:, None])
+    program.column("trades", -reach, reach, power, ts * (e.fee_buyer - e.fee_seller)[:, None],
+                   2 * ts * e.quadratic[:, None])  # fmt: skip
     program.column("volume", np.full((tolled.sum(), hours), -np.inf), e.limit[tolled, None], power,
                    2 * ts * e.charge[tolled, None])  # fmt: skip
     these, own = pick(np.arange(len(e.limit)), len(e.limit))[tolled], sparse.eye(tolled.sum())
@@ -534,8 +535,9 @@ def prosumer_costs(market: Market, table: dict[str, np.ndarray]) -> np.ndarray:
         for p in (table["charge"][unit], table["discharge"][unit]):
             hourly[owner] += k.quadratic[unit] * p**2 + k.linear[unit] * p
     for pair, trade in enumerate(table["trades"]):
-        hourly[e.buyer[pair]] += e.fee_buyer[pair] * trade + e.charge[pair] * abs(trade)
-        hourly[e.seller[pair]] += -e.fee_seller[pair] * trade + e.charge[pair] * abs(trade)
+        volume = e.charge[pair] * abs(trade) + e.quadratic[pair] * trade**2
+        hourly[e.buyer[pair]] += e.fee_buyer[pair] * trade + volume
+        hourly[e.seller[pair]] += -e.fee_seller[pair] * trade + volume
     return float(market.hour_length) * hourly.sum(axis=1)
 
 

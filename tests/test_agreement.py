@@ -1,5 +1,8 @@
 """Every solver finds what the independent oracle finds, on markets of every kind."""
 
+from collections import Counter
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
@@ -44,19 +47,21 @@ def test_hand_made_markets(kind, name):
     check_signs(market, clearing.plan, clearing.prices, atol=2e-3 * price)
 
 
+@partial(jax.jit, static_argnums=1)
+def clear_all(stacked: jg.Market, max_steps: int) -> jg.Clearing:
+    return jax.vmap(lambda market: jg.clear(market, max_steps=max_steps))(stacked)
+
+
 def batch(seeds: list[int], shape: int, grid: int, max_steps: int) -> tuple[list, jg.Clearing]:
     """Random markets of one shape, cleared in one call."""
     markets = [random_market(seed, shape=SHAPES[shape], grid=GRIDS[grid]) for seed in seeds]
     stacked = jax.tree.map(lambda *arrays: np.stack(arrays), *markets)
-    cleared = jax.jit(jax.vmap(lambda market: jg.clear(market, max_steps=max_steps)))(stacked)
-    return markets, cleared
+    return markets, clear_all(stacked, max_steps)
 
 
-def check_batch(markets: list, cleared: jg.Clearing) -> dict[str, int]:
+def check_batch(markets: list, cleared: jg.Clearing) -> Counter[str]:
     """No false `cleared`, no false `infeasible`; counts of how all ended."""
-    counts: dict[str, int] = dict.fromkeys(
-        ("cleared", "infeasible", "max_steps", "oracle failed"), 0
-    )
+    counts: Counter[str] = Counter()
     for lane, market in enumerate(markets):
         clearing = jax.tree.map(lambda a, lane=lane: a[lane], cleared)
         name, oracle = jg.status_name(clearing.status), solve(market)
@@ -85,13 +90,14 @@ def test_random_markets(grid):
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", range(len(SHAPES)))
 @pytest.mark.parametrize("grid", range(len(GRIDS)))
-def test_a_thousand_random_markets(shape, grid, record_property):
-    """42 of each of 24 kinds: 1008 in all."""
-    markets, cleared = batch(list(range(100, 142)), shape, grid, 50_000)
-    counts = check_batch(markets, cleared)
+def test_ten_thousand_random_markets(shape, grid, record_property):
+    """420 of each of 24 kinds, 42 at a time: 10,080 in all."""
+    counts = Counter()
+    for first in range(100, 520, 42):
+        counts += check_batch(*batch(list(range(first, first + 42)), shape, grid, 50_000))
     record_property("counts", counts)
     print(counts)
-    assert counts["max_steps"] <= 2
+    assert counts["max_steps"] <= 10
 
 
 @pytest.mark.parametrize("stress", [False, True])
@@ -125,3 +131,11 @@ def test_a_start_from_the_other_solver_is_as_good_as_its_answer():
     cold = jg.clear(market, jg.SemiDecentralized(), tol=1e-4, max_steps=5_000)
     assert int(again.steps) <= int(cold.steps)
     assert np.allclose(again.aggregate, first.aggregate, atol=0.1)
+
+
+def test_the_default_solver_goes_on_from_the_mechanism():
+    """Prices that it has no part in, as of a feeder's own row, do not stay in the answer."""
+    market = HAND_MADE["feeder"]()
+    first = jg.clear(market, jg.SemiDecentralized(), tol=1e-4, max_steps=5_000)
+    cold, warm = (jg.clear(market, tol=1e-8, start=start) for start in (None, first))
+    assert int(warm.steps) < int(cold.steps)

@@ -152,7 +152,14 @@ def rescale(market: jg.Market, money: float, power: float) -> jg.Market:
                 quadratic=curve,
                 linear=per,
             ),
-            times(m.trading, limit=power, fee_buyer=per, fee_seller=per, charge=per),
+            times(
+                m.trading,
+                limit=power,
+                fee_buyer=per,
+                fee_seller=per,
+                charge=per,
+                quadratic=curve,
+            ),
             times(
                 m.grid,
                 resistance=1 / power,

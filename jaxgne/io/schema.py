@@ -85,6 +85,7 @@ MARKET = (
             "fee_buyer_eur_per_kwh": "trading.fee_buyer",
             "fee_seller_eur_per_kwh": "trading.fee_seller",
             "charge_eur_per_kwh": "trading.charge",
+            "quadratic_eur_per_kw2h": "trading.quadratic",
         },
     ),
     Table(

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ..feasibility import existing
 from ..market import Market, cast
 from ..model import Plan, Rows, aggregate, grid_price, limits, own_gradient, prox, pull, rows
 from ..optimality import pin, scales
@@ -76,12 +77,13 @@ class PrimalDual(AbstractSolver):
     def init(self, market: Market, plan: Plan, prices: Rows) -> _State:
         """Start from a plan and prices."""
         plan = prox(market, plan, jax.tree.map(jnp.zeros_like, plan))
+        prices = existing(market, pin(market, prices))
+        # a feeder's exchange is free, so its row has no price and no part in the iteration
+        prices = replace(prices, bus=prices.bus.at[market.grid.feeder].set(0.0))
         scale = scales(market, plan)
         market = _widened(market)
         sigma = aggregate(market, plan)
-        start = Point(
-            wide_plan(plan), sigma, wide_rows(pin(market, prices)), grid_price(market, sigma)
-        )
+        start = Point(wide_plan(plan), sigma, wide_rows(prices), grid_price(market, sigma))
         usual = scale.price.astype(jnp.float64) / scale.power
         hours, stores = sigma.shape, (market.buffers.owner.shape[0], 1)
         omega = Balance(*(jnp.broadcast_to(usual, size) for size in (hours, hours, hours, stores)))

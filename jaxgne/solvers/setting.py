@@ -200,8 +200,8 @@ def settle_in(
     made, kept, sides = places
     lower, upper = boxes(market)
     low, high, bend = (
-        choices_of(places, plan, jnp.concatenate([plan.trades, plan.trades]))
-        for plan in (lower, upper, curvature(market))
+        choices_of(places, plan, share * jnp.concatenate([plan.trades, plan.trades]))
+        for plan, share in ((lower, 1.0), (upper, 1.0), (curvature(market), 0.5))
     )
     loose = _LOOSE * balance / ts
     proximal = Choice(

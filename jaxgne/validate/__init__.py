@@ -23,7 +23,7 @@ _MAY_BE_INFINITE = {
 _NOT_NEGATIVE = (
     *("Prosumers.import_max", "Prosumers.export_max", "Prosumers.curtail_max"),
     *("Generators.quadratic", "Buffers.charge_max", "Buffers.discharge_max", "Buffers.quadratic"),
-    *("Trading.limit", "Trading.charge", "Tariff.slope"),
+    *("Trading.limit", "Trading.charge", "Trading.quadratic", "Tariff.slope"),
     *("Grid.resistance", "Grid.reactance", "Grid.rating"),
 )
 _BOUNDS = ("Generators.power", "Buffers.energy", "Grid.voltage", "Grid.angle", "Tariff.total")
