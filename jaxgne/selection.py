@@ -67,12 +67,11 @@ def least_norm(
         return first
     scales = first.certificate.scales
     weight, now, steps = _FIRST * scales.price / scales.power, first, first.steps
-    for _ in range(_TIMES):
-        now = clear(smoothed(market, weight), solver, start=now, throw=False, **options)
-        steps, found = steps + now.steps, certify(market, now.plan, first.prices)
-        if bool(found.error <= tol):
-            break
-        weight = weight / 10
+    found, tries = first.certificate, 0
+    while tries == 0 or (bool(found.error > tol) and tries < _TIMES):
+        now = clear(smoothed(market, weight / 10**tries), solver, start=now, throw=False, **options)
+        found = certify(market, now.plan, first.prices)
+        steps, tries = steps + now.steps, tries + 1
     chosen = replace(
         now,
         prices=first.prices,
@@ -84,8 +83,8 @@ def least_norm(
     )
     if throw and not bool(chosen.ok):
         raise NotCleared(
-            f"least_norm: the norm's weight went down to {float(weight):.1e} EUR/kW^2h without an "
-            f"equilibrium within tol={tol:g} (error {float(found.error):.1e}); raise max_steps.",
+            f"least_norm: {tries} ever smaller weights of the norm gave no equilibrium within "
+            f"tol={tol:g} (error {float(found.error):.1e}); raise max_steps.",
             chosen,
         )
     return chosen

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import clarabel
 import jax
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ from scipy import sparse
 
 import jaxgne as jg
 from tests.markets import HAND_MADE, random_market
-from tests.reference import best, build, scale, size, solve
+from tests.reference import best, build, clarabel, scale, size, solve
 
 CHOSEN = ("trades", "charge", "discharge")
 
@@ -24,9 +23,10 @@ def least(market: jg.Market) -> np.ndarray:
     program, (power, price) = build(market), size(market)
     conic = scale(program, power * price * float(market.hour_length))
     _, answer = best(conic, 1e-10)
+    assert answer is not None
     curved = np.flatnonzero(conic.P.diagonal() > 0)
     flat = np.where(conic.P.diagonal() > 0, 0.0, conic.q)
-    every = sparse.eye(len(conic.q), format="csr")
+    every = sparse.csr_matrix(sparse.eye(len(conic.q)))
     rows = [sparse.csr_matrix(flat), every[curved], -every[curved]]
     kept = answer.x[curved]
     sides = [[flat @ answer.x + 1e-8], kept + 1e-7, -kept + 1e-7]
@@ -41,6 +41,7 @@ def least(market: jg.Market) -> np.ndarray:
         cones=[*conic.cones, clarabel.NonnegativeConeT(1 + 2 * len(curved))],
     )
     _, answer = best(second, 1e-9)
+    assert answer is not None
     full = conic.fixed.copy()
     full[conic.free] = answer.x
     return (full * conic.unit)[columns]
