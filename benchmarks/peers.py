@@ -1,12 +1,12 @@
 """How long does each solver take for one market, to one and the same accuracy?
 
-    python benchmarks/peers.py --sizes 50 200 --limit 300
+    python benchmarks/peers.py --markets 50 200 "200, ring" --limit 300
 
-The congested random market of degree 8 on a 36-bus feeder, 24 hours, float64: the library's
-solvers, and convex solvers on the potential's program. Accuracy is the relative KKT error,
-recomputed from plan and prices by `jaxgne.certify` for all. A peer is asked for 1e-4, 1e-6, ...
-until its answer is as good as the strictest target or its time is up, and is then not tried on
-larger markets. One JSON line a run in results/peers.jsonl; `peers_table.py` sums them up.
+Congested random markets (`synthetic`, stressed) of 24 hours, float64: the library's solvers, and
+convex solvers on the potential's program. Accuracy is the relative KKT error, recomputed from plan
+and prices by `jaxgne.certify` for all. A peer is asked for 1e-4, 1e-6, ... until its answer is as
+good as the strictest target or its time is up, and is then not tried on larger markets. One JSON
+line a run in results/peers.jsonl; `peers_table.py` sums them up.
 """
 
 import argparse
@@ -28,45 +28,49 @@ from benchmarks import convex
 
 TARGETS = (1e-4, 1e-6, 1e-8)
 MOST = 200_000  # iterations
+MARKETS: dict[str, dict[str, Any]] = {  # what differs from degree 8, 36 buses, stressed, Nash
+    **{f"{count}": {"prosumers": count} for count in (50, 200, 1000, 5000, 20_000, 100_000)},
+    "200, ring": {"prosumers": 200, "graph": "ring"},
+    "200, 60 % dense": {"prosumers": 200, "degree": 0.6 * 199},
+    "200, 1000 buses": {"prosumers": 200, "buses": 1000},
+    "200, wardrop": {"prosumers": 200, "behaviour": "wardrop"},
+    "200, copperplate": {"prosumers": 200, "grid": "copperplate"},
+    "200, not stressed": {"prosumers": 200, "stress": False},
+}
 
 
 def main() -> None:
-    """Every solver on every size."""
+    """Every solver on every market."""
     jax.config.update("jax_enable_x64", True)
     arguments = parse()
-    out: set[str] = set()  # peers whose time was up
-    for prosumers in arguments.sizes:
-        for behaviour in arguments.behaviours:
-            market = jg.synthetic(
-                prosumers, degree=8, buses=arguments.buses, stress=True, behaviour=behaviour
-            )
-            facts = {
-                "case": "synthetic",
-                "stress": True,
-                "grid": "lindistflow",
-                "behaviour": behaviour,
-                "prosumers": prosumers,
-                "buses": arguments.buses,
-                "pairs": market.trading.limit.shape[0],
-                "limit_s": arguments.limit,
-            }
-            if "jaxgne" in arguments.solvers:
-                ours(market, facts, "jaxgne", jg.PrimalDual(), arguments.limit)
-            if "mechanism" in set(arguments.solvers) - out:
-                done = ours(market, facts, "mechanism", jg.SemiDecentralized(), arguments.limit)
-                out |= set() if done else {"mechanism"}
-            for name in convex.PEERS:
-                if name in arguments.solvers and name not in out:
-                    out |= set() if peer(market, facts, name, arguments.limit) else {name}
+    out: dict[str, int] = {}  # peers whose time was up, and at how many prosumers
+    for label in arguments.markets:
+        chosen = {"degree": 8.0, "buses": 36, "stress": True, **MARKETS[label]}
+        market = jg.synthetic(**chosen)
+        facts = {
+            "case": "synthetic",
+            "market": label,
+            **chosen,
+            "pairs": market.trading.limit.shape[0],
+            "limit_s": arguments.limit,
+        }
+        library = {"jaxgne": jg.PrimalDual(), "mechanism": jg.SemiDecentralized()}
+        for name in arguments.solvers:
+            if chosen["prosumers"] >= out.get(name, sys.maxsize):
+                continue
+            if name in library:
+                done = ours(market, facts, name, library[name], arguments.limit)
+            else:
+                done = peer(market, facts, name, arguments.limit)
+            if not done and name != "jaxgne":
+                out[name] = min(chosen["prosumers"], out.get(name, sys.maxsize))
 
 
 def parse() -> argparse.Namespace:
     """The command line."""
     everyone = ["jaxgne", "mechanism", *convex.PEERS]
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("--sizes", type=int, nargs="+", default=[50, 200, 1000])
-    parser.add_argument("--buses", type=int, default=36)
-    parser.add_argument("--behaviours", nargs="+", default=["nash"], choices=["nash", "wardrop"])
+    parser.add_argument("--markets", nargs="+", default=list(MARKETS), choices=list(MARKETS))
     parser.add_argument("--solvers", nargs="+", default=everyone, choices=everyone)
     parser.add_argument("--limit", type=float, default=300.0, help="seconds for one run")
     return parser.parse_args()

@@ -18,31 +18,29 @@ import matplotlib.pyplot as plt
 from peers import TARGETS
 from record import RESULTS
 
-Key = tuple[int, str]
-
 
 def main() -> None:
     """Write results/peers.md and results/peers.png."""
     lines = (RESULTS / "peers.jsonl").read_text().splitlines()
     runs: list[dict[str, Any]] = [json.loads(line) for line in lines]
-    markets: list[Key] = list(dict.fromkeys((r["prosumers"], r["behaviour"]) for r in runs))
+    markets = list(dict.fromkeys(r["market"] for r in runs))
     solvers = list(dict.fromkeys(r["solver"] for r in runs))
-    text = ["| prosumers | behaviour | solver | " + " | ".join(f"{t:g}" for t in TARGETS) + " |"]
-    text.append("|---" * (3 + len(TARGETS)) + "|")
+    text = ["| prosumers | solver | " + " | ".join(f"{t:g}" for t in TARGETS) + " |"]
+    text.append("|---" * (2 + len(TARGETS)) + "|")
     for market in markets:
         for solver in solvers:
-            own = [r for r in runs if r["solver"] == solver]
-            here = [r for r in own if (r["prosumers"], r["behaviour"]) == market]
-            cells = [cell(here, target) for target in TARGETS]
-            text.append(f"| {market[0]} | {market[1]} | {solver} | {' | '.join(cells)} |")
+            here = [r for r in runs if (r["solver"], r["market"]) == (solver, market)]
+            if here:
+                cells = [cell(here, target) for target in TARGETS]
+                text.append(f"| {market} | {solver} | {' | '.join(cells)} |")
     text += ["", "Shifted geometric means (shift 1 s) over the markets that a peer was tried on;"]
     text += ["what was not solved counts as the limit:", ""]
-    shared = {(r["prosumers"], r["behaviour"]) for r in runs if r["solver"] != "jaxgne"}
+    shared = list(dict.fromkeys(r["market"] for r in runs if r["solver"] != "jaxgne"))
     text.append("| solver | " + " | ".join(f"{t:g}" for t in TARGETS) + " |")
     text.append("|---" * (1 + len(TARGETS)) + "|")
     limit = max(r["limit_s"] for r in runs)
     for solver in solvers:
-        means = [mean(runs, sorted(shared), solver, target, limit) for target in TARGETS]
+        means = [mean(runs, shared, solver, target, limit) for target in TARGETS]
         text.append(f"| {solver} | " + " | ".join(f"{m:.3g}" for m in means) + " |")
     (RESULTS / "peers.md").write_text("\n".join(text) + "\n")
     print("\n".join(text))
@@ -64,32 +62,23 @@ def cell(runs: list[dict[str, Any]], target: float) -> str:
     return f"over {ended[0]['limit_s']:g}" if ended else "-"
 
 
-def mean(runs: Any, markets: list[Key], solver: str, target: float, limit: float) -> float:
+def mean(runs: Any, markets: list[str], solver: str, target: float, limit: float) -> float:
     """Shifted geometric mean over all markets."""
     times = []
     for market in markets:
-        here = [
-            r for r in runs if r["solver"] == solver and (r["prosumers"], r["behaviour"]) == market
-        ]
+        here = [r for r in runs if (r["solver"], r["market"]) == (solver, market)]
         times.append(min(seconds(here, target), limit))
     return math.exp(sum(math.log(t + 1) for t in times) / len(times)) - 1
 
 
-def picture(runs: Any, markets: list[Key], solvers: list[str]) -> None:
-    """Seconds against prosumers, one panel per target."""
+def picture(runs: Any, markets: list[str], solvers: list[str]) -> None:
+    """Seconds against prosumers, one panel per target, on the markets that differ in size only."""
     figure, panels = plt.subplots(1, len(TARGETS), figsize=(11, 3.6), sharey=True)
-    sizes = sorted({size for size, behaviour in markets if behaviour == markets[0][1]})
+    sizes = sorted(int(market) for market in markets if market.isdecimal())
     for panel, target in zip(panels, TARGETS, strict=True):
         for solver in solvers:
-            times = []
-            for size in sizes:
-                here = [
-                    r
-                    for r in runs
-                    if (r["solver"], r["prosumers"]) == (solver, size)
-                    and r["behaviour"] == markets[0][1]
-                ]
-                times.append(seconds(here, target))
+            own = [r for r in runs if r["solver"] == solver]
+            times = [seconds([r for r in own if r["market"] == f"{n}"], target) for n in sizes]
             panel.loglog(sizes, times, "o-", label=solver)
         panel.set(title=f"relative KKT error {target:g}", xlabel="prosumers")
     panels[0].set_ylabel("seconds")

@@ -106,6 +106,9 @@ def clear(
     ] = "primal-dual",
     tol: Annotated[float, typer.Option(help="Relative KKT error to reach.")] = 1e-6,
     max_steps: Annotated[int, typer.Option(min=1, help="Steps to give up after.")] = 200_000,
+    least_norm: Annotated[
+        bool, typer.Option("--least-norm", help="Of all equilibria, that of least trades.")
+    ] = False,
     out: Annotated[
         Path | None, typer.Option(help="Folder to write the market and the result to.")
     ] = None,
@@ -133,7 +136,8 @@ def clear(
             check_replaceable(out)
         market = _double(load_case(case, **{k: v for k, v in given.items() if v is not None}))
         with _Live(silent=quiet or as_json) as live:
-            clearing, complaint = _clear(market, solver, tol, max_steps, live)
+            find = jaxgne.least_norm if least_norm else jaxgne.clear
+            clearing, complaint = _clear(find, market, solver, tol, max_steps, live)
         if out is not None:
             save(out, market, clearing, summary=summary(market, clearing))
     except (ValueError, OSError) as error:
@@ -148,14 +152,12 @@ def clear(
 
 
 def _clear(
-    market: jaxgne.Market, solver: str, tol: float, max_steps: int, live: _Live
+    find: Any, market: jaxgne.Market, solver: str, tol: float, max_steps: int, live: _Live
 ) -> tuple[jaxgne.Clearing, str]:
     """The clearing, and why it is none if it is none."""
     progress = live if live.shown else None
     try:
-        clearing = jaxgne.clear(
-            market, _solver(solver), tol=tol, max_steps=max_steps, progress=progress
-        )
+        clearing = find(market, _solver(solver), tol=tol, max_steps=max_steps, progress=progress)
     except jaxgne.NotCleared as stop:
         return stop.clearing, str(stop)
     return clearing, ""
