@@ -323,7 +323,7 @@ def random_tariff(
     passive = np.asarray(grid.passive).sum(0)
     total = np.maximum(np.asarray(prosumers.load), 0.0).sum(0) + passive
     net = np.asarray(prosumers.load).sum(0) + passive
-    slope = rng.uniform(0.05, 0.3) / total.max() * rng.uniform(0.7, 1.3, hours)
+    slope = rng.uniform(0.05, 0.3) / max(total.max(), 1.0) * rng.uniform(0.7, 1.3, hours)
     base = rng.uniform(-0.05, 0.2, hours) * (rng.uniform() < 0.7)
     export = base + 0.5 * slope * passive - 0.01
     return jg.Tariff(
