@@ -51,7 +51,14 @@ def chosen(plan: jg.Plan) -> np.ndarray:
     return np.concatenate([np.asarray(getattr(plan, name)).ravel() for name in CHOSEN])
 
 
-@pytest.mark.parametrize("kind", [*HAND_MADE, *range(6)])
+SHORT = ("one importer", "feeder with tight lines", "unequal fees", "many devices", 0)
+ALL = [
+    pytest.param(kind, marks=() if kind in SHORT else pytest.mark.slow)
+    for kind in [*HAND_MADE, *range(12)]
+]
+
+
+@pytest.mark.parametrize("kind", ALL)
 def test_least_norm_is_that_of_the_quadratic_program(kind):
     market = HAND_MADE[kind]() if isinstance(kind, str) else random_market(kind)
     if solve(market).status != "solved":

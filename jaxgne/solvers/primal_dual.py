@@ -15,6 +15,7 @@ omega anew and lets the steps follow the active set.
 """
 
 from dataclasses import replace
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -107,7 +108,7 @@ class PrimalDual(AbstractSolver):
         )
         image = _iterate(market, state, start)
         activity = activities(market, start.plan, image.plan)
-        return replace(state, activity=activity, steps=steps(market, geometry, omega, activity))
+        return _stepped(market, state, activity=activity)
 
     def step(self, market: Market, state: _State) -> _State:
         """One iteration."""
@@ -131,16 +132,15 @@ class PrimalDual(AbstractSolver):
             held = state.held | holds(market, state.anchor.plan, image.plan)
             same = jnp.all(held == state.held)
             geometry = jax.lax.cond(same, lambda: state.metric, lambda: metric(market, held))
-            omega = self._balance(market, state, image, moved)
-            return replace(
+            return _stepped(
+                market,
                 state,
                 current=image,
                 anchor=image,
                 metric=geometry,
                 held=held,
                 activity=activity,
-                omega=omega,
-                steps=steps(market, geometry, omega, activity),
+                omega=self._balance(market, state, image, moved),
                 age=jnp.zeros_like(age),
                 begun=state.begun + age,
                 first=residual,
@@ -226,6 +226,13 @@ def _reflected(state: _State, image: Point) -> Point:
         return (share * (2 * new - old) + (1 - share) * rest).astype(new.dtype)
 
     return jax.tree.map(moved, image, state.current, state.anchor)
+
+
+def _stepped(market: Market, state: _State, **changes: Any) -> _State:
+    """The state with changes, and step sizes to match."""
+    state = replace(state, **changes)
+    sizes = steps(market, state.metric, state.omega, state.activity)
+    return replace(state, steps=sizes)
 
 
 def _squares(market: Market, state: _State, new: Point, old: Point) -> tuple[Balance, Balance]:
