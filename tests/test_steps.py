@@ -9,8 +9,8 @@ from jaxgne.cases.builders import Behaviour
 STEPS: dict[tuple[str, Behaviour, bool], int] = {  # to 1e-6, when last changed on purpose
     ("ieee37", "nash", False): 480,
     ("ieee37", "wardrop", False): 440,
-    ("ieee37", "nash", True): 2240,
-    ("ieee37", "wardrop", True): 1600,
+    ("ieee37", "nash", True): 1480,
+    ("ieee37", "wardrop", True): 1640,
     ("synthetic", "nash", True): 2240,
     ("synthetic", "wardrop", True): 1760,
 }
