@@ -334,6 +334,7 @@ def check_signs(market: jg.Market, plan: jg.Plan, prices: jg.Rows, atol: float) 
     assert np.all(np.abs(gap[inside("imports")]) < atol)
     trading = jg.trade_prices(market, prices)
     paid = (pairs.fee_buyer + pairs.charge)[:, None] + trading
+    paid += 2 * pairs.quadratic[:, None] * plan.trades
     gap = np.asarray(paid - prices.balance[pairs.buyer])
     bought = inside("trades") & (np.asarray(plan.trades) > 1e-2)
     assert np.all(np.abs(gap[bought]) < atol)

@@ -29,6 +29,7 @@ LAYERS: dict[str, set[str]] = {
     "solvers": {
         "market",
         "model",
+        "feasibility",
         "optimality",
         *(f"solvers.{part}" for part in ("base", "local", "network", "preconditioner")),
         *(f"solvers.{part}" for part in ("setting", "tree")),

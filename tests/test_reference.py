@@ -156,6 +156,7 @@ def first_order(market: jg.Market, found: Reference, margin: float) -> None:
     )
     limit = pairs.limit[:, None]
     bought = pairs.fee_buyer[:, None] + pairs.charge[:, None] * np.sign(plan.trades)
+    bought += 2 * pairs.quadratic[:, None] * plan.trades
     equal(bought + found.trade_prices, pi[pairs.buyer],
           inside(np.abs(plan.trades), np.zeros_like(limit), limit))  # fmt: skip
     p = plan.charge
