@@ -7,7 +7,7 @@ comes with every answer says how good it is, whatever solver found it.
 from . import plots as plots
 from .cases import ieee37, synthetic
 from .certificate import Certificate, certify, explain_infeasible
-from .clearing import Clearing, NotCleared, Progress, Status, Trace, clear, status_name, trace
+from .clearing import Clearing, NotCleared, Progress, Status, clear, status_name, trace
 from .devices import battery, generator, join
 from .io import load, load_case, save
 from .market import Buffers, Generators, Grid, Market, Prosumers, Tariff, Trading
@@ -24,6 +24,7 @@ from .model import (
 )
 from .selection import least_norm
 from .solvers.base import AbstractSolver
+from .solvers.interior_point import InteriorPoint
 from .solvers.primal_dual import PrimalDual
 from .solvers.semidecentralized import SemiDecentralized
 from .validate import validate
@@ -35,6 +36,7 @@ __all__ = [
     "Clearing",
     "Generators",
     "Grid",
+    "InteriorPoint",
     "Market",
     "NotCleared",
     "Plan",
@@ -45,7 +47,6 @@ __all__ = [
     "SemiDecentralized",
     "Status",
     "Tariff",
-    "Trace",
     "Trading",
     "aggregate",
     "battery",

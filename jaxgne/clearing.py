@@ -18,10 +18,11 @@ from .market import Market, cast
 from .model import Plan, Rows, aggregate, costs, grid_price, rows_like, zeros
 from .optimality import pin, residuals
 from .solvers.base import AbstractSolver
+from .solvers.interior_point import InteriorPoint
 from .solvers.primal_dual import PrimalDual
 from .validate import structure
 
-_CHECK_EVERY = 40  # steps to a look at the yardstick; solvers may restart only there
+_SMALL = 128  # rows an hour up to which factoring them is faster than many cheap steps
 _PROVEN = 1e-9  # relative size of a proof of infeasibility that rounding cannot make
 
 
@@ -30,8 +31,8 @@ class Status(eqx.Enumeration):
 
     cleared = "cleared"
     max_steps = (
-        "Stopped at max_steps before reaching tol. Raise max_steps, loosen tol, or pass "
-        "start=clearing to go on."
+        "Stopped at max_steps before reaching tol. Raise max_steps, loosen tol, pass "
+        "start=clearing to go on, or take solver=PrimalDual()."
     )
     infeasible = "No plan meets all limits."
     nonfinite = (
@@ -123,18 +124,20 @@ def clear(
     solver: AbstractSolver | None = None,
     *,
     tol: Any = None,
-    max_steps: Any = 200_000,
+    max_steps: int | None = None,
     start: Clearing | None = None,
     throw: bool = True,
     progress: Callable[[Progress], None] | None = None,
 ) -> Clearing:
     """Find the variational generalized Nash equilibrium of a market (MODEL 6).
 
-    Runs `solver` (default `PrimalDual()`) until the relative KKT error of MODEL 8, recomputed from
-    plan and prices every 40 steps, is at most `tol` (default 1e-6 in float64, 1e-4 in float32) or
-    `max_steps`, rounded up to a multiple of 40, are done. `start` warm-starts from another clearing
-    of a market of the same shape. `progress` is called about twice a second. Goes through `jax.jit`
-    and `jax.vmap`; there it never raises and `status` tells.
+    Runs `solver` until the relative KKT error of MODEL 8, recomputed from plan and prices every
+    `solver.every` steps, is at most `tol` (default 1e-6 in float64, 1e-4 in float32) or `max_steps`
+    (default `solver.most`), rounded up to a multiple of `every`, are done. By default that is
+    `InteriorPoint()` where prosumers, buses and buffers are 128 at most, `PrimalDual()` where they
+    are more. `start` warm-starts from another clearing of a market of the same shape. `progress` is
+    called about twice a second. Goes through `jax.jit` and `jax.vmap`; there it never raises and
+    `status` tells.
 
     Raises `NotCleared` if `throw` and the market did not clear, and `ValueError` for a market that
     makes no sense or a `tol` below what its dtype can give.
@@ -146,7 +149,7 @@ def clear(
             raise ValueError("\n".join(wrong))
     tol = _tolerance(tol, market.prosumers.load.dtype)
     market, solver, plan, prices = _ready(market, solver, start)
-    limit = jnp.asarray(max_steps, jnp.int32)
+    limit = jnp.asarray(solver.most if max_steps is None else max_steps, jnp.int32)
     with jax.enable_x64(True):  # the judge computes in float64; the market keeps its own dtype
         carry = _begin(market, solver, plan, prices)
         if traced or progress is None:
@@ -163,12 +166,17 @@ def trace(
     market: Market,
     solver: AbstractSolver | None = None,
     *,
-    steps: int = 1000,
-    every: int = 10,
+    steps: int | None = None,
+    every: int | None = None,
     start: Clearing | None = None,
 ) -> Trace:
-    """The relative KKT error every `every` of `steps` steps: a convergence curve."""
+    """The relative KKT error every `every` of `steps` steps: a convergence curve.
+
+    By default that is every quarter of what `clear` does between two looks, 100 times.
+    """
     market, solver, plan, prices = _ready(market, solver, start)
+    every = max(1, solver.every // 4) if every is None else every
+    steps = 100 * every if steps is None else steps
     return _trace(market, solver, plan, prices, looks=steps // every, every=every)
 
 
@@ -177,12 +185,19 @@ def _ready(
 ) -> tuple[Market, AbstractSolver, Plan, Rows]:
     """Market and solver in one dtype, the solver's numbers as arrays, and where to start."""
     dtype = market.prosumers.load.dtype
-    chosen: AbstractSolver = PrimalDual() if solver is None else solver
+    chosen = _default(market) if solver is None else solver
     ready: AbstractSolver = jax.tree.map(
         lambda a: jnp.asarray(a, dtype) if isinstance(a, float) else a, chosen.prepare(market)
     )
     plan, prices = _autarky(market) if start is None else (start.plan, start.prices)
     return cast(market, dtype), ready, cast(plan, dtype), cast(prices, dtype)
+
+
+def _default(market: Market) -> AbstractSolver:
+    """The solver that is fastest for a market of this size."""
+    buses = 0 if market.grid.model == "copperplate" else market.grid.passive.shape[-2]
+    size = market.prosumers.bus.shape[-1] + buses + market.buffers.owner.shape[-1]
+    return InteriorPoint() if size <= _SMALL else PrimalDual()
 
 
 @eqx.filter_jit
@@ -207,7 +222,7 @@ def _trace(
     def look(carry: Any, _: None) -> tuple[Any, tuple[Array, ...]]:
         def one(_: Any, carry: Any) -> Any:
             count, state = carry
-            now = count % _CHECK_EVERY == _CHECK_EVERY - 1
+            now = count % solver.every == solver.every - 1
             state = jax.lax.cond(
                 now, lambda s: solver.look(market, s), lambda s: solver.step(market, s), state
             )
@@ -271,8 +286,9 @@ def _run(market: Market, solver: AbstractSolver, carry: _Carry, tol: Array, limi
         return (carry.status == Status.max_steps) & ((carry.steps < limit) | unseen)
 
     def chunk(carry: _Carry) -> _Carry:
-        count = _CHECK_EVERY - 1
-        state = jax.lax.fori_loop(0, count, lambda _, s: solver.step(market, s), carry.state)
+        state = jax.lax.fori_loop(
+            0, solver.every - 1, lambda _, s: solver.step(market, s), carry.state
+        )
         state = solver.look(market, state)
         plan, prices = solver.point(market, state)
         found = judge(market, plan, prices)
@@ -280,7 +296,7 @@ def _run(market: Market, solver: AbstractSolver, carry: _Carry, tol: Array, limi
         status = Status.where(proven, Status.infeasible, Status.max_steps)
         status = Status.where(found.error <= tol, Status.cleared, status)
         status = Status.where(jnp.isfinite(found.error), status, Status.nonfinite)
-        return _Carry(state, ray, found, carry.steps + _CHECK_EVERY, status)
+        return _Carry(state, ray, found, carry.steps + solver.every, status)
 
     return jax.lax.while_loop(going, chunk, carry)
 
@@ -332,7 +348,7 @@ def _report(
 ) -> _Carry:
     """The same loop in jitted chunks from the host, calling `progress` after each."""
     begun = time.perf_counter()
-    chunk = _CHECK_EVERY
+    chunk = solver.every
     going = True
     while going:
         since = time.perf_counter()
@@ -341,8 +357,8 @@ def _report(
         now = time.perf_counter()
         progress(Progress(int(carry.steps), float(carry.certificate.error), now - begun))
         going = bool(carry.status == Status.max_steps) and int(carry.steps) < int(limit)
-        if chunk > _CHECK_EVERY or now - since < 0.5:  # the first chunk may hold the compilation
-            chunk = _CHECK_EVERY * max(1, round(0.5 * chunk / (now - since) / _CHECK_EVERY))
+        if chunk > solver.every or now - since < 0.5:  # the first chunk may hold the compilation
+            chunk = solver.every * max(1, round(0.5 * chunk / (now - since) / solver.every))
     return carry
 
 

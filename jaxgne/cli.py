@@ -73,8 +73,11 @@ def _fail(sentence: str, code: int) -> typer.Exit:
     return typer.Exit(code)
 
 
-def _solver(name: str) -> jaxgne.AbstractSolver:
-    return jaxgne.SemiDecentralized() if name == "semidecentralized" else jaxgne.PrimalDual()
+_SOLVERS = {
+    "interior-point": jaxgne.InteriorPoint,
+    "primal-dual": jaxgne.PrimalDual,
+    "semidecentralized": jaxgne.SemiDecentralized,
+}
 
 
 def _double(tree: Any) -> Any:
@@ -102,10 +105,13 @@ def clear(
         bool | None, typer.Option("--stress/--no-stress", help="Let the limits of the grid bind.")
     ] = None,
     solver: Annotated[
-        Literal["primal-dual", "semidecentralized"], typer.Option(help="How to solve.")
-    ] = "primal-dual",
+        Literal["interior-point", "primal-dual", "semidecentralized"] | None,
+        typer.Option(help="How to solve; by default what is fastest for the size."),
+    ] = None,
     tol: Annotated[float, typer.Option(help="Relative KKT error to reach.")] = 1e-6,
-    max_steps: Annotated[int, typer.Option(min=1, help="Steps to give up after.")] = 200_000,
+    max_steps: Annotated[
+        int | None, typer.Option(min=1, help="Steps to give up after; default by solver.")
+    ] = None,
     least_norm: Annotated[
         bool, typer.Option("--least-norm", help="Of all equilibria, that of least trades.")
     ] = False,
@@ -152,12 +158,17 @@ def clear(
 
 
 def _clear(
-    find: Any, market: jaxgne.Market, solver: str, tol: float, max_steps: int, live: _Live
+    find: Any,
+    market: jaxgne.Market,
+    solver: str | None,
+    tol: float,
+    max_steps: int | None,
+    live: _Live,
 ) -> tuple[jaxgne.Clearing, str]:
     """The clearing, and why it is none if it is none."""
-    progress = live if live.shown else None
+    progress, chosen = live if live.shown else None, solver and _SOLVERS[solver]()
     try:
-        clearing = find(market, _solver(solver), tol=tol, max_steps=max_steps, progress=progress)
+        clearing = find(market, chosen, tol=tol, max_steps=max_steps, progress=progress)
     except jaxgne.NotCleared as stop:
         return stop.clearing, str(stop)
     return clearing, ""

@@ -40,7 +40,7 @@ def least_norm(
     solver: AbstractSolver | None = None,
     *,
     tol: Any = None,
-    max_steps: Any = 200_000,
+    max_steps: int | None = None,
     start: Clearing | None = None,
     throw: bool = True,
     progress: Callable[[Progress], None] | None = None,

@@ -79,7 +79,7 @@ def test_quiet_prints_nothing_and_out_holds_the_result(case: Path, tmp_path: Pat
 def test_step_limit_exits_3_and_is_kept_as_such(case: Path, tmp_path: Path):
     result = call("clear", case, "--max-steps", 1, "--out", tmp_path / "run")
     assert result.exit_code == 3
-    assert result.stdout.startswith("NOT CLEARED (max_steps) after 40 steps")
+    assert result.stdout.startswith("NOT CLEARED (max_steps) after 1 steps")
     assert "Raise max_steps" in result.stderr
     clearing = io.load(tmp_path / "run")[1]
     assert clearing is not None

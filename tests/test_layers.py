@@ -32,7 +32,7 @@ LAYERS: dict[str, set[str]] = {
         "feasibility",
         "optimality",
         *(f"solvers.{part}" for part in ("base", "local", "network", "preconditioner")),
-        *(f"solvers.{part}" for part in ("setting", "tree")),
+        *(f"solvers.{part}" for part in ("columns", "newton", "setting", "tree")),
     },
     "certificate": {"market", "model", "feasibility", "optimality"},
     "clearing": RESULT - {"clearing"},

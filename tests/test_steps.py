@@ -1,4 +1,4 @@
-"""A guard: the default solver's steps (not its seconds) on fixed markets do not creep up."""
+"""A guard: the solvers' steps (not its seconds) on fixed markets do not creep up."""
 
 import equinox as eqx
 import numpy as np
@@ -24,7 +24,10 @@ def market(case: str, behaviour: Behaviour, stress: bool) -> jg.Market:
 
 def test_steps_have_not_grown_by_a_fifth():
     """In the geometric mean: restarts make single counts jump with the last bits of the numbers."""
-    taken = {fixed: int(jg.clear(market(*fixed), max_steps=20_000).steps) for fixed in STEPS}
+    solver = jg.PrimalDual()
+    taken = {
+        fixed: int(jg.clear(market(*fixed), solver, max_steps=20_000).steps) for fixed in STEPS
+    }
     grown = [taken[fixed] / STEPS[fixed] for fixed in STEPS]
     assert np.exp(np.mean(np.log(grown))) <= 1.2, taken
     assert max(grown) <= 1.6, taken
@@ -34,5 +37,13 @@ def test_a_warm_start_saves_steps():
     """A day with 1 % less load, from the answer to the day itself."""
     day = market("ieee37", "nash", False)
     other = eqx.tree_at(lambda m: m.prosumers.load, day, 0.99 * day.prosumers.load)
-    cold, warm = jg.clear(other), jg.clear(other, start=jg.clear(day))
+    solver = jg.PrimalDual()
+    start = jg.clear(day, solver)
+    cold, warm = jg.clear(other, solver), jg.clear(other, solver, start=start)
     assert int(warm.steps) <= 0.7 * int(cold.steps)
+
+
+def test_the_interior_point_takes_a_few_dozen_steps():
+    for fixed in STEPS:
+        for tol, most in ((1e-6, 24), (1e-10, 30)):
+            assert int(jg.clear(market(*fixed), jg.InteriorPoint(), tol=tol).steps) <= most

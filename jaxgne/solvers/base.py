@@ -1,7 +1,7 @@
 """What a solver is: three pure functions. It has no tolerance, no status and no loop."""
 
 import abc
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 
@@ -12,8 +12,12 @@ from ..model import Plan, Rows
 class AbstractSolver(eqx.Module):
     """A fixed-point iteration on a market; its fields are its options.
 
-    `clear` owns the loop and judges what `point` returns by the same yardstick for every solver.
+    `clear` owns the loop and judges what `point` returns by the same yardstick for every solver,
+    every `every` steps.
     """
+
+    every: ClassVar[int] = 40
+    most: ClassVar[int] = 200_000  # steps after which it is not worth to go on
 
     def prepare(self, market: Market) -> "AbstractSolver":
         """The solver with whatever static sizes it reads off a concrete market; on the host."""

@@ -60,7 +60,7 @@ class _State(eqx.Module):
 
 
 class PrimalDual(AbstractSolver):
-    """Restarted, reflected Halpern iteration of preconditioned PDHG: the default solver.
+    """Restarted, reflected Halpern iteration of preconditioned PDHG, for markets of any size.
 
     Iterations cost O(H (N + E + B log B)) time and as much memory, where a grid that may have loops
     (`paper`) takes a dense matrix, O(H B^2), for its network. `sufficient` and

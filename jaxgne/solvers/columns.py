@@ -1,0 +1,135 @@
+"""A market's columns with bounds as one array, hour by hour, and the rows' action on it.
+
+Rows of the array: what `NAMES` lists of a `Plan`, then each trade twice, as what its buyer and what
+its seller buys, then the total import sigma and the net exchange s. Flows are kept apart.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from ..feasibility import implied_boxes
+from ..market import Market
+from ..model import Plan, Rows, boxes, own_gradient, pull, rows, zeros
+from ..optimality import scales
+from .newton import Worth
+
+_WIDER = 1.5  # how far beyond implied bounds those are that stand in for missing ones
+_PROXIMAL = 1e-7  # least stiffness of a column, in price over power: free columns move that easily
+
+NAMES = ("generation", "charge", "discharge", "energy", "imports", "exports", "curtailed")
+NAMES += ("voltage", "angle")  # then bought, sold, total, net
+
+
+class Sets(eqx.Module):
+    """Bounds, all of them finite, and which columns and lines can move."""
+
+    lower: Float[Array, "C H"]
+    upper: Float[Array, "C H"]
+    free: Bool[Array, "C H"]
+    square: Float[Array, "L H"]  # of the radius, kVA^2
+    open: Bool[Array, "L H"]
+    stiff: Float[Array, "C 1"]  # least stiffness, EUR per unit^2
+    stiff_line: Float[Array, ""]
+
+
+def pack(market: Market, plan: Plan, total: Array, net: Array) -> Float[Array, "C H"]:
+    """A plan's columns with bounds, one below the other; a trade by the side that buys."""
+    sides = (jnp.maximum(plan.trades, 0.0), jnp.maximum(-plan.trades, 0.0))
+    own = (getattr(plan, name) for name in NAMES)
+    return jnp.concatenate([*own, *sides, total[None], net[None]])
+
+
+def parts(market: Market, columns: Float[Array, "C H"]) -> Sequence[Array]:
+    """`pack` undone: `NAMES`, then bought, sold, total, net."""
+    empty = zeros(market)
+    pairs = empty.trades.shape[0]
+    sizes = [getattr(empty, name).shape[0] for name in NAMES] + [pairs, pairs, 1, 1]
+    return jnp.split(columns, np.cumsum(sizes)[:-1])
+
+
+def unpack(market: Market, columns: Float[Array, "C H"], flows: Float[Array, "2 L H"]) -> Plan:
+    *own, bought, sold, _, _ = parts(market, columns)
+    named = dict(zip(NAMES, own, strict=True))
+    return replace(zeros(market), **named, trades=bought - sold, active=flows[0], reactive=flows[1])
+
+
+def sets_of(market: Market) -> Sets:
+    """Bounds of all columns; missing ones stand where no feasible plan comes."""
+    lower, upper = boxes(market)
+    _, most = implied_boxes(market)
+    passive = jnp.sum(market.grid.passive, axis=0)
+    far = jnp.sum(most.imports + upper.exports, axis=0) + jnp.abs(passive)
+    far = _WIDER * (far + jnp.max(far))
+    beyond = _WIDER * (most.imports + jnp.max(most.imports, initial=0.0))
+    imports = jnp.where(jnp.isfinite(upper.imports), upper.imports, beyond)
+    tariff = market.tariff
+    net = (
+        jnp.where(jnp.isfinite(bound), bound, sign * far)
+        for bound, sign in ((tariff.total_min, -1), (tariff.total_max, 1))
+    )
+    low = pack(market, replace(lower, trades=jnp.zeros_like(upper.trades)), -far, next(net))
+    high = pack(market, replace(upper, imports=imports), far, next(net))
+    *before, bought, sold, total, exchanged = parts(market, high)
+    high = jnp.concatenate([*before, bought, bought + sold, total, exchanged])
+    rating = market.grid.rating[:, None]
+    radius = most.active**2 + most.reactive**2
+    radius = _WIDER**2 * (radius + jnp.max(radius, initial=0.0))
+    square = jnp.where(jnp.isfinite(rating), rating**2, radius)
+    scale = scales(market, zeros(market))
+    power = scale.price * market.hour_length / scale.power
+    line = scale.price * market.hour_length / scale.total
+    volts = scale.price * market.hour_length * scale.total
+    stiff = {"energy": scale.price / scale.energy, "voltage": volts, "angle": volts}
+    each = [
+        jnp.full((part.shape[0], 1), _PROXIMAL * size)
+        for part, size in zip(
+            parts(market, low),
+            [*(stiff.get(name, power) for name in NAMES), power, power, line, line],
+            strict=True,
+        )
+    ]
+    return Sets(
+        lower=low,
+        upper=high,
+        free=high > low,
+        square=square,
+        open=(square > 0) & (market.grid.model != "copperplate"),
+        stiff=jnp.concatenate(each),
+        stiff_line=_PROXIMAL * line,
+    )
+
+
+def linear(market: Market, columns: Array, flows: Array) -> Worth:
+    """What a change of columns does to the rows."""
+    change = unpack(market, columns, flows)
+    _, value = jax.jvp(lambda plan: rows(market, plan), (zeros(market),), (change,))
+    bought = jnp.sum(change.imports, axis=0)
+    return Worth(replace(value, aggregate=value.aggregate - columns[-1]), bought - columns[-2])
+
+
+def pulled_by(market: Market, prices: Rows, price: Array) -> tuple[Array, Array]:
+    """The transpose of `_linear` applied to prices, EUR per unit."""
+    ts, pulled = market.hour_length, pull(market, prices)
+    pulled = replace(pulled, imports=pulled.imports + ts * price)
+    own = [getattr(pulled, name) for name in NAMES]
+    ends = (pulled.trades, -pulled.trades, -ts * price[None], -ts * prices.aggregate[None])
+    return jnp.concatenate([*own, *ends]), jnp.stack([pulled.active, pulled.reactive])
+
+
+def slopes(
+    market: Market, columns: Array, flows: Array, prices: Rows, price: Array
+) -> tuple[Array, Array]:
+    """Slope of the Lagrangian without bounds, EUR per unit."""
+    ts, tariff = market.hour_length, market.tariff
+    back, drift = pulled_by(market, prices, price)
+    own = own_gradient(market, unpack(market, columns, flows), jnp.zeros_like(price))
+    toll = 2 * ts * market.trading.charge[:, None]
+    paid = ts * (tariff.base + tariff.slope * columns[-2])
+    ends = (own.trades + toll, toll - own.trades, paid[None], 0 * paid[None])
+    return jnp.concatenate([*(getattr(own, name) for name in NAMES), *ends]) + back, drift

@@ -1,0 +1,309 @@
+"""A primal-dual interior point method for small markets: few steps, each an exact Newton step.
+
+Every bound u >= l gets a multiplier z >= 0 with z (u - l) = mu, every line's disc
+c = s^2 - f^2 - q^2 >= 0 one with m c = mu, and mu goes to 0: Mehrotra's predictor and corrector
+(SIAM J. Optim. 2, 1992) and Gondzio's correctors of outlying products (Comput. Optim. Appl. 6,
+1996), which cost little beside the factorization of `newton`. A trade is the difference of what
+either side buys, both >= 0, so that |t| is their sum. The total import and the net exchange are
+columns of their own. All columns with bounds lie in one array, hour by hour.
+"""
+
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ..feasibility import existing
+from ..market import Market, cast
+from ..model import (
+    Plan,
+    Rows,
+    aggregate,
+    curvature,
+    grid_price,
+    rows,
+    zeros,
+)
+from ..optimality import pin, scales
+from .base import AbstractSolver
+from .columns import NAMES, Sets, linear, pack, parts, pulled_by, sets_of, slopes, unpack
+from .newton import Compliance, Newton, Worth, factor
+
+_START = 3.0  # products that it starts from, in the market's price times power
+_BOUNDARY = 0.995  # share of the way to the boundary that a step may go
+_CENTRE = 5  # power of what the predictor leaves of mu that the corrector aims at
+_CORRECTORS = 2  # of outlying products, a step
+_OUTLYING = 0.1  # products this far below, or as far above, the goal are outlying
+_BEYOND = 0.3  # how much longer a step correctors aim at
+_ROUNDING = 1e-15  # least room to a bound, as a share of all there is
+
+
+class _Products(eqx.Module):
+    """Of multipliers and the room to their bounds, EUR."""
+
+    low: Float[Array, "C H"]
+    high: Float[Array, "C H"]
+    disc: Float[Array, "L H"]
+
+
+class _State(eqx.Module):
+    columns: Float[Array, "C H"]
+    flows: Float[Array, "2 L H"]  # active, reactive
+    low: Float[Array, "C H"]  # multipliers of lower bounds, EUR per unit
+    high: Float[Array, "C H"]
+    tight: Float[Array, "L H"]  # multipliers of the discs, EUR/kVA^2
+    prices: Rows
+    price: Float[Array, " H"]  # of the main grid
+
+
+class InteriorPoint(AbstractSolver):
+    """Predictor-corrector with structured Newton steps: for small markets, to any accuracy.
+
+    Takes 10 to 30 steps of O(H (N + B)^3) time and O(H (N + B)^2) memory, always in float64.
+    """
+
+    every: ClassVar[int] = 1
+    most: ClassVar[int] = 100
+
+    def init(self, market: Market, plan: Plan, prices: Rows) -> _State:
+        """Start at given prices, and there where these make all products one and the same."""
+        market, plan, prices = cast((market, plan, prices), jnp.float64)
+        sets, scale, sigma = sets_of(market), scales(market, plan), aggregate(market, plan)
+        mu = _START * market.hour_length * scale.price * scale.power
+        prices, price = existing(market, pin(market, prices)), grid_price(market, sigma)
+        wish = pack(market, plan, sigma, sigma - jnp.sum(plan.exports, axis=0))
+        still = jnp.zeros((2, *plan.active.shape), mu.dtype)
+        inside = jnp.clip(wish, sets.lower, sets.upper)
+        slope, _ = slopes(market, inside, still, prices, price)
+        # the root of mu / (u - low) - mu / (high - u) = slope is `near` the bound it points to
+        width = jnp.where(sets.free, sets.upper - sets.lower, 1.0)
+        push = jnp.abs(slope) * width
+        near = mu * width / (mu + push / 2 + jnp.sqrt(mu**2 + push**2 / 4))
+        room = jnp.where(slope > 0, near, width - near)
+
+        def multiplier(room: Array, free: Array) -> Array:
+            return jnp.where(free, mu / jnp.where(free, room, 1.0), 0.0)
+
+        return _State(
+            columns=jnp.where(sets.free, sets.lower + room, sets.lower),
+            flows=still,
+            low=multiplier(room, sets.free),
+            high=multiplier(width - room, sets.free),
+            tight=multiplier(sets.square, sets.open),
+            prices=prices,
+            price=price,
+        )
+
+    def step(self, market: Market, state: _State) -> _State:
+        """One predictor, one corrector and Gondzio's, all with one factorization."""
+        market = cast(market, jnp.float64)
+        sets = sets_of(market)
+        system = _linearize(market, sets, state)
+        products = _products(sets, state)
+        mu = _mean(sets, products)
+        none = jax.tree.map(jnp.zeros_like, products)
+        affine = system.direction(market, sets, state, none)
+        ahead = _moved(state, affine, _length(sets, state, affine))
+        goal = mu * jnp.clip(_mean(sets, _products(sets, ahead)) / mu, 0.0, 1.0) ** _CENTRE
+        curved = _second_order(state, affine)
+        wanted = jax.tree.map(lambda c: goal - c, curved)
+        move = system.direction(market, sets, state, wanted)
+        length = _length(sets, state, move)
+        for _ in range(_CORRECTORS):
+            ahead = _moved(state, move, jnp.minimum(1.0, length + _BEYOND))
+            outliers = jax.tree.map(
+                lambda p: jnp.clip(
+                    jnp.clip(p, _OUTLYING * goal, goal / _OUTLYING) - p, -goal / _OUTLYING
+                ),
+                _products(sets, ahead),
+            )
+            corrected = jax.tree.map(jnp.add, wanted, outliers)
+            tried = system.direction(market, sets, state, corrected)
+            reached = _length(sets, state, tried)
+            wanted, move, length = _where(
+                reached > length, (corrected, tried, reached), (wanted, move, length)
+            )
+        there = _moved(state, move, _BOUNDARY * length)
+        sound = jnp.all(jnp.stack([jnp.all(jnp.isfinite(a)) for a in jax.tree.leaves(there)]))
+        return _where(sound, there, state)
+
+    def point(self, market: Market, state: _State) -> tuple[Plan, Rows]:
+        """The interior point itself; what the feeders exchange follows from it."""
+        dtype = market.prosumers.load.dtype
+        wide = cast(market, jnp.float64)
+        plan = unpack(wide, state.columns, state.flows)
+        exchange = rows(wide, plan).bus[market.grid.feeder]
+        return cast((replace(plan, exchange=exchange), existing(wide, state.prices)), dtype)
+
+
+def _rooms(sets: Sets, state: _State) -> tuple[Array, Array, Array]:
+    """Distances from lower and upper bounds, and c of the discs; negative beyond them."""
+    disc = sets.square - jnp.sum(state.flows**2, axis=0)
+    return state.columns - sets.lower, sets.upper - state.columns, disc
+
+
+def _inside(sets: Sets, state: _State) -> tuple[Array, Array, Array]:
+    """`_rooms` that rounding cannot close; 1 for what cannot move."""
+    width = sets.upper - sets.lower
+    whole = (width, width, sets.square)
+    free = (sets.free, sets.free, sets.open)
+    low, high, disc = (
+        jnp.where(can, jnp.maximum(room, _ROUNDING * most), 1.0)
+        for room, most, can in zip(_rooms(sets, state), whole, free, strict=True)
+    )
+    return low, high, disc
+
+
+def _products(sets: Sets, state: _State) -> _Products:
+    below, above, disc = _rooms(sets, state)
+    return _Products(state.low * below, state.high * above, state.tight * disc)
+
+
+def _mean(sets: Sets, products: _Products) -> Float[Array, ""]:
+    """mu, EUR."""
+    total = sum(jnp.sum(p) for p in jax.tree.leaves(products))
+    return total / (2 * jnp.sum(sets.free) + jnp.sum(sets.open))
+
+
+def _second_order(state: _State, move: _State) -> _Products:
+    """What the products of a full step miss if they are taken to be linear."""
+    f, d = state.flows, move.flows
+    turned = -2 * jnp.sum(f * d, axis=0)
+    return _Products(
+        low=move.low * move.columns,
+        high=-move.high * move.columns,
+        disc=move.tight * turned - state.tight * jnp.sum(d**2, axis=0),
+    )
+
+
+def _length(sets: Sets, state: _State, move: _State) -> Float[Array, ""]:
+    """Longest step, at most 1, that keeps all multipliers and rooms at least 0."""
+    below, above, disc = _inside(sets, state)
+
+    def most(value: Array, change: Array) -> Array:
+        return jnp.where(change < 0, -value / jnp.where(change < 0, change, 1.0), 1.0)
+
+    columns = jnp.minimum(most(below, move.columns), most(above, -move.columns))
+    columns = jnp.minimum(
+        columns, jnp.minimum(most(state.low, move.low), most(state.high, move.high))
+    )
+    # c(t) = disc - 2 b t - a t^2 falls to 0
+    a = jnp.sum(move.flows**2, axis=0)
+    b = jnp.sum(state.flows * move.flows, axis=0)
+    moving = a * disc > 0
+    root = disc / jnp.where(moving, b + jnp.sqrt(jnp.where(moving, b**2 + a * disc, 1.0)), 1.0)
+    lines = jnp.minimum(most(state.tight, move.tight), jnp.where(moving, root, 1.0))
+    return jnp.minimum(jnp.min(columns, initial=1.0), jnp.min(lines, initial=1.0))
+
+
+def _where(chosen: Array, first: Any, second: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(chosen, a, b), first, second)
+
+
+def _moved(state: _State, move: _State, length: Array) -> _State:
+    return jax.tree.map(lambda a, d: a + length * d, state, move)
+
+
+class _System(eqx.Module):
+    """The market linearized at a state, and its Newton system."""
+
+    slope: Float[Array, "C H"]  # of the Lagrangian without bounds, EUR per unit
+    drift: Float[Array, "2 L H"]
+    give: Float[Array, "C H"]  # compliance of each column by itself
+    bend: Float[Array, "E H"]  # what links both sides of a trade
+    lines: Float[Array, "3 L H"]  # compliance of flows: active, reactive, cross
+    residual: Worth
+    newton: Newton
+
+    def respond(self, market: Market, force: Array, pulled: Array) -> tuple[Array, Array]:
+        """How columns and flows move under forces."""
+        moved = self.give * force
+        *before, buy, sell, total, net = parts(market, moved)
+        *_, buys, sells, _, _ = parts(market, self.give)
+        bent = self.bend * (buy - sell)
+        moved = jnp.concatenate([*before, buy - buys * bent, sell + sells * bent, total, net])
+        active, reactive, cross = self.lines
+        return moved, jnp.stack(
+            [
+                active * pulled[0] + cross * pulled[1],
+                cross * pulled[0] + reactive * pulled[1],
+            ]
+        )
+
+    def direction(self, market: Market, sets: Sets, state: _State, products: _Products) -> _State:
+        """Newton's step to these products."""
+        ts, (below, above, disc) = market.hour_length, _inside(sets, state)
+        force = -self.slope + products.low / below - products.high / above
+        pulled = -self.drift - 2 * state.flows * products.disc / disc
+        residual = jax.tree.map(
+            jnp.add, self.residual, linear(market, *self.respond(market, force, pulled))
+        )
+        solved = self.newton(market, residual)
+        prices = jax.tree.map(lambda y: y / ts, solved.rows)
+        prices = replace(prices, energy=solved.rows.energy)
+        price = solved.total / ts
+        back, drift = pulled_by(market, prices, price)
+        columns, flows = self.respond(market, force - back, pulled - drift)
+
+        def multiplier(
+            product: Array, room: Array, now: Array, change: Array, free: Array
+        ) -> Array:
+            return jnp.where(free, (product - now * change) / room - now, 0.0)
+
+        closed = -2 * jnp.sum(state.flows * flows, axis=0)
+        return _State(
+            columns=columns,
+            flows=flows,
+            low=multiplier(products.low, below, state.low, columns, sets.free),
+            high=multiplier(products.high, above, state.high, -columns, sets.free),
+            tight=multiplier(products.disc, disc, state.tight, closed, sets.open),
+            prices=prices,
+            price=price,
+        )
+
+
+def _linearize(market: Market, sets: Sets, state: _State) -> _System:
+    ts, tariff, columns = market.hour_length, market.tariff, state.columns
+    plan = unpack(market, columns, state.flows)
+    slope, drift = slopes(market, columns, state.flows, state.prices, state.price)
+    below, above, disc = _inside(sets, state)
+    bend, nothing = curvature(market), jnp.zeros_like(plan.imports[0])
+    curved = pack(market, replace(bend, trades=0 * bend.trades), ts * tariff.slope, nothing)
+    stiff = state.low / below + state.high / above + sets.stiff + curved
+    give = jnp.where(sets.free, 1 / stiff, 0.0)
+    *own, buys, sells, total, net = parts(market, give)
+    soft = buys + sells
+    # inverse of 2 m I + 4 m / c (f, q) (f, q)^T
+    f, q = state.flows
+    tight = state.tight + sets.stiff_line
+    scale = jnp.where(sets.open, 1 / (2 * tight), 0.0)
+    bulge = 2 * state.tight / (tight * disc + 2 * state.tight * (f**2 + q**2))
+    lines = scale * jnp.stack([1 - bulge * f**2, 1 - bulge * q**2, -bulge * f * q])
+    theta = Compliance(
+        plan=replace(
+            zeros(market),
+            **dict(zip(NAMES, own, strict=True)),
+            trades=soft / (1 + soft * bend.trades),
+            active=lines[0],
+            reactive=lines[1],
+        ),
+        cross=lines[2],
+        total=total[0],
+        net=net[0],
+    )
+    value = rows(market, plan)
+    return _System(
+        slope=slope,
+        drift=drift,
+        give=give,
+        bend=bend.trades / (1 + soft * bend.trades),
+        lines=lines,
+        residual=Worth(
+            replace(value, aggregate=value.aggregate - columns[-1]),
+            aggregate(market, plan) - columns[-2],
+        ),
+        newton=factor(market, theta),
+    )

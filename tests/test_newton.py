@@ -1,0 +1,55 @@
+"""The structured Newton system, against the matrix that it factors."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from jaxgne.model import aggregate, limits, rows, zeros
+from jaxgne.solvers.newton import Compliance, Worth, factor
+from tests.markets import GRIDS, SHAPES, random_market
+
+
+@pytest.mark.parametrize("shape", [0, 3])
+@pytest.mark.parametrize("grid", range(len(GRIDS)))
+def test_newton_solves_the_dense_system(grid, shape):
+    """(A theta A^T) y for random y and theta, given to it, comes back as y."""
+    market = random_market(7, shape=SHAPES[shape], grid=GRIDS[grid])
+    rng = np.random.default_rng(0)
+    plan, hour = zeros(market), market.tariff.slope
+    columns, unravel = ravel_pytree((plan, 0 * hour, 0 * hour))
+
+    def value(flat: jax.Array) -> jax.Array:
+        plan, total, net = unravel(flat)
+        found = rows(market, plan)
+        found = replace(found, aggregate=found.aggregate - net)
+        return ravel_pytree(Worth(found, aggregate(market, plan) - total))[0]
+
+    def drawn(like: jax.Array) -> jax.Array:
+        return jnp.asarray(rng.uniform(0.1, 3.0, like.shape))
+
+    theta = jax.tree.map(drawn, replace(plan, exchange=plan.exchange[:0]))
+    cross = jnp.asarray(rng.uniform(-0.05, 0.05, plan.active.shape))
+    own = Compliance(replace(theta, exchange=plan.exchange), cross, drawn(hour), drawn(hour))
+    diagonal, _ = ravel_pytree((own.plan, own.total, own.net))
+    weight = np.diag(np.asarray(diagonal))
+    place, _ = ravel_pytree((plan, 0 * hour, 0 * hour))
+    index = unravel(jnp.arange(place.size, dtype=place.dtype))[0]
+    active, reactive = (np.asarray(a, int).ravel() for a in (index.active, index.reactive))
+    weight[active, reactive] = weight[reactive, active] = np.asarray(cross).ravel()
+
+    # rows that exist; the exchange and the feeders' own follow from the others
+    low, high = limits(market)
+    exists = jax.tree.map(lambda a, b: (a == b).astype(float), low, high)
+    at_feeder = exists.bus.at[market.grid.feeder].set(0.0)
+    exists = replace(exists, aggregate=1 + 0 * hour, exchange=0 * hour, bus=at_feeder)
+    used, back = ravel_pytree(Worth(exists, 1 + 0 * hour))
+
+    matrix = np.asarray(jax.jacfwd(value)(columns))
+    normal = matrix @ weight @ matrix.T
+    wanted = np.asarray(used) * rng.standard_normal(used.size)
+    found = factor(market, own)(market, back(jnp.asarray(normal @ wanted)))
+    assert np.allclose(ravel_pytree(found)[0], wanted, rtol=1e-6, atol=1e-6)
