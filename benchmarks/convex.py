@@ -265,6 +265,34 @@ def mpax(box: Box, eps: float) -> tuple[np.ndarray, np.ndarray, float]:
     )
 
 
+def nashopt(box: Box, eps: float) -> tuple[np.ndarray, np.ndarray, float]:
+    """Two players with the potential as both's cost: its way to a variational equilibrium.
+
+    Its matrices are dense, one a player, so that not every prosumer can be one.
+    """
+    module: Any = import_module("nashopt")
+
+    size, half = len(box.q), len(box.q) // 2
+    dense = box.P.toarray()
+    begun = perf_counter()
+    game = module.GNEP_LQ(
+        [half, size - half],
+        [dense, dense],
+        [box.q, box.q],
+        lb=box.lower,
+        ub=box.upper,
+        A=box.G.toarray() if len(box.h) else None,
+        b=box.h if len(box.h) else None,
+        Aeq=box.A.toarray(),
+        beq=box.b,
+        variational=True,
+        solver="qp_gnep",
+    )
+    found = game.solve(solver_options={"tol": eps, "reduced": False})
+    seconds = perf_counter() - begun
+    return np.asarray(found.x), np.asarray(found.mu).reshape(-1)[: len(box.b)], seconds
+
+
 def stacked(box: Box) -> tuple[Any, np.ndarray, int, int]:
     """A x + s = b with s zero in the first rows and at least 0 in the others."""
     eye = sparse.csc_matrix(sparse.eye(len(box.q)))
@@ -276,6 +304,7 @@ def stacked(box: Box) -> tuple[Any, np.ndarray, int, int]:
 
 # each returns the columns, the multipliers of A x = b and the seconds it took
 PEERS = {
+    "nashopt": nashopt,
     "clarabel": clarabel,
     "moreau": moreau,
     "piqp": piqp,
