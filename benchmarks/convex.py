@@ -227,7 +227,8 @@ def highs(box: Box, eps: float) -> tuple[np.ndarray, np.ndarray, float]:
         solver.setOptionValue(name, max(eps, 1e-10))
     begun = perf_counter()
     solver.passModel(both)
-    solver.run()
+    if solver.run() != module.HighsStatus.kOk:
+        raise RuntimeError("its active set method takes the Hessian, of low rank, for non-convex")
     found = solver.getSolution()
     seconds = perf_counter() - begun
     return np.array(found.col_value), -np.array(found.row_dual)[: len(box.b)], seconds
