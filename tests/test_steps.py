@@ -2,6 +2,7 @@
 
 import equinox as eqx
 import numpy as np
+import pytest
 
 import jaxgne as jg
 from jaxgne.cases.builders import Behaviour
@@ -33,14 +34,15 @@ def test_steps_have_not_grown_by_a_fifth():
     assert max(grown) <= 1.6, taken
 
 
-def test_a_warm_start_saves_steps():
-    """A day with 1 % less load, from the answer to the day itself."""
+@pytest.mark.parametrize("solver", [jg.PrimalDual(), jg.InteriorPoint()])
+def test_a_warm_start_saves_steps(solver):
+    """A day with 1 % less load, from the answer to the day itself; and the day itself again."""
     day = market("ieee37", "nash", False)
     other = eqx.tree_at(lambda m: m.prosumers.load, day, 0.99 * day.prosumers.load)
-    solver = jg.PrimalDual()
     start = jg.clear(day, solver)
     cold, warm = jg.clear(other, solver), jg.clear(other, solver, start=start)
     assert int(warm.steps) <= 0.7 * int(cold.steps)
+    assert int(jg.clear(day, solver, start=start).steps) <= 0.3 * int(start.steps)
 
 
 def test_the_interior_point_takes_a_few_dozen_steps():

@@ -20,7 +20,7 @@ from ..optimality import scales
 from .newton import Worth
 
 _WIDER = 1.5  # how far beyond implied bounds those are that stand in for missing ones
-_PROXIMAL = 1e-7  # least stiffness of a column, in price over power: free columns move that easily
+PROXIMAL = 1e-7  # least stiffness of a column, in price over power: free columns move that easily
 
 NAMES = ("generation", "charge", "discharge", "energy", "imports", "exports", "curtailed")
 NAMES += ("voltage", "angle")  # then bought, sold, total, net
@@ -87,7 +87,7 @@ def sets_of(market: Market) -> Sets:
     volts = scale.price * market.hour_length * scale.total
     stiff = {"energy": scale.price / scale.energy, "voltage": volts, "angle": volts}
     each = [
-        jnp.full((part.shape[0], 1), _PROXIMAL * size)
+        jnp.full((part.shape[0], 1), PROXIMAL * size)
         for part, size in zip(
             parts(market, low),
             [*(stiff.get(name, power) for name in NAMES), power, power, line, line],
@@ -101,7 +101,7 @@ def sets_of(market: Market) -> Sets:
         square=square,
         open=(square > 0) & (market.grid.model != "copperplate"),
         stiff=jnp.concatenate(each),
-        stiff_line=_PROXIMAL * line,
+        stiff_line=PROXIMAL * line,
     )
 
 

@@ -8,7 +8,7 @@ either side buys, both >= 0, so that |t| is their sum. The total import and the 
 columns of their own. All columns with bounds lie in one array, hour by hour.
 """
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -24,21 +24,25 @@ from ..model import (
     aggregate,
     curvature,
     grid_price,
+    limits,
     rows,
     zeros,
 )
-from ..optimality import pin, scales
+from ..optimality import Scales, pin, scales
 from .base import AbstractSolver
-from .columns import NAMES, Sets, linear, pack, parts, pulled_by, sets_of, slopes, unpack
+from .columns import NAMES, PROXIMAL, Sets, linear, pack, parts, pulled_by, sets_of, slopes, unpack
 from .newton import Compliance, Newton, Worth, factor
 
 _START = 3.0  # products that it starts from, in the market's price times power
+_ROUNDING = 1e-13  # least c of a disc, as a share of its square: flows are no more precise
+_FAR = 0.1  # relative error of a start from which on its plan is not used
+_NEAR = 0.03  # products to start from per relative error, in the market's price times power
+_AWAY = 10.0  # how far from bounds a plan's columns are kept that are in balance
 _BOUNDARY = 0.995  # share of the way to the boundary that a step may go
 _CENTRE = 5  # power of what the predictor leaves of mu that the corrector aims at
 _CORRECTORS = 2  # of outlying products, a step
 _OUTLYING = 0.1  # products this far below, or as far above, the goal are outlying
 _BEYOND = 0.3  # how much longer a step correctors aim at
-_ROUNDING = 1e-15  # least room to a bound, as a share of all there is
 
 
 class _Products(eqx.Module):
@@ -51,7 +55,10 @@ class _Products(eqx.Module):
 
 class _State(eqx.Module):
     columns: Float[Array, "C H"]
+    below: Float[Array, "C H"]  # room to the bounds, kept apart: close to a bound, a difference of
+    above: Float[Array, "C H"]  # the column and the bound is all rounding; 1 for what cannot move
     flows: Float[Array, "2 L H"]  # active, reactive
+    disc: Float[Array, "L H"]  # c, kVA^2
     low: Float[Array, "C H"]  # multipliers of lower bounds, EUR per unit
     high: Float[Array, "C H"]
     tight: Float[Array, "L H"]  # multipliers of the discs, EUR/kVA^2
@@ -69,30 +76,52 @@ class InteriorPoint(AbstractSolver):
     most: ClassVar[int] = 100
 
     def init(self, market: Market, plan: Plan, prices: Rows) -> _State:
-        """Start at given prices, and there where these make all products one and the same."""
+        """Start with all products the same: near the plan if it is good, else by prices alone."""
         market, plan, prices = cast((market, plan, prices), jnp.float64)
         sets, scale, sigma = sets_of(market), scales(market, plan), aggregate(market, plan)
-        mu = _START * market.hour_length * scale.price * scale.power
         prices, price = existing(market, pin(market, prices)), grid_price(market, sigma)
         wish = pack(market, plan, sigma, sigma - jnp.sum(plan.exports, axis=0))
-        still = jnp.zeros((2, *plan.active.shape), mu.dtype)
-        inside = jnp.clip(wish, sets.lower, sets.upper)
-        slope, _ = slopes(market, inside, still, prices, price)
-        # the root of mu / (u - low) - mu / (high - u) = slope is `near` the bound it points to
+        flows = jnp.stack([plan.active, plan.reactive])
+        slope, drift = slopes(market, jnp.clip(wish, sets.lower, sets.upper), flows, prices, price)
         width = jnp.where(sets.free, sets.upper - sets.lower, 1.0)
+        stiff, bulk = sets.stiff / PROXIMAL, sets.stiff_line / PROXIMAL
+        shift = wish - jnp.clip(wish - slope / stiff, sets.lower, sets.upper)
+        wanted = flows - drift / bulk
+        reach = jnp.sqrt(sets.square / jnp.maximum(jnp.sum(wanted**2, axis=0), sets.square))
+        turn = jnp.where(sets.open, flows - wanted * reach, 0.0) / scale.total
+        errors = (_missed(market, plan, scale), jnp.max(jnp.abs(shift) / width))
+        error = jnp.max(jnp.stack([*errors, jnp.max(jnp.abs(turn), initial=0.0)]))
+        far = error > _FAR
+        mu = jnp.where(far, _START, _NEAR * error)
+        mu = mu * market.hour_length * scale.price * scale.power
+        # the root of mu / (u - low) - mu / (high - u) = slope is `near` the bound it points to
         push = jnp.abs(slope) * width
         near = mu * width / (mu + push / 2 + jnp.sqrt(mu**2 + push**2 / 4))
-        room = jnp.where(slope > 0, near, width - near)
+        least = mu / jnp.maximum(jnp.abs(slope), _AWAY * jnp.sqrt(mu * stiff))
+        least = jnp.minimum(least, width / 4)
+        kept = jnp.clip(wish - sets.lower, least, width - least)
+        room = jnp.where(far, jnp.where(slope > 0, near, width - near), kept)
+        square = jnp.where(sets.open, sets.square, 1.0)
+        pull = jnp.sqrt(jnp.sum(drift**2, axis=0) / (4 * square))  # m, if the disc is what holds it
+        least = mu / jnp.maximum(pull, _AWAY * jnp.sqrt(mu * bulk / square))
+        within = jnp.maximum(square - least, square / 2)
+        load = jnp.sum(flows**2, axis=0)
+        flows = flows * jnp.sqrt(within / jnp.maximum(load, within))
+        flows = jnp.where(far | ~sets.open, 0.0, flows)
 
         def multiplier(room: Array, free: Array) -> Array:
             return jnp.where(free, mu / jnp.where(free, room, 1.0), 0.0)
 
+        disc = square - jnp.sum(flows**2, axis=0)
         return _State(
             columns=jnp.where(sets.free, sets.lower + room, sets.lower),
-            flows=still,
+            below=jnp.where(sets.free, room, 1.0),
+            above=jnp.where(sets.free, width - room, 1.0),
+            flows=flows,
+            disc=disc,
             low=multiplier(room, sets.free),
             high=multiplier(width - room, sets.free),
-            tight=multiplier(sets.square, sets.open),
+            tight=multiplier(disc, sets.open),
             prices=prices,
             price=price,
         )
@@ -102,31 +131,32 @@ class InteriorPoint(AbstractSolver):
         market = cast(market, jnp.float64)
         sets = sets_of(market)
         system = _linearize(market, sets, state)
-        products = _products(sets, state)
+        products = _products(state)
         mu = _mean(sets, products)
         none = jax.tree.map(jnp.zeros_like, products)
         affine = system.direction(market, sets, state, none)
-        ahead = _moved(state, affine, _length(sets, state, affine))
-        goal = mu * jnp.clip(_mean(sets, _products(sets, ahead)) / mu, 0.0, 1.0) ** _CENTRE
+        ahead = _moved(state, affine, _length(state, affine))
+        goal = mu * jnp.clip(_mean(sets, _products(ahead)) / mu, 0.0, 1.0) ** _CENTRE
         curved = _second_order(state, affine)
         wanted = jax.tree.map(lambda c: goal - c, curved)
         move = system.direction(market, sets, state, wanted)
-        length = _length(sets, state, move)
+        length = _length(state, move)
         for _ in range(_CORRECTORS):
             ahead = _moved(state, move, jnp.minimum(1.0, length + _BEYOND))
             outliers = jax.tree.map(
                 lambda p: jnp.clip(
                     jnp.clip(p, _OUTLYING * goal, goal / _OUTLYING) - p, -goal / _OUTLYING
                 ),
-                _products(sets, ahead),
+                _products(ahead),
             )
             corrected = jax.tree.map(jnp.add, wanted, outliers)
             tried = system.direction(market, sets, state, corrected)
-            reached = _length(sets, state, tried)
+            reached = _length(state, tried)
             wanted, move, length = _where(
                 reached > length, (corrected, tried, reached), (wanted, move, length)
             )
         there = _moved(state, move, _BOUNDARY * length)
+        there = replace(there, disc=jnp.maximum(there.disc, _ROUNDING * sets.square))
         sound = jnp.all(jnp.stack([jnp.all(jnp.isfinite(a)) for a in jax.tree.leaves(there)]))
         return _where(sound, there, state)
 
@@ -139,27 +169,22 @@ class InteriorPoint(AbstractSolver):
         return cast((replace(plan, exchange=exchange), existing(wide, state.prices)), dtype)
 
 
-def _rooms(sets: Sets, state: _State) -> tuple[Array, Array, Array]:
-    """Distances from lower and upper bounds, and c of the discs; negative beyond them."""
-    disc = sets.square - jnp.sum(state.flows**2, axis=0)
-    return state.columns - sets.lower, sets.upper - state.columns, disc
-
-
-def _inside(sets: Sets, state: _State) -> tuple[Array, Array, Array]:
-    """`_rooms` that rounding cannot close; 1 for what cannot move."""
-    width = sets.upper - sets.lower
-    whole = (width, width, sets.square)
-    free = (sets.free, sets.free, sets.open)
-    low, high, disc = (
-        jnp.where(can, jnp.maximum(room, _ROUNDING * most), 1.0)
-        for room, most, can in zip(_rooms(sets, state), whole, free, strict=True)
+def _missed(market: Market, plan: Plan, scale: Scales) -> Float[Array, ""]:
+    """Largest relative violation of a row; rows that only the exchange closes do not count."""
+    value, (low, high) = rows(market, plan), limits(market)
+    value = replace(
+        value, bus=value.bus.at[market.grid.feeder].set(0.0), exchange=0 * value.exchange
     )
-    return low, high, disc
+    outside = jax.tree.map(
+        lambda a, lo, up: jnp.max(jnp.maximum(a - up, lo - a), initial=0.0), value, low, high
+    )
+    sizes = {"balance": scale.power, "energy": scale.energy, "voltage": 1.0, "angle": 1.0}
+    each = [getattr(outside, f.name) / sizes.get(f.name, scale.total) for f in fields(Rows)]
+    return jnp.max(jnp.stack(each))
 
 
-def _products(sets: Sets, state: _State) -> _Products:
-    below, above, disc = _rooms(sets, state)
-    return _Products(state.low * below, state.high * above, state.tight * disc)
+def _products(state: _State) -> _Products:
+    return _Products(state.low * state.below, state.high * state.above, state.tight * state.disc)
 
 
 def _mean(sets: Sets, products: _Products) -> Float[Array, ""]:
@@ -179,22 +204,23 @@ def _second_order(state: _State, move: _State) -> _Products:
     )
 
 
-def _length(sets: Sets, state: _State, move: _State) -> Float[Array, ""]:
+def _length(state: _State, move: _State) -> Float[Array, ""]:
     """Longest step, at most 1, that keeps all multipliers and rooms at least 0."""
-    below, above, disc = _inside(sets, state)
 
     def most(value: Array, change: Array) -> Array:
         return jnp.where(change < 0, -value / jnp.where(change < 0, change, 1.0), 1.0)
 
-    columns = jnp.minimum(most(below, move.columns), most(above, -move.columns))
+    columns = jnp.minimum(most(state.below, move.below), most(state.above, move.above))
     columns = jnp.minimum(
         columns, jnp.minimum(most(state.low, move.low), most(state.high, move.high))
     )
     # c(t) = disc - 2 b t - a t^2 falls to 0
     a = jnp.sum(move.flows**2, axis=0)
     b = jnp.sum(state.flows * move.flows, axis=0)
-    moving = a * disc > 0
-    root = disc / jnp.where(moving, b + jnp.sqrt(jnp.where(moving, b**2 + a * disc, 1.0)), 1.0)
+    moving = a * state.disc > 0
+    root = state.disc / jnp.where(
+        moving, b + jnp.sqrt(jnp.where(moving, b**2 + a * state.disc, 1.0)), 1.0
+    )
     lines = jnp.minimum(most(state.tight, move.tight), jnp.where(moving, root, 1.0))
     return jnp.minimum(jnp.min(columns, initial=1.0), jnp.min(lines, initial=1.0))
 
@@ -204,7 +230,8 @@ def _where(chosen: Array, first: Any, second: Any) -> Any:
 
 
 def _moved(state: _State, move: _State, length: Array) -> _State:
-    return jax.tree.map(lambda a, d: a + length * d, state, move)
+    there = jax.tree.map(lambda a, d: a + length * d, state, move)
+    return replace(there, disc=there.disc - length**2 * jnp.sum(move.flows**2, axis=0))
 
 
 class _System(eqx.Module):
@@ -235,7 +262,7 @@ class _System(eqx.Module):
 
     def direction(self, market: Market, sets: Sets, state: _State, products: _Products) -> _State:
         """Newton's step to these products."""
-        ts, (below, above, disc) = market.hour_length, _inside(sets, state)
+        ts, below, above, disc = market.hour_length, state.below, state.above, state.disc
         force = -self.slope + products.low / below - products.high / above
         pulled = -self.drift - 2 * state.flows * products.disc / disc
         residual = jax.tree.map(
@@ -256,7 +283,10 @@ class _System(eqx.Module):
         closed = -2 * jnp.sum(state.flows * flows, axis=0)
         return _State(
             columns=columns,
+            below=columns,
+            above=-columns,
             flows=flows,
+            disc=closed,
             low=multiplier(products.low, below, state.low, columns, sets.free),
             high=multiplier(products.high, above, state.high, -columns, sets.free),
             tight=multiplier(products.disc, disc, state.tight, closed, sets.open),
@@ -269,7 +299,7 @@ def _linearize(market: Market, sets: Sets, state: _State) -> _System:
     ts, tariff, columns = market.hour_length, market.tariff, state.columns
     plan = unpack(market, columns, state.flows)
     slope, drift = slopes(market, columns, state.flows, state.prices, state.price)
-    below, above, disc = _inside(sets, state)
+    below, above, disc = state.below, state.above, state.disc
     bend, nothing = curvature(market), jnp.zeros_like(plan.imports[0])
     curved = pack(market, replace(bend, trades=0 * bend.trades), ts * tariff.slope, nothing)
     stiff = state.low / below + state.high / above + sets.stiff + curved

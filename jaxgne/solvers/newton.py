@@ -68,9 +68,15 @@ def _lower(factor: Array, right: Array) -> Array:
     return triangular_solve(factor, right, left_side=True, lower=True)
 
 
-def _eliminate(block: Float[Array, "... n n"], coupling: Float[Array, "... n m"]) -> _Eliminated:
-    diagonal = jnp.diagonal(block, axis1=-2, axis2=-1)
-    add = jnp.where(diagonal > 0, _ROUNDING * diagonal, 1.0)  # rows that nothing can move
+def _diagonal(block: Float[Array, "... n n"]) -> Float[Array, "... n"]:
+    return jnp.diagonal(block, axis1=-2, axis2=-1)
+
+
+def _eliminate(
+    block: Float[Array, "... n n"], coupling: Float[Array, "... n m"], size: Float[Array, "... n"]
+) -> _Eliminated:
+    """Eliminate a block whose diagonal was `size` before other rows were."""
+    add = jnp.where(size > 0, _ROUNDING * size, 1.0)  # rows that nothing can move
     n = jnp.arange(block.shape[-1])
     factor = cholesky(block.at[..., n, n].add(add), symmetrize_input=False)
     return _Eliminated(factor, _lower(factor, coupling))
@@ -188,8 +194,10 @@ def factor(market: Market, theta: Compliance) -> Newton:
     add(seller, seller, plan.trades)
     add(buyer, seller, -plan.trades)
 
-    inner = _eliminate(whole[:, buses:, buses:], whole[:, buses:, :buses])
+    others = whole[:, buses:, buses:]
+    inner = _eliminate(others, whole[:, buses:, :buses], _diagonal(others))
     bus = whole[:, :buses, :buses] - jnp.swapaxes(inner.coupling, 1, 2) @ inner.coupling
+    size = _diagonal(block).at[:, first:].add(_diagonal(whole)[:, :buses])
     block = block.at[:, first:, first:].add(bus)
 
     # storage: a charge enters its owner's balance by 1 and the content by -ts eta
@@ -202,19 +210,19 @@ def factor(market: Market, theta: Compliance) -> Newton:
     if grid.model != "copperplate":
         at = home[stores.owner]
         coupling = coupling.at[:, first + at, which].set(shared * used[at])
-    outer = _eliminate(block, coupling)
+    outer = _eliminate(block, coupling, size)
     before = jnp.concatenate([jnp.zeros_like(plan.energy[:, :1]), plan.energy[:, :-1]], axis=1)
     own = plan.energy + keep**2 * before + into**2 * plan.charge + out**2 * plan.discharge
     content = -jnp.swapaxes(outer.coupling, 1, 2) @ outer.coupling
     content = content.at[:, which, which].add(own.T)
     held = -(keep * plan.energy).T
 
-    def sweep(felt: Array, now: tuple[Array, Array]) -> tuple[Array, _Eliminated]:
-        here, ahead = now
-        block = _eliminate(here - felt, jnp.diag(ahead))
+    def sweep(felt: Array, now: tuple[Array, Array, Array]) -> tuple[Array, _Eliminated]:
+        here, ahead, size = now
+        block = _eliminate(here - felt, jnp.diag(ahead), size)
         return block.coupling.T @ block.coupling, block
 
-    _, chain = jax.lax.scan(sweep, jnp.zeros_like(content[0]), (content, held))
+    _, chain = jax.lax.scan(sweep, jnp.zeros_like(content[0]), (content, held, own.T))
     return Newton(inner, outer, chain, used)
 
 
