@@ -5,8 +5,10 @@ comes with every answer says how good it is, whatever solver found it.
 """
 
 from . import plots as plots
+from . import scenarios as scenarios
+from .batch import clear_many
 from .cases import ieee37, synthetic
-from .certificate import Certificate, certify, explain_infeasible
+from .certificate import certify, explain_infeasible
 from .clearing import Clearing, NotCleared, Progress, Status, clear, status_name, trace
 from .devices import battery, generator, join
 from .io import load, load_case, save
@@ -32,7 +34,6 @@ from .validate import validate
 __all__ = [
     "AbstractSolver",
     "Buffers",
-    "Certificate",
     "Clearing",
     "Generators",
     "Grid",
@@ -52,6 +53,7 @@ __all__ = [
     "battery",
     "certify",
     "clear",
+    "clear_many",
     "costs",
     "energy_prices",
     "explain_infeasible",

@@ -105,7 +105,9 @@ class Progress(eqx.Module):
     seconds: float
 
 
-class _Carry(eqx.Module):
+class Carry(eqx.Module):
+    """Where a solve stands."""
+
     state: Any
     prices: Rows  # at the last look
     certificate: Certificate  # of the last look, in float64
@@ -147,16 +149,16 @@ def clear(
         wrong = structure(market)
         if wrong:
             raise ValueError("\n".join(wrong))
-    tol = _tolerance(tol, market.prosumers.load.dtype)
-    market, solver, plan, prices = _ready(market, solver, start)
+    tol = tolerance(tol, market.prosumers.load.dtype)
+    market, solver, plan, prices = ready(market, solver, start)
     limit = jnp.asarray(solver.most if max_steps is None else max_steps, jnp.int32)
     with jax.enable_x64(True):  # the judge computes in float64; the market keeps its own dtype
-        carry = _begin(market, solver, plan, prices)
+        carry = begin(market, solver, plan, prices)
         if traced or progress is None:
             carry = _advance(market, solver, carry, tol, limit)
         else:
             carry = _report(market, solver, carry, tol, limit, progress)
-    clearing = _finish(market, solver, carry)
+    clearing = finish(market, solver, carry)
     if throw and not traced and not bool(clearing.ok):
         raise NotCleared(_complaint(market, clearing), clearing)
     return clearing
@@ -174,23 +176,23 @@ def trace(
 
     By default that is every quarter of what `clear` does between two looks, 100 times.
     """
-    market, solver, plan, prices = _ready(market, solver, start)
+    market, solver, plan, prices = ready(market, solver, start)
     every = max(1, solver.every // 4) if every is None else every
     steps = 100 * every if steps is None else steps
     return _trace(market, solver, plan, prices, looks=steps // every, every=every)
 
 
-def _ready(
+def ready(
     market: Market, solver: AbstractSolver | None, start: Clearing | None
 ) -> tuple[Market, AbstractSolver, Plan, Rows]:
     """Market and solver in one dtype, the solver's numbers as arrays, and where to start."""
     dtype = market.prosumers.load.dtype
     chosen = _default(market) if solver is None else solver
-    ready: AbstractSolver = jax.tree.map(
+    arrays: AbstractSolver = jax.tree.map(
         lambda a: jnp.asarray(a, dtype) if isinstance(a, float) else a, chosen.prepare(market)
     )
     plan, prices = _autarky(market) if start is None else (start.plan, start.prices)
-    return cast(market, dtype), ready, cast(plan, dtype), cast(prices, dtype)
+    return cast(market, dtype), arrays, cast(plan, dtype), cast(prices, dtype)
 
 
 def _default(market: Market) -> AbstractSolver:
@@ -240,7 +242,7 @@ def _trace(
     return Trace(jnp.arange(1, looks + 1, dtype=jnp.int32) * every, *curves)
 
 
-def _tolerance(tol: Any, dtype: Any) -> Array:
+def tolerance(tol: Any, dtype: Any) -> Array:
     """`tol` as a float64 array; refuses what the dtype cannot give."""
     single = jnp.finfo(dtype).bits < 64
     least, usual = (1e-5, 1e-4) if single else (1e-11, 1e-6)
@@ -257,13 +259,13 @@ def _tolerance(tol: Any, dtype: Any) -> Array:
 
 
 @eqx.filter_jit
-def _begin(market: Market, solver: AbstractSolver, plan: Plan, prices: Rows) -> _Carry:
+def begin(market: Market, solver: AbstractSolver, plan: Plan, prices: Rows) -> Carry:
     state = solver.init(market, plan, prices)
     blank = jax.tree.map(
         lambda a: jnp.full(a.shape, jnp.inf if a.dtype == jnp.float64 else -1, a.dtype),
         eqx.filter_eval_shape(judge, market, plan, prices),
     )
-    return _Carry(state, prices, blank, jnp.zeros((), jnp.int32), Status.max_steps)
+    return Carry(state, prices, blank, jnp.zeros((), jnp.int32), Status.max_steps)
 
 
 def _proof(market: Market, now: Rows, before: Rows) -> tuple[Bool[Array, ""], Rows]:
@@ -278,33 +280,36 @@ def _proof(market: Market, now: Rows, before: Rows) -> tuple[Bool[Array, ""], Ro
     return jnp.any(value > _PROVEN), ray
 
 
-def _run(market: Market, solver: AbstractSolver, carry: _Carry, tol: Array, limit: Array) -> _Carry:
+def going(carry: Carry, limit: Array) -> Bool[Array, ""]:
+    """Whether a solve has neither ended nor done its steps."""
+    unseen = jnp.isinf(carry.certificate.error)
+    return (carry.status == Status.max_steps) & ((carry.steps < limit) | unseen)
+
+
+def advance(market: Market, solver: AbstractSolver, carry: Carry, tol: Array) -> Carry:
+    """Steps up to the next look at the answer, and what that look says."""
+    state = jax.lax.fori_loop(0, solver.every - 1, lambda _, s: solver.step(market, s), carry.state)
+    state = solver.look(market, state)
+    plan, prices = solver.point(market, state)
+    found = judge(market, plan, prices)
+    proven, ray = _proof(market, pin(market, prices), carry.prices)
+    status = Status.where(proven, Status.infeasible, Status.max_steps)
+    status = Status.where(found.error <= tol, Status.cleared, status)
+    status = Status.where(jnp.isfinite(found.error), status, Status.nonfinite)
+    return Carry(state, ray, found, carry.steps + solver.every, status)
+
+
+def _run(market: Market, solver: AbstractSolver, carry: Carry, tol: Array, limit: Array) -> Carry:
     """Step until cleared, proven infeasible, non-finite, or `limit` steps are done."""
-
-    def going(carry: _Carry) -> Bool[Array, ""]:
-        unseen = jnp.isinf(carry.certificate.error)
-        return (carry.status == Status.max_steps) & ((carry.steps < limit) | unseen)
-
-    def chunk(carry: _Carry) -> _Carry:
-        state = jax.lax.fori_loop(
-            0, solver.every - 1, lambda _, s: solver.step(market, s), carry.state
-        )
-        state = solver.look(market, state)
-        plan, prices = solver.point(market, state)
-        found = judge(market, plan, prices)
-        proven, ray = _proof(market, pin(market, prices), carry.prices)
-        status = Status.where(proven, Status.infeasible, Status.max_steps)
-        status = Status.where(found.error <= tol, Status.cleared, status)
-        status = Status.where(jnp.isfinite(found.error), status, Status.nonfinite)
-        return _Carry(state, ray, found, carry.steps + solver.every, status)
-
-    return jax.lax.while_loop(going, chunk, carry)
+    return jax.lax.while_loop(
+        lambda carry: going(carry, limit),
+        lambda carry: advance(market, solver, carry, tol),
+        carry,
+    )
 
 
 @eqx.filter_custom_jvp
-def _solve(
-    market: Market, solver: AbstractSolver, carry: _Carry, tol: Array, limit: Array
-) -> _Carry:
+def _solve(market: Market, solver: AbstractSolver, carry: Carry, tol: Array, limit: Array) -> Carry:
     return _run(market, solver, carry, tol, limit)
 
 
@@ -320,7 +325,7 @@ _advance = eqx.filter_jit(_solve)
 
 
 @eqx.filter_jit
-def _finish(market: Market, solver: AbstractSolver, carry: _Carry) -> Clearing:
+def finish(market: Market, solver: AbstractSolver, carry: Carry) -> Clearing:
     plan, prices = solver.point(market, carry.state)
     prices = jax.tree.map(
         lambda ray, price: jnp.where(carry.status == Status.infeasible, ray, price),
@@ -341,11 +346,11 @@ def _finish(market: Market, solver: AbstractSolver, carry: _Carry) -> Clearing:
 def _report(
     market: Market,
     solver: AbstractSolver,
-    carry: _Carry,
+    carry: Carry,
     tol: Array,
     limit: Array,
     progress: Callable[[Progress], None],
-) -> _Carry:
+) -> Carry:
     """The same loop in jitted chunks from the host, calling `progress` after each."""
     begun = time.perf_counter()
     chunk = solver.every

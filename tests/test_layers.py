@@ -15,7 +15,7 @@ PACKAGE = Path(jaxgne.__file__).parent
 
 CORE = {"market", "devices", "describe", "validate", "model", "feasibility", "optimality"}
 RESULT = {*CORE, "solvers", "certificate", "clearing"}
-STUDIES = {"selection", "settlement", "scenarios", "tuning", "acflow"}
+STUDIES = {"batch", "selection", "settlement", "scenarios", "tuning", "acflow"}
 
 # Who may import what, lowest layer first; a folder's name stands for all its modules.
 LAYERS: dict[str, set[str]] = {

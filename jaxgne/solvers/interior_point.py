@@ -38,6 +38,7 @@ _ROUNDING = 1e-13  # least c of a disc, as a share of its square: flows are no m
 _FAR = 0.1  # relative error of a start from which on its plan is not used
 _NEAR = 0.03  # products to start from per relative error, in the market's price times power
 _AWAY = 10.0  # how far from bounds a plan's columns are kept that are in balance
+_TOUCHING = 1e-7  # room to a bound, per price, that is none: both relative to the market's scales
 _BOUNDARY = 0.995  # share of the way to the boundary that a step may go
 _CENTRE = 5  # power of what the predictor leaves of mu that the corrector aims at
 _CORRECTORS = 2  # of outlying products, a step
@@ -161,10 +162,14 @@ class InteriorPoint(AbstractSolver):
         return _where(sound, there, state)
 
     def point(self, market: Market, state: _State) -> tuple[Plan, Rows]:
-        """The interior point itself; what the feeders exchange follows from it."""
+        """The interior point, on those bounds that it all but touches; exchange follows from it."""
         dtype = market.prosumers.load.dtype
         wide = cast(market, jnp.float64)
-        plan = unpack(wide, state.columns, state.flows)
+        sets = sets_of(wide)
+        touch = _TOUCHING * PROXIMAL / sets.stiff
+        columns = jnp.where(state.below < touch * state.low, sets.lower, state.columns)
+        columns = jnp.where(state.above < touch * state.high, sets.upper, columns)
+        plan = unpack(wide, columns, state.flows)
         exchange = rows(wide, plan).bus[market.grid.feeder]
         return cast((replace(plan, exchange=exchange), existing(wide, state.prices)), dtype)
 

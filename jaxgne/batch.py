@@ -1,0 +1,314 @@
+"""Clearing many markets: chunks that fit the memory, stragglers in ever smaller programs.
+
+All scenarios of a chunk step together. A scenario that has ended stays as it is, but still costs
+its share of each step; so when three quarters of a program's scenarios have ended, the others go on
+in one of a quarter its width.
+"""
+
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array
+
+from .clearing import Carry, Clearing, advance, begin, finish, going, ready, tolerance
+from .market import Market
+from .model import Plan, Rows
+from .solvers.base import AbstractSolver
+from .validate import structure
+
+_NARROWER = 4  # how much narrower each next program is
+_NARROWEST = 4  # scenarios below which a program is not split
+_COPIES = 12  # of market and state that a step holds at once, for the memory budget
+_SHARE = 0.5  # of the device's free memory that a chunk may take
+_WIDEST = {"cpu": 16}  # scenarios a chunk where caches, not memory, set the pace
+
+
+class BatchProgress(eqx.Module):
+    """What a progress callback of `clear_many` is told."""
+
+    done: int
+    total: int
+    seconds: float
+
+
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C during `clear_many`; `.clearing` holds the scenarios that were done, in order."""
+
+    def __init__(self, clearing: Clearing | None, done: int):
+        super().__init__(f"stopped after {done} scenarios")
+        self.clearing = clearing
+
+
+def clear_many(
+    markets: Market,
+    solver: AbstractSolver | None = None,
+    *,
+    tol: Any = None,
+    max_steps: int | None = None,
+    start: Clearing | None = None,
+    width: int | None = None,
+    folder: str | Path | None = None,
+    progress: Callable[[BatchProgress], None] | None = None,
+) -> Clearing:
+    """Clear a batch of markets: every array of `markets` has a leading axis of scenarios.
+
+    Takes what `clear` takes and gives the same answers, one per scenario, with a status each; it
+    never raises for a market that does not clear. `start` is a clearing of as many scenarios.
+    `width` scenarios run at once, by default as many as the device's memory and caches allow; where
+    memory runs out after all, half as many. With `folder` each finished chunk is written there, and
+    a later call with the same arguments goes on after the last one. Ctrl-C raises `Stopped`, which
+    holds what was done.
+
+    Runs on the host; under `jax.jit` use `jax.vmap(clear)`. Raises `TypeError` when traced, and
+    `ValueError` for arrays without one leading axis, markets that make no sense, or a folder that
+    holds other scenarios.
+    """
+    if any(isinstance(a, Tracer) for a in jax.tree.leaves((markets, start))):
+        raise TypeError("clear_many() runs on the host: under jit use jax.vmap(jaxgne.clear).")
+    total = _scenarios(markets)
+    _check(markets, total)
+    first = _lanes(markets, slice(0, 1))
+    _, solver, _, _ = ready(jax.tree.map(lambda a: a[0], first), solver, None)
+    job = _Job(markets, solver, start, tolerance(tol, first.prosumers.load.dtype), max_steps)
+    block = min(total, width or _width(job))
+    store = None if folder is None else _Store(Path(folder), job)
+    begun, found = time.perf_counter(), []
+    try:
+        for at in range(0, total, block):
+            lanes = slice(at, min(at + block, total))
+            known = store and store.read(lanes)
+            if not known:
+                known = _with_room(job, lanes, block)
+                if store:
+                    store.write(lanes, known)
+            found.append(known)
+            if progress:
+                progress(BatchProgress(lanes.stop, total, time.perf_counter() - begun))
+    except KeyboardInterrupt:
+        done = sum(part.steps.shape[0] for part in found)
+        raise Stopped(_joined(found) if found else None, done) from None
+    return _joined(found)
+
+
+class _Job:
+    """What all chunks share."""
+
+    def __init__(
+        self,
+        markets: Market,
+        solver: AbstractSolver,
+        start: Clearing | None,
+        tol: Array,
+        max_steps: int | None,
+    ):
+        self.markets, self.solver, self.start, self.tol = markets, solver, start, tol
+        self.limit = jnp.asarray(solver.most if max_steps is None else max_steps, jnp.int32)
+        self.widest: int | None = None  # scenarios at once that memory has been found to hold
+
+
+def _scenarios(markets: Market) -> int:
+    shape = markets.prosumers.load.shape
+    if len(shape) != 3:
+        raise ValueError(
+            f"clear_many: Prosumers.load has shape {shape}; give (scenarios, prosumers, hours), "
+            "as stack, sweep or perturb do."
+        )
+    for path, leaf in jax.tree_util.tree_flatten_with_path(markets)[0]:
+        if np.shape(leaf)[:1] != shape[:1]:
+            name = jax.tree_util.keystr(path).lstrip(".")
+            raise ValueError(
+                f"clear_many: {name} has shape {np.shape(leaf)}; its first axis must be the "
+                f"{shape[0]} scenarios."
+            )
+    return shape[0]
+
+
+def _check(markets: Market, total: int) -> None:
+    """Structure of every scenario whose integers (owners, buses, ends) differ from the first's."""
+    whole = [
+        np.asarray(a) for a in jax.tree.leaves(markets) if jnp.issubdtype(a.dtype, jnp.integer)
+    ]
+    other = np.zeros(total, bool)
+    for table in whole:
+        other |= np.any(table != table[:1], axis=tuple(range(1, table.ndim)))
+    other[0] = True
+    for index in np.flatnonzero(other):
+        wrong = structure(jax.tree.map(lambda a, index=index: a[index], markets))
+        if wrong:
+            raise ValueError("\n".join(f"scenario {index}: {sentence}" for sentence in wrong))
+
+
+def _lanes(tree: Any, lanes: Any) -> Any:
+    return jax.tree.map(lambda a: jnp.asarray(a[lanes]), tree)
+
+
+def _width(job: _Job) -> int:
+    """Scenarios that step at once: what memory allows, and no more than caches like."""
+    device = jax.devices()[0]
+    one = jax.tree.map(lambda a: a[0], job.markets)
+    market, solver, plan, prices = ready(one, job.solver, None)
+    with jax.enable_x64(True):
+        carry = eqx.filter_eval_shape(begin, market, solver, plan, prices)
+    size = sum(a.size * a.dtype.itemsize for a in jax.tree.leaves((one, carry)))
+    free = (device.memory_stats() or {}).get("bytes_limit")
+    if free is None:
+        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    room = max(1, int(_SHARE * free / (_COPIES * size)))
+    return min(room, _WIDEST.get(device.platform, 1 << 20))
+
+
+def _with_room(job: _Job, lanes: slice, block: int) -> Clearing:
+    """A block's clearing, in narrower chunks where the device runs out of memory."""
+    job.widest = min(block, job.widest or block)
+    while True:
+        try:
+            parts = []
+            for at in range(lanes.start, lanes.stop, job.widest):
+                chunk = slice(at, min(at + job.widest, lanes.stop))
+                parts.append(_chunk(job, chunk, job.widest))
+            return _joined(parts)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error) or job.widest == 1:
+                raise
+            job.widest = (job.widest + 1) // 2
+
+
+def _chunk(job: _Job, lanes: slice, width: int) -> Clearing:
+    """Scenarios `lanes` in a program `width` wide, filled up with copies of the last."""
+    count = lanes.stop - lanes.start
+    index = np.minimum(np.arange(lanes.start, lanes.start + width), lanes.stop - 1)
+    markets = _lanes(job.markets, index)
+    if job.start is None:
+        plans, prices = _cold(markets)
+    else:
+        plans, prices = _lanes((job.start.plan, job.start.prices), index)
+    with jax.enable_x64(True):
+        carry = _run(job, markets, _begin_all(markets, job.solver, plans, prices))
+    clearing = _finish_all(markets, job.solver, carry)
+    return jax.tree.map(lambda a: np.asarray(a[:count]), clearing)
+
+
+def _run(job: _Job, markets: Market, whole: Carry) -> Carry:
+    """Step until all scenarios have ended, stragglers in narrower programs."""
+    width = whole.steps.shape[0]
+    carry, here = whole, np.arange(width)
+    while True:
+        width = width // _NARROWER if width >= _NARROWEST * _NARROWER else 0
+        carry = _until(markets, job.solver, carry, job.tol, job.limit, jnp.asarray(width))
+        whole = jax.tree.map(lambda a, b: a.at[here].set(b), whole, carry)  # noqa: B023
+        live = np.asarray(_live(carry, job.limit))
+        if not live.any():
+            return whole
+        pick = np.argsort(~live, kind="stable")[:width]
+        markets, carry = jax.tree.map(lambda a: a[pick], (markets, carry))  # noqa: B023
+        here = here[pick]
+
+
+@eqx.filter_jit
+def _live(carry: Carry, limit: Array) -> Array:
+    return jax.vmap(lambda c: going(c, limit))(carry)
+
+
+@eqx.filter_jit
+def _until(
+    markets: Market, solver: AbstractSolver, carry: Carry, tol: Array, limit: Array, few: Array
+) -> Carry:
+    """Step all together until at most `few` have not ended; those that have stay as they are."""
+
+    def step(carry: Carry) -> Carry:
+        live = _live(carry, limit)
+        fresh = jax.vmap(lambda m, c: advance(m, solver, c, tol))(markets, carry)
+
+        def chosen(new: Array, old: Array) -> Array:
+            return jnp.where(live.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+        return jax.tree.map(chosen, fresh, carry)
+
+    return jax.lax.while_loop(lambda c: jnp.sum(_live(c, limit)) > few, step, carry)
+
+
+@eqx.filter_jit
+def _cold(markets: Market) -> tuple[Plan, Rows]:
+    return jax.vmap(lambda market: ready(market, None, None)[2:])(markets)
+
+
+@eqx.filter_jit
+def _begin_all(markets: Market, solver: AbstractSolver, plans: Plan, prices: Rows) -> Carry:
+    return jax.vmap(lambda m, u, y: begin(m, solver, u, y))(markets, plans, prices)
+
+
+@eqx.filter_jit
+def _finish_all(markets: Market, solver: AbstractSolver, carry: Carry) -> Clearing:
+    return jax.vmap(lambda m, c: finish(m, solver, c))(markets, carry)
+
+
+def _joined(parts: list[Clearing]) -> Clearing:
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+
+
+class _Store:
+    """A folder of finished blocks, one file each, written whole or not at all."""
+
+    def __init__(self, folder: Path, job: _Job):
+        self.folder, self.job = folder, job
+        self.like = eqx.filter_eval_shape(
+            lambda m, s: jax.vmap(lambda one: _blank(one, s))(m),
+            _lanes(job.markets, slice(0, 1)),
+            job.solver,
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def _path(self, lanes: slice) -> Path:
+        return self.folder / f"scenarios-{lanes.start:07d}-{lanes.stop:07d}.npz"
+
+    def _mark(self, lanes: slice) -> str:
+        """A fingerprint of all that the block's answers depend on."""
+        digest = hashlib.sha256(repr((jax.tree.structure(self.like), self.job.solver)).encode())
+        parts = [self.job.tol, self.job.limit, *jax.tree.leaves(self.job.solver)]
+        parts += [a[lanes] for a in jax.tree.leaves((self.job.markets, self.job.start))]
+        for part in parts:
+            digest.update(np.ascontiguousarray(part).tobytes())
+        return digest.hexdigest()
+
+    def write(self, lanes: slice, clearing: Clearing) -> None:
+        """Save a block's clearing."""
+        path = self._path(lanes)
+        fresh = path.with_name(f".{path.name}.{uuid4().hex}")
+        leaves = {f"{k:03d}": np.asarray(a) for k, a in enumerate(jax.tree.leaves(clearing))}
+        try:
+            with fresh.open("wb") as file:
+                np.savez(file, allow_pickle=False, mark=self._mark(lanes), **leaves)
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(path)
+        finally:
+            fresh.unlink(missing_ok=True)
+
+    def read(self, lanes: slice) -> Clearing | None:
+        """A block's clearing if it was finished."""
+        path = self._path(lanes)
+        if not path.is_file():
+            return None
+        with np.load(path, allow_pickle=False) as file:
+            if str(file["mark"]) != self._mark(lanes):
+                raise ValueError(
+                    f"{path}: holds other scenarios or settings; delete it, or give another folder."
+                )
+            leaves = [file[f"{k:03d}"] for k in range(len(file.files) - 1)]
+        return jax.tree.unflatten(jax.tree.structure(self.like), leaves)
+
+
+def _blank(market: Market, solver: AbstractSolver) -> Clearing:
+    market, solver, plan, prices = ready(market, solver, None)
+    with jax.enable_x64(True):
+        return finish(market, solver, begin(market, solver, plan, prices))

@@ -1,0 +1,194 @@
+"""Many markets in one call: the same answers as one by one, however they are chunked."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import numpy as np
+import pytest
+
+import jaxgne as jg
+from jaxgne import batch, scenarios
+from tests.test_clearing import feeder
+
+SOLVERS = [jg.InteriorPoint(), jg.PrimalDual()]
+
+
+def loads(count: int) -> jg.Market:
+    return scenarios.sweep(
+        feeder(), lambda m: m.prosumers.load, scaled(np.linspace(0.7, 1.1, count))
+    )
+
+
+def scaled(factors: np.ndarray) -> np.ndarray:
+    return np.asarray(feeder().prosumers.load) * factors[:, None, None]
+
+
+def close(a: jg.Clearing, b: jg.Clearing, atol: float = 1e-8) -> None:
+    for one, two in zip(
+        jax.tree.leaves((a.plan, a.costs, a.steps, a.status)),
+        jax.tree.leaves((b.plan, b.costs, b.steps, b.status)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(one, two, atol=atol)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_batch_is_a_loop(solver):
+    markets = loads(4)
+    many = jg.clear_many(markets, solver)
+    for index in range(4):
+        close(jg.clear(scenarios.lane(markets, index), solver), scenarios.lane(many, index))
+
+
+@pytest.mark.parametrize("width", [16, pytest.param(1, marks=pytest.mark.slow)])
+def test_chunks_and_compaction_change_nothing(width):
+    """18 scenarios of widely different steps, 16 at once with stragglers in programs of 4."""
+    markets, solver = loads(18), jg.PrimalDual()
+    whole = jg.clear_many(markets, solver, width=4)
+    assert int(whole.steps.max()) > int(whole.steps.min())
+    close(whole, jg.clear_many(markets, solver, width=width))
+
+
+def test_lanes_do_not_disturb_one_another():
+    """An infeasible one and one with a NaN leave the others as they are, to the last bit."""
+    load = scaled(np.linspace(0.9, 1.0, 4))
+    rating = np.tile(np.asarray(feeder().grid.rating), (4, 1))
+    well = scenarios.sweep(feeder(), lambda m: m.prosumers.load, load)
+    well = eqx.tree_at(lambda m: m.grid.rating, well, rating)
+    sick_load, sick_rating = load.copy(), rating.copy()
+    sick_load[1, 0, 0], sick_rating[2, 1] = np.nan, 5.0
+    sick = eqx.tree_at(lambda m: (m.prosumers.load, m.grid.rating), well, (sick_load, sick_rating))
+    for solver in SOLVERS:
+        fine, ill = (jg.clear_many(m, solver, width=4) for m in (well, sick))
+        names = [jg.status_name(scenarios.lane(ill.status, k)) for k in range(4)]
+        assert names == ["cleared", "nonfinite", "infeasible", "cleared"]
+        for index in (0, 3):
+            for a, b in zip(
+                jax.tree.leaves(scenarios.lane(fine, index)),
+                jax.tree.leaves(scenarios.lane(ill, index)),
+                strict=True,
+            ):
+                np.testing.assert_array_equal(a, b)
+
+
+def test_other_batches_do_not_recompile():
+    """Same width, other numbers and more scenarios: the programs of before."""
+    parts = (batch._begin_all, batch._until, batch._finish_all)
+    jg.clear_many(loads(8), jg.PrimalDual(), width=4)
+    before = [part._cached._cache_size() for part in parts]  # type: ignore[attr-defined]
+    jg.clear_many(loads(11), jg.PrimalDual(), width=4, tol=1e-5, max_steps=4000)
+    assert [part._cached._cache_size() for part in parts] == before  # type: ignore[attr-defined]
+
+
+def test_a_folder_goes_on_after_the_last_block(tmp_path, monkeypatch):
+    markets = loads(12)
+    whole = jg.clear_many(markets, width=4)
+    calls = []
+    one = batch._chunk
+
+    def stops(job, lanes, width):
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        calls.append(lanes)
+        return one(job, lanes, width)
+
+    monkeypatch.setattr(batch, "_chunk", stops)
+    with pytest.raises(batch.Stopped) as stopped:
+        jg.clear_many(markets, width=4, folder=tmp_path)
+    assert stopped.value.clearing is not None
+    close(stopped.value.clearing, jax.tree.map(lambda a: a[:8], whole))
+    calls.clear()
+    close(whole, jg.clear_many(markets, width=4, folder=tmp_path), atol=0.0)
+    assert [c.start for c in calls] == [8]
+    with pytest.raises(ValueError, match="other scenarios or settings"):
+        jg.clear_many(loads(7), width=4, folder=tmp_path)
+
+
+def test_no_memory_means_narrower_chunks(monkeypatch):
+    markets = loads(13)
+    one, widths = batch._chunk, []
+
+    def tight(job, lanes, width):
+        widths.append(width)
+        if width > 4:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+        return one(job, lanes, width)
+
+    monkeypatch.setattr(batch, "_chunk", tight)
+    close(jg.clear_many(markets, width=13), jg.clear_many(markets, width=4))
+    assert widths == [13, 7] + 8 * [4]
+
+
+SCRIPT = """
+import jax, sys
+jax.config.update("jax_enable_x64", True)
+import jaxgne as jg
+from tests.test_batch import loads
+done = jg.clear_many(loads(12), width=2, folder=sys.argv[1], progress=lambda p: print(p.done))
+print("end", float(done.costs.sum()))
+"""
+
+
+@pytest.mark.slow
+def test_a_kill_at_any_moment_loses_no_finished_block(tmp_path):
+    """kill -9 twenty times after random waits, then once to the end: the same numbers."""
+    whole = jg.clear_many(loads(12), width=2)
+    root, rng = Path(__file__).parent.parent, np.random.default_rng(0)
+
+    def run(wait: float | None) -> str:
+        with subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, str(tmp_path)],
+            cwd=root,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            try:
+                return process.communicate(timeout=wait)[0]
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+                return process.communicate()[0]
+
+    for _ in range(20):
+        before = {path: path.read_bytes() for path in tmp_path.glob("scenarios-*.npz")}
+        run(rng.uniform(1.0, 20.0))
+        assert all(path.read_bytes() == held for path, held in before.items())
+    assert float(run(None).rsplit("end", 1)[1]) == float(whole.costs.sum())
+
+
+def test_bad_batches_are_refused():
+    with pytest.raises(ValueError, match=r"give \(scenarios, prosumers, hours\)"):
+        jg.clear_many(feeder())
+    uneven = eqx.tree_at(lambda m: m.tariff.slope, loads(3), np.ones((2, 4)))
+    with pytest.raises(ValueError, match=r"tariff\.slope has shape \(2, 4\)"):
+        jg.clear_many(uneven)
+    lost = eqx.tree_at(lambda m: m.prosumers.bus, loads(3), np.asarray([[1, 2], [1, 2], [1, 9]]))
+    with pytest.raises(ValueError, match=r"scenario 2: .*bus 9"):
+        jg.clear_many(lost)
+    with pytest.raises(TypeError, match="vmap"):
+        jax.jit(lambda m: jg.clear_many(m).costs)(loads(2))
+
+
+def test_a_warm_start_goes_lane_by_lane():
+    markets = loads(4)
+    first = jg.clear_many(markets, jg.PrimalDual())
+    again = jg.clear_many(markets, jg.PrimalDual(), start=first)
+    assert np.all(again.steps < first.steps)
+
+
+def test_padded_markets_clear_alike():
+    """Different sizes side by side give what each gives alone."""
+    small = feeder()
+    both = scenarios.stack([small, scenarios.pad(small, prosumers=4, buffers=3, pairs=5, buses=6)])
+    many = jg.clear_many(both, tol=1e-8)
+    alone = jg.clear(small, tol=1e-8)
+    for index in range(2):
+        lane = scenarios.lane(many, index)
+        assert bool(lane.ok)
+        np.testing.assert_allclose(lane.aggregate, alone.aggregate, atol=1e-4)
+        np.testing.assert_allclose(lane.costs[:2], alone.costs, atol=1e-4)
+        np.testing.assert_allclose(lane.prices.balance[:2], alone.prices.balance, atol=1e-4)
+        assert not np.any(lane.costs[2:])
