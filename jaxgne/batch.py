@@ -30,7 +30,7 @@ _NARROWER = 4  # how much narrower each next program is
 _NARROWEST = 4  # scenarios below which a program is not split
 _COPIES = 12  # of market and state that a step holds at once, for the memory budget
 _SHARE = 0.5  # of the device's free memory that a chunk may take
-_WIDEST = {"cpu": 16}  # scenarios a chunk where caches, not memory, set the pace
+_WIDEST = {"cpu": 4}  # scenarios a chunk where caches, not memory, set the pace
 
 
 class BatchProgress(eqx.Module):

@@ -1,5 +1,7 @@
 """The structured Newton system, against the matrix that it factors."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import jax
@@ -53,3 +55,22 @@ def test_newton_solves_the_dense_system(grid, shape):
     wanted = np.asarray(used) * rng.standard_normal(used.size)
     found = factor(market, own)(market, back(jnp.asarray(normal @ wanted)))
     assert np.allclose(ravel_pytree(found)[0], wanted, rtol=1e-6, atol=1e-6)
+
+
+THREADS = """
+from concurrent.futures import ThreadPoolExecutor
+import jax
+jax.config.update("jax_enable_x64", True)
+import jaxgne as jg
+market = jg.synthetic(50, buses=36)
+steps = int(jg.clear(market, jg.InteriorPoint()).steps)
+with ThreadPoolExecutor(4) as threads:
+    found = threads.map(lambda _: int(jg.clear(market, jg.InteriorPoint()).steps), range(40))
+    assert set(found) == {steps}
+"""
+
+
+@pytest.mark.slow
+def test_threads_do_not_wait_for_one_another():
+    """Batches of LAPACK calls from several threads at once would, forever."""
+    subprocess.run([sys.executable, "-c", THREADS], check=True, timeout=240)

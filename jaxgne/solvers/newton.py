@@ -15,6 +15,8 @@ from dataclasses import replace
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.custom_batching import sequential_vmap
+from jax.lax import platform_dependent
 from jax.lax.linalg import cholesky, triangular_solve
 from jaxtyping import Array, Bool, Float
 
@@ -41,14 +43,14 @@ class Worth(eqx.Module):
 
 
 class _Eliminated(eqx.Module):
-    """Rows that were eliminated: their Cholesky factor L, and L^-1 times what couples them."""
+    """Rows that were eliminated: L^-1 of their Cholesky factor, and that times their coupling."""
 
-    factor: Float[Array, "... n n"]
+    inverse: Float[Array, "... n n"]
     coupling: Float[Array, "... n m"]
 
     def reduce(self, r: Float[Array, "... n"]) -> Float[Array, "... n"]:
         """L^-1 r."""
-        return _lower(self.factor, r[..., None])[..., 0]
+        return jnp.einsum("...ij,...j->...i", self.inverse, r)
 
     def felt(self, reduced: Float[Array, "... n"]) -> Float[Array, "... m"]:
         """What the others' right-hand side loses."""
@@ -59,13 +61,26 @@ class _Eliminated(eqx.Module):
     ) -> Float[Array, "... n"]:
         """The rows' solution, given that of the others."""
         rest = reduced - jnp.einsum("...nm,...m->...n", self.coupling, others)
-        return triangular_solve(
-            self.factor, rest[..., None], left_side=True, lower=True, transpose_a=True
-        )[..., 0]
+        return jnp.einsum("...ji,...j->...i", self.inverse, rest)
 
 
-def _lower(factor: Array, right: Array) -> Array:
-    return triangular_solve(factor, right, left_side=True, lower=True)
+def _inverse_factors(blocks: Float[Array, "... n n"]) -> Float[Array, "... n n"]:
+    """L^-1 of each block's Cholesky factor L."""
+    factor = cholesky(blocks, symmetrize_input=False)
+    unit = jnp.broadcast_to(jnp.eye(blocks.shape[-1], dtype=blocks.dtype), blocks.shape)
+    return triangular_solve(factor, unit, left_side=True, lower=True)
+
+
+def _one_by_one(blocks: Float[Array, "... n n"]) -> Float[Array, "... n n"]:
+    """The same, never two blocks in one call of LAPACK.
+
+    jaxlib spreads a batch over the threads that run the program and waits for them: two such calls
+    at once, from two threads or two parts of a program, can wait for one another forever.
+    """
+    alone = sequential_vmap(_inverse_factors)
+    for _ in blocks.shape[:-2]:
+        alone = jax.vmap(alone)
+    return alone(blocks)
 
 
 def _diagonal(block: Float[Array, "... n n"]) -> Float[Array, "... n"]:
@@ -78,8 +93,9 @@ def _eliminate(
     """Eliminate a block whose diagonal was `size` before other rows were."""
     add = jnp.where(size > 0, _ROUNDING * size, 1.0)  # rows that nothing can move
     n = jnp.arange(block.shape[-1])
-    factor = cholesky(block.at[..., n, n].add(add), symmetrize_input=False)
-    return _Eliminated(factor, _lower(factor, coupling))
+    block = block.at[..., n, n].add(add)
+    inverse = platform_dependent(block, cpu=_one_by_one, default=_inverse_factors)
+    return _Eliminated(inverse, inverse @ coupling)
 
 
 class Newton(eqx.Module):
