@@ -8,7 +8,7 @@ import inspect
 import json
 import platform
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from rich.text import Text
 
 import jaxgne
 
+from .batch_report import batch_summary, batch_table
 from .cases import CASES
 from .io import check_replaceable, load_case, save
 from .report import summary, table
@@ -48,7 +49,7 @@ class _Live:
         self.shown = console.is_terminal and not silent
         self.before: jaxgne.Progress | None = None
 
-    def __enter__(self) -> "_Live":
+    def __enter__(self) -> Self:
         if self.shown:
             self.live.start()
             self.live.update(Text("compiling ..."), refresh=True)
@@ -64,6 +65,17 @@ class _Live:
             seconds = max(progress.seconds - self.before.seconds, 1e-9)
             line += f", {(progress.steps - self.before.steps) / seconds:.0f} steps/s"
         self.before = progress
+        self.live.update(Text(line), refresh=True)
+
+
+class _LiveBatch(_Live):
+    """The same for a batch: scenarios done, rate, and how long it will still take."""
+
+    def __call__(self, progress: Any) -> None:
+        """Show how many scenarios are done."""
+        rate = progress.done / max(progress.seconds, 1e-9)
+        left = (progress.total - progress.done) / rate
+        line = f"{progress.done} of {progress.total} scenarios, {rate:.1f}/s, {left:.0f} s left"
         self.live.update(Text(line), refresh=True)
 
 
@@ -174,13 +186,67 @@ def _clear(
     return clearing, ""
 
 
-def _show(market: jaxgne.Market, clearing: jaxgne.Clearing, out: Path | None) -> None:
-    """Print the tables, as wide as the terminal but at most `WIDTH`."""
+def _print(tables: Any) -> Console:
+    """Print tables, as wide as the terminal but at most `WIDTH`."""
     console = Console()
     console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
-    console.print(table(market, clearing), highlight=False)
+    console.print(tables, highlight=False)
+    return console
+
+
+def _show(market: jaxgne.Market, clearing: jaxgne.Clearing, out: Path | None) -> None:
+    console = _print(table(market, clearing))
     if out is not None:
         console.print(f"\nwritten to {out}", highlight=False, markup=False)
+
+
+@app.command()
+def batch(
+    case: Annotated[
+        str, typer.Argument(metavar="CASE", help="A built-in case, or a folder that jaxgne wrote.")
+    ],
+    scenarios: Annotated[int, typer.Option(min=1, help="How many variants of it.")] = 100,
+    load_noise: Annotated[
+        float, typer.Option(help="Standard deviation of loads, 0.1: 10 %.")
+    ] = 0.0,
+    renewable_noise: Annotated[float, typer.Option(help="The same of renewables.")] = 0.0,
+    price_noise: Annotated[float, typer.Option(help="The same of the main grid's prices.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
+    solver: Annotated[
+        Literal["interior-point", "primal-dual"] | None,
+        typer.Option(help="How to solve; by default what is fastest for the size."),
+    ] = None,
+    tol: Annotated[float, typer.Option(help="Relative KKT error to reach.")] = 1e-6,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for finished chunks; the same call goes on after them."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document instead of tables.")
+    ] = False,
+) -> None:
+    """Clear many random variants of CASE, and tell how costs and prices spread.
+
+    Exit codes: 0 all cleared, 1 bad input, 2 wrong usage, 3 some did not clear.
+    """
+    jax.config.update("jax_enable_x64", True)
+    noise = {"load": load_noise, "renewable": renewable_noise, "price": price_noise}
+    try:
+        market = _double(load_case(case))
+        markets = jaxgne.scenarios.perturb(market, jax.random.key(seed), scenarios, **noise)
+        chosen = solver and _SOLVERS[solver]()
+        with _LiveBatch(silent=as_json) as live:
+            progress = live if live.shown else None
+            found = jaxgne.clear_many(markets, chosen, tol=tol, folder=out, progress=progress)
+    except (ValueError, OSError) as error:
+        raise _fail(str(error), BAD_INPUT) from error
+    if as_json:
+        typer.echo(json.dumps(batch_summary(found), indent=2))
+    else:
+        _print(batch_table(found))
+    missed = scenarios - int(found.ok.sum())
+    if missed:
+        raise _fail(f"{missed} of {scenarios} scenarios did not clear.", NOT_CLEARED)
 
 
 @app.command()

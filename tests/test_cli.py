@@ -205,3 +205,31 @@ def test_module_runs_as_the_command_in_double_precision(case: Path):
     assert run.stdout == ""
     assert "tol=1e-15 is below what float64 can give" in run.stderr
     assert "Traceback" not in run.stderr
+
+
+def test_a_batch_tells_how_costs_spread_and_goes_on(case: Path, tmp_path: Path):
+    """Six variants of a small market; a second call reads the first one's files."""
+    words = ("batch", case, "--scenarios", 6, "--load-noise", 0.05, "--out", tmp_path / "runs")
+    result = call(*words)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("6 scenarios: 6 cleared")
+    assert "cost total eur" in result.stdout
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
+    again = call(*words, "--json")
+    assert again.exit_code == 0, again.output
+    facts = json.loads(again.stdout)
+    assert facts["status"] == {"cleared": 6, "max_steps": 0, "infeasible": 0, "nonfinite": 0}
+    spread = list(facts["quantiles"]["cost_total_eur"].values())
+    assert spread == sorted(spread)
+    assert spread[0] < spread[-1]
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()} == files
+    other = call(*words, "--seed", 1)
+    assert other.exit_code == 1
+    assert "holds other scenarios" in other.stderr
+
+
+def test_a_batch_with_infeasible_scenarios_says_so(overloaded: Path):
+    result = call("batch", overloaded, "--scenarios", 2)
+    assert result.exit_code == 3
+    assert result.stdout.startswith("2 scenarios: 2 infeasible")
+    assert "2 of 2 scenarios did not clear" in result.stderr

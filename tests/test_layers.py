@@ -40,8 +40,9 @@ LAYERS: dict[str, set[str]] = {
     "cases": {"market", "devices", "validate", "cases"},
     "io": {*RESULT, "io", "cases"},
     "report": {*RESULT - {"solvers"}, *STUDIES},
+    "batch_report": {*RESULT - {"solvers"}},
     "plots": {*RESULT - {"solvers"}, *STUDIES},
-    "cli": {"jaxgne", "cases", "io", "plots", "report"},  # public names only
+    "cli": {"jaxgne", "batch_report", "cases", "io", "plots", "report"},  # public names only
     "__main__": {"cli"},
     "__init__": {*RESULT, *STUDIES, "cases", "io", "plots", "report"},
 }
