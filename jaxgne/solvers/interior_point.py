@@ -37,6 +37,7 @@ _START = 3.0  # products that it starts from, in the market's price times power
 _ROUNDING = 1e-13  # least c of a disc, as a share of its square: flows are no more precise
 _FAR = 0.1  # relative error of a start from which on its plan is not used
 _NEAR = 0.03  # products to start from per relative error, in the market's price times power
+_LEAST = 1e-12  # and at least: also the answer itself has to stand inside its bounds
 _AWAY = 10.0  # how far from bounds a plan's columns are kept that are in balance
 _TOUCHING = 1e-7  # room to a bound, per price, that is none: both relative to the market's scales
 _BOUNDARY = 0.995  # share of the way to the boundary that a step may go
@@ -93,7 +94,7 @@ class InteriorPoint(AbstractSolver):
         errors = (_missed(market, plan, scale), jnp.max(jnp.abs(shift) / width))
         error = jnp.max(jnp.stack([*errors, jnp.max(jnp.abs(turn), initial=0.0)]))
         far = error > _FAR
-        mu = jnp.where(far, _START, _NEAR * error)
+        mu = jnp.where(far, _START, jnp.maximum(_NEAR * error, _LEAST))
         mu = mu * market.hour_length * scale.price * scale.power
         # the root of mu / (u - low) - mu / (high - u) = slope is `near` the bound it points to
         push = jnp.abs(slope) * width
