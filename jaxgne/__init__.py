@@ -24,6 +24,7 @@ from .model import (
     trade_prices,
     voltages,
 )
+from .placement import spread
 from .selection import least_norm
 from .solvers.base import AbstractSolver
 from .solvers.interior_point import InteriorPoint
@@ -66,6 +67,7 @@ __all__ = [
     "net_load",
     "potential",
     "save",
+    "spread",
     "status_name",
     "synthetic",
     "trace",

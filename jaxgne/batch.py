@@ -9,6 +9,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -18,11 +19,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array
 
 from .clearing import Carry, Clearing, advance, begin, finish, going, ready, tolerance
 from .market import Market
 from .model import Plan, Rows
+from .placement import local_mesh, mesh_of, own_part, place, whole
 from .solvers.base import AbstractSolver
 from .validate import structure
 
@@ -69,6 +72,10 @@ def clear_many(
     a later call with the same arguments goes on after the last one. Ctrl-C raises `Stopped`, which
     holds what was done.
 
+    A batch that `spread` has cut over several devices is cleared on all of them, `width` being what
+    all hold together. With several processes each clears its own scenarios, and the clearing is
+    spread as the batch was.
+
     Runs on the host; under `jax.jit` use `jax.vmap(clear)`. Raises `TypeError` when traced, and
     `ValueError` for arrays without one leading axis, markets that make no sense, or a folder that
     holds other scenarios.
@@ -76,11 +83,39 @@ def clear_many(
     if any(isinstance(a, Tracer) for a in jax.tree.leaves((markets, start))):
         raise TypeError("clear_many() runs on the host: under jit use jax.vmap(jaxgne.clear).")
     total = _scenarios(markets)
+    mesh = mesh_of(markets)
+    if mesh is not None and not markets.prosumers.load.is_fully_addressable:
+        offset = min(piece.index[0].start or 0 for piece in markets.tariff.anticipation.addressable_shards)
+        part = partial(_clear_all, mesh=local_mesh(mesh), offset=offset)
+        mine, start = own_part((markets, start))
+        found = part(mine, solver, tol, max_steps, start, width, folder, progress)
+        return whole(found, mesh)
+    return _clear_all(
+        markets, solver, tol, max_steps, start, width, folder, progress, mesh=mesh, offset=0
+    )
+
+
+def _clear_all(
+    markets: Market,
+    solver: AbstractSolver | None,
+    tol: Any,
+    max_steps: int | None,
+    start: Clearing | None,
+    width: int | None,
+    folder: str | Path | None,
+    progress: Callable[[BatchProgress], None] | None,
+    *,
+    mesh: Mesh | None,
+    offset: int,
+) -> Clearing:
+    """`clear_many` of what this process holds: scenarios from `offset` on."""
+    total = _scenarios(markets)
     _check(markets, total)
-    first = _lanes(markets, slice(0, 1))
+    first = jax.tree.map(lambda a: jnp.asarray(np.asarray(a[:1])), markets)
     _, solver, _, _ = ready(jax.tree.map(lambda a: a[0], first), solver, None)
-    job = _Job(markets, solver, start, tolerance(tol, first.prosumers.load.dtype), max_steps)
-    block = min(total, width or _width(job))
+    tol = tolerance(tol, first.prosumers.load.dtype)
+    job = _Job(markets, solver, start, tol, max_steps, mesh, offset)
+    block = min(total, job.whole(width or _width(job)))
     store = None if folder is None else _Store(Path(folder), job)
     begun, found = time.perf_counter(), []
     try:
@@ -110,10 +145,22 @@ class _Job:
         start: Clearing | None,
         tol: Array,
         max_steps: int | None,
+        mesh: Mesh | None,
+        offset: int,
     ):
         self.markets, self.solver, self.start, self.tol = markets, solver, start, tol
+        self.mesh, self.offset = mesh, offset
+        self.devices = 1 if mesh is None else mesh.size
         self.limit = jnp.asarray(solver.most if max_steps is None else max_steps, jnp.int32)
         self.widest: int | None = None  # scenarios at once that memory has been found to hold
+
+    def whole(self, width: int) -> int:
+        """A width that the devices divide."""
+        return -(-width // self.devices) * self.devices
+
+    def placed(self, tree: Any) -> Any:
+        """A chunk on its devices."""
+        return jax.tree.map(jnp.asarray, tree) if self.mesh is None else place(tree, self.mesh)
 
 
 def _scenarios(markets: Market) -> int:
@@ -149,13 +196,13 @@ def _check(markets: Market, total: int) -> None:
 
 
 def _lanes(tree: Any, lanes: Any) -> Any:
-    return jax.tree.map(lambda a: jnp.asarray(a[lanes]), tree)
+    return jax.tree.map(lambda a: np.asarray(a[lanes]), tree)
 
 
 def _width(job: _Job) -> int:
     """Scenarios that step at once: what memory allows, and no more than caches like."""
     device = jax.devices()[0]
-    one = jax.tree.map(lambda a: a[0], job.markets)
+    one = jax.tree.map(lambda a: jnp.asarray(np.asarray(a[0])), job.markets)
     market, solver, plan, prices = ready(one, job.solver, None)
     with jax.enable_x64(True):
         carry = eqx.filter_eval_shape(begin, market, solver, plan, prices)
@@ -164,7 +211,7 @@ def _width(job: _Job) -> int:
     if free is None:
         free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
     room = max(1, int(_SHARE * free / (_COPIES * size)))
-    return min(room, _WIDEST.get(device.platform, 1 << 20))
+    return job.devices * min(room, _WIDEST.get(device.platform, 1 << 20))
 
 
 def _with_room(job: _Job, lanes: slice, block: int) -> Clearing:
@@ -178,40 +225,69 @@ def _with_room(job: _Job, lanes: slice, block: int) -> Clearing:
                 parts.append(_chunk(job, chunk, job.widest))
             return _joined(parts)
         except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error) or job.widest == 1:
+            if "RESOURCE_EXHAUSTED" not in str(error) or job.widest <= job.devices:
                 raise
-            job.widest = (job.widest + 1) // 2
+            job.widest = job.whole((job.widest + 1) // 2)
 
 
 def _chunk(job: _Job, lanes: slice, width: int) -> Clearing:
     """Scenarios `lanes` in a program `width` wide, filled up with copies of the last."""
     count = lanes.stop - lanes.start
     index = np.minimum(np.arange(lanes.start, lanes.start + width), lanes.stop - 1)
-    markets = _lanes(job.markets, index)
+    markets = job.placed(_lanes(job.markets, index))
     if job.start is None:
         plans, prices = _cold(markets)
     else:
-        plans, prices = _lanes((job.start.plan, job.start.prices), index)
+        plans, prices = job.placed(_lanes((job.start.plan, job.start.prices), index))
     with jax.enable_x64(True):
-        carry = _run(job, markets, _begin_all(markets, job.solver, plans, prices))
-    clearing = _finish_all(markets, job.solver, carry)
-    return jax.tree.map(lambda a: np.asarray(a[:count]), clearing)
+        carry = _run(job, markets, _begin_all(markets, plans, prices, job.solver, mesh=job.mesh))
+    clearing = _finish_all(markets, carry, job.solver, mesh=job.mesh)
+    return jax.tree.map(lambda a: np.asarray(a)[:count], clearing)
 
 
 def _run(job: _Job, markets: Market, whole: Carry) -> Carry:
     """Step until all scenarios have ended, stragglers in narrower programs."""
-    width = whole.steps.shape[0]
-    carry, here = whole, np.arange(width)
+    carry, here = whole, np.arange(whole.steps.shape[0])
+    width = here.size // job.devices  # of each device
     while True:
         width = width // _NARROWER if width >= _NARROWEST * _NARROWER else 0
-        carry = _until(markets, job.solver, carry, job.tol, job.limit, jnp.asarray(width))
-        whole = jax.tree.map(lambda a, b: a.at[here].set(b), whole, carry)  # noqa: B023
+        few = jnp.asarray(width)
+        carry = _until(markets, carry, job.solver, job.tol, job.limit, few, mesh=job.mesh)
+        if here.size == whole.steps.shape[0]:
+            whole = carry
+        else:
+            whole = jax.tree.map(lambda a, b: a.at[here].set(b), whole, carry)  # noqa: B023
         live = np.asarray(_live(carry, job.limit))
         if not live.any():
             return whole
-        pick = np.argsort(~live, kind="stable")[:width]
-        markets, carry = jax.tree.map(lambda a: a[pick], (markets, carry))  # noqa: B023
+        pick = np.argsort(~live, kind="stable")[: width * job.devices]
+        markets, carry = job.placed(jax.tree.map(lambda a: a[pick], (markets, carry)))  # noqa: B023
         here = here[pick]
+
+
+def _on_each(body: Callable[..., Any]) -> Callable[..., Any]:
+    """Compiled; over a mesh each device runs it on the scenarios that it holds, by itself.
+
+    Solvers and numbers are the same for all, everything else is cut by scenario.
+    """
+
+    @eqx.filter_jit
+    def run(*arguments: Any, mesh: Mesh | None) -> Any:
+        if mesh is None:
+            return body(*arguments)
+        arrays, rest = eqx.partition(arguments, eqx.is_array)
+        shared = (AbstractSolver, Array)
+        cut = PartitionSpec(*mesh.axis_names)
+        specs = tuple(PartitionSpec() if isinstance(a, shared) else cut for a in arguments)
+        return jax.shard_map(
+            lambda *arrays: body(*eqx.combine(arrays, rest)),
+            mesh=mesh,
+            in_specs=specs,
+            out_specs=cut,
+            check_vma=False,
+        )(*arrays)
+
+    return run
 
 
 @eqx.filter_jit
@@ -219,9 +295,9 @@ def _live(carry: Carry, limit: Array) -> Array:
     return jax.vmap(lambda c: going(c, limit))(carry)
 
 
-@eqx.filter_jit
+@_on_each
 def _until(
-    markets: Market, solver: AbstractSolver, carry: Carry, tol: Array, limit: Array, few: Array
+    markets: Market, carry: Carry, solver: AbstractSolver, tol: Array, limit: Array, few: Array
 ) -> Carry:
     """Step all together until at most `few` have not ended; those that have stay as they are."""
 
@@ -242,13 +318,13 @@ def _cold(markets: Market) -> tuple[Plan, Rows]:
     return jax.vmap(lambda market: ready(market, None, None)[2:])(markets)
 
 
-@eqx.filter_jit
-def _begin_all(markets: Market, solver: AbstractSolver, plans: Plan, prices: Rows) -> Carry:
+@_on_each
+def _begin_all(markets: Market, plans: Plan, prices: Rows, solver: AbstractSolver) -> Carry:
     return jax.vmap(lambda m, u, y: begin(m, solver, u, y))(markets, plans, prices)
 
 
-@eqx.filter_jit
-def _finish_all(markets: Market, solver: AbstractSolver, carry: Carry) -> Clearing:
+@_on_each
+def _finish_all(markets: Market, carry: Carry, solver: AbstractSolver) -> Clearing:
     return jax.vmap(lambda m, c: finish(m, solver, c))(markets, carry)
 
 
@@ -269,7 +345,8 @@ class _Store:
         folder.mkdir(parents=True, exist_ok=True)
 
     def _path(self, lanes: slice) -> Path:
-        return self.folder / f"scenarios-{lanes.start:07d}-{lanes.stop:07d}.npz"
+        first, end = lanes.start + self.job.offset, lanes.stop + self.job.offset
+        return self.folder / f"scenarios-{first:07d}-{end:07d}.npz"
 
     def _mark(self, lanes: slice) -> str:
         """A fingerprint of all that the block's answers depend on."""

@@ -80,16 +80,21 @@ def by_owner(market: Market, values: Float[Array, "D H"], owner: Any) -> Float[A
 
 def bought(market: Market, trades: Float[Array, "E H"]) -> Float[Array, "N H"]:
     """What each prosumer buys from its neighbours in total, kW."""
-    return by_owner(market, trades, market.trading.buyer) - by_owner(
-        market, trades, market.trading.seller
-    )
+    nothing = jnp.zeros((market.prosumers.load.shape[0], *trades.shape[1:]), trades.dtype)
+    return _traded(market, nothing, -trades)
+
+
+def _traded(market: Market, balance: Float[Array, "N H"], trades: Array) -> Float[Array, "N H"]:
+    """Balances, demand minus supply, with the trades on top: one pass over pairs for each side."""
+    less = balance.at[market.trading.buyer].subtract(trades)
+    return less.at[market.trading.seller].add(trades)
 
 
 def net_load(market: Market, plan: Plan) -> Float[Array, "N H"]:
     """n_i: what each prosumer physically draws from its bus, kW (MODEL 2)."""
-    supply = by_owner(market, plan.generation, market.generators.owner)
-    storage = by_owner(market, plan.charge - plan.discharge, market.buffers.owner)
-    return market.prosumers.load + plan.curtailed + storage - supply
+    net = (market.prosumers.load + plan.curtailed).at[market.generators.owner]
+    net = net.subtract(plan.generation).at[market.buffers.owner]
+    return net.add(plan.charge - plan.discharge)
 
 
 def costs(market: Market, plan: Plan) -> Float[Array, " N"]:
@@ -206,7 +211,7 @@ def rows(market: Market, plan: Plan) -> Rows:
             turn = x * plan.active - r * plan.reactive
             angle = plan.angle[grid.source] - plan.angle[grid.target] - turn
     return Rows(
-        balance=net - plan.imports + plan.exports - bought(market, plan.trades),
+        balance=_traded(market, net - plan.imports + plan.exports, plan.trades),
         energy=plan.energy - stores.retention[:, None] * before - ts * stored + stores.drain,
         aggregate=s,
         bus=bus,

@@ -15,7 +15,7 @@ PACKAGE = Path(jaxgne.__file__).parent
 
 CORE = {"market", "devices", "describe", "validate", "model", "feasibility", "optimality"}
 RESULT = {*CORE, "solvers", "certificate", "clearing"}
-STUDIES = {"batch", "selection", "settlement", "scenarios", "tuning", "acflow"}
+STUDIES = {"batch", "selection", "settlement", "scenarios", "placement", "tuning", "acflow"}
 
 # Who may import what, lowest layer first; a folder's name stands for all its modules.
 LAYERS: dict[str, set[str]] = {
@@ -37,6 +37,8 @@ LAYERS: dict[str, set[str]] = {
     "certificate": {"market", "model", "feasibility", "optimality"},
     "clearing": RESULT - {"clearing"},
     **dict.fromkeys(STUDIES, RESULT),
+    "placement": {"market", "scenarios"},
+    "batch": {*RESULT, "placement"},
     "cases": {"market", "devices", "validate", "cases"},
     "io": {*RESULT, "io", "cases"},
     "report": {*RESULT - {"solvers"}, *STUDIES},

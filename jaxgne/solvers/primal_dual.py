@@ -44,8 +44,8 @@ from .preconditioner import (
 
 
 class _State(eqx.Module):
-    current: Point
-    image: Point  # T of the current point at the last look: inside all private sets
+    mirrored: Point  # 2 T w - w of the last point w
+    image: Point  # T of the point at the last look: inside all private sets
     anchor: Point
     metric: Metric
     held: Bool[Array, " B"]  # buses whose voltage a bound has held; it only grows
@@ -73,7 +73,7 @@ class PrimalDual(AbstractSolver):
     sufficient: float = 0.6
     necessary: float = 0.9
     stale: float = 0.1
-    lopsided: float = 9.0
+    lopsided: float = 1000.0
 
     def init(self, market: Market, plan: Plan, prices: Rows) -> _State:
         """Start from a plan and prices."""
@@ -85,14 +85,14 @@ class PrimalDual(AbstractSolver):
         market = _widened(market)
         sigma = aggregate(market, plan)
         start = Point(wide_plan(plan), sigma, wide_rows(prices), grid_price(market, sigma))
-        usual = scale.price.astype(jnp.float64) / scale.power
+        usual = scale.price.astype(jnp.float64) / _power(market)
         hours, stores = sigma.shape, (market.buffers.owner.shape[0], 1)
         omega = Balance(*(jnp.broadcast_to(usual, size) for size in (hours, hours, hours, stores)))
         free = jnp.zeros(market.grid.passive.shape[0], bool)
         geometry, activity = metric(market, free), movable(market)
         count, none = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.float64)
         state = _State(
-            current=start,
+            mirrored=start,
             image=start,
             anchor=start,
             metric=geometry,
@@ -106,20 +106,21 @@ class PrimalDual(AbstractSolver):
             first=none + jnp.inf,
             last=none + jnp.inf,
         )
-        image = _iterate(market, state, start)
+        image, _ = _iterate(market, state, start)
         activity = activities(market, start.plan, image.plan)
         return _stepped(market, state, activity=activity)
 
     def step(self, market: Market, state: _State) -> _State:
         """One iteration."""
-        image = _iterate(_widened(market), state, state.current)
-        return replace(state, current=_reflected(state, image), age=state.age + 1)
+        _, mirrored = _iterate(_widened(market), state, _current(state))
+        return replace(state, mirrored=mirrored, age=state.age + 1)
 
     def look(self, market: Market, state: _State) -> _State:
         """One iteration and, where due, a restart."""
         market = _widened(market)
-        image = _iterate(market, state, state.current)
-        moved = _squares(market, state, image, state.current)
+        current = _current(state)
+        image, mirrored = _iterate(market, state, current)
+        moved = _squares(market, state, image, current)
         parts = jax.tree.map(lambda w, p, d: jnp.sum(w * p + d / w), state.omega, *moved)
         residual = jnp.sqrt(sum(jax.tree.leaves(parts)))
         age = state.age + 1
@@ -135,7 +136,7 @@ class PrimalDual(AbstractSolver):
             return _stepped(
                 market,
                 state,
-                current=image,
+                mirrored=image,
                 anchor=image,
                 metric=geometry,
                 held=held,
@@ -148,7 +149,7 @@ class PrimalDual(AbstractSolver):
             )
 
         def go_on() -> _State:
-            return replace(state, current=_reflected(state, image), age=age, last=residual)
+            return replace(state, mirrored=mirrored, age=age, last=residual)
 
         return replace(jax.lax.cond(due, restart, go_on), image=image)
 
@@ -183,6 +184,15 @@ class PrimalDual(AbstractSolver):
         return replace(plan, exchange=exchange[market.grid.feeder]), prices
 
 
+def _power(market: Market) -> Float[Array, ""]:
+    """What one prosumer moves, kW: the largest load, or else device; however many they are."""
+    devices = (market.generators.power_max, market.buffers.charge_max, market.buffers.discharge_max)
+    load, *each = (jnp.max(jnp.abs(a), initial=0.0) for a in (market.prosumers.load, *devices))
+    passive = jnp.max(jnp.abs(market.grid.passive), initial=0.0)
+    power = jnp.maximum(load, 1e-2 * jnp.max(jnp.stack([*each, passive])))
+    return jnp.where(power > 0, power, 1.0)
+
+
 def _widened(market: Market) -> Market:
     """The market with grid and tariff in float64.
 
@@ -193,17 +203,17 @@ def _widened(market: Market) -> Market:
     return eqx.tree_at(lambda m: (m.grid, m.tariff), market, wide)
 
 
-def _iterate(market: Market, state: _State, at: Point) -> Point:
-    """T of a point."""
+def _iterate(market: Market, state: _State, at: Point) -> tuple[Point, Point]:
+    """T of a point, and the point mirrored at it: 2 T w - w."""
     ts, tariff, size, geometry = market.hour_length, market.tariff, state.steps, state.metric
     slope = jax.tree.map(jnp.add, own_gradient(market, at.plan, at.price), pull(market, at.prices))
-    wish = jax.tree.map(lambda u, t, g: u - t * g, at.plan, size.plan, slope)
+    wish = jax.tree.map(lambda u, t, g: u - t * g.astype(u.dtype), at.plan, size.plan, slope)
     plan = prox(market, wish, size.plan)
     # z pays p0 + d z for the next kWh and earns `price`
     gained = at.total - size.total * ts * (tariff.base - at.price)
     total = gained / (1 + size.total * ts * tariff.slope)
 
-    ahead = jax.tree.map(lambda new, old: 2 * new - old, plan, at.plan)
+    ahead = _mirror(plan, at.plan)
     value = rows(market, ahead)
     low, high = limits(market)
     # y + Sigma (s - its projection)
@@ -213,19 +223,28 @@ def _iterate(market: Market, state: _State, at: Point) -> Point:
     moves = jax.tree.map(lambda a: size.network * a, geometry.network(market, value))
     moves = replace(moves, balance=size.balance * value.balance, energy=stored)
     prices = jax.tree.map(jnp.add, at.prices, moves)
-    drawn = aggregate(market, ahead) - (2 * total - at.total)
+    drawn = aggregate(market, ahead) - _mirror(total, at.total)
     image = Point(plan, total, replace(prices, aggregate=scarce), at.price + size.link * drawn)
-    return jax.tree.map(lambda new, old: new.astype(old.dtype), image, at)
+    both = (image, replace(_mirror(image, at), plan=ahead))
+    return jax.tree.map(lambda new, old: new.astype(old.dtype), both, (at, at))
 
 
-def _reflected(state: _State, image: Point) -> Point:
-    """The anchored, reflected step from the current point with T's image of it."""
-    share = (state.age + 1) / (state.age + 2)
+def _mirror(image: Any, at: Any) -> Any:
+    return jax.tree.map(lambda new, old: 2 * new - old, image, at)
 
-    def moved(new: Array, old: Array, rest: Array) -> Array:
-        return (share * (2 * new - old) + (1 - share) * rest).astype(new.dtype)
 
-    return jax.tree.map(moved, image, state.current, state.anchor)
+def _current(state: _State) -> Point:
+    """Where the iteration is: between the anchor and the last point mirrored, ever closer to it.
+
+    Taken where it is used, not kept: so a step reads and writes each array once.
+    """
+    share = state.age / (state.age + 1)
+
+    def moved(new: Array, rest: Array) -> Array:
+        near = share.astype(new.dtype)
+        return near * new + (1 - near) * rest
+
+    return jax.tree.map(moved, state.mirrored, state.anchor)
 
 
 def _stepped(market: Market, state: _State, **changes: Any) -> _State:
