@@ -82,10 +82,11 @@ def clear_many(
     """
     if any(isinstance(a, Tracer) for a in jax.tree.leaves((markets, start))):
         raise TypeError("clear_many() runs on the host: under jit use jax.vmap(jaxgne.clear).")
-    total = _scenarios(markets)
+    _scenarios(markets)
     mesh = mesh_of(markets)
     if mesh is not None and not markets.prosumers.load.is_fully_addressable:
-        offset = min(piece.index[0].start or 0 for piece in markets.tariff.anticipation.addressable_shards)
+        pieces = markets.prosumers.load.addressable_shards
+        offset = min(piece.index[0].start or 0 for piece in pieces)
         part = partial(_clear_all, mesh=local_mesh(mesh), offset=offset)
         mine, start = own_part((markets, start))
         found = part(mine, solver, tol, max_steps, start, width, folder, progress)

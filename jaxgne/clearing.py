@@ -148,7 +148,8 @@ def clear(
     makes no sense or a `tol` below what its dtype can give.
     """
     traced = any(isinstance(a, Tracer) for a in jax.tree.leaves((market, tol, start)))
-    if not traced:
+    # a market on several processes was checked before it was spread
+    if not traced and getattr(market.prosumers.load, "is_fully_addressable", True):
         wrong = structure(market)
         if wrong:
             raise ValueError("\n".join(wrong))
@@ -412,6 +413,8 @@ def _report(
 def _complaint(market: Market, clearing: Clearing) -> str:
     """Why a market did not clear, in words."""
     if bool(clearing.status == Status.infeasible):
+        if not market.prosumers.load.is_fully_addressable:
+            return "infeasible: no plan meets all limits."
         return f"infeasible: {explain_infeasible(market, clearing.prices)}"
     name = status_name(clearing.status)
     error = float(clearing.certificate.error)

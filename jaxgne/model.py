@@ -312,7 +312,7 @@ def prox(market: Market, plan: Plan, step: Plan) -> Plan:
     """
     lower, upper = boxes(market)
     toll = 2 * market.hour_length * market.trading.charge[:, None] * step.trades
-    shrunk = jnp.sign(plan.trades) * jnp.maximum(jnp.abs(plan.trades) - toll, 0.0)
+    shrunk = plan.trades - jnp.clip(plan.trades, -toll, toll)
     boxed = jax.tree.map(
         lambda u, low, high: jnp.minimum(jnp.maximum(u, low), high),
         replace(plan, trades=shrunk),

@@ -11,6 +11,7 @@ import pytest
 import jaxgne as jg
 from jaxgne import clearing as module
 from jaxgne import model
+from jaxgne.model import net_load
 from tests.markets import random_market
 
 
@@ -89,7 +90,7 @@ def test_voltages_and_flows_follow_from_the_plan(grid):
     """The flow into the last bus is what is drawn there; lindistflow: w falls by 2 (r p + x q)."""
     market = feeder(grid)
     plan = jg.clear(market, tol=1e-9).plan
-    drawn = jg.net_load(market, plan)[0] + market.grid.passive[2]
+    drawn = net_load(market, plan)[0] + market.grid.passive[2]
     if grid == "copperplate":
         assert not np.any(plan.active)
         return

@@ -82,6 +82,10 @@ class InteriorPoint(AbstractSolver):
         market, plan, prices = cast((market, plan, prices), jnp.float64)
         sets, scale, sigma = sets_of(market), scales(market, plan), aggregate(market, plan)
         prices, price = existing(market, pin(market, prices)), grid_price(market, sigma)
+        if (
+            market.grid.model != "copperplate"
+        ):  # the exchange is free, so worth nothing; no step moves it
+            prices = replace(prices, bus=prices.bus.at[market.grid.feeder].set(0.0))
         wish = pack(market, plan, sigma, sigma - jnp.sum(plan.exports, axis=0))
         flows = jnp.stack([plan.active, plan.reactive])
         slope, drift = slopes(market, jnp.clip(wish, sets.lower, sets.upper), flows, prices, price)
