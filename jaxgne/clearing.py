@@ -237,10 +237,13 @@ def _roughly(
 
 
 def _default(market: Market) -> AbstractSolver:
-    """The solver that is fastest for a market of this size."""
+    """The solver that is fastest for a market of this size; over several devices primal-dual."""
     buses = 0 if market.grid.model == "copperplate" else market.grid.passive.shape[-2]
     size = market.prosumers.bus.shape[-1] + buses + market.buffers.owner.shape[-1]
-    return InteriorPoint() if size <= _SMALL else PrimalDual()
+    load = market.prosumers.load
+    known = isinstance(load, jax.Array) and not isinstance(load, Tracer)
+    cut = known and len(load.sharding.device_set) > 1
+    return InteriorPoint() if size <= _SMALL and not cut else PrimalDual()
 
 
 @eqx.filter_jit

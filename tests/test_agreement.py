@@ -35,8 +35,14 @@ def check_agreement(market: jg.Market, clearing: jg.Clearing, oracle: Reference)
     assert np.all(lowest > -1e-9 * bill)
 
 
-@pytest.mark.parametrize("name", SOLVERS)
-@pytest.mark.parametrize("kind", HAND_MADE)
+BOTH = [(kind, name) for kind in HAND_MADE for name in SOLVERS]
+QUICK = [(kind, list(SOLVERS)[k % 2]) for k, kind in enumerate(HAND_MADE)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [pytest.param(*one, marks=() if one in QUICK else pytest.mark.slow) for one in BOTH],
+)
 def test_hand_made_markets(kind, name):
     solver, tol, most = SOLVERS[name]
     if name == "mechanism" and kind in ("paper feeder", "many devices", "unequal fees", "exports"):
@@ -83,8 +89,15 @@ def check_batch(markets: list, cleared: jg.Clearing) -> Counter[str]:
     return counts
 
 
-@pytest.mark.parametrize(("name", "most"), [("interior point", None), ("primal-dual", 20_000)])
-@pytest.mark.parametrize("grid", range(len(GRIDS)))
+DEFAULTS = [("interior point", None), ("primal-dual", 20_000)]
+RANDOM = [
+    pytest.param(grid, *one, marks=() if grid % 2 == k else pytest.mark.slow)
+    for grid in range(len(GRIDS))
+    for k, one in enumerate(DEFAULTS)
+]
+
+
+@pytest.mark.parametrize(("grid", "name", "most"), RANDOM)
 def test_random_markets(grid, name, most):
     """Twenty of each grid; whoever ends does so as the oracle says, and almost all end."""
     markets, cleared = batch(list(range(20)), 1, grid, name, most)

@@ -85,7 +85,10 @@ def test_own_effect_on_the_price_is_anticipated_or_not(anticipation, price):
     assert jnp.allclose(clearing.costs, 0.8 * 30.0, atol=1e-6)
 
 
-@pytest.mark.parametrize("grid", ["copperplate", "paper", "lindistflow"])
+SLOW = [pytest.param(grid, marks=pytest.mark.slow) for grid in ("copperplate", "paper")]
+
+
+@pytest.mark.parametrize("grid", ["lindistflow", *SLOW])
 def test_voltages_and_flows_follow_from_the_plan(grid):
     """The flow into the last bus is what is drawn there; lindistflow: w falls by 2 (r p + x q)."""
     market = feeder(grid)
@@ -309,7 +312,7 @@ def test_certificate_is_that_of_plan_and_prices():
     assert float(again.error) <= 1e-6
 
 
-@pytest.mark.parametrize("grid", ["copperplate", "paper", "lindistflow"])
+@pytest.mark.parametrize("grid", ["lindistflow", *SLOW])
 def test_first_order_conditions_hold(grid):
     """MODEL 4: c + 2 q p = pi + mu_pb, p0 + d (sigma + kappa p_mg) + lambda + mu_tg = pi, and
     c_tr + c_ta + mu_tr = pi for what is strictly inside its bounds."""

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,8 @@ import numpy as np
 import pytest
 
 import jaxgne as jg
+from jaxgne.batch_report import batch_summary
+from tests.markets import HAND_MADE
 from tests.test_batch import loads
 
 ROOT = Path(__file__).parent.parent
@@ -21,85 +22,110 @@ SCRIPT = """
 import json, sys
 import jax
 jax.config.update("jax_enable_x64", True)
-if sys.argv[1] != "alone":
-    jax.distributed.initialize(f"localhost:{sys.argv[1]}", 2, int(sys.argv[2]))
+if sys.argv[1] == "slurm":
+    jax.distributed.initialize()
 import numpy as np
 from jax.experimental.multihost_utils import process_allgather
 import jaxgne as jg
 from jaxgne import scenarios
+from tests.markets import HAND_MADE
 from tests.test_batch import loads
 
-def host(tree):
-    many = jax.process_count() > 1
-    return jax.tree.map(lambda a: process_allgather(a, tiled=True) if many else a, tree)
-
 def apart(a, b):
-    pairs = zip(jax.tree.leaves(host(a)), jax.tree.leaves(b), strict=True)
+    if jax.process_count() > 1:
+        a = process_allgather(a, tiled=True)
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     return max(
         float(np.max(np.abs(np.asarray(x, float) - np.asarray(y, float)), initial=0.0))
         for x, y in pairs
     )
 
 found = {"devices": len(jax.devices())}
-batch = loads(20)
-many = jg.clear_many(jg.spread(batch), jg.PrimalDual(), width=16)
-one = jg.clear_many(batch, jg.PrimalDual(), width=20)
-found["lanes"] = apart((many.plan, many.prices, many.steps), (one.plan, one.prices, one.steps))
-found["ok"] = bool(np.all(one.ok))
-
-market = jg.ieee37(11)
+market = HAND_MADE["feeder"]()
+market = scenarios.pad(market, prosumers=market.prosumers.bus.shape[0] + 1)  # 5: nothing divides it
 cut = jg.spread(market, "prosumers")
 tables = (cut.generators.owner, cut.buffers.owner, cut.trading.buyer)
-names = ("generators", "buffers", "pairs")
-sizes = {name: table.shape[0] for name, table in zip(names, tables)}
-same = scenarios.pad(market, prosumers=cut.prosumers.bus.shape[0], **sizes)
-for name, solver, steps in (("first", jg.PrimalDual(), 40), ("newton", jg.InteriorPoint(), 8)):
-    spread, whole = (jg.clear(m, solver, max_steps=steps, throw=False) for m in (cut, same))
-    found[name] = apart((spread.plan, spread.prices), (whole.plan, whole.prices))
-cleared = jg.clear(cut, jg.PrimalDual())
-found["cleared"] = bool(cleared.ok)
-found["total"] = apart(cleared.aggregate, jg.clear(same, jg.PrimalDual()).aggregate)
-found["cut"] = len(cleared.plan.trades.sharding.device_set)
+sizes = {n: t.shape[0] for n, t in zip(("generators", "buffers", "pairs"), tables)}
+whole = scenarios.pad(market, prosumers=cut.prosumers.bus.shape[0], **sizes)
+spread, single = (jg.clear(m, jg.PrimalDual(), max_steps=40, throw=False) for m in (cut, whole))
+found["prosumers"] = apart((spread.plan, spread.prices), (single.plan, single.prices))
+found["cut"] = len(spread.plan.trades.sharding.device_set)
+if sys.argv[1] == "alone":
+    cleared = jg.clear(cut)
+    found["ok"] = bool(cleared.ok)
+    found["total"] = apart(cleared.aggregate, jg.clear(whole, jg.PrimalDual()).aggregate)
+    batch = loads(8)
+    many = jg.clear_many(jg.spread(batch), jg.PrimalDual())
+    one = jg.clear_many(batch, jg.PrimalDual(), width=8)
+    found["lanes"] = apart((many.plan, many.prices, many.steps), (one.plan, one.prices, one.steps))
 print(json.dumps(found))
 """
 
 
-def run(devices: int, *arguments: tuple[str, ...]) -> list[dict]:
-    """The script in a process for each list of arguments, side by side."""
-    flags = f"--xla_force_host_platform_device_count={devices}"
-    processes = [
+def run(devices: int, words: list[str], processes: int = 1) -> list[str]:
+    """What Python prints in each of `processes`, which Slurm might have started."""
+    slurm = {
+        "SLURM_JOB_ID": str(os.getpid()),  # JAX takes its port from it
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_NTASKS": str(processes),
+        "SLURM_STEP_NUM_NODES": "1",
+    }
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+    started = [
         subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, *each],
+            [sys.executable, *words],
             cwd=ROOT,
-            env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+            env={
+                **os.environ,
+                **slurm,
+                "SLURM_PROCID": str(process),
+                "SLURM_LOCALID": str(process),
+                "XLA_FLAGS": flags,
+                "JAX_PLATFORMS": "cpu",
+                "PYTHONPATH": str(ROOT),
+            },
             stdout=subprocess.PIPE,
             text=True,
         )
-        for each in arguments
+        for process in range(processes)
     ]
-    printed = [process.communicate(timeout=500)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0] * len(processes)
-    return [json.loads(text.splitlines()[-1]) for text in printed]
-
-
-def check(found: dict, devices: int) -> None:
-    assert found["devices"] == devices and found["cut"] == devices
-    assert found["ok"] and found["cleared"]
-    assert found["lanes"] <= 1e-9  # lanes step alike; sums in another order differ in the last bits
-    assert found["first"] <= 1e-12 * 1e3 and found["newton"] <= 1e-9  # kW, of hundreds
-    assert found["total"] <= 1e-2  # kW: both within 1e-6 of an equilibrium
+    try:
+        printed = [process.communicate(timeout=600)[0] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    assert [process.returncode for process in started] == [0] * processes
+    return printed
 
 
 def test_four_devices_give_what_one_gives():
-    check(run(4, ("alone",))[0], 4)
+    found = json.loads(run(4, ["-c", SCRIPT, "alone"])[0].splitlines()[-1])
+    assert found["devices"] == found["cut"] == 4
+    assert found["prosumers"] <= 1e-12 * 100  # kW and EUR/kWh, of a hundred
+    assert found["ok"] and found["total"] <= 1e-3  # kW: both within 1e-6 of an equilibrium
+    assert found["lanes"] <= 1e-12 * 100
 
 
 def test_two_processes_give_what_one_gives():
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = str(free.getsockname()[1])
-    for found in run(2, (port, "0"), (port, "1")):
-        check(found, 4)
+    for printed in run(2, ["-c", SCRIPT, "slurm"], processes=2):
+        found = json.loads(printed.splitlines()[-1])
+        assert found["devices"] == found["cut"] == 4
+        assert found["prosumers"] <= 1e-12 * 100
+
+
+def test_the_script_for_a_cluster_gives_what_one_process_gives(tmp_path):
+    market = HAND_MADE["feeder"]()
+    jg.save(tmp_path / "case", market)
+    words = ["docs/cluster.py", str(tmp_path / "case"), "8", str(tmp_path / "runs")]
+    run(2, words, processes=2)
+    found = json.loads((tmp_path / "runs" / "summary.json").read_text())
+    scenarios = jg.scenarios.perturb(market, jax.random.key(0), 8, load=0.05, price=0.1)
+    wanted = batch_summary(jg.clear_many(scenarios))
+    assert found["status"] == wanted["status"]
+    for name, quantiles in wanted["quantiles"].items():
+        for share, value in quantiles.items():
+            assert found["quantiles"][name][share] == pytest.approx(value, rel=1e-9)
+    assert len(list((tmp_path / "runs").glob("scenarios-*.npz"))) >= 2
 
 
 def test_what_cannot_be_spread_is_refused():

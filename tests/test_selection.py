@@ -51,7 +51,7 @@ def chosen(plan: jg.Plan) -> np.ndarray:
     return np.concatenate([np.asarray(getattr(plan, name)).ravel() for name in CHOSEN])
 
 
-SHORT = ("one importer", "feeder with tight lines", "unequal fees", "many devices", 0)
+SHORT = ("one importer", "unequal fees")
 ALL = [
     pytest.param(kind, marks=() if kind in SHORT else pytest.mark.slow)
     for kind in [*HAND_MADE, *range(12)]
