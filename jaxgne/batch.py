@@ -202,7 +202,7 @@ def _lanes(tree: Any, lanes: Any) -> Any:
 
 def _width(job: _Job) -> int:
     """Scenarios that step at once: what memory allows, and no more than caches like."""
-    device = jax.devices()[0]
+    device = jax.local_devices()[0]
     one = jax.tree.map(lambda a: jnp.asarray(np.asarray(a[0])), job.markets)
     market, solver, plan, prices = ready(one, job.solver, None)
     with jax.enable_x64(True):

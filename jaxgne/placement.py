@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 
 import jax
 import numpy as np
+from jax.experimental.multihost_utils import sync_global_devices
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from .market import Market
@@ -36,6 +37,8 @@ def spread(
     """
     chosen = jax.devices() if devices is None else list(devices)
     mesh = Mesh(np.asarray(chosen), (axis,))
+    if devices is None and jax.process_count() > 1:
+        sync_global_devices("spread")  # connects all processes: one that comes late finds no other
     if axis == "scenarios":
         for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
             if not np.ndim(leaf) or np.shape(leaf)[0] % mesh.size:
