@@ -23,7 +23,7 @@ TABLES = ("prosumers", "generators", "buffers", "trading")  # one row a prosumer
 def spread(
     tree: T,
     axis: Literal["scenarios", "prosumers"] = "scenarios",
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Any] | None = None,
 ) -> T:
     """The same market, batch of markets or batch of clearings, its arrays over several devices.
 

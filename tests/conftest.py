@@ -1,16 +1,16 @@
 import os
 import tempfile
+from importlib.metadata import version
 
 import equinox as eqx
 import jax
-import jaxlib
 import pytest
 
 jax.config.update("jax_enable_x64", True)
 
 # Most tests compile far longer than they run: XLA leaves out what only makes programs faster. Flags
 # that it does not know end the process, so other versions go without.
-if jaxlib.__version__.startswith("0.10."):
+if version("jaxlib").startswith("0.10."):
     quick = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {quick}"
 

@@ -8,12 +8,12 @@ import jaxgne as jg
 from jaxgne.cases.builders import Behaviour
 
 STEPS: dict[tuple[str, Behaviour, bool], int] = {  # to 1e-6, when last changed on purpose
-    ("ieee37", "nash", False): 480,
-    ("ieee37", "wardrop", False): 440,
-    ("ieee37", "nash", True): 1480,
-    ("ieee37", "wardrop", True): 1640,
-    ("synthetic", "nash", True): 2240,
-    ("synthetic", "wardrop", True): 1760,
+    ("ieee37", "nash", False): 520,
+    ("ieee37", "wardrop", False): 480,
+    ("ieee37", "nash", True): 1680,
+    ("ieee37", "wardrop", True): 1480,
+    ("synthetic", "nash", True): 2160,
+    ("synthetic", "wardrop", True): 1640,
 }
 
 
