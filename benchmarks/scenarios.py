@@ -2,7 +2,7 @@
 
     python benchmarks/scenarios.py --prosumers 25 50 --scenarios 1 16 256 4096
 
-Days of 24 hours on 36 buses, stressed, whose loads and prices vary from scenario to scenario
+Days of 24 hours on 36 buses, stressed, whose prices vary from scenario to scenario
 (`scenarios.perturb`), float64: `clear_many` with either solver, on one device a core (`spread`),
 against convex solvers in a loop, set up once and then updated, and moreau's batch (`loops.py`).
 Accuracy is the relative KKT error, recomputed from plan and prices by `jaxgne.certify` for all; a
@@ -28,7 +28,7 @@ from benchmarks import convex, loops
 from jaxgne import scenarios
 
 TARGETS = (1e-4, 1e-6)
-NOISE = {"load": 0.02, "price": 0.1}
+NOISE = {"price": 0.2}  # not loads: on stressed grids more load is often infeasible
 SOLVERS = {"interior point": jg.InteriorPoint(), "primal-dual": jg.PrimalDual()}
 LOOPED = 16  # scenarios that a peer clears: its rate does not depend on how many follow
 
