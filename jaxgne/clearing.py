@@ -148,8 +148,7 @@ def clear(
     makes no sense or a `tol` below what its dtype can give.
     """
     traced = any(isinstance(a, Tracer) for a in jax.tree.leaves((market, tol, start)))
-    # a market on several processes was checked before it was spread
-    if not traced and getattr(market.prosumers.load, "is_fully_addressable", True):
+    if not traced and _held_here(market):  # else it was checked before it was spread
         wrong = structure(market)
         if wrong:
             raise ValueError("\n".join(wrong))
@@ -234,6 +233,11 @@ def _roughly(
         steps=rough.steps,
         status=Status.where(found.error <= tol, Status.cleared, Status.max_steps),
     )
+
+
+def _held_here(market: Market) -> bool:
+    """Whether this process holds all of a market; arrays on the host, NumPy's, are."""
+    return getattr(market.prosumers.load, "is_fully_addressable", True)
 
 
 def _default(market: Market) -> AbstractSolver:
@@ -416,7 +420,7 @@ def _report(
 def _complaint(market: Market, clearing: Clearing) -> str:
     """Why a market did not clear, in words."""
     if bool(clearing.status == Status.infeasible):
-        if not market.prosumers.load.is_fully_addressable:
+        if not _held_here(market):
             return "infeasible: no plan meets all limits."
         return f"infeasible: {explain_infeasible(market, clearing.prices)}"
     name = status_name(clearing.status)

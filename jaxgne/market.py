@@ -48,9 +48,9 @@ def _hourly(value: Any, shape: tuple[int, ...]) -> Array:
 
 
 def cast(tree: Any, dtype: Any) -> Any:
-    """`tree` with every floating array in `dtype`."""
+    """`tree` with every floating array in `dtype`, NumPy's too as JAX arrays."""
     return jax.tree.map(
-        lambda a: a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree
+        lambda a: jnp.asarray(a, dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree
     )
 
 

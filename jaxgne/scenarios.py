@@ -44,7 +44,7 @@ def stack(markets: Sequence[Market]) -> Market:
 
 def lane(batch: Any, index: int) -> Any:
     """One scenario of a batch of markets or clearings."""
-    return jax.tree.map(lambda a: jnp.asarray(a[index]), batch)
+    return jax.tree.map(lambda a: a[index], batch)
 
 
 def _kind(market: Market) -> dict[str, Any]:

@@ -144,6 +144,16 @@ def test_a_step_limit_is_reported(solver, least):
     assert int(stopped.steps) == least
 
 
+def test_arrays_of_numpy_are_cleared_judged_and_explained():
+    """As a scenario of a batch holds them."""
+    market = jax.tree.map(np.asarray, neighbors())
+    clearing = jax.tree.map(np.asarray, jg.clear(market))
+    error = float(jg.certify(market, clearing.plan, clearing.prices).error)
+    assert error == pytest.approx(float(clearing.certificate.error), abs=1e-12)
+    with pytest.raises(jg.NotCleared, match="infeasible"):
+        jg.clear(jax.tree.map(np.asarray, neighbors(99.0)))
+
+
 def test_a_nan_never_comes_back_silently():
     market = feeder()
     market = eqx.tree_at(

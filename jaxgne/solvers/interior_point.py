@@ -82,9 +82,8 @@ class InteriorPoint(AbstractSolver):
         market, plan, prices = cast((market, plan, prices), jnp.float64)
         sets, scale, sigma = sets_of(market), scales(market, plan), aggregate(market, plan)
         prices, price = existing(market, pin(market, prices)), grid_price(market, sigma)
-        if (
-            market.grid.model != "copperplate"
-        ):  # the exchange is free, so worth nothing; no step moves it
+        if market.grid.model != "copperplate":
+            # a feeder's exchange is free, so its row has no price; no step would change one
             prices = replace(prices, bus=prices.bus.at[market.grid.feeder].set(0.0))
         wish = pack(market, plan, sigma, sigma - jnp.sum(plan.exports, axis=0))
         flows = jnp.stack([plan.active, plan.reactive])
