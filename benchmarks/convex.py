@@ -1,7 +1,8 @@
 """Convex solvers on the potential's program (MODEL 6), each by its own interface.
 
-`solve` takes the program that `tests/reference.py` builds, which any solver of quadratic programs
-takes: with a tree for a grid reactive flows are known beforehand, so that a line's disc is a box.
+All take the program that `tests/reference.py` builds. With a tree for a grid reactive flows are
+known beforehand, so that a line's disc is a box and the program quadratic; the discs of the `paper`
+grid stay, and only conic solvers take them.
 """
 
 from dataclasses import dataclass, replace
@@ -30,7 +31,10 @@ ACCURACIES = (
 
 @dataclass(frozen=True)
 class Box:
-    """min 1/2 x'Px + q'x with A x = b, G x <= h, lower <= x <= upper."""
+    """min 1/2 x'Px + q'x with A x = b, G x <= h, lower <= x <= upper, and discs.
+
+    Each three rows of `discs x + s = radii` have s in a second-order cone.
+    """
 
     P: Any
     q: np.ndarray
@@ -40,17 +44,14 @@ class Box:
     h: np.ndarray
     lower: np.ndarray
     upper: np.ndarray
+    discs: Any
+    radii: np.ndarray
 
 
 def program(market: Market) -> tuple[reference.Program, reference.Conic, Box]:
-    """The market's program with boxes instead of discs, for radial grids with reactive balance.
-
-    Raises `ValueError` for a grid on which reactive flows are to be chosen.
-    """
+    """The market's program, with boxes instead of discs where the grid is `lindistflow`."""
     made = reference.build(market)
-    if made.ratings is not None:
-        if market.grid.model != "lindistflow":
-            raise ValueError(f"grid {market.grid.model!r}: its discs need a conic solver.")
+    if market.grid.model == "lindistflow" and made.ratings is not None:
         family = next(f for f in made.families if f.name == "bus_reactive")
         flows = spsolve(sparse.csc_matrix(family.matrix["reactive"]), -family.constant.ravel())
         room = np.repeat(made.ratings**2, made.hours) - flows**2
@@ -66,6 +67,8 @@ def program(market: Market) -> tuple[reference.Program, reference.Conic, Box]:
     last = rows + sum(where.stop - where.start for where in below)
     table = sparse.csr_matrix(conic.A)
     lower, upper, unit = (np.concatenate(a) for a in (made.lower, made.upper, made.unit))
+    radii = 3 * sum(isinstance(cone, reference.clarabel.SecondOrderConeT) for cone in conic.cones)
+    discs = table.shape[0] - radii
     box = Box(
         P=conic.P,
         q=conic.q,
@@ -75,6 +78,8 @@ def program(market: Market) -> tuple[reference.Program, reference.Conic, Box]:
         h=conic.b[rows:last],
         lower=(lower / unit)[conic.free],
         upper=(upper / unit)[conic.free],
+        discs=table[discs:],
+        radii=conic.b[discs:],
     )
     return made, conic, box
 
@@ -107,10 +112,11 @@ def clarabel(box: Box, eps: float) -> tuple[np.ndarray, np.ndarray, float]:
     module: Any = import_module("clarabel")
 
     A, b, zeros, others = stacked(box)
+    discs = [module.SecondOrderConeT(3)] * (len(box.radii) // 3)
     options = module.DefaultSettings()
     options.verbose, options.max_iter = False, 500
     options.tol_feas = options.tol_gap_abs = options.tol_gap_rel = eps
-    cones = [module.ZeroConeT(zeros), module.NonnegativeConeT(others)]
+    cones = [module.ZeroConeT(zeros), module.NonnegativeConeT(others), *discs]
     begun = perf_counter()
     found = module.DefaultSolver(
         sparse.triu(box.P, format="csc"), box.q, A, b, cones, options
@@ -130,7 +136,11 @@ def moreau(box: Box, eps: float) -> tuple[np.ndarray, np.ndarray, float]:
         box.q,
         sparse.csr_array(A),
         b,
-        module.Cones(num_zero_cones=zeros, num_nonneg_cones=others),
+        module.Cones(
+            num_zero_cones=zeros,
+            num_nonneg_cones=others,
+            so_cone_dims=[3] * (len(box.radii) // 3),
+        ),
         module.Settings(solver="ipm", device="cpu", ipm_settings=inner),
     ).solve()
     return np.asarray(found.x), np.asarray(found.z)[:zeros], perf_counter() - begun
@@ -145,7 +155,7 @@ def scs(box: Box, eps: float) -> tuple[np.ndarray, np.ndarray, float]:
     begun = perf_counter()
     found = module.SCS(
         data,
-        {"z": zeros, "l": others},
+        {"z": zeros, "l": others, "q": [3] * (len(box.radii) // 3)},
         eps_abs=eps,
         eps_rel=eps,
         max_iters=10_000_000,
@@ -158,6 +168,7 @@ def osqp(box: Box, eps: float) -> tuple[np.ndarray, np.ndarray, float]:
     """Operator splitting with polishing."""
     module: Any = import_module("osqp")
 
+    refuse_discs(box)
     eye = sparse.eye(len(box.q))
     table = sparse.csc_matrix(sparse.vstack([box.A, box.G, eye]))
     low = np.concatenate([box.b, np.full(len(box.h), -np.inf), box.lower])
@@ -184,6 +195,7 @@ def piqp(box: Box, eps: float) -> tuple[np.ndarray, np.ndarray, float]:
     """Proximal interior point."""
     module: Any = import_module("piqp")
 
+    refuse_discs(box)
     solver = module.SparseSolver()
     solver.settings.eps_abs = solver.settings.eps_rel = eps
     solver.settings.eps_duality_gap_abs = solver.settings.eps_duality_gap_rel = eps
@@ -208,6 +220,7 @@ def highs(box: Box, eps: float) -> tuple[np.ndarray, np.ndarray, float]:
     """Active set."""
     module: Any = import_module("highspy")
 
+    refuse_discs(box)
     lp, table = module.HighsLp(), sparse.csc_matrix(sparse.vstack([box.A, box.G]))
     lp.num_col_, lp.num_row_ = len(box.q), len(box.b) + len(box.h)
     lp.col_cost_, lp.col_lower_, lp.col_upper_ = box.q, box.lower, box.upper
@@ -238,6 +251,7 @@ def mpax(box: Box, eps: float) -> tuple[np.ndarray, np.ndarray, float]:
     """Restarted primal-dual hybrid gradient; of two runs the second, compiled one counts."""
     module: Any = import_module("mpax")
 
+    refuse_discs(box)
     jax.config.update("jax_enable_x64", True)
 
     def sparse_(matrix: Any) -> Any:
@@ -273,6 +287,7 @@ def nashopt(box: Box, eps: float) -> tuple[np.ndarray, np.ndarray, float]:
     """
     module: Any = import_module("nashopt")
 
+    refuse_discs(box)
     size, half = len(box.q), len(box.q) // 2
     dense = box.P.toarray()
     begun = perf_counter()
@@ -294,13 +309,19 @@ def nashopt(box: Box, eps: float) -> tuple[np.ndarray, np.ndarray, float]:
     return np.asarray(found.x), np.asarray(found.mu).reshape(-1)[: len(box.b)], seconds
 
 
+def refuse_discs(box: Box) -> None:
+    """For solvers of quadratic programs."""
+    if len(box.radii):
+        raise ValueError("the discs of this grid need a conic solver")
+
+
 def stacked(box: Box) -> tuple[Any, np.ndarray, int, int]:
-    """A x + s = b with s zero in the first rows and at least 0 in the others."""
+    """A x + s = b with s zero in the first rows, at least 0 in the next, in cones in the last."""
     eye = sparse.csc_matrix(sparse.eye(len(box.q)))
     above, below = np.isfinite(box.upper), np.isfinite(box.lower)
-    table = sparse.vstack([box.A, box.G, eye[above], -eye[below]])
-    side = np.concatenate([box.b, box.h, box.upper[above], -box.lower[below]])
-    return sparse.csc_matrix(table), side, len(box.b), len(side) - len(box.b)
+    table = sparse.vstack([box.A, box.G, eye[above], -eye[below], box.discs])
+    side = np.concatenate([box.b, box.h, box.upper[above], -box.lower[below], box.radii])
+    return sparse.csc_matrix(table), side, len(box.b), len(side) - len(box.b) - len(box.radii)
 
 
 # each returns the columns, the multipliers of A x = b and the seconds it took
