@@ -4,13 +4,14 @@ A market is data; `clear` finds its variational generalized Nash equilibrium; th
 comes with every answer says how good it is, whatever solver found it.
 """
 
+from . import devices as devices
 from . import plots as plots
 from . import scenarios as scenarios
+from .acflow import ac_power_flow
 from .batch import clear_many
 from .cases import ieee37, synthetic
 from .certificate import certify, explain_infeasible
 from .clearing import Clearing, NotCleared, Progress, Status, clear, status_name, trace
-from .devices import battery, generator, join
 from .io import load, load_case, save
 from .market import Buffers, Generators, Grid, Market, Prosumers, Tariff, Trading
 from .model import (
@@ -25,6 +26,7 @@ from .model import (
 )
 from .placement import spread
 from .selection import least_norm
+from .settlement import price_parts, settle
 from .solvers.base import AbstractSolver
 from .solvers.interior_point import InteriorPoint
 from .solvers.primal_dual import PrimalDual
@@ -49,22 +51,22 @@ __all__ = [
     "Status",
     "Tariff",
     "Trading",
+    "ac_power_flow",
     "aggregate",
-    "battery",
     "certify",
     "clear",
     "clear_many",
     "costs",
     "energy_prices",
     "explain_infeasible",
-    "generator",
     "ieee37",
-    "join",
     "least_norm",
     "load",
     "load_case",
     "potential",
+    "price_parts",
     "save",
+    "settle",
     "spread",
     "status_name",
     "synthetic",

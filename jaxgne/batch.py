@@ -22,7 +22,7 @@ from jax.core import Tracer
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array
 
-from .clearing import Carry, Clearing, advance, begin, finish, going, ready, tolerance
+from .clearing import Carry, Clearing, advance, begin, checked, finish, going, ready, tolerance
 from .market import Market
 from .model import Plan, Rows
 from .placement import local_mesh, mesh_of, own_part, place, whole
@@ -326,7 +326,7 @@ def _begin_all(markets: Market, plans: Plan, prices: Rows, solver: AbstractSolve
 
 @_on_each
 def _finish_all(markets: Market, carry: Carry, solver: AbstractSolver) -> Clearing:
-    return jax.vmap(lambda m, c: finish(m, solver, c))(markets, carry)
+    return jax.vmap(lambda m, c: checked(m, finish(m, solver, c)))(markets, carry)
 
 
 def _joined(parts: list[Clearing]) -> Clearing:
@@ -389,4 +389,4 @@ class _Store:
 def _blank(market: Market, solver: AbstractSolver) -> Clearing:
     market, solver, plan, prices = ready(market, solver, None)
     with jax.enable_x64(True):
-        return finish(market, solver, begin(market, solver, plan, prices))
+        return checked(market, finish(market, solver, begin(market, solver, plan, prices)))

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from .acflow import Safety, check
 from .feasibility import infeasibility_proof, proof_terms
 from .market import Market, cast
 from .model import Plan, Rows, pull
@@ -36,11 +37,13 @@ class Certificate(eqx.Module):
     """How good an answer is, recomputed in float64 from market, plan and prices (MODEL 8).
 
     `error` is the relative KKT error, the largest of `residuals.infeasibility`, `.regret` and
-    `.dual`. No prosumer gains more than `residuals.gap` EUR by deviating. Prints in kW and EUR.
+    `.dual`. No prosumer gains more than `residuals.gap` EUR by deviating. `ac` is what an AC power
+    flow of the plan finds (None without a grid). Prints in kW and EUR.
     """
 
     residuals: Residuals
     scales: Scales
+    ac: Safety | None
     names: tuple[str, ...] = eqx.field(static=True)  # of buses
     hours: int = eqx.field(static=True)
 
@@ -53,10 +56,10 @@ class Certificate(eqx.Module):
         error = self.residuals.error
         if isinstance(error, Tracer) or np.ndim(error):
             return f"Certificate of a batch of shape {error.shape}"
-        return "\n".join(self.sentences())
+        return "\n".join([*self.sentences(), *([] if self.ac is None else [self._ac(self.ac)])])
 
     def sentences(self) -> list[str]:
-        """The certificate in words, one statement a line."""
+        """The certificate in words, one statement a line, without the AC power flow."""
         found, gap = self.residuals, np.asarray(self.residuals.gap)
         return [
             f"relative KKT error {float(found.error):.1e}: infeasibility "
@@ -67,6 +70,26 @@ class Certificate(eqx.Module):
             f"of a gross bill of {float(self.scales.bill):.2f} EUR",
             f"largest violation of a constraint: {self.worst()}",
         ]
+
+    def _ac(self, found: Safety) -> str:
+        """What the AC power flow found."""
+        if not bool(found.converged):
+            return (
+                "NOT AC-safe: an AC power flow of the balanced equivalent does not converge; some "
+                "hour asks more of the lines than they carry, or the grid is not radial"
+            )
+
+        def place(flat: Any, each: str) -> str:
+            row, hour = divmod(int(flat), self.hours)
+            return f"{each} {self._name(each, row)}, hour {hour}"
+
+        return (
+            f"{'AC-safe' if bool(found.safe) else 'NOT AC-safe'} (AC power flow of the balanced "
+            f"equivalent): {float(found.lowest):.4f} pu ({place(found.lowest_place, 'bus')}) to "
+            f"{float(found.highest):.4f} pu ({place(found.highest_place, 'bus')}), lines up to "
+            f"{100 * float(found.loading):.1f} % ({place(found.loading_place, 'line')}), losses "
+            f"{float(found.losses):.1f} kWh"
+        )
 
     def worst(self) -> str:
         """The row that is violated most, measured by its scale, with its place."""
@@ -97,15 +120,16 @@ def certify(market: Market, plan: Plan, prices: Rows) -> Certificate:
     Traceable; prices may be on any gauge. Where JAX is in 32-bit mode the finished numbers are
     rounded to float32.
     """
-    return cast(judge(market, plan, prices), jax.dtypes.canonicalize_dtype(float))
+    found = replace(judge(market, plan, prices), ac=check(market, plan))
+    return cast(found, jax.dtypes.canonicalize_dtype(float))
 
 
 def judge(market: Market, plan: Plan, prices: Rows) -> Certificate:
-    """`certify`, its numbers in float64 whatever JAX's default is."""
+    """`certify` without the AC power flow, its numbers in float64 whatever JAX's default is."""
     with jax.enable_x64(True):
         found = residuals(market, plan, prices)
         size = scales(*cast((market, plan), jnp.float64))
-    return Certificate(found, size, market.grid.names, market.prosumers.load.shape[-1])
+    return Certificate(found, size, None, market.grid.names, market.prosumers.load.shape[-1])
 
 
 def explain_infeasible(market: Market, prices: Rows) -> str:

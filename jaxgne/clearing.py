@@ -12,6 +12,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
+from .acflow import check
 from .certificate import Certificate, explain_infeasible, judge
 from .feasibility import infeasibility_proof
 from .market import Market, cast
@@ -84,7 +85,7 @@ class Clearing(eqx.Module):
                 f"cost of all prosumers {float(np.sum(self.costs)):.2f} EUR",
                 f"total import {sigma.min():.1f} to {sigma.max():.1f} kW",
                 f"own energy value {price.min():.4f} to {price.max():.4f} EUR/kWh",
-                *self.certificate.sentences(),
+                str(self.certificate),
             ]
         )
 
@@ -157,7 +158,7 @@ def clear(
     if not traced and start is None and solver is None and _worth_float32(market):
         start = _roughly(market, tol, max_steps, progress)
         if bool(start.ok):
-            return start
+            return checked(market, start)
         done = int(start.steps)
     market, solver, plan, prices = ready(market, solver, start)
     limit = jnp.asarray(solver.most if max_steps is None else max_steps, jnp.int32)
@@ -168,7 +169,7 @@ def clear(
             carry = _advance(market, solver, carry, tol, limit)
         else:
             carry = _report(market, solver, carry, tol, limit, progress)
-    clearing = finish(market, solver, carry)
+    clearing = checked(market, finish(market, solver, carry))
     if throw and not traced and not bool(clearing.ok):
         raise NotCleared(_complaint(market, clearing), clearing)
     return clearing
@@ -391,6 +392,12 @@ def finish(market: Market, solver: AbstractSolver, carry: Carry) -> Clearing:
         steps=carry.steps,
         status=carry.status,
     )
+
+
+def checked(market: Market, clearing: Clearing) -> Clearing:
+    """The clearing with what an AC power flow finds for it in its certificate."""
+    found = cast(check(market, clearing.plan), jax.dtypes.canonicalize_dtype(float))
+    return replace(clearing, certificate=replace(clearing.certificate, ac=found))
 
 
 def _report(

@@ -49,6 +49,7 @@ def summary(market: Market, clearing: Clearing) -> dict[str, Any]:
         **_exchange(market, clearing),
         "voltage": _voltage(market, clearing),
         "lines": _lines(market, clearing),
+        "ac": _ac(market, clearing),
         "by_hour": _by_hour(market, clearing),
     }
 
@@ -132,11 +133,49 @@ def _lines(market: Market, clearing: Clearing) -> dict[str, Any] | None:
     return {
         "highest_loading": _number(loading[row, hour]),
         "line": line,
-        "ends": [_bus(market, int(grid.source[line])), _bus(market, int(grid.target[line]))],
+        "ends": _ends(market, line),
         "hour": hour,
         "line_hours_at_limit": int((loading >= 1 - _AT_LIMIT).sum()),
         "line_hours": int(loading.size),
     }
+
+
+def _ac(market: Market, clearing: Clearing) -> dict[str, Any] | None:
+    """What an AC power flow of the balanced equivalent finds; None without a network."""
+    found = clearing.certificate.ac
+    if found is None:
+        return None
+
+    def at(flat: Any) -> tuple[int, dict[str, Any]]:
+        row, hour = divmod(int(flat), market.prosumers.load.shape[1])
+        return row, {"hour": hour}
+
+    def bus(pu: Any, flat: Any) -> dict[str, Any]:
+        row, hour = at(flat)
+        return {"pu": _number(pu), "bus": _bus(market, row)} | hour
+
+    def line(flat: Any) -> dict[str, Any]:
+        row, hour = at(flat)
+        return {"line": row, "ends": _ends(market, row)} | hour
+
+    return {
+        "safe": bool(found.safe),
+        "converged": bool(found.converged),
+        "lowest": bus(found.lowest, found.lowest_place),
+        "highest": bus(found.highest, found.highest_place),
+        "farthest_outside_limits": bus(found.excess, found.excess_place),
+        "highest_loading": {"share": _number(found.loading)} | line(found.loading_place),
+        "losses_kwh": _number(found.losses),
+        "largest_loss": {"kw": _number(found.loss)} | line(found.loss_place),
+        "residual_pu": _number(found.residual),
+    }
+
+
+def _ends(market: Market, line: int) -> list[str]:
+    if not market.grid.source.shape[0]:
+        return []
+    ends = (market.grid.source[line], market.grid.target[line])
+    return [_bus(market, int(end)) for end in ends]
 
 
 def _by_hour(market: Market, clearing: Clearing) -> list[dict[str, float | None]]:
@@ -230,6 +269,31 @@ def _network(grid: Table, facts: dict[str, Any]) -> None:
             f"{'-'.join(lines['ends'])}, hour {lines['hour']}); full in "
             f"{lines['line_hours_at_limit']} of {lines['line_hours']} line-hours",
         )
+    if facts["ac"]:
+        _ac_row(grid, facts["ac"])
+
+
+def _ac_row(grid: Table, found: dict[str, Any]) -> None:
+    """Add the row about the AC power flow."""
+    words = "AC-safe" if found["safe"] else "NOT AC-safe"
+    if not found["converged"]:
+        words += ": does not converge; some hour asks more of the lines than they carry, or the "
+        grid.add_row("AC power flow", words + "grid is not radial")
+        return
+    low, high, most = found["lowest"], found["highest"], found["highest_loading"]
+    loss = found["largest_loss"]
+    words += (
+        f" (balanced equivalent): {_shown(low['pu'], 4)} pu (bus {low['bus']}, hour {low['hour']}) "
+        f"to {_shown(high['pu'], 4)} pu (bus {high['bus']}, hour {high['hour']})"
+    )
+    if most["ends"]:
+        share = _shown(None if most["share"] is None else 100 * most["share"], 1)
+        words += (
+            f"; lines up to {share} % ({'-'.join(most['ends'])}, hour "
+            f"{most['hour']}); losses {_shown(found['losses_kwh'], 1)} kWh, at most "
+            f"{_shown(loss['kw'], 1)} kW ({'-'.join(loss['ends'])}, hour {loss['hour']})"
+        )
+    grid.add_row("AC power flow", words)
 
 
 def _hours(facts: dict[str, Any]) -> Table:

@@ -13,9 +13,10 @@ import jaxgne
 
 PACKAGE = Path(jaxgne.__file__).parent
 
-CORE = {"market", "devices", "describe", "validate", "model", "feasibility", "optimality"}
+CORE = {"market", "devices", "describe", "validate", "model", "radial", "acflow"}
+CORE |= {"feasibility", "optimality"}
 RESULT = {*CORE, "solvers", "certificate", "clearing"}
-STUDIES = {"batch", "selection", "settlement", "scenarios", "placement", "tuning", "acflow"}
+STUDIES = {"batch", "selection", "settlement", "scenarios", "placement", "tuning"}
 
 # Who may import what, lowest layer first; a folder's name stands for all its modules.
 LAYERS: dict[str, set[str]] = {
@@ -24,6 +25,8 @@ LAYERS: dict[str, set[str]] = {
     "devices": {"market"},
     "validate": {"market"},
     "model": {"market"},
+    "radial": {"market"},
+    "acflow": {"market", "model", "radial"},
     "feasibility": {"market", "model"},
     "optimality": {"market", "model", "feasibility"},
     "solvers": {
@@ -31,10 +34,11 @@ LAYERS: dict[str, set[str]] = {
         "model",
         "feasibility",
         "optimality",
+        "radial",
         *(f"solvers.{part}" for part in ("base", "local", "network", "preconditioner")),
         *(f"solvers.{part}" for part in ("columns", "newton", "setting", "tree")),
     },
-    "certificate": {"market", "model", "feasibility", "optimality"},
+    "certificate": {"market", "model", "acflow", "feasibility", "optimality"},
     "clearing": RESULT - {"clearing"},
     **dict.fromkeys(STUDIES, RESULT),
     "placement": {"market", "scenarios"},

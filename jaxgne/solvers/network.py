@@ -9,7 +9,8 @@ from jaxtyping import Array, Bool, Float
 
 from ..market import Grid, Market, cast
 from ..model import Rows
-from .tree import Tree, climb, eliminate
+from ..radial import climb
+from .tree import Tree, eliminate
 
 FLOW = 2.0  # step of a flow in prosumers behind its line
 FALL = 10.0  # step of a voltage in what such flows do to it

@@ -2,8 +2,8 @@
 
 With the voltages' own changes w kept as unknowns, the rows of a bus meet only its parent's.
 Eliminating the leaves first leaves a block of 3 x 3 (prices of active and reactive power, w) a bus,
-and what a bus passes on to its parent is linear. Sums along the paths to the feeder are taken by
-pointer doubling, in as many passes as the depth has binary digits: O(B log depth) an hour.
+and what a bus passes on to its parent is linear. What climbs the tree does so by doubling, as in
+`radial`: O(B log depth) an hour.
 """
 
 import equinox as eqx
@@ -12,21 +12,7 @@ import jax.numpy as jnp
 from jax.ops import segment_sum
 from jaxtyping import Array, Bool, Float, Int
 
-
-class Ladder(eqx.Module):
-    """For each bus those 1, 2, 4, ... buses towards the feeder; B where there is none."""
-
-    ancestor: Int[Array, "K B"]
-    depth: Int[Array, " B"]  # 0 at feeders
-    passes: Int[Array, ""]
-
-    def behind(self, values: Float[Array, " B"]) -> Float[Array, " B"]:
-        """Sums over each bus and all behind it."""
-        return jax.lax.scan(lambda s, a: (s.at[a].add(s), None), values, self.ancestor)[0]
-
-    def along(self, values: Float[Array, " B"]) -> Float[Array, " B"]:
-        """Sums along the path from the feeder to each bus, its own value included."""
-        return jax.lax.scan(lambda s, a: (s + _at(s, a), None), values, self.ancestor)[0]
+from ..radial import Ladder, lookup
 
 
 class Tree(eqx.Module):
@@ -55,29 +41,13 @@ class Tree(eqx.Module):
             return at.at[ancestor[k]].add(self.passed[k] @ at)
 
         def hand_out(k: Array, at: Array) -> Array:
-            return at + self.passed[k].mT @ _at(at, ancestor[k])
+            return at + self.passed[k].mT @ lookup(at, ancestor[k])
 
         known = jax.lax.fori_loop(0, passes, collect, known)
         solved = jax.lax.fori_loop(0, passes, hand_out, self.pivot @ known)
         change = solved[self.target] - solved[self.source]
         own = self.share[:, 2, None] * voltage
         return solved[:, 0], solved[:, 1], own + jnp.sum(self.share[:, :, None] * change, axis=1)
-
-
-def climb(source: Int[Array, " L"], target: Int[Array, " L"], fed: Bool[Array, " B"]) -> Ladder:
-    """The ladder of a forest whose lines point away from the buses that are `fed`."""
-    buses = fed.shape[0]
-    parent = jnp.full(buses, buses).at[target].set(source)
-
-    def double(carry: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], Array]:
-        ahead, depth = carry
-        onward = ahead.at[ahead].get(mode="fill", fill_value=buses)
-        return (onward, depth + _at(depth, ahead)), ahead
-
-    rungs = max(1, (buses - 1).bit_length())
-    start = (parent, jnp.where(fed, 0, 1))
-    (_, depth), ancestor = jax.lax.scan(double, start, None, length=rungs)
-    return Ladder(ancestor, depth, jnp.sum(jnp.any(ancestor < buses, axis=1)))
 
 
 def eliminate(
@@ -120,13 +90,8 @@ def eliminate(
     pivot = jnp.where(fed[:, None, None], 0.0, pivot)
 
     def double(passed: Array, ahead: Array) -> tuple[Array, Array]:
-        return _at(passed, ahead) @ passed, passed
+        return lookup(passed, ahead) @ passed, passed
 
     _, passed = jax.lax.scan(double, coupling @ pivot, ladder.ancestor)
     share = jnp.concatenate([-fall, lean[None]]).T
     return Tree(source, target, share, pivot, passed, ladder)
-
-
-def _at(values: Array, index: Array) -> Array:
-    """The values at an index, 0 where it is out of range."""
-    return values.at[index].get(mode="fill", fill_value=0)

@@ -1,0 +1,214 @@
+"""The truth about a plan on the grid: an AC power flow, and what it finds.
+
+The grid is taken as balanced (one phase stands for three), radial, and fed at 1 pu, with constant
+powers at all buses. In per unit of power 1 kW, the current of a bus that draws s is conj(s / v), a
+line carries the currents of all buses behind it, and v falls by z times that along it. Backward
+and forward sweeps repeat this until v stands still (Shirmohammadi, Hong, Semlyen, Luo, IEEE Trans.
+Power Systems 3, 1988). Always in float64. Derivatives go through the solution, not the sweeps.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+from jaxtyping import Array, Bool, Complex, Float, Int
+
+from .market import Grid, Market, cast
+from .model import Plan, net_load
+from .radial import Forest, forest
+
+VOLTAGE_SLACK = 1e-4  # pu beyond a limit that still counts as safe
+LOADING_SLACK = 1e-3  # share of a rating beyond it that still does
+
+_TOL = 1e-11  # pu, change of a voltage in one sweep
+_SWEEPS = 200
+
+
+class Flow(eqx.Module):
+    """The AC state of a grid, hour by hour."""
+
+    voltage: Float[Array, "B H"]  # pu, magnitude
+    angle: Float[Array, "B H"]  # rad
+    active: Float[Array, "L H"]  # kW into the line at its source
+    reactive: Float[Array, "L H"]  # kvar
+    apparent: Float[Array, "L H"]  # kVA, at the end where it is larger
+    losses: Float[Array, "L H"]  # kW
+    exchange: Float[Array, "F H"]  # kW from the main grid at each feeder bus
+    residual: Float[Array, " H"]  # pu, largest change of a voltage in one more sweep
+    ok: Bool[Array, " H"]  # whether that is small and the grid radial
+
+
+class Safety(eqx.Module):
+    """What an AC power flow finds for a plan, of a balanced equivalent; places are flat indices.
+
+    `excess` is how far a voltage lies outside its limits at most, `loading` the largest share of a
+    line's rating in use.
+    """
+
+    lowest: Float[Array, ""]  # pu
+    lowest_place: Int[Array, ""]
+    highest: Float[Array, ""]  # pu
+    highest_place: Int[Array, ""]
+    excess: Float[Array, ""]  # pu
+    excess_place: Int[Array, ""]
+    loading: Float[Array, ""]
+    loading_place: Int[Array, ""]
+    losses: Float[Array, ""]  # kWh, of all lines and hours
+    loss: Float[Array, ""]  # kW, the largest of one line
+    loss_place: Int[Array, ""]
+    residual: Float[Array, ""]  # pu
+    converged: Bool[Array, ""]
+
+    @property
+    def safe(self) -> Bool[Array, ""]:
+        """Whether all limits hold, to 1e-4 pu and 0.1 % of ratings."""
+        return self.converged & (self.excess <= VOLTAGE_SLACK) & (self.loading <= 1 + LOADING_SLACK)
+
+
+def ac_power_flow(market: Market, plan: Plan) -> Flow:
+    """The AC state of a market's grid when everyone does what the plan says.
+
+    Traceable, differentiable in market and plan, and vmappable. Hours whose sweeps do not converge
+    say so in `ok`; their numbers mean nothing.
+
+    Raises `ValueError` for a market without a grid, or with a grid that is not radial.
+    """
+    if market.grid.model == "copperplate":
+        raise ValueError("ac_power_flow: copperplate has no grid; build the market with one.")
+    if not isinstance(market.grid.source, Tracer) and not bool(forest(market.grid).ok):
+        raise ValueError(
+            "ac_power_flow: Grid.source/target: give a radial grid, in which one path leads from a "
+            "feeder bus to each other bus."
+        )
+    return flow(market.grid, *drawn(market, plan))
+
+
+@eqx.filter_jit
+def drawn(market: Market, plan: Plan) -> tuple[Float[Array, "B H"], Float[Array, "B H"]]:
+    """What each bus draws, kW and kvar."""
+    grid, bus = market.grid, market.prosumers.bus
+    active = grid.passive.at[bus].add(net_load(market, plan))
+    return active, grid.passive_reactive.at[bus].add(market.prosumers.reactive)
+
+
+@eqx.filter_jit
+def flow(grid: Grid, active: Float[Array, "B H"], reactive: Float[Array, "B H"]) -> Flow:
+    """The AC state of a radial grid whose buses draw `active` kW and `reactive` kvar."""
+    with jax.enable_x64(True):
+        grid, active, reactive = cast((grid, active, reactive), jnp.float64)
+        tree = forest(grid)
+        power = active + 1j * reactive
+        impedance = (grid.resistance + 1j * grid.reactance)[:, None]
+
+        def change(pair: Array) -> Array:
+            volts = pair[0] + 1j * pair[1]
+            after = _sweep(tree, impedance, power, volts)[0] - volts
+            return jnp.stack([after.real, after.imag])
+
+        start = jnp.stack([jnp.ones_like(active), jnp.zeros_like(active)])
+        pair = jax.lax.custom_root(change, start, _sweep_on, _solve)
+        volts = pair[0] + 1j * pair[1]
+        residual = jnp.max(jnp.hypot(*change(pair)), axis=0, initial=0.0)
+        _, current = _sweep(tree, impedance, power, volts)
+        sent, got = (volts[end] * jnp.conj(current) for end in (tree.near, tree.far))
+        at_source = jnp.where(tree.outward[:, None], sent, -got)
+        leaving = jnp.zeros_like(power).at[tree.near].add(sent)
+        return Flow(
+            voltage=jnp.abs(volts),
+            angle=jnp.angle(volts),
+            active=at_source.real,
+            reactive=at_source.imag,
+            apparent=jnp.maximum(jnp.abs(sent), jnp.abs(got)),
+            losses=impedance.real * (current.real**2 + current.imag**2),
+            exchange=(power + leaving).real[grid.feeder],
+            residual=residual,
+            ok=(residual <= 100 * _TOL) & tree.ok,
+        )
+
+
+def check(market: Market, plan: Plan) -> Safety | None:
+    """What an AC power flow finds for a plan, in float64; None for a market without a grid.
+
+    Compiled once for a grid and number of hours, however many prosumers there are.
+    """
+    if market.grid.model == "copperplate":
+        return None
+    return _check(market.grid, market.hour_length, *drawn(market, plan))
+
+
+@eqx.filter_jit
+def _check(
+    grid: Grid, hour_length: Array, active: Float[Array, "B H"], reactive: Float[Array, "B H"]
+) -> Safety:
+    found = flow(grid, active, reactive)
+    with jax.enable_x64(True):
+        grid, hour_length = cast((grid, hour_length), jnp.float64)
+        free = jnp.ones(active.shape[0], bool).at[grid.feeder].set(False)[:, None]
+        volts = found.voltage
+        outside = jnp.maximum(grid.voltage_min[:, None] - volts, volts - grid.voltage_max[:, None])
+        used = jnp.where(found.apparent > 0, found.apparent / grid.rating[:, None], 0.0)
+        lowest, lowest_place = _largest(-volts)
+        highest, highest_place = _largest(volts)
+        excess, excess_place = _largest(jnp.where(free, jnp.maximum(outside, 0.0), 0.0))
+        loading, loading_place = _largest(used)
+        loss, loss_place = _largest(found.losses)
+        return Safety(
+            lowest=-lowest,
+            lowest_place=lowest_place,
+            highest=highest,
+            highest_place=highest_place,
+            excess=excess,
+            excess_place=excess_place,
+            loading=loading,
+            loading_place=loading_place,
+            losses=hour_length * jnp.sum(found.losses),
+            loss=loss,
+            loss_place=loss_place,
+            residual=jnp.max(found.residual, initial=0.0),
+            converged=jnp.all(found.ok),
+        )
+
+
+def _largest(values: Array) -> tuple[Float[Array, ""], Int[Array, ""]]:
+    """The largest entry and its flat index; 0 where there are none."""
+    flat = values.ravel() if values.size else jnp.zeros(1)
+    place = jnp.argmax(flat).astype(jnp.int32)
+    return flat[place], place
+
+
+def _sweep(
+    tree: Forest, impedance: Array, power: Array, volts: Complex[Array, "B H"]
+) -> tuple[Complex[Array, "B H"], Complex[Array, "L H"]]:
+    """Voltages after one backward and forward sweep, and the lines' currents (kVA at 1 pu)."""
+    current = tree.ladder.behind(jnp.conj(power / volts))[tree.far]
+    fall = jnp.zeros_like(volts).at[tree.far].set(impedance * current)
+    return 1.0 - tree.ladder.along(fall), current
+
+
+def _sweep_on(change: Callable[[Array], Array], start: Array, size: Any = 1.0) -> Array:
+    """Adds changes until none is above the tolerance in `size`, or only in hours beyond hope."""
+
+    def going(carry: tuple[Array, Array, Array]) -> Array:
+        count, _, step = carry
+        moved = jnp.max(jnp.abs(step), axis=(0, 1), initial=0.0)
+        return (count < _SWEEPS) & jnp.any((moved > _TOL * size) & jnp.isfinite(moved))
+
+    def sweep(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        count, at, step = carry
+        return count + 1, at + step, change(at + step)
+
+    begun = (jnp.zeros((), jnp.int32), start, change(start))
+    return jax.lax.while_loop(going, sweep, begun)[1]
+
+
+def _solve(linear: Callable[[Array], Array], right: Array) -> Array:
+    """x with linear(x) = right, where linear is a contraction less the identity."""
+
+    def repeat(apply: Callable[[Array], Array], right: Array) -> Array:
+        size = jnp.max(jnp.abs(right), initial=0.0)
+        return _sweep_on(lambda x: apply(x) - right, jnp.zeros_like(right), size)
+
+    return jax.lax.custom_linear_solve(linear, right, solve=repeat, transpose_solve=repeat)

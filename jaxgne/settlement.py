@@ -1,0 +1,174 @@
+"""Who pays whom for a plan at its prices, and what a price is made of (MODEL 7).
+
+Trades settle at (pi_i + pi_j) / 2, the same for both sides. Beside its energy everyone pays the
+operator for what it takes of limits that all share: the total exchange, lines and voltages. The
+anticipated effect on the main grid's price and the preferences of `Trading.fee_buyer` and
+`fee_seller` are no cash; reactive power is not billed.
+"""
+
+from dataclasses import replace
+
+import equinox as eqx
+import jax.numpy as jnp
+from jax.core import Tracer
+from jaxtyping import Array, Float
+
+from .clearing import Clearing
+from .market import Market
+from .model import Plan, Rows, aggregate, bought, by_owner, grid_price, net_load, pull, rows_like
+from .radial import forest
+
+
+class Bills(eqx.Module):
+    """What everyone pays, EUR by hour; negative where they are paid.
+
+    Prosumers: to the main grid (less what it pays for exports), to each other, the network's tariff
+    for trades, `capacity` for the limit on the total exchange and `congestion` for the network at
+    their bus. `trades` is what the buyer of each pair pays its seller. Passive consumers: by bus.
+    """
+
+    main_grid: Float[Array, "N H"]
+    peers: Float[Array, "N H"]
+    tariff: Float[Array, "N H"]
+    capacity: Float[Array, "N H"]
+    congestion: Float[Array, "N H"]
+    trades: Float[Array, "E H"]
+    passive_main_grid: Float[Array, "B H"]
+    passive_capacity: Float[Array, "B H"]
+    passive_congestion: Float[Array, "B H"]
+    sales: Float[Array, " H"]  # what the main grid receives
+    receipts: Float[Array, " H"]  # what the operator receives
+    rent: Float[Array, " H"]  # what its limits and tariff are worth: the receipts at an equilibrium
+
+    @property
+    def prosumers(self) -> Float[Array, "N H"]:
+        """All that each prosumer pays."""
+        return self.main_grid + self.peers + self.tariff + self.capacity + self.congestion
+
+    @property
+    def passive(self) -> Float[Array, "B H"]:
+        """All that the passive consumers at each bus pay."""
+        return self.passive_main_grid + self.passive_capacity + self.passive_congestion
+
+
+class PriceParts(eqx.Module):
+    """What energy at a bus costs, EUR/kWh: the sum of four parts; and at which price pairs trade.
+
+    `energy` is the main grid's price, `limit` the scarcity of the total exchange, `lines` and
+    `voltage` what full lines and voltages at their limits on the way from the feeder add.
+    """
+
+    energy: Float[Array, " H"]
+    limit: Float[Array, "B H"]
+    lines: Float[Array, "B H"]
+    voltage: Float[Array, "B H"]
+    trade: Float[Array, "E H"]  # (pi_i + pi_j) / 2, between buyer and seller
+    charge: Float[Array, " E"]  # c_ta, paid by each of them
+    network: Float[Array, "E H"]  # what the operator asks more at the buyer's bus than the seller's
+
+    @property
+    def total(self) -> Float[Array, "B H"]:
+        """What passive consumers pay, and prosumers for what they draw from the main grid."""
+        return self.energy + self.limit + self.lines + self.voltage
+
+
+def settle(market: Market, clearing: Clearing) -> Bills:
+    """Who pays whom, per prosumer, pair, bus and hour, EUR (MODEL 7).
+
+    For any plan and prices, whatever the gauge, payments and receipts cancel. At an equilibrium the
+    operator's receipts equal its rent to the certificate's tolerance:
+
+        rent = Ts (sum_y mu_pb_y inflow_y + lambda s + 2 sum_e c_ta |t_e|).
+
+    Traceable and differentiable; vmap it for a batch.
+    """
+    return bills(market, clearing.plan, clearing.prices)
+
+
+def bills(market: Market, plan: Plan, prices: Rows) -> Bills:
+    """`settle` for any plan and prices."""
+    ts, grid, pairs = market.hour_length, market.grid, market.trading
+    price = grid_price(market, aggregate(market, plan))
+    scarce = prices.aggregate + prices.exchange
+    net = net_load(market, plan)
+    share = ts * pairs.charge[:, None] * jnp.abs(plan.trades)
+    paid = ts * _trade_price(market, prices) * plan.trades
+    s = aggregate(market, plan) - jnp.sum(plan.exports, axis=0)
+    drawn = grid.passive.at[market.prosumers.bus].add(net)
+    return Bills(
+        main_grid=ts * (price * plan.imports - market.tariff.export * plan.exports),
+        peers=bought(market, paid),
+        tariff=by_owner(market, share, pairs.buyer) + by_owner(market, share, pairs.seller),
+        capacity=ts * scarce * (plan.imports - plan.exports),
+        congestion=ts * prices.bus[market.prosumers.bus] * net,
+        trades=paid,
+        passive_main_grid=ts * price * grid.passive,
+        passive_capacity=ts * scarce * grid.passive,
+        passive_congestion=ts * prices.bus * grid.passive,
+        sales=ts
+        * (price * aggregate(market, plan) - market.tariff.export * jnp.sum(plan.exports, axis=0)),
+        receipts=ts * (scarce * s + jnp.sum(prices.bus * drawn, axis=0)) + 2 * jnp.sum(share, 0),
+        rent=ts * (prices.aggregate * s + jnp.sum(prices.bus * _inflow(market, plan), axis=0))
+        + 2 * jnp.sum(share, axis=0),
+    )
+
+
+def price_parts(market: Market, clearing: Clearing) -> PriceParts:
+    """What energy costs at each bus and hour, and why (EUR/kWh); and what pairs trade at.
+
+    With mu_pb the price of a bus, nu that of a line's voltage drop and rho that of its rating, a
+    flow's optimality reads mu_pb_z - mu_pb_y = (what nu makes of it) + (what rho does), so that the
+    parts are sums along the path from the feeder. Their total is p0 + d_mg sigma + lambda + mu_tg +
+    mu_pb for any prices, and the same on every gauge.
+
+    Raises `ValueError` for a grid that is not radial: with loops there is no one path.
+    """
+    grid, plan, prices = market.grid, clearing.plan, clearing.prices
+    scarce = prices.aggregate + prices.exchange
+    nothing = jnp.zeros_like(prices.bus)
+    limit, lines, voltage = nothing + scarce, nothing, nothing
+    if grid.model != "copperplate":
+        tree = forest(grid)
+        if not isinstance(grid.source, Tracer) and not bool(tree.ok):
+            raise ValueError(
+                "price_parts: Grid.source/target: give a radial grid, in which one path leads from "
+                "a feeder bus to each other bus."
+            )
+        drops = replace(rows_like(market), voltage=prices.voltage, angle=prices.angle)
+        lean = jnp.where(tree.outward[:, None], 1, -1) * pull(market, drops).active
+        lean = lean / market.hour_length
+        along = tree.ladder.along
+        rise = prices.bus[tree.far] - prices.bus[tree.near]
+        limit += along(nothing.at[grid.feeder].set(prices.bus[grid.feeder]))
+        voltage = along(nothing.at[tree.far].set(lean))
+        lines = along(nothing.at[tree.far].set(rise - lean))
+    buses = market.prosumers.bus
+    buyer, seller = (
+        prices.bus[buses[side]] for side in (market.trading.buyer, market.trading.seller)
+    )
+    return PriceParts(
+        energy=grid_price(market, aggregate(market, plan)),
+        limit=limit,
+        lines=lines,
+        voltage=voltage,
+        trade=_trade_price(market, prices),
+        charge=market.trading.charge,
+        network=buyer - seller,
+    )
+
+
+def _trade_price(market: Market, prices: Rows) -> Float[Array, "E H"]:
+    """(pi_i + pi_j) / 2, EUR/kWh."""
+    return (prices.balance[market.trading.buyer] + prices.balance[market.trading.seller]) / 2
+
+
+def _inflow(market: Market, plan: Plan) -> Float[Array, "B H"]:
+    """What lines bring to each bus, kW."""
+    grid = market.grid
+    return (
+        jnp.zeros_like(grid.passive)
+        .at[grid.target]
+        .add(plan.active)
+        .at[grid.source]
+        .add(-plan.active)
+    )

@@ -1,0 +1,241 @@
+"""The AC power flow against power-grid-model, against differences, and what certificates say."""
+
+from dataclasses import replace
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from power_grid_model import (
+    ComponentType,
+    DatasetType,
+    LoadGenType,
+    PowerGridModel,
+    initialize_array,
+)
+
+import jaxgne as jg
+from jaxgne import acflow, model
+from jaxgne.cases.feeders import ieee37_feeder
+from tests.markets import feeder
+
+KV = 1.0  # line to line, of the other program's nodes; any will do
+
+
+def by_power_grid_model(grid: jg.Grid, active: np.ndarray, reactive: np.ndarray) -> np.ndarray:
+    """Complex voltages of one hour, by Newton's method."""
+    buses, lines = len(active), len(grid.source)
+
+    def table(kind, count, **columns):
+        made = initialize_array(DatasetType.input, kind, count)
+        for name, value in columns.items():
+            made[name] = value
+        return made
+
+    base = 1000 * KV**2  # ohm per pu/kW
+    feeders = len(grid.feeder)
+    data = {
+        ComponentType.node: table(
+            ComponentType.node, buses, id=np.arange(buses), u_rated=1000 * KV
+        ),
+        ComponentType.line: table(
+            ComponentType.line,
+            lines,
+            id=buses + np.arange(lines),
+            from_node=grid.source,
+            to_node=grid.target,
+            from_status=1,
+            to_status=1,
+            r1=base * np.asarray(grid.resistance),
+            x1=base * np.asarray(grid.reactance),
+            c1=0.0,
+            tan1=0.0,
+        ),
+        ComponentType.source: table(
+            ComponentType.source,
+            feeders,
+            id=buses + lines + np.arange(feeders),
+            node=grid.feeder,
+            status=1,
+            u_ref=1.0,
+            sk=1e20,
+        ),
+        ComponentType.sym_load: table(
+            ComponentType.sym_load,
+            buses,
+            id=buses + lines + feeders + np.arange(buses),
+            node=np.arange(buses),
+            status=1,
+            type=LoadGenType.const_power,
+            p_specified=1e3 * active,
+            q_specified=1e3 * reactive,
+        ),
+    }
+    found = PowerGridModel(data).calculate_power_flow(error_tolerance=1e-10, max_iterations=50)
+    nodes = found[ComponentType.node]
+    return nodes["u_pu"] * np.exp(1j * nodes["u_angle"])
+
+
+def checked(market: jg.Market, plan: jg.Plan) -> acflow.Safety:
+    found = acflow.check(market, plan)
+    assert found is not None
+    return found
+
+
+def grid_of(name: str, rng: np.random.Generator) -> tuple[jg.Grid, np.ndarray, np.ndarray]:
+    """A feeder and its spot loads."""
+    if name == "ieee37":
+        made = ieee37_feeder()
+        lines = (made.source, made.target, made.resistance, made.reactance)
+        return jg.Grid(made.load[:, None], *lines), made.load, made.reactive
+    buses = 30
+    target = np.arange(2 if name == "two feeders" else 1, buses)
+    parent = np.array([rng.integers(max(0, t - 3 if name == "deep" else 0), t) for t in target])
+    size = 10 ** rng.uniform(-5.3, -4.6, (2, len(target)))
+    size[:, 3] = 1e-8  # a line without impedance; the other program needs some
+    fed = (0, 1) if name == "two feeders" else (0,)
+    load = rng.uniform(0, 40, buses)
+    return jg.Grid(load[:, None], parent, target, *size, feeder=fed), load, 0.4 * load
+
+
+@pytest.mark.parametrize("name", ["ieee37", "bush", "deep", "two feeders"])
+def test_as_power_grid_model(name):
+    """Voltages, angles and the power fed in, drawing and feeding back."""
+    rng = np.random.default_rng(7)
+    grid, load, reactive = grid_of(name, rng)
+    factors = np.array([1.0, 0.0, -1.0, 1.4, *rng.uniform(-1.5, 1.5, 4)])
+    spread = rng.uniform(0.3, 1.7, (len(load), len(factors)))
+    active, other = load[:, None] * spread * factors, reactive[:, None] * spread
+    found = acflow.flow(grid, jnp.asarray(active), jnp.asarray(other))
+    assert np.all(found.ok)
+    for hour in range(len(factors)):
+        volts = by_power_grid_model(grid, active[:, hour], other[:, hour])
+        mine = np.asarray(found.voltage[:, hour] * jnp.exp(1j * found.angle[:, hour]))
+        np.testing.assert_allclose(mine, volts, atol=5e-9)
+    fed = active.sum(axis=0) + np.asarray(found.losses).sum(axis=0)
+    np.testing.assert_allclose(np.asarray(found.exchange).sum(axis=0), fed, rtol=1e-9, atol=1e-7)
+
+
+def test_ieee37_at_spot_load():
+    """The published balanced state: 0.9572 pu, losses of 58.9 kW (three other programs)."""
+    grid, load, reactive = grid_of("ieee37", np.random.default_rng(0))
+    found = acflow.flow(grid, jnp.asarray(load)[:, None], jnp.asarray(reactive)[:, None])
+    assert float(found.voltage.min()) == pytest.approx(0.9572, abs=1e-4)
+    assert float(found.losses.sum()) == pytest.approx(58.9, abs=0.05)
+    assert float(found.apparent.max()) > float(jnp.hypot(load.sum(), reactive.sum()))
+
+
+def test_lines_may_point_either_way():
+    """What leaves a line's source is what its other end gets, less the loss, turned round."""
+    grid, load, reactive = grid_of("bush", np.random.default_rng(3))
+    turned = replace(grid, source=grid.target[::-1], target=grid.source[::-1])
+    turned = replace(turned, resistance=grid.resistance[::-1], reactance=grid.reactance[::-1])
+    found, other = (
+        acflow.flow(g, jnp.asarray(load)[:, None], jnp.asarray(reactive)[:, None])
+        for g in (grid, turned)
+    )
+    np.testing.assert_allclose(found.voltage, other.voltage, atol=1e-12)
+    np.testing.assert_allclose(found.apparent, other.apparent[::-1], rtol=1e-9, atol=1e-9)
+    got = -found.active + found.losses
+    np.testing.assert_allclose(other.active[::-1], got, rtol=1e-9, atol=1e-9)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_derivatives(seed):
+    """Of a voltage and the losses, by both modes, against central differences."""
+    rng = np.random.default_rng(seed)
+    grid, load, reactive = grid_of("bush", rng)
+    active = jnp.asarray(load)[:, None] * jnp.asarray([1.0, -0.6])
+    weight = jnp.asarray(rng.standard_normal(active.shape))
+
+    def outcome(scale):
+        changed = replace(grid, resistance=grid.resistance * scale[0])
+        found = acflow.flow(changed, active * scale[1], reactive[:, None] * scale[2])
+        return jnp.sum(weight * found.voltage) + 0.1 * jnp.sum(found.losses)
+
+    at, step = jnp.ones(3), 1e-5
+    found = jax.grad(outcome)(at)
+    forward = jax.jacfwd(outcome)(at)
+    for k in range(3):
+        move = step * jnp.eye(3)[k]
+        wanted = float((outcome(at + move) - outcome(at - move)) / (2 * step))
+        assert float(found[k]) == pytest.approx(wanted, rel=1e-6, abs=1e-6)
+        assert float(forward[k]) == pytest.approx(float(found[k]), rel=1e-9, abs=1e-9)
+
+
+def test_lanes_are_markets():
+    market = feeder()
+    plans = [replace(model.zeros(market), imports=jnp.full((4, 3), k)) for k in (0.0, 1.0)]
+    plans = [replace(p, curtailed=k * p.imports) for k, p in enumerate(plans, 5)]
+    both = jax.tree.map(lambda *leaves: jnp.stack(leaves), *plans)
+    found = jax.vmap(lambda plan: jg.ac_power_flow(market, plan))(both)
+    for lane, plan in enumerate(plans):
+        alone = jg.ac_power_flow(market, plan)
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(alone), strict=True):
+            np.testing.assert_allclose(a[lane], b, atol=1e-12)
+
+
+def test_more_than_lines_carry():
+    """Only the hour that asks for it fails, and the certificate says so."""
+    market = feeder()
+    grid, power = market.grid, jnp.zeros((5, 3)).at[2, 1].set(5e3)
+    found = acflow.flow(grid, power, 0 * power)
+    assert found.ok.tolist() == [True, False, True]
+    passive = market.grid.passive.at[2, 1].set(5e3)
+    clearing = jg.clear(eqx.tree_at(lambda m: m.grid.passive, market, passive), throw=False)
+    assert clearing.certificate.ac is not None and not bool(clearing.certificate.ac.safe)
+    assert "does not converge" in str(clearing.certificate)
+
+
+def test_the_certificate_names_the_worst():
+    """Places and amounts are those of the flow; safe is what limits and slack say."""
+    market = feeder(rating=60.0, voltage_min=0.97)
+    clearing = jg.clear(market)
+    found, flow = clearing.certificate.ac, jg.ac_power_flow(market, clearing.plan)
+    assert found is not None
+    volts, used = np.asarray(flow.voltage), np.asarray(flow.apparent) / 60.0
+    assert float(found.lowest) == volts.min()
+    assert int(found.lowest_place) == volts.argmin()
+    assert float(found.highest) == volts.max()
+    assert float(found.loading) == used.max()
+    assert int(found.loading_place) == used.argmax()
+    assert float(found.losses) == pytest.approx(float(flow.losses.sum()))
+    assert float(found.excess) == pytest.approx(max(0.0, 0.97 - volts.min()), abs=1e-12)
+    for least, safe in ((volts.min() + 2e-4, False), (volts.min() + 5e-5, True)):
+        tight = eqx.tree_at(lambda m: m.grid.voltage_min, market, jnp.full(5, least))
+        assert bool(checked(tight, clearing.plan).safe) == safe
+    for most, safe in ((used.max() * 60 / 1.002, False), (used.max() * 60 / 1.0005, True)):
+        wide = eqx.tree_at(lambda m: m.grid.voltage_min, market, jnp.full(5, 0.9))
+        tight = eqx.tree_at(lambda m: m.grid.rating, wide, jnp.full(4, most))
+        assert bool(checked(tight, clearing.plan).safe) == safe
+    assert "balanced equivalent" in str(clearing)
+
+
+def test_what_it_refuses():
+    market = feeder()
+    grid = jg.Grid(np.ones((5, 3)), model="copperplate")
+    flat = jg.Market(market.prosumers, grid, market.tariff)
+    with pytest.raises(ValueError, match="copperplate has no grid"):
+        jg.ac_power_flow(flat, model.zeros(flat))
+    for source, target in (([0, 1, 1, 0], [1, 2, 3, 3]), ([0, 1, 2, 0], [1, 2, 3, 3])):
+        lines = (jnp.asarray(source), jnp.asarray(target))
+        wrong = eqx.tree_at(lambda m: (m.grid.source, m.grid.target), market, lines)
+        with pytest.raises(ValueError, match="radial grid"):
+            jg.ac_power_flow(wrong, model.zeros(wrong))
+        assert not bool(checked(wrong, model.zeros(wrong)).safe)
+
+
+def test_single_precision_markets():
+    """The flow is in float64 whatever the market is."""
+    market = feeder()
+    narrow = jax.tree.map(lambda a: a.astype(jnp.float32) if a.dtype == jnp.float64 else a, market)
+    plan = jax.tree.map(lambda a: a.astype(jnp.float32), model.zeros(market))
+    found = jg.ac_power_flow(narrow, plan)
+    assert found.voltage.dtype == jnp.float64
+    np.testing.assert_allclose(
+        found.voltage, jg.ac_power_flow(market, model.zeros(market)).voltage, atol=1e-7
+    )

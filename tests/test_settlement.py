@@ -1,0 +1,163 @@
+"""Bills cancel for any plan and prices, receipts are rent, and prices are worth what they say."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import jaxgne as jg
+from jaxgne import model
+from jaxgne.settlement import bills
+from tests.golden import golden_market, names, needs_golden
+from tests.markets import GRIDS, HAND_MADE, SHAPES, feeder, random_market
+from tests.reference import solve
+
+CLOSE = 1e-9
+
+
+def anything(market: jg.Market, seed: int) -> tuple[jg.Plan, jg.Rows]:
+    """A plan and prices that nobody asked for."""
+    rng = np.random.default_rng(seed)
+
+    def drawn(tree, size):
+        return jax.tree.map(lambda a: jnp.asarray(size * rng.standard_normal(a.shape)), tree)
+
+    return drawn(model.zeros(market), 10.0), drawn(model.rows_like(market), 0.3)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), grid=st.sampled_from(GRIDS))
+def test_transfers_cancel(seed, grid):
+    """Whatever is paid is received, pair by pair and all together, for any plan and prices."""
+    market = random_market(seed, shape=SHAPES[0], grid=grid)
+    paid = bills(market, *anything(market, seed))
+    np.testing.assert_allclose(np.asarray(paid.peers).sum(axis=0), 0.0, atol=1e-9)
+    out = np.asarray(paid.prosumers).sum(axis=0) + np.asarray(paid.passive).sum(axis=0)
+    np.testing.assert_allclose(out, np.asarray(paid.sales + paid.receipts), atol=1e-9)
+
+
+TIGHT = ["feeder with tight lines", "feeder with tight voltages", "exports", "many devices"]
+
+
+@pytest.mark.parametrize("kind", [*TIGHT, "paper feeder with reactive power"])
+def test_receipts_are_rent(kind):
+    """At an equilibrium, on any gauge of the prices."""
+    market = HAND_MADE[kind]()
+    clearing = jg.clear(market, tol=CLOSE)
+    same_rent(market, clearing)
+
+
+@needs_golden
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=() if "congested" in n else pytest.mark.slow) for n in names()],
+)
+def test_receipts_are_rent_on_published_instances(name):
+    market = golden_market(name)
+    same_rent(market, jg.clear(market, tol=1e-8))
+
+
+def same_rent(market: jg.Market, clearing: jg.Clearing) -> None:
+    prices, shift = clearing.prices, 0.05 if market.grid.model != "copperplate" else 0.0
+    moved = replace(
+        prices,
+        bus=prices.bus + shift,
+        balance=prices.balance - shift,
+        exchange=prices.exchange - shift,
+    )
+    paid, same = jg.settle(market, clearing), bills(market, clearing.plan, moved)
+    bill = float(jnp.abs(paid.main_grid).sum() + jnp.abs(paid.passive_main_grid).sum())
+    error = float(clearing.certificate.error) * 10 * bill + 1e-9 * bill
+    assert float(jnp.abs(paid.receipts - paid.rent).max()) <= error
+    assert float(jnp.abs(same.receipts - paid.receipts).max()) <= error
+    assert float(jnp.abs(same.rent - paid.rent).max()) <= error
+    # trades settle at pi, which is on the gauge; what each pays in all is not
+    shifted = float(market.hour_length) * shift * np.asarray(clearing.plan.trades)
+    np.testing.assert_allclose(np.asarray(paid.trades - same.trades), shifted, atol=1e-9)
+    np.testing.assert_allclose(paid.prosumers, same.prosumers, atol=error)
+
+
+def test_a_pair_settles_between_its_sides():
+    """Two neighbors: 3 kW at 0.22, each pays the network 0.02 a kWh."""
+    market = HAND_MADE["two neighbors"]()
+    market = eqx.tree_at(lambda m: m.trading.charge, market, jnp.asarray([0.02]))
+    paid = jg.settle(market, jg.clear(market, tol=CLOSE))
+    made = 0.10 + 0.04 * 3.0  # the seller's marginal cost
+    assert np.asarray(paid.trades) == pytest.approx(np.full((1, 1), 3 * (made + 0.02)), rel=1e-6)
+    assert np.asarray(paid.tariff)[:, 0] == pytest.approx([0.06, 0.06], rel=1e-6)
+    assert np.asarray(paid.prosumers).sum() == pytest.approx(0.12, rel=1e-5)
+
+
+def potential(market: jg.Market) -> float:
+    found = solve(market, tol=1e-11)
+    assert found.status == "solved"
+    return found.potential
+
+
+def difference(market: jg.Market, where: Callable, change: Any, step: float = 1e-3) -> float:
+    """Central difference of the potential as numbers of the market move along `change`."""
+    up, down = (
+        potential(eqx.tree_at(where, market, where(market) + sign * step * jnp.asarray(change)))
+        for sign in (1, -1)
+    )
+    return (up - down) / (2 * step)
+
+
+@pytest.mark.parametrize("kind", ["feeder with tight voltages", "paper feeder"])
+def test_parts_of_a_price(kind):
+    """The whole price is what one more kWh of passive load costs."""
+    market = HAND_MADE[kind]()
+    clearing = jg.clear(market, tol=CLOSE)
+    parts = jg.price_parts(market, clearing)
+    whole = clearing.prices.bus + clearing.prices.aggregate + parts.energy
+    np.testing.assert_allclose(parts.total, whole, atol=1e-12)
+    scarce = parts.lines if kind == "paper feeder" else parts.voltage
+    assert float(jnp.abs(scarce).max()) > 0.01
+    for bus, hour in ((2, 1), (4, 0)):
+        spot = jnp.zeros_like(market.grid.passive).at[bus, hour].set(1.0)
+        worth = difference(market, lambda m: m.grid.passive, spot)
+        assert worth == pytest.approx(float(parts.total[bus, hour]), rel=1e-4)
+
+
+def far_load(**limits: Any) -> jg.Market:
+    """A prosumer with a dear generator behind one line without reactive power; one hour."""
+    most = {"total_max": limits.pop("total_max", np.inf)}
+    return jg.Market(
+        jg.Prosumers([1], [[30.0]]),
+        jg.Grid([[5.0], [0.0]], [0], [1], 8e-4, 4e-4, **limits),
+        jg.Tariff(0.002, hours=1, base=0.1, **most),
+        jg.Generators([0], 20.0, hours=1, quadratic=0.004, linear=0.25),
+    )
+
+
+def test_what_each_part_is_worth():
+    """Each limit alone makes its part of the price, of the size that loosening it saves."""
+    cases = {
+        "limit": (far_load(total_max=28.0), lambda m: m.tariff.total_max, 1.0),
+        "lines": (far_load(rating=24.0), lambda m: m.grid.rating, 1.0),
+        "voltage": (far_load(voltage_min=0.98), lambda m: m.grid.voltage_min, -1.0),
+    }
+    for part, (market, where, sign) in cases.items():
+        found = jg.price_parts(market, jg.clear(market, tol=CLOSE))
+        parts = {name: float(getattr(found, name)[1, 0]) for name in cases}
+        others = [value for name, value in parts.items() if name != part]
+        assert max(map(abs, others)) < 1e-7
+        assert parts[part] > 0.01
+        saved = -difference(market, where, jnp.full(where(market).shape, sign), 1e-5)
+        if part == "voltage":  # one kW more of flow lowers the square by 2 r, which has its price
+            saved *= 2 * 8e-4 / (2 * 0.98)
+        assert saved == pytest.approx(parts[part], rel=1e-3)
+
+
+def test_parts_need_one_path():
+    market = feeder("paper")
+    wrong = eqx.tree_at(lambda m: m.grid.target, market, jnp.asarray([1, 2, 3, 3]))
+    with pytest.raises(ValueError, match="radial grid"):
+        jg.price_parts(wrong, jg.clear(market))
