@@ -68,7 +68,7 @@ def program(market: Market) -> tuple[reference.Program, reference.Conic, Box]:
     table = sparse.csr_matrix(conic.A)
     lower, upper, unit = (np.concatenate(a) for a in (made.lower, made.upper, made.unit))
     radii = 3 * sum(isinstance(cone, reference.clarabel.SecondOrderConeT) for cone in conic.cones)
-    discs = table.shape[0] - radii
+    discs = int(conic.A.shape[0]) - radii
     box = Box(
         P=conic.P,
         q=conic.q,

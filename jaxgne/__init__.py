@@ -8,6 +8,7 @@ from . import devices as devices
 from . import plots as plots
 from . import scenarios as scenarios
 from .acflow import ac_power_flow
+from .acsafe import clear_ac_safe
 from .batch import clear_many
 from .cases import ieee37, synthetic
 from .certificate import certify, explain_infeasible
@@ -26,7 +27,7 @@ from .model import (
 )
 from .placement import spread
 from .selection import least_norm
-from .settlement import price_parts, settle
+from .settlement import settle
 from .solvers.base import AbstractSolver
 from .solvers.interior_point import InteriorPoint
 from .solvers.primal_dual import PrimalDual
@@ -55,6 +56,7 @@ __all__ = [
     "aggregate",
     "certify",
     "clear",
+    "clear_ac_safe",
     "clear_many",
     "costs",
     "energy_prices",
@@ -64,7 +66,6 @@ __all__ = [
     "load",
     "load_case",
     "potential",
-    "price_parts",
     "save",
     "settle",
     "spread",

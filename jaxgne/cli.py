@@ -7,6 +7,7 @@ import importlib.metadata
 import inspect
 import json
 import platform
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -127,6 +128,20 @@ def clear(
     least_norm: Annotated[
         bool, typer.Option("--least-norm", help="Of all equilibria, that of least trades.")
     ] = False,
+    ac_safe: Annotated[
+        bool,
+        typer.Option(
+            "--ac-safe",
+            help="Tighten limits until an AC power flow finds the plan safe; the market with "
+            "these margins is what is shown and written.",
+        ),
+    ] = False,
+    ac_margin: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, help="--ac-safe from this margin on: voltages in pu, ratings as share."
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder to write the market and the result to.")
     ] = None,
@@ -149,13 +164,18 @@ def clear(
         "behaviour": behaviour,
         "stress": stress,
     }
+    ac_safe = ac_safe or ac_margin is not None
+    if least_norm and ac_safe:
+        raise typer.BadParameter("--least-norm and --ac-safe do not go together.")
     try:
         if out is not None:
             check_replaceable(out)
         market = _double(load_case(case, **{k: v for k, v in given.items() if v is not None}))
         with _Live(silent=quiet or as_json) as live:
             find = jaxgne.least_norm if least_norm else jaxgne.clear
-            clearing, complaint = _clear(find, market, solver, tol, max_steps, live)
+            if ac_safe:
+                find = partial(_find_safe, ac_margin=ac_margin or 0.0)
+            market, clearing, complaint = _clear(find, market, solver, tol, max_steps, live)
         if out is not None:
             save(out, market, clearing, summary=summary(market, clearing))
     except (ValueError, OSError) as error:
@@ -176,14 +196,20 @@ def _clear(
     tol: float,
     max_steps: int | None,
     live: _Live,
-) -> tuple[jaxgne.Clearing, str]:
-    """The clearing, and why it is none if it is none."""
+) -> tuple[jaxgne.Market, jaxgne.Clearing, str]:
+    """The market that was cleared, the clearing, and why it is none if it is none."""
     progress, chosen = live if live.shown else None, solver and _SOLVERS[solver]()
     try:
-        clearing = find(market, chosen, tol=tol, max_steps=max_steps, progress=progress)
+        found = find(market, chosen, tol=tol, max_steps=max_steps, progress=progress)
     except jaxgne.NotCleared as stop:
-        return stop.clearing, str(stop)
-    return clearing, ""
+        return market, stop.clearing, str(stop)
+    return (*found, "") if isinstance(found, tuple) else (market, found, "")
+
+
+def _find_safe(market: jaxgne.Market, solver: Any, **options: Any) -> Any:
+    """The market with margins, and its AC-safe clearing."""
+    found = jaxgne.clear_ac_safe(market, solver, **options)
+    return found.market, found.clearing
 
 
 def _print(tables: Any) -> Console:

@@ -61,6 +61,30 @@ def test_table_leads_with_the_status(case: Path):
     assert result.stderr == ""
 
 
+def test_ac_safe_shows_the_market_with_margins(overloaded: Path, tmp_path: Path):
+    """A full line has no room for its own losses; a dear generator makes it."""
+    market, _ = io.load(overloaded)
+    given = eqx.tree_at(
+        lambda m: (m.grid.rating, m.grid.resistance, m.generators.linear),
+        market,
+        (jnp.array([6.0, jnp.inf]), jnp.array([3e-3, 1e-4]), jnp.array([5.0])),
+    )
+    io.save(tmp_path / "case", given)
+    plain = json.loads(call("clear", tmp_path / "case", "--json").stdout)
+    assert not plain["ac"]["safe"]
+    call("clear", tmp_path / "case", "--ac-safe", "--out", tmp_path / "run", "--quiet")
+    tight, clearing = io.load(tmp_path / "run")
+    assert clearing is not None
+    assert clearing.certificate.ac is not None
+    assert bool(clearing.certificate.ac.safe)
+    assert float(tight.grid.rating[0]) < 6.0
+    words = ("clear", tmp_path / "case", "--ac-margin", 0.03, "--json")
+    wide = json.loads(call(*words).stdout)
+    assert wide["ac"]["safe"]
+    assert wide["ac"]["highest_loading"]["share"] < 0.995
+    assert call("clear", tmp_path / "case", "--ac-safe", "--least-norm").exit_code == 2
+
+
 def test_quiet_prints_nothing_and_out_holds_the_result(case: Path, tmp_path: Path):
     """The written clearing is the market's own: recomputed, its error is what its file says."""
     result = call("clear", case, "--quiet", "--out", tmp_path / "run")

@@ -16,7 +16,7 @@ PACKAGE = Path(jaxgne.__file__).parent
 CORE = {"market", "devices", "describe", "validate", "model", "radial", "acflow"}
 CORE |= {"feasibility", "optimality"}
 RESULT = {*CORE, "solvers", "certificate", "clearing"}
-STUDIES = {"batch", "selection", "settlement", "scenarios", "placement", "tuning"}
+STUDIES = {"batch", "selection", "settlement", "scenarios", "placement", "tuning", "acsafe"}
 
 # Who may import what, lowest layer first; a folder's name stands for all its modules.
 LAYERS: dict[str, set[str]] = {

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import jaxgne as jg
 from jaxgne import model
-from jaxgne.settlement import bills
+from jaxgne.settlement import bills, price_parts
 from tests.golden import golden_market, names, needs_golden
 from tests.markets import GRIDS, HAND_MADE, SHAPES, feeder, random_market
 from tests.reference import solve
@@ -115,7 +115,7 @@ def test_parts_of_a_price(kind):
     """The whole price is what one more kWh of passive load costs."""
     market = HAND_MADE[kind]()
     clearing = jg.clear(market, tol=CLOSE)
-    parts = jg.price_parts(market, clearing)
+    parts = price_parts(market, clearing)
     whole = clearing.prices.bus + clearing.prices.aggregate + parts.energy
     np.testing.assert_allclose(parts.total, whole, atol=1e-12)
     scarce = parts.lines if kind == "paper feeder" else parts.voltage
@@ -145,7 +145,7 @@ def test_what_each_part_is_worth():
         "voltage": (far_load(voltage_min=0.98), lambda m: m.grid.voltage_min, -1.0),
     }
     for part, (market, where, sign) in cases.items():
-        found = jg.price_parts(market, jg.clear(market, tol=CLOSE))
+        found = price_parts(market, jg.clear(market, tol=CLOSE))
         parts = {name: float(getattr(found, name)[1, 0]) for name in cases}
         others = [value for name, value in parts.items() if name != part]
         assert max(map(abs, others)) < 1e-7
@@ -160,4 +160,4 @@ def test_parts_need_one_path():
     market = feeder("paper")
     wrong = eqx.tree_at(lambda m: m.grid.target, market, jnp.asarray([1, 2, 3, 3]))
     with pytest.raises(ValueError, match="radial grid"):
-        jg.price_parts(wrong, jg.clear(market))
+        price_parts(wrong, jg.clear(market))
