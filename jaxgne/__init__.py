@@ -10,7 +10,7 @@ from . import scenarios as scenarios
 from .acflow import ac_power_flow
 from .acsafe import clear_ac_safe
 from .batch import clear_many
-from .cases import ieee37, synthetic
+from .cases import ieee37, ieee123, synthetic
 from .certificate import certify, explain_infeasible
 from .clearing import Clearing, NotCleared, Progress, Status, clear, status_name, trace
 from .io import load, load_case, save
@@ -62,6 +62,7 @@ __all__ = [
     "energy_prices",
     "explain_infeasible",
     "ieee37",
+    "ieee123",
     "least_norm",
     "load",
     "load_case",

@@ -201,7 +201,8 @@ def _sentence(market: Market, prices: Rows, cause: str, row: int, hour: int) -> 
         )
     if cause == "buffer":
         return (
-            f"Buffers row {row} in hour {hour}: its content cannot stay between energy_min and "
+            f"Buffers row {row} (prosumer {int(market.buffers.owner[row])}) in hour {hour}: its "
+            "content cannot stay between energy_min and "
             "energy_max; widen them, or check energy_start, drain and charge_max."
         )
     short = float(prices.balance[row, hour]) > 0

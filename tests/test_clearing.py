@@ -117,7 +117,7 @@ FAULTS = {
         (jnp.asarray([[np.inf] * 4, [np.inf] * 4]).at[0].set(10.0), jnp.asarray([5.0])),
         "Prosumers row 0 in hour",
     ),
-    "storage": (lambda m: m.buffers.drain, jnp.full((1, 4), 12.0), "Buffers row 0 in hour"),
+    "storage": (lambda m: m.buffers.drain, jnp.full((1, 4), 12.0), "Buffers row 0 (prosumer"),
 }
 
 

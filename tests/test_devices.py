@@ -4,9 +4,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from jaxgne.devices import battery, generator, join
+import jaxgne as jg
+from jaxgne.devices import (
+    battery,
+    generator,
+    heat_pump,
+    join,
+    photovoltaic,
+    shiftable,
+    vehicle,
+)
 from jaxgne.market import Generators
+from tests.reference import solve
+from tests.test_agreement import check_agreement
 
 
 def test_a_battery_holds_its_shares_of_the_capacity():
@@ -83,3 +96,115 @@ def test_a_battery_can_be_differentiated():
         lambda size: jnp.sum(battery(0, power=1.0, capacity=size, hours=4, ceiling=0.9).energy_max)
     )(10.0)
     assert jnp.allclose(slope, 3.6)
+
+
+HOURS = 6
+
+
+def household(buffers: jg.Buffers, prosumers: jg.Prosumers | None = None) -> jg.Market:
+    """Three prosumers without a network; energy is cheap in hours 1 and 4, dear in hour 3."""
+    load = [[2.0] * HOURS, [1.0] * HOURS, [3.0] * HOURS]
+    return jg.Market(
+        jg.Prosumers([0, 0, 0], load) if prosumers is None else prosumers,
+        jg.Grid(np.zeros((1, HOURS)), model="copperplate"),
+        jg.Tariff(0.002, hours=HOURS, base=[0.2, 0.1, 0.2, 0.4, 0.1, 0.2], export=0.03),
+        buffers=buffers,
+        trading=jg.Trading([0, 1], [1, 2], 5.0, charge=0.01),
+    )
+
+
+def test_a_vehicle_charges_while_it_is_plugged_in():
+    """At home from hour 1 to before hour 4, and over midnight from 4 to before 2."""
+    car = vehicle([0, 1], power=[4.0, 2.0], capacity=20.0, arrival=[1, 4], departure=[4, 2],
+                  hours=HOURS, start=0.3, due=0.5, trip=[0.0, 3.0], final=0.4)  # fmt: skip
+    home = [[0, 1, 1, 1, 0, 0], [1, 1, 0, 0, 1, 1]]
+    np.testing.assert_allclose(car.charge_max, np.array(home) * [[4.0], [2.0]])
+    np.testing.assert_allclose(car.discharge_max, 0.0)
+    np.testing.assert_allclose(car.energy_min[0], [2, 2, 2, 10, 2, 8])
+    np.testing.assert_allclose(car.energy_min[1], [2, 10, 2, 2, 2, 8])
+    np.testing.assert_allclose(car.drain, [[0] * 6, [0, 0, 0, 3, 0, 0]])
+    both = vehicle(0, power=4.0, capacity=20.0, arrival=0, departure=6, hours=HOURS, v2g=True)
+    np.testing.assert_allclose(both.discharge_max, both.charge_max)
+    with pytest.raises(ValueError, match="arrival, departure=7: give whole hours from 0 to 6"):
+        vehicle(0, power=4.0, capacity=20.0, arrival=0, departure=7, hours=HOURS)
+
+
+def test_a_vehicle_that_cannot_be_charged_in_time_is_named():
+    """14 kWh in two hours with 4 kW: row 1, of prosumer 2, at the end of hour 2."""
+    cars = [
+        vehicle(owner, power=power, capacity=20.0, arrival=1, departure=3, hours=HOURS, start=0.1)
+        for owner, power in ((0, 11.0), (2, 4.0))
+    ]
+    with pytest.raises(jg.NotCleared, match=r"infeasible: Buffers row 1 \(prosumer 2\) in hour 2"):
+        jg.clear(household(join(*cars)))
+
+
+def test_a_shiftable_load_is_done_in_time():
+    load = shiftable([0, 2], energy=[3.0, 5.0], power=2.0, earliest=[0, 2], latest=[3, 6],
+                     hours=HOURS)  # fmt: skip
+    clearing = jg.clear(household(load))
+    ran = np.asarray(clearing.plan.charge)
+    np.testing.assert_allclose(ran.sum(axis=1), [3.0, 5.0], atol=1e-5)
+    np.testing.assert_allclose(ran[0, 3:], 0.0, atol=1e-5)
+    np.testing.assert_allclose(ran[1, :2], 0.0, atol=1e-5)
+    assert ran[0, 1] == pytest.approx(2.0, abs=1e-4)  # the cheap hours first
+    assert ran[1, 4] == pytest.approx(2.0, abs=1e-4)
+    with pytest.raises(ValueError, match=r"latest=2 is not after earliest=2"):
+        shiftable(0, energy=1.0, power=1.0, earliest=2, latest=2, hours=HOURS)
+
+
+def test_a_heat_pump_keeps_the_comfort_band():
+    """The building simulated with the plan's powers, by the differential equation's own steps."""
+    outdoor, cop, loss, mass = np.array([2.0, 0.0, -3.0, 1.0, 4.0, 5.0]), 3.0, 5.0, 2.5
+    pump = heat_pump(1, power=3.0, cop=cop, outdoor=outdoor, resistance=loss, capacity=mass,
+                     hours=HOURS, comfort=(20.0, 22.0), start=20.5)  # fmt: skip
+    clearing = jg.clear(household(pump), tol=1e-8)
+    degrees, fine = 20.5, 2000
+    for hour in range(HOURS):
+        for _ in range(fine):
+            heat = cop * float(clearing.plan.charge[0, hour])
+            degrees += (heat - (degrees - outdoor[hour]) / loss) / mass / fine
+        assert 20.0 - 2e-3 <= degrees <= 22.0 + 2e-3
+        assert degrees - 20.0 == pytest.approx(
+            float(clearing.plan.energy[0, hour]) / mass, abs=2e-3
+        )
+    assert float(clearing.plan.charge[0, 3]) < float(clearing.plan.charge[0, 1])  # dear, and cheap
+    with pytest.raises(ValueError, match=r"heat_pump: outdoor has shape \(5,\)"):
+        heat_pump(1, power=3.0, cop=3.0, outdoor=np.ones(5), resistance=5.0, capacity=2.0,
+                  hours=HOURS)  # fmt: skip
+
+
+def test_panels_may_be_curtailed_and_sold():
+    people = jg.Prosumers([0, 0, 0], np.full((3, HOURS), 2.0))
+    sun = np.array([0.0, 1.0, 5.0, 4.0, 0.0, 0.0])
+    more = photovoltaic(people, [0, 2, 0], generation=sun)
+    np.testing.assert_allclose(more.load, 2.0 - np.array([2 * sun, 0 * sun, sun]))
+    np.testing.assert_allclose(more.curtail_max, [2 * sun, 0 * sun, sun])
+    np.testing.assert_allclose(more.export_max, more.curtail_max)
+    kept = photovoltaic(people, 1, generation=3.0, curtail=False, feed_in=False)
+    np.testing.assert_allclose(kept.load[1], -1.0)
+    np.testing.assert_allclose(kept.export_max, 0.0)
+    with pytest.raises(ValueError, match=r"generation of shape \(5,\)"):
+        photovoltaic(people, 1, generation=np.ones(5))
+
+
+@settings(max_examples=6, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_random_mixes_against_the_oracle(seed):
+    """A battery, a car, a heat pump and a shiftable load at random owners, and panels."""
+    rng = np.random.default_rng(seed)
+    owner = rng.integers(0, 3, 4)
+    buffers = join(
+        battery(owner[0], power=rng.uniform(1, 5), capacity=10.0, hours=HOURS),
+        vehicle(owner[1], power=7.0, capacity=30.0, arrival=rng.integers(0, 6), start=0.6,
+                departure=rng.integers(0, 7), hours=HOURS, due=0.7, trip=rng.uniform(0, 5),
+                v2g=bool(rng.integers(2)), wear=0.01),
+        heat_pump(owner[2], power=4.0, cop=rng.uniform(2, 4), outdoor=rng.uniform(-5, 15, HOURS),
+                  resistance=rng.uniform(4, 8), capacity=rng.uniform(2, 6), hours=HOURS),
+        shiftable(owner[3], energy=3.0, power=2.0, earliest=1, latest=4, hours=HOURS),
+    )  # fmt: skip
+    people = jg.Prosumers([0, 0, 0], rng.uniform(1, 5, (3, HOURS)), import_max=30.0)
+    people = photovoltaic(people, rng.integers(0, 3), generation=rng.uniform(0, 6, HOURS))
+    market = household(buffers, people)
+    clearing = jg.clear(market, throw=False)
+    check_agreement(market, clearing, solve(market))

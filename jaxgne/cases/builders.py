@@ -1,4 +1,4 @@
-"""The built-in cases: `ieee37` and `synthetic`. Every market they return is feasible."""
+"""The built-in cases: `ieee37`, `ieee123` and `synthetic`. Every market they return is feasible."""
 
 from dataclasses import replace
 from typing import Literal, get_args
@@ -8,7 +8,15 @@ import numpy as np
 from ..market import Buffers, Generators, Grid, GridModel, Market, Prosumers, Tariff, Trading
 from ..validate import validate
 from .customers import Customers, passive, settle, shape, spread
-from .feeders import Feeder, Floats, Ints, given_feeder, ieee37_feeder, random_feeder
+from .feeders import (
+    Feeder,
+    Floats,
+    Ints,
+    given_feeder,
+    ieee37_feeder,
+    ieee123_feeder,
+    random_feeder,
+)
 from .graphs import random_pairs, ring_pairs
 from .limits import loose, stressed
 
@@ -39,18 +47,34 @@ def ieee37(
     ratings are this project's own, none are published.
     Deterministic in `seed`. Raises `ValueError` for a word or number out of range.
     """
-    _check(prosumers=prosumers, hours=hours, hour_length=hour_length, degree=degree)
-    rng = np.random.default_rng(seed)
-    feeder = ieee37_feeder()
-    customers = settle(feeder, prosumers, hours, hour_length, rng)
-    wanted = prosumers * degree / 2
-    if connectivity is not None:
-        if not 0 < connectivity <= 1:
-            raise ValueError(f"connectivity={connectivity:g}: give a share in (0, 1].")
-        wanted = connectivity * prosumers * (prosumers - 1) / 2
-    pairs = random_pairs(prosumers, round(wanted), rng)
     words = (grid, reactive_balance, behaviour)
-    return _market(feeder, customers, pairs, hour_length, words, stress, rng)
+    sizes = (prosumers, seed, hours, hour_length, degree, connectivity)
+    return _day_on(ieee37_feeder(), *sizes, words, stress)
+
+
+def ieee123(
+    prosumers: int = 80,
+    seed: int = 0,
+    *,
+    hours: int = 24,
+    hour_length: float = 1.0,
+    degree: float = 6.0,
+    connectivity: float | None = None,
+    grid: GridModel = "lindistflow",
+    reactive_balance: bool | None = None,
+    behaviour: Behaviour = "nash",
+    stress: bool = False,
+) -> Market:
+    """A day on the IEEE 123-node feeder, scaled: 125 buses, 3490 kW of spot load.
+
+    Customers, devices, prices and options are those of `ieee37`. The feeder is a balanced
+    equivalent that gives single-phase laterals three phases: a test case of its shape and size, not
+    the feeder itself. Deterministic in `seed`. Raises `ValueError` for a word or number out of
+    range.
+    """
+    words = (grid, reactive_balance, behaviour)
+    sizes = (prosumers, seed, hours, hour_length, degree, connectivity)
+    return _day_on(ieee123_feeder(), *sizes, words, stress)
 
 
 def synthetic(
@@ -88,7 +112,31 @@ def synthetic(
     return _market(tree, customers, pairs, hour_length, words, stress, rng)
 
 
-CASES = {"ieee37": ieee37, "synthetic": synthetic}
+CASES = {"ieee37": ieee37, "ieee123": ieee123, "synthetic": synthetic}
+
+
+def _day_on(
+    feeder: Feeder,
+    prosumers: int,
+    seed: int,
+    hours: int,
+    hour_length: float,
+    degree: float,
+    connectivity: float | None,
+    words: tuple[GridModel, bool | None, Behaviour],
+    stress: bool,
+) -> Market:
+    """A published feeder with prosumers at its load buses."""
+    _check(prosumers=prosumers, hours=hours, hour_length=hour_length, degree=degree)
+    rng = np.random.default_rng(seed)
+    customers = settle(feeder, prosumers, hours, hour_length, rng)
+    wanted = prosumers * degree / 2
+    if connectivity is not None:
+        if not 0 < connectivity <= 1:
+            raise ValueError(f"connectivity={connectivity:g}: give a share in (0, 1].")
+        wanted = connectivity * prosumers * (prosumers - 1) / 2
+    pairs = random_pairs(prosumers, round(wanted), rng)
+    return _market(feeder, customers, pairs, hour_length, words, stress, rng)
 
 
 def _market(

@@ -1,4 +1,4 @@
-"""Radial feeders: the IEEE 37-node test feeder, random trees, and flows and voltages on a tree."""
+"""Radial feeders: published test feeders, random trees, and flows and voltages on a tree."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,8 +12,6 @@ from ..market import Grid
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-
-_KV = 4.8  # line to line, IEEE 37
 
 
 @dataclass(frozen=True)
@@ -46,13 +44,28 @@ def ieee37_feeder() -> Feeder:
     Substation bus 799 is the feeder bus, at 1.0 pu (the regulator is left out); bus 775 behind an
     unloaded transformer is left out too. Positive-sequence impedances.
     """
-    lines, loads = table("ieee37_lines"), table("ieee37_loads")
-    names = ("799", *lines["target"])
+    return _published("ieee37", 4.8)
+
+
+def ieee123_feeder() -> Feeder:
+    """The IEEE 123-node test feeder as a scaled test case: 125 buses, 118 lines, 3490 kW.
+
+    Most laterals of the feeder have one or two phases; here all have three, so voltages fall less
+    than on the feeder itself. Closed switches are lines without impedance. Substation bus 150 is
+    the feeder bus, at 1.0 pu; regulators, capacitors and the transformer 61-610 are left out.
+    """
+    return _published("ieee123", 4.16)
+
+
+def _published(name: str, kv: float) -> Feeder:
+    """A feeder of the package's CSV files; `kv` line to line."""
+    lines, loads = table(f"{name}_lines"), table(f"{name}_loads")
+    names = (lines["source"][0], *lines["target"])
     index = {name: k for k, name in enumerate(names)}
     at = [index[name] for name in loads["bus"]]
     load, reactive = np.zeros(len(names)), np.zeros(len(names))
     load[at], reactive[at] = _numbers(loads["load_kw"]), _numbers(loads["load_kvar"])
-    base = 1000 * _KV**2  # ohm per pu/kW
+    base = 1000 * kv**2  # ohm per pu/kW
     return Feeder(
         source=np.array([index[name] for name in lines["source"]]),
         target=np.array([index[name] for name in lines["target"]]),
