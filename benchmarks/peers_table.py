@@ -4,7 +4,8 @@
 
 A run counts for a target when its error, recomputed from plan and prices, is at most the target;
 of several the quickest counts. `over 300` is a run that its limit ended, `-` one that was not tried
-or never got so far.
+or never got so far; with a `*` other programs ran beside it (`"busy": true`), so that it may have
+been twice as quick alone.
 """
 
 import json
@@ -15,7 +16,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-from peers import TARGETS
+from peers import MARKETS, TARGETS
 from record import RESULTS
 
 
@@ -23,7 +24,7 @@ def main() -> None:
     """Write results/peers.md and results/peers.png."""
     lines = (RESULTS / "peers.jsonl").read_text().splitlines()
     runs: list[dict[str, Any]] = [json.loads(line) for line in lines]
-    markets = list(dict.fromkeys(r["market"] for r in runs))
+    markets = sorted({r["market"] for r in runs}, key=list(MARKETS).index)
     solvers = list(dict.fromkeys(r["solver"] for r in runs))
     text = ["| prosumers | solver | " + " | ".join(f"{t:g}" for t in TARGETS) + " |"]
     text.append("|---" * (2 + len(TARGETS)) + "|")
@@ -63,7 +64,7 @@ def cell(runs: list[dict[str, Any]], target: float) -> str:
     """One entry of the table."""
     found = seconds(runs, target)
     if math.isfinite(found):
-        return f"{found:.3g}"
+        return f"{found:.3g}" + ("*" if any(r.get("busy") for r in runs) else "")
     ended = [r for r in runs if r["status"] == "time is up"]
     return f"over {ended[0]['limit_s']:g}" if ended else "-"
 

@@ -159,7 +159,7 @@ def explain_infeasible(market: Market, prices: Rows) -> str:
         cause = "buffer" if stores else "prosumer"
     where = {
         "prosumer": by_row.balance,
-        "buffer": by_row.energy,
+        "buffer": gradient.energy,  # where a bound on the content is what the ray pushes against
         "aggregate": ray.aggregate[None],
         "line": jnp.where(jnp.isfinite(market.grid.rating)[:, None], gradient.active, 0.0),
         "voltage": jnp.asarray(gradient.voltage).at[market.grid.feeder].set(0.0),

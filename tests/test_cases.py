@@ -17,7 +17,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 import jaxgne as jg
-from jaxgne.cases.feeders import ieee37_feeder, squared_voltages, table
+from jaxgne.cases.feeders import ieee37_feeder, ieee123_feeder, squared_voltages, table
 
 from .reference import solve, violations
 
@@ -189,6 +189,21 @@ def test_loads_and_prices_are_plausible():
     price = np.asarray(market.tariff.base) + np.asarray(market.tariff.slope) * total
     assert price.min() > 0.10 and price.max() < 0.35
     assert np.all(np.asarray(market.tariff.export) < np.asarray(market.tariff.base))
+
+
+def test_the_ieee123_feeder_is_as_published():
+    """118 lines of 39,250 ft and six closed switches make a tree of 125 buses; 85 have loads."""
+    feeder, lines = ieee123_feeder(), table("ieee123_lines")
+    length = np.array(lines["length_ft"], float)
+    assert (len(feeder.load), len(feeder.source), int((length > 0).sum())) == (125, 124, 118)
+    assert length.sum() == 39_250
+    assert (length == 0).tolist() == (feeder.resistance == 0).tolist()
+    assert int((feeder.load > 0).sum()) == 85
+    assert (feeder.load.sum(), feeder.reactive.sum()) == pytest.approx((3490.0, 1920.0))
+    market = jg.ieee123(12, hours=2)
+    assert market.grid.names[0] == "150"
+    total = np.asarray(market.grid.passive).sum(axis=0) + np.asarray(market.prosumers.load).sum(0)
+    assert total.max() < 3490.0
 
 
 @pytest.mark.parametrize("build", [jg.ieee37, jg.synthetic])

@@ -195,7 +195,11 @@ def test_cases_lists_names_and_options():
     result = call("cases")
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
-    assert [line.split(":")[0] for line in lines if line[0] != " "] == ["ieee37", "synthetic"]
+    assert [line.split(":")[0] for line in lines if line[0] != " "] == [
+        "ieee37",
+        "ieee123",
+        "synthetic",
+    ]
     assert "seed=0" in lines[1]
 
 
