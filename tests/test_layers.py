@@ -17,6 +17,7 @@ CORE = {"market", "devices", "describe", "validate", "model", "radial", "acflow"
 CORE |= {"feasibility", "optimality"}
 RESULT = {*CORE, "solvers", "certificate", "clearing"}
 STUDIES = {"batch", "selection", "settlement", "scenarios", "placement", "tuning", "acsafe"}
+STUDIES |= {"comparison"}
 
 # Who may import what, lowest layer first; a folder's name stands for all its modules.
 LAYERS: dict[str, set[str]] = {
@@ -41,6 +42,7 @@ LAYERS: dict[str, set[str]] = {
     "certificate": {"market", "model", "acflow", "feasibility", "optimality"},
     "clearing": RESULT - {"clearing"},
     **dict.fromkeys(STUDIES, RESULT),
+    "comparison": {"market", "model", "clearing", "settlement"},
     "placement": {"market", "scenarios"},
     "batch": {*RESULT, "placement"},
     "cases": {"market", "devices", "validate", "cases"},

@@ -1,0 +1,203 @@
+"""What a market is worth to everyone: outcomes, and the same market without parts of it.
+
+Costs are cash: what devices cost and what bills say (`settlement`), so that all that is paid inside
+the community cancels. Preferences and anticipated effects on prices are no cash.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .clearing import Clearing
+from .market import Market
+from .model import aggregate, by_owner
+from .settlement import bills
+
+REFERENCE = "no trading"  # what benefits are measured against, where it is among those compared
+
+
+class Outcome(eqx.Module):
+    """What one clearing means, in cash and energy. Scalars but for `cost`."""
+
+    cost: Float[Array, " N"]  # EUR, of each prosumer: devices and bills
+    passive: Float[Array, ""]  # EUR that passive consumers pay
+    operator: Float[Array, ""]  # EUR that the operator receives
+    social: Float[Array, ""]  # EUR that all together pay the main grid and for devices
+    peak: Float[Array, ""]  # kW, highest total import
+    imported: Float[Array, ""]  # kWh from the main grid, net of exports
+    traded: Float[Array, ""]  # kWh
+    self_sufficiency: Float[Array, ""]  # share of the load that the main grid does not serve
+    carbon: Float[Array, ""]  # kg of CO2, 0 where no factors are given
+
+
+def outcome(
+    market: Market,
+    clearing: Clearing,
+    *,
+    grid_carbon: Any = 0.0,
+    generator_carbon: Any = 0.0,
+) -> Outcome:
+    """What a plan and prices cost everyone under the market's own tariff.
+
+    `grid_carbon` (kg/kWh, one number or by hour) and `generator_carbon` (one number or by unit)
+    give the CO2 of what is bought of the main grid, net of exports, and of what units make.
+    """
+    ts, plan, load = market.hour_length, clearing.plan, market.prosumers.load
+    units, stores = market.generators, market.buffers
+    made = units.quadratic[:, None] * plan.generation**2 + units.linear[:, None] * plan.generation
+    used = stores.quadratic[:, None] * (plan.charge**2 + plan.discharge**2)
+    used += stores.linear[:, None] * (plan.charge + plan.discharge)
+    devices = by_owner(market, made, units.owner) + by_owner(market, used, stores.owner)
+    devices = ts * jnp.sum(devices, axis=1)
+    paid = bills(market, plan, clearing.prices)
+    sigma = aggregate(market, plan)
+    net = sigma - jnp.sum(plan.exports, axis=0)
+    consumed = jnp.sum(jnp.maximum(load, 0.0)) + jnp.sum(market.grid.passive)
+    consumed += jnp.sum(jnp.maximum(plan.charge - plan.discharge, 0.0))
+    unit_carbon = jnp.broadcast_to(jnp.asarray(generator_carbon), units.owner.shape)
+    return Outcome(
+        cost=devices + jnp.sum(paid.prosumers, axis=1),
+        passive=jnp.sum(paid.passive),
+        operator=jnp.sum(paid.receipts),
+        social=jnp.sum(devices) + jnp.sum(paid.sales),
+        peak=jnp.max(sigma),
+        imported=ts * jnp.sum(net),
+        traded=ts * jnp.sum(jnp.abs(plan.trades)),
+        self_sufficiency=1 - jnp.sum(net) / jnp.where(consumed > 0, consumed, 1.0),
+        carbon=ts * (jnp.sum(grid_carbon * net) + jnp.sum(unit_carbon[:, None] * plan.generation)),
+    )
+
+
+class Comparison(eqx.Module):
+    """Outcomes side by side; prints as a table. `rows` maps each name to its numbers by key.
+
+    Keys carry their units. Benefits are what each prosumer saves against the reference, the cost of
+    no trading where that is compared: `worst_benefit_eur` at least 0 is individual rationality.
+    `jain` is 1 where all benefit alike, `gini` 0; both are None where someone loses. The price of
+    anarchy is the social cost over that of the social optimum.
+    """
+
+    outcomes: dict[str, Outcome]
+    rows: dict[str, dict[str, float | None]] = eqx.field(static=True)
+
+    def __str__(self) -> str:
+        names = list(self.rows)
+        keys = list(self.rows[names[0]])
+        wide = max(map(len, keys))
+        lines = [" ".join([" " * wide, *(f"{name:>15}" for name in names)])]
+        for key in keys:
+            values = (self.rows[name][key] for name in names)
+            cells = ("-" if value is None else f"{value:.4g}" for value in values)
+            lines.append(" ".join([f"{key:<{wide}}", *(f"{cell:>15}" for cell in cells)]))
+        return "\n".join(lines)
+
+
+def compare(
+    cleared: Mapping[str, tuple[Market, Clearing]], *, reference: str = REFERENCE, **carbon: Any
+) -> Comparison:
+    """One table of what clearings mean: `{"market": (market, clearing), ...}`.
+
+    `market` is where money is reckoned: for a clearing of the social optimum's market give the
+    market itself. `carbon` is passed to `outcome`.
+
+    Raises `ValueError` for a clearing that did not clear, or where prosumers differ in number.
+    """
+    counts = {len(market.prosumers.bus) for market, _ in cleared.values()}
+    if len(counts) != 1:
+        raise ValueError(f"compare: markets of {sorted(counts)} prosumers; compare like with like.")
+    for name, (_, clearing) in cleared.items():
+        if not bool(clearing.ok):
+            raise ValueError(f"compare: {name!r} did not clear; leave it out, or clear it first.")
+    found = {
+        name: outcome(market, clearing, **carbon) for name, (market, clearing) in cleared.items()
+    }
+    alone, best = found.get(reference), found.get("social optimum")
+    return Comparison(found, {name: _row(one, alone, best) for name, one in found.items()})
+
+
+def _row(one: Outcome, alone: Outcome | None, best: Outcome | None) -> dict[str, float | None]:
+    row: dict[str, float | None] = {
+        "prosumers_cost_eur": float(one.cost.sum()),
+        "passive_cost_eur": float(one.passive),
+        "operator_receipts_eur": float(one.operator),
+        "social_cost_eur": float(one.social),
+        "price_of_anarchy": None if best is None else float(one.social / best.social),
+        "peak_import_kw": float(one.peak),
+        "net_import_kwh": float(one.imported),
+        "traded_kwh": float(one.traded),
+        "self_sufficiency": float(one.self_sufficiency),
+        "co2_kg": float(one.carbon),
+    }
+    if alone is not None:
+        benefit = np.asarray(alone.cost - one.cost)
+        row |= {
+            "mean_benefit_eur": float(benefit.mean()),
+            "worst_benefit_eur": float(benefit.min()),
+            "share_that_gains": float((benefit > 1e-6).mean()),
+            "gini": gini(benefit),
+            "jain": jain(benefit),
+        }
+    return row
+
+
+def gini(values: np.ndarray) -> float | None:
+    """Mean difference of all pairs over twice the mean; None where a value is negative or all 0."""
+    ordered = np.sort(values)
+    count, total = len(ordered), ordered.sum()
+    if ordered.min(initial=0.0) < 0 or total <= 0:
+        return None
+    return float(2 * np.arange(1, count + 1) @ ordered / (count * total) - (count + 1) / count)
+
+
+def jain(values: np.ndarray) -> float | None:
+    """(sum x)^2 / (n sum x^2): 1 where all are alike, 1/n where one has all."""
+    if values.min(initial=0.0) < 0 or values.sum() <= 0:
+        return None
+    return float(values.sum() ** 2 / (len(values) * (values**2).sum()))
+
+
+def baselines(market: Market) -> dict[str, Market]:
+    """The market, and it without trades, without storage, with price takers, at its social optimum.
+
+    Storage stands still where that is possible: vehicles and buildings, whose content drains, stay
+    as they are. The social optimum is what price takers do who pay the marginal price of the main
+    grid, p0 + 2 d_mg sigma.
+    """
+    tariff = market.tariff
+    taker = jnp.zeros_like(tariff.anticipation)
+    social = (2 * tariff.slope, taker)
+    return {
+        "market": market,
+        REFERENCE: eqx.tree_at(
+            lambda m: m.trading.limit, market, jnp.zeros_like(market.trading.limit)
+        ),
+        "no storage": _without_storage(market),
+        "price taking": eqx.tree_at(lambda m: m.tariff.anticipation, market, taker),
+        "social optimum": eqx.tree_at(
+            lambda m: (m.tariff.slope, m.tariff.anticipation), market, social
+        ),
+    }
+
+
+def _without_storage(market: Market) -> Market:
+    stores = market.buffers
+    hours = stores.energy_min.shape[1]
+    kept = stores.retention[:, None] ** jnp.arange(1, hours + 1)
+    still = stores.energy_start[:, None] * kept
+    drains = jnp.any(stores.drain != 0, axis=1, keepdims=True)
+
+    def chosen(moving: Array, standing: Array) -> Array:
+        return jnp.where(drains, moving, standing)
+
+    bounds = (
+        chosen(stores.charge_max, jnp.zeros_like(still)),
+        chosen(stores.discharge_max, jnp.zeros_like(still)),
+        chosen(stores.energy_min, jnp.minimum(stores.energy_min, still)),
+        chosen(stores.energy_max, jnp.maximum(stores.energy_max, still)),
+    )
+    names = ("charge_max", "discharge_max", "energy_min", "energy_max")
+    return eqx.tree_at(lambda m: [getattr(m.buffers, name) for name in names], market, bounds)
