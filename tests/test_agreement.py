@@ -90,8 +90,8 @@ def check_batch(markets: list, cleared: jg.Clearing) -> Counter[str]:
 
 
 DEFAULTS = [("interior point", None), ("primal-dual", 20_000)]
-RANDOM = [
-    pytest.param(grid, *one, marks=() if grid % 2 == k else pytest.mark.slow)
+RANDOM = [  # one solver a grid; the others, and copperplate, are slow
+    pytest.param(grid, *one, marks=() if grid % 2 == k and grid < 3 else pytest.mark.slow)
     for grid in range(len(GRIDS))
     for k, one in enumerate(DEFAULTS)
 ]
@@ -119,7 +119,7 @@ def test_ten_thousand_random_markets(shape, grid, name, most, record_property):
     assert counts["max_steps"] <= (10 if most else 0)
 
 
-@pytest.mark.parametrize("stress", [False, True])
+@pytest.mark.parametrize("stress", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_the_default_case(stress):
     """ieee37 as it comes, and stressed, where lines, voltages and the total bind."""
     market = jg.ieee37(stress=stress)

@@ -172,6 +172,7 @@ def test_folder_with_a_nan_is_bad_input(tmp_path: Path):
     assert "Grid.rating" in result.stderr
 
 
+@pytest.mark.slow
 def test_both_solvers_agree(case: Path):
     """The total cost of the mechanism of the paper and of primal-dual differ by less than 1e-4."""
     costs = []

@@ -9,8 +9,15 @@ from tests.golden import golden_expected, golden_market, names, needs_golden, sa
 pytestmark = needs_golden
 
 
+# one instance of each size and kind; the others compile as long and say the same
+QUICK = {name for name in names() if "n020" in name or "reactive" in name}
+
+
 @pytest.mark.parametrize("behavior", ["nash", "wardrop"])
-@pytest.mark.parametrize("name", names() or ["none"])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in names() or ["none"]],
+)
 def test_published_optima(name, behavior):
     """Potential, total import, generation, purchases and prices on the gauge, within 1e-5."""
     market, expected = golden_market(name, behavior), golden_expected(name, behavior)

@@ -113,6 +113,7 @@ def test_two_processes_give_what_one_gives():
         assert found["prosumers"] <= 1e-12 * 100
 
 
+@pytest.mark.slow
 def test_the_script_for_a_cluster_gives_what_one_process_gives(tmp_path):
     market = HAND_MADE["feeder"]()
     jg.save(tmp_path / "case", market)

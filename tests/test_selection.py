@@ -71,6 +71,7 @@ def test_least_norm_is_that_of_the_quadratic_program(kind):
     assert np.linalg.norm(chosen(found.plan)) <= np.linalg.norm(chosen(plain.plan)) * (1 + 1e-4)
 
 
+@pytest.mark.slow
 def test_the_start_does_not_matter():
     """Whatever it starts from, it ends at the same trades."""
     market = HAND_MADE["feeder"]()
