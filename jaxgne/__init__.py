@@ -13,18 +13,10 @@ from .batch import clear_many
 from .cases import ieee37, ieee123, synthetic
 from .certificate import certify, explain_infeasible
 from .clearing import Clearing, NotCleared, Progress, Status, clear, status_name, trace
+from .comparison import compare
 from .io import load, load_case, save
 from .market import Buffers, Generators, Grid, Market, Prosumers, Tariff, Trading
-from .model import (
-    Plan,
-    Rows,
-    aggregate,
-    costs,
-    energy_prices,
-    potential,
-    trade_prices,
-    voltages,
-)
+from .model import Plan, Rows, aggregate, costs, energy_prices, voltages
 from .placement import spread
 from .selection import least_norm
 from .settlement import settle
@@ -58,6 +50,7 @@ __all__ = [
     "clear",
     "clear_ac_safe",
     "clear_many",
+    "compare",
     "costs",
     "energy_prices",
     "explain_infeasible",
@@ -66,14 +59,12 @@ __all__ = [
     "least_norm",
     "load",
     "load_case",
-    "potential",
     "save",
     "settle",
     "spread",
     "status_name",
     "synthetic",
     "trace",
-    "trade_prices",
     "validate",
     "voltages",
 ]

@@ -276,6 +276,43 @@ def batch(
 
 
 @app.command()
+def compare(
+    case: Annotated[
+        str, typer.Argument(metavar="CASE", help="A built-in case, or a folder that jaxgne wrote.")
+    ],
+    tol: Annotated[float, typer.Option(help="Relative KKT error to reach.")] = 1e-6,
+    grid_carbon: Annotated[
+        float, typer.Option(min=0.0, help="kg of CO2 per kWh of the main grid.")
+    ] = 0.0,
+    generator_carbon: Annotated[
+        float, typer.Option(min=0.0, help="kg of CO2 per kWh of a generator.")
+    ] = 0.0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document instead of a table.")
+    ] = False,
+) -> None:
+    """Compare CASE with itself without trades, without storage, with price takers, at its optimum.
+
+    Exit codes: 0 all cleared, 1 bad input, 2 wrong usage, 3 or 4 one of them did not clear.
+    """
+    jax.config.update("jax_enable_x64", True)
+    try:
+        market = _double(load_case(case))
+    except (ValueError, OSError) as error:
+        raise _fail(str(error), BAD_INPUT) from error
+    found: dict[str, Any] = {}
+    with _Live(silent=as_json) as live:
+        for name, variant in jaxgne.comparison.baselines(market).items():
+            _, clearing, complaint = _clear(jaxgne.clear, variant, None, tol, None, live)
+            if complaint:
+                infeasible = jaxgne.status_name(clearing.status) == "infeasible"
+                raise _fail(f"{name}: {complaint}", INFEASIBLE if infeasible else NOT_CLEARED)
+            found[name] = (market, clearing)
+    table_ = jaxgne.compare(found, grid_carbon=grid_carbon, generator_carbon=generator_carbon)
+    typer.echo(json.dumps(table_.rows, indent=2) if as_json else str(table_))
+
+
+@app.command()
 def cases() -> None:
     """List the built-in cases and their options."""
     for name, builder in CASES.items():

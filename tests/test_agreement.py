@@ -23,7 +23,7 @@ def check_agreement(market: jg.Market, clearing: jg.Clearing, oracle: Reference)
     """Potential, total cost and what is unique (MODEL 6), relative to the market's own scales."""
     scales = clearing.certificate.scales
     bill, power = float(scales.bill), float(scales.power)
-    assert abs(float(jg.potential(market, clearing.plan)) - oracle.potential) < 2e-6 * bill
+    assert abs(float(jg.model.potential(market, clearing.plan)) - oracle.potential) < 2e-6 * bill
     # sigma and whatever has a strictly convex cost
     slope = np.asarray(market.tariff.slope) > 0
     found = np.asarray(clearing.aggregate)

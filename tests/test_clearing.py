@@ -69,7 +69,7 @@ def test_seller_is_paid_marginal_cost():
     assert jnp.allclose(clearing.plan.trades, 3.0, atol=1e-7)
     assert jnp.allclose(clearing.prices.balance[1], 0.22, atol=1e-7)
     assert jnp.allclose(clearing.prices.balance[0], 0.24, atol=1e-7)
-    assert jnp.allclose(jg.trade_prices(market, clearing.prices), 0.21, atol=1e-7)
+    assert jnp.allclose(jg.model.trade_prices(market, clearing.prices), 0.21, atol=1e-7)
 
 
 @pytest.mark.parametrize(("anticipation", "price"), [(0.0, 0.8), (1.0, 1.1)])
@@ -350,7 +350,7 @@ def check_signs(market: jg.Market, plan: jg.Plan, prices: jg.Rows, atol: float) 
     cost = tariff.base + tariff.slope * (sigma + tariff.anticipation * plan.imports)
     gap = np.asarray(cost + prices.aggregate + prices.exchange - prices.balance)
     assert np.all(np.abs(gap[inside("imports")]) < atol)
-    trading = jg.trade_prices(market, prices)
+    trading = jg.model.trade_prices(market, prices)
     paid = (pairs.fee_buyer + pairs.charge)[:, None] + trading
     paid += 2 * pairs.quadratic[:, None] * plan.trades
     gap = np.asarray(paid - prices.balance[pairs.buyer])

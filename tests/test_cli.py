@@ -85,6 +85,19 @@ def test_ac_safe_shows_the_market_with_margins(overloaded: Path, tmp_path: Path)
     assert call("clear", tmp_path / "case", "--ac-safe", "--least-norm").exit_code == 2
 
 
+def test_compare_tells_what_a_market_is_worth(case: Path, overloaded: Path):
+    result = call("compare", case)
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0].split()[:3] == ["market", "no", "trading"]
+    assert any(line.startswith("price_of_anarchy ") for line in lines)
+    rows = json.loads(call("compare", case, "--json", "--grid-carbon", 0.4).stdout)
+    assert rows["market"]["co2_kg"] == pytest.approx(0.4 * rows["market"]["net_import_kwh"])
+    failed = call("compare", overloaded)
+    assert failed.exit_code == 4
+    assert "market: infeasible: Grid.rating" in failed.stderr
+
+
 def test_quiet_prints_nothing_and_out_holds_the_result(case: Path, tmp_path: Path):
     """The written clearing is the market's own: recomputed, its error is what its file says."""
     result = call("clear", case, "--quiet", "--out", tmp_path / "run")

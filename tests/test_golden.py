@@ -23,7 +23,7 @@ def test_published_optima(name, behavior):
     market, expected = golden_market(name, behavior), golden_expected(name, behavior)
     clearing = jg.clear(market, tol=1e-7)
     plan, prices = clearing.plan, clearing.prices
-    assert float(jg.potential(market, plan)) == pytest.approx(expected.potential, rel=1e-6)
+    assert float(jg.model.potential(market, plan)) == pytest.approx(expected.potential, rel=1e-6)
     assert float(clearing.costs.sum()) == pytest.approx(expected.total_cost, rel=1e-5)
     total, price = expected.sigma.max(), float(clearing.certificate.scales.price)
     assert np.allclose(clearing.aggregate, expected.sigma, atol=1e-5 * total)
@@ -39,7 +39,7 @@ def test_published_optima(name, behavior):
         assert np.allclose(prices.balance, expected.balance, atol=1e-3 * price)
         trades = np.abs(expected.trades)
         inside = (trades > 1e-3) & (trades < np.asarray(market.trading.limit)[:, None] - 1e-3)
-        paid = np.asarray(jg.trade_prices(market, prices))
+        paid = np.asarray(jg.model.trade_prices(market, prices))
         assert np.allclose(paid[inside], expected.trade_prices[inside], atol=1e-3 * price)
 
 

@@ -122,7 +122,9 @@ def test_rounds_end_at_the_equilibrium(grid: str):
         _, plan, _, error, _ = run(market, solver_for(market))
         assert error < 1e-6
         expected = solve(market)
-        assert float(jg.potential(market, plan)) == pytest.approx(expected.potential, rel=1e-5)
+        assert float(jg.model.potential(market, plan)) == pytest.approx(
+            expected.potential, rel=1e-5
+        )
         assert np.allclose(jg.aggregate(market, plan), expected.sigma, atol=1e-2)
 
 
