@@ -94,6 +94,12 @@ def clear_ac_safe(
         last = now = replace(last, certificate=replace(last.certificate, ac=found))
         if found is not None and bool(found.safe):
             return AcSafe(last, tight, margins, count)
+        if found is not None and not bool(found.converged):
+            raise NotCleared(
+                "clear_ac_safe: the AC power flow of the plan does not converge, so it does not "
+                "tell which limits to tighten; give ac_margin, or lower ratings.",
+                last,
+            )
         margins = _wider(market, last.plan, margins)
     assert last is not None
     raise NotCleared(

@@ -97,6 +97,10 @@ def test_it_says_why_not():
     assert bool(jg.clear(stuck).ok)
     with pytest.raises(jg.NotCleared, match=r"(?s)infeasible.*rating.*margins for the AC"):
         jg.clear_ac_safe(stuck)
+    far = jg.Grid([[0.0], [0.0]], [0], [1], 1e-4, 1e-2, voltage_min=0.1)
+    heavy = jg.Market(jg.Prosumers([1], [[100.0]]), far, jg.Tariff(0.001, hours=1))
+    with pytest.raises(jg.NotCleared, match="does not converge"):
+        jg.clear_ac_safe(heavy)
     with pytest.raises(ValueError, match="copperplate has no grid"):
         jg.clear_ac_safe(eqx.tree_at(lambda m: m.grid, market, flat(market)))
     with pytest.raises(TypeError, match="host"):

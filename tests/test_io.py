@@ -305,7 +305,7 @@ def test_batch_of_clearings_is_not_saved(tmp_path: Path):
 
 
 def test_unknown_case_is_answered_with_those_that_exist():
-    with pytest.raises(ValueError, match=r"no case or folder 'ieee38'.*ieee37, synthetic"):
+    with pytest.raises(ValueError, match=r"no case or folder 'ieee38'.*ieee37, ieee123, synthetic"):
         io.load_case("ieee38")
 
 

@@ -23,7 +23,7 @@ STUDIES |= {"comparison"}
 LAYERS: dict[str, set[str]] = {
     "describe": set(),
     "market": {"describe"},  # to print itself
-    "devices": {"market"},
+    "devices": {"market", "devices"},
     "validate": {"market"},
     "model": {"market"},
     "radial": {"market"},
