@@ -71,7 +71,7 @@ class Safety(eqx.Module):
 def ac_power_flow(market: Market, plan: Plan) -> Flow:
     """The AC state of a market's grid when everyone does what the plan says.
 
-    Traceable, differentiable in market and plan, and vmappable. Hours whose sweeps do not converge
+    Traceable, vmappable, and with JAX in 64-bit mode differentiable in market and plan. Hours whose sweeps do not converge
     say so in `ok`; their numbers mean nothing.
 
     Raises `ValueError` for a market without a grid, or with a grid that is not radial.
@@ -111,7 +111,8 @@ def flow(grid: Grid, active: Float[Array, "B H"], reactive: Float[Array, "B H"])
         start = jnp.stack([jnp.ones_like(active), jnp.zeros_like(active)])
         pair = jax.lax.custom_root(change, start, _sweep_on, _solve)
         volts = pair[0] + 1j * pair[1]
-        residual = jnp.max(jnp.hypot(*change(pair)), axis=0, initial=0.0)
+        left = jax.lax.stop_gradient(change(jax.lax.stop_gradient(pair)))
+        residual = jnp.max(jnp.hypot(*left), axis=0, initial=0.0)
         _, current = _sweep(tree, impedance, power, volts)
         sent, got = (volts[end] * jnp.conj(current) for end in (tree.near, tree.far))
         at_source = jnp.where(tree.outward[:, None], sent, -got)
@@ -173,10 +174,13 @@ def _check(
 
 
 def _largest(values: Array) -> tuple[Float[Array, ""], Int[Array, ""]]:
-    """The largest entry and its flat index; 0 where there are none."""
+    """The largest entry and its flat index; 0 where there are none.
+
+    Not argmax: its lowering fails for float64 where the program around it is in float32.
+    """
     flat = values.ravel() if values.size else jnp.zeros(1)
-    place = jnp.argmax(flat).astype(jnp.int32)
-    return flat[place], place
+    index, top = jnp.arange(flat.size, dtype=jnp.int32), jnp.max(flat)
+    return top, jnp.min(jnp.where(flat == top, index, jnp.int32(flat.size - 1)))
 
 
 def _sweep(

@@ -57,7 +57,7 @@ def outcome(
     sigma = aggregate(market, plan)
     net = sigma - jnp.sum(plan.exports, axis=0)
     consumed = jnp.sum(jnp.maximum(load, 0.0)) + jnp.sum(market.grid.passive)
-    consumed += jnp.sum(jnp.maximum(plan.charge - plan.discharge, 0.0))
+    consumed += jnp.sum(plan.charge - plan.discharge)
     unit_carbon = jnp.broadcast_to(jnp.asarray(generator_carbon), units.owner.shape)
     return Outcome(
         cost=devices + jnp.sum(paid.prosumers, axis=1),
@@ -163,9 +163,9 @@ def jain(values: np.ndarray) -> float | None:
 def baselines(market: Market) -> dict[str, Market]:
     """The market, and it without trades, without storage, with price takers, at its social optimum.
 
-    Storage stands still where that is possible: vehicles and buildings, whose content drains, stay
-    as they are. The social optimum is what price takers do who pay the marginal price of the main
-    grid, p0 + 2 d_mg sigma.
+    Storage stands still where its bounds allow that: vehicles, buildings and shiftable loads, whose
+    content drains or is due later, stay as they are. The social optimum is what price takers do
+    who pay the marginal price of the main grid, p0 + 2 d_mg sigma.
     """
     tariff = market.tariff
     taker = jnp.zeros_like(tariff.anticipation)
@@ -188,7 +188,7 @@ def _without_storage(market: Market) -> Market:
     hours = stores.energy_min.shape[1]
     kept = stores.retention[:, None] ** jnp.arange(1, hours + 1)
     still = stores.energy_start[:, None] * kept
-    drains = jnp.any(stores.drain != 0, axis=1, keepdims=True)
+    drains = jnp.any((stores.drain != 0) | (still < stores.energy_min), axis=1, keepdims=True)
 
     def chosen(moving: Array, standing: Array) -> Array:
         return jnp.where(drains, moving, standing)

@@ -1,5 +1,7 @@
 """The AC power flow against power-grid-model, against differences, and what certificates say."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import equinox as eqx
@@ -229,6 +231,19 @@ def test_what_it_refuses():
         with pytest.raises(ValueError, match="radial grid"):
             jg.ac_power_flow(wrong, model.zeros(wrong))
         assert not bool(checked(wrong, model.zeros(wrong)).safe)
+
+
+def test_where_jax_is_in_32_bit_mode():
+    """A market is built, cleared and checked by a process that never heard of float64."""
+    script = """
+import jaxgne as jg
+people, tariff = jg.Prosumers([1], [[5.0, 4.0]]), jg.Tariff(0.01, hours=2)
+grid = jg.Grid([[0.0, 0.0], [1.0, 1.0]], [0], [1], 1e-4, 1e-4, rating=50.0)
+clearing = jg.clear(jg.Market(people, grid, tariff))
+print(clearing.plan.imports.dtype, bool(clearing.certificate.ac.safe))
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["float32", "True"]
 
 
 def test_single_precision_markets():

@@ -48,11 +48,11 @@ def ieee37_feeder() -> Feeder:
 
 
 def ieee123_feeder() -> Feeder:
-    """The IEEE 123-node test feeder as a scaled test case: 125 buses, 118 lines, 3490 kW.
+    """The IEEE 123-node test feeder as a scaled test case: 125 buses, 124 lines, 3490 kW.
 
     Most laterals of the feeder have one or two phases; here all have three, so voltages fall less
-    than on the feeder itself. Closed switches are lines without impedance. Substation bus 150 is
-    the feeder bus, at 1.0 pu; regulators, capacitors and the transformer 61-610 are left out.
+    than on the feeder itself. Six closed switches are lines without impedance. Substation bus 150
+    is the feeder bus, at 1.0 pu; regulators, capacitors and the transformer 61-610 are left out.
     """
     return _published("ieee123", 4.16)
 
