@@ -71,8 +71,8 @@ class Safety(eqx.Module):
 def ac_power_flow(market: Market, plan: Plan) -> Flow:
     """The AC state of a market's grid when everyone does what the plan says.
 
-    Traceable, vmappable, and with JAX in 64-bit mode differentiable in market and plan. Hours whose sweeps do not converge
-    say so in `ok`; their numbers mean nothing.
+    Traceable, vmappable, and with JAX in 64-bit mode differentiable in market and plan. Hours whose
+    sweeps do not converge say so in `ok`; their numbers mean nothing.
 
     Raises `ValueError` for a market without a grid, or with a grid that is not radial.
     """
