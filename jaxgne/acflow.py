@@ -150,7 +150,9 @@ def _check(
         free = jnp.ones(active.shape[0], bool).at[grid.feeder].set(False)[:, None]
         volts = found.voltage
         outside = jnp.maximum(grid.voltage_min[:, None] - volts, volts - grid.voltage_max[:, None])
-        used = jnp.where(found.apparent > 0, found.apparent / grid.rating[:, None], 0.0)
+        rounding = 1e-6 * jnp.max(jnp.sum(jnp.abs(active), axis=0), initial=0.0)
+        used = found.apparent / grid.rating[:, None]
+        used = jnp.where(found.apparent > rounding, used, 0.0)  # a line rated 0 carries noise
         lowest, lowest_place = _largest(-volts)
         highest, highest_place = _largest(volts)
         excess, excess_place = _largest(jnp.where(free, jnp.maximum(outside, 0.0), 0.0))

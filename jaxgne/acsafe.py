@@ -80,7 +80,7 @@ def clear_ac_safe(
         high=jnp.full_like(grid.voltage_max, ac_margin),
         loading=jnp.full_like(grid.rating, 1 + ac_margin),
     )
-    now, last = start, None
+    now, last, tight = start, None, market
     for count in range(1, rounds + 1):
         tight = _tightened(market, margins)
         try:
@@ -88,7 +88,7 @@ def clear_ac_safe(
         except NotCleared as failed:
             words = f"{failed} This is with margins for the AC power flow: {_told(margins)}."
             raise NotCleared(
-                words if count > 1 or ac_margin else str(failed), failed.clearing
+                words if count > 1 or ac_margin else str(failed), failed.clearing, tight
             ) from None
         found = check(market, last.plan)
         last = now = replace(last, certificate=replace(last.certificate, ac=found))
@@ -99,6 +99,7 @@ def clear_ac_safe(
                 "clear_ac_safe: the AC power flow of the plan does not converge, so it does not "
                 "tell which limits to tighten; give ac_margin, or lower ratings.",
                 last,
+                tight,
             )
         margins = _wider(market, last.plan, margins)
     assert last is not None
@@ -106,6 +107,7 @@ def clear_ac_safe(
         f"clear_ac_safe: not AC-safe after {rounds} clears with ever larger margins "
         f"({_told(margins)}): {str(last.certificate).splitlines()[-1]}",
         last,
+        tight,
     )
 
 

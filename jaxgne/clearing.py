@@ -44,11 +44,14 @@ class Status(eqx.Enumeration):
 
 
 class NotCleared(RuntimeError):
-    """Raised by `clear` when a market did not clear; `.clearing` holds what there is."""
+    """Raised by `clear` when a market did not clear; `.clearing` holds what there is.
 
-    def __init__(self, message: str, clearing: "Clearing"):
+    `.market` is the market of that clearing where it is not the one given: with margins.
+    """
+
+    def __init__(self, message: str, clearing: "Clearing", market: Market | None = None):
         super().__init__(message)
-        self.clearing = clearing
+        self.clearing, self.market = clearing, market
 
 
 class Clearing(eqx.Module):

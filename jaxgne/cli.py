@@ -202,7 +202,7 @@ def _clear(
     try:
         found = find(market, chosen, tol=tol, max_steps=max_steps, progress=progress)
     except jaxgne.NotCleared as stop:
-        return market, stop.clearing, str(stop)
+        return stop.market or market, stop.clearing, str(stop)
     return (*found, "") if isinstance(found, tuple) else (market, found, "")
 
 
@@ -296,18 +296,18 @@ def compare(
     Exit codes: 0 all cleared, 1 bad input, 2 wrong usage, 3 or 4 one of them did not clear.
     """
     jax.config.update("jax_enable_x64", True)
+    found: dict[str, Any] = {}
     try:
         market = _double(load_case(case))
+        with _Live(silent=as_json) as live:
+            for name, variant in jaxgne.comparison.baselines(market).items():
+                _, clearing, complaint = _clear(jaxgne.clear, variant, None, tol, None, live)
+                if complaint:
+                    infeasible = jaxgne.status_name(clearing.status) == "infeasible"
+                    raise _fail(f"{name}: {complaint}", INFEASIBLE if infeasible else NOT_CLEARED)
+                found[name] = (market, clearing)
     except (ValueError, OSError) as error:
         raise _fail(str(error), BAD_INPUT) from error
-    found: dict[str, Any] = {}
-    with _Live(silent=as_json) as live:
-        for name, variant in jaxgne.comparison.baselines(market).items():
-            _, clearing, complaint = _clear(jaxgne.clear, variant, None, tol, None, live)
-            if complaint:
-                infeasible = jaxgne.status_name(clearing.status) == "infeasible"
-                raise _fail(f"{name}: {complaint}", INFEASIBLE if infeasible else NOT_CLEARED)
-            found[name] = (market, clearing)
     table_ = jaxgne.compare(found, grid_carbon=grid_carbon, generator_carbon=generator_carbon)
     typer.echo(json.dumps(table_.rows, indent=2) if as_json else str(table_))
 

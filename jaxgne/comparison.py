@@ -30,7 +30,7 @@ class Outcome(eqx.Module):
     peak: Float[Array, ""]  # kW, highest total import
     imported: Float[Array, ""]  # kWh from the main grid, net of exports
     traded: Float[Array, ""]  # kWh
-    self_sufficiency: Float[Array, ""]  # share of the load that the main grid does not serve
+    self_sufficiency: Float[Array, ""]  # 1 less imports over load net of own sun
     carbon: Float[Array, ""]  # kg of CO2, 0 where no factors are given
 
 
@@ -56,6 +56,10 @@ def outcome(
     paid = bills(market, plan, clearing.prices)
     sigma = aggregate(market, plan)
     net = sigma - jnp.sum(plan.exports, axis=0)
+    pairs = market.trading
+    effort = pairs.quadratic[:, None] * plan.trades**2
+    trading = by_owner(market, effort, pairs.buyer) + by_owner(market, effort, pairs.seller)
+    devices += ts * jnp.sum(trading, axis=1)
     consumed = jnp.sum(jnp.maximum(load, 0.0)) + jnp.sum(market.grid.passive)
     consumed += jnp.sum(plan.charge - plan.discharge)
     unit_carbon = jnp.broadcast_to(jnp.asarray(generator_carbon), units.owner.shape)
@@ -67,7 +71,7 @@ def outcome(
         peak=jnp.max(sigma),
         imported=ts * jnp.sum(net),
         traded=ts * jnp.sum(jnp.abs(plan.trades)),
-        self_sufficiency=1 - jnp.sum(net) / jnp.where(consumed > 0, consumed, 1.0),
+        self_sufficiency=1 - jnp.sum(sigma) / jnp.where(consumed > 0, consumed, 1.0),
         carbon=ts * (jnp.sum(grid_carbon * net) + jnp.sum(unit_carbon[:, None] * plan.generation)),
     )
 
@@ -125,7 +129,7 @@ def _row(one: Outcome, alone: Outcome | None, best: Outcome | None) -> dict[str,
         "passive_cost_eur": float(one.passive),
         "operator_receipts_eur": float(one.operator),
         "social_cost_eur": float(one.social),
-        "price_of_anarchy": None if best is None else float(one.social / best.social),
+        "price_of_anarchy": _ratio(one, best),
         "peak_import_kw": float(one.peak),
         "net_import_kwh": float(one.imported),
         "traded_kwh": float(one.traded),
@@ -134,14 +138,21 @@ def _row(one: Outcome, alone: Outcome | None, best: Outcome | None) -> dict[str,
     }
     if alone is not None:
         benefit = np.asarray(alone.cost - one.cost)
+        rounding = 1e-6 * np.abs(np.asarray(alone.cost)).mean()
+        benefit = np.where(np.abs(benefit) <= rounding, 0.0, benefit)
         row |= {
             "mean_benefit_eur": float(benefit.mean()),
             "worst_benefit_eur": float(benefit.min()),
-            "share_that_gains": float((benefit > 1e-6).mean()),
+            "share_that_gains": float((benefit > 0).mean()),
             "gini": gini(benefit),
             "jain": jain(benefit),
         }
     return row
+
+
+def _ratio(one: Outcome, best: Outcome | None) -> float | None:
+    """Social cost over the least there is; None where that is no cost."""
+    return float(one.social / best.social) if best is not None and best.social > 0 else None
 
 
 def gini(values: np.ndarray) -> float | None:

@@ -219,6 +219,20 @@ def test_the_certificate_names_the_worst():
     assert "balanced equivalent" in str(clearing)
 
 
+def test_a_closed_line_may_carry_rounding():
+    """Rated 0, it is full only by more than a millionth of the load."""
+    market = feeder()
+    shut = eqx.tree_at(lambda m: m.grid.rating, market, market.grid.rating.at[3].set(0.0))
+    own = shut.prosumers.load[3] + shut.grid.passive[4]
+    for noise, safe in ((1e-9, True), (1.0, False)):
+        loads = shut.prosumers.load.at[3].add(noise - own)
+        reactive = shut.prosumers.reactive.at[3].set(-shut.grid.passive_reactive[4])
+        quiet = eqx.tree_at(
+            lambda m: (m.prosumers.load, m.prosumers.reactive), shut, (loads, reactive)
+        )
+        assert bool(checked(quiet, model.zeros(quiet)).loading <= 1) == safe
+
+
 def test_what_it_refuses():
     market = feeder()
     grid = jg.Grid(np.ones((5, 3)), model="copperplate")

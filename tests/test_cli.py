@@ -85,6 +85,22 @@ def test_ac_safe_shows_the_market_with_margins(overloaded: Path, tmp_path: Path)
     assert call("clear", tmp_path / "case", "--ac-safe", "--least-norm").exit_code == 2
 
 
+def test_where_no_margin_helps(case: Path, tmp_path: Path):
+    """The limit with its margin is what is out of reach, and what is written beside the proof."""
+    market, _ = io.load(case)
+    grid = (jnp.array([6.0, jnp.inf]), jnp.array([3e-3, 1e-4]))
+    tight = eqx.tree_at(lambda m: (m.grid.rating, m.grid.resistance), market, grid)
+    loads = jnp.array([[3.0], [8.0], [-1.0]]) * jnp.ones((1, 2))
+    io.save(tmp_path / "case", eqx.tree_at(lambda m: m.prosumers.load, tight, loads))
+    failed = call("clear", tmp_path / "case", "--ac-margin", 0.3, "--out", tmp_path / "run")
+    assert failed.exit_code == 4, failed.output
+    assert "with margins for the AC power flow" in failed.stderr
+    kept, clearing = io.load(tmp_path / "run")
+    assert clearing is not None
+    assert float(kept.grid.rating[0]) == pytest.approx(6.0 / 1.3)
+    assert "." in jg.explain_infeasible(kept, clearing.prices)
+
+
 def test_compare_tells_what_a_market_is_worth(case: Path, overloaded: Path):
     result = call("compare", case)
     assert result.exit_code == 0, result.output
@@ -93,6 +109,8 @@ def test_compare_tells_what_a_market_is_worth(case: Path, overloaded: Path):
     assert any(line.startswith("price_of_anarchy ") for line in lines)
     rows = json.loads(call("compare", case, "--json", "--grid-carbon", 0.4).stdout)
     assert rows["market"]["co2_kg"] == pytest.approx(0.4 * rows["market"]["net_import_kwh"])
+    refused = call("compare", case, "--tol", 1e-13)
+    assert (refused.exit_code, refused.stderr[:15]) == (1, "jaxgne: tol=1e-")
     failed = call("compare", overloaded)
     assert failed.exit_code == 4
     assert "market: infeasible: Grid.rating" in failed.stderr

@@ -1,12 +1,17 @@
 """Outcomes in cash and energy, baselines, and the table that compares them."""
 
+from dataclasses import replace
+
 import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.optimize import minimize
 
 import jaxgne as jg
+from jaxgne import devices, model
 from jaxgne.comparison import baselines, compare, gini, jain, outcome
+from jaxgne.settlement import bills
 from tests.markets import many_devices, one_bus
 
 
@@ -66,6 +71,48 @@ def test_what_baselines_leave_out(cleared):
     assert float(stores.charge_max[0].max()) == 0.0
     assert float(stores.charge_max[1].max()) == 2.5
     assert bool(jg.clear(baselines(many_devices())["no storage"]).ok)
+
+
+def test_what_is_due_is_still_bought_without_storage():
+    """A shiftable load and a car are demand; a battery stands still."""
+    market = one_bus()
+    made = devices.join(
+        devices.shiftable(0, energy=2.0, power=2.0, earliest=0, latest=3, hours=3),
+        devices.vehicle(0, power=11.0, capacity=60.0, arrival=0, departure=2, hours=3),
+        devices.battery(1, power=2.0, capacity=8.0, hours=3),
+    )
+    without = baselines(eqx.tree_at(lambda m: m.buffers, market, made))["no storage"].buffers
+    np.testing.assert_allclose(without.energy_min[:2], made.energy_min[:2])
+    np.testing.assert_allclose(without.charge_max[:2], made.charge_max[:2])
+    np.testing.assert_allclose(without.charge_max[2], 0.0)
+
+
+def test_storage_makes_nothing_and_trades_may_cost():
+    """5 kW charged and discharged again leave a lone importer without any of its own energy."""
+    plan = replace(
+        model.zeros(market := battery_and_pair()),
+        imports=jnp.asarray([[10.0, 0.0], [0.0, 0.0]]),
+        charge=jnp.asarray([[5.0, 0.0]]),
+        discharge=jnp.asarray([[0.0, 5.0]]),
+        trades=jnp.asarray([[3.0, 0.0]]),
+    )
+    clearing = eqx.tree_at(
+        lambda c: (c.plan, c.prices), jg.clear(market), (plan, model.rows_like(market))
+    )
+    found = outcome(market, clearing)
+    assert float(found.self_sufficiency) == pytest.approx(0.0)
+    paid = np.asarray(bills(market, plan, clearing.prices).prosumers).sum(axis=1)
+    np.testing.assert_allclose(found.cost - paid, 0.01 * 9.0, atol=1e-12)
+
+
+def battery_and_pair() -> jg.Market:
+    return jg.Market(
+        jg.Prosumers([0, 0], [[5.0, 5.0], [0.0, 0.0]]),
+        jg.Grid(np.zeros((1, 2)), model="copperplate"),
+        jg.Tariff(0.01, hours=2, base=0.1),
+        buffers=jg.Buffers([0], 5.0, 5.0, 10.0, 0.0, hours=2),
+        trading=jg.Trading([0], [1], 4.0, quadratic=0.01),
+    )
 
 
 def test_the_table(cleared):

@@ -129,6 +129,15 @@ def test_a_vehicle_charges_while_it_is_plugged_in():
         vehicle(0, power=4.0, capacity=20.0, arrival=0, departure=7, hours=HOURS)
 
 
+def test_hours_at_the_ends_of_the_day():
+    """Midnight ends the day, and a car that arrives as it leaves is refused."""
+    car = vehicle(0, power=4.0, capacity=20.0, arrival=3, departure=0, hours=HOURS, due=0.6)
+    np.testing.assert_allclose(car.charge_max[0], [0, 0, 0, 4, 4, 4])
+    assert float(car.energy_min[0, -1]) == 12.0
+    with pytest.raises(ValueError, match="arrival=2 is departure too"):
+        vehicle(0, power=4.0, capacity=20.0, arrival=2, departure=2, hours=HOURS)
+
+
 def test_a_vehicle_that_cannot_be_charged_in_time_is_named():
     """14 kWh in two hours with 4 kW: row 1, of prosumer 2, at the end of hour 2."""
     cars = [
@@ -184,6 +193,10 @@ def test_panels_may_be_curtailed_and_sold():
     kept = photovoltaic(people, 1, generation=3.0, curtail=False, feed_in=False)
     np.testing.assert_allclose(kept.load[1], -1.0)
     np.testing.assert_allclose(kept.export_max, 0.0)
+    with pytest.raises(ValueError, match=r"owner=7: give prosumers from 0 to 2"):
+        photovoltaic(people, 7, generation=1.0)
+    with pytest.raises(ValueError, match=r"generation of shape \(3, 6\)"):
+        photovoltaic(people, [0, 1], generation=np.ones((3, HOURS)))
     with pytest.raises(ValueError, match=r"generation of shape \(5,\)"):
         photovoltaic(people, 1, generation=np.ones(5))
 
@@ -193,11 +206,12 @@ def test_panels_may_be_curtailed_and_sold():
 def test_random_mixes_against_the_oracle(seed):
     """A battery, a car, a heat pump and a shiftable load at random owners, and panels."""
     rng = np.random.default_rng(seed)
-    owner = rng.integers(0, 3, 4)
+    owner, arrival = rng.integers(0, 3, 4), rng.integers(0, 6)
     buffers = join(
         battery(owner[0], power=rng.uniform(1, 5), capacity=10.0, hours=HOURS),
-        vehicle(owner[1], power=7.0, capacity=30.0, arrival=rng.integers(0, 6), start=0.6,
-                departure=rng.integers(0, 7), hours=HOURS, due=0.7, trip=rng.uniform(0, 5),
+        vehicle(owner[1], power=7.0, capacity=30.0, arrival=arrival, start=0.6,
+                departure=(arrival + rng.integers(1, 7)) % 7, hours=HOURS, due=0.7,
+                trip=rng.uniform(0, 5),
                 v2g=bool(rng.integers(2)), wear=0.01),
         heat_pump(owner[2], power=4.0, cop=rng.uniform(2, 4), outdoor=rng.uniform(-5, 15, HOURS),
                   resistance=rng.uniform(4, 8), capacity=rng.uniform(2, 6), hours=HOURS),

@@ -25,11 +25,17 @@ def photovoltaic(
 
         prosumers = photovoltaic(prosumers, [0, 2], generation=5 * sun)
 
-    Raises `ValueError` where `generation` is negative or does not fit owners and hours.
+    Raises `ValueError` for an owner that is no prosumer, and where `generation` is negative or does
+    not fit owners and hours.
     """
     owners, hours = jnp.atleast_1d(jnp.asarray(owner)), prosumers.load.shape[1]
+    if jnp.any((owners < 0) | (owners >= prosumers.load.shape[0])):
+        raise ValueError(
+            f"photovoltaic: owner={owner}: give prosumers from 0 to {prosumers.load.shape[0] - 1}."
+        )
     made = jnp.asarray(generation, prosumers.load.dtype)
-    if made.ndim > 2 or made.shape[-1:] not in ((hours,), ()) or jnp.any(made < 0):
+    fits = made.shape in ((), (hours,), (1, hours), (owners.shape[0], hours))
+    if not fits or jnp.any(made < 0):
         raise ValueError(
             f"photovoltaic: generation of shape {made.shape}; give 0 kW or more, ({hours},) or "
             f"({owners.shape[0]}, {hours})."

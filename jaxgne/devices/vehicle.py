@@ -38,9 +38,15 @@ def vehicle(
 
         vehicle([0, 3], power=11, capacity=60, arrival=18, departure=7, trip=12, hours=24)
 
-    Raises `ValueError` for hours outside the day.
+    Raises `ValueError` for hours outside the day, or the same hour for both.
     """
     owners = jnp.atleast_1d(jnp.asarray(owner))
+    departure = np.where(np.asarray(departure) == 0, hours, departure)  # midnight ends the day
+    if np.any(np.asarray(arrival) == departure):
+        raise ValueError(
+            f"vehicle: arrival={arrival} is departure too; a car that never leaves has arrival=0, "
+            f"departure={hours}."
+        )
     home = window("vehicle: arrival, departure", arrival, departure, owners, hours)
     begin, end = (
         np.broadcast_to(np.asarray(h, int), owners.shape)[:, None] for h in (arrival, departure)
