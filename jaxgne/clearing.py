@@ -340,7 +340,11 @@ def going(carry: Carry, limit: Array) -> Bool[Array, ""]:
 
 def advance(market: Market, solver: AbstractSolver, carry: Carry, tol: Array) -> Carry:
     """Steps up to the next look at the answer, and what that look says."""
-    state = jax.lax.fori_loop(0, solver.every - 1, lambda _, s: solver.step(market, s), carry.state)
+    state = carry.state
+    if solver.every > 1:  # a loop of no turns would be compiled all the same
+        state = jax.lax.fori_loop(
+            0, solver.every - 1, lambda _, state: solver.step(market, state), state
+        )
     state = solver.look(market, state)
     plan, prices = solver.point(market, state)
     found = judge(market, plan, prices)

@@ -146,7 +146,9 @@ class InteriorPoint(AbstractSolver):
         wanted = jax.tree.map(lambda c: goal - c, curved)
         move = system.direction(market, sets, state, wanted)
         length = _length(state, move)
-        for _ in range(_CORRECTORS):
+
+        def correct(_: Array, best: tuple[_Products, _State, Array]) -> Any:
+            wanted, move, length = best
             ahead = _moved(state, move, jnp.minimum(1.0, length + _BEYOND))
             outliers = jax.tree.map(
                 lambda p: jnp.clip(
@@ -157,9 +159,9 @@ class InteriorPoint(AbstractSolver):
             corrected = jax.tree.map(jnp.add, wanted, outliers)
             tried = system.direction(market, sets, state, corrected)
             reached = _length(state, tried)
-            wanted, move, length = _where(
-                reached > length, (corrected, tried, reached), (wanted, move, length)
-            )
+            return _where(reached > length, (corrected, tried, reached), best)
+
+        _, move, length = jax.lax.fori_loop(0, _CORRECTORS, correct, (wanted, move, length))
         there = _moved(state, move, _BOUNDARY * length)
         there = replace(there, disc=jnp.maximum(there.disc, _ROUNDING * sets.square))
         sound = jnp.all(jnp.stack([jnp.all(jnp.isfinite(a)) for a in jax.tree.leaves(there)]))
