@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jaxtyping import Array
 
 from .acflow import Safety, check
 from .feasibility import infeasibility_proof, proof_terms
@@ -139,21 +140,12 @@ def explain_infeasible(market: Market, prices: Rows) -> str:
     the total exchange, with lines, with voltages. Raises `ValueError` when `prices` prove nothing.
     """
     with jax.enable_x64(True):
-        wide, ray = cast((market, pin(market, prices)), jnp.float64)
-        nothing = jax.tree.map(jnp.zeros_like, ray)
-        private = replace(nothing, balance=ray.balance, energy=ray.energy)
-        parts = {
-            "private": private,
-            "aggregate": replace(private, aggregate=ray.aggregate),
-            "line": replace(private, aggregate=ray.aggregate, bus=ray.bus),
-            "voltage": ray,
-        }
-        proofs = (name for name, part in parts.items() if infeasibility_proof(wide, part) > 0)
-        cause = next(proofs, None)
-        if cause is None:
-            raise ValueError("explain_infeasible: these prices do not prove the market infeasible.")
-        by_row, _ = proof_terms(wide, parts[cause])
-        gradient = pull(wide, parts[cause])
+        ray, proofs, terms, gradients = _evidence(*cast((market, prices), jnp.float64))
+    found = np.flatnonzero(proofs > 0)
+    if not found.size:
+        raise ValueError("explain_infeasible: these prices do not prove the market infeasible.")
+    cause = _CAUSES[found[0]]
+    by_row, gradient = jax.tree.map(lambda a: np.asarray(a[found[0]]), (terms, gradients))
     if cause == "private":
         stores = _largest(by_row.energy) > _largest(by_row.balance)
         cause = "buffer" if stores else "prosumer"
@@ -166,6 +158,26 @@ def explain_infeasible(market: Market, prices: Rows) -> str:
     }[cause]
     row, hour = divmod(int(np.abs(where).argmax()), market.prosumers.load.shape[-1])
     return _sentence(market, prices, cause, row, hour)
+
+
+_CAUSES = ("private", "aggregate", "line", "voltage")  # each with all rows of those before
+
+
+@jax.jit
+def _evidence(market: Market, prices: Rows) -> tuple[Rows, Array, Rows, Plan]:
+    """The ray, and for each cause, with only its rows: the proof, its terms and its gradient."""
+    ray = pin(market, prices)
+    nothing = jax.tree.map(jnp.zeros_like, ray)
+    private = replace(nothing, balance=ray.balance, energy=ray.energy)
+    total = replace(private, aggregate=ray.aggregate)
+    parts = (private, total, replace(total, bus=ray.bus), ray)
+    stacked = jax.tree.map(lambda *each: jnp.stack(each), *parts)
+
+    def evidence(part: Rows) -> tuple[Array, Rows, Plan]:
+        terms, _ = proof_terms(market, part)
+        return infeasibility_proof(market, part), terms, pull(market, part)
+
+    return ray, *jax.vmap(evidence)(stacked)
 
 
 def _largest(terms: Any) -> float:

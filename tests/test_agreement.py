@@ -19,11 +19,14 @@ SOLVERS = {
 }
 
 
+potential = jax.jit(jg.model.potential)
+
+
 def check_agreement(market: jg.Market, clearing: jg.Clearing, oracle: Reference) -> None:
     """Potential, total cost and what is unique (MODEL 6), relative to the market's own scales."""
     scales = clearing.certificate.scales
     bill, power = float(scales.bill), float(scales.power)
-    assert abs(float(jg.model.potential(market, clearing.plan)) - oracle.potential) < 2e-6 * bill
+    assert abs(float(potential(market, clearing.plan)) - oracle.potential) < 2e-6 * bill
     # sigma and whatever has a strictly convex cost
     slope = np.asarray(market.tariff.slope) > 0
     found = np.asarray(clearing.aggregate)
@@ -72,6 +75,7 @@ def batch(
 def check_batch(markets: list, cleared: jg.Clearing) -> Counter[str]:
     """No false `cleared`, no false `infeasible`; counts of how all ended."""
     counts: Counter[str] = Counter()
+    cleared = jax.tree.map(np.asarray, cleared)
     for lane, market in enumerate(markets):
         clearing = jax.tree.map(lambda a, lane=lane: a[lane], cleared)
         name, oracle = jg.status_name(clearing.status), solve(market)

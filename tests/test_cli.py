@@ -288,6 +288,7 @@ def test_a_batch_tells_how_costs_spread_and_goes_on(case: Path, tmp_path: Path):
     assert "holds other scenarios" in other.stderr
 
 
+@pytest.mark.slow
 def test_a_batch_with_infeasible_scenarios_says_so(overloaded: Path):
     result = call("batch", overloaded, "--scenarios", 2)
     assert result.exit_code == 3

@@ -139,6 +139,7 @@ def test_what_cannot_be_spread_is_refused():
         jg.spread(loads(2), "hours")  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_on_one_device_nothing_changes():
     batch = loads(3)
     spread, plain = jg.clear_many(jg.spread(batch)), jg.clear_many(batch)
