@@ -91,7 +91,8 @@ def drawn(market: Market, plan: Plan) -> tuple[Float[Array, "B H"], Float[Array,
     """What each bus draws, kW and kvar."""
     grid, bus = market.grid, market.prosumers.bus
     active = grid.passive.at[bus].add(net_load(market, plan))
-    return active, grid.passive_reactive.at[bus].add(market.prosumers.reactive)
+    reactive = grid.passive_reactive - plan.compensation
+    return active, reactive.at[bus].add(market.prosumers.reactive)
 
 
 @eqx.filter_jit

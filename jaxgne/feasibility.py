@@ -32,9 +32,8 @@ def implied_boxes(market: Market) -> tuple[Plan, Plan]:
     imports = jnp.minimum(upper.imports, needed)
     injected = jnp.maximum(jnp.abs(drawn), jnp.abs(prosumers.load - most_made - discharging))
     total = jnp.sum(injected, axis=0) + jnp.sum(jnp.abs(grid.passive), axis=0)
-    reactive = jnp.sum(jnp.abs(prosumers.reactive), axis=0) + jnp.sum(
-        jnp.abs(grid.passive_reactive), axis=0
-    )
+    at_buses = jnp.abs(grid.passive_reactive) + upper.compensation
+    reactive = jnp.sum(jnp.abs(prosumers.reactive), axis=0) + jnp.sum(at_buses, axis=0)
     rating = grid.rating[:, None]
     active_most = jnp.minimum(rating, total)
     reactive_most = jnp.minimum(rating, reactive)

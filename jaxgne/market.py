@@ -126,6 +126,7 @@ class Buffers(eqx.Module):
         x_h = retention x_{h-1} + Ts (charge_efficiency p_ch - p_ds / discharge_efficiency) - drain
 
     with `energy_min <= x <= energy_max`; cost `quadratic (p_ch^2 + p_ds^2) + linear (p_ch + p_ds)`.
+    Each kWh left after the last hour is worth `final_value` to its owner.
     """
 
     owner: Int[Array, " K"]  # prosumer index
@@ -140,6 +141,7 @@ class Buffers(eqx.Module):
     discharge_efficiency: Float[Array, " K"]
     quadratic: Float[Array, " K"]  # EUR/kW^2h
     linear: Float[Array, " K"]  # EUR/kWh
+    final_value: Float[Array, " K"]  # EUR/kWh
 
     def __init__(
         self,
@@ -157,6 +159,7 @@ class Buffers(eqx.Module):
         discharge_efficiency: Any = 1.0,
         quadratic: Any = 0.0,
         linear: Any = 0.0,
+        final_value: Any = 0.0,
     ):
         self.owner = _int(owner)
         count = self.owner.shape[0]
@@ -171,6 +174,7 @@ class Buffers(eqx.Module):
         self.discharge_efficiency = _hourly(discharge_efficiency, (count,))
         self.quadratic = _hourly(quadratic, (count,))
         self.linear = _hourly(linear, (count,))
+        self.final_value = _hourly(final_value, (count,))
 
 
 class Trading(eqx.Module):
@@ -217,7 +221,9 @@ class Grid(eqx.Module):
     the paper (with `reactive_balance` also reactive power balances at each bus), `lindistflow` is
     for radial feeders: lines then point away from the feeder bus, parents before children.
     Lines carry power from `source` to `target`; `rating` may be infinite. Impedances are per unit
-    per kW: ohms divided by 1000 kV^2 (kV line to line).
+    per kW: ohms divided by 1000 kV^2 (kV line to line). Inverters and compensators at a bus may
+    inject or draw up to `compensation_max` of reactive power, where the model balances that; how
+    much is for the operator to choose, and `devices.inverter` makes it depend on active power.
     """
 
     source: Int[Array, " L"]  # bus index
@@ -232,6 +238,7 @@ class Grid(eqx.Module):
     feeder: Int[Array, " F"]  # bus index
     passive: Float[Array, "B H"]  # kW
     passive_reactive: Float[Array, "B H"]  # kvar
+    compensation_max: Float[Array, "B H"]  # kvar
     model: GridModel = eqx.field(static=True)
     reactive_balance: bool = eqx.field(static=True)
     names: tuple[str, ...] = eqx.field(static=True)
@@ -251,6 +258,7 @@ class Grid(eqx.Module):
         angle_max: Any = np.pi / 12,
         feeder: Any = (0,),
         passive_reactive: Any = 0.0,
+        compensation_max: Any = 0.0,
         model: GridModel = "lindistflow",
         reactive_balance: bool | None = None,
         names: tuple[str, ...] = (),
@@ -268,6 +276,7 @@ class Grid(eqx.Module):
                 f"Grid.passive: expected shape (buses, hours), got {self.passive.shape}."
             )
         self.passive_reactive = _hourly(passive_reactive, self.passive.shape)
+        self.compensation_max = _hourly(compensation_max, self.passive.shape)
         self.source = _int(source)
         self.target = _int(target)
         lines, buses = (self.source.shape[0],), (self.passive.shape[0],)

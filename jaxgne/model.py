@@ -41,6 +41,7 @@ class Plan(eqx.Module):
     reactive: Float[Array, "L H"]  # kvar
     voltage: Float[Array, "B H"]  # pu, or pu^2 under lindistflow
     angle: Float[Array, "B H"]  # rad
+    compensation: Float[Array, "B H"]  # kvar, injected by inverters
     exchange: Float[Array, "F H"]
 
 
@@ -115,7 +116,8 @@ def costs(market: Market, plan: Plan) -> Float[Array, " N"]:
         + price * plan.imports
         - market.tariff.export * plan.exports
     )
-    return market.hour_length * jnp.sum(hourly, axis=1)
+    left = by_owner(market, (stores.final_value[:, None] * plan.energy)[:, -1:], stores.owner)
+    return market.hour_length * jnp.sum(hourly, axis=1) - left[:, 0]
 
 
 def potential(market: Market, plan: Plan) -> Float[Array, ""]:
@@ -160,6 +162,7 @@ def own_gradient(market: Market, plan: Plan, price: Float[Array, " H"]) -> Plan:
         generation=bend.generation * plan.generation + ts * units.linear[:, None],
         charge=bend.charge * plan.charge + ts * stores.linear[:, None],
         discharge=bend.discharge * plan.discharge + ts * stores.linear[:, None],
+        energy=zero.energy.at[:, -1].add(-stores.final_value),
         imports=bend.imports * plan.imports + ts * price,
         exports=zero.exports - ts * market.tariff.export,
         trades=bend.trades * plan.trades + ts * (pairs.fee_buyer - pairs.fee_seller)[:, None],
@@ -204,9 +207,8 @@ def rows(market: Market, plan: Plan) -> Rows:
         fall = drop_factor(market) * (r * plan.active + x * plan.reactive)
         voltage = plan.voltage[grid.source] - plan.voltage[grid.target] - fall
         if grid.reactive_balance:
-            bus_reactive = (
-                grid.passive_reactive + at_bus(market.prosumers.reactive) + left(plan.reactive)
-            )
+            drawn = grid.passive_reactive + at_bus(market.prosumers.reactive)
+            bus_reactive = drawn + left(plan.reactive) - plan.compensation
         if grid.model == "paper":
             turn = x * plan.active - r * plan.reactive
             angle = plan.angle[grid.source] - plan.angle[grid.target] - turn
@@ -263,6 +265,9 @@ def boxes(market: Market) -> tuple[Plan, Plan]:
     voltage_min, voltage_max = at_buses(*volts, 1.0, networked)
     angle_min, angle_max = at_buses(grid.angle_min, grid.angle_max, 0.0, grid.model == "paper")
     shared = jnp.full_like(zero.exchange, jnp.inf if networked else 0.0)
+    injected = zero.compensation
+    if networked and grid.reactive_balance:  # the main grid supplies any reactive power
+        injected = (injected + grid.compensation_max).at[grid.feeder].set(0.0)
     lower = Plan(
         generation=market.generators.power_min,
         charge=zero.charge,
@@ -276,6 +281,7 @@ def boxes(market: Market) -> tuple[Plan, Plan]:
         reactive=-free,
         voltage=voltage_min,
         angle=angle_min,
+        compensation=-injected,
         exchange=-shared,
     )
     upper = Plan(
@@ -291,6 +297,7 @@ def boxes(market: Market) -> tuple[Plan, Plan]:
         reactive=free,
         voltage=voltage_max,
         angle=angle_max,
+        compensation=injected,
         exchange=shared,
     )
     return lower, upper
@@ -383,6 +390,7 @@ def zeros(market: Market) -> Plan:
         reactive=table(lines),
         voltage=table(buses),
         angle=table(buses),
+        compensation=table(buses),
         exchange=table(grid.feeder.shape[0]),
     )
 

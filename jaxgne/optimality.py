@@ -170,7 +170,8 @@ def gaps(market: Market, plan: Plan, prices: Rows) -> tuple[Float[Array, " N"], 
     )
     _, lines = support(market, linear, lower, upper)
     worth = linear.active * inside.active + linear.reactive * inside.reactive
-    network = sum(jnp.sum(a) for a in (each.voltage, each.angle, each.exchange))
+    own = (each.voltage, each.angle, each.compensation, each.exchange)
+    network = sum(jnp.sum(a) for a in own)
     scarce = market.hour_length * jnp.sum(_complementarity(market, plan, prices))
     return jnp.sum(hourly, axis=1), jnp.sum(worth - lines) + network + scarce
 
@@ -202,6 +203,7 @@ def _natural(market: Market, plan: Plan, prices: Rows, scale: Scales) -> tuple[P
         reactive=network,
         voltage=unit,
         angle=unit,
+        compensation=network,
         exchange=network,
     )
     price = grid_price(market, aggregate(market, plan))
@@ -260,6 +262,7 @@ def _residuals(market: Market, plan: Plan, prices: Rows) -> Residuals:
         energy=scale.energy,
         active=total,
         reactive=total,
+        compensation=total,
         exchange=total,
         voltage=one,
         angle=one,

@@ -175,6 +175,7 @@ def _with_buses(grid: Grid, more: int) -> Grid:
             ("angle_max", 1.0),
             ("passive", 0.0),
             ("passive_reactive", 0.0),
+            ("compensation_max", 0.0),
         )
     }
     names = grid.names and (*grid.names, *(f"pad{k}" for k in range(more)))

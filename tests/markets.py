@@ -6,6 +6,8 @@ Random shapes come from the few in `SHAPES`, so that compiled code is shared bet
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
+import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 from hypothesis import strategies as st
 
@@ -91,6 +93,7 @@ def feeder(
     hour_length: float = 1.0,
     reactive_balance: bool | None = None,
     behavior: float = 1.0,
+    compensation: float = 0.0,
 ) -> jg.Market:
     """Buses 0 - 1 - 2, 1 - 3 and 0 - 4; 40 kW of load lower the voltage at bus 2 by some 3 %."""
     return jg.Market(
@@ -108,6 +111,7 @@ def feeder(
             rating=rating,
             voltage_min=voltage_min,
             passive_reactive=[[0.0] * 3, [1.0, 2.0, 1.0], [1.0] * 3, [0.0] * 3, [0.5] * 3],
+            compensation_max=compensation,
             model=model,
             reactive_balance=reactive_balance,
         ),
@@ -119,6 +123,15 @@ def feeder(
                    fee_seller=0.03, charge=0.008),
         hour_length=hour_length,
     )  # fmt: skip
+
+
+def inverters() -> jg.Market:
+    """Voltages that nobody can hold without the reactive power of two prosumers' inverters.
+
+    A battery is the fuller at the end, as its content is worth more than it cost.
+    """
+    market = jg.devices.inverter(feeder(voltage_min=0.985), [0, 2], [25.0, 20.0])
+    return eqx.tree_at(lambda m: m.buffers.final_value, market, jnp.array([0.3]))
 
 
 def exporter() -> jg.Market:
@@ -182,8 +195,9 @@ HAND_MADE: dict[str, Callable[[], jg.Market]] = {
     "feeder with tight voltages": lambda: feeder(voltage_min=0.979),
     "paper feeder": lambda: feeder("paper", rating=29.0),
     "paper feeder with reactive power": lambda: feeder(
-        "paper", reactive_balance=True, voltage_min=0.978, hour_length=0.25
+        "paper", reactive_balance=True, voltage_min=0.978, hour_length=0.25, compensation=0.5
     ),
+    "inverters": inverters,
     "exports": exporter,
     "curtailment": curtailer,
     "unequal fees": unequal_fees,
@@ -219,12 +233,17 @@ def random_market(
     prosumers = random_prosumers(rng, sizes)
     units = random_generators(rng, sizes)
     network = random_grid(rng, sizes, prosumers, units, word)
+    tariff = random_tariff(rng, prosumers, network, anticipation)
+    buffers = random_buffers(rng, sizes, hour_length or ts)
+    extra = np.random.default_rng([seed, 1])  # so that it moves no other draw
+    worth = extra.uniform(0, 0.3, sizes.buffers) * (extra.uniform(size=sizes.buffers) < 0.3)
+    inverters = extra.uniform(0, 5, (sizes.buses, 1)) * (extra.uniform(size=(sizes.buses, 1)) < 0.3)
     return jg.Market(
         prosumers,
-        network,
-        random_tariff(rng, prosumers, network, anticipation),
+        eqx.tree_at(lambda g: g.compensation_max, network, inverters + 0 * network.passive),
+        tariff,
         units,
-        random_buffers(rng, sizes, hour_length or ts),
+        eqx.tree_at(lambda b: b.final_value, buffers, jnp.asarray(worth)),
         random_trading(rng, sizes),
         hour_length=hour_length or ts,
     )

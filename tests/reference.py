@@ -144,7 +144,9 @@ def add_prosumers(program: Program, market: Market, power: float) -> None:
     for name, most in [("charge", k.charge_max), ("discharge", k.discharge_max)]:
         program.column(name, np.zeros_like(most), most, power,
                        ts * k.linear[:, None], ts * k.quadratic[:, None])  # fmt: skip
-    program.column("energy", k.energy_min, k.energy_max, power)
+    worth = np.zeros_like(k.energy_min)
+    worth[:, -1] = -k.final_value
+    program.column("energy", k.energy_min, k.energy_max, power, worth)
     program.column("exports", np.zeros_like(m.load), m.export_max, power, -ts * np.asarray(
         market.tariff.export))  # fmt: skip
     program.column("curtailed", np.zeros_like(m.load), m.curtail_max, power)
@@ -223,7 +225,10 @@ def add_network(program: Program, market: Market, power: float) -> None:
     if market.grid.model == "lindistflow" or market.grid.reactive_balance:
         inner = np.setdiff1d(np.arange(buses), n.feeder)
         demand = n.passive_reactive + at @ m.reactive
-        program.rows("bus_reactive", demand[inner], power, reactive=leaves[inner])
+        most = np.where(np.isin(np.arange(buses), n.feeder)[:, None], 0.0, n.compensation_max)
+        program.column("compensation", -most, most, power)
+        program.rows("bus_reactive", demand[inner], power, reactive=leaves[inner],
+                     compensation=-pick(np.arange(buses), buses)[inner])  # fmt: skip
     falls = leaves.T  # a line's value at the source less that at the target
     if market.grid.model == "lindistflow":
         program.rows("drop", np.zeros((lines, hours)), drop, rise=falls,
@@ -477,6 +482,7 @@ def unpack(market: Market, table: dict[str, np.ndarray]) -> Plan:
         "exchange": len(grid.feeder),
         "angle": len(grid.passive),
         "voltage": len(grid.passive),
+        "compensation": len(grid.passive),
     }
     entries = {name: np.zeros((count, hours)) for name, count in absent.items()} | table
     if "rise" in table:
@@ -526,6 +532,7 @@ def midpoints(market: Market, balance: np.ndarray) -> np.ndarray:
 def prosumer_costs(market: Market, table: dict[str, np.ndarray]) -> np.ndarray:
     """J_i of MODEL 3, EUR, prosumer by prosumer."""
     g, k, e, t = map(numbers, (market.generators, market.buffers, market.trading, market.tariff))
+    ts = float(market.hour_length)
     price = t.base + t.slope * table["sigma"][0]
     hourly = price * table["imports"] - t.export * table["exports"]
     for unit, owner in enumerate(g.owner):
@@ -534,11 +541,12 @@ def prosumer_costs(market: Market, table: dict[str, np.ndarray]) -> np.ndarray:
     for unit, owner in enumerate(k.owner):
         for p in (table["charge"][unit], table["discharge"][unit]):
             hourly[owner] += k.quadratic[unit] * p**2 + k.linear[unit] * p
+        hourly[owner, -1] -= k.final_value[unit] * table["energy"][unit, -1] / ts
     for pair, trade in enumerate(table["trades"]):
         volume = e.charge[pair] * abs(trade) + e.quadratic[pair] * trade**2
         hourly[e.buyer[pair]] += e.fee_buyer[pair] * trade + volume
         hourly[e.seller[pair]] += -e.fee_seller[pair] * trade + volume
-    return float(market.hour_length) * hourly.sum(axis=1)
+    return ts * hourly.sum(axis=1)
 
 
 def violations(market: Market, plan: Plan) -> dict[str, float]:

@@ -1,5 +1,7 @@
 """Devices: the tables they become, row by row, and what joining them refuses."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,12 +14,14 @@ from jaxgne.devices import (
     battery,
     generator,
     heat_pump,
+    inverter,
     join,
     photovoltaic,
     shiftable,
     vehicle,
 )
 from jaxgne.market import Generators
+from tests.markets import feeder, inverters
 from tests.reference import solve
 from tests.test_agreement import check_agreement
 
@@ -111,6 +115,45 @@ def household(buffers: jg.Buffers, prosumers: jg.Prosumers | None = None) -> jg.
         buffers=buffers,
         trading=jg.Trading([0, 1], [1, 2], 5.0, charge=0.01),
     )
+
+
+@pytest.mark.parametrize(("value", "left"), [(0.0, 0.0), (0.2, None), (2.0, 6.0)])
+def test_what_is_left_in_a_battery_has_its_value(value, left):
+    """Emptied for nothing, filled for much; between, the last kWh cost what they are worth."""
+    store = battery(0, power=1.0, capacity=6.0, hours=HOURS, floor=0.0, wear=0.01, value=value)
+    market = household(store)
+    clearing = jg.clear(market, tol=1e-8)
+    found = float(clearing.plan.energy[0, -1])
+    if left is None:
+        assert 0.1 < found < 5.9
+        assert float(clearing.prices.energy[0, -1]) == pytest.approx(value, abs=1e-5)
+    else:
+        assert found == pytest.approx(left, abs=1e-5)
+    check_agreement(market, clearing, solve(market))
+
+
+def test_inverters_hold_voltages_within_their_ratings():
+    """Infeasible without; with them p^2 + q^2 <= s^2, and the AC power flow sees them."""
+    assert solve(feeder(voltage_min=0.985)).status == "infeasible"
+    market = jg.validate(inverters())
+    plan = solve(market).plan
+    active = np.asarray(jg.model.net_load(market, plan))[[0, 2]]
+    reactive = np.asarray(market.prosumers.reactive - plan.compensation[market.prosumers.bus])
+    apparent = np.hypot(active, reactive[[0, 2]])
+    assert np.all(apparent <= np.array([[25.0], [20.0]]) + 1e-6)
+    assert np.all(np.asarray(plan.compensation)[:5] == 0)
+    np.testing.assert_allclose(jg.ac_power_flow(market, plan).apparent[-2:], apparent, rtol=1e-6)
+    lowest = float(jg.ac_power_flow(market, plan).voltage.min())
+    without = replace(plan, compensation=0 * plan.compensation)
+    assert float(jg.ac_power_flow(market, without).voltage.min()) < 0.98 < 0.984 < lowest
+    small = inverter(feeder(), 2, rating=3.0)  # which limits what its owner draws, too
+    drawn = np.asarray(jg.model.net_load(small, solve(small).plan))[2]
+    assert np.all(np.abs(drawn) <= 3.0 + 1e-6) and np.max(np.abs(drawn)) > 2.9
+    for who, rating, words in [(4, 1.0, "of 0 to 3 once"), ([1, 1], 1.0, "once"), (0, 0.0, "kVA")]:
+        with pytest.raises(ValueError, match=words):
+            inverter(feeder(), who, rating)
+    with pytest.raises(ValueError, match="this one is 'paper'"):
+        inverter(feeder("paper"), 0, 1.0)
 
 
 def test_a_vehicle_charges_while_it_is_plugged_in():

@@ -254,7 +254,10 @@ BROKEN = {
     "twice": (replace("pairs.csv", "1,1,2", "0,1,2"), r"pairs\.csv: there must be exactly one"),
     "hole": (replace("prosumer_hours.csv", "0,1,", "0,0,"), r"exactly one line per prosumer and h"),
     "hour": (replace("bus_hours.csv", "0,1,", "0,2,"), r"column 'hour' must lie in 0 to 1"),
-    "short": (write("bus_hours.csv", "bus,hour,passive_kw,passive_reactive_kvar\n"), r"0 lines, b"),
+    "short": (
+        write("bus_hours.csv", "bus,hour,passive_kw,passive_reactive_kvar,compensation_max_kvar\n"),
+        r"0 lines, b",
+    ),
     "status": (
         replace("clearing/clearing.json", '"max_steps"', '"great"'),
         r"status 'great' is no",

@@ -26,8 +26,9 @@ def test_the_tree_is_the_inverse(buses, deep, seed):
     grid = jg.Grid(np.ones((buses, 1)), source, target, *drop)
     people = jg.Prosumers(rng.integers(0, buses, 5), np.ones((5, 1)), import_max=9.0)
     market = jg.Market(people, grid, jg.Tariff(0.01, hours=1))
-    devices, held = jnp.asarray(rng.uniform(0, 4, buses)), jnp.asarray(rng.random(buses) < 0.3)
-    found = network(market, devices, 0.5, held)
+    held = jnp.asarray(rng.random(buses) < 0.3)
+    devices = jnp.asarray(rng.uniform(0, 2, (2, buses)))
+    found = network(market, devices, held)
 
     others = np.arange(1, buses)  # the feeder's own rows are left out
     columns = ("active", "reactive", "voltage")
@@ -44,7 +45,8 @@ def test_the_tree_is_the_inverse(buses, deep, seed):
     matrix = np.concatenate([entries(row) for row in rows])
     steps = np.concatenate([np.asarray(tau[name])[:, 0] for name in columns])
     normal = matrix * steps @ matrix.T
-    normal[: buses - 1, : buses - 1] += 0.5 * np.diag(np.asarray(devices)[others])
+    inner = np.arange(2 * (buses - 1))
+    normal[inner, inner] += np.asarray(devices)[:, others].ravel()
 
     wanted = rng.standard_normal(normal.shape[0])
     bus, bus_reactive, voltage = np.split(normal @ wanted, (buses - 1, 2 * (buses - 1)))

@@ -1,8 +1,9 @@
-"""Devices as people describe them, turned into rows of `Generators` and `Buffers`."""
+"""Devices as people describe them, turned into rows of a market's tables."""
 
 from .battery import battery
 from .generator import generator
 from .heat_pump import heat_pump
+from .inverter import inverter
 from .photovoltaic import photovoltaic
 from .shiftable import shiftable
 from .tables import join
@@ -12,6 +13,7 @@ __all__ = [
     "battery",
     "generator",
     "heat_pump",
+    "inverter",
     "join",
     "photovoltaic",
     "shiftable",

@@ -20,14 +20,15 @@ def battery(
     efficiency: Any = 0.95,
     wear: Any = 0.005,
     final: Any = None,
+    value: Any = 0.0,
 ) -> Buffers:
     """A battery of `capacity` kWh that charges and discharges with up to `power` kW, per owner.
 
     `start`, `floor`, `ceiling` and `final` are shares of the capacity: its content at first, its
     bounds, and the least it may hold at the end (`None`: the floor). `efficiency` is that of one
     way, so a round trip keeps its square. `wear` is paid in EUR per kWh charged and per kWh
-    discharged; above 0 it keeps a battery from cycling for nothing. Every number may differ by
-    device.
+    discharged; above 0 it keeps a battery from cycling for nothing. `value` is what each kWh left
+    at the end is worth to the owner, EUR/kWh. Every number may differ by device.
 
         battery([0, 4], power=5, capacity=[10, 13.5], hours=24, final=0.5)
     """
@@ -48,4 +49,5 @@ def battery(
         charge_efficiency=efficiency,
         discharge_efficiency=efficiency,
         linear=wear,
+        final_value=value,
     )

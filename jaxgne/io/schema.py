@@ -61,6 +61,7 @@ MARKET = (
             "discharge_efficiency": "buffers.discharge_efficiency",
             "quadratic_eur_per_kw2h": "buffers.quadratic",
             "linear_eur_per_kwh": "buffers.linear",
+            "final_value_eur_per_kwh": "buffers.final_value",
         },
     ),
     Table(
@@ -112,7 +113,11 @@ MARKET = (
     Table(
         "bus_hours.csv",
         "bus",
-        {"passive_kw": "grid.passive", "passive_reactive_kvar": "grid.passive_reactive"},
+        {
+            "passive_kw": "grid.passive",
+            "passive_reactive_kvar": "grid.passive_reactive",
+            "compensation_max_kvar": "grid.compensation_max",
+        },
         hourly=True,
     ),
     Table(
@@ -186,6 +191,7 @@ def clearing_tables(model: GridModel) -> tuple[Table, ...]:
             {
                 volt: "plan.voltage",
                 "angle_rad": "plan.angle",
+                "compensation_kvar": "plan.compensation",
                 "price_eur_per_kwh": "prices.bus",
                 "reactive_price_eur_per_kvarh": "prices.bus_reactive",
             },

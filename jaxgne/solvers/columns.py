@@ -23,7 +23,7 @@ _WIDER = 1.5  # how far beyond implied bounds those are that stand in for missin
 PROXIMAL = 1e-7  # least stiffness of a column, in price over power: free columns move that easily
 
 NAMES = ("generation", "charge", "discharge", "energy", "imports", "exports", "curtailed")
-NAMES += ("voltage", "angle")  # then bought, sold, total, net
+NAMES += ("voltage", "angle", "compensation")  # then bought, sold, total, net
 
 
 class Sets(eqx.Module):
@@ -85,7 +85,8 @@ def sets_of(market: Market) -> Sets:
     power = scale.price * market.hour_length / scale.power
     line = scale.price * market.hour_length / scale.total
     volts = scale.price * market.hour_length * scale.total
-    stiff = {"energy": scale.price / scale.energy, "voltage": volts, "angle": volts}
+    stiff = {"energy": scale.price / scale.energy, "compensation": line}
+    stiff |= {"voltage": volts, "angle": volts}
     each = [
         jnp.full((part.shape[0], 1), PROXIMAL * size)
         for part, size in zip(

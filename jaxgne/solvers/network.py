@@ -40,10 +40,8 @@ class Network(eqx.Module):
         return replace(nothing, bus=bus, bus_reactive=bus_reactive, voltage=voltage, angle=angle)
 
 
-def network(
-    market: Market, devices: Float[Array, " B"], step: float, held: Bool[Array, " B"]
-) -> Network:
-    """Steps of a grid on which `devices` columns, each with step `step`, meet the balance of a bus.
+def network(market: Market, devices: Float[Array, "2 B"], held: Bool[Array, " B"]) -> Network:
+    """Steps of a grid at whose buses columns with steps of `devices` meet either power's balance.
 
     A flow's step is twice the number of prosumers behind its line, a voltage's ten times what such
     flows do to it: where no bound is near, its price has to vanish fast. Where one has `held` it in
@@ -61,7 +59,7 @@ def network(
         fed = jnp.zeros(grid.passive.shape[0], bool).at[grid.feeder].set(True)
         people = jnp.zeros(fed.shape, jnp.float64).at[market.prosumers.bus].add(1.0)
         build = _radial if grid.model == "lindistflow" else _general
-        return build(grid, fed, people, step * devices.astype(jnp.float64), held)
+        return build(grid, fed, people, devices.astype(jnp.float64), held)
 
 
 def _flow_steps(behind: Array) -> Array:
@@ -108,8 +106,8 @@ def _general(grid: Grid, fed: Array, people: Array, devices: Array, held: Array)
     nothing, apart = jnp.zeros_like(balance), jnp.zeros_like(spread)
     inverse = jnp.block(
         [
-            [balance + jnp.diag(devices), nothing, -along * r, -along * x],
-            [nothing, balance, -along * x, along * r],
+            [balance + jnp.diag(devices[0]), nothing, -along * r, -along * x],
+            [nothing, balance + jnp.diag(devices[1]), -along * x, along * r],
             [-(along * r).T, -(along * x).T, spread, apart],
             [-(along * x).T, (along * r).T, apart, spread],
         ]

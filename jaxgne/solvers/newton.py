@@ -281,6 +281,9 @@ def _network_block(
     both = outer(real, imaginary) + outer(imaginary, real)
     local += jnp.einsum("lh,lij->hlij", theta.cross, both)
     block = block.at[:, index[:, :, None], index[:, None, :]].add(local)
+    if "bus_reactive" in starts:
+        at = starts["bus_reactive"] + jnp.arange(fed.shape[0])
+        block = block.at[:, at, at].add(plan.compensation.T)
     ends = jnp.zeros((line.shape[0], fed.shape[0])).at[line, grid.source].add(1.0)
     ends = ends.at[line, grid.target].add(-1.0)
     for name, column in (("voltage", plan.voltage), ("angle", plan.angle)):

@@ -72,7 +72,7 @@ class Steps(eqx.Module):
 
 def wide_plan(plan: Plan) -> Plan:
     """A plan with flows, voltages and exchange in float64."""
-    names = ("active", "reactive", "voltage", "angle", "exchange")
+    names = ("active", "reactive", "voltage", "angle", "compensation", "exchange")
     return replace(plan, **{name: getattr(plan, name).astype(jnp.float64) for name in names})
 
 
@@ -104,7 +104,8 @@ def metric(market: Market, held: Bool[Array, " B"]) -> Metric:
         + columns(live.charge + live.discharge, stores.owner)
         + columns(live.curtailed, jnp.arange(bus.shape[0]))
     )
-    grid = network(market, devices, STEP, held)
+    inverters = jnp.max(live.compensation, axis=1, initial=0.0)
+    grid = network(market, STEP * jnp.stack([devices, inverters]), held)
     none = jax.tree.map(lambda _: jnp.zeros((), dtype), live)
     at_bus = jnp.asarray(share if market.grid.model != "copperplate" else 0.0, dtype)
     one = jnp.asarray(share, dtype)
@@ -139,6 +140,7 @@ def metric(market: Market, held: Bool[Array, " B"]) -> Metric:
             reactive=1 / grid.flow,
             voltage=1 / grid.voltage,
             angle=1 / grid.angle,
+            compensation=at_bus,
             exchange=one,
         ),
         stored=replace(none, charge=one, discharge=one, energy=one * STEP),
@@ -201,7 +203,7 @@ def activities(market: Market, before: Plan, now: Plan) -> Plan:
     found = jax.tree.map(active, before, now, lower, upper)
     trades = active(before.trades, now.trades, lower.trades, upper.trades, 0.0)
     always = movable(market)
-    names = ("energy", "active", "reactive", "voltage", "angle", "exchange")
+    names = ("energy", "active", "reactive", "voltage", "angle", "compensation", "exchange")
     return replace(found, trades=trades, **{name: getattr(always, name) for name in names})
 
 

@@ -31,14 +31,24 @@ from ..model import (
 from ..model import rows as constraint_rows
 from .base import AbstractSolver
 from .local import Choice, best_response, project_network
-from .setting import Rule, Setting, busiest, choices_of, default_balance, private_rows, settle_in
+from .setting import (
+    STATE,
+    Rule,
+    Setting,
+    busiest,
+    choices_of,
+    default_balance,
+    private_rows,
+    settle_in,
+    state_of,
+)
 
 
 class Point(eqx.Module):
     """What the mechanism iterates on: everyone's decisions and the shared multipliers."""
 
     choices: Choice  # leading axis N
-    network: Float[Array, "V H"]  # active, reactive flows, voltages, angles
+    network: Float[Array, "V H"]  # the operator's state, in the order of `STATE`
     exchange: Float[Array, "F H"]  # kW
     trade: Float[Array, "E H"]  # mu_tr, EUR/kWh
     above: Float[Array, " H"]  # lambda_max, EUR/kWh
@@ -106,7 +116,7 @@ class SemiDecentralized(AbstractSolver):
         plan = prox(market, plan, jax.tree.map(jnp.zeros_like, plan))
         start = Point(
             choices=choices_of(setting.places, plan, jnp.concatenate([plan.trades, -plan.trades])),
-            network=jnp.concatenate([plan.active, plan.reactive, plan.voltage, plan.angle]),
+            network=state_of(plan),
             exchange=plan.exchange,
             trade=trade_prices(market, prices),
             above=jnp.maximum(prices.aggregate, 0.0),
@@ -223,7 +233,7 @@ def operate(
     """The operator's projected step: its state, exchange with the main grid, private prices."""
     alpha, network = 1 / setting.steps.network, setting.network
     wish = start.network.at[: priced.active.shape[0]].add(-alpha * priced.active)
-    axes = replace(jax.tree.map(lambda _: None, network), offset=1)
+    axes = replace(jax.tree.map(lambda _: None, network), offset=1, lower=1, upper=1)
     found = jax.vmap(project_network, in_axes=(axes, 1, 1))(network, wish, rows)
     exchange = start.exchange - alpha * priced.exchange
     return found.answer.T, exchange, found.duals.T
@@ -255,9 +265,9 @@ def paper_residual(market: Market, before: State, after: State) -> Float[Array, 
 
 def plan_of(market: Market, setting: Setting, at: Point) -> Plan:
     """A point's plan; of both copies of a trade the mean."""
-    lines, buses = market.grid.source.shape[0], market.grid.passive.shape[0]
+    sizes = [getattr(zeros(market), name).shape[0] for name in STATE]
     buyer, seller = jnp.split(setting.sides.take(at.choices.trades), 2)
-    active, reactive, voltage, angle = jnp.split(at.network, (lines, 2 * lines, 2 * lines + buses))
+    state = jnp.split(at.network, np.cumsum(sizes)[:-1])
     return Plan(
         generation=setting.generators.take(at.choices.generation),
         charge=setting.buffers.take(at.choices.charge),
@@ -267,10 +277,7 @@ def plan_of(market: Market, setting: Setting, at: Point) -> Plan:
         exports=at.choices.exports,
         curtailed=at.choices.curtailed,
         trades=(buyer - seller) / 2,
-        active=active,
-        reactive=reactive,
-        voltage=voltage,
-        angle=angle,
+        **dict(zip(STATE, state, strict=True)),
         exchange=at.exchange,
     )
 

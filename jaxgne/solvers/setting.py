@@ -234,6 +234,13 @@ def settle_in(
     return Setting(prosumers, made, kept, sides, network, steps)
 
 
+STATE = ("active", "reactive", "voltage", "angle", "compensation")  # the operator's private state
+
+
+def state_of(plan: Plan) -> Float[Array, "V H"]:
+    return jnp.concatenate([getattr(plan, name) for name in STATE])
+
+
 def private_rows(market: Market) -> tuple[str, ...]:
     """Names of the operator's private rows: its physics, as the grid model has it."""
     if market.grid.model == "copperplate":
@@ -243,21 +250,19 @@ def private_rows(market: Market) -> tuple[str, ...]:
 
 
 def _network(market: Market, lower: Plan, upper: Plan, weight: Array) -> Network:
-    """The operator's private set; `offset` has a trailing axis of hours.
+    """The operator's private set; `offset` and bounds have a trailing axis of hours.
 
     Voltages and angles are weighed so lightly that only flows are held back by the proximal term.
     """
     grid, dtype = market.grid, market.prosumers.load.dtype
     names, empty = private_rows(market), zeros(market)
-    sizes = (empty.active, empty.reactive, empty.voltage, empty.angle)
+    sizes = [getattr(empty, name) for name in STATE]
     lines = grid.source.shape[0]
 
     def values(state: Float[Array, " V"]) -> Float[Array, " R"]:
         parts = jnp.split(state, np.cumsum([a.shape[0] for a in sizes])[:-1])
         spread = [part[:, None] + 0 * a for part, a in zip(parts, sizes, strict=True)]
-        plan = replace(
-            empty, **dict(zip(("active", "reactive", "voltage", "angle"), spread, strict=True))
-        )
+        plan = replace(empty, **dict(zip(STATE, spread, strict=True)))
         found = constraint_rows(market, plan)
         found = replace(found, bus_reactive=found.bus_reactive.at[grid.feeder].set(0.0))
         return jnp.concatenate(
@@ -270,12 +275,10 @@ def _network(market: Market, lower: Plan, upper: Plan, weight: Array) -> Network
     ease = 10 * jnp.where(square > 0, square, 1.0)
     buses = jnp.ones_like(grid.voltage_min)
     give = jnp.concatenate(
-        [jnp.ones(2 * lines, dtype), drop_factor(market) ** 2 * ease * buses, ease * buses]
+        [jnp.ones(2 * lines, dtype), drop_factor(market) ** 2 * ease * buses, ease * buses, buses]
     )
-    low, high = (
-        jnp.concatenate([a.active, a.reactive, a.voltage, a.angle])[:, 0] for a in (lower, upper)
-    )
-    free = jnp.where(high > low, give / weight, 0.0)
+    low, high = (state_of(plan) for plan in (lower, upper))
+    free = jnp.where(jnp.any(high > low, axis=1), give / weight, 0.0)
     with jax.enable_x64(True):
         wide = matrix.astype(jnp.float64)
         full = (wide * free) @ wide.T

@@ -57,12 +57,12 @@ def eliminate(
     ladder: Ladder,
     flow: Float[Array, " L"],
     voltage: Float[Array, " B"],
-    devices: Float[Array, " B"],
+    devices: Float[Array, "2 B"],
     drop: Float[Array, "2 L"],
 ) -> Tree:
     """The inverse for steps `flow` (alpha) of lines and `voltage` of buses.
 
-    `devices` is what other columns add to a bus's own row, `drop` how much the squared voltage
+    `devices` is what other columns add to a bus's own two rows, `drop` how much the squared voltage
     falls per unit of active and of reactive flow; n is the square of `drop`, with a floor for lines
     without impedance.
     """
@@ -75,7 +75,7 @@ def eliminate(
     lower = jnp.concatenate([fall, -lean[None]])[None]
     lines = jnp.concatenate([upper, lower]).transpose(2, 0, 1)
     coupling = jnp.zeros((fed.shape[0], 3, 3), flow.dtype).at[target].set(lines)
-    diagonal = jnp.stack([devices, jnp.zeros_like(devices), -1 / voltage], axis=1)
+    diagonal = jnp.stack([*devices, -1 / voltage], axis=1)
     start = coupling + jax.vmap(jnp.diag)(diagonal)
     parent = ladder.ancestor[0]
 

@@ -24,7 +24,7 @@ _NOT_NEGATIVE = (
     *("Prosumers.import_max", "Prosumers.export_max", "Prosumers.curtail_max"),
     *("Generators.quadratic", "Buffers.charge_max", "Buffers.discharge_max", "Buffers.quadratic"),
     *("Trading.limit", "Trading.charge", "Trading.quadratic", "Tariff.slope"),
-    *("Grid.resistance", "Grid.reactance", "Grid.rating"),
+    *("Grid.resistance", "Grid.reactance", "Grid.rating", "Grid.compensation_max"),
 )
 _BOUNDS = ("Generators.power", "Buffers.energy", "Grid.voltage", "Grid.angle", "Tariff.total")
 

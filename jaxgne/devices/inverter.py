@@ -1,0 +1,65 @@
+"""Inverters that make reactive power within their rating."""
+
+from dataclasses import replace
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from ..market import Market
+
+
+def inverter(market: Market, prosumers: Any, rating: Any) -> Market:
+    """The market in which each of `prosumers` meets the grid through an inverter of `rating` kVA.
+
+    All that it draws and feeds in passes the inverter, which makes or takes reactive power q beside
+    the active power p while `p^2 + q^2 <= rating^2`: the operator chooses q, to hold voltages. So
+    `rating` also limits p. As a grid it is a bus behind a line without impedance; the line's flow
+    is what the prosumer exchanges with its old bus. Panels or a battery whose house stands outside
+    are a prosumer of their own, that trades with it without a charge.
+
+        market = inverter(market, [0, 4], rating=12)
+
+    Raises `ValueError` for other grids than lindistflow, prosumers that do not exist or are named
+    twice, and ratings that are not positive.
+    """
+    grid, people = market.grid, market.prosumers
+    if grid.model != "lindistflow":
+        raise ValueError(
+            f"inverter: a grid with model='lindistflow' is needed, this one is {grid.model!r}."
+        )
+    who = np.atleast_1d(np.asarray(prosumers, int))
+    count = people.bus.shape[0]
+    if np.any((who < 0) | (who >= count)) or len(np.unique(who)) < len(who):
+        raise ValueError(f"inverter: prosumers={prosumers}: give each of 0 to {count - 1} once.")
+    size = np.broadcast_to(np.asarray(rating, float), who.shape)
+    if not np.all(size > 0):
+        raise ValueError(f"inverter: rating={rating}: give positive kVA.")
+    home = people.bus[who]
+    fresh = jnp.arange(len(who), dtype=people.bus.dtype) + grid.passive.shape[0]
+
+    def behind(table: jnp.ndarray) -> jnp.ndarray:
+        return jnp.concatenate([table, table[home]])
+
+    def added(table: jnp.ndarray, rows: Any) -> jnp.ndarray:
+        new = jnp.broadcast_to(jnp.asarray(rows, table.dtype), (len(who), *table.shape[1:]))
+        return jnp.concatenate([table, new])
+
+    most = size[:, None] + jnp.abs(people.reactive[who])
+    wired = replace(
+        grid,
+        source=added(grid.source, home),
+        target=added(grid.target, fresh),
+        resistance=added(grid.resistance, 0.0),
+        reactance=added(grid.reactance, 0.0),
+        rating=added(grid.rating, size),
+        voltage_min=behind(grid.voltage_min),
+        voltage_max=behind(grid.voltage_max),
+        angle_min=behind(grid.angle_min),
+        angle_max=behind(grid.angle_max),
+        passive=added(grid.passive, 0.0),
+        passive_reactive=added(grid.passive_reactive, 0.0),
+        compensation_max=added(grid.compensation_max, most),
+        names=grid.names and (*grid.names, *(f"inverter {i}" for i in who)),
+    )
+    return replace(market, prosumers=replace(people, bus=people.bus.at[who].set(fresh)), grid=wired)
