@@ -222,6 +222,9 @@ def test_what_is_not_ours_is_never_replaced(make, tmp_path: Path):
     assert {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")} == before
 
 
+BUS_HOURS = "passive_kw,passive_reactive_kvar,compensation_max_kvar"
+
+
 def write(name: str, text: str):
     return lambda folder: (folder / name).write_text(text)
 
