@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from .clearing import Clearing
 from .market import Market
-from .model import aggregate, by_owner
+from .model import aggregate, by_owner, device_costs
 from .settlement import bills
 
 REFERENCE = "no trading"  # what benefits are measured against, where it is among those compared
@@ -47,22 +47,17 @@ def outcome(
     give the CO2 of what is bought of the main grid, net of exports, and of what units make.
     """
     ts, plan, load = market.hour_length, clearing.plan, market.prosumers.load
-    units, stores = market.generators, market.buffers
-    made = units.quadratic[:, None] * plan.generation**2 + units.linear[:, None] * plan.generation
-    used = stores.quadratic[:, None] * (plan.charge**2 + plan.discharge**2)
-    used += stores.linear[:, None] * (plan.charge + plan.discharge)
-    devices = by_owner(market, made, units.owner) + by_owner(market, used, stores.owner)
-    devices = ts * jnp.sum(devices, axis=1)
     paid = bills(market, plan, clearing.prices)
     sigma = aggregate(market, plan)
     net = sigma - jnp.sum(plan.exports, axis=0)
     pairs = market.trading
     effort = pairs.quadratic[:, None] * plan.trades**2
     trading = by_owner(market, effort, pairs.buyer) + by_owner(market, effort, pairs.seller)
-    devices += ts * jnp.sum(trading, axis=1)
+    devices = device_costs(market, plan) + ts * jnp.sum(trading, axis=1)
     consumed = jnp.sum(jnp.maximum(load, 0.0)) + jnp.sum(market.grid.passive)
     consumed += jnp.sum(plan.charge - plan.discharge)
-    unit_carbon = jnp.broadcast_to(jnp.asarray(generator_carbon), units.owner.shape)
+    makers = market.generators.owner
+    unit_carbon = jnp.broadcast_to(jnp.asarray(generator_carbon), makers.shape)
     return Outcome(
         cost=devices + jnp.sum(paid.prosumers, axis=1),
         passive=jnp.sum(paid.passive),

@@ -98,26 +98,30 @@ def net_load(market: Market, plan: Plan) -> Float[Array, "N H"]:
     return net.add(plan.charge - plan.discharge)
 
 
+def device_costs(market: Market, plan: Plan) -> Float[Array, " N"]:
+    """What each prosumer's devices cost, less the value of what buffers hold at the end, EUR."""
+    ts, units, stores = market.hour_length, market.generators, market.buffers
+    making = units.quadratic[:, None] * plan.generation**2 + units.linear[:, None] * plan.generation
+    storing = stores.quadratic[:, None] * (plan.charge**2 + plan.discharge**2)
+    storing += stores.linear[:, None] * (plan.charge + plan.discharge)
+    left = stores.final_value[:, None] * plan.energy[:, -1:]
+    hourly = by_owner(market, making, units.owner) + by_owner(market, storing, stores.owner)
+    return ts * jnp.sum(hourly, axis=1) - by_owner(market, left, stores.owner)[:, 0]
+
+
 def costs(market: Market, plan: Plan) -> Float[Array, " N"]:
     """J_i, what each prosumer minimises, EUR (MODEL 3; the paper, eq. 1-6)."""
-    units, stores, pairs = market.generators, market.buffers, market.trading
-    making = units.quadratic[:, None] * plan.generation**2 + units.linear[:, None] * plan.generation
-    storing = stores.quadratic[:, None] * (plan.charge**2 + plan.discharge**2) + stores.linear[
-        :, None
-    ] * (plan.charge + plan.discharge)
+    pairs = market.trading
     volume = pairs.charge[:, None] * jnp.abs(plan.trades)
     volume += pairs.quadratic[:, None] * plan.trades**2
     price = grid_price(market, aggregate(market, plan))
     hourly = (
-        by_owner(market, making, units.owner)
-        + by_owner(market, storing, stores.owner)
-        + by_owner(market, pairs.fee_buyer[:, None] * plan.trades + volume, pairs.buyer)
+        by_owner(market, pairs.fee_buyer[:, None] * plan.trades + volume, pairs.buyer)
         + by_owner(market, volume - pairs.fee_seller[:, None] * plan.trades, pairs.seller)
         + price * plan.imports
         - market.tariff.export * plan.exports
     )
-    left = by_owner(market, (stores.final_value[:, None] * plan.energy)[:, -1:], stores.owner)
-    return market.hour_length * jnp.sum(hourly, axis=1) - left[:, 0]
+    return device_costs(market, plan) + market.hour_length * jnp.sum(hourly, axis=1)
 
 
 def potential(market: Market, plan: Plan) -> Float[Array, ""]:
