@@ -1,16 +1,15 @@
 """The built-in cases: `ieee37`, `ieee123` and `synthetic`. Every market they return is feasible."""
 
 from dataclasses import replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from ..market import Buffers, Generators, Grid, GridModel, Market, Prosumers, Tariff, Trading
 from ..validate import validate
-from .customers import Customers, passive, settle, shape, spread
+from .customers import Customers, at_buses, passive, settle, shape, spread
 from .feeders import (
     Feeder,
-    Floats,
     Ints,
     given_feeder,
     ieee37_feeder,
@@ -99,15 +98,12 @@ def synthetic(
     with mean `degree`, or a ring. 100,000 prosumers take seconds. Deterministic in `seed`. Raises
     `ValueError` for a word or number out of range, and for a `feeder` that is no tree.
     """
-    _check(prosumers=prosumers, hours=hours, hour_length=hour_length, degree=degree, buses=buses)
-    _choose("graph", graph, get_args(Graph))
+    check(prosumers=prosumers, hours=hours, hour_length=hour_length, degree=degree, buses=buses)
+    choose("graph", graph, get_args(Graph))
     rng = np.random.default_rng(seed)
     tree = random_feeder(buses, 35.0 * prosumers, rng) if feeder is None else given_feeder(feeder)
     customers = settle(tree, prosumers, hours, hour_length, rng)
-    if graph == "ring":
-        pairs = ring_pairs(prosumers, degree)
-    else:
-        pairs = random_pairs(prosumers, round(prosumers * degree / 2), rng)
+    pairs = pairs_of(graph, prosumers, degree, rng)
     words = (grid, reactive_balance, behaviour)
     return _market(tree, customers, pairs, hour_length, words, stress, rng)
 
@@ -127,7 +123,7 @@ def _day_on(
     stress: bool,
 ) -> Market:
     """A published feeder with prosumers at its load buses."""
-    _check(prosumers=prosumers, hours=hours, hour_length=hour_length, degree=degree)
+    check(prosumers=prosumers, hours=hours, hour_length=hour_length, degree=degree)
     rng = np.random.default_rng(seed)
     customers = settle(feeder, prosumers, hours, hour_length, rng)
     wanted = prosumers * degree / 2
@@ -150,8 +146,8 @@ def _market(
 ) -> Market:
     """Feeder, customers and trading graph put together, with devices, prices and limits."""
     grid, reactive_balance, behaviour = words
-    _choose("grid", grid, get_args(GridModel))
-    _choose("behaviour", behaviour, get_args(Behaviour))
+    choose("grid", grid, get_args(GridModel))
+    choose("behaviour", behaviour, get_args(Behaviour))
     if stress:
         customers = replace(customers, generator=spread(customers, rng))
     hours = customers.gross.shape[1]
@@ -163,8 +159,8 @@ def _market(
     if stress:
         power = np.asarray(generators.power_max)
         export_max[customers.generator] += power
-        most = left + _at_buses(feeder, customers.bus, np.maximum(load, 0.0))
-        reactive = left_reactive + _at_buses(feeder, customers.bus, customers.reactive)
+        most = left + at_buses(len(feeder.load), customers.bus, np.maximum(load, 0.0))
+        reactive = left_reactive + at_buses(len(feeder.load), customers.bus, customers.reactive)
         capacity = np.bincount(customers.bus[customers.generator], power[:, 0], len(left)).astype(
             float
         )
@@ -191,7 +187,7 @@ def _market(
             reactive_balance=reactive_balance,
             names=feeder.names,
         ),
-        tariff=_tariff(feeder, hours, hour_length, limits.total_max, behaviour),
+        tariff=tariff(feeder.load.sum(), hours, hour_length, behaviour, limits.total_max),
         generators=generators,
         buffers=_batteries(customers, hours),
         trading=Trading(*pairs, 30.0, charge=0.01),
@@ -200,13 +196,22 @@ def _market(
     return validate(market)
 
 
-def _tariff(
-    feeder: Feeder, hours: int, hour_length: float, total_max: Floats, behaviour: Behaviour
+def pairs_of(
+    graph: Graph, count: int, degree: float, rng: np.random.Generator
+) -> tuple[Ints, Ints]:
+    """Who trades with whom: on a ring, or on a connected random graph of mean `degree`."""
+    if graph == "ring":
+        return ring_pairs(count, degree)
+    return random_pairs(count, round(count * degree / 2), rng)
+
+
+def tariff(
+    load: float, hours: int, hour_length: float, behaviour: Behaviour, total_max: Any = np.inf
 ) -> Tariff:
-    """0.12 EUR/kWh on average over a day, 0.10 more at full spot load; exports earn a third."""
+    """0.12 EUR/kWh over a day, 0.10 more at a total of `load` kW; exports earn a third."""
     base = 0.12 * shape("price", hours, hour_length)
     return Tariff(
-        0.10 / feeder.load.sum(),
+        0.10 / load,
         hours=hours,
         base=base,
         export=base / 3,
@@ -254,19 +259,13 @@ def _batteries(customers: Customers, hours: int) -> Buffers:
     )
 
 
-def _at_buses(feeder: Feeder, bus: Ints, values: Floats) -> Floats:
-    """Sum rows of (rows, H) by bus, (B, H)."""
-    total = np.zeros((len(feeder.load), values.shape[1]))
-    np.add.at(total, bus, values)
-    return total
-
-
-def _choose(name: str, word: str, allowed: tuple[str, ...]) -> None:
+def choose(name: str, word: str, allowed: tuple[str, ...]) -> None:
+    """`ValueError` for a word that is none of `allowed`."""
     if word not in allowed:
         raise ValueError(f"{name}={word!r}: choose one of {', '.join(allowed)}.")
 
 
-def _check(**numbers: float) -> None:
+def check(**numbers: float) -> None:
     """Counts must be whole and positive; the degree at least 0, the length of an hour positive."""
     for name, value in numbers.items():
         if name == "degree":

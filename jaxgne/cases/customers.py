@@ -16,7 +16,7 @@ KINDS = {
     "restaurant": (30.0, 0.10),
 }
 _PROSUMERS_SHARE = 0.6  # of a bus's spot load, at most, is drawn by its prosumers
-_POWER_FACTOR = 0.93
+KVAR_PER_KW = np.tan(np.arccos(0.93))
 
 
 @dataclass(frozen=True)
@@ -54,21 +54,40 @@ def settle(
     room = _PROSUMERS_SHARE * feeder.load
     asked = np.bincount(bus, peak, len(room))
     peak *= np.minimum(1.0, room / np.maximum(asked, 1e-9))[bus]
-    day = np.stack([shape(name, hours, hour_length) for name in KINDS])
-    gross = peak[:, None] * np.minimum(day[kind] * rng.normal(1.0, 0.08, (count, hours)), 1.0)
-    gross = np.maximum(gross, 0.05 * peak[:, None])
+    gross = daily(kind, peak, hours, hour_length, rng)
     panels = np.where(rng.uniform(size=count) < 0.6, rng.uniform(0.3, 0.9, count) * peak, 0.0)
-    sky = shape("sun", hours, hour_length) * rng.uniform(0.75, 1.0, hours)
-    sun = panels[:, None] * sky * rng.uniform(0.9, 1.0, (count, hours))
+    sun = sunshine(panels, hours, hour_length, rng)
     return Customers(
         bus=bus,
         peak=peak,
         gross=gross,
-        reactive=np.tan(np.arccos(_POWER_FACTOR)) * gross,
+        reactive=KVAR_PER_KW * gross,
         sun=sun,
         battery=np.sort(rng.permutation(count)[: count // 2]),
         generator=np.sort(rng.permutation(count)[: count // 4]),
     )
+
+
+def daily(
+    kind: Ints, peak: Floats, hours: int, hour_length: float, rng: np.random.Generator
+) -> Floats:
+    """What customers draw over the hours: the day of their kind up to `peak` kW, kW (N, H)."""
+    day = np.stack([shape(name, hours, hour_length) for name in KINDS])
+    noise = rng.normal(1.0, 0.08, (len(peak), hours))
+    return peak[:, None] * np.maximum(np.minimum(day[kind] * noise, 1.0), 0.05)
+
+
+def sunshine(panels: Floats, hours: int, hour_length: float, rng: np.random.Generator) -> Floats:
+    """What panels of `panels` kW make under one changing sky, kW (N, H)."""
+    sky = shape("sun", hours, hour_length) * rng.uniform(0.75, 1.0, hours)
+    return panels[:, None] * sky * rng.uniform(0.9, 1.0, (len(panels), hours))
+
+
+def at_buses(buses: int, bus: Ints, values: Floats) -> Floats:
+    """Sum rows of (rows, H) by bus, (B, H)."""
+    total = np.zeros((buses, values.shape[1]))
+    np.add.at(total, bus, values)
+    return total
 
 
 def spread(customers: Customers, rng: np.random.Generator) -> Ints:

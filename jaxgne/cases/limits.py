@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..market import Grid, Market
+from .customers import at_buses
 from .feeders import Feeder, Floats, flows, squared_voltages
 
 
@@ -95,6 +97,83 @@ def stressed(feeder: Feeder, most: Floats, reactive: Floats, capacity: Floats) -
         voltage_max=free.voltage_max,
         total_max=np.asarray(1.0001 * max(least.sum(axis=0).max(), highest)),
     )
+
+
+def servable(market: Market) -> Market:
+    """`market`, or `ValueError` where its grid cannot serve it in some hour, whatever devices do.
+
+    Necessary only, every hour by itself: prosumers draw at least their load less sun, generators
+    and discharge, all at full power. On a tree every line then carries at least what is drawn
+    behind it; elsewhere the lines at a bus, and at all feeder buses, what it and all others draw.
+    """
+    grid, people = market.grid, market.prosumers
+    least, bus = np.array(people.load), np.asarray(people.bus)
+    np.subtract.at(least, np.asarray(market.generators.owner), market.generators.power_max)
+    np.subtract.at(least, np.asarray(market.buffers.owner), market.buffers.discharge_max)
+    passive = np.asarray(grid.passive)
+    drawn = passive + at_buses(len(passive), bus, least)
+    if grid.model == "lindistflow":
+        kvar = at_buses(len(passive), bus, np.asarray(people.reactive))
+        _on_tree(grid, drawn, np.asarray(grid.passive_reactive) + kvar)
+    elif grid.model == "paper":
+        _on_mesh(grid, drawn)
+    return market
+
+
+def _on_tree(grid: Grid, drawn: Floats, kvar: Floats) -> None:
+    """Raises where a line carries more than its rating, or a bus falls below its voltage."""
+    lines = (np.asarray(a) for a in (grid.source, grid.target, grid.resistance, grid.reactance))
+    feeder = Feeder(*lines, load=drawn.max(axis=1), reactive=kvar.max(axis=1))
+    carried = np.hypot(np.maximum(flows(feeder, drawn), 0.0), flows(feeder, kvar))
+    rating = np.asarray(grid.rating)[:, None]
+    if place := _beyond(carried, rating):
+        line, hour = place
+        ends = (called(grid, end[line]) for end in (feeder.source, feeder.target))
+        raise ValueError(
+            f"grid: the line from {' to '.join(ends)} has to carry {carried[line, hour]:.4g} kVA "
+            f"in hour {hour} whatever devices do, above its rating of {rating[line, 0]:.4g}; raise "
+            "it or lower the load behind it."
+        )
+    best = np.sqrt(np.maximum(squared_voltages(feeder, drawn, kvar), 0.0))[feeder.target]
+    lowest = np.asarray(grid.voltage_min)[feeder.target, None]
+    if place := _beyond(lowest, best):
+        line, hour = place
+        raise ValueError(
+            f"grid: {called(grid, feeder.target[line])} has {best[line, hour]:.4f} pu at most in "
+            f"hour {hour} whatever devices do, below its voltage_min of {lowest[line, 0]:.4f}; "
+            "lower that or the load."
+        )
+
+
+def _on_mesh(grid: Grid, drawn: Floats) -> None:
+    """Raises where a bus, or all but the feeder buses, draw more than the lines to them carry."""
+    source, target, rating = (np.asarray(a) for a in (grid.source, grid.target, grid.rating))
+    fed = np.isin(np.arange(len(drawn)), np.asarray(grid.feeder))
+    inner = np.flatnonzero(~fed)
+    able = [rating[(source == bus) | (target == bus)].sum() for bus in inner]
+    able = np.array([*able, rating[fed[source] != fed[target]].sum()])[:, None]
+    need = np.vstack([drawn[inner], drawn[inner].sum(axis=0)])
+    if place := _beyond(need, able):
+        row, hour = place
+        where = called(grid, inner[row]) if row < len(inner) else "all beyond the feeder buses"
+        raise ValueError(
+            f"grid: {where} needs {need[row, hour]:.4g} kW in hour {hour} whatever devices do, and "
+            f"the lines to it carry {able[row, 0]:.4g} kVA; raise their rating or lower the load."
+        )
+
+
+def _beyond(more: Floats, less: Floats) -> tuple[int, int] | None:
+    """The row and hour where `more` exceeds `less` most; None where it nowhere does."""
+    excess = more - less * (1 + 1e-5)
+    if not np.any(excess > 0):
+        return None
+    row, hour = np.unravel_index(np.argmax(excess), excess.shape)
+    return int(row), int(hour)
+
+
+def called(grid: Grid, bus: int) -> str:
+    """What people call a bus: its name where it has one."""
+    return f"bus {grid.names[bus]!r}" if grid.names else f"bus {bus}"
 
 
 _LINE_HOURS = 0.10  # of all lines and hours: where ratings are to bind
