@@ -92,7 +92,7 @@ def bills(market: Market, plan: Plan, prices: Rows) -> Bills:
     scarce = prices.aggregate + prices.exchange
     net = net_load(market, plan)
     share = ts * pairs.charge[:, None] * jnp.abs(plan.trades)
-    paid = ts * _trade_price(market, prices) * plan.trades
+    paid = ts * settled_prices(market, prices) * plan.trades
     s = aggregate(market, plan) - jnp.sum(plan.exports, axis=0)
     drawn = grid.passive.at[market.prosumers.bus].add(net)
     return Bills(
@@ -142,24 +142,26 @@ def price_parts(market: Market, clearing: Clearing) -> PriceParts:
         limit += along(nothing.at[grid.feeder].set(prices.bus[grid.feeder]))
         voltage = along(nothing.at[tree.far].set(lean))
         lines = along(nothing.at[tree.far].set(rise - lean))
-    buses = market.prosumers.bus
-    buyer, seller = (
-        prices.bus[buses[side]] for side in (market.trading.buyer, market.trading.seller)
-    )
     return PriceParts(
         energy=grid_price(market, aggregate(market, plan)),
         limit=limit,
         lines=lines,
         voltage=voltage,
-        trade=_trade_price(market, prices),
+        trade=settled_prices(market, prices),
         charge=market.trading.charge,
-        network=buyer - seller,
+        network=network_prices(market, prices),
     )
 
 
-def _trade_price(market: Market, prices: Rows) -> Float[Array, "E H"]:
-    """(pi_i + pi_j) / 2, EUR/kWh."""
+def settled_prices(market: Market, prices: Rows) -> Float[Array, "E H"]:
+    """(pi_i + pi_j) / 2, at which pairs settle, EUR/kWh."""
     return (prices.balance[market.trading.buyer] + prices.balance[market.trading.seller]) / 2
+
+
+def network_prices(market: Market, prices: Rows) -> Float[Array, "E H"]:
+    """What the operator asks more at the buyer's bus than at the seller's, EUR/kWh."""
+    pairs, at = market.trading, prices.bus[market.prosumers.bus]
+    return at[pairs.buyer] - at[pairs.seller]
 
 
 def _inflow(market: Market, plan: Plan) -> Float[Array, "B H"]:

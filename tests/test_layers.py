@@ -50,6 +50,7 @@ LAYERS: dict[str, set[str]] = {
     "report": {*RESULT - {"solvers"}, *STUDIES},
     "batch_report": {*RESULT - {"solvers"}},
     "plots": {*RESULT - {"solvers"}, *STUDIES},
+    "frames": {*RESULT - {"solvers"}, *STUDIES, "io.schema"},
     "cli": {"jaxgne", "batch_report", "cases", "io", "plots", "report"},  # public names only
     "__main__": {"cli"},
     "__init__": {*RESULT, *STUDIES, "cases", "io", "plots", "report"},
@@ -135,7 +136,7 @@ import json, sys
 import jax
 before = jax.config.jax_enable_x64
 import jaxgne
-heavy = sorted({"matplotlib", "typer", "scipy.optimize", "IPython"} & set(sys.modules))
+heavy = sorted({"matplotlib", "pandas", "typer", "scipy.optimize", "IPython"} & set(sys.modules))
 print(json.dumps({"precision_kept": before == jax.config.jax_enable_x64, "heavy": heavy}))
 """
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -1,0 +1,331 @@
+"""Tidy pandas tables of a cleared market; pandas is imported when one is made.
+
+Each function takes a market and its clearing and gives one row per thing and hour, which counts
+steps from 0. Units are in the column names, which are those of the files that `save` writes; `bus`,
+`source` and `target` are names where the grid has them, else indices. A batch and its clearing
+(`clear_many`) give the same columns behind `scenario` and `status`, with NaN for infeasible
+scenarios; of one market that is infeasible there is no table: `ValueError`. What stopped at
+`max_steps` is given as it stands.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Array, Bool
+
+from . import settlement
+from .acflow import Flow, drawn, flow
+from .clearing import Clearing, Status, status_name
+from .comparison import Comparison
+from .io.schema import STATUSES
+from .market import Market
+from .model import (
+    Plan,
+    bought,
+    by_owner,
+    energy_prices,
+    grid_price,
+    net_load,
+    trade_prices,
+    voltages,
+)
+from .radial import forest
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+def prosumers(market: Market, clearing: Clearing) -> "DataFrame":
+    """What each prosumer does, and what energy is worth to it.
+
+    load + curtailed - generation + charge - discharge = net = imports - exports + bought.
+    `energy_price_eur_per_kwh` is pi_i + mu_pb of the bus (MODEL 4).
+    """
+    _check(market, clearing)
+    plan, prices, table = clearing.plan, clearing.prices, market.prosumers
+    units, stores = market.generators.owner, market.buffers.owner
+    columns = {
+        "bus": _by_row(table.bus),
+        "load_kw": table.load,
+        "imports_kw": plan.imports,
+        "exports_kw": plan.exports,
+        "curtailed_kw": plan.curtailed,
+        "generation_kw": _each(by_owner, market, plan.generation, units),
+        "charge_kw": _each(by_owner, market, plan.charge, stores),
+        "discharge_kw": _each(by_owner, market, plan.discharge, stores),
+        "bought_kw": _each(bought, market, plan.trades),
+        "net_kw": _each(net_load, market, plan),
+        "own_energy_value_eur_per_kwh": prices.balance,
+        "energy_price_eur_per_kwh": _each(energy_prices, market, prices),
+    }
+    return _frame("prosumer", columns, market, clearing)
+
+
+def generators(market: Market, clearing: Clearing) -> "DataFrame":
+    """What each generator of a prosumer (`owner`) makes, between its bounds."""
+    _check(market, clearing)
+    units = market.generators
+    columns = {
+        "owner": _by_row(units.owner),
+        "generation_kw": clearing.plan.generation,
+        "power_min_kw": units.power_min,
+        "power_max_kw": units.power_max,
+    }
+    return _frame("generator", columns, market, clearing)
+
+
+def buffers(market: Market, clearing: Clearing) -> "DataFrame":
+    """What each buffer of a prosumer (`owner`) does; its content is that at the hour's end."""
+    _check(market, clearing)
+    plan, stores = clearing.plan, market.buffers
+    columns = {
+        "owner": _by_row(stores.owner),
+        "charge_kw": plan.charge,
+        "discharge_kw": plan.discharge,
+        "energy_kwh": plan.energy,
+        "energy_min_kwh": stores.energy_min,
+        "energy_max_kwh": stores.energy_max,
+        "content_value_eur_per_kwh": clearing.prices.energy,
+    }
+    return _frame("buffer", columns, market, clearing)
+
+
+def trades(market: Market, clearing: Clearing) -> "DataFrame":
+    """What the buyer of each pair buys from its seller (negative the other way), at which price.
+
+    `price_eur_per_kwh` is mu_tr. Cash changes hands at `settled_eur_per_kwh`, which is the same
+    where the pair has no fees, and makes `paid_eur`, from buyer to seller; both pay the network
+    `charge_eur_per_kwh`, and `network_eur_per_kwh` is what it asks more at the buyer's bus.
+    """
+    _check(market, clearing)
+    pairs, prices = market.trading, clearing.prices
+    columns = {
+        "buyer": _by_row(pairs.buyer),
+        "seller": _by_row(pairs.seller),
+        "trade_kw": clearing.plan.trades,
+        "price_eur_per_kwh": _each(trade_prices, market, prices),
+        "settled_eur_per_kwh": _each(settlement.settled_prices, market, prices),
+        "charge_eur_per_kwh": _by_row(pairs.charge),
+        "network_eur_per_kwh": _each(settlement.network_prices, market, prices),
+        "paid_eur": _each(settlement.settle, market, clearing).trades,
+    }
+    return _frame("pair", columns, market, clearing)
+
+
+def buses(market: Market, clearing: Clearing) -> "DataFrame":
+    """What each bus draws, its voltage, and the price of active energy there.
+
+    `voltage_pu` is the grid model's, `ac_voltage_pu` that of an AC power flow (`ac_power_flow`),
+    NaN where that does not converge; copperplate has neither. The price is what passive consumers
+    pay; `price_parts` says what it is made of.
+    """
+    _check(market, clearing)
+    plan, prices, grid = clearing.plan, clearing.prices, market.grid
+    active, reactive = _each(drawn, market, plan)
+    shared = _each(grid_price, market, clearing.aggregate) + prices.aggregate + prices.exchange
+    nothing = np.full(np.shape(grid.passive), np.nan)
+    networked = grid.model != "copperplate"
+    columns = {
+        "passive_kw": grid.passive,
+        "passive_reactive_kvar": grid.passive_reactive,
+        "drawn_kw": active,
+        "drawn_kvar": reactive,
+        "voltage_pu": _each(voltages, market, plan) if networked else nothing,
+        "ac_voltage_pu": _ac(market, clearing)["voltage"] if networked else nothing,
+        "energy_price_eur_per_kwh": _by_hour(shared) + np.asarray(prices.bus),
+    }
+    return _frame("bus", columns, market, clearing)
+
+
+def lines(market: Market, clearing: Clearing) -> "DataFrame":
+    """What each line carries from source to target, by the grid model and by an AC power flow.
+
+    Loading is the share of the rating in use, NaN where that is 0. `ac_` columns are NaN in hours
+    in which the AC power flow does not converge. `ValueError` for a copperplate market, which has
+    no lines.
+    """
+    _check(market, clearing)
+    plan, grid = clearing.plan, market.grid
+    if grid.model == "copperplate":
+        raise ValueError("frames.lines: a copperplate market has no lines.")
+    found, rating = _ac(market, clearing), _by_row(grid.rating)
+
+    def loading(apparent: np.ndarray) -> np.ndarray:
+        undefined = np.full_like(apparent, np.nan)
+        return np.divide(100 * apparent, rating, out=undefined, where=rating > 0)
+
+    columns = {
+        "source": _by_row(grid.source),
+        "target": _by_row(grid.target),
+        "rating_kva": rating,
+        "active_kw": plan.active,
+        "reactive_kvar": plan.reactive,
+        "loading_percent": loading(np.hypot(plan.active, plan.reactive)),
+        "ac_loading_percent": loading(found["apparent"]),
+        "ac_losses_kw": found["losses"],
+    }
+    return _frame("line", columns, market, clearing)
+
+
+def hours(market: Market, clearing: Clearing) -> "DataFrame":
+    """Totals and shared prices by hour, and what main grid and operator receive.
+
+    `limit_price_eur_per_kwh` is lambda, of the limit on the total exchange; `rent_eur` is what the
+    operator's limits and tariff are worth: its receipts at an equilibrium.
+    """
+    _check(market, clearing)
+    plan, prices = clearing.plan, clearing.prices
+    paid = _each(settlement.settle, market, clearing)
+    columns = {
+        "total_import_kw": clearing.aggregate,
+        "exports_kw": np.sum(plan.exports, axis=-2),
+        "passive_kw": np.sum(market.grid.passive, axis=-2),
+        "traded_kw": np.sum(np.abs(plan.trades), axis=-2),
+        "grid_price_eur_per_kwh": _each(grid_price, market, clearing.aggregate),
+        "limit_price_eur_per_kwh": prices.aggregate,
+        "exchange_price_eur_per_kwh": prices.exchange,
+        "sales_eur": paid.sales,
+        "receipts_eur": paid.receipts,
+        "rent_eur": paid.rent,
+    }
+    columns = {name: _by_hour(column) for name, column in columns.items()}
+    return _frame(None, columns, market, clearing)
+
+
+def bills(market: Market, clearing: Clearing) -> "DataFrame":
+    """What everyone pays and for what (`settle`), EUR; negative where they are paid.
+
+    `payer` is "prosumer", or "passive" for the passive consumers at a bus, who have no number
+    in `prosumer`. `total_eur` over all payers is what main grid and operator receive in `hours`.
+    """
+    _check(market, clearing)
+    paid = _each(settlement.settle, market, clearing)
+    nothing = np.zeros(np.shape(paid.passive))
+    own = {
+        "payer": np.full((1, 1), "prosumer"),
+        "bus": _by_row(market.prosumers.bus),
+        "main_grid_eur": paid.main_grid,
+        "peers_eur": paid.peers,
+        "tariff_eur": paid.tariff,
+        "capacity_eur": paid.capacity,
+        "congestion_eur": paid.congestion,
+        "total_eur": paid.prosumers,
+    }
+    passive = {
+        "payer": np.full((1, 1), "passive"),
+        "main_grid_eur": paid.passive_main_grid,
+        "peers_eur": nothing,
+        "tariff_eur": nothing,
+        "capacity_eur": paid.passive_capacity,
+        "congestion_eur": paid.passive_congestion,
+        "total_eur": paid.passive,
+    }
+    numbered = _frame("prosumer", own, market, clearing).astype({"prosumer": "Int64"})
+    both = [numbered, _frame("bus", passive, market, clearing)]
+    return _pandas().concat(both, ignore_index=True)
+
+
+def price_parts(market: Market, clearing: Clearing) -> "DataFrame":
+    """What energy costs at each bus and why: the total is the sum of its four parts.
+
+    The main grid's price, the limit on the total exchange, full lines, voltages at their limits.
+    `ValueError` for a grid that is not radial: with loops there is no one path from the feeder.
+    """
+    _check(market, clearing)
+    grid = market.grid
+    if grid.model != "copperplate" and not np.all(_each(_radial, market)):
+        raise ValueError("frames.price_parts: Grid.source/target: give a radial grid.")
+    parts = _each(settlement.price_parts, market, clearing)
+    columns = {
+        "energy_eur_per_kwh": _by_hour(parts.energy),
+        "limit_eur_per_kwh": parts.limit,
+        "lines_eur_per_kwh": parts.lines,
+        "voltage_eur_per_kwh": parts.voltage,
+        "total_eur_per_kwh": _by_hour(parts.energy) + parts.limit + parts.lines + parts.voltage,
+    }
+    return _frame("bus", columns, market, clearing)
+
+
+def comparison(compared: Comparison) -> "DataFrame":
+    """What `compare` found, one row per `market`; NaN where a number is not defined."""
+    table = _pandas().DataFrame.from_dict(compared.rows, orient="index").astype(float)
+    return table.rename_axis("market").reset_index()
+
+
+def _pandas() -> Any:
+    try:
+        import pandas
+    except ImportError as missing:
+        raise ImportError(
+            'jaxgne.frames needs pandas: install the extra "tables" (pip install ".[tables]").'
+        ) from missing
+    return pandas
+
+
+@eqx.filter_jit
+def _each(of: Callable[..., Any], market: Market, *more: Any) -> Any:
+    """`of(market, ...)`, for each scenario where the market is a batch."""
+    return (jax.vmap(of) if np.ndim(market.hour_length) else of)(market, *more)
+
+
+def _by_row(values: Any) -> np.ndarray:
+    """One value for all hours of a row."""
+    return np.asarray(values)[..., :, None]
+
+
+def _by_hour(values: Any) -> np.ndarray:
+    """One value for all rows of an hour."""
+    return np.asarray(values)[..., None, :]
+
+
+def _radial(market: Market) -> Bool[Array, ""]:
+    return forest(market.grid).ok
+
+
+def _flow(market: Market, plan: Plan) -> Flow:
+    return flow(market.grid, *drawn(market, plan))
+
+
+def _ac(market: Market, clearing: Clearing) -> dict[str, np.ndarray]:
+    """What an AC power flow finds, NaN in hours in which it does not converge."""
+    found = _each(_flow, market, clearing.plan)
+    fine = _by_hour(found.ok)
+    names = ("voltage", "apparent", "losses")
+    return {name: np.where(fine, np.asarray(getattr(found, name)), np.nan) for name in names}
+
+
+def _check(market: Market, clearing: Clearing) -> None:
+    ours, theirs = np.shape(market.prosumers.load), np.shape(clearing.plan.imports)
+    if ours != theirs:
+        raise ValueError(
+            f"frames: loads of shape {ours} but imports of shape {theirs}; pass the market, or the "
+            "batch of markets, that this clearing is of."
+        )
+    if not np.ndim(clearing.steps) and status_name(clearing.status) == "infeasible":
+        raise ValueError("frames: an infeasible market has neither plan nor prices.")
+
+
+def _frame(
+    row: str | None, columns: Mapping[str, Any], market: Market, clearing: Clearing
+) -> "DataFrame":
+    """Columns of shape (rows, hours), or that broadcast to it, in long form behind their keys."""
+    arrays = {name: np.asarray(column) for name, column in columns.items()}
+    shape = np.broadcast_shapes(*(array.shape for array in arrays.values()))
+    axes = list(np.indices(shape, sparse=True))
+    keys = {"hour": axes[-1]} if row is None else {row: axes[-2], "hour": axes[-1]}
+    if len(axes) == 3:
+        ended = [np.asarray(clearing.status == getattr(Status, word)) for word in STATUSES]
+        status = np.select(ended, STATUSES, "")[:, None, None]
+        keys = {"scenario": axes[0], "status": status} | keys
+        for name, array in arrays.items():
+            if array.dtype.kind == "f":
+                arrays[name] = np.where(status == "infeasible", np.nan, array)
+    arrays = keys | arrays
+    names = np.asarray(market.grid.names)
+    for name in {"bus", "source", "target"} & arrays.keys():
+        arrays[name] = names[arrays[name]] if names.size else arrays[name]
+    flat = {name: np.broadcast_to(array, shape).ravel() for name, array in arrays.items()}
+    return _pandas().DataFrame(flat)
