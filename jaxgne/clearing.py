@@ -384,7 +384,8 @@ _advance = eqx.filter_jit(_solve)
 
 @eqx.filter_jit
 def finish(market: Market, solver: AbstractSolver, carry: Carry) -> Clearing:
-    plan, prices = solver.point(market, carry.state)
+    with jax.enable_x64(True):
+        plan, prices = solver.point(market, carry.state)
     prices = jax.tree.map(
         lambda ray, price: jnp.where(carry.status == Status.infeasible, ray, price),
         carry.prices,

@@ -256,7 +256,9 @@ grid = jg.Grid([[0.0, 0.0], [1.0, 1.0]], [0], [1], 1e-4, 1e-4, rating=50.0)
 clearing = jg.clear(jg.Market(people, grid, tariff))
 print(clearing.plan.imports.dtype, bool(clearing.certificate.ac.safe))
 """
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=True
+    )
     assert run.stdout.split() == ["float32", "True"]
 
 
