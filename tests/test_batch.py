@@ -36,7 +36,7 @@ def close(a: jg.Clearing, b: jg.Clearing, atol: float = 1e-8) -> None:
         np.testing.assert_allclose(one, two, atol=atol)
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", [SOLVERS[0], pytest.param(SOLVERS[1], marks=pytest.mark.slow)])
 def test_a_batch_is_a_loop(solver):
     markets = loads(4)
     many = jg.clear_many(markets, solver)

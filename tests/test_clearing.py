@@ -273,7 +273,10 @@ def test_progress_reports_while_it_runs():
     assert int(alone.steps) == int(clearing.steps)
 
 
-@pytest.mark.parametrize(("solver", "looks"), [(jg.PrimalDual(), 50), (jg.InteriorPoint(), 30)])
+@pytest.mark.parametrize(
+    ("solver", "looks"),
+    [(jg.PrimalDual(), 50), pytest.param(jg.InteriorPoint(), 30, marks=pytest.mark.slow)],
+)
 def test_trace_is_the_path_of_clear(solver, looks):
     market = feeder()
     curve = jg.trace(market, solver, steps=looks * solver.every, every=solver.every)

@@ -43,7 +43,10 @@ def test_published_optima(name, behavior):
         assert np.allclose(paid[inside], expected.trade_prices[inside], atol=1e-3 * price)
 
 
-@pytest.mark.parametrize("name", names() or ["none"])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=() if "n020" in n else pytest.mark.slow) for n in names() or ["none"]],
+)
 def test_the_authors_saved_round_is_as_far_off_as_its_file_states(name):
     """Their last iterate against our equilibrium: sigma and generation, within 0.01 kW of that."""
     runs = [run for run in saved_runs(name) if "modified" not in run.record["algorithm"]]

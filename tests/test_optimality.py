@@ -151,6 +151,7 @@ def rescale(market: jg.Market, money: float, power: float) -> jg.Market:
                 drain=power,
                 quadratic=curve,
                 linear=per,
+                final_value=per,
             ),
             times(
                 m.trading,
@@ -167,6 +168,7 @@ def rescale(market: jg.Market, money: float, power: float) -> jg.Market:
                 rating=power,
                 passive=power,
                 passive_reactive=power,
+                compensation_max=power,
             ),
             times(m.tariff, base=per, slope=curve, export=per, total_min=power, total_max=power),
         ),

@@ -128,7 +128,9 @@ def test_rounds_end_at_the_equilibrium(grid: str):
         assert np.allclose(jg.aggregate(market, plan), expected.sigma, atol=1e-2)
 
 
-@pytest.mark.parametrize("options", [{"relaxation": 1.8}, {"inertia": 0.3}])
+@pytest.mark.parametrize(
+    "options", [{"relaxation": 1.8}, pytest.param({"inertia": 0.3}, marks=pytest.mark.slow)]
+)
 def test_variants_end_at_the_same_plan(options: dict[str, float]):
     """Over-relaxed and inertial rounds reach what the basic mechanism reaches."""
     market = feeder(voltage_min=0.979)

@@ -46,7 +46,13 @@ def test_transfers_cancel(seed, grid):
 TIGHT = ["feeder with tight lines", "feeder with tight voltages", "exports", "many devices"]
 
 
-@pytest.mark.parametrize("kind", [*TIGHT, "paper feeder with reactive power"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *(pytest.param(k, marks=() if "feeder" in k else pytest.mark.slow) for k in TIGHT),
+        "paper feeder with reactive power",
+    ],
+)
 def test_receipts_are_rent(kind):
     """At an equilibrium, on any gauge of the prices."""
     market = HAND_MADE[kind]()

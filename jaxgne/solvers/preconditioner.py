@@ -140,7 +140,7 @@ def metric(market: Market, held: Bool[Array, " B"]) -> Metric:
             reactive=1 / grid.flow,
             voltage=1 / grid.voltage,
             angle=1 / grid.angle,
-            compensation=at_bus,
+            compensation=one,
             exchange=one,
         ),
         stored=replace(none, charge=one, discharge=one, energy=one * STEP),
