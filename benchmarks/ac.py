@@ -112,8 +112,8 @@ def table() -> None:
     print("\n".join(text))
 
 
-NOTE = """Compiled, float64, 24 hours, relative KKT error 1e-6; medians of interleaved repeats on two
-cores of a shared, busy machine, so ratios mean more than seconds. One AC check is part of each
+NOTE = """Compiled, float64, 24 hours, relative KKT error 1e-6; medians of interleaved repeats on
+two cores of a shared, busy machine, so ratios mean more than seconds. One AC check is part of each
 clear."""
 
 
