@@ -5,12 +5,13 @@ from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from .acflow import ac_power_flow, check
-from .clearing import Clearing, NotCleared, Progress, clear
+from .clearing import Clearing, NotCleared, Progress, Status, clear
 from .market import Grid, Market
 from .model import Plan, voltages
 from .solvers.base import AbstractSolver
@@ -65,7 +66,8 @@ def clear_ac_safe(
 
     The first clear takes the margin `ac_margin` (pu, and share of ratings) everywhere. Where the AC
     state breaks a limit, the limit is tightened there by what the linear model was wrong, and the
-    market cleared again, from the last answer. Takes what `clear` takes otherwise.
+    market cleared again, from the last answer; where that is infeasible, half-way back to the last
+    margins that were not. Takes what `clear` takes otherwise.
 
     Raises `NotCleared` where a market with margins does not clear, or after `rounds` clears;
     `ValueError` for a market without a radial grid; `TypeError` when traced.
@@ -80,12 +82,19 @@ def clear_ac_safe(
         high=jnp.full_like(grid.voltage_max, ac_margin),
         loading=jnp.full_like(grid.rating, 1 + ac_margin),
     )
-    now, last, tight = start, None, market
+    now, last, tight, possible = start, None, market, None
     for count in range(1, rounds + 1):
         tight = _tightened(market, margins)
         try:
             last = clear(tight, solver, tol=tol, max_steps=max_steps, start=now, progress=progress)
         except NotCleared as failed:
+            if (
+                possible is not None
+                and failed.clearing.status == Status.infeasible
+                and count < rounds
+            ):
+                margins = jax.tree.map(lambda a, b: (a + b) / 2, possible, margins)
+                continue
             words = f"{failed} This is with margins for the AC power flow: {_told(margins)}."
             raise NotCleared(
                 words if count > 1 or ac_margin else str(failed), failed.clearing, tight
@@ -101,7 +110,7 @@ def clear_ac_safe(
                 last,
                 tight,
             )
-        margins = _wider(market, last.plan, margins)
+        margins, possible = _wider(market, last.plan, margins), margins
     assert last is not None
     raise NotCleared(
         f"clear_ac_safe: not AC-safe after {rounds} clears with ever larger margins "
