@@ -48,10 +48,15 @@ class Box:
     radii: np.ndarray
 
 
+def reactive_given(market: Market) -> bool:
+    """Whether reactive flows are data: on a tree without inverters."""
+    return market.grid.model == "lindistflow" and not np.any(market.grid.compensation_max)
+
+
 def program(market: Market) -> tuple[reference.Program, reference.Conic, Box]:
-    """The market's program, with boxes instead of discs where the grid is `lindistflow`."""
+    """The market's program, with boxes instead of discs where reactive flows are data."""
     made = reference.build(market)
-    if market.grid.model == "lindistflow" and made.ratings is not None:
+    if reactive_given(market) and made.ratings is not None:
         family = next(f for f in made.families if f.name == "bus_reactive")
         flows = spsolve(sparse.csc_matrix(family.matrix["reactive"]), -family.constant.ravel())
         room = np.repeat(made.ratings**2, made.hours) - flows**2
@@ -90,7 +95,7 @@ def answer(
     """Plan and prices of a solver's scaled answer: `y` are the multipliers of `A x = b`."""
     _, table, prices = reference.read(market, made, conic, x, y)
     plan = reference.unpack(market, table)
-    if market.grid.model != "lindistflow":
+    if not reactive_given(market):
         return plan, prices
     # what a box says of a line's active flow its disc also says of the reactive one
     pulled = model.pull(market, prices)
