@@ -82,18 +82,15 @@ def clear_ac_safe(
         high=jnp.full_like(grid.voltage_max, ac_margin),
         loading=jnp.full_like(grid.rating, 1 + ac_margin),
     )
-    now, last, tight, possible = start, None, market, None
+    now, last, tight, possible, beyond = start, None, market, None, ""
     for count in range(1, rounds + 1):
         tight = _tightened(market, margins)
         try:
             last = clear(tight, solver, tol=tol, max_steps=max_steps, start=now, progress=progress)
         except NotCleared as failed:
-            if (
-                possible is not None
-                and failed.clearing.status == Status.infeasible
-                and count < rounds
-            ):
+            if possible is not None and bool(failed.clearing.status == Status.infeasible):
                 margins = jax.tree.map(lambda a, b: (a + b) / 2, possible, margins)
+                beyond = f"\nWider margins are {failed}"
                 continue
             words = f"{failed} This is with margins for the AC power flow: {_told(margins)}."
             raise NotCleared(
@@ -111,10 +108,10 @@ def clear_ac_safe(
                 tight,
             )
         margins, possible = _wider(market, last.plan, margins), margins
-    assert last is not None
+    assert last is not None and possible is not None
     raise NotCleared(
-        f"clear_ac_safe: not AC-safe after {rounds} clears with ever larger margins "
-        f"({_told(margins)}): {str(last.certificate).splitlines()[-1]}",
+        f"clear_ac_safe: not AC-safe after {rounds} clears with margins of {_told(possible)}: "
+        f"{str(last.certificate).splitlines()[-1]}{beyond}",
         last,
         tight,
     )

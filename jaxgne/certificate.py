@@ -137,11 +137,12 @@ def explain_infeasible(market: Market, prices: Rows) -> str:
     """The limit that makes a market infeasible, in one sentence, read off the proof in `prices`.
 
     The simplest part of the ray that still is a proof tells: private rows alone, with the limit on
-    the total exchange, with lines, with voltages. Raises `ValueError` when `prices` prove nothing.
+    the total exchange, with lines, with reactive power, with voltages. Raises `ValueError` when
+    `prices` prove nothing.
     """
     with jax.enable_x64(True):
         ray, proofs, terms, gradients = _evidence(*cast((market, prices), jnp.float64))
-    found = np.flatnonzero(proofs > 0)
+    found = np.flatnonzero(np.asarray(proofs) > 0)
     if not found.size:
         raise ValueError("explain_infeasible: these prices do not prove the market infeasible.")
     cause = _CAUSES[found[0]]
@@ -149,18 +150,22 @@ def explain_infeasible(market: Market, prices: Rows) -> str:
     if cause == "private":
         stores = _largest(by_row.energy) > _largest(by_row.balance)
         cause = "buffer" if stores else "prosumer"
+    grid = market.grid
+    rated = np.isfinite(np.asarray(grid.rating))[:, None]
+    fed = np.isin(np.arange(grid.passive.shape[0]), np.asarray(grid.feeder))[:, None]
     where = {
         "prosumer": by_row.balance,
         "buffer": gradient.energy,  # where a bound on the content is what the ray pushes against
-        "aggregate": ray.aggregate[None],
-        "line": jnp.where(jnp.isfinite(market.grid.rating)[:, None], gradient.active, 0.0),
-        "voltage": jnp.asarray(gradient.voltage).at[market.grid.feeder].set(0.0),
+        "aggregate": np.asarray(ray.aggregate)[None],
+        "line": np.where(rated, gradient.active, 0.0),
+        "reactive": np.where(rated, np.hypot(gradient.active, gradient.reactive), 0.0),
+        "voltage": np.where(fed, 0.0, gradient.voltage),
     }[cause]
     row, hour = divmod(int(np.abs(where).argmax()), market.prosumers.load.shape[-1])
     return _sentence(market, prices, cause, row, hour)
 
 
-_CAUSES = ("private", "aggregate", "line", "voltage")  # each with all rows of those before
+_CAUSES = ("private", "aggregate", "line", "reactive", "voltage")  # with all rows of those before
 
 
 @jax.jit
@@ -170,7 +175,8 @@ def _evidence(market: Market, prices: Rows) -> tuple[Rows, Array, Rows, Plan]:
     nothing = jax.tree.map(jnp.zeros_like, ray)
     private = replace(nothing, balance=ray.balance, energy=ray.energy)
     total = replace(private, aggregate=ray.aggregate)
-    parts = (private, total, replace(total, bus=ray.bus), ray)
+    lines = replace(total, bus=ray.bus)
+    parts = (private, total, lines, replace(lines, bus_reactive=ray.bus_reactive), ray)
     stacked = jax.tree.map(lambda *each: jnp.stack(each), *parts)
 
     def evidence(part: Rows) -> tuple[Array, Rows, Plan]:
@@ -198,11 +204,12 @@ def _sentence(market: Market, prices: Rows, cause: str, row: int, hour: int) -> 
             f"Tariff.{name} in hour {hour}: {float(limit[hour]):.6g} kW is out of reach of all "
             f"devices together; {'raise' if above else 'lower'} it."
         )
-    if cause == "line":
+    if cause in ("line", "reactive"):
+        more = " or Grid.compensation_max behind it" if cause == "reactive" else ""
         ends = f"{bus(int(grid.source[row]))}-{bus(int(grid.target[row]))}"
         return (
             f"Grid.rating of line {row} ({ends}) in hour {hour}: {float(grid.rating[row]):.6g} kVA "
-            "cannot carry what lies behind it; raise it."
+            f"cannot carry what lies behind it; raise it{more}."
         )
     if cause == "voltage":
         span = f"{float(grid.voltage_min[row]):.4g} to {float(grid.voltage_max[row]):.4g} pu"

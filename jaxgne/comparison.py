@@ -1,7 +1,8 @@
 """What a market is worth to everyone: outcomes, and the same market without parts of it.
 
-Costs are cash: what devices cost and what bills say (`settlement`), so that all that is paid inside
-the community cancels. Preferences and anticipated effects on prices are no cash.
+Costs are what devices cost, less the value of what storage gained (`Buffers.final_value`), and what
+bills say (`settlement`), so that all that is paid inside the community cancels. Preferences and
+anticipated effects on prices do not count.
 """
 
 from collections.abc import Mapping

@@ -132,6 +132,7 @@ def buses(market: Market, clearing: Clearing) -> "DataFrame":
         "passive_kw": grid.passive,
         "passive_reactive_kvar": grid.passive_reactive,
         "drawn_kw": active,
+        "compensation_kvar": plan.compensation,
         "drawn_kvar": reactive,
         "voltage_pu": _each(voltages, market, plan) if networked else nothing,
         "ac_voltage_pu": _ac(market, clearing)["voltage"] if networked else nothing,

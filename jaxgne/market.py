@@ -126,7 +126,7 @@ class Buffers(eqx.Module):
         x_h = retention x_{h-1} + Ts (charge_efficiency p_ch - p_ds / discharge_efficiency) - drain
 
     with `energy_min <= x <= energy_max`; cost `quadratic (p_ch^2 + p_ds^2) + linear (p_ch + p_ds)`.
-    Each kWh left after the last hour is worth `final_value` to its owner.
+    Each kWh more after the last hour than at the start is worth `final_value` to its owner.
     """
 
     owner: Int[Array, " K"]  # prosumer index
@@ -222,8 +222,9 @@ class Grid(eqx.Module):
     for radial feeders: lines then point away from the feeder bus, parents before children.
     Lines carry power from `source` to `target`; `rating` may be infinite. Impedances are per unit
     per kW: ohms divided by 1000 kV^2 (kV line to line). Inverters and compensators at a bus may
-    inject or draw up to `compensation_max` of reactive power, where the model balances that; how
-    much is for the operator to choose, and `devices.inverter` makes it depend on active power.
+    inject or draw up to `compensation_max` of reactive power, where the model balances that (none
+    at feeder buses, where the main grid does); how much is for the operator to choose, and
+    `devices.inverter` makes it depend on active power.
     """
 
     source: Int[Array, " L"]  # bus index

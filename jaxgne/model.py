@@ -99,12 +99,13 @@ def net_load(market: Market, plan: Plan) -> Float[Array, "N H"]:
 
 
 def device_costs(market: Market, plan: Plan) -> Float[Array, " N"]:
-    """What each prosumer's devices cost, less the value of what buffers hold at the end, EUR."""
+    """What each prosumer's devices cost, less the value of what buffers gain in content, EUR."""
     ts, units, stores = market.hour_length, market.generators, market.buffers
     making = units.quadratic[:, None] * plan.generation**2 + units.linear[:, None] * plan.generation
     storing = stores.quadratic[:, None] * (plan.charge**2 + plan.discharge**2)
     storing += stores.linear[:, None] * (plan.charge + plan.discharge)
-    left = stores.final_value[:, None] * plan.energy[:, -1:]
+    gained = plan.energy[:, -1] - stores.energy_start
+    left = (stores.final_value * gained)[:, None]
     hourly = by_owner(market, making, units.owner) + by_owner(market, storing, stores.owner)
     return ts * jnp.sum(hourly, axis=1) - by_owner(market, left, stores.owner)[:, 0]
 

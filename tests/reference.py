@@ -427,7 +427,7 @@ def solve(market: Market, tol: float = 1e-10) -> Reference:
         trade_prices=midpoints(market, np.asarray(prices.balance)),
         sigma=table["sigma"][0],
         costs=costs,
-        potential=float(linear @ x + quadratic @ x**2),
+        potential=float(linear @ x + quadratic @ x**2) + held_at_first(market),
         total_cost=float(costs.sum()),
         gap=answer.gap * conic.euros,
         error=answer.error,
@@ -529,6 +529,12 @@ def midpoints(market: Market, balance: np.ndarray) -> np.ndarray:
     return (balance[e.buyer] + balance[e.seller] - (e.fee_buyer + e.fee_seller)[:, None]) / 2
 
 
+def held_at_first(market: Market) -> float:
+    """What buffers hold at the start, at the value of what they hold at the end, EUR."""
+    k = numbers(market.buffers)
+    return float(k.final_value @ k.energy_start)
+
+
 def prosumer_costs(market: Market, table: dict[str, np.ndarray]) -> np.ndarray:
     """J_i of MODEL 3, EUR, prosumer by prosumer."""
     g, k, e, t = map(numbers, (market.generators, market.buffers, market.trading, market.tariff))
@@ -541,7 +547,8 @@ def prosumer_costs(market: Market, table: dict[str, np.ndarray]) -> np.ndarray:
     for unit, owner in enumerate(k.owner):
         for p in (table["charge"][unit], table["discharge"][unit]):
             hourly[owner] += k.quadratic[unit] * p**2 + k.linear[unit] * p
-        hourly[owner, -1] -= k.final_value[unit] * table["energy"][unit, -1] / ts
+        gained = table["energy"][unit, -1] - k.energy_start[unit]
+        hourly[owner, -1] -= k.final_value[unit] * gained / ts
     for pair, trade in enumerate(table["trades"]):
         volume = e.charge[pair] * abs(trade) + e.quadratic[pair] * trade**2
         hourly[e.buyer[pair]] += e.fee_buyer[pair] * trade + volume

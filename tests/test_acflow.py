@@ -234,11 +234,20 @@ people, tariff = jg.Prosumers([1], [[5.0, 4.0]]), jg.Tariff(0.01, hours=2)
 grid = jg.Grid([[0.0, 0.0], [1.0, 1.0]], [0], [1], 1e-4, 1e-4, rating=50.0)
 clearing = jg.clear(jg.Market(people, grid, tariff))
 print(clearing.plan.imports.dtype, bool(clearing.certificate.ac.safe))
+drawn = [[0.0, 0.0], [100.0, 100.0]]
+hot = jg.Grid(grid.passive, [0], [1], 1e-4, 1e-4, rating=50.0, passive_reactive=drawn)
+try:
+    jg.clear(jg.Market(people, hot, tariff))
+except jg.NotCleared as problem:
+    print(problem)
 """
     run = subprocess.run(
         [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=True
     )
-    assert run.stdout.split() == ["float32", "True"]
+    first, then = run.stdout.splitlines()
+    assert first == "float32 True"
+    assert then.startswith("infeasible: Grid.rating of line 0 (0-1) in hour")
+    assert then.endswith("raise it or Grid.compensation_max behind it.")
 
 
 def test_single_precision_markets():

@@ -149,7 +149,8 @@ def test_inverters_hold_voltages_within_their_ratings():
     small = inverter(feeder(), 2, rating=3.0)  # which limits what its owner draws, too
     drawn = np.asarray(jg.model.net_load(small, solve(small).plan))[2]
     assert np.all(np.abs(drawn) <= 3.0 + 1e-6) and np.max(np.abs(drawn)) > 2.9
-    for who, rating, words in [(4, 1.0, "of 0 to 3 once"), ([1, 1], 1.0, "once"), (0, 0.0, "kVA")]:
+    wrong = [(4, 1.0, "of 0 to 3 once"), ([1, 1], 1.0, "once"), (0.9, 1.0, "once")]
+    for who, rating, words in [*wrong, (0, 0.0, "kVA"), (0, np.inf, "kVA"), (0, [1, 2], "kVA")]:
         with pytest.raises(ValueError, match=words):
             inverter(feeder(), who, rating)
     with pytest.raises(ValueError, match="this one is 'paper'"):

@@ -98,6 +98,8 @@ def test_columns_are_those_of_the_files(row: str, cleared: Cleared):
     assert not frame.duplicated(subset=list({row, "hour"})).any()
     for tree, tables in zip(cleared, (MARKET, clearing_tables("lindistflow")), strict=True):
         for table in (table for table in tables if table.row == row):
+            planned = {c for c, of in table.columns.items() if of.startswith("plan.")}
+            assert planned - set(frame.columns) <= {"angle_rad", "voltage_squared_pu2"}
             for column in table.columns.keys() & set(frame.columns):
                 array = field(tree, table.columns[column])
                 if column in ("bus", "source", "target"):

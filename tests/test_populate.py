@@ -4,6 +4,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -231,6 +232,17 @@ def test_a_grid_too_weak_is_named(grid: jg.Grid, field: str, limit: Any, message
     market = populate(grid, 10, hours=24, **MIX)
     limited = weaken(market, lambda m: getattr(m.grid, field))
     assert solve(limited).status == "infeasible"
+
+
+def test_what_inverters_can_do_counts():
+    """With them the voltage that was out of reach is held, and the oracle's plan holds it."""
+    weak = spots(voltage_min=0.985)
+    with pytest.raises(ValueError, match="pu at most"):
+        populate(weak, 6, hours=24)
+    most = jnp.full(weak.passive.shape, 60.0)
+    helped = eqx.tree_at(lambda g: g.compensation_max, weak, most)
+    helped = jax.tree.map(lambda a: np.tile(a, 24) if a.shape == most.shape else a, helped)
+    assert solve(populate(helped, 6)).status == "solved"
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,8 @@ def test_steps_never_overshoot(name, seed):
     matrix = np.asarray(jax.jacobian(turn)(jnp.zeros_like(flat)))
     worst = np.linalg.eigvals(matrix)
     assert np.abs(worst.imag).max() < 1e-6
-    assert worst.real.max() <= 1 + 1e-7
+    # lines without impedance condition the network's block badly
+    assert worst.real.max() <= 1 + (1e-7 if name == "inverters" else 1e-9)
     assert worst.real.max() > 0.3  # nor are they timid
 
 

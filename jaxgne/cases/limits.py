@@ -114,17 +114,23 @@ def servable(market: Market) -> Market:
     drawn = passive + at_buses(len(passive), bus, least)
     if grid.model == "lindistflow":
         kvar = at_buses(len(passive), bus, np.asarray(people.reactive))
-        _on_tree(grid, drawn, np.asarray(grid.passive_reactive) + kvar)
+        injected = np.array(grid.compensation_max)
+        injected[np.asarray(grid.feeder)] = 0.0
+        _on_tree(grid, drawn, np.asarray(grid.passive_reactive) + kvar, injected)
     elif grid.model == "paper":
         _on_mesh(grid, drawn)
     return market
 
 
-def _on_tree(grid: Grid, drawn: Floats, kvar: Floats) -> None:
-    """Raises where a line carries more than its rating, or a bus falls below its voltage."""
+def _on_tree(grid: Grid, drawn: Floats, kvar: Floats, injected: Floats) -> None:
+    """Raises where a line carries more than its rating, or a bus falls below its voltage.
+
+    Of what buses draw, `drawn` kW and `kvar`, inverters make up to `injected` kvar there.
+    """
     lines = (np.asarray(a) for a in (grid.source, grid.target, grid.resistance, grid.reactance))
     feeder = Feeder(*lines, load=drawn.max(axis=1), reactive=kvar.max(axis=1))
-    carried = np.hypot(np.maximum(flows(feeder, drawn), 0.0), flows(feeder, kvar))
+    reactive = np.maximum(np.abs(flows(feeder, kvar)) - flows(feeder, injected), 0.0)
+    carried = np.hypot(np.maximum(flows(feeder, drawn), 0.0), reactive)
     rating = np.asarray(grid.rating)[:, None]
     if place := _beyond(carried, rating):
         line, hour = place
@@ -134,7 +140,8 @@ def _on_tree(grid: Grid, drawn: Floats, kvar: Floats) -> None:
             f"in hour {hour} whatever devices do, above its rating of {rating[line, 0]:.4g}; raise "
             "it or lower the load behind it."
         )
-    best = np.sqrt(np.maximum(squared_voltages(feeder, drawn, kvar), 0.0))[feeder.target]
+    best = squared_voltages(feeder, drawn, kvar - injected)
+    best = np.sqrt(np.maximum(best, 0.0))[feeder.target]
     lowest = np.asarray(grid.voltage_min)[feeder.target, None]
     if place := _beyond(lowest, best):
         line, hour = place

@@ -27,8 +27,8 @@ def battery(
     `start`, `floor`, `ceiling` and `final` are shares of the capacity: its content at first, its
     bounds, and the least it may hold at the end (`None`: the floor). `efficiency` is that of one
     way, so a round trip keeps its square. `wear` is paid in EUR per kWh charged and per kWh
-    discharged; above 0 it keeps a battery from cycling for nothing. `value` is what each kWh left
-    at the end is worth to the owner, EUR/kWh. Every number may differ by device.
+    discharged; above 0 it keeps a battery from cycling for nothing. `value` is what each kWh more
+    at the end than at first is worth to the owner, EUR/kWh. Every number may differ by device.
 
         battery([0, 4], power=5, capacity=[10, 13.5], hours=24, final=0.5)
     """

@@ -18,6 +18,9 @@ def inverter(market: Market, prosumers: Any, rating: Any) -> Market:
     is what the prosumer exchanges with its old bus. Panels or a battery whose house stands outside
     are a prosumer of their own, that trades with it without a charge.
 
+    Reactive power is neither paid nor billed. Where a rating binds its scarcity is in the price of
+    the inverter's bus and the operator collects it, so rate inverters above the peak of p.
+
         market = inverter(market, [0, 4], rating=12)
 
     Raises `ValueError` for other grids than lindistflow, prosumers that do not exist or are named
@@ -28,13 +31,17 @@ def inverter(market: Market, prosumers: Any, rating: Any) -> Market:
         raise ValueError(
             f"inverter: a grid with model='lindistflow' is needed, this one is {grid.model!r}."
         )
-    who = np.atleast_1d(np.asarray(prosumers, int))
-    count = people.bus.shape[0]
-    if np.any((who < 0) | (who >= count)) or len(np.unique(who)) < len(who):
+    who, count = np.atleast_1d(np.asarray(prosumers)), people.bus.shape[0]
+    new = [f"inverter {i}" for i in who]
+    if not np.all(np.isin(who, np.arange(count))) or len({*new} - {*grid.names}) < len(who):
         raise ValueError(f"inverter: prosumers={prosumers}: give each of 0 to {count - 1} once.")
-    size = np.broadcast_to(np.asarray(rating, float), who.shape)
-    if not np.all(size > 0):
-        raise ValueError(f"inverter: rating={rating}: give positive kVA.")
+    who = who.astype(int)
+    size = np.asarray(rating, float)
+    if size.shape not in ((), who.shape) or not np.all((size > 0) & np.isfinite(size)):
+        raise ValueError(
+            f"inverter: rating={rating}: give positive kVA, one number or one a prosumer."
+        )
+    size = np.broadcast_to(size, who.shape)
     home = people.bus[who]
     fresh = jnp.arange(len(who), dtype=people.bus.dtype) + grid.passive.shape[0]
 
@@ -45,7 +52,7 @@ def inverter(market: Market, prosumers: Any, rating: Any) -> Market:
         new = jnp.broadcast_to(jnp.asarray(rows, table.dtype), (len(who), *table.shape[1:]))
         return jnp.concatenate([table, new])
 
-    most = size[:, None] + jnp.abs(people.reactive[who])
+    most = 2 * (size[:, None] + jnp.abs(people.reactive[who]))  # never what holds: the disc is
     wired = replace(
         grid,
         source=added(grid.source, home),
@@ -60,6 +67,6 @@ def inverter(market: Market, prosumers: Any, rating: Any) -> Market:
         passive=added(grid.passive, 0.0),
         passive_reactive=added(grid.passive_reactive, 0.0),
         compensation_max=added(grid.compensation_max, most),
-        names=grid.names and (*grid.names, *(f"inverter {i}" for i in who)),
+        names=grid.names and (*grid.names, *new),
     )
     return replace(market, prosumers=replace(people, bus=people.bus.at[who].set(fresh)), grid=wired)

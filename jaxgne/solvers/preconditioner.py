@@ -71,7 +71,7 @@ class Steps(eqx.Module):
 
 
 def wide_plan(plan: Plan) -> Plan:
-    """A plan with flows, voltages and exchange in float64."""
+    """A plan with all that is the network's in float64."""
     names = ("active", "reactive", "voltage", "angle", "compensation", "exchange")
     return replace(plan, **{name: getattr(plan, name).astype(jnp.float64) for name in names})
 

@@ -154,7 +154,17 @@ def _bounds(v: Values) -> list[str]:
             "efficiency, or set discharge_max to 0 for a heat pump"
         ),
     )
-    if v.market.grid.model == "paper":
+    grid = v.market.grid
+    if grid.model == "paper" and not grid.reactive_balance:
+        wrong += v.complain(
+            "Grid.compensation_max",
+            v["Grid.compensation_max"] > 0,
+            lambda at: (
+                f"{v.text('Grid.compensation_max', at)} does nothing where reactive power is not "
+                "balanced; give the grid reactive_balance=True, or 0 here"
+            ),
+        )
+    if grid.model == "paper":
         wrong += v.complain(
             "Grid.reactance",
             (v["Grid.resistance"] == 0) & (v["Grid.reactance"] == 0),

@@ -37,9 +37,10 @@ POINTS_TO = {  # which table's rows an index names
     **dict.fromkeys(("Prosumers.bus", "Grid.source", "Grid.target", "Grid.feeder"), "Grid.passive"),
 }
 _UNITS = {  # of fields, whatever their table; everything else is in kW
-    **dict.fromkeys(("reactive", "passive_reactive"), "kvar"),
+    **dict.fromkeys(("reactive", "passive_reactive", "compensation_max"), "kvar"),
     **dict.fromkeys(("energy_min", "energy_max", "energy_start", "drain"), "kWh"),
     **dict.fromkeys(("linear", "fee_buyer", "fee_seller", "base", "export"), "EUR/kWh"),
+    **dict.fromkeys(("final_value",), "EUR/kWh"),
     **dict.fromkeys(("retention", "charge_efficiency", "discharge_efficiency"), ""),
     **dict.fromkeys(("resistance", "reactance"), "pu/kW"),
     **dict.fromkeys(("voltage_min", "voltage_max"), "pu"),
