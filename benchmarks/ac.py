@@ -77,6 +77,7 @@ def one(name: str, market: jg.Market) -> None:
         plain_loading=float(ac.loading),
         status=status,
         rounds=found.rounds if found else None,
+        last_steps=int(found.clearing.steps) if found else None,
         safe_s=round(least["safe"], 4) if found else None,
         safe_clears=round(least["safe"] / least["clear"], 2) if found else None,
     )
@@ -87,7 +88,7 @@ def table() -> None:
     lines = (record.RESULTS / "ac.jsonl").read_text().splitlines()
     runs = {run["case"]: run for run in map(json.loads, lines)}
     head = ["case", "prosumers", "buses", "one clear, s", "AC check, ms", "of a clear"]
-    head += ["plain clearing AC-safe", "rounds to AC-safe", "AC-safe, in clears"]
+    head += ["plain clearing AC-safe", "AC-safe after rounds", "in clears", "steps, first and last"]
     text = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for case, run in runs.items():
         cells = [
@@ -101,6 +102,7 @@ def table() -> None:
         ]
         reached = run["rounds"] is not None
         cells += [f"{run['rounds']}", f"{run['safe_clears']:.2g}"] if reached else ["-", "-"]
+        cells += [f"{run['steps']}, {run['last_steps']}" if reached else f"{run['steps']}, -"]
         text.append(f"| {' | '.join(cells)} |")
     text += ["", NOTE]
     (record.RESULTS / "ac.md").write_text("\n".join(text) + "\n")
