@@ -1,14 +1,16 @@
 """What do the AC check of a plan and an AC-safe clearing cost, next to one clear to 1e-6?
 
-    python benchmarks/ac.py
+    OPENBLAS_NUM_THREADS=1 python benchmarks/ac.py
 
 Built-in feeders and a random one of 1,000 buses. Everything is compiled first; then clear, check
 and AC-safe clearing take turns, so that what else the machine does meets all three, and the medians
-of their times are compared. One JSON line a case in results/ac.jsonl, all of them as a table in
-results/ac.md.
+of their times are compared. With more than one BLAS thread the interior point's small systems take
+2 to 45 times as long on a busy machine, which would hide the check. One JSON line a case in
+results/ac.jsonl, all of them as a table in results/ac.md.
 """
 
 import json
+import os
 from collections.abc import Callable
 from functools import partial
 from statistics import median
@@ -69,6 +71,7 @@ def one(name: str, market: jg.Market) -> None:
         tol=1e-6,
         steps=int(clearing.steps),
         turns=TURNS,
+        blas_threads=os.environ.get("OPENBLAS_NUM_THREADS"),
         clear_s=round(least["clear"], 4),
         check_s=round(least["check"], 6),
         check_share=round(least["check"] / least["clear"], 5),
@@ -109,9 +112,9 @@ def table() -> None:
     print("\n".join(text))
 
 
-NOTE = """Compiled, float64, 24 hours, relative KKT error 1e-6; medians of interleaved repeats on
-two cores of a shared, busy machine, so ratios mean more than seconds. One AC check is part of each
-clear."""
+NOTE = """Compiled, float64, 24 hours, relative KKT error 1e-6, one BLAS thread; medians of three
+interleaved repeats on two cores of a shared, busy machine, so ratios mean more than seconds. One AC
+check is part of each clear."""
 
 
 if __name__ == "__main__":
