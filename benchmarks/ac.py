@@ -1,14 +1,16 @@
 """What do the AC check of a plan and an AC-safe clearing cost, next to one clear to 1e-6?
 
-    python benchmarks/ac.py
+    OPENBLAS_NUM_THREADS=1 python benchmarks/ac.py
 
 Built-in feeders and a random one of 1,000 buses. Everything is compiled first; then clear, check
 and AC-safe clearing take turns, so that what else the machine does meets all three, and the medians
-of their times are compared. One JSON line a case in results/ac.jsonl, all of them as a table in
-results/ac.md.
+of their times are compared. With more than one BLAS thread the interior point's small systems take
+2 to 45 times as long on a busy machine, which would hide the check. One JSON line a case in
+results/ac.jsonl, all of them as a table in results/ac.md.
 """
 
 import json
+import os
 from collections.abc import Callable
 from functools import partial
 from statistics import median
@@ -69,6 +71,7 @@ def one(name: str, market: jg.Market) -> None:
         tol=1e-6,
         steps=int(clearing.steps),
         turns=TURNS,
+        blas_threads=os.environ.get("OPENBLAS_NUM_THREADS"),
         clear_s=round(least["clear"], 4),
         check_s=round(least["check"], 6),
         check_share=round(least["check"] / least["clear"], 5),
@@ -77,6 +80,7 @@ def one(name: str, market: jg.Market) -> None:
         plain_loading=float(ac.loading),
         status=status,
         rounds=found.rounds if found else None,
+        last_steps=int(found.clearing.steps) if found else None,
         safe_s=round(least["safe"], 4) if found else None,
         safe_clears=round(least["safe"] / least["clear"], 2) if found else None,
     )
@@ -87,7 +91,7 @@ def table() -> None:
     lines = (record.RESULTS / "ac.jsonl").read_text().splitlines()
     runs = {run["case"]: run for run in map(json.loads, lines)}
     head = ["case", "prosumers", "buses", "one clear, s", "AC check, ms", "of a clear"]
-    head += ["plain clearing AC-safe", "rounds to AC-safe", "AC-safe, in clears"]
+    head += ["plain clearing AC-safe", "AC-safe after rounds", "in clears", "steps, first and last"]
     text = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for case, run in runs.items():
         cells = [
@@ -101,15 +105,16 @@ def table() -> None:
         ]
         reached = run["rounds"] is not None
         cells += [f"{run['rounds']}", f"{run['safe_clears']:.2g}"] if reached else ["-", "-"]
+        cells += [f"{run['steps']}, {run['last_steps']}" if reached else f"{run['steps']}, -"]
         text.append(f"| {' | '.join(cells)} |")
     text += ["", NOTE]
     (record.RESULTS / "ac.md").write_text("\n".join(text) + "\n")
     print("\n".join(text))
 
 
-NOTE = """Compiled, float64, 24 hours, relative KKT error 1e-6; medians of interleaved repeats on
-two cores of a shared, busy machine, so ratios mean more than seconds. One AC check is part of each
-clear."""
+NOTE = """Compiled, float64, 24 hours, relative KKT error 1e-6, one BLAS thread; medians of three
+interleaved repeats on two cores of a shared, busy machine, so ratios mean more than seconds. One AC
+check is part of each clear."""
 
 
 if __name__ == "__main__":
