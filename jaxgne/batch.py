@@ -27,6 +27,7 @@ from .market import Market
 from .model import Plan, Rows
 from .placement import local_mesh, mesh_of, own_part, place, whole
 from .solvers.base import AbstractSolver
+from .solvers.newton import one_thread
 from .validate import structure
 
 _NARROWER = 4  # how much narrower each next program is
@@ -124,7 +125,8 @@ def _clear_all(
             lanes = slice(at, min(at + block, total))
             known = store and store.read(lanes)
             if not known:
-                known = _with_room(job, lanes, block)
+                with one_thread():
+                    known = _with_room(job, lanes, block)
                 if store:
                     store.write(lanes, known)
             found.append(known)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from .model import Plan, Rows, aggregate, costs, grid_price, rows_like, zeros
 from .optimality import pin, residuals
 from .solvers.base import AbstractSolver
 from .solvers.interior_point import InteriorPoint
+from .solvers.newton import one_thread
 from .solvers.primal_dual import PrimalDual
 from .validate import structure
 
@@ -165,13 +167,15 @@ def clear(
         done = int(start.steps)
     market, solver, plan, prices = ready(market, solver, start)
     limit = jnp.asarray(solver.most if max_steps is None else max_steps, jnp.int32)
-    with jax.enable_x64(True):  # the judge computes in float64; the market keeps its own dtype
+    alone = nullcontext() if traced else one_thread()
+    with jax.enable_x64(True), alone:  # the judge's float64; the market keeps its own dtype
         carry = begin(market, solver, plan, prices)
         carry = replace(carry, steps=carry.steps + done)
         if traced or progress is None:
             carry = _advance(market, solver, carry, tol, limit)
         else:
             carry = _report(market, solver, carry, tol, limit, progress)
+        carry = carry if traced else jax.block_until_ready(carry)
     clearing = checked(market, finish(market, solver, carry))
     if throw and not traced and not bool(clearing.ok):
         raise NotCleared(_complaint(market, clearing), clearing)

@@ -2,6 +2,10 @@ import os
 import tempfile
 from importlib.metadata import version
 
+# The interior point's small systems wait for BLAS threads longer than they compute, the more so
+# the busier the machine is. Read once, when SciPy's BLAS is loaded.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import equinox as eqx
 import jax
 import pytest

@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from jaxgne.model import aggregate, limits, rows, zeros
+from jaxgne.solvers import newton
 from jaxgne.solvers.newton import Compliance, Worth, factor
 from tests.markets import GRIDS, SHAPES, random_market
 
@@ -74,3 +76,15 @@ with ThreadPoolExecutor(4) as threads:
 def test_threads_do_not_wait_for_one_another():
     """Batches of LAPACK calls from several threads at once would, forever."""
     subprocess.run([sys.executable, "-c", THREADS], check=True, timeout=240)
+
+
+def test_lapack_runs_on_one_thread():
+    """While it is asked to, and on as many as before afterwards."""
+
+    def threads() -> list[int]:
+        return [library["num_threads"] for library in threadpool_info()]
+
+    with threadpool_limits(2, "blas"):
+        with newton.one_thread():
+            assert set(threads()) == {1}
+        assert set(threads()) == {2}

@@ -10,7 +10,9 @@ elimination is a Cholesky factorization.
 O(H (N + B)^3) time and O(H (N + B)^2) memory: for small markets.
 """
 
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -62,6 +64,18 @@ class _Eliminated(eqx.Module):
         """The rows' solution, given that of the others."""
         rest = reduced - jnp.einsum("...nm,...m->...n", self.coupling, others)
         return jnp.einsum("...ji,...j->...i", self.inverse, rest)
+
+
+def one_thread() -> AbstractContextManager[Any]:
+    """While it lasts, LAPACK runs on one thread in this process.
+
+    For systems as small as these, threads wait for one another longer than they compute: clears
+    took 2 to 13 times as long on a busy machine with two.
+    """
+    import scipy.linalg  # noqa: F401  the library that JAX calls, loaded to be limited
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(1, "blas")
 
 
 def _inverse_factors(blocks: Float[Array, "... n n"]) -> Float[Array, "... n n"]:
