@@ -92,7 +92,7 @@ def plan_without_trade(market: jg.Market, generation: np.ndarray) -> jg.Plan:
     tables = (
         generation, resting, resting, content, np.maximum(net, 0.0), np.maximum(-net, 0.0),
         curtailed, np.zeros((len(market.trading.limit), load.shape[1])), present * active,
-        present * reactive, voltage, angle, present * drawn.sum(axis=0, keepdims=True),
+        present * reactive, voltage, angle, 0 * angle, present * drawn.sum(axis=0, keepdims=True),
     )  # fmt: skip
     return jg.Plan(*(jnp.asarray(table) for table in tables))
 

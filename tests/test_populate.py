@@ -36,8 +36,11 @@ def spots(model: Any = "lindistflow", **limits: Any) -> jg.Grid:
 
 def over(grid: jg.Grid, hours: int) -> jg.Grid:
     """The same passive load in each of many hours."""
-    tables = (np.tile(a, hours) for a in (grid.passive, grid.passive_reactive))
-    return eqx.tree_at(lambda g: (g.passive, g.passive_reactive), grid, tuple(tables))
+
+    def tables(grid: jg.Grid) -> tuple:
+        return grid.passive, grid.passive_reactive, grid.compensation_max
+
+    return eqx.tree_at(tables, grid, tuple(np.tile(a, hours) for a in tables(grid)))
 
 
 @pytest.fixture(scope="module")
@@ -241,8 +244,7 @@ def test_what_inverters_can_do_counts():
         populate(weak, 6, hours=24)
     most = jnp.full(weak.passive.shape, 60.0)
     helped = eqx.tree_at(lambda g: g.compensation_max, weak, most)
-    helped = jax.tree.map(lambda a: np.tile(a, 24) if a.shape == most.shape else a, helped)
-    assert solve(populate(helped, 6)).status == "solved"
+    assert solve(populate(helped, 6, hours=24)).status == "solved"
 
 
 @pytest.mark.parametrize(
