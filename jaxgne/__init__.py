@@ -12,7 +12,7 @@ from .acsafe import clear_ac_safe
 from .batch import clear_many
 from .cases import ieee37, ieee123, synthetic
 from .certificate import certify, explain_infeasible
-from .clearing import Clearing, NotCleared, Progress, Status, clear, status_name, trace
+from .clearing import Clearing, NotCleared, Progress, Status, clear, status_name
 from .comparison import compare
 from .io import load, load_case, save
 from .market import Buffers, Generators, Grid, Market, Prosumers, Tariff, Trading
@@ -24,6 +24,7 @@ from .solvers.base import AbstractSolver
 from .solvers.interior_point import InteriorPoint
 from .solvers.primal_dual import PrimalDual
 from .solvers.semidecentralized import SemiDecentralized
+from .tracing import trace
 from .validate import validate
 
 __all__ = [

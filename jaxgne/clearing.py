@@ -18,7 +18,7 @@ from .certificate import Certificate, explain_infeasible, judge
 from .feasibility import infeasibility_proof
 from .market import Market, cast
 from .model import Plan, Rows, aggregate, costs, grid_price, rows_like, zeros
-from .optimality import pin, residuals
+from .optimality import pin
 from .solvers.base import AbstractSolver
 from .solvers.interior_point import InteriorPoint
 from .solvers.newton import one_thread
@@ -93,16 +93,6 @@ class Clearing(eqx.Module):
                 str(self.certificate),
             ]
         )
-
-
-class Trace(eqx.Module):
-    """How an answer improves with the steps of a solver: one entry per look."""
-
-    steps: Int[Array, " T"]
-    error: Float[Array, " T"]
-    infeasibility: Float[Array, " T"]
-    regret: Float[Array, " T"]
-    dual: Float[Array, " T"]
 
 
 class Progress(eqx.Module):
@@ -182,24 +172,6 @@ def clear(
     return clearing
 
 
-def trace(
-    market: Market,
-    solver: AbstractSolver | None = None,
-    *,
-    steps: int | None = None,
-    every: int | None = None,
-    start: Clearing | None = None,
-) -> Trace:
-    """The relative KKT error every `every` of `steps` steps: a convergence curve.
-
-    By default that is every quarter of what `clear` does between two looks, 100 times.
-    """
-    market, solver, plan, prices = ready(market, solver, start)
-    every = max(1, solver.every // 4) if every is None else every
-    steps = 100 * every if steps is None else steps
-    return _trace(market, solver, plan, prices, looks=steps // every, every=every)
-
-
 def ready(
     market: Market, solver: AbstractSolver | None, start: Clearing | None
 ) -> tuple[Market, AbstractSolver, Plan, Rows]:
@@ -271,31 +243,6 @@ def _autarky(market: Market) -> tuple[Plan, Rows]:
     price = grid_price(market, aggregate(market, plan))
     nothing = rows_like(market)
     return plan, replace(nothing, balance=nothing.balance + price)
-
-
-@eqx.filter_jit
-def _trace(
-    market: Market, solver: AbstractSolver, plan: Plan, prices: Rows, *, looks: int, every: int
-) -> Trace:
-    def look(carry: Any, _: None) -> tuple[Any, tuple[Array, ...]]:
-        def one(_: Any, carry: Any) -> Any:
-            count, state = carry
-            now = count % solver.every == solver.every - 1
-            state = jax.lax.cond(
-                now, lambda s: solver.look(market, s), lambda s: solver.step(market, s), state
-            )
-            return count + 1, state
-
-        count, state = jax.lax.fori_loop(0, every, one, carry)
-        found = residuals(market, *solver.point(market, state))
-        return (count, state), (found.error, found.infeasibility, found.regret, found.dual)
-
-    shown = jax.dtypes.canonicalize_dtype(float)
-    with jax.enable_x64(True):
-        start = (jnp.zeros((), jnp.int32), solver.init(market, plan, prices))
-        _, curves = jax.lax.scan(look, start, None, length=looks)
-        curves = cast(curves, shown)
-    return Trace(jnp.arange(1, looks + 1, dtype=jnp.int32) * every, *curves)
 
 
 def tolerance(tol: Any, dtype: Any) -> Array:

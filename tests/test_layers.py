@@ -17,7 +17,7 @@ CORE = {"market", "devices", "describe", "validate", "model", "radial", "acflow"
 CORE |= {"feasibility", "optimality"}
 RESULT = {*CORE, "solvers", "certificate", "clearing"}
 STUDIES = {"batch", "selection", "settlement", "scenarios", "placement", "tuning", "acsafe"}
-STUDIES |= {"comparison"}
+STUDIES |= {"comparison", "tracing"}
 
 # Who may import what, lowest layer first; a folder's name stands for all its modules.
 LAYERS: dict[str, set[str]] = {
