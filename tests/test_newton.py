@@ -90,3 +90,10 @@ def test_lapack_runs_on_one_thread():
         with newton.one_thread():
             assert set(threads()) == {1}
         assert set(threads()) == {2}
+        first, second = newton.one_thread(), newton.one_thread()  # of two threads, overlapping
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert set(threads()) == {1}
+        second.__exit__(None, None, None)
+        assert set(threads()) == {2}

@@ -6,6 +6,8 @@ import pytest
 
 import jaxgne as jg
 from jaxgne import scenarios
+from tests.markets import inverters
+from tests.reference import solve
 from tests.test_clearing import feeder
 
 
@@ -95,3 +97,12 @@ def test_stack_pads_to_the_largest():
 def test_pad_needs_somebody_to_trade_with():
     with pytest.raises(ValueError, match="more than 2 prosumers can form"):
         scenarios.pad(feeder(), pairs=9)
+
+
+def test_padding_keeps_what_inverters_can_do():
+    """More buses and prosumers who do nothing: the oracle finds the same potential."""
+    market = inverters()
+    sizes = {"buses": market.grid.passive.shape[0] + 2, "prosumers": 6}
+    padded = scenarios.pad(market, **sizes)
+    assert np.all(np.asarray(padded.grid.compensation_max)[-2:] == 0)
+    assert solve(padded).potential == pytest.approx(solve(market).potential, rel=1e-6)

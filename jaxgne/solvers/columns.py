@@ -85,8 +85,12 @@ def sets_of(market: Market) -> Sets:
     power = scale.price * market.hour_length / scale.power
     line = scale.price * market.hour_length / scale.total
     volts = scale.price * market.hour_length * scale.total
-    stiff = {"energy": scale.price / scale.energy, "compensation": line}
-    stiff |= {"voltage": volts, "angle": volts}
+    stiff = {
+        "energy": scale.price / scale.energy,
+        "voltage": volts,
+        "angle": volts,
+        "compensation": line,
+    }
     each = [
         jnp.full((part.shape[0], 1), PROXIMAL * size)
         for part, size in zip(

@@ -10,8 +10,10 @@ elimination is a Cholesky factorization.
 O(H (N + B)^3) time and O(H (N + B)^2) memory: for small markets.
 """
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from threading import Lock
 from typing import Any
 
 import equinox as eqx
@@ -66,8 +68,20 @@ class _Eliminated(eqx.Module):
         return jnp.einsum("...ji,...j->...i", self.inverse, rest)
 
 
-def one_thread() -> AbstractContextManager[Any]:
-    """While it lasts, LAPACK runs on one thread in this process.
+class _OneThread:
+    """How many are inside `one_thread`, and what the last of them to leave restores."""
+
+    def __init__(self):
+        self.lock, self.inside = Lock(), 0
+        self.limits: Any = None
+
+
+_ONE = _OneThread()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """While it lasts, LAPACK runs on one thread in this process; threads may overlap in it.
 
     For systems as small as these, threads wait for one another longer than they compute: clears
     took 2 to 13 times as long on a busy machine with two.
@@ -75,7 +89,17 @@ def one_thread() -> AbstractContextManager[Any]:
     import scipy.linalg  # noqa: F401  the library that JAX calls, loaded to be limited
     from threadpoolctl import threadpool_limits
 
-    return threadpool_limits(1, "blas")
+    with _ONE.lock:
+        if _ONE.inside == 0:
+            _ONE.limits = threadpool_limits(1, "blas")
+        _ONE.inside += 1
+    try:
+        yield
+    finally:
+        with _ONE.lock:
+            _ONE.inside -= 1
+            if _ONE.inside == 0:
+                _ONE.limits.restore_original_limits()
 
 
 def _inverse_factors(blocks: Float[Array, "... n n"]) -> Float[Array, "... n n"]:
