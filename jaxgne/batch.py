@@ -19,13 +19,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.lax import stop_gradient
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array
 
-from .clearing import Carry, Clearing, advance, begin, checked, finish, going, ready, tolerance
+from .clearing import (
+    Carry,
+    Clearing,
+    advance,
+    begin,
+    checked,
+    differentiable,
+    finish,
+    going,
+    ready,
+    tolerance,
+)
 from .market import Market
 from .model import Plan, Rows
 from .placement import local_mesh, mesh_of, own_part, place, whole
+from .sensitivity.implicit import AbstractAdjoint
 from .solvers.base import AbstractSolver
 from .solvers.newton import one_thread
 from .validate import structure
@@ -62,6 +75,7 @@ def clear_many(
     start: Clearing | None = None,
     width: int | None = None,
     folder: str | Path | None = None,
+    adjoint: AbstractAdjoint | None = None,
     progress: Callable[[BatchProgress], None] | None = None,
 ) -> Clearing:
     """Clear a batch of markets: every array of `markets` has a leading axis of scenarios.
@@ -77,10 +91,12 @@ def clear_many(
     all hold together. With several processes each clears its own scenarios, and the clearing is
     spread as the batch was.
 
-    Runs on the host; under `jax.jit` use `jax.vmap(clear)`. Raises `TypeError` when traced, and
+    Runs on the host; under `jax.jit` use `jax.vmap(clear)`. Under `jax.grad` and its like outside of
+    jit it gives the derivatives that `clear` does, by `adjoint`. Raises `TypeError` when traced, and
     `ValueError` for arrays without one leading axis, markets that make no sense, or a folder that
     holds other scenarios.
     """
+    given, (markets, start) = markets, stop_gradient((markets, start))
     if any(isinstance(a, Tracer) for a in jax.tree.leaves((markets, start))):
         raise TypeError("clear_many() runs on the host: under jit use jax.vmap(jaxgne.clear).")
     _scenarios(markets)
@@ -91,10 +107,15 @@ def clear_many(
         part = partial(_clear_all, mesh=local_mesh(mesh), offset=offset)
         mine, start = own_part((markets, start))
         found = part(mine, solver, tol, max_steps, start, width, folder, progress)
-        return whole(found, mesh)
-    return _clear_all(
-        markets, solver, tol, max_steps, start, width, folder, progress, mesh=mesh, offset=0
-    )
+        found = whole(found, mesh)
+    else:
+        found = _clear_all(
+            markets, solver, tol, max_steps, start, width, folder, progress, mesh=mesh, offset=0
+        )
+    if not any(isinstance(a, Tracer) for a in jax.tree.leaves(given)):
+        return found
+    found = jax.tree.map(jnp.asarray, found)
+    return jax.vmap(lambda m, c: differentiable(m, c, adjoint))(given, found)
 
 
 def _clear_all(

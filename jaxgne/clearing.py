@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.lax import stop_gradient
 from jaxtyping import Array, Bool, Float, Int
 
 from .acflow import check
@@ -19,6 +20,7 @@ from .feasibility import infeasibility_proof
 from .market import Market, cast
 from .model import Plan, Rows, aggregate, costs, grid_price, rows_like, zeros
 from .optimality import pin
+from .sensitivity.implicit import AbstractAdjoint, Implicit, equilibrium
 from .solvers.base import AbstractSolver
 from .solvers.interior_point import InteriorPoint
 from .solvers.newton import one_thread
@@ -127,6 +129,7 @@ def clear(
     max_steps: int | None = None,
     start: Clearing | None = None,
     throw: bool = True,
+    adjoint: AbstractAdjoint | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Clearing:
     """Find the variational generalized Nash equilibrium of a market (MODEL 6).
@@ -140,9 +143,48 @@ def clear(
     about twice a second. Goes through `jax.jit` and `jax.vmap`; there it never raises and
     `status` tells.
 
+    Plan, prices, costs and aggregate can be differentiated with respect to every number of the
+    market, forward and in reverse, by `adjoint`: `Implicit()` unless given, or `Smoothed()`.
+
     Raises `NotCleared` if `throw` and the market did not clear, and `ValueError` for a market that
     makes no sense or a `tol` below what its dtype can give.
     """
+    given, (market, start) = market, stop_gradient((market, start))
+    clearing = _clear(market, solver, tol, max_steps, start, progress)
+    if throw and not isinstance(clearing.steps, Tracer) and not bool(clearing.ok):
+        raise NotCleared(_complaint(market, clearing), clearing)
+    return differentiable(given, clearing, adjoint)
+
+
+def differentiable(
+    market: Market, clearing: Clearing, adjoint: AbstractAdjoint | None = None
+) -> Clearing:
+    """A clearing of `market` as a function of it: the same numbers, with derivatives."""
+    if not any(isinstance(a, Tracer) for a in jax.tree.leaves(market)):
+        return clearing
+    plan, prices = equilibrium(
+        market,
+        *stop_gradient((clearing.plan, clearing.prices, clearing.ok)),
+        Implicit() if adjoint is None else adjoint,
+    )
+    return replace(
+        stop_gradient(clearing),
+        plan=plan,
+        prices=prices,
+        costs=costs(market, plan),
+        aggregate=aggregate(market, plan),
+    )
+
+
+def _clear(
+    market: Market,
+    solver: AbstractSolver | None,
+    tol: Any,
+    max_steps: int | None,
+    start: Clearing | None,
+    progress: Callable[[Progress], None] | None,
+) -> Clearing:
+    """`clear` without derivatives; what did not clear is returned."""
     traced = any(isinstance(a, Tracer) for a in jax.tree.leaves((market, tol, start)))
     if not traced and _held_here(market):  # else it was checked before it was spread
         wrong = structure(market)
@@ -166,10 +208,7 @@ def clear(
         else:
             carry = _report(market, solver, carry, tol, limit, progress)
         carry = carry if traced else jax.block_until_ready(carry)
-    clearing = checked(market, finish(market, solver, carry))
-    if throw and not traced and not bool(clearing.ok):
-        raise NotCleared(_complaint(market, clearing), clearing)
-    return clearing
+    return checked(market, finish(market, solver, carry))
 
 
 def ready(
@@ -308,29 +347,16 @@ def advance(market: Market, solver: AbstractSolver, carry: Carry, tol: Array) ->
     return Carry(state, kept, found, carry.steps + solver.every, status)
 
 
-def _run(market: Market, solver: AbstractSolver, carry: Carry, tol: Array, limit: Array) -> Carry:
+@eqx.filter_jit
+def _advance(
+    market: Market, solver: AbstractSolver, carry: Carry, tol: Array, limit: Array
+) -> Carry:
     """Step until cleared, proven infeasible, non-finite, or `limit` steps are done."""
     return jax.lax.while_loop(
         lambda carry: going(carry, limit),
         lambda carry: advance(market, solver, carry, tol),
         carry,
     )
-
-
-@eqx.filter_custom_jvp
-def _solve(market: Market, solver: AbstractSolver, carry: Carry, tol: Array, limit: Array) -> Carry:
-    return _run(market, solver, carry, tol, limit)
-
-
-@_solve.def_jvp
-def _refuse(primals: Any, tangents: Any) -> Any:
-    raise TypeError(
-        "clear() cannot be differentiated: no derivative of the equilibrium is implemented; "
-        "differentiate the functions of jaxgne.model, or take finite differences of clear()."
-    )
-
-
-_advance = eqx.filter_jit(_solve)
 
 
 @eqx.filter_jit

@@ -185,8 +185,11 @@ def _complementarity(market: Market, plan: Plan, prices: Rows) -> Float[Array, "
     return jnp.where(price == 0, 0.0, jnp.abs(price) * jnp.abs(jnp.where(price == 0, 0.0, room)))
 
 
-def _natural(market: Market, plan: Plan, prices: Rows, scale: Scales) -> tuple[Plan, Plan]:
-    """Natural residual |u - prox(u - rho g)| / rho, and what it is measured by, per field."""
+def pushed(market: Market, plan: Plan, prices: Rows, scale: Scales) -> tuple[Plan, Plan]:
+    """Where marginal costs push each entry of a plan, u - rho g, and rho, one per field.
+
+    A price of `scale.price` moves a prosumer's entry by `scale.power`, others likewise by theirs.
+    """
     power = scale.power / scale.price / market.hour_length
     network = scale.total / scale.price / market.hour_length
     unit = 1 / (scale.price * scale.total * market.hour_length)
@@ -208,8 +211,14 @@ def _natural(market: Market, plan: Plan, prices: Rows, scale: Scales) -> tuple[P
     )
     price = grid_price(market, aggregate(market, plan))
     slope = jax.tree.map(jnp.add, own_gradient(market, plan, price), pull(market, prices))
+    return jax.tree.map(lambda u, g, r: u - r * g, plan, slope, rho), rho
+
+
+def _natural(market: Market, plan: Plan, prices: Rows, scale: Scales) -> tuple[Plan, Plan]:
+    """Natural residual |u - prox(u - rho g)| / rho, and what it is measured by, per field."""
+    wish, rho = pushed(market, plan, prices, scale)
     step = jax.tree.map(lambda r, u: jnp.broadcast_to(r, u.shape), rho, plan)
-    moved = prox(market, jax.tree.map(lambda u, g, r: u - r * g, plan, slope, rho), step)
+    moved = prox(market, wish, step)
     residual = jax.tree.map(lambda u, v, r: _largest(jnp.abs(u - v)) / r, plan, moved, rho)
     measure = jax.tree.map(lambda r: r * 0 + 1, rho)
     size = replace(

@@ -15,7 +15,7 @@ PACKAGE = Path(jaxgne.__file__).parent
 
 CORE = {"market", "devices", "describe", "validate", "model", "radial", "acflow"}
 CORE |= {"feasibility", "optimality"}
-RESULT = {*CORE, "solvers", "certificate", "clearing"}
+RESULT = {*CORE, "solvers", "sensitivity", "certificate", "clearing"}
 STUDIES = {"batch", "selection", "settlement", "scenarios", "placement", "tuning", "acsafe"}
 STUDIES |= {"comparison", "tracing"}
 
@@ -38,6 +38,10 @@ LAYERS: dict[str, set[str]] = {
         "radial",
         *(f"solvers.{part}" for part in ("base", "local", "network", "preconditioner")),
         *(f"solvers.{part}" for part in ("columns", "newton", "setting", "tree")),
+    },
+    "sensitivity": {
+        *("market", "model", "feasibility", "optimality", "sensitivity"),
+        *(f"solvers.{part}" for part in ("columns", "newton", "preconditioner")),
     },
     "certificate": {"market", "model", "acflow", "feasibility", "optimality"},
     "clearing": RESULT - {"clearing"},

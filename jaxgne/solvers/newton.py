@@ -149,7 +149,7 @@ class Newton(eqx.Module):
         count, buses = market.prosumers.bus.shape[0], market.grid.passive.shape[0]
         at_bus = slice(count + 2, None)
         r = right.rows
-        network = (_stack_network(market, r) * self.used[:, None]).T
+        network = (stack_network(market, r) * self.used[:, None]).T
         hour = jnp.concatenate(
             [r.balance.T, right.total[:, None], r.aggregate[:, None], network[:, :buses]], axis=1
         )
@@ -174,7 +174,7 @@ class Newton(eqx.Module):
         solved = self.outer.restore(mid, energy)
         others = self.inner.restore(hidden, solved[:, at_bus])
         network = jnp.concatenate([solved[:, at_bus], others], axis=1).T * self.used[:, None]
-        found = _unstack_network(market, network)
+        found = unstack_network(market, network)
         return Worth(
             replace(
                 found,
@@ -195,11 +195,11 @@ def _network_rows(market: Market) -> tuple[str, ...]:
     return ("bus", *reactive, "voltage", *angle)
 
 
-def _stack_network(market: Market, rows: Rows) -> Float[Array, "R H"]:
+def stack_network(market: Market, rows: Rows) -> Float[Array, "R H"]:
     return jnp.concatenate([getattr(rows, name) for name in _network_rows(market)])
 
 
-def _unstack_network(market: Market, stacked: Float[Array, "R H"]) -> Rows:
+def unstack_network(market: Market, stacked: Float[Array, "R H"]) -> Rows:
     found, at = rows_like(market), 0
     for name in _network_rows(market):
         size = getattr(found, name).shape[0]
@@ -213,7 +213,7 @@ def factor(market: Market, theta: Compliance) -> Newton:
     grid, stores, ts = market.grid, market.buffers, market.hour_length
     count, buses, hours = market.prosumers.bus.shape[0], grid.passive.shape[0], theta.net.shape[0]
     plan, home = theta.plan, market.prosumers.bus
-    whole, used = _network_block(market, theta)
+    whole, used = network_block(market, theta)
     block = jnp.zeros((hours, count + 2 + buses, count + 2 + buses), whole.dtype)
     total, net, first = count, count + 1, count + 2
 
@@ -280,13 +280,13 @@ def factor(market: Market, theta: Compliance) -> Newton:
     return Newton(inner, outer, chain, used)
 
 
-def _network_block(
+def network_block(
     market: Market, theta: Compliance
 ) -> tuple[Float[Array, "H R R"], Bool[Array, " R"]]:
     """A theta A^T of the network's rows and columns alone, and which of its rows exist."""
     grid, plan = market.grid, theta.plan
     names, like = _network_rows(market), rows_like(market)
-    low, high = (_stack_network(market, side)[:, 0] for side in limits(market))
+    low, high = (stack_network(market, side)[:, 0] for side in limits(market))
     fed = jnp.zeros(grid.passive.shape[0], bool).at[grid.feeder].set(True)
     used = (low == high).at[: fed.shape[0]].set(~fed)
     hours, size = theta.net.shape[0], used.shape[0]

@@ -1,0 +1,159 @@
+"""Which bounds hold at an equilibrium, and how clearly."""
+
+from dataclasses import replace
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from ..market import Market
+from ..model import Plan, Rows, aggregate, boxes, length
+from ..optimality import pushed, scales
+
+FREE, LOW, HIGH, NONE = 0, -1, 1, 2  # NONE: a trade that does not happen, a line that is shut
+TIGHT = 1  # of a line's `active`: its flow is as large as its rating
+
+
+class Active(eqx.Module):
+    """For each entry of a plan and each hour's net exchange: the bound that holds, or `FREE`.
+
+    `margin` is how far the entry, or the price of its bound, is from the bound's switching on or
+    off, relative to the market's scales; infinite where nothing can switch.
+    """
+
+    plan: Plan  # codes
+    net: Int[Array, " H"]
+    sign: Float[Array, "E H"]  # of trades that happen
+    margin: Plan
+    net_margin: Float[Array, " H"]
+    barrier: Float[Array, ""] | None = None  # mu, EUR: bounds are smoothed instead of held
+
+
+def active_set(market: Market, plan: Plan, prices: Rows) -> Active:
+    """The bounds that hold: where `prox` ends of what marginal costs push each entry to.
+
+    An entry whose two bounds are equal counts as held by the one that it is pushed against, so that
+    derivatives with respect to that bound are those of opening it.
+    """
+    scale = scales(market, plan)
+    wish, rho = pushed(market, plan, prices, scale)
+    size = jax.tree.map(lambda r: r * scale.price * market.hour_length, rho)
+    size = replace(
+        size, energy=scale.energy, voltage=scale.power * 0 + 1, angle=scale.power * 0 + 1
+    )
+    lower, upper = boxes(market)
+
+    def code(w: Array, low: Array, high: Array) -> Array:
+        held = jnp.where(w >= high, HIGH, jnp.where(w <= low, LOW, FREE))
+        shut = jnp.where(w > low, HIGH, LOW)
+        return jnp.where(low < high, held, shut).astype(jnp.int32)
+
+    def margin(w: Array, low: Array, high: Array, s: Array) -> Array:
+        near = jnp.minimum(jnp.abs(w - low), jnp.abs(w - high)) / s
+        return jnp.where(low < high, near, jnp.inf)
+
+    codes = jax.tree.map(code, wish, lower, upper)
+    margins = jax.tree.map(margin, wish, lower, upper, size)
+    toll = 2 * market.hour_length * market.trading.charge[:, None] * rho.trades
+    limit = upper.trades
+    beyond = jnp.abs(wish.trades) - toll
+    sign = jnp.sign(wish.trades)
+    trades = jnp.where(beyond >= limit, sign.astype(jnp.int32), FREE)
+    none = (beyond < 0) | ((toll > 0) & (beyond <= 0)) | (limit <= 0)
+    kinks = jnp.where(toll > 0, jnp.abs(beyond), jnp.inf)
+    kinks = jnp.minimum(kinks, jnp.abs(beyond - limit)) / size.trades
+    pushed_flow = length(wish.active, wish.reactive)
+    rating = market.grid.rating[:, None]
+    tight = (pushed_flow >= rating) & (market.grid.model != "copperplate")
+    shut = _shut(market, tight)
+    flow = jnp.where(jnp.isfinite(rating), jnp.abs(pushed_flow - rating) / size.active, jnp.inf)
+    tariff = market.tariff
+    s = aggregate(market, plan) - jnp.sum(plan.exports, axis=0)
+    at = s + prices.aggregate * scale.total / scale.price
+    return Active(
+        plan=replace(
+            codes,
+            trades=jnp.where(none, NONE, trades).astype(jnp.int32),
+            active=jnp.where(shut, NONE, jnp.where(tight, TIGHT, FREE)),
+            reactive=jnp.where(shut, NONE, FREE),
+        ),
+        net=code(at, tariff.total_min, tariff.total_max),
+        sign=sign,
+        margin=replace(
+            margins,
+            trades=jnp.where(limit > 0, kinks, jnp.inf),
+            active=jnp.where(rating > 0, flow, jnp.inf),
+        ),
+        net_margin=margin(at, tariff.total_min, tariff.total_max, scale.total),
+    )
+
+
+def _shut(market: Market, flow: Array) -> Bool[Array, "L H"]:
+    """Lines that carry nothing, whatever happens."""
+    rating = market.grid.rating[:, None]
+    return jnp.broadcast_to((rating <= 0) | (market.grid.model == "copperplate"), flow.shape)
+
+
+def smoothed_set(
+    market: Market, plan: Plan, prices: Rows, width: float
+) -> tuple[Active, Plan, Float[Array, " H"]]:
+    """An `Active` in which no bound holds, and a plan and net exchange inside all of them.
+
+    Near a bound u >= l that marginal costs push against with z, the room is the root of
+    r (r - c) = mu rho, with c = u - rho z - l (Chen, Harker, SIAM J. Matrix Anal. 14, 1993): so
+    r = mu / z at a bound that holds, and the bound's own room where it does not. mu is such that a
+    bound about to switch gives `width` of the market's scale.
+    """
+    scale = scales(market, plan)
+    held = active_set(market, plan, prices)
+    wish, rho = pushed(market, plan, prices, scale)
+    lower, upper = boxes(market)
+    mu = width**2 * scale.power * scale.price * market.hour_length
+    equal = jax.tree.map(lambda low, high: ~(low < high), lower, upper)
+
+    def room(c: Array, step: Array) -> Array:
+        return (c + jnp.sqrt(c**2 + 4 * mu * step)) / 2
+
+    def inside(w: Array, low: Array, high: Array, step: Array) -> Array:
+        half = jnp.where(jnp.isfinite(high - low), (high - low) / 2, jnp.inf)
+        above = jnp.minimum(room(w - low, step), half)
+        below = jnp.minimum(room(high - w, step), half)
+        near_low = (w - low <= high - w) & jnp.isfinite(low)
+        from_low = jnp.where(jnp.isfinite(low), low, 0.0) + above
+        from_high = jnp.where(jnp.isfinite(high), high, 0.0) - below
+        bounded = jnp.where(near_low, from_low, jnp.where(jnp.isfinite(high), from_high, w))
+        return jnp.where(low < high, bounded, low)
+
+    placed = jax.tree.map(inside, wish, lower, upper, rho)
+    toll = 2 * market.hour_length * market.trading.charge[:, None] * rho.trades
+    limit = upper.trades
+    traded = room(wish.trades - toll, rho.trades) - room(-wish.trades - toll, rho.trades)
+    least = jnp.minimum(room(limit - jnp.abs(traded), rho.trades), limit / 2)
+    traded = jnp.where(jnp.abs(traded) > limit - least, jnp.sign(traded) * (limit - least), traded)
+    rating, load = market.grid.rating[:, None], length(wish.active, wish.reactive)
+    radius = jnp.where(jnp.isfinite(rating), rating, 0.0)
+    shorter = radius - jnp.minimum(room(radius - load, rho.active), radius / 2)
+    share = jnp.where(jnp.isfinite(rating), shorter / jnp.where(load > 0, load, 1.0), 1.0)
+    tariff = market.tariff
+    step = scale.total / scale.price / market.hour_length
+    s = aggregate(market, plan) - jnp.sum(plan.exports, axis=0)
+    at = s + prices.aggregate * market.hour_length * step
+    net = inside(at, tariff.total_min, tariff.total_max, step)
+    shut = _shut(market, load)
+    codes = jax.tree.map(lambda code, shut: jnp.where(shut, code, FREE), held.plan, equal)
+    codes = replace(codes, active=jnp.where(shut, NONE, FREE), reactive=jnp.where(shut, NONE, FREE))
+    active = replace(
+        held,
+        plan=codes,
+        net=jnp.where(tariff.total_min < tariff.total_max, FREE, held.net),
+        barrier=mu,
+    )
+    plan = replace(
+        placed,
+        trades=traded,
+        active=jnp.where(shut, 0.0, wish.active * share),
+        reactive=jnp.where(shut, 0.0, wish.reactive * share),
+        exchange=plan.exchange,
+    )
+    return active, plan, net

@@ -1,0 +1,160 @@
+"""The market's conditions as those of a stationary point of one function of what is left free."""
+
+from dataclasses import replace
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ..feasibility import weights
+from ..market import Market
+from ..model import (
+    Plan,
+    Rows,
+    aggregate,
+    boxes,
+    curvature,
+    grid_price,
+    length,
+    limits,
+    own_gradient,
+    rows,
+    zeros,
+)
+from .active import FREE, HIGH, LOW, TIGHT, Active
+
+
+class Point(eqx.Module):
+    """What can move at an equilibrium, and the prices that hold it.
+
+    Entries of `plan` at a bound do not count. The flow of a line at its rating can only turn: its
+    `active` is how far along the circle, kVA, 0 at the equilibrium. Total import and net exchange
+    are variables of their own, tied to the plan by the main grid's `price` and `prices.aggregate`.
+    """
+
+    plan: Plan
+    total: Float[Array, " H"]  # sigma, kW
+    net: Float[Array, " H"]  # s, kW
+    prices: Rows  # EUR/kWh
+    price: Float[Array, " H"]  # of the main grid, EUR/kWh
+
+
+def equations(market: Market) -> Rows:
+    """1 for rows that hold a price, 0 for those that the grid model lacks.
+
+    The balance of a feeder's bus says what is exchanged there, the row of exchange follows from the
+    others: neither has a price (`optimality.pin`).
+    """
+    low, high = limits(market)
+    given = jax.tree.map(lambda a, b: (jnp.isfinite(a) & (a == b)).astype(b.dtype), low, high)
+    return replace(
+        given,
+        aggregate=jnp.ones_like(given.aggregate),
+        bus=given.bus.at[market.grid.feeder].set(0.0),
+        exchange=jnp.zeros_like(given.exchange),
+    )
+
+
+def point_of(market: Market, active: Active, plan: Plan, prices: Rows) -> Point:
+    """An equilibrium as such a point."""
+    sigma = aggregate(market, plan)
+    turned = jnp.where(active.plan.active == TIGHT, 0.0, plan.active)
+    return Point(
+        plan=replace(plan, active=turned),
+        total=sigma,
+        net=sigma - jnp.sum(plan.exports, axis=0),
+        prices=jax.tree.map(jnp.multiply, prices, equations(market)),
+        price=grid_price(market, sigma),
+    )
+
+
+def plan_of(market: Market, active: Active, base: Plan, free: Plan) -> Plan:
+    """The plan with its free entries as given, all others at the bounds that hold them.
+
+    `base` is the equilibrium's plan, for the direction of flows at their rating. What the feeders
+    exchange follows.
+    """
+    lower, upper = boxes(market)
+
+    def put(code: Array, u: Array, low: Array, high: Array) -> Array:
+        held = jnp.where(code == LOW, low, jnp.where(code == HIGH, high, 0.0))
+        return jnp.where(code == FREE, u, held)
+
+    placed = jax.tree.map(put, active.plan, free, lower, upper)
+    tight = active.plan.active == TIGHT
+    radius = jnp.where(tight, market.grid.rating[:, None], 1.0)
+    size = length(base.active, base.reactive)
+    size = jnp.where(tight, size, 1.0)
+    cos, sin = base.active / size, base.reactive / size
+    angle = jnp.where(tight, free.active / radius, 0.0)
+    placed = replace(
+        placed,
+        active=jnp.where(
+            tight, radius * (cos * jnp.cos(angle) - sin * jnp.sin(angle)), placed.active
+        ),
+        reactive=jnp.where(
+            tight, radius * (sin * jnp.cos(angle) + cos * jnp.sin(angle)), placed.reactive
+        ),
+    )
+    drawn = rows(market, replace(placed, exchange=jnp.zeros_like(placed.exchange))).bus
+    return replace(placed, exchange=drawn[market.grid.feeder])
+
+
+def net_of(market: Market, active: Active, free: Float[Array, " H"]) -> Float[Array, " H"]:
+    """The net exchange, likewise."""
+    tariff = market.tariff
+    held = jnp.where(active.net == LOW, tariff.total_min, tariff.total_max)
+    return jnp.where(active.net == FREE, free, held)
+
+
+def lagrangian(market: Market, active: Active, base: Plan, point: Point) -> Float[Array, ""]:
+    """L, EUR: the potential, with sigma a variable of its own, and what all rows are worth."""
+    ts, tariff, pairs = market.hour_length, market.tariff, market.trading
+    plan, net = plan_of(market, active, base, point.plan), net_of(market, active, point.net)
+    linear = own_gradient(market, zeros(market), jnp.zeros_like(point.price))
+    own = jax.tree.map(
+        lambda u, g, h: jnp.sum((g + h / 2 * u) * u), plan, linear, curvature(market)
+    )
+    toll = 2 * ts * pairs.charge[:, None]
+    if active.barrier is None:
+        tolls = jnp.sum(toll * active.sign * plan.trades)
+    else:
+        tolls = jnp.sum(jnp.sqrt((toll * plan.trades) ** 2 + active.barrier**2))
+        tolls += active.barrier * walls(market, active, plan, net)
+    shared = tariff.base * point.total + tariff.slope / 2 * point.total**2
+    value = rows(market, plan)
+    value = replace(value, aggregate=value.aggregate - net)
+    worth = jax.tree.map(
+        lambda w, here, y, a: w * jnp.sum(here * y * a),
+        weights(market),
+        equations(market),
+        point.prices,
+        value,
+    )
+    drawn = point.price * (aggregate(market, plan) - point.total)
+    parts = jax.tree.leaves((own, worth))
+    return sum(parts) + tolls + ts * jnp.sum(shared + drawn)
+
+
+def walls(market: Market, active: Active, plan: Plan, net: Array) -> Float[Array, ""]:
+    """The logarithmic barrier of all bounds that can hold, dimensionless."""
+    lower, upper = boxes(market)
+    tariff, grid = market.tariff, market.grid
+
+    def wall(code: Array, u: Array, low: Array, high: Array) -> Array:
+        def side(room: Array) -> Array:
+            there = (code == FREE) & jnp.isfinite(room)
+            return jnp.sum(jnp.where(there, -jnp.log(jnp.where(there, room, 1.0)), 0.0))
+
+        return side(u - low) + side(high - u)
+
+    each = jax.tree.map(wall, active.plan, plan, lower, upper)
+    each = replace(each, active=0.0, reactive=0.0, exchange=0.0)
+    rated = jnp.broadcast_to(jnp.isfinite(grid.rating) & (grid.rating > 0), plan.active.T.shape).T
+    rated &= grid.model != "copperplate"
+    rating = jnp.where(rated, grid.rating[:, None], 1.0)
+    load = jnp.where(rated, plan.active**2 + plan.reactive**2, 0.0)
+    discs = -jnp.sum(jnp.log(1 - load / rating**2))
+    shared = wall(active.net, net, tariff.total_min, tariff.total_max)
+    return sum(jax.tree.leaves(each)) + discs + shared
