@@ -1,0 +1,83 @@
+"""Prices and voltages of a cleared market by hour."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..clearing import Clearing
+from ..market import Market
+from ..model import aggregate, energy_prices, grid_price
+from ..model import voltages as magnitudes
+from .style import BLACK, BLUE, SCALE, VERMILLION, begin, check, hour_edges, legend, name_rows
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def prices(market: Market, clearing: Clearing, ax: "Axes | None" = None) -> "Axes":
+    """Marginal value of energy by hour, EUR/kWh: the prosumers' range, their median, the grid's.
+
+    A prosumer's is pi_i + mu_pb of its bus (MODEL 4), the main grid's p0 + d_mg sigma.
+    """
+    note = check("prices", market, clearing)
+    ax = begin(ax, f"Prices{note}", "time (h)", "price (EUR/kWh)")
+    edges = hour_edges(market)
+    values = np.asarray(energy_prices(market, clearing.prices))
+    main = np.asarray(grid_price(market, aggregate(market, clearing.plan)))
+    if len(values):
+        _band(ax, values, edges, "prosumers, lowest to highest")
+        median = np.median(values, axis=0)
+        ax.stairs(median, edges, baseline=None, color=BLUE, label="prosumers, median")
+    ax.stairs(main, edges, baseline=None, color=VERMILLION, linestyle="--", label="main grid")
+    legend(ax)
+    return ax
+
+
+def bus_prices(market: Market, clearing: Clearing, ax: "Axes | None" = None) -> "Axes":
+    """Price of energy at each bus and hour, EUR/kWh, which passive consumers there pay.
+
+    p0 + d_mg sigma + lambda + mu_tg + mu_pb (MODEL 7); `settlement.price_parts` tells its parts.
+    """
+    note = check("bus_prices", market, clearing)
+    buses = len(market.grid.passive)
+    size = (8.0, min(7.0, 3.0 + 0.08 * buses))
+    ax = begin(ax, f"Prices by bus{note}", "time (h)", "bus", size=size)
+    found = clearing.prices
+    shared = grid_price(market, aggregate(market, clearing.plan)) + found.aggregate + found.exchange
+    values = np.asarray(shared) + np.asarray(found.bus)
+    rows = np.arange(buses + 1) - 0.5
+    mesh = ax.pcolormesh(hour_edges(market), rows, values, cmap=SCALE, rasterized=True)
+    name_rows(ax.yaxis, market.grid.names, buses)
+    ax.invert_yaxis()  # the feeder on top
+    ax.figure.colorbar(mesh, ax=ax, label="price (EUR/kWh)")
+    return ax
+
+
+def voltages(market: Market, clearing: Clearing, ax: "Axes | None" = None) -> "Axes":
+    """Lowest to highest voltage of all buses by hour, pu, and the tightest limits (dashed).
+
+    `ValueError` for a copperplate market, which has none.
+    """
+    grid = market.grid
+    if grid.model == "copperplate":
+        raise ValueError("plots.voltages: a copperplate market has no voltages.")
+    note = check("voltages", market, clearing)
+    ax = begin(ax, f"Voltages{note}", "time (h)", "voltage (pu)")
+    edges = hour_edges(market)
+    values = np.asarray(magnitudes(market, clearing.plan))
+    _band(ax, values, edges, "buses, lowest to highest")
+    ax.stairs(values.min(axis=0), edges, baseline=None, color=BLUE, label="lowest bus")
+    inner = np.setdiff1d(np.arange(len(values)), np.asarray(grid.feeder))
+    if inner.size:
+        least = float(np.asarray(grid.voltage_min)[inner].max())
+        most = float(np.asarray(grid.voltage_max)[inner].min())
+        for limit, label in ((least, "limits"), (most, None)):
+            ax.axhline(limit, color=BLACK, linestyle="--", linewidth=1, label=label)
+    legend(ax)
+    return ax
+
+
+def _band(ax: "Axes", values: np.ndarray, edges: np.ndarray, label: str) -> None:
+    """Lowest to highest row by hour."""
+    low, high = values.min(axis=0), values.max(axis=0)
+    ax.stairs(high, edges, baseline=low, fill=True, color=BLUE, alpha=0.3, label=label)
