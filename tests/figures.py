@@ -56,8 +56,10 @@ def unsafe_colors(ax: Axes) -> set[str]:
     for part in [*_data(ax), *(ax.get_legend().legend_handles if ax.get_legend() else ())]:
         if isinstance(part, ScalarMappable) and part.get_array() is not None:
             found |= {part.get_cmap().name} - UNIFORM
-            colors = part.get_edgecolor() if isinstance(part, Collection) else []
-            colors = [] if isinstance(colors, str) or _mapped_edges(part) else colors
+            edges: Any = part.get_edgecolor() if isinstance(part, Collection) else []
+            mapped = part.to_rgba(np.ravel(part.get_array()))
+            same = np.shape(edges) == np.shape(mapped) and np.allclose(edges, mapped)
+            colors = [] if same else edges
         elif isinstance(part, Patch | Collection):
             colors = [*to_rgba_array(part.get_facecolor()), *to_rgba_array(part.get_edgecolor())]
         else:
@@ -66,11 +68,6 @@ def unsafe_colors(ax: Axes) -> set[str]:
             colors += [to_rgba(part.get_markeredgecolor())] if marker else []
         found |= {_hex(color) for color in colors if not _safe(color)}
     return found
-
-
-def _mapped_edges(part: Any) -> bool:
-    """Whether a collection's array colors its edges, as of lines, and not its faces."""
-    return len(part.get_edgecolor()) == np.size(part.get_array())
 
 
 def _hex(color: Any) -> str:

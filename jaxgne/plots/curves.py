@@ -9,7 +9,7 @@ from ..clearing import Clearing
 from ..market import Market
 from ..model import aggregate
 from ..tracing import Trace
-from .style import CYCLE, DASHES, begin, check, hour_edges, legend
+from .style import CYCLE, DASHES, TIME, begin, check, hour_edges, legend
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +24,7 @@ def sigma(cleared: Mapping[str, tuple[Market, Clearing]], ax: "Axes | None" = No
     notes = {name: check("sigma", *pair) for name, pair in cleared.items()}
     missed = sum(bool(note) for note in notes.values())
     title = "Total import" + (f" ({missed} of {len(notes)} NOT CLEARED)" if missed else "")
-    ax = begin(ax, title, "time (h)", "total import (kW)")
+    ax = begin(ax, title, TIME, "total import (kW)")
     for k, (name, (market, clearing)) in enumerate(cleared.items()):
         ax.stairs(
             np.asarray(aggregate(market, clearing.plan)),

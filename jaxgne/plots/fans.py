@@ -9,7 +9,7 @@ from ..clearing import Clearing
 from ..market import Market
 from ..model import aggregate, energy_prices
 from ..model import voltages as magnitudes
-from .style import BLUE, begin, legend
+from .style import BLUE, TIME, begin, legend
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,7 +51,7 @@ def fan(
     values = _values(markets, clearings, quantity)[cleared]
     title, missed = f"{len(cleared)} scenarios", int((~cleared).sum())
     title += f" ({missed} NOT CLEARED, left out)" if missed else ""
-    ax = begin(ax, title, "time (h)", _LABELS[quantity])
+    ax = begin(ax, title, TIME, _LABELS[quantity])
     edges = np.arange(values.shape[1] + 1) * float(lengths[0])
     for low, high, opacity in _BANDS:
         bottom, top = np.quantile(values, (low, high), axis=0)

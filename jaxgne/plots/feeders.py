@@ -13,7 +13,7 @@ from .style import BLACK, GRAY, SCALE, VERMILLION, begin, check, pick
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_ARCS = 60  # trades drawn at most, the largest
+_ARCS = 40  # trades drawn at most, the largest
 _NAMED = 60  # buses up to which they have their names written beside them
 
 
@@ -29,7 +29,7 @@ def feeder(
 
     Buses are colored by voltage (pu), lines by loading (% of the rating; dotted where they have
     none). Arrows go from where power is sold to where it is bought, as wide as the trade (kW):
-    trades between prosumers at two buses, summed, the 60 largest. `positions` (B, 2) are the buses'
+    trades between prosumers at two buses, summed, the 40 largest. `positions` (B, 2) are the buses'
     coordinates; without, a radial grid is laid out as a tidy tree, in which lengths mean nothing.
 
     Raises `ValueError` for a copperplate market, which has no network, an hour that there is not,
@@ -52,9 +52,9 @@ def feeder(
         *_buses(ax, market, clearing, hour, places),
         *_trades(ax, market, clearing, hour, places),
     ]
-    ax.margins(0.06)
+    ax.margins(0.08)  # arcs reach beyond the buses
     # Below the map: beside it stand the scales.
-    ax.legend(handles=shown, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=4, frameon=False)
+    ax.legend(handles=shown, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=2, frameon=False)
     return ax
 
 
@@ -108,6 +108,7 @@ def _buses(
 ) -> list[Any]:
     """Buses by voltage, with a ring where prosumers are, feeders square; legend entries."""
     from matplotlib.lines import Line2D
+    from matplotlib.patheffects import withStroke
 
     grid, count = market.grid, len(places)
     volts = np.asarray(voltages(market, clearing.plan))[:, hour]
@@ -142,8 +143,9 @@ def _buses(
                 va="top",
                 fontsize="xx-small",
                 zorder=4,
+                path_effects=[withStroke(linewidth=2.0, foreground="white")],
             )
-    look: dict[str, Any] = {"linestyle": "", "markerfacecolor": "white", "markersize": 7}
+    look: dict[str, Any] = {"ls": "", "color": BLACK, "markerfacecolor": "white", "markersize": 7}
     return [
         Line2D([], [], marker="s", markeredgecolor=GRAY, label="main grid", **look),
         Line2D([], [], marker="o", markeredgecolor=BLACK, label="bus with prosumers", **look),

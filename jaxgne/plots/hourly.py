@@ -8,7 +8,7 @@ from ..clearing import Clearing
 from ..market import Market
 from ..model import aggregate, energy_prices, grid_price
 from ..model import voltages as magnitudes
-from .style import BLACK, BLUE, SCALE, VERMILLION, begin, check, hour_edges, legend, name_rows
+from .style import BLACK, BLUE, SCALE, TIME, VERMILLION, begin, check, hour_edges, legend, name_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +20,7 @@ def prices(market: Market, clearing: Clearing, ax: "Axes | None" = None) -> "Axe
     A prosumer's is pi_i + mu_pb of its bus (MODEL 4), the main grid's p0 + d_mg sigma.
     """
     note = check("prices", market, clearing)
-    ax = begin(ax, f"Prices{note}", "time (h)", "price (EUR/kWh)")
+    ax = begin(ax, f"Prices{note}", TIME, "price (EUR/kWh)")
     edges = hour_edges(market)
     values = np.asarray(energy_prices(market, clearing.prices))
     main = np.asarray(grid_price(market, aggregate(market, clearing.plan)))
@@ -41,7 +41,7 @@ def bus_prices(market: Market, clearing: Clearing, ax: "Axes | None" = None) -> 
     note = check("bus_prices", market, clearing)
     buses = len(market.grid.passive)
     size = (8.0, min(7.0, 3.0 + 0.08 * buses))
-    ax = begin(ax, f"Prices by bus{note}", "time (h)", "bus", size=size)
+    ax = begin(ax, f"Prices by bus{note}", TIME, "bus", size=size)
     found = clearing.prices
     shared = grid_price(market, aggregate(market, clearing.plan)) + found.aggregate + found.exchange
     values = np.asarray(shared) + np.asarray(found.bus)
@@ -62,7 +62,7 @@ def voltages(market: Market, clearing: Clearing, ax: "Axes | None" = None) -> "A
     if grid.model == "copperplate":
         raise ValueError("plots.voltages: a copperplate market has no voltages.")
     note = check("voltages", market, clearing)
-    ax = begin(ax, f"Voltages{note}", "time (h)", "voltage (pu)")
+    ax = begin(ax, f"Voltages{note}", TIME, "voltage (pu)")
     edges = hour_edges(market)
     values = np.asarray(magnitudes(market, clearing.plan))
     _band(ax, values, edges, "buses, lowest to highest")

@@ -14,6 +14,7 @@ from .style import (
     GRAY,
     GREEN,
     SKY,
+    TIME,
     VERMILLION,
     YELLOW,
     begin,
@@ -46,7 +47,7 @@ def energy(
     units, stores = (chosen[np.asarray(part.owner)] for part in (market.generators, market.buffers))
     # Of all the net trades are rounding errors, which would clutter the legend.
     peers = np.asarray(bought(market, plan.trades))[chosen] * (prosumer is not None)
-    ax = begin(ax, f"Power of {whose}{note}", "time (h)", "power (kW)")
+    ax = begin(ax, f"Power of {whose}{note}", TIME, "power (kW)")
     sources = {
         "imports": (BLUE, np.asarray(plan.imports)[chosen]),
         "generation": (VERMILLION, np.asarray(plan.generation)[units]),
@@ -89,7 +90,7 @@ def storage(
         raise ValueError(
             f"plots.storage: {whose} {'has' if prosumer is not None else 'have'} none."
         )
-    ax = begin(ax, f"Storage of {whose}{note}", "time (h)", "content (kWh)")
+    ax = begin(ax, f"Storage of {whose}{note}", TIME, "content (kWh)")
     edges = hour_edges(market)
     begun = np.asarray(table.energy_start)[:, None]
     content = np.concatenate([begun, np.asarray(clearing.plan.energy)], axis=1)[kept]
@@ -107,7 +108,7 @@ def storage(
         total = np.asarray(bound)[kept].sum(axis=0)
         ax.plot(edges[1:], total, color=BLACK, linestyle="--", linewidth=1, label=label)
     ax.set_xlim(edges[0], edges[-1])
-    legend(ax)
+    legend(ax, upward=True)
     return ax
 
 

@@ -22,6 +22,7 @@ CYCLE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, YELLOW)
 DASHES = ("-", "--", "-.", ":")
 SCALE = "cividis"
 
+TIME = "time (h)"
 GAIN, LOSS = BLUE, VERMILLION  # signs, where the axis does not show them
 
 
@@ -51,6 +52,10 @@ def begin(
     ax.set_title(title)
     ax.set_xlabel(across)
     ax.set_ylabel(up)
+    if across == TIME:
+        from matplotlib.ticker import MaxNLocator
+
+        ax.xaxis.set_major_locator(MaxNLocator(steps=[1, 2, 3, 6, 10]))  # parts of a day
     return ax
 
 
@@ -88,9 +93,10 @@ def pick(name: str, what: str, index: int, count: int) -> int:
     return index
 
 
-def legend(ax: "Axes") -> None:
-    """The legend, beside the data and not on it."""
-    ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, borderaxespad=0.2)
+def legend(ax: "Axes", *, upward: bool = False) -> None:
+    """The legend, beside the data and not on it; `upward` like stacks that grow from below."""
+    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
+    ax.legend(**place, frameon=False, borderaxespad=0.2, reverse=upward)
 
 
 def name_rows(axis: Any, names: tuple[str, ...], count: int, most: int = 40) -> None:
