@@ -90,13 +90,14 @@ def _largest(ax: "Axes | None", found: dict[str, _Slopes], names: Market, output
     if not bars:
         raise ValueError("plots.sensitivities: all derivatives are zero.")
     bars = sorted(bars, key=lambda bar: -abs(bar[0]))[:_MOST]
-    across, size = f"change of {output} per unit of the field", (8.0, 1.5 + 0.3 * len(bars))
+    across, size = f"change of {output} per unit of the field", (9.5, 1.5 + 0.3 * len(bars))
     ax = begin(ax, f"Largest sensitivities of {output}", across, "", size=size)
     places = np.arange(len(bars))
     slopes = np.array([slope for slope, _ in bars])
     _signed(ax, places, np.abs(slopes), slopes, across=True)
     ax.set_xscale("log")
-    ax.set_xlim(np.abs(slopes).min() / 3.0, np.abs(slopes).max() * 5.0)  # room for the numbers
+    least, most = np.abs(slopes).min(), np.abs(slopes).max()
+    ax.set_xlim(least / 3.0, most * 3.0 * (most / least) ** 0.3)  # with room for the numbers
     for place, slope in zip(places, slopes, strict=True):
         ax.text(abs(slope) * 1.1, place, f"{slope:+.2g}", va="center", fontsize="small")
     ax.set_yticks(places, [label for _, label in bars])
@@ -123,21 +124,24 @@ def _entries(
     _signed(ax, places, values, values, across=False)
     ax.axhline(0.0, color=BLACK, linewidth=1)
     name_rows(ax.xaxis, names.grid.names if by == "bus" else (), len(values))
-    legend(ax)
     return ax
 
 
 def _signed(
     ax: "Axes", places: np.ndarray, lengths: np.ndarray, signs: np.ndarray, *, across: bool
 ) -> None:
-    """Bars in two colors, that of rises and that of falls."""
+    """Bars in two colors, that of rises and that of falls; across, where no axis tells the sign,
+    with entries for the legend."""
     for kept, color, hatch, label in (
         (signs > 0, GAIN, "", "raises it"),
         (signs < 0, LOSS, "//", "lowers it"),
     ):
         if kept.any():
-            draw = ax.barh if across else ax.bar
-            draw(places[kept], lengths[kept], color=color, hatch=hatch, ec="white", label=label)
+            look = {"color": color, "hatch": hatch, "edgecolor": "white"}
+            if across:
+                ax.barh(places[kept], lengths[kept], label=label, **look)
+            else:
+                ax.bar(places[kept], lengths[kept], **look)
 
 
 def _called(names: Market, axis: str, index: int) -> str:
