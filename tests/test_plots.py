@@ -41,9 +41,9 @@ def closed_figures():
 
 @cache
 def cleared() -> dict[str, tuple[jg.Market, jg.Clearing]]:
-    """Six prosumers on the feeder, from 10 to 14 o'clock in half hours; the same without trades
-    and so on: five markets of one shape, to a coarse tolerance."""
-    market = jg.ieee37(prosumers=6, hours=8, hour_length=0.5)
+    """A day of six prosumers on the congested feeder in steps of 3 h; the same without trades and
+    so on: five markets of one shape, to a coarse tolerance."""
+    market = jg.ieee37(prosumers=6, hours=8, hour_length=3.0, stress=True)
     return {name: (m, jg.clear(m, tol=1e-4)) for name, m in baselines(market).items()}
 
 
@@ -57,9 +57,13 @@ def batch() -> tuple[jg.Market, jg.Clearing]:
     markets, clearings = (
         jax.tree.map(lambda *leaves: np.stack(leaves), *each) for each in (markets, clearings)
     )
-    late = jnp.arange(len(clearings.steps)) == 4
-    status = jg.Status.where(late, jg.Status.max_steps, jg.Status.cleared)
-    return markets, eqx.tree_at(lambda c: c.status, clearings, status)
+    return markets, with_status(clearings, [jg.Status.cleared] * 4 + [jg.Status.max_steps])
+
+
+def with_status(clearings: jg.Clearing, status: list[Any]) -> jg.Clearing:
+    """A batch of clearings that ended as told."""
+    numbers = np.array([word._value for word in status])
+    return eqx.tree_at(lambda c: c.status._value, clearings, numbers)  # type: ignore[attr-defined]
 
 
 def gradient() -> jg.Market:
@@ -174,15 +178,16 @@ BROKEN: dict[str, tuple[str, Callable[[Axes], object]]] = {
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_the_check_finds_what_is_wrong(name: str):
-    assert faults(good()) == [] and unsafe_colors(good()) == set()
     ax = good()
     sentence, spoil = BROKEN[name]
     spoil(ax)
     assert any(fault.startswith(sentence) for fault in faults(ax)), faults(ax)
 
 
-def test_the_check_finds_unsafe_colors():
+def test_the_check_finds_unsafe_colors_and_nothing_where_all_is_well():
     ax = good()
+    assert faults(ax) == []
+    assert unsafe_colors(ax) == set()
     ax.plot([0, 2], [2, 2], color="red")
     ax.bar([1], [1], color="0.3", edgecolor="#00FF00")
     ax.imshow([[0.0, 1.0]], cmap="jet")
@@ -192,14 +197,14 @@ def test_the_check_finds_unsafe_colors():
 
 @pytest.mark.parametrize("name", OF_ONE)
 def test_a_figure_is_drawn_where_it_is_asked_for(name: str):
-    """On the given axes or on new ones; hours of 0.5 h end at 8 * 0.5 = 4."""
+    """On the given axes or on new ones; eight steps of 3 h end at 24 h."""
     market, clearing = solved()
     _, mine = plt.subplots()
     assert OF_ONE[name](market, clearing, ax=mine) is mine
     fresh = OF_ONE[name](market, clearing)
     assert fresh is not mine
     for _, edges, _ in stairs(fresh).values():
-        np.testing.assert_allclose(edges, 0.5 * np.arange(9))
+        np.testing.assert_allclose(edges, 3.0 * np.arange(9))
     assert "NOT" not in fresh.get_title()
 
 
@@ -250,7 +255,7 @@ def test_the_voltage_limits_are_those_of_the_buses_behind_the_feeder():
     inner = np.delete(np.arange(len(market.grid.voltage_min)), np.asarray(market.grid.feeder))
     expected = market.grid.voltage_min[inner].max(), market.grid.voltage_max[inner].min()
     np.testing.assert_allclose(drawn, expected)
-    flat = jg.ieee37(prosumers=6, hours=8, hour_length=0.5, grid="copperplate")
+    flat = jg.ieee37(prosumers=6, hours=8, hour_length=3.0, grid="copperplate")
     for draw in (plots.voltages, plots.feeder):
         with pytest.raises(ValueError, match="copperplate market has no"):
             draw(flat, clearing)
@@ -279,7 +284,7 @@ def test_storage_is_stacked_from_its_start_within_its_bounds():
     market, clearing = solved()
     ax = plots.storage(market, clearing)
     start = np.asarray(market.buffers.energy_start)
-    edges = np.arange(9) * 0.5
+    edges = np.arange(9) * 3.0
     areas = [a for a in ax.collections if isinstance(a, PolyCollection)]
     assert len(areas) == len(start)
     tops = [max(v[1] for v in areas[-1].get_paths()[0].vertices if v[0] == at) for at in edges]
@@ -323,7 +328,7 @@ def test_the_map_shows_voltages_loadings_and_trades_of_the_peak():
     market, clearing = solved()
     hour = int(clearing.aggregate.argmax())
     ax = plots.feeder(market, clearing)
-    assert f"at {hour / 2:g} h" in ax.get_title()
+    assert f"at {3 * hour} h" in ax.get_title()
     spots = [c for c in ax.collections if isinstance(c, PathCollection)]
     shown = np.concatenate([np.asarray(c.get_array()) for c in spots])
     volts = np.asarray(jg.voltages(market, clearing.plan))[:, hour]
@@ -341,7 +346,9 @@ def test_the_map_shows_voltages_loadings_and_trades_of_the_peak():
     arrows = [p for p in ax.patches if isinstance(p, FancyArrowPatch)]
     assert len(arrows) == int((net > 1e-3 * net.max()).sum()) > 0
     widest = max(arrows, key=lambda arrow: arrow.get_linewidth())
-    places = tidy_tree(*(np.asarray(a) for a in (market.grid.source, market.grid.target)), [0], 36)
+    places = tidy_tree(
+        *(np.asarray(a) for a in (market.grid.source, market.grid.target, market.grid.feeder)), 36
+    )
     seller, buyer = np.unravel_index(net.argmax(), net.shape)
     np.testing.assert_allclose(widest._posA_posB, [places[seller], places[buyer]])
     with pytest.raises(ValueError, match="hour 8; give one of 0 to 7"):
@@ -473,12 +480,8 @@ def test_fans_are_quantiles_of_what_cleared(quantity: Any):
 
 def test_a_fan_needs_a_batch_that_cleared():
     markets, clearings = batch()
-    none = eqx.tree_at(
-        lambda c: c.status, clearings, jax.tree.map(lambda _: jg.Status.max_steps, 0)
-    )
-    none = eqx.tree_at(lambda c: c.status._value, none, np.ones(5, np.int32))
     with pytest.raises(ValueError, match="no scenario cleared"):
-        plots.fan(markets, none)
+        plots.fan(markets, with_status(clearings, [jg.Status.max_steps] * 5))
     with pytest.raises(ValueError, match="one clearing; draw a batch"):
         plots.fan(*solved())
     with pytest.raises(ValueError, match="'load' is none of sigma, price, voltage"):
