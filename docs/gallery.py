@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+from PIL import Image
 
 DOCS = Path(__file__).parent
 
@@ -36,7 +37,7 @@ solvers = {
 }
 traces = {name: jg.trace(small, solver) for name, solver in solvers.items()}
 
-days = jg.scenarios.perturb(market, jax.random.key(0), 40, load=0.1, renewable=0.3, price=0.1)
+days = jg.scenarios.perturb(jg.ieee37(), jax.random.key(0), 40, load=0.1, renewable=0.3, price=0.1)
 many = jg.clear_many(days)
 
 # What the same plan would cost all prosumers if a number of the market were another.
@@ -56,7 +57,7 @@ FIGURES = {
     "bus-prices": ("Prices by bus and hour", "plots.bus_prices(market, clearing)"),
     "voltages": ("Voltages of all buses", "plots.voltages(market, clearing)"),
     "energy": ("Dispatch of all prosumers", "plots.energy(market, clearing)"),
-    "energy-one": ("Dispatch of one prosumer", "plots.energy(market, clearing, prosumer=6)"),
+    "energy-one": ("Dispatch of one prosumer", "plots.energy(market, clearing, prosumer=13)"),
     "storage": ("Content of all storage", "plots.storage(market, clearing)"),
     "sigma": ("Total import of a market and its variants", "plots.sigma(variants)"),
     "costs": ("What each prosumer pays, and for what", "plots.costs(market, clearing)"),
@@ -88,7 +89,11 @@ def draw() -> None:
     ]
     for name, (what, line) in FIGURES.items():
         axes = eval(line, names)
-        axes.figure.savefig(DOCS / "gallery" / f"{name}.png", dpi=90)
+        picture = DOCS / "gallery" / f"{name}.png"
+        axes.figure.savefig(picture, dpi=90)
+        with Image.open(picture) as full:  # a palette takes a third of the space
+            small = full.convert("RGB").quantize(128, dither=Image.Dither.NONE)
+        small.save(picture, optimize=True)
         parts.append(f"## {what}\n\n```python\n{line}\n```\n\n![{what}](gallery/{name}.png)\n")
     (DOCS / "gallery.md").write_text("\n".join(parts), encoding="utf-8")
 

@@ -247,14 +247,22 @@ def test_prices_are_those_of_prosumers_and_buses():
     assert (labels[0], labels[1]) == market.grid.names[:2] and ax.yaxis_inverted()
 
 
-def test_the_voltage_limits_are_those_of_the_buses_behind_the_feeder():
-    """The feeder bus is pinned, so its own limits bind nobody."""
+def test_the_voltages_and_limits_drawn_are_those_that_are_closest():
+    """Limits differ by bus; the feeder bus is pinned, so its own bind nobody."""
     market, clearing = solved()
-    ax = plots.voltages(market, clearing)
-    drawn = sorted(float(np.asarray(line.get_ydata())[0]) for line in ax.lines)
-    inner = np.delete(np.arange(len(market.grid.voltage_min)), np.asarray(market.grid.feeder))
-    expected = market.grid.voltage_min[inner].max(), market.grid.voltage_max[inner].min()
-    np.testing.assert_allclose(drawn, expected)
+    drawn = stairs(plots.voltages(market, clearing))
+    table = frames.buses(market, clearing)
+    inner = table[table.bus != market.grid.names[0]].set_index(["bus", "hour"]).voltage_pu.unstack()
+    limits = {"lower": market.grid.voltage_min, "upper": market.grid.voltage_max}
+    for word, limit in limits.items():
+        limit = dict(zip(market.grid.names, np.asarray(limit).tolist(), strict=True))
+        room = abs(inner.sub(inner.index.map(limit), axis=0)).min(axis=0)
+        at, _, _ = drawn[f"bus closest to its {word} limit"]
+        shown, _, _ = drawn[f"{word} limit"]
+        np.testing.assert_allclose(abs(shown - at), room, atol=1e-12)
+        assert set(shown.round(9)) <= {round(value, 9) for value in limit.values()}
+    high, _, low = drawn["buses, lowest to highest"]
+    np.testing.assert_allclose([low, high], [inner.min(), np.maximum(inner.max(), 1.0)])
     flat = jg.ieee37(prosumers=6, hours=8, hour_length=3.0, grid="copperplate")
     for draw in (plots.voltages, plots.feeder):
         with pytest.raises(ValueError, match="copperplate market has no"):

@@ -60,6 +60,7 @@ def fan(
             top, edges, baseline=bottom, fill=True, color=BLUE, alpha=opacity, lw=0, label=label
         )
     ax.stairs(np.median(values, axis=0), edges, baseline=None, color=BLUE, lw=1.8, label="median")
+    ax.use_sticky_edges = False  # else bands touch the frame
     legend(ax)
     return ax
 

@@ -8,7 +8,7 @@ from ..clearing import Clearing
 from ..market import Market
 from ..model import aggregate, energy_prices, grid_price
 from ..model import voltages as magnitudes
-from .style import BLACK, BLUE, SCALE, TIME, VERMILLION, begin, check, hour_edges, legend, name_rows
+from .style import BLUE, GRAY, SCALE, TIME, VERMILLION, begin, check, hour_edges, legend, name_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,9 +54,11 @@ def bus_prices(market: Market, clearing: Clearing, ax: "Axes | None" = None) -> 
 
 
 def voltages(market: Market, clearing: Clearing, ax: "Axes | None" = None) -> "Axes":
-    """Lowest to highest voltage of all buses by hour, pu, and the tightest limits (dashed).
+    """Lowest to highest voltage of all buses by hour, pu, and how close limits are.
 
-    `ValueError` for a copperplate market, which has none.
+    Limits differ by bus: drawn are, hour by hour, the voltage and the limit (dashed) of the bus that
+    is closest to its lower limit, and of the one closest to its upper limit. Feeders, whose voltage
+    is held, have none. `ValueError` for a copperplate market, which has no voltages.
     """
     grid = market.grid
     if grid.model == "copperplate":
@@ -66,13 +68,18 @@ def voltages(market: Market, clearing: Clearing, ax: "Axes | None" = None) -> "A
     edges = hour_edges(market)
     values = np.asarray(magnitudes(market, clearing.plan))
     _band(ax, values, edges, "buses, lowest to highest")
-    ax.stairs(values.min(axis=0), edges, baseline=None, color=BLUE, label="lowest bus")
     inner = np.setdiff1d(np.arange(len(values)), np.asarray(grid.feeder))
-    if inner.size:
-        least = float(np.asarray(grid.voltage_min)[inner].max())
-        most = float(np.asarray(grid.voltage_max)[inner].min())
-        for limit, label in ((least, "limits"), (most, None)):
-            ax.axhline(limit, color=BLACK, linestyle="--", linewidth=1, label=label)
+    for word, limit, sign, color in (
+        ("upper", np.asarray(grid.voltage_max), 1.0, VERMILLION),
+        ("lower", np.asarray(grid.voltage_min), -1.0, BLUE),
+    ):
+        if not inner.size:
+            continue
+        room = sign * (limit[inner, None] - values[inner])
+        closest = inner[room.argmin(axis=0)]
+        at = values[closest, np.arange(values.shape[1])]
+        ax.stairs(limit[closest], edges, baseline=None, color=color, ls="--", label=f"{word} limit")
+        ax.stairs(at, edges, baseline=None, color=color, label=f"bus closest to its {word} limit")
     legend(ax)
     return ax
 
@@ -80,4 +87,5 @@ def voltages(market: Market, clearing: Clearing, ax: "Axes | None" = None) -> "A
 def _band(ax: "Axes", values: np.ndarray, edges: np.ndarray, label: str) -> None:
     """Lowest to highest row by hour."""
     low, high = values.min(axis=0), values.max(axis=0)
-    ax.stairs(high, edges, baseline=low, fill=True, color=BLUE, alpha=0.3, label=label)
+    ax.stairs(high, edges, baseline=low, fill=True, color=GRAY, alpha=0.4, lw=0, label=label)
+    ax.use_sticky_edges = False  # else the band touches the frame

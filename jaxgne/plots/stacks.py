@@ -64,6 +64,7 @@ def energy(
     edges = hour_edges(market)
     _stack(ax, edges, sources, 1.0)
     _stack(ax, edges, uses, -1.0)
+    ax.use_sticky_edges = False  # else stacks touch the frame
     ax.axhline(0.0, color=BLACK, linewidth=1)
     legend(ax)
     return ax
