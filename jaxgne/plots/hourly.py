@@ -56,7 +56,7 @@ def bus_prices(market: Market, clearing: Clearing, ax: "Axes | None" = None) -> 
 def voltages(market: Market, clearing: Clearing, ax: "Axes | None" = None) -> "Axes":
     """Lowest to highest voltage of all buses by hour, pu, and how close limits are.
 
-    Limits differ by bus: drawn are, hour by hour, the voltage and the limit (dashed) of the bus that
+    Limits differ by bus: drawn are, by hour, the voltage and the limit (dashed) of the bus that
     is closest to its lower limit, and of the one closest to its upper limit. Feeders, whose voltage
     is held, have none. `ValueError` for a copperplate market, which has no voltages.
     """
