@@ -53,19 +53,22 @@ def faults(ax: Axes) -> list[str]:
 def unsafe_colors(ax: Axes) -> set[str]:
     """Colors of what is drawn that are neither of the palette nor gray, and unsafe color maps."""
     found = set()
-    for part in [*_data(ax), *(ax.get_legend().legend_handles if ax.get_legend() else ())]:
+    key = ax.get_legend()
+    parts: list[Any] = [*_data(ax), *(key.legend_handles if key else ())]
+    for part in parts:
         if isinstance(part, ScalarMappable) and part.get_array() is not None:
             found |= {part.get_cmap().name} - UNIFORM
             edges: Any = part.get_edgecolor() if isinstance(part, Collection) else []
-            mapped = part.to_rgba(np.ravel(part.get_array()))
+            mapped = part.to_rgba(np.ravel(np.asarray(part.get_array())))
             same = np.shape(edges) == np.shape(mapped) and np.allclose(edges, mapped)
             colors = [] if same else edges
         elif isinstance(part, Patch | Collection):
             colors = [*to_rgba_array(part.get_facecolor()), *to_rgba_array(part.get_edgecolor())]
         else:
-            colors = [to_rgba(part.get_color())]
-            marker = part.get_marker() not in ("", "None", None)
-            colors += [to_rgba(part.get_markeredgecolor())] if marker else []
+            line: Any = part
+            colors = [to_rgba(line.get_color())]
+            marker = line.get_marker() not in ("", "None", None)
+            colors += [to_rgba(line.get_markeredgecolor())] if marker else []
         found |= {_hex(color) for color in colors if not _safe(color)}
     return found
 

@@ -28,8 +28,8 @@ from tests.figures import faults, unsafe_colors
 mpl.use("Agg")
 
 TRACES = {
-    "fast": Trace(*(np.array([1, 2, 3]),), *[np.array([1.0, 1e-3, 1e-7])] * 4),
-    "slow": Trace(*(np.array([100, 200, 300]),), *[np.array([2.0, 0.3, 1e-2])] * 4),
+    "fast": Trace(jnp.array([1, 2, 3]), *[jnp.array([1.0, 1e-3, 1e-7])] * 4),
+    "slow": Trace(jnp.array([100, 200, 300]), *[jnp.array([2.0, 0.3, 1e-2])] * 4),
 }
 
 
@@ -130,6 +130,11 @@ def stairs(ax: Axes) -> dict[str, tuple[np.ndarray, ...]]:
     return {label: tuple(np.asarray(part) for part in p.get_data()) for label, p in patches.items()}
 
 
+def outline(area: Any) -> np.ndarray:
+    """Corners of a stacked area."""
+    return np.asarray(area.get_paths()[0].vertices)
+
+
 def heights(ax: Axes) -> np.ndarray:
     bars = [p for p in ax.patches if isinstance(p, Rectangle)]
     return np.array([bar.get_height() for bar in bars])
@@ -155,7 +160,7 @@ def good() -> Axes:
     return ax
 
 
-BROKEN: dict[str, tuple[str, Callable[[Axes], object]]] = {
+BROKEN: dict[str, tuple[str, Callable[[Any], object]]] = {
     "no data": ("empty: no artist", lambda ax: [line.remove() for line in ax.lines[:]]),
     "data out of sight": ("empty: its data", lambda ax: ax.set_xlim(5, 6)),
     "white on white": ("empty: its data", lambda ax: [li.set_color("w") for li in ax.lines]),
@@ -295,7 +300,8 @@ def test_storage_is_stacked_from_its_start_within_its_bounds():
     edges = np.arange(9) * 3.0
     areas = [a for a in ax.collections if isinstance(a, PolyCollection)]
     assert len(areas) == len(start)
-    tops = [max(v[1] for v in areas[-1].get_paths()[0].vertices if v[0] == at) for at in edges]
+    top = outline(areas[-1])
+    tops = [top[top[:, 0] == at, 1].max() for at in edges]
     energy = np.asarray(clearing.plan.energy).sum(axis=0)
     np.testing.assert_allclose(tops, [start.sum(), *energy])
     low, high = (np.asarray(line.get_ydata()) for line in ax.lines)
@@ -320,15 +326,16 @@ def test_storage_of_many_ends_in_one_area_of_the_others():
     plan = eqx.tree_at(
         lambda p: p.energy, jg.model.zeros(market), jnp.outer(jnp.arange(1.0, 10.0), jnp.ones(2))
     )
+    unjudged: Any = None
     clearing = jg.Clearing(
-        plan, jg.model.rows_like(market), jnp.zeros(1), jnp.zeros(2), None, jnp.array(1),
+        plan, jg.model.rows_like(market), jnp.zeros(1), jnp.zeros(2), unjudged, jnp.array(1),
         jg.Status.cleared,
     )  # fmt: skip
     ax = plots.storage(market, clearing)
     labels = [str(area.get_label()) for area in ax.collections]
     assert labels[0] == "buffer 8 (prosumer 0)" and labels[6:] == ["3 others"]
-    heights = ax.collections[6].get_paths()[0].vertices[:, 1]
-    assert (heights.min(), heights.max()) == (39.0, 45.0)
+    others = outline(ax.collections[6])[:, 1]
+    assert (others.min(), others.max()) == (39.0, 45.0)
 
 
 def test_the_map_shows_voltages_loadings_and_trades_of_the_peak():
@@ -348,15 +355,17 @@ def test_the_map_shows_voltages_loadings_and_trades_of_the_peak():
     trades = frames.trades(market, clearing)
     bus = np.asarray(market.prosumers.bus)
     net = np.zeros((36, 36))
-    for row in trades[trades.hour == hour].itertuples():
+    rows: Any = trades[trades.hour == hour].itertuples()
+    for row in rows:
         net[bus[row.seller], bus[row.buyer]] += row.trade_kw
         net[bus[row.buyer], bus[row.seller]] -= row.trade_kw
-    arrows = [p for p in ax.patches if isinstance(p, FancyArrowPatch)]
+    arrows: list[Any] = [p for p in ax.patches if isinstance(p, FancyArrowPatch)]
     assert len(arrows) == int((net > 1e-3 * net.max()).sum()) > 0
     widest = max(arrows, key=lambda arrow: arrow.get_linewidth())
-    places = tidy_tree(
-        *(np.asarray(a) for a in (market.grid.source, market.grid.target, market.grid.feeder)), 36
+    source, target, fed = (
+        np.asarray(getattr(market.grid, end)) for end in ("source", "target", "feeder")
     )
+    places = tidy_tree(source, target, fed, 36)
     seller, buyer = np.unravel_index(net.argmax(), net.shape)
     np.testing.assert_allclose(widest._posA_posB, [places[seller], places[buyer]])
     with pytest.raises(ValueError, match="hour 8; give one of 0 to 7"):
@@ -441,7 +450,8 @@ def test_sensitivities_are_derivatives_with_the_unit_of_their_field():
     bars = [p for p in ax.patches if isinstance(p, Rectangle)]
     np.testing.assert_allclose([bar.get_width() for bar in bars], [2e4, 5.0])
     by_hour = plots.sensitivities(gradient(), field="prosumers.load")
-    drawn = {bar.get_x() + bar.get_width() / 2: bar.get_height() for bar in by_hour.patches}
+    bars = [p for p in by_hour.patches if isinstance(p, Rectangle)]
+    drawn = {bar.get_x() + bar.get_width() / 2: bar.get_height() for bar in bars}
     assert drawn == {h: 6.0 * (h - 2) for h in range(8) if h != 2}
     by_row = plots.sensitivities(gradient(), field="prosumers.load", by="prosumer")
     np.testing.assert_allclose(heights(by_row), 8 * 1.5)

@@ -117,7 +117,7 @@ def _buses(
     homes = np.isin(np.arange(count), np.asarray(market.prosumers.bus))
     scale: dict[str, Any] = {"cmap": SCALE, "vmin": volts.min(), "vmax": volts.max(), "zorder": 3}
     rings = np.where(homes, BLACK, "0.8").tolist()
-    mapped = None
+    mapped: Any = None
     for marker, kept in (("o", ~fed), ("s", fed)):
         here = np.flatnonzero(kept)
         spots = ax.scatter(

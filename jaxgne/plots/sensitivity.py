@@ -1,7 +1,7 @@
 """Derivatives of an output with respect to a market, as bars."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -84,7 +84,8 @@ def _largest(ax: "Axes | None", found: dict[str, _Slopes], names: Market, output
     bars = []
     for name, (unit, axes, values) in found.items():
         if np.any(values):
-            at = np.unravel_index(np.abs(values).argmax(), values.shape)
+            flat = np.abs(values).argmax()
+            at = tuple(int(k) for k in np.unravel_index(flat, values.shape))
             place = ", ".join(_called(names, *pair) for pair in zip(axes, at, strict=True))
             bars.append((float(values[at]), f"{name}{', ' * bool(place)}{place} ({unit})"))
     if not bars:
@@ -98,7 +99,7 @@ def _largest(ax: "Axes | None", found: dict[str, _Slopes], names: Market, output
     ax.set_xscale("log")
     least, most = np.abs(slopes).min(), np.abs(slopes).max()
     ax.set_xlim(least / 3.0, most * 3.0 * (most / least) ** 0.3)  # with room for the numbers
-    for place, slope in zip(places, slopes, strict=True):
+    for place, slope in enumerate(slopes.tolist()):
         ax.text(abs(slope) * 1.1, place, f"{slope:+.2g}", va="center", fontsize="small")
     ax.set_yticks(places, [label for _, label in bars])
     ax.set_ylabel("field (its unit)")
@@ -137,7 +138,7 @@ def _signed(
         (signs < 0, LOSS, "//", "lowers it"),
     ):
         if kept.any():
-            look = {"color": color, "hatch": hatch, "edgecolor": "white"}
+            look: dict[str, Any] = {"color": color, "hatch": hatch, "edgecolor": "white"}
             if across:
                 ax.barh(places[kept], lengths[kept], label=label, **look)
             else:

@@ -99,7 +99,7 @@ def storage(
     shown = len(CYCLE) - 1
     parts = [content[k] for k in order[:shown]]
     labels = [f"buffer {kept[k]} (prosumer {owner[kept[k]]})" for k in order[:shown]]
-    colors = list(CYCLE[: len(parts)])
+    colors: list[str] = list(CYCLE[: len(parts)])
     if len(order) > shown:
         parts.append(content[order[shown:]].sum(axis=0))
         labels.append(f"{len(order) - shown} others")
