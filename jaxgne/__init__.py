@@ -19,12 +19,14 @@ from .market import Buffers, Generators, Grid, Market, Prosumers, Tariff, Tradin
 from .model import Plan, Rows, aggregate, costs, energy_prices, voltages
 from .placement import spread
 from .selection import least_norm
+from .sensitivity.implicit import Implicit, Smoothed
 from .settlement import settle
 from .solvers.base import AbstractSolver
 from .solvers.interior_point import InteriorPoint
 from .solvers.primal_dual import PrimalDual
 from .solvers.semidecentralized import SemiDecentralized
 from .tracing import trace
+from .trust import trust
 from .validate import validate
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "Clearing",
     "Generators",
     "Grid",
+    "Implicit",
     "InteriorPoint",
     "Market",
     "NotCleared",
@@ -42,6 +45,7 @@ __all__ = [
     "Prosumers",
     "Rows",
     "SemiDecentralized",
+    "Smoothed",
     "Status",
     "Tariff",
     "Trading",
@@ -66,6 +70,7 @@ __all__ = [
     "status_name",
     "synthetic",
     "trace",
+    "trust",
     "validate",
     "voltages",
 ]

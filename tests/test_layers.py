@@ -17,7 +17,7 @@ CORE = {"market", "devices", "describe", "validate", "model", "radial", "acflow"
 CORE |= {"feasibility", "optimality"}
 RESULT = {*CORE, "solvers", "sensitivity", "certificate", "clearing"}
 STUDIES = {"batch", "selection", "settlement", "scenarios", "placement", "tuning", "acsafe"}
-STUDIES |= {"comparison", "tracing"}
+STUDIES |= {"comparison", "tracing", "trust"}
 
 # Who may import what, lowest layer first; a folder's name stands for all its modules.
 LAYERS: dict[str, set[str]] = {

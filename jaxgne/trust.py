@@ -1,0 +1,254 @@
+"""How far a derivative of an equilibrium can be trusted: what is unique, what is about to switch."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array
+
+from .certificate import Certificate
+from .clearing import Clearing, clear, status_name
+from .market import Market
+from .model import Plan, Rows, aggregate, costs
+from .optimality import scales
+from .sensitivity.active import Active, active_set
+from .sensitivity.implicit import AbstractAdjoint, Implicit, slope
+from .sensitivity.krylov import add, dot
+from .sensitivity.lagrangian import Point, plan_of
+from .solvers.newton import one_thread
+
+_SOLVED = 1e-5  # relative residual up to which a derivative counts as solved for
+_MOVES = 1e-5  # share of an output, or a parameter's effect, that tells it from rounding
+_STEP = 1e-4  # of the spot check, relative to the numbers that it moves
+_NOISE = 1e-6  # what clearings' tolerance leaves of a difference, relative to the output itself
+_CLOSE = 1e-3  # relative difference that the spot check may find
+
+Output = Callable[[Market, Clearing], Any]
+
+
+class Trust(eqx.Module):
+    """What is known of a derivative of `output`; prints as sentences.
+
+    `residual` is that of the linear system behind it, relative. `freedom` is how much of the output
+    changes along a random equilibrium nearby, relative: 0 where it is unique. `weak` counts bounds
+    that are about to switch: at them derivatives are one-sided. `undetermined` names fields whose
+    changes no equilibrium nearby may follow, so that a derivative with respect to them means little.
+    With a spot check, `predicted` and `measured` are the output's change along a random direction,
+    by derivative and by central differences.
+    """
+
+    status: str = eqx.field(static=True)
+    residual: float
+    freedom: float
+    weak: dict[str, int]
+    undetermined: tuple[str, ...] = eqx.field(static=True)
+    value: float  # of the output
+    predicted: float | None
+    measured: float | None
+
+    @property
+    def unique(self) -> bool:
+        """Whether the output is the same at all equilibria nearby."""
+        return self.freedom <= _MOVES and self.residual <= _SOLVED
+
+    @property
+    def agrees(self) -> bool | None:
+        """Whether the spot check agrees; None without one."""
+        if self.predicted is None or self.measured is None:
+            return None
+        size = _CLOSE * max(abs(self.predicted), abs(self.measured))
+        return abs(self.predicted - self.measured) <= size + _NOISE * abs(self.value)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing speaks against the derivative."""
+        sound = self.status == "cleared" and self.unique and not self.weak
+        return sound and self.agrees is not False
+
+    def __str__(self) -> str:
+        lines = ["The derivative can be trusted." if self.ok else "The derivative is in doubt:"]
+        if self.status != "cleared":
+            lines.append(f"- the market did not clear ({self.status})")
+        if self.freedom > _MOVES:
+            lines.append("- the output is not unique: equilibria nearby differ in it")
+        elif self.residual > _SOLVED:
+            lines.append(f"- its linear system is solved to {self.residual:.0e} only")
+        if self.weak:
+            counts = ", ".join(f"{count} of {name}" for name, count in self.weak.items())
+            lines.append(f"- bounds about to switch, where derivatives are one-sided: {counts}")
+        if self.agrees is False:
+            lines.append(
+                f"- along a random direction it says {self.predicted:.6g}, differences say "
+                f"{self.measured:.6g}"
+            )
+        if self.undetermined:
+            names = ", ".join(self.undetermined)
+            lines.append(f"Not determined, whatever the output: derivatives by {names}.")
+        lines.append(f"Relative residual {self.residual:.0e}.")
+        return "\n".join(lines)
+
+
+def trust(
+    market: Market,
+    clearing: Clearing,
+    output: Output,
+    *,
+    adjoint: AbstractAdjoint | None = None,
+    where: Callable[[Market], Any] | None = None,
+    check: bool = False,
+    seed: int = 0,
+) -> Trust:
+    """Whether derivatives of `output(market, clearing)` mean something at this equilibrium.
+
+    `output` returns a scalar, or an array of which a random combination is looked at. With `check`,
+    two markets that differ by a small random change of the fields `where` (all, unless given) are
+    cleared, and the difference is set beside the derivative.
+
+    Runs on the host. Raises `TypeError` when traced.
+    """
+    if any(isinstance(a, Tracer) for a in jax.tree.leaves((market, clearing))):
+        raise TypeError("trust() runs on the host: call it outside of jit, grad and vmap.")
+    adjoint = Implicit() if adjoint is None else adjoint
+    key = jax.random.key(seed)
+
+    def combined(market: Market, clearing: Clearing) -> Array:
+        value = jnp.ravel(jnp.asarray(output(market, clearing)))
+        if value.size == 1:
+            return value[0]
+        return jnp.vdot(jax.random.normal(key, value.shape, value.dtype), value)
+
+    with one_thread():
+        found = _look(market, clearing, combined, adjoint, key)
+        residual, freedom, near, moved = jax.tree.map(np.asarray, found)
+        predicted = measured = None
+        if check:
+            predicted, measured = _spot(market, clearing, combined, adjoint, where, key)
+    weak = {name: int(count) for name, count in near.items() if count}
+    names = [
+        jax.tree_util.keystr(path).lstrip(".")
+        for path, size in jax.tree_util.tree_flatten_with_path(moved)[0]
+        if float(size) > _MOVES
+    ]
+    return Trust(
+        status=status_name(clearing.status),
+        residual=float(residual),
+        freedom=float(freedom),
+        weak=weak,
+        undetermined=tuple(names),
+        value=float(combined(market, clearing)),
+        predicted=predicted,
+        measured=measured,
+    )
+
+
+@eqx.filter_jit
+def _look(
+    market: Market, clearing: Clearing, output: Output, adjoint: AbstractAdjoint, key: Array
+) -> Any:
+    """Residual, freedom of the output, bounds about to switch, effects of fields on what is free."""
+    plan, prices = clearing.plan, clearing.prices
+    active = adjoint.conditions(market, plan, prices)
+    point = adjoint.point(market, active, plan, prices)
+
+    def seen(point: Point) -> Array:
+        plan, prices = plan_of(market, active, clearing.plan, point.plan), point.prices
+        return output(market, _with(clearing, market, plan, prices))
+
+    pull = jax.grad(seen)(point)
+    residual = adjoint.solve(market, plan, prices, pull).residual
+    scale = scales(market, plan)
+    size = _sizes(market, scale, point)
+    leaves, tree = jax.tree.flatten(point)
+    keys = jax.tree.unflatten(tree, list(jax.random.split(key, len(leaves))))
+    wild = jax.tree.map(
+        lambda k, a, s: s * jax.random.normal(k, a.shape, a.dtype), keys, point, size
+    )
+    _, matvec = jax.linearize(lambda w: slope(market, active, plan, w), point)
+    ahead = adjoint.solve(market, plan, prices, matvec(wild)).point
+    loose = add(wild, -1.0, jax.tree.map(lambda a, b: a.astype(b.dtype), ahead, wild))
+    most = sum(
+        jnp.sum(jnp.abs(a * b)) for a, b in zip(*map(jax.tree.leaves, (pull, wild)), strict=True)
+    )
+    freedom = jnp.abs(dot(pull, loose)) / jnp.where(most > 0, most, 1.0)
+    real, rest = eqx.partition(market, eqx.is_inexact_array)
+
+    def felt(real: Market) -> Array:
+        return dot(slope(eqx.combine(real, rest), active, plan, point), loose)
+
+    unit = market.hour_length * scale.power * scale.price
+    effects = jax.tree.map(
+        lambda g, m: jnp.max(jnp.where(jnp.isfinite(m), jnp.abs(g * m), 0.0), initial=0.0) / unit,
+        jax.grad(felt)(real),
+        real,
+    )
+    return residual, freedom, _near(active_set(market, plan, prices), clearing.certificate), effects
+
+
+def _near(active: Active, certificate: Certificate) -> dict[str, Array]:
+    """How many bounds of each family are closer to switching than the clearing is accurate."""
+    close = jnp.maximum(10 * certificate.error, 1e-9)
+    counts = jax.tree.map(lambda margin: jnp.sum(margin < close), active.margin)
+    return {**vars(counts), "total": jnp.sum(active.net_margin < close)}
+
+
+def _sizes(market: Market, scale: Any, point: Point) -> Point:
+    """What is much, of each entry."""
+    size = jax.tree.map(lambda _: scale.power, point)
+    plan = eqx.tree_at(
+        lambda p: (p.energy, p.active, p.reactive, p.compensation, p.voltage, p.angle),
+        size.plan,
+        (scale.energy, scale.total, scale.total, scale.total, *[jnp.ones_like(scale.total)] * 2),
+    )
+    prices = jax.tree.map(lambda _: scale.price, point.prices)
+    drop = scale.price * scale.total
+    prices = eqx.tree_at(lambda p: (p.voltage, p.angle), prices, (drop, drop))
+    return Point(plan, scale.total, scale.total, prices, scale.price)
+
+
+def _with(clearing: Clearing, market: Market, plan: Plan, prices: Rows) -> Clearing:
+    """The clearing with another plan and other prices."""
+    return eqx.tree_at(
+        lambda c: (c.plan, c.prices, c.costs, c.aggregate),
+        clearing,
+        (plan, prices, costs(market, plan), aggregate(market, plan)),
+    )
+
+
+def _spot(
+    market: Market,
+    clearing: Clearing,
+    output: Output,
+    adjoint: AbstractAdjoint,
+    where: Callable[[Market], Any] | None,
+    key: Array,
+) -> tuple[float, float]:
+    """The output's change along a random direction, by derivative and by differences."""
+    real, rest = eqx.partition(market, eqx.is_inexact_array)
+    chosen = real if where is None else where(real)
+    leaves, tree = jax.tree.flatten(chosen)
+    keys = jax.random.split(jax.random.fold_in(key, 1), len(leaves))
+    moves = [
+        jnp.where(jnp.isfinite(a), a * jax.random.uniform(k, a.shape, a.dtype, -1, 1), 0.0)
+        for k, a in zip(keys, leaves, strict=True)
+    ]
+
+    def moved(step: Any) -> Market:
+        new = jax.tree.unflatten(tree, [a + step * d for a, d in zip(leaves, moves, strict=True)])
+        return eqx.combine(new if where is None else eqx.tree_at(where, real, new), rest)
+
+    least = 1e-10 if market.prosumers.load.dtype == jnp.float64 else 1e-5
+    tol = jnp.minimum(least, clearing.certificate.error)
+
+    def at(step: Any) -> Array:
+        there = moved(step)
+        return output(
+            there, clear(there, tol=max(float(tol), least), start=clearing, adjoint=adjoint)
+        )
+
+    _, predicted = jax.jvp(at, (0.0,), (1.0,))
+    ahead, behind = at(_STEP), at(-_STEP)
+    return float(predicted), float((ahead - behind) / (2 * _STEP))

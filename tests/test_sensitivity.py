@@ -1,0 +1,330 @@
+"""Derivatives of clearings: the oracle's differences, closed forms, degenerate points."""
+
+from functools import partial
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxgne as jg
+from jaxgne.model import energy_prices, potential
+from jaxgne.sensitivity.active import active_set
+from jaxgne.sensitivity.implicit import slope
+from jaxgne.sensitivity.krylov import minres, refined
+from jaxgne.sensitivity.lagrangian import point_of
+from jaxgne.sensitivity.linear import factored, preconditioner
+from tests.markets import two_neighbors
+from tests.reference import solve
+
+TOL = 1e-10
+GRIDS = ("copperplate", "paper", "lindistflow")
+SMALL: dict[str, Any] = {"prosumers": 6, "hours": 4, "buses": 8, "degree": 3.0}
+
+
+def stressed(grid: str = "lindistflow", behavior: str = "nash", seed: int = 0) -> jg.Market:
+    """A small market in which limits bind."""
+    return jg.synthetic(**SMALL, grid=grid, behaviour=behavior, stress=True, seed=seed)
+
+
+def seen(market: jg.Market, clearing: jg.Clearing) -> dict[str, Any]:
+    """What is unique of an equilibrium: total import, devices, voltages, prices, the potential."""
+    return {
+        "sigma": clearing.aggregate,
+        "generation": clearing.plan.generation,
+        "voltage": clearing.plan.voltage,
+        "prices": energy_prices(market, clearing.prices),
+        "potential": potential(market, clearing.plan),
+    }
+
+
+def told(market: jg.Market) -> dict[str, Any]:
+    """The same from the oracle."""
+    found = solve(market, tol=1e-11)
+    assert found.status == "solved"
+    return {
+        "sigma": found.sigma,
+        "generation": found.plan.generation,
+        "voltage": found.plan.voltage,
+        "prices": energy_prices(market, found.prices),
+        "potential": found.potential,
+    }
+
+
+def varied(market: jg.Market) -> tuple[Any, ...]:
+    """Fields of every table."""
+    units, stores, grid = market.generators, market.buffers, market.grid
+    fields = (market.prosumers.load, units.quadratic, units.linear, units.power_max)
+    fields += (stores.quadratic, stores.charge_efficiency, stores.charge_max)
+    fields += (market.trading.charge, market.trading.limit, market.tariff.base, market.tariff.slope)
+    if grid.model != "copperplate":
+        fields += (grid.resistance, grid.reactance, grid.voltage_min, grid.rating, grid.passive)
+    return fields
+
+
+def along(market: jg.Market, rng: np.random.Generator) -> tuple[Any, ...]:
+    """A direction of all of `varied`, relative to their size."""
+    return tuple(
+        jnp.where(jnp.isfinite(a), a, 0.0) * jnp.asarray(rng.uniform(-1, 1, a.shape))
+        for a in varied(market)
+    )
+
+
+def moved(market: jg.Market, direction: tuple[Any, ...], step: Any) -> jg.Market:
+    new = [a + step * d for a, d in zip(varied(market), direction, strict=True)]
+    return eqx.tree_at(varied, market, tuple(new))
+
+
+def same_bounds(*markets: jg.Market) -> bool:
+    """Whether the same bounds hold at the equilibria of all: nothing switches in between."""
+    sets = []
+    for market in markets:
+        clearing = jg.clear(market, tol=TOL)
+        active = active_set(market, clearing.plan, clearing.prices)
+        sets.append([np.asarray(a) for a in jax.tree.leaves((active.plan, active.net))])
+    return all(np.array_equal(a, b) for one in sets[1:] for a, b in zip(sets[0], one, strict=True))
+
+
+@pytest.mark.parametrize("behavior", ["nash", "wardrop"])
+@pytest.mark.parametrize("grid", GRIDS)
+def test_derivatives_are_the_oracles_differences(grid: str, behavior: str):
+    """Along a random direction of all fields, where no bound switches; both directions of AD."""
+    step, done = 1e-4, 0
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        market = stressed(grid, behavior, seed)
+        direction = along(market, rng)
+        ends = [moved(market, direction, sign * step) for sign in (1, -1)]
+        if not same_bounds(market, *ends):
+            continue
+        done += 1
+
+        def found(t: Any, market: jg.Market = market, direction: Any = direction) -> Any:
+            there = moved(market, direction, t)
+            return seen(there, jg.clear(there, tol=TOL))
+
+        _, forward = jax.jvp(found, (0.0,), (1.0,))
+        ahead, behind = (told(end) for end in ends)
+        for name, derivative in forward.items():
+            expected = (ahead[name] - behind[name]) / (2 * step)
+            close = 1e-5 * np.abs(expected).max() + 1e-6 * np.abs(ahead[name]).max()
+            assert np.allclose(derivative, expected, atol=close, rtol=0), (seed, name)
+        weights = jax.tree.map(lambda a: jnp.asarray(rng.normal(size=np.shape(a))), forward)
+        total = partial(_weighed, found=found, weights=weights)
+        by_reverse = jax.grad(total)(0.0)
+        by_forward = sum(jax.tree.leaves(jax.tree.map(jnp.vdot, weights, forward)))
+        assert by_reverse == pytest.approx(float(by_forward), rel=1e-7)
+    assert done
+
+
+def _weighed(t: Any, *, found: Any, weights: Any) -> Any:
+    return sum(jax.tree.leaves(jax.tree.map(jnp.vdot, weights, found(t))))
+
+
+def test_price_of_a_lone_generator_follows_its_cost():
+    """Main grid shut: the price is c + 2 q p at p = load, so d price / d load = 2 q, / d q = 2 p."""
+    market = two_neighbors(load=3.0)
+
+    def price(market: jg.Market) -> Any:
+        clearing = jg.clear(market, tol=1e-10)
+        return energy_prices(market, clearing.prices)[1, 0]
+
+    slopes = eqx.filter_grad(price)(market)
+    quadratic = float(market.generators.quadratic[0])
+    assert float(slopes.prosumers.load.sum()) == pytest.approx(2 * quadratic, rel=1e-6)
+    assert float(slopes.generators.quadratic[0]) == pytest.approx(6.0, rel=1e-6)
+    assert float(slopes.generators.linear[0]) == pytest.approx(1.0, rel=1e-6)
+
+
+def test_envelope_theorem_and_prices():
+    """d potential / d load is what a kWh is worth to its owner, and of passive load, to all."""
+    market = stressed()
+    clearing = jg.clear(market, tol=TOL)
+    total = eqx.filter_grad(lambda m: potential(m, jg.clear(m, tol=TOL).plan))(market)
+    prices = market.hour_length * energy_prices(market, clearing.prices)
+    assert np.allclose(total.prosumers.load, prices, atol=1e-7 * float(jnp.abs(prices).max()))
+    at_buses = market.hour_length * (
+        clearing.prices.bus
+        + clearing.prices.aggregate
+        + market.tariff.base
+        + market.tariff.slope * clearing.aggregate
+    )
+    assert np.allclose(total.grid.passive, at_buses, atol=1e-6 * float(jnp.abs(at_buses).max()))
+
+
+def test_batches_and_second_derivatives():
+    """vmap of grad, and grad through clear_many, are a loop; derivatives of slopes too."""
+    markets = [stressed(), moved(stressed(), along(stressed(), np.random.default_rng(5)), 1e-3)]
+
+    def peak(market: jg.Market) -> Any:
+        return jnp.sum(jg.clear(market, tol=TOL).aggregate ** 2)
+
+    slopes = eqx.filter_grad(peak)
+    one_by_one = jg.scenarios.stack([slopes(market) for market in markets])
+    batch = jg.scenarios.stack(markets)
+    together = eqx.filter_vmap(slopes)(batch)
+    many = eqx.filter_grad(lambda m: jnp.sum(jg.clear_many(m, tol=TOL).aggregate ** 2))(batch)
+    for other in (together, many):
+        for a, b in zip(jax.tree.leaves(one_by_one), jax.tree.leaves(other), strict=True):
+            assert np.allclose(a, b, atol=1e-7 * max(float(jnp.abs(a).max(initial=0)), 1e-9))
+
+    market, step = markets[0], 1e-4
+
+    def by_slope(slope: Any) -> Any:
+        return peak(eqx.tree_at(lambda m: m.tariff.slope, market, slope))
+
+    at, push = market.tariff.slope, market.tariff.slope
+    _, bend = jax.jvp(jax.grad(by_slope), (at,), (push,))
+    ahead, behind = (jax.grad(by_slope)(at + sign * step * push) for sign in (1, -1))
+    expected = (ahead - behind) / (2 * step)
+    assert np.allclose(bend, expected, atol=1e-4 * float(jnp.abs(expected).max()))
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_iterations_solve_what_elimination_does(grid: str):
+    """MINRES and the factored system agree, in far fewer steps than there are unknowns."""
+    market = stressed(grid)
+    clearing = jg.clear(market, tol=TOL)
+    plan = clearing.plan
+    active = active_set(market, plan, clearing.prices)
+    point = point_of(market, active, plan, clearing.prices)
+    right = jax.grad(lambda w: jnp.sum(w.total**2) + jnp.sum(w.plan.generation))(point)
+
+    @jax.jit
+    def both(right: Any) -> Any:
+        _, matvec = jax.linearize(lambda w: slope(market, active, plan, w), point)
+        exact = refined(matvec, factored(market, active, plan, matvec), right, 1e-12)
+        metric = preconditioner(market, active, plan, matvec)
+        return exact, minres(matvec, metric, right, 1e-11, 3000)
+
+    exact, found = both(right)
+    assert float(exact.residual) < 1e-9
+    assert int(found.steps) < 1500
+    for a, b in ((exact.point.total, found.point.total), (exact.point.price, found.point.price)):
+        assert np.allclose(a, b, atol=1e-6 * float(jnp.abs(a).max()))
+
+
+def test_smoothed_derivatives_become_exact():
+    """As the barrier narrows: errors fall about in step with its width."""
+    market = stressed()
+
+    def peak(market: jg.Market, adjoint: Any) -> Any:
+        return jnp.sum(jg.clear(market, tol=TOL, adjoint=adjoint).aggregate ** 2)
+
+    exact = eqx.filter_grad(peak)(market, jg.Implicit()).prosumers.load
+    errors = []
+    for width in (1e-3, 1e-5):
+        found = eqx.filter_grad(peak)(market, jg.Smoothed(width=jnp.asarray(width))).prosumers.load
+        errors.append(float(jnp.abs(found - exact).max() / jnp.abs(exact).max()))
+    assert errors[1] < 1e-2
+    assert errors[1] < 0.3 * errors[0]
+
+
+def test_what_is_not_unique_is_flagged_and_refused():
+    """Two sellers of one price and two buyers: who sells to whom is open, what they make is not."""
+    market = square()
+    clearing = jg.clear(market, tol=TOL)
+    one = jg.trust(market, clearing, lambda m, c: c.plan.trades[0, 0])
+    assert not one.unique
+    assert not one.ok
+    assert "not unique" in str(one)
+    whole = jg.trust(market, clearing, lambda m, c: jnp.sum(c.plan.generation**2), check=True)
+    assert whole.unique
+    assert whole.agrees
+    grad = eqx.filter_grad(lambda m: jg.clear(m, tol=TOL).plan.trades[0, 0])
+    with pytest.raises(Exception, match="not determined"):
+        jax.block_until_ready(grad(market))
+    free = jg.Implicit(throw=False)
+    along_least = eqx.filter_grad(lambda m: jg.clear(m, tol=TOL, adjoint=free).plan.trades[0, 0])
+    assert bool(jnp.all(jnp.isfinite(along_least(market).prosumers.load)))
+
+
+def square() -> jg.Market:
+    """Two with loads, two with equal generators, each pair of them may trade; main grid shut."""
+    return jg.Market(
+        jg.Prosumers([0, 0, 0, 0], [[2.0], [3.0], [0.0], [0.0]], import_max=0.0),
+        jg.Grid([[0.0]], model="copperplate"),
+        jg.Tariff(0.01, hours=1),
+        jg.Generators([2, 3], 10.0, hours=1, quadratic=0.01, linear=0.1),
+        trading=jg.Trading([0, 0, 1, 1], [2, 3, 2, 3], 10.0, charge=0.005),
+    )
+
+
+def test_a_bound_about_to_switch_is_flagged():
+    """A generator whose limit is just what it makes without one."""
+    market = two_neighbors(load=3.0)
+    clear = partial(jg.clear, tol=TOL)
+    made = clear(market).plan.generation
+    edge = eqx.tree_at(lambda m: m.generators.power_max, market, made)
+    found = jg.trust(edge, clear(edge), lambda m, c: energy_prices(m, c.prices)[1, 0])
+    assert found.weak.get("generation")
+    assert not found.ok
+    assert "about to switch" in str(found)
+
+
+def test_fields_that_nothing_may_follow_are_named():
+    """A store that may neither charge nor discharge: its bounds leave its content no choice."""
+    base = stressed()
+    none = jnp.zeros_like(base.buffers.charge_max)
+    level = base.buffers.energy_start[:, None] + none
+    stores = (none, none, level, level, jnp.ones_like(base.buffers.retention))
+    stuck = eqx.tree_at(
+        lambda m: (
+            m.buffers.charge_max,
+            m.buffers.discharge_max,
+            m.buffers.energy_min,
+            m.buffers.energy_max,
+            m.buffers.retention,
+        ),
+        base,
+        stores,
+    )
+    clearing = jg.clear(stuck, tol=1e-8, throw=False)
+    found = jg.trust(stuck, clearing, lambda m, c: jnp.sum(c.aggregate**2))
+    assert found.unique
+    assert {"buffers.energy_max", "buffers.energy_start"} & set(found.undetermined)
+
+
+def test_uncleared_markets_have_no_derivative():
+    """Stopped early: refused, or NaN when asked for; trust says so too."""
+    market = stressed()
+    few = partial(jg.clear, tol=TOL, max_steps=3, throw=False)
+    with pytest.raises(Exception, match="did not clear"):
+        jax.block_until_ready(
+            eqx.filter_grad(lambda m: jnp.sum(few(m).aggregate))(market).tariff.slope
+        )
+    quiet = jg.Implicit(throw=False)
+    slopes = eqx.filter_grad(lambda m: jnp.sum(few(m, adjoint=quiet).aggregate))(market)
+    assert bool(jnp.all(jnp.isnan(slopes.tariff.slope)))
+    found = jg.trust(market, few(market), lambda m, c: jnp.sum(c.aggregate))
+    assert not found.ok
+    assert "max_steps" in str(found)
+    with pytest.raises(jg.NotCleared):
+        eqx.filter_grad(lambda m: jnp.sum(jg.clear(m, tol=TOL, max_steps=3).aggregate))(market)
+
+
+def test_gradients_do_not_compile_again(caplog: Any):
+    """New numbers, same programs: outside of jit too."""
+
+    def peak(market: jg.Market) -> Any:
+        return jnp.sum(jg.clear(market, tol=TOL).aggregate ** 2)
+
+    eqx.filter_grad(peak)(stressed(seed=0))
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        eqx.filter_grad(peak)(stressed(seed=1))
+    assert not [r for r in caplog.records if "Finished XLA compilation" in r.getMessage()]
+
+
+def test_float32_gradients_are_close():
+    """The system is solved in float64 whatever the market is in."""
+    wide = stressed()
+    narrow = jax.tree.map(lambda a: a.astype(jnp.float32) if a.dtype == jnp.float64 else a, wide)
+
+    def peak(market: jg.Market) -> Any:
+        return jnp.sum(jg.clear(market).aggregate ** 2)
+
+    exact, found = eqx.filter_grad(peak)(wide), eqx.filter_grad(peak)(narrow)
+    assert found.tariff.slope.dtype == jnp.float32
+    assert np.allclose(exact.tariff.slope, found.tariff.slope, rtol=2e-2)
