@@ -51,9 +51,11 @@ LAYERS: dict[str, set[str]] = {
     "batch_report": {*RESULT - {"solvers"}},
     "plots": {*RESULT - {"solvers"}, *STUDIES},
     "frames": {*RESULT - {"solvers"}, *STUDIES, "io.schema"},
-    "cli": {"jaxgne", "batch_report", "cases", "io", "plots", "report"},  # public names only
+    "studies": {*RESULT, *STUDIES, "cases", "io.tables", "studies"},
+    "live": {"batch", "clearing"},
+    "cli": {"jaxgne", "batch_report", "cases", "io", "live", "plots", "report"},  # public names
     "__main__": {"cli"},
-    "__init__": {*RESULT, *STUDIES, "cases", "io", "plots", "report"},
+    "__init__": {*RESULT, *STUDIES, "cases", "io", "plots", "report", "studies"},
 }
 
 

@@ -10,10 +10,11 @@ from .rounds import DEFAULT, SOLVERS, Build, measured, medians, spread_of
 from .runner import Study, Watch
 
 SHARES = tuple(k / 10 for k in range(1, 11))
+FIFTY = partial(ieee37, 50)  # prosumers, as in the paper
 
 
 def connectivity(
-    build: Build = partial(ieee37, 50),
+    build: Build = FIFTY,
     values: Sequence[float] = SHARES,
     *,
     seeds: int = 3,
@@ -44,7 +45,8 @@ def connectivity(
     )  # fmt: skip
     theirs = [row for row in published() if row["feeder"] == "IEEE 37" and row["prosumers"] == 50]
     tables = {"connectivity": table, "runs": rows, "published": theirs}
-    return Study("connectivity", tables, shown, _finding(table, tol))
+    missed = sum(row["status"] != "cleared" for row in rows)
+    return Study("connectivity", tables, shown, _finding(table, tol), missed)
 
 
 def _finding(table: list[dict], tol: float) -> str:

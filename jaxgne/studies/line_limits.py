@@ -71,7 +71,7 @@ def line_limits(
         "operator_receipts_eur", "worst_benefit_eur",
     )  # fmt: skip
     tables = {"line-limits": rows, "lines": lines, "buses": buses, "costs": costs}
-    return Study("line-limits", tables, shown, _finding(rows) + found.ended())
+    return Study("line-limits", tables, shown, _finding(rows), found.missed)
 
 
 def _loadings(

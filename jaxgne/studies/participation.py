@@ -46,7 +46,7 @@ def participation(
         "cost_passive_at_market_prices_eur", "gain_eur",
     )  # fmt: skip
     tables = {"participation": each, "scenarios": rows}
-    return Study("participation", tables, shown, _finding(each, rows) + found.ended())
+    return Study("participation", tables, shown, _finding(each, rows), found.missed)
 
 
 def without(market: Market, still: Buffers, who: Bool[np.ndarray, " N"]) -> Market:

@@ -29,8 +29,10 @@ def prosumers(
     on the IEEE 37 feeder, whose loads the prosumers share. 60 % of all pairs may trade, and from 91
     prosumers on everyone has 54 partners. Mechanism and variants run up to 90 prosumers, as in the
     paper, the default solver on all, to the relative KKT error `tol`. Nothing here is given by
-    theory.
+    theory. Raises `ValueError` for a number of prosumers that is not whole.
     """
+    if any(value != int(value) for value in values):
+        raise ValueError(f"prosumers: values={list(values)}; give whole numbers of prosumers.")
     named = {n: tuple(SOLVERS) if n <= MOST_PROSUMERS else (DEFAULT,) for n in map(int, values)}
     markets = (
         (
@@ -54,7 +56,8 @@ def prosumers(
         "seconds_median", "traded_kwh_median",
     )  # fmt: skip
     tables = {"prosumers": table, "runs": rows, "published": published()}
-    return Study("prosumers", tables, shown, _finding(table, tol))
+    missed = sum(row["status"] != "cleared" for row in rows)
+    return Study("prosumers", tables, shown, _finding(table, tol), missed)
 
 
 def _finding(table: list[Row], tol: float) -> str:
@@ -68,8 +71,8 @@ def _finding(table: list[Row], tol: float) -> str:
         parts.append(f"{solver} from {y[0]:.0f} to {y[-1]:.0f} (N^{grows:.2f}")
         if solver in MECHANISM:
             own = [row for row in theirs if row["solver"] == solver]
-            saved = ([row[key] for row in own] for key in ("prosumers", "rounds_mean"))
-            parts[-1] += f", the authors' N^{exponent(*saved):.2f}"
+            sizes, counts = ([row[key] for row in own] for key in ("prosumers", "rounds_mean"))
+            parts[-1] += f", the authors' N^{exponent(sizes, counts):.2f}"
         parts[-1] += ")"
     x, seconds = medians(table, "prosumers", DEFAULT, "seconds")
     if not len(x):

@@ -98,6 +98,6 @@ def medians(table: list[Row], axis: str, solver: str, key: str) -> tuple[np.ndar
     return np.array(x, float), np.array(y, float)
 
 
-def exponent(x: np.ndarray, y: np.ndarray) -> float | None:
+def exponent(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray) -> float | None:
     """k of the least squares fit y ~ x^k; None of fewer than two points."""
     return float(np.polyfit(np.log(x), np.log(y), 1)[0]) if len(set(x)) > 1 else None

@@ -17,7 +17,6 @@ from uuid import uuid4
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
 
 from ..batch import BatchProgress, clear_many
 from ..clearing import Clearing, status_name
@@ -44,6 +43,7 @@ class Study:
     tables: dict[str, list[Row]]
     shown: tuple[str, ...]
     finding: str
+    missed: int = 0  # markets that did not clear
 
     def __str__(self) -> str:
         rows = next(iter(self.tables.values()))
@@ -73,7 +73,7 @@ def _cell(value: Any) -> str:
     return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
-def whole(path: Path, write: Callable[[Path], None]) -> None:
+def whole(path: Path, write: Callable[[Path], Any]) -> None:
     """Let `write` make a file that appears complete or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.{uuid4().hex}")
@@ -112,7 +112,7 @@ class Runs:
             row = run()
             if path:
                 line = json.dumps(row, allow_nan=False) + "\n"
-                whole(path, lambda fresh: fresh.write_text(line, encoding="utf-8") and None)
+                whole(path, lambda fresh: fresh.write_text(line, encoding="utf-8"))
         self.done += 1
         if self.progress:
             self.progress(BatchProgress(self.done, self.total, time.perf_counter() - self.begun))
@@ -139,14 +139,14 @@ class Variants:
             rows.append(row | {key: v for key, v in known.items() if key not in _LEFT_OUT})
         return rows
 
-    def costs(self) -> dict[str, Float[np.ndarray, " N"]]:
-        """What every prosumer pays in each variant that cleared, EUR."""
+    def costs(self) -> dict[str, np.ndarray]:
+        """What every prosumer (N) pays in each variant that cleared, EUR."""
         return {name: np.asarray(one.cost) for name, one in self.compared.outcomes.items()}
 
-    def ended(self) -> str:
-        """How many did not clear, as the end of a sentence; nothing where all did."""
-        missed = len(self.markets) - len(self.compared.rows)
-        return f" ({missed} of {len(self.markets)} variants did not clear.)" if missed else ""
+    @property
+    def missed(self) -> int:
+        """How many did not clear."""
+        return len(self.markets) - len(self.compared.rows)
 
 
 def clear_variants(
@@ -164,9 +164,7 @@ def clear_variants(
     batch = stack(list(markets.values()))
     kept = None if folder is None else Path(folder) / "runs" / fingerprint(batch, tol)
     found = clear_many(batch, tol=tol, folder=kept, progress=progress)
-    clearings = {
-        name: jax.tree.map(jnp.asarray, lane(found, k)) for k, name in enumerate(markets)
-    }
+    clearings = {name: jax.tree.map(jnp.asarray, lane(found, k)) for k, name in enumerate(markets)}
     cleared = {name: (markets[name], one) for name, one in clearings.items() if bool(one.ok)}
     if not cleared:
         raise ValueError(

@@ -10,7 +10,7 @@ import numpy as np
 from ..comparison import baselines
 from ..devices import battery, join
 from ..market import Market
-from .runner import Study, Variants, Watch, clear_variants
+from .runner import Row, Study, Variants, Watch, clear_variants
 
 WEARS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.08)
 POWER, HOURS = 0.3, 2.5  # of the owner's highest load; of full power
@@ -77,11 +77,12 @@ def storage(
         "passive_cost_eur", "mean_benefit_eur", "worst_benefit_eur", "share_that_gains",
     )  # fmt: skip
     tables = {"storage": rows, "costs": costs, "hours": hourly}
-    return Study("storage", tables, shown, _finding(found, rank) + found.ended())
+    return Study("storage", tables, shown, _finding(found, rank), found.missed)
 
 
 def _finding(found: Variants, rank: np.ndarray) -> str:
-    known, costs = found.compared.rows, found.costs()
+    known: dict[str, Row] = dict(found.compared.rows)
+    costs = found.costs()
     if not {"none", "half", "all"} <= known.keys():
         return "Some of none, half and all did not clear."
     none, half, every = (known[name] for name in ("none", "half", "all"))

@@ -41,13 +41,9 @@ def tariff(
         charge = jnp.full_like(market.trading.charge, value)
         return eqx.tree_at(lambda m: m.trading.charge, market, charge)
 
-    closed = eqx.tree_at(
-        lambda m: m.trading.limit, market, jnp.zeros_like(market.trading.limit)
-    )
+    closed = eqx.tree_at(lambda m: m.trading.limit, market, jnp.zeros_like(market.trading.limit))
     markets = {f"{value:g}": charged(value) for value in charges} | {FORBIDDEN: closed}
-    found = clear_variants(
-        markets, reference=FORBIDDEN, tol=tol, folder=folder, progress=progress
-    )
+    found = clear_variants(markets, reference=FORBIDDEN, tol=tol, folder=folder, progress=progress)
     rows = found.rows(charge_eur_per_kwh=[*charges, None])
     for row in rows:
         charge, volume = row["charge_eur_per_kwh"], row.get("traded_kwh")
@@ -62,7 +58,7 @@ def tariff(
         "variant", "traded_kwh", "social_cost_eur", "prosumers_cost_eur", "tariff_receipts_eur",
         "operator_receipts_eur", "peak_import_kw", "worst_benefit_eur", "share_that_gains",
     )  # fmt: skip
-    return Study("tariff", {"tariff": rows, "costs": costs}, shown, _finding(rows) + found.ended())
+    return Study("tariff", {"tariff": rows, "costs": costs}, shown, _finding(rows), found.missed)
 
 
 def _finding(rows: list[dict]) -> str:
