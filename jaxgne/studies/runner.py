@@ -57,7 +57,7 @@ class Study:
         return "\n".join([*table, "", self.finding])
 
     def save(self, folder: str | Path) -> None:
-        """Write each table to `folder` as CSV, each whole or not at all."""
+        """Write each table to `folder` as CSV, and what is printed as text, each file whole."""
         for name, rows in self.tables.items():
             names = list(dict.fromkeys(column for row in rows for column in row))
             columns = {column: [row.get(column) for row in rows] for column in names}
@@ -65,6 +65,8 @@ class Study:
                 Path(folder) / f"{name.replace('-', '_')}.csv",
                 lambda path, columns=columns: write_table(path, columns),
             )
+        text = f"{self}\n"
+        whole(Path(folder) / f"{self.name}.txt", lambda p: p.write_text(text, encoding="utf-8"))
 
 
 def _cell(value: Any) -> str:
