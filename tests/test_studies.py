@@ -148,7 +148,8 @@ def test_every_study_is_told_and_drawn(name: str, request, tmp_path: Path):
             assert line[key] == ("" if value is None else str(value))
     studies.draw(found, tmp_path / "picture.png")
     assert (tmp_path / "picture.png").read_bytes()[:4] == b"\x89PNG"
-    assert sorted(p.suffix for p in tmp_path.iterdir()) == [".csv"] * len(found.tables) + [".png"]
+    assert (tmp_path / f"{name}.txt").read_text() == f"{found}\n"
+    assert len(list(tmp_path.iterdir())) == len(found.tables) + 2
 
 
 def test_variants_that_do_not_clear_are_left_blank():
@@ -248,7 +249,22 @@ def test_prosumers_runs_all_solvers_to_one_error(tmp_path: Path, monkeypatch):
     assert [row["solver"] for row in more.tables["runs"][4:]] == ["default"]
     assert "The default solver clears 200 prosumers" in more.finding
     with pytest.raises(ValueError, match="whole numbers"):
-        studies.prosumers(build, (4.5,))
+        studies.prosumers(build, (4.5,))  # type: ignore[arg-type]
+
+
+RESULTS = Path(__file__).parent.parent / "benchmarks" / "results" / "studies"
+PAGES = Path(__file__).parent.parent / "docs" / "studies"
+
+
+@pytest.mark.parametrize("name", [*studies.ON_MARKETS, *studies.ON_CASES])
+def test_pages_say_what_the_committed_results_say(name: str):
+    """Each page has the command, the picture, and the sentence of the committed result."""
+    page = (PAGES / f"{name}.md").read_text(encoding="utf-8")
+    finding = (RESULTS / name / f"{name}.txt").read_text(encoding="utf-8").splitlines()[-1]
+    assert finding in " ".join(page.split())
+    assert f"jaxgne study {name}" in page
+    assert (RESULTS / name / f"{name}.png").is_file()
+    assert f"../../benchmarks/results/studies/{name}/{name}.png" in page
 
 
 def test_fingerprints_differ_with_any_number():
