@@ -191,10 +191,10 @@ def test_the_command_writes_what_it_finds_and_goes_on(tmp_path: Path, monkeypatc
         assert refused.exit_code == code and sentence in " ".join(refused.output.split())
 
 
-def line(solver: str, rounds_: int, **more) -> dict:
-    return {"solver": solver, "status": "cleared", "rounds": rounds_, "seconds": 0.5} | {
-        "traded_kwh": 7.0, "pairs": 3, "kkt_error": 1e-4, "device": "cpu", **more,
-    }  # fmt: skip
+def line(count: int) -> dict:
+    """What a run of so many rounds would say."""
+    made = {"pairs": 3, "kkt_error": 1e-4, "traded_kwh": 7.0, "device": "cpu"}
+    return {"status": "cleared", "rounds": count, "seconds": 0.5, **made}
 
 
 def test_connectivity_tells_medians_of_seeds(monkeypatch, tmp_path: Path):
@@ -209,7 +209,7 @@ def test_connectivity_tells_medians_of_seeds(monkeypatch, tmp_path: Path):
         share, seed = asked[-1]
         fine = not (share == 1.0 and seed == 1 and solver is None)
         count = int((100, 110, 150)[seed] * (2 if share == 1.0 else 1))
-        return line("", count) | {"status": "cleared" if fine else "max_steps"}
+        return {**line(count), "status": "cleared" if fine else "max_steps"}
 
     monkeypatch.setattr(rounds, "run", run)
     found = studies.connectivity(build, (0.1, 1.0), folder=tmp_path)
@@ -243,7 +243,7 @@ def test_prosumers_runs_all_solvers_to_one_error(tmp_path: Path, monkeypatch):
     assert [row["solver"] for row in runs] == ["basic", "inertia 0.3", "relaxation 1.8", "default"]
     assert all(row["status"] == "cleared" and row["kkt_error"] <= 1e-3 for row in runs)
     assert {row["pairs"] for row in runs} == {4}  # 60 % of six pairs
-    monkeypatch.setattr(rounds, "run", lambda *_: line("", 10))
+    monkeypatch.setattr(rounds, "run", lambda *_: line(10))
     more = studies.prosumers(build, (4, 200), seeds=1, tol=1e-3, folder=tmp_path)
     assert more.tables["runs"][:4] == runs
     assert [row["solver"] for row in more.tables["runs"][4:]] == ["default"]

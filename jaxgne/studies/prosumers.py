@@ -63,21 +63,19 @@ def prosumers(
 def _finding(table: list[Row], tol: float) -> str:
     theirs = [row for row in published() if row["feeder"] == "IEEE 37"]
     parts = []
-    for solver in SOLVERS:
+    for solver in MECHANISM:
         x, y = medians(table, "prosumers", solver, "rounds")
-        grows = exponent(x, y)
-        if grows is None:
-            continue
-        parts.append(f"{solver} from {y[0]:.0f} to {y[-1]:.0f} (N^{grows:.2f}")
-        if solver in MECHANISM:
-            own = [row for row in theirs if row["solver"] == solver]
-            sizes, counts = ([row[key] for row in own] for key in ("prosumers", "rounds_mean"))
-            parts[-1] += f", the authors' N^{exponent(sizes, counts):.2f}"
-        parts[-1] += ")"
+        own = [row for row in theirs if row["solver"] == solver]
+        sizes, counts = ([row[key] for row in own] for key in ("prosumers", "rounds_mean"))
+        if (grows := exponent(x, y)) is not None:
+            parts.append(
+                f"{solver} {y[0]:.0f} to {y[-1]:.0f} from {x[0]:.0f} to {x[-1]:.0f} prosumers, as "
+                f"N^{grows:.2f} (the authors' as N^{exponent(sizes, counts):.2f})"
+            )
     x, seconds = medians(table, "prosumers", DEFAULT, "seconds")
     if not len(x):
         return f"The default solver cleared no market to {tol:g}."
-    grown = f"; rounds grow: {', '.join(parts)}" if parts else ""
+    grown = f"; rounds of the mechanism: {', '.join(parts)}" if parts else ""
     return (
         f"The default solver clears {x[-1]:.0f} prosumers to a relative KKT error of {tol:g} in "
         f"{seconds[-1]:.3g} s{grown}."
