@@ -77,7 +77,7 @@ def test_traded_energy_is_the_slope_of_the_potential(tariff: Study):
 def test_batteries_widen_what_can_be_done(storage: Study):
     """dP/dc_st is what goes in and out; nobody's battery moves the potential up."""
     none, half, every, dear = storage.tables["storage"]
-    assert none["throughput_kwh"] == 0 and [r["owners"] for r in (none, half, every)] == [0, 2, 4]
+    assert none["throughput_kwh"] < 1e-6 and [r["owners"] for r in (none, half, every)] == [0, 2, 4]
     potential = column([none, half, every], "potential_eur")
     assert (np.diff(potential) < -1e-3).all()
     used = column([every, dear], "throughput_kwh")
