@@ -299,7 +299,8 @@ def study(
         int | None, typer.Option(min=1, help="Markets a value: connectivity, prosumers.")
     ] = None,
     prosumers: Annotated[int | None, typer.Option(min=1, help="How many prosumers.")] = None,
-    hours: Annotated[int | None, typer.Option(min=1, help="How many hours.")] = None,
+    hours: Annotated[int | None, typer.Option(min=1, help="How many steps.")] = None,
+    hour_length: Annotated[float | None, typer.Option(help="Hours of a step.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the case.")] = None,
     stress: Annotated[
         bool | None, typer.Option("--stress/--no-stress", help="Let the limits of the grid bind.")
@@ -313,8 +314,14 @@ def study(
     Exit codes: 0 all cleared, 1 bad input, 2 wrong usage, 3 some did not clear.
     """
     jax.config.update("jax_enable_x64", True)
-    given = {"prosumers": prosumers, "hours": hours, "seed": seed, "stress": stress}
-    given = {key: value for key, value in given.items() if value is not None}
+    case_options = {
+        "prosumers": prosumers,
+        "hours": hours,
+        "hour_length": hour_length,
+        "seed": seed,
+        "stress": stress,
+    }
+    given = {key: value for key, value in case_options.items() if value is not None}
     if name not in _STUDIES:
         raise typer.BadParameter(f"no study {name!r}; take one of {', '.join(_STUDIES)}.")
     grown = name in jaxgne.studies.ON_CASES

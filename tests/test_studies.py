@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -22,8 +23,11 @@ TIGHT = 1e-8
 
 
 def small(rating: float = np.inf, behavior: float = 1.0) -> jg.Market:
-    """Four prosumers on five buses for three hours; a surplus of 6 kW may be curtailed."""
-    market = feeder(rating=rating, behavior=behavior)
+    """Four prosumers on five buses for three hours; a surplus of 6 kW may be curtailed.
+
+    With as many buffers, of no power, as `storage` makes of it: all studies compile once.
+    """
+    market = jg.scenarios.pad(feeder(rating=rating, behavior=behavior), buffers=5)
     spare = jnp.maximum(-market.prosumers.load, 0.0)
     return eqx.tree_at(lambda m: m.prosumers.curtail_max, market, spare)
 
@@ -39,7 +43,10 @@ def tariff() -> Study:
 
 @pytest.fixture(scope="module")
 def storage() -> Study:
-    return studies.storage(small(), (0.001, 0.02), tol=TIGHT)
+    market = small()
+    own = jax.tree.map(lambda a: a[:1], market.buffers)
+    market = eqx.tree_at(lambda m: m.buffers, market, own)
+    return studies.storage(market, (0.001, 0.02), tol=TIGHT)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +127,8 @@ def test_price_takers_never_lose_by_taking_part(participation: Study):
     trader, held = (column(rows, f"cost_{k}_eur") for k in ("trader", "passive_at_market_prices"))
     assert (trader <= held + 1e-6).all() and (trader < held - 1e-3).any()
     market = small(behavior=0.0)
-    clearing = jg.clear(market, tol=TIGHT)
+    four = jg.clear_many(jg.scenarios.stack([market] * 4), tol=TIGHT)
+    clearing = jax.tree.map(jnp.asarray, jg.scenarios.lane(four, 0))
     np.testing.assert_allclose(trader, jg.comparison.outcome(market, clearing).cost, atol=1e-4)
     grid = market.tariff.base + market.tariff.slope * clearing.aggregate
     price = grid + clearing.prices.bus[market.prosumers.bus[0]]
@@ -199,11 +207,11 @@ def line(count: int) -> dict:
 
 def test_connectivity_tells_medians_of_seeds(monkeypatch, tmp_path: Path):
     """Three seeds of 100, 110 and 150 rounds at 0.1, twice as many at 1.0; one does not clear."""
-    asked = []
+    asked, market = [], small()
 
     def build(connectivity: float, seed: int) -> jg.Market:
         asked.append((connectivity, seed))
-        return eqx.tree_at(lambda m: m.hour_length, small(), jnp.asarray(connectivity + seed))
+        return eqx.tree_at(lambda m: m.hour_length, market, np.asarray(connectivity + seed))
 
     def run(market: jg.Market, solver, tol: float) -> dict:
         share, seed = asked[-1]

@@ -28,16 +28,10 @@ def connectivity(
     feeder, and `seeds` of them for each share. Mechanism, variants and default solver run to the
     relative KKT error `tol`. Nothing here is given by theory.
     """
-    markets = (
-        (
-            {"connectivity": float(value), "seed": seed},
-            partial(build, connectivity=float(value), seed=seed),
-            tuple(SOLVERS),
-        )
-        for value in values
-        for seed in range(seeds)
+    plans = {float(value): ({"connectivity": float(value)}, tuple(SOLVERS)) for value in values}
+    rows = measured(
+        build, "connectivity", plans, seeds=seeds, tol=tol, folder=folder, progress=progress
     )
-    rows = measured(markets, len(values) * seeds * len(SOLVERS), tol, folder, progress)
     table = spread_of(rows, "connectivity")
     shown = (
         "connectivity", "solver", "cleared", "rounds_median", "rounds_min", "rounds_max",

@@ -133,15 +133,15 @@ def _finding(rows: list[Row]) -> str:
     if not {FREE, RATED} <= known.keys():
         return "The market did not clear both with and without ratings."
     free, held = known[FREE], known[RATED]
-    more = {
-        key: held[f"{key}_eur"] - free[f"{key}_eur"]
-        for key in ("prosumers_cost", "passive_cost", "operator_receipts", "social_cost")
-    }
+
+    def more(key: str) -> str:
+        change = held[f"{key}_eur"] - free[f"{key}_eur"]
+        return f"{abs(change):.2f} EUR {'more' if change >= 0 else 'less'}"
+
     return (
         f"Without ratings lines carry up to {free['highest_loading_percent']:.1f} % of them "
         f"({free['line_hours_above_rating']} line-hours above), with them "
-        f"{held['highest_loading_percent']:.1f} %; that costs the prosumers "
-        f"{more['prosumers_cost']:+.2f} EUR, passive consumers {more['passive_cost']:+.2f} EUR and "
-        f"all together {more['social_cost']:+.2f} EUR, and brings the operator "
-        f"{more['operator_receipts']:+.2f} EUR."
+        f"{held['highest_loading_percent']:.1f} %; then the prosumers pay "
+        f"{more('prosumers_cost')}, passive consumers {more('passive_cost')}, the operator "
+        f"receives {more('operator_receipts')}, and energy costs all together {more('social_cost')}."
     )

@@ -126,8 +126,8 @@ def _finding(each: list[dict], rows: list[dict]) -> str:
         now, then = both[ACTIVE], both[PASSIVE]
         fewer = then["prosumers_cost_eur"] - now["prosumers_cost_eur"]
         text += (
-            f"; against a market of passive consumers only, {now['share_that_gains']:.0%} gain, "
-            f"prosumers save {fewer:.2f} EUR ({percent(fewer, then['prosumers_cost_eur'])}), "
+            f"; against a market of passive consumers only, {100 * now['share_that_gains']:.0f} % "
+            f"gain, prosumers save {fewer:.2f} EUR ({percent(fewer, then['prosumers_cost_eur'])}), "
             f"passive consumers {then['passive_cost_eur'] - now['passive_cost_eur']:.2f} EUR, and "
             f"the operator receives {now['operator_receipts_eur']:.2f} instead of "
             f"{then['operator_receipts_eur']:.2f} EUR"

@@ -1,7 +1,6 @@
 """How the work of clearing grows with the number of prosumers."""
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from ..cases import ieee37
@@ -33,23 +32,16 @@ def prosumers(
     """
     if any(value != int(value) for value in values):
         raise ValueError(f"prosumers: values={list(values)}; give whole numbers of prosumers.")
-    named = {n: tuple(SOLVERS) if n <= MOST_PROSUMERS else (DEFAULT,) for n in map(int, values)}
-    markets = (
-        (
-            {"prosumers": count, "seed": seed},
-            partial(
-                build,
-                prosumers=count,
-                degree=min(CONNECTIVITY * (count - 1), PARTNERS),
-                seed=seed,
-            ),
-            names,
+    plans = {
+        count: (
+            {"prosumers": count, "degree": min(CONNECTIVITY * (count - 1), PARTNERS)},
+            tuple(SOLVERS) if count <= MOST_PROSUMERS else (DEFAULT,),
         )
-        for count, names in named.items()
-        for seed in range(seeds)
+        for count in map(int, values)
+    }
+    rows = measured(
+        build, "prosumers", plans, seeds=seeds, tol=tol, folder=folder, progress=progress
     )
-    total = seeds * sum(map(len, named.values()))
-    rows = measured(markets, total, tol, folder, progress)
     table = spread_of(rows, "prosumers")
     shown = (
         "prosumers", "solver", "cleared", "rounds_median", "rounds_min", "rounds_max",

@@ -1,7 +1,9 @@
 """Rounds and seconds of the mechanism, its variants and the default solver, to one KKT error."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,31 +30,44 @@ MOST = 20_000  # rounds after which the mechanism gives up
 
 
 def measured(
-    markets: Iterator[tuple[Row, Callable[[], Market], Sequence[str]]],
-    total: int,
+    build: Build,
+    axis: str,
+    plans: Mapping[Any, tuple[dict[str, Any], Sequence[str]]],
+    *,
+    seeds: int,
     tol: float,
     folder: str | Path | None,
     progress: Watch,
 ) -> list[Row]:
-    """One row a market and solver: keys of the market, and how its clearing went.
+    """One row a market and solver: its value of `axis`, its seed, and how its clearing went.
 
-    Every market comes with its keys, how to build it, and the names of the solvers to run on it.
-    What is known from `folder` is not run again. Compiled programs are dropped after each market:
-    of the many shapes of a study none comes back, and together they exhaust a process's memory
-    maps.
+    `plans` gives for each value of `axis` the options of `build`, and the names of the solvers to
+    run. What is known from `folder` is not run again. Compiled programs are dropped after each
+    value: of the many shapes of a study none comes back, and together they exhaust a process's
+    memory maps.
     """
+    total = seeds * sum(len(names) for _, names in plans.values())
     runs, rows = Runs(total, folder, progress), []
-    for keys, build, names in markets:
-        market = build()
-        for name in names:
-            solver = SOLVERS[name]
-            mark = fingerprint(market, solver, name, tol, MOST)
-            rows.append(
-                keys | {"solver": name} | runs(mark, lambda s=solver, m=market: run(m, s, tol))
-            )
+    for value, (options, names) in plans.items():
+        markets = [build(**options, seed=seed) for seed in range(seeds)]
+        chosen = {name: spacious(SOLVERS[name], markets) for name in names}
+        for seed, market in enumerate(markets):
+            for name, solver in chosen.items():
+                mark = fingerprint(market, SOLVERS[name], name, tol, MOST)
+                row = runs(mark, partial(run, market, solver, tol))
+                rows.append({axis: value, "seed": seed, "solver": name} | row)
         eqx.clear_caches()
         jax.clear_caches()
     return rows
+
+
+def spacious(solver: AbstractSolver | None, markets: Sequence[Market]) -> AbstractSolver | None:
+    """The mechanism with slots for the busiest prosumer of all `markets`, which compile once."""
+    if not isinstance(solver, SemiDecentralized):
+        return solver
+    ready = [solver.prepare(market) for market in markets]
+    slots = ("generators", "buffers", "pairs")
+    return replace(solver, **{slot: max(getattr(one, slot) for one in ready) for slot in slots})
 
 
 def run(market: Market, solver: AbstractSolver | None, tol: float) -> Row:

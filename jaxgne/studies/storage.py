@@ -95,5 +95,5 @@ def _finding(found: Variants, rank: np.ndarray) -> str:
         f"save {gains[owners].sum():.2f} EUR together, the other {(~owners).sum()} "
         f"{gains[~owners].sum():.2f} EUR and passive consumers "
         f"{none['passive_cost_eur'] - half['passive_cost_eur']:.2f} EUR; "
-        f"{every['share_that_gains']:.0%} of the prosumers gain where all have one."
+        f"{100 * every['share_that_gains']:.0f} % of the prosumers gain where all have one."
     )

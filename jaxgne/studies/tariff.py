@@ -11,7 +11,7 @@ from ..market import Market
 from .runner import Study, Watch, clear_variants, percent
 
 FORBIDDEN = "forbidden"
-CHARGES = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06)
+CHARGES = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2)
 
 
 def tariff(
