@@ -152,15 +152,16 @@ def _participation(tables: dict[str, list[Row]]) -> "Figure":
     owns = np.array([row["generators"] + row["buffers"] > 0 for row in rows])
     _by_prosumer(left, gains, "Trader against alone passive (green: owns a device)", owns)
     known = {row["variant"]: row for row in _cleared(tables["scenarios"])}
-    words = ("prosumers_cost_eur", "passive_cost_eur", "operator_receipts_eur", "social_cost_eur")
-    labels = ("prosumers pay", "passive\nconsumers pay", "operator\nreceives", "all together\npay")
-    for k, variant in enumerate(v for v in (ACTIVE, PASSIVE) if v in known):
-        heights = [known[variant][word] for word in words]
-        at = np.arange(len(words)) + 0.4 * k - 0.2
-        right.bar(at, heights, 0.4, color=COLORS[(5, 1)[k]], label=variant)
-    right.set_xticks(np.arange(len(words)), labels)
-    right.legend()
-    _label(right, "Everybody", "", "EUR")
+    if {ACTIVE, PASSIVE} <= known.keys():
+        active, passive = known[ACTIVE], known[PASSIVE]
+        costs = ("prosumers_cost_eur", "passive_cost_eur", "social_cost_eur")
+        better = [passive[key] - active[key] for key in costs]
+        better.append(active["operator_receipts_eur"] - passive["operator_receipts_eur"])
+        right.bar(range(4), better, color=[COLORS[k] for k in (5, 1, 0, 3)])
+        labels = ("prosumers\nsave", "passive con-\nsumers save", "all together\nsave")
+        right.set_xticks(range(4), [*labels, "operator gets\nmore"])
+        right.axhline(0.0, color=COLORS[0], linewidth=0.8)
+    _label(right, "All active against all passive", "", "EUR")
     return figure
 
 

@@ -143,5 +143,6 @@ def _finding(rows: list[Row]) -> str:
         f"({free['line_hours_above_rating']} line-hours above), with them "
         f"{held['highest_loading_percent']:.1f} %; then the prosumers pay "
         f"{more('prosumers_cost')}, passive consumers {more('passive_cost')}, the operator "
-        f"receives {more('operator_receipts')}, and energy costs all together {more('social_cost')}."
+        f"receives {more('operator_receipts')}, and energy costs all together "
+        f"{more('social_cost')}."
     )
