@@ -211,12 +211,12 @@ def test_connectivity_tells_medians_of_seeds(monkeypatch, tmp_path: Path):
 
     def build(connectivity: float, seed: int) -> jg.Market:
         asked.append((connectivity, seed))
-        return eqx.tree_at(lambda m: m.hour_length, market, np.asarray(connectivity + seed))
+        return eqx.tree_at(lambda m: m.hour_length, market, np.asarray(10 * seed + connectivity))
 
     def run(market: jg.Market, solver, tol: float) -> dict:
-        share, seed = asked[-1]
+        seed, share = divmod(float(market.hour_length), 10)
         fine = not (share == 1.0 and seed == 1 and solver is None)
-        count = int((100, 110, 150)[seed] * (2 if share == 1.0 else 1))
+        count = (100, 110, 150)[int(seed)] * (2 if share == 1.0 else 1)
         return {**line(count), "status": "cleared" if fine else "max_steps"}
 
     monkeypatch.setattr(rounds, "run", run)
