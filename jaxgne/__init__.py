@@ -7,6 +7,7 @@ comes with every answer says how good it is, whatever solver found it.
 from . import devices as devices
 from . import plots as plots
 from . import scenarios as scenarios
+from . import studies as studies
 from .acflow import ac_power_flow
 from .acsafe import clear_ac_safe
 from .batch import clear_many

@@ -1,4 +1,4 @@
-"""The command `jaxgne`: clear a market from the shell, list the built-in cases, tell versions.
+"""The command `jaxgne`: clear and study markets from the shell, list the built-in cases.
 
 Exit codes: 0 cleared, 1 bad input, 2 wrong usage, 3 not cleared, 4 infeasible.
 """
@@ -9,14 +9,12 @@ import json
 import platform
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
 import typer
 from rich.console import Console
-from rich.live import Live
-from rich.text import Text
 
 import jaxgne
 
@@ -24,6 +22,7 @@ from .batch_report import batch_summary, batch_table
 from .cases import CASES
 from .cli_plot import plot
 from .io import check_replaceable, load_case, save
+from .live import Live, LiveBatch
 from .report import summary, table
 
 WIDTH = 100  # columns, where the terminal has them
@@ -42,45 +41,6 @@ def main() -> None:
     app(prog_name="jaxgne")
 
 
-class _Live:
-    """One line on stderr that tells how far the solver is; nothing where nobody watches."""
-
-    def __init__(self, silent: bool):
-        console = Console(stderr=True)
-        self.live = Live(console=console, transient=True, auto_refresh=False)
-        self.shown = console.is_terminal and not silent
-        self.before: jaxgne.Progress | None = None
-
-    def __enter__(self) -> Self:
-        if self.shown:
-            self.live.start()
-            self.live.update(Text("compiling ..."), refresh=True)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.live.stop()
-
-    def __call__(self, progress: jaxgne.Progress) -> None:
-        """Show where a solve stands, and how fast it goes (the first chunk may hold a compile)."""
-        line = f"{progress.steps} steps, relative KKT error {progress.error:.1e}"
-        if self.before is not None:
-            seconds = max(progress.seconds - self.before.seconds, 1e-9)
-            line += f", {(progress.steps - self.before.steps) / seconds:.0f} steps/s"
-        self.before = progress
-        self.live.update(Text(line), refresh=True)
-
-
-class _LiveBatch(_Live):
-    """The same for a batch: scenarios done, rate, and how long it will still take."""
-
-    def __call__(self, progress: Any) -> None:
-        """Show how many scenarios are done."""
-        rate = progress.done / max(progress.seconds, 1e-9)
-        left = (progress.total - progress.done) / rate
-        line = f"{progress.done} of {progress.total} scenarios, {rate:.1f}/s, {left:.0f} s left"
-        self.live.update(Text(line), refresh=True)
-
-
 def _fail(sentence: str, code: int) -> typer.Exit:
     """Say what is wrong on stderr; the exit to raise."""
     typer.echo(f"jaxgne: {sentence}", err=True)
@@ -91,6 +51,12 @@ _SOLVERS = {
     "interior-point": jaxgne.InteriorPoint,
     "primal-dual": jaxgne.PrimalDual,
     "semidecentralized": jaxgne.SemiDecentralized,
+}
+
+_STUDIES: dict[str, dict[str, Any]] = {  # with options of a built-in case unless they are given
+    **{name: {} for name in (*jaxgne.studies.ON_MARKETS, *jaxgne.studies.ON_CASES)},
+    "line-limits": {"stress": True},
+    "connectivity": {"prosumers": 50},
 }
 
 
@@ -172,7 +138,7 @@ def clear(
         if out is not None:
             check_replaceable(out)
         market = _double(load_case(case, **{k: v for k, v in given.items() if v is not None}))
-        with _Live(silent=quiet or as_json) as live:
+        with Live(silent=quiet or as_json) as live:
             find = jaxgne.least_norm if least_norm else jaxgne.clear
             if ac_safe:
                 find = partial(_find_safe, ac_margin=ac_margin or 0.0)
@@ -196,7 +162,7 @@ def _clear(
     solver: str | None,
     tol: float,
     max_steps: int | None,
-    live: _Live,
+    live: Live,
 ) -> tuple[jaxgne.Market, jaxgne.Clearing, str]:
     """The market that was cleared, the clearing, and why it is none if it is none."""
     progress, chosen = live if live.shown else None, solver and _SOLVERS[solver]()
@@ -262,7 +228,7 @@ def batch(
         market = _double(load_case(case))
         markets = jaxgne.scenarios.perturb(market, jax.random.key(seed), scenarios, **noise)
         chosen = solver and _SOLVERS[solver]()
-        with _LiveBatch(silent=as_json) as live:
+        with LiveBatch("scenarios", silent=as_json) as live:
             progress = live if live.shown else None
             found = jaxgne.clear_many(markets, chosen, tol=tol, folder=out, progress=progress)
     except (ValueError, OSError) as error:
@@ -300,7 +266,7 @@ def compare(
     found: dict[str, Any] = {}
     try:
         market = _double(load_case(case))
-        with _Live(silent=as_json) as live:
+        with Live(silent=as_json) as live:
             for name, variant in jaxgne.comparison.baselines(market).items():
                 _, clearing, complaint = _clear(jaxgne.clear, variant, None, tol, None, live)
                 if complaint:
@@ -314,6 +280,91 @@ def compare(
 
 
 app.command()(plot)
+
+
+@app.command()
+def study(
+    name: Annotated[str, typer.Argument(metavar="NAME", help=f"One of {', '.join(_STUDIES)}.")],
+    case: Annotated[
+        str, typer.Argument(metavar="[CASE]", help="A built-in case, or a folder, of one market.")
+    ] = "ieee37",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for tables, picture and runs; the same call goes on after them."),
+    ] = None,
+    values: Annotated[
+        str | None,
+        typer.Option(
+            help="What to sweep, with commas: ratings' factors, batteries' costs, charges, shares "
+            "of pairs, numbers of prosumers."
+        ),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Markets a value: connectivity, prosumers.")
+    ] = None,
+    prosumers: Annotated[int | None, typer.Option(min=1, help="How many prosumers.")] = None,
+    hours: Annotated[int | None, typer.Option(min=1, help="How many steps.")] = None,
+    hour_length: Annotated[float | None, typer.Option(help="Hours of a step.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the case.")] = None,
+    stress: Annotated[
+        bool | None, typer.Option("--stress/--no-stress", help="Let the limits of the grid bind.")
+    ] = None,
+    tol: Annotated[float | None, typer.Option(help="Relative KKT error to reach.")] = None,
+) -> None:
+    """Do a study of the paper on CASE: print what it finds, write tables and a picture.
+
+    By default on ieee37, for line-limits with --stress, for connectivity with 50 prosumers.
+
+    Exit codes: 0 all cleared, 1 bad input, 2 wrong usage, 3 some did not clear.
+    """
+    jax.config.update("jax_enable_x64", True)
+    case_options = {
+        "prosumers": prosumers,
+        "hours": hours,
+        "hour_length": hour_length,
+        "seed": seed,
+        "stress": stress,
+    }
+    given = {key: value for key, value in case_options.items() if value is not None}
+    if name not in _STUDIES:
+        raise typer.BadParameter(f"no study {name!r}; take one of {', '.join(_STUDIES)}.")
+    grown = name in jaxgne.studies.ON_CASES
+    do = (jaxgne.studies.ON_CASES if grown else jaxgne.studies.ON_MARKETS)[name]
+    words = {"values": values, "seeds": seeds, "tol": tol}
+    options: dict[str, Any] = {key: word for key, word in words.items() if word is not None}
+    strange = options.keys() - inspect.signature(do).parameters.keys()
+    strange |= {"seed", name} & given.keys() if grown else set()
+    if strange:
+        raise typer.BadParameter(f"the study {name} takes no --{min(strange)}.")
+    if case in CASES:
+        given = _STUDIES[name] | given
+    try:
+        if values is not None:
+            options["values"] = _numbers(values)
+        of = partial(load_case, case, **given) if grown else _double(load_case(case, **given))
+        with LiveBatch("runs") as live:
+            watch = live if live.shown else None
+            found = do(of, folder=out, progress=watch, **options)
+        if out is not None:
+            found.save(out)
+    except (ValueError, OSError) as error:
+        raise _fail(str(error), BAD_INPUT) from error
+    typer.echo(str(found))
+    if out is not None:
+        try:
+            jaxgne.studies.draw(found, out / f"{name}.png")
+        except ImportError as missing:
+            typer.echo(f"jaxgne: no picture: {missing}", err=True)
+        typer.echo(f"\nwritten to {out}")
+    if found.missed:
+        raise _fail(f"{found.missed} markets did not clear.", NOT_CLEARED)
+
+
+def _numbers(words: str) -> list[float]:
+    try:
+        return [float(word) for word in words.split(",")]
+    except ValueError as error:
+        raise ValueError(f"--values {words}: give numbers with commas between them.") from error
 
 
 @app.command()

@@ -61,9 +61,11 @@ LAYERS: dict[str, set[str]] = {
     },
     "frames": {*RESULT - {"solvers"}, *STUDIES, "io.schema"},
     "cli_plot": {"io", "plots"},
-    "cli": {"jaxgne", "batch_report", "cases", "cli_plot", "io", "report"},  # public names only
+    "studies": {*RESULT, *STUDIES, "cases", "io.tables", "studies"},
+    "live": {"batch", "clearing"},
+    "cli": {"jaxgne", "batch_report", "cases", "cli_plot", "io", "live", "report"},  # public names
     "__main__": {"cli"},
-    "__init__": {*RESULT, *STUDIES, "cases", "io", "plots", "report"},
+    "__init__": {*RESULT, *STUDIES, "cases", "io", "plots", "report", "studies"},
 }
 
 

@@ -188,11 +188,12 @@ def test_answer_starts_another_run_where_it_ended():
 
 
 def test_rooms_for_all_equal_the_fewest_slots():
-    """Without `prepare` there are more (empty) slots, and the same answer."""
+    """With more (empty) slots, which `prepare` leaves, the answer is the same."""
     market = many_devices()
     lean = solver_for(market)
     assert (lean.generators, lean.buffers, lean.pairs) == (2, 2, 1)
-    wide = replace(lean, generators=3, buffers=2, pairs=4)
+    wide = replace(lean, generators=3, buffers=1, pairs=4).prepare(market)
+    assert (wide.generators, wide.buffers, wide.pairs) == (3, 2, 4)
     few, many = (
         advance(market, solver, begin(market, solver), jnp.asarray(50))[1]
         for solver in (lean, wide)

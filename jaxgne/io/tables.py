@@ -4,6 +4,7 @@ import csv
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -11,8 +12,11 @@ from jaxtyping import Float, Int
 _CHUNK = 100_000  # rows written at once
 
 
-def write_table(path: Path, columns: Mapping[str, np.ndarray | Sequence[str]]) -> None:
-    """Write equally long columns under their names; floats in the shortest form that is exact."""
+def write_table(path: Path, columns: Mapping[str, np.ndarray | Sequence[Any]]) -> None:
+    """Write equally long columns under their names; floats in the shortest form that is exact.
+
+    Nothing is written for None.
+    """
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"{path.name}: columns of different lengths {lengths}.")

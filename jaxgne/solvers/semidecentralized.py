@@ -98,14 +98,16 @@ class SemiDecentralized(AbstractSolver):
             raise ValueError(f"SemiDecentralized.balance: {self.balance} is not positive.")
 
     def prepare(self, market: Market) -> "SemiDecentralized":
-        """With as many slots as the market's busiest prosumer needs."""
+        """With as many slots as the market's busiest prosumer needs, or more where given."""
         pairs = market.trading
         owners = (market.generators.owner, market.buffers.owner)
         if any(isinstance(a, Tracer) for a in (*owners, pairs.buyer, pairs.seller)):
             return self
         sides = np.concatenate([pairs.buyer, pairs.seller], axis=-1)
         most = [busiest(np.asarray(a)) for a in (*owners, sides)]
-        return replace(self, generators=most[0], buffers=most[1], pairs=most[2])
+        given = (self.generators, self.buffers, self.pairs)
+        slots = [max(least, own or 0) for least, own in zip(most, given, strict=True)]
+        return replace(self, generators=slots[0], buffers=slots[1], pairs=slots[2])
 
     def init(self, market: Market, plan: Plan, prices: Rows) -> State:
         """Start from a plan and prices."""

@@ -1,0 +1,42 @@
+"""The studies of the paper, one file each: functions that clear markets and tell what they find.
+
+    found = jaxgne.studies.tariff(jaxgne.ieee37(), folder="out")
+    print(found)
+    found.save("out")
+
+G. Belgioioso, W. Ananduta, S. Grammatico, C. Ocampo-Martinez, IEEE Trans. Smart Grid 13(4), 2022
+(the paper). On the command line `jaxgne study NAME`.
+"""
+
+from .connectivity import connectivity
+from .figures import draw
+from .line_limits import line_limits
+from .participation import participation
+from .prosumers import prosumers
+from .runner import Study
+from .storage import storage
+from .tariff import tariff
+
+ON_MARKETS = {  # functions of one market
+    "line-limits": line_limits,
+    "storage": storage,
+    "tariff": tariff,
+    "participation": participation,
+}
+ON_CASES = {  # functions of how to build markets
+    "connectivity": connectivity,
+    "prosumers": prosumers,
+}
+
+__all__ = [
+    "ON_CASES",
+    "ON_MARKETS",
+    "Study",
+    "connectivity",
+    "draw",
+    "line_limits",
+    "participation",
+    "prosumers",
+    "storage",
+    "tariff",
+]

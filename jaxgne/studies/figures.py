@@ -1,0 +1,210 @@
+"""The picture of each study, from its tables alone; matplotlib is imported when one is drawn."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .line_limits import FREE, RATED
+from .participation import ACTIVE, PASSIVE
+from .rounds import SOLVERS
+from .runner import Row, Study, whole
+from .tariff import FORBIDDEN
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's palette, which the color-blind tell apart: black, orange, sky blue, green, ...
+COLORS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7")
+MARKS = "osDv^<>"
+
+
+def draw(study: Study, path: str | Path) -> None:
+    """Draw a study's picture into the file `path`; the ending says which kind (.png, .svg, .pdf).
+
+    Raises `ImportError` where matplotlib is missing, naming the extra.
+    """
+    figure = _FIGURES[study.name](study.tables)
+    whole(Path(path), lambda fresh: figure.savefig(fresh, dpi=150, format=Path(path).suffix[1:]))
+
+
+def _figure(panels: int, width: float = 4.5) -> tuple["Figure", list[Any]]:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as missing:
+        raise ImportError(
+            'jaxgne.studies draws with matplotlib: install the extra "plot" '
+            '(pip install ".[plot]").'
+        ) from missing
+    figure = Figure(figsize=(width * panels, 3.6), layout="constrained")
+    return figure, list(np.atleast_1d(figure.subplots(1, panels)))
+
+
+def _label(ax: Any, title: str, across: str, up: str) -> None:
+    ax.set_title(title, fontsize=10)
+    ax.set_xlabel(across)
+    ax.set_ylabel(up)
+    ax.grid(alpha=0.3)
+
+
+def _cleared(rows: list[Row]) -> list[Row]:
+    return [row for row in rows if row["status"] == "cleared"]
+
+
+def _column(rows: list[Row], key: str) -> np.ndarray:
+    return np.array([row[key] for row in rows], float)
+
+
+def _paid(rows: list[Row], variant: str) -> np.ndarray:
+    return _column([row for row in rows if row["variant"] == variant], "cost_eur")
+
+
+def _by_prosumer(ax: Any, gains: np.ndarray, title: str, marked: np.ndarray | None = None) -> None:
+    """What each prosumer saves, sorted; `marked` ones in another color."""
+    order = np.argsort(gains)
+    marked = np.zeros(len(gains), bool) if marked is None else marked
+    colors = [COLORS[3] if marked[k] else COLORS[5] for k in order]
+    ax.bar(np.arange(len(gains)), gains[order], color=colors)
+    ax.axhline(0.0, color=COLORS[0], linewidth=0.8)
+    _label(ax, title, "prosumers, sorted", "saved, EUR")
+
+
+def _tariff(tables: dict[str, list[Row]]) -> "Figure":
+    figure, (left, middle, right) = _figure(3)
+    rows = _cleared(tables["tariff"])
+    swept = [row for row in rows if row["variant"] != FORBIDDEN]
+    shut = [row for row in rows if row["variant"] == FORBIDDEN]
+    across, charge = "charge on either side, EUR/kWh", _column(swept, "charge_eur_per_kwh")
+    left.plot(charge, _column(swept, "traded_kwh"), "o-", color=COLORS[5])
+    _label(left, "Traded energy", across, "kWh")
+    middle.plot(charge, _column(swept, "social_cost_eur"), "o-", color=COLORS[0], label="all")
+    for row in shut:
+        middle.axhline(
+            row["social_cost_eur"], color=COLORS[4], linestyle="--", label="trades forbidden"
+        )
+    middle.legend()
+    _label(middle, "Cost of all together", across, "EUR")
+    right.plot(
+        charge, _column(swept, "tariff_receipts_eur"), "s-", color=COLORS[1], label="from trades"
+    )
+    right.plot(
+        charge, _column(swept, "operator_receipts_eur"), "D--", color=COLORS[3], label="in all"
+    )
+    right.legend()
+    _label(right, "Operator's receipts", across, "EUR")
+    return figure
+
+
+def _storage(tables: dict[str, list[Row]]) -> "Figure":
+    figure, (left, middle, right) = _figure(3)
+    shares = [v for v in ("none", "half", "all") if _paid(tables["costs"], v).size]
+    for k, variant in enumerate(shares):
+        hours = [row for row in tables["hours"] if row["variant"] == variant]
+        left.step(
+            _column(hours, "hour"), _column(hours, "total_import_kw"), where="post",
+            color=COLORS[(0, 1, 5)[k]], label=f"batteries: {variant}",
+        )  # fmt: skip
+    left.legend()
+    _label(left, "Total import", "hour", "kW")
+    swept = [row for row in _cleared(tables["storage"]) if row["variant"].startswith("all")]
+    cost = _column(swept, "battery_cost_eur_per_kwh")
+    middle.plot(cost, _column(swept, "peak_import_kw"), "o-", color=COLORS[5])
+    _label(middle, "Peak, batteries for all", "battery's cost, EUR per kWh in or out", "kW")
+    none, half = _paid(tables["costs"], "none"), _paid(tables["costs"], "half")
+    if none.size and half.size:
+        owns = [row["has_battery"] for row in tables["costs"] if row["variant"] == "half"]
+        _by_prosumer(right, none - half, "Half have one (green): saved", np.array(owns))
+    return figure
+
+
+def _line_limits(tables: dict[str, list[Row]]) -> "Figure":
+    figure, (left, middle, right) = _figure(3)
+    kinds = ((FREE, COLORS[4]), (RATED, COLORS[5]))
+    for variant, color in kinds:
+        rows = [row for row in tables["lines"] if row["variant"] == variant]
+        loading = _column(rows, "highest_loading_percent")
+        order = np.argsort(-loading)
+        left.plot(loading[order], "o", markersize=4, color=color, label=variant)
+        true = _column(rows, "ac_highest_loading_percent")[order]
+        left.plot(true, "x", markersize=5, color=color, label=f"{variant}, AC")
+        buses = [row for row in tables["buses"] if row["variant"] == variant]
+        names = list(dict.fromkeys(row["bus"] for row in buses))
+        price = _column(buses, "price_eur_per_kwh").reshape(len(names), -1)
+        mean = price.mean(axis=1)
+        middle.vlines(np.arange(len(names)), price.min(1), price.max(1), color=color, alpha=0.35)
+        middle.plot(mean, "_", markersize=7, color=color, label=variant)
+    left.axhline(100.0, color=COLORS[0], linestyle="--", linewidth=1)
+    left.legend(fontsize=8)
+    _label(left, "Highest loading of each line", "lines, sorted", "% of the rating")
+    middle.legend(fontsize=8)
+    _label(middle, "Price at each bus: mean and range of hours", "bus", "EUR/kWh")
+    saved = _paid(tables["costs"], FREE), _paid(tables["costs"], RATED)
+    if all(each.size for each in saved):
+        _by_prosumer(right, saved[0] - saved[1], "Saved by having ratings")
+    return figure
+
+
+def _participation(tables: dict[str, list[Row]]) -> "Figure":
+    figure, (left, right) = _figure(2, 5.5)
+    rows = [row for row in tables["participation"] if row["gain_eur"] is not None]
+    gains = _column(rows, "gain_eur")
+    owns = np.array([row["generators"] + row["buffers"] > 0 for row in rows])
+    _by_prosumer(left, gains, "Trader against alone passive (green: owns a device)", owns)
+    known = {row["variant"]: row for row in _cleared(tables["scenarios"])}
+    if {ACTIVE, PASSIVE} <= known.keys():
+        active, passive = known[ACTIVE], known[PASSIVE]
+        costs = ("prosumers_cost_eur", "passive_cost_eur", "social_cost_eur")
+        better = [passive[key] - active[key] for key in costs]
+        better.append(active["operator_receipts_eur"] - passive["operator_receipts_eur"])
+        right.bar(range(4), better, color=[COLORS[k] for k in (5, 1, 0, 3)])
+        labels = ("prosumers\nsave", "passive con-\nsumers save", "all together\nsave")
+        right.set_xticks(range(4), [*labels, "operator gets\nmore"])
+        right.axhline(0.0, color=COLORS[0], linewidth=0.8)
+    _label(right, "All active against all passive", "", "EUR")
+    return figure
+
+
+def _rounds(tables: dict[str, list[Row]], axis: str, across: str) -> "Figure":
+    figure, panels = _figure(3)
+    keys = (("rounds", "rounds"), ("seconds", "s"), ("traded_kwh", "kWh"))
+    titles = ("Rounds or steps (dotted: the authors')", "Time once compiled", "Traded energy")
+    for ax, (key, unit), title in zip(panels, keys, titles, strict=True):
+        for k, solver in enumerate(SOLVERS):
+            rows = [row for row in tables[axis] if row["solver"] == solver and row["cleared"]]
+            if not rows or (key == "traded_kwh" and solver in list(SOLVERS)[1:-1]):
+                continue
+            x, y = _column(rows, axis), _column(rows, f"{key}_median")
+            low, high = _column(rows, f"{key}_min"), _column(rows, f"{key}_max")
+            style = {"color": COLORS[(0, 1, 3, 5)[k]], "marker": MARKS[k], "markersize": 4}
+            ax.errorbar(x, y, [y - low, high - y], capsize=2, label=solver, **style)
+            theirs = [row for row in tables["published"] if row["solver"] == solver]
+            if key == "rounds" and theirs:
+                _authors(ax, theirs, axis, style)
+        _label(ax, title, across, unit)
+    for ax in panels[:2]:
+        ax.set_yscale("log")
+    if axis == "prosumers":
+        for ax in panels:
+            ax.set_xscale("log")
+        panels[2].set_yscale("log")
+    panels[0].legend(fontsize=8)
+    return figure
+
+
+def _authors(ax: Any, theirs: list[Row], axis: str, style: dict[str, Any]) -> None:
+    """The authors' mean counts, feeder by feeder."""
+    for feeder in dict.fromkeys(row["feeder"] for row in theirs):
+        rows = [row for row in theirs if row["feeder"] == feeder]
+        x, y = _column(rows, axis), _column(rows, "rounds_mean")
+        ax.plot(x, y, ":", **style | {"markerfacecolor": "none", "alpha": 0.7})
+
+
+_FIGURES: dict[str, Callable[[dict[str, list[Row]]], "Figure"]] = {
+    "tariff": _tariff,
+    "storage": _storage,
+    "line-limits": _line_limits,
+    "participation": _participation,
+    "connectivity": lambda tables: _rounds(tables, "connectivity", "share of pairs that may trade"),
+    "prosumers": lambda tables: _rounds(tables, "prosumers", "prosumers"),
+}

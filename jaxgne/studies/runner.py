@@ -1,0 +1,180 @@
+"""What all studies share: runs that are kept when done, and what a study found.
+
+With a folder, each finished run is a file in its folder `runs`, under a fingerprint of all that its
+answer depends on: the same call goes on after the last one, another call does its own runs.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..batch import BatchProgress, clear_many
+from ..clearing import Clearing, status_name
+from ..comparison import Comparison, compare
+from ..io.tables import write_table
+from ..market import Market
+from ..model import potential
+from ..scenarios import lane, stack
+
+Row = dict[str, Any]  # one line of a table: words, numbers, or None where there is none
+Watch = Callable[[BatchProgress], None] | None
+
+_LEFT_OUT = ("price_of_anarchy", "co2_kg")  # of `compare`: nothing to tell in any study
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study found: tidy tables with units in the names of columns, and one sentence.
+
+    Prints as the columns `shown` of its first table and the sentence.
+    """
+
+    name: str
+    tables: dict[str, list[Row]]
+    shown: tuple[str, ...]
+    finding: str
+    missed: int = 0  # markets that did not clear
+
+    def __str__(self) -> str:
+        rows = next(iter(self.tables.values()))
+        heads = [column.split("_") for column in self.shown]
+        deep = max(map(len, heads))
+        lines = [[""] * (deep - len(head)) + head for head in heads]
+        cells = [[_cell(row.get(column)) for column in self.shown] for row in rows]
+        wide = [max(map(len, both)) for both in zip(*zip(*lines, strict=True), *cells, strict=True)]
+        text = [*zip(*lines, strict=True), *cells]
+        table = ["  ".join(map(str.rjust, line, wide)).rstrip() for line in text]
+        return "\n".join([*table, "", self.finding])
+
+    def save(self, folder: str | Path) -> None:
+        """Write each table to `folder` as CSV, and what is printed as text, each file whole."""
+        for name, rows in self.tables.items():
+            names = list(dict.fromkeys(column for row in rows for column in row))
+            columns = {column: [row.get(column) for row in rows] for column in names}
+            whole(
+                Path(folder) / f"{name.replace('-', '_')}.csv",
+                lambda path, columns=columns: write_table(path, columns),
+            )
+        text = f"{self}\n"
+        whole(Path(folder) / f"{self.name}.txt", lambda p: p.write_text(text, encoding="utf-8"))
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def whole(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let `write` make a file that appears complete or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.{uuid4().hex}")
+    try:
+        write(fresh)
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def fingerprint(*parts: Any) -> str:
+    """Digits that differ where any number or word of `parts` does, or the version of jaxgne."""
+    leaves, kind = jax.tree.flatten(parts)
+    digest = hashlib.sha256(f"{version('jaxgne')} {kind}".encode())
+    for leaf in leaves:
+        array = np.ascontiguousarray(leaf)
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()[:16]
+
+
+class Runs:
+    """Runs one by one, each kept as a line of JSON."""
+
+    def __init__(self, total: int, folder: str | Path | None, progress: Watch):
+        self.total, self.progress = total, progress
+        self.folder = None if folder is None else Path(folder) / "runs"
+        self.done, self.begun = 0, time.perf_counter()
+
+    def __call__(self, mark: str, run: Callable[[], Row]) -> Row:
+        """The row of the run with fingerprint `mark`, made by `run` unless it is known."""
+        path = self.folder and self.folder / f"{mark}.json"
+        if path and path.is_file():
+            row = json.loads(path.read_text(encoding="utf-8"))
+        else:
+            row = run()
+            if path:
+                line = json.dumps(row, allow_nan=False) + "\n"
+                whole(path, lambda fresh: fresh.write_text(line, encoding="utf-8"))
+        self.done += 1
+        if self.progress:
+            self.progress(BatchProgress(self.done, self.total, time.perf_counter() - self.begun))
+        return row
+
+
+@dataclass(frozen=True)
+class Variants:
+    """One market with something changed, all variants cleared together."""
+
+    markets: dict[str, Market]
+    clearings: dict[str, Clearing]
+    compared: Comparison  # of those that cleared
+
+    def rows(self, **columns: Sequence[Any]) -> list[Row]:
+        """A line each: `columns`, how it ended, its potential, and what `compare` says of it."""
+        rows = []
+        for k, (name, market) in enumerate(self.markets.items()):
+            found, known = self.clearings[name], self.compared.rows.get(name, {})
+            plan = found.plan
+            value = float(potential(market, plan)) if name in self.compared.rows else None
+            row = {"variant": name, **{key: values[k] for key, values in columns.items()}}
+            row |= {"status": status_name(found.status), "potential_eur": value}
+            rows.append(row | {key: v for key, v in known.items() if key not in _LEFT_OUT})
+        return rows
+
+    def costs(self) -> dict[str, np.ndarray]:
+        """What every prosumer (N) pays in each variant that cleared, EUR."""
+        return {name: np.asarray(one.cost) for name, one in self.compared.outcomes.items()}
+
+    @property
+    def missed(self) -> int:
+        """How many did not clear."""
+        return len(self.markets) - len(self.compared.rows)
+
+
+def clear_variants(
+    markets: Mapping[str, Market],
+    *,
+    reference: str,
+    tol: float,
+    folder: str | Path | None,
+    progress: Watch,
+) -> Variants:
+    """Clear variants of one market as a batch, and compare those that clear with `reference`.
+
+    Raises `ValueError` where none clears.
+    """
+    batch = stack(list(markets.values()))
+    kept = None if folder is None else Path(folder) / "runs" / fingerprint(batch, tol)
+    found = clear_many(batch, tol=tol, folder=kept, progress=progress)
+    clearings = {name: jax.tree.map(jnp.asarray, lane(found, k)) for k, name in enumerate(markets)}
+    cleared = {name: (markets[name], one) for name, one in clearings.items() if bool(one.ok)}
+    if not cleared:
+        raise ValueError(
+            "study: no variant of this market cleared; `jaxgne clear` of the case says why."
+        )
+    return Variants(dict(markets), clearings, compare(cleared, reference=reference))
+
+
+def percent(part: float, of: float) -> str:
+    """A share for a sentence: 12.3 %."""
+    return f"{100 * part / of:.1f} %" if of else "-"

@@ -1,0 +1,303 @@
+"""The studies: what theory gives is asserted, what is kept is not run again, what is told is so."""
+
+import csv
+import json
+from functools import partial
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import jaxgne as jg
+from jaxgne import cli, studies
+from jaxgne.studies import Study, rounds, runner
+from jaxgne.studies.figures import _FIGURES
+from jaxgne.studies.published import published
+from tests.markets import feeder
+
+TIGHT = 1e-8
+
+
+def small(rating: float = np.inf, behavior: float = 1.0) -> jg.Market:
+    """Four prosumers on five buses for three hours; a surplus of 6 kW may be curtailed.
+
+    With as many buffers, of no power, as `storage` makes of it: all studies compile once.
+    """
+    market = jg.scenarios.pad(feeder(rating=rating, behavior=behavior), buffers=5)
+    spare = jnp.maximum(-market.prosumers.load, 0.0)
+    return eqx.tree_at(lambda m: m.prosumers.curtail_max, market, spare)
+
+
+def column(rows: list[dict], key: str) -> np.ndarray:
+    return np.array([row[key] for row in rows], float)
+
+
+@pytest.fixture(scope="module")
+def tariff() -> Study:
+    return studies.tariff(small(), (0.001, 0.01, 0.03), tol=TIGHT)
+
+
+@pytest.fixture(scope="module")
+def storage() -> Study:
+    market = small()
+    own = jax.tree.map(lambda a: a[:1], market.buffers)
+    market = eqx.tree_at(lambda m: m.buffers, market, own)
+    return studies.storage(market, (0.001, 0.02), tol=TIGHT)
+
+
+@pytest.fixture(scope="module")
+def line_limits() -> Study:
+    return studies.line_limits(small(rating=31.0), (1.0, 1.1, 1.2), tol=TIGHT)
+
+
+@pytest.fixture(scope="module")
+def participation() -> Study:
+    return studies.participation(small(behavior=0.0), tol=TIGHT)
+
+
+def between_slopes(x: np.ndarray, potential: np.ndarray, slope: np.ndarray) -> None:
+    """A concave function of x rises between two points by less than its slope at the first says,
+    and by more than that at the second; what it falls short of is the solver's tolerance."""
+    rise, step = np.diff(potential), np.diff(x)
+    assert (rise <= slope[:-1] * step + 1e-5).all()
+    assert (rise >= slope[1:] * step - 1e-5).all()
+    assert (rise > 1e-3).all()
+
+
+def test_traded_energy_is_the_slope_of_the_potential(tariff: Study):
+    """dP/dc_ta = 2 sum |t|: traded energy falls with the charge, and no trade is dearest."""
+    rows = tariff.tables["tariff"]
+    assert [row["variant"] for row in rows] == ["0.001", "0.01", "0.03", "forbidden"]
+    traded, potential = column(rows, "traded_kwh"), column(rows, "potential_eur")
+    between_slopes(column(rows[:3], "charge_eur_per_kwh"), potential[:3], 2 * traded[:3])
+    assert (np.diff(traded) <= 1e-5).all() and traded[0] > 1 and traded[-1] < 1e-5
+    assert potential[-1] >= potential[-2] - 1e-7
+    assert rows[1]["tariff_receipts_eur"] == pytest.approx(0.02 * traded[1])
+    without = column([r for r in tariff.tables["costs"] if r["variant"] == "forbidden"], "cost_eur")
+    assert without.sum() == pytest.approx(rows[-1]["prosumers_cost_eur"])
+
+
+def test_batteries_widen_what_can_be_done(storage: Study):
+    """dP/dc_st is what goes in and out; nobody's battery moves the potential up."""
+    none, half, every, dear = storage.tables["storage"]
+    assert none["throughput_kwh"] < 1e-6 and [r["owners"] for r in (none, half, every)] == [0, 2, 4]
+    potential = column([none, half, every], "potential_eur")
+    assert (np.diff(potential) < -1e-3).all()
+    used = column([every, dear], "throughput_kwh")
+    between_slopes(
+        column([every, dear], "battery_cost_eur_per_kwh"), column([every, dear], "potential_eur"),
+        used,
+    )  # fmt: skip
+    assert used[0] > used[1]
+    owners = [row for row in storage.tables["costs"] if row["variant"] == "half"]
+    assert sum(row["has_battery"] for row in owners) == 2
+    sigma = column([r for r in storage.tables["hours"] if r["variant"] == "all"], "total_import_kw")
+    assert sigma.max() == every["peak_import_kw"]
+
+
+def test_ratings_are_respected_where_they_are_set(line_limits: Study):
+    """31 kVA lie below what line 0-1 carries freely; prices part where it is full, nowhere else."""
+    rows = line_limits.tables["line-limits"]
+    loading, potential = column(rows, "highest_loading_percent"), column(rows, "potential_eur")
+    assert (loading[:3] <= [100.01, 110.01, 120.01]).all()
+    assert loading[3] > 101 and rows[3]["line_hours_above_rating"] > 0
+    assert rows[0]["line_hours_above_rating"] == 0
+    assert (np.diff(potential) <= 1e-7).all() and potential[0] > potential[3] + 1e-4
+    assert column(rows, "ac_highest_loading_percent")[0] > 100  # losses come on top
+    buses = line_limits.tables["buses"]
+    price = {
+        kind: column([r for r in buses if r["variant"] == kind], "price_eur_per_kwh").reshape(5, 3)
+        for kind in ("no ratings", "1 x ratings")
+    }
+    assert np.ptp(price["no ratings"], axis=0).max() < 1e-6
+    assert np.ptp(price["1 x ratings"], axis=0).max() > 1e-3
+    assert rows[0]["operator_receipts_eur"] > rows[3]["operator_receipts_eur"]
+
+
+def test_price_takers_never_lose_by_taking_part(participation: Study):
+    """At prices that all take, a passive plan is one that a trader could have chosen.
+
+    Prosumer 0 owns nothing: passive it pays the price of its load, hour by hour.
+    """
+    rows = participation.tables["participation"]
+    trader, held = (column(rows, f"cost_{k}_eur") for k in ("trader", "passive_at_market_prices"))
+    assert (trader <= held + 1e-6).all() and (trader < held - 1e-3).any()
+    market = small(behavior=0.0)
+    four = jg.clear_many(jg.scenarios.stack([market] * 4), tol=TIGHT)
+    clearing = jax.tree.map(jnp.asarray, jg.scenarios.lane(four, 0))
+    np.testing.assert_allclose(trader, jg.comparison.outcome(market, clearing).cost, atol=1e-4)
+    grid = market.tariff.base + market.tariff.slope * clearing.aggregate
+    price = grid + clearing.prices.bus[market.prosumers.bus[0]]
+    assert held[0] == pytest.approx(float(price @ market.prosumers.load[0]), abs=1e-5)
+    active, passive = participation.tables["scenarios"]
+    assert passive["traded_kwh"] < 1e-5 < active["traded_kwh"]
+    assert active["potential_eur"] < passive["potential_eur"]
+    assert column(rows, "cost_all_passive_eur").sum() == pytest.approx(
+        passive["prosumers_cost_eur"]
+    )
+
+
+@pytest.mark.parametrize("name", list(studies.ON_MARKETS))
+def test_every_study_is_told_and_drawn(name: str, request, tmp_path: Path):
+    """What is printed is the first table; files hold the numbers exactly."""
+    found: Study = request.getfixturevalue(name.replace("-", "_"))
+    rows, text = found.tables[name], str(found).splitlines()
+    assert len(text) >= len(rows) + 3 and text[-1] == found.finding and found.finding[-1] == "."
+    assert "nan" not in found.finding and not found.missed
+    found.save(tmp_path)
+    with (tmp_path / f"{name.replace('-', '_')}.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    for line, row in zip(lines, rows, strict=True):
+        for key, value in row.items():
+            assert line[key] == ("" if value is None else str(value))
+    studies.draw(found, tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").read_bytes()[:4] == b"\x89PNG"
+    assert (tmp_path / f"{name}.txt").read_text() == f"{found}\n"
+    assert len(list(tmp_path.iterdir())) == len(found.tables) + 2
+
+
+def test_variants_that_do_not_clear_are_left_blank():
+    """5 kVA cannot carry what must be served; the rest of the study stands."""
+    found = studies.line_limits(small(rating=5.0), (1.0, 8.0, 10.0), tol=TIGHT)
+    first = found.tables["line-limits"][0]
+    assert first["status"] == "infeasible" and first["potential_eur"] is None
+    assert found.missed == 1 and "did not clear" in found.finding
+    with pytest.raises(ValueError, match="no line of this market has a rating"):
+        studies.line_limits(small())
+    with pytest.raises(ValueError, match="at least 0 EUR/kWh"):
+        studies.tariff(small(), (-0.1,))
+
+
+def call(*words: object):
+    return CliRunner().invoke(cli.app, ["study", *map(str, words)])
+
+
+def test_the_command_writes_what_it_finds_and_goes_on(tmp_path: Path, monkeypatch):
+    jg.save(tmp_path / "case", small())
+    words = ("tariff", tmp_path / "case", "--values", "0.001,0.01,0.03", "--out", tmp_path / "out")
+    first = call(*words)
+    assert first.exit_code == 0, first.output
+    assert "Traded energy falls" in first.stdout
+    table = (tmp_path / "out" / "tariff.csv").read_text()
+    assert (tmp_path / "out" / "tariff.png").is_file()
+    monkeypatch.setattr("jaxgne.batch._with_room", None)  # clears nothing any more
+    (tmp_path / "out" / "tariff.csv").unlink()
+    assert call(*words).exit_code == 0
+    assert (tmp_path / "out" / "tariff.csv").read_text() == table
+    for wrong, code, sentence in (
+        (("tarif",), 2, "no study"),
+        (("participation", "--values", "1"), 2, "takes no --values"),
+        (("connectivity", "--seed", "3"), 2, "takes no --seed"),
+        (("tariff", tmp_path / "case", "--values", "a"), 1, "numbers with commas"),
+        (("connectivity", "synthetic", "--values", "0.5"), 1, "no option 'connectivity'"),
+    ):
+        refused = call(*wrong)
+        assert refused.exit_code == code and sentence in " ".join(refused.output.split())
+
+
+def line(count: int) -> dict:
+    """What a run of so many rounds would say."""
+    made = {"pairs": 3, "kkt_error": 1e-4, "traded_kwh": 7.0, "device": "cpu"}
+    return {"status": "cleared", "rounds": count, "seconds": 0.5, **made}
+
+
+def test_connectivity_tells_medians_of_seeds(monkeypatch, tmp_path: Path):
+    """Three seeds of 100, 110 and 150 rounds at 0.1, twice as many at 1.0; one does not clear."""
+    asked, market = [], small()
+
+    def build(connectivity: float, seed: int) -> jg.Market:
+        asked.append((connectivity, seed))
+        return eqx.tree_at(lambda m: m.hour_length, market, np.asarray(10 * seed + connectivity))
+
+    def run(market: jg.Market, solver, tol: float) -> dict:
+        seed, share = divmod(float(market.hour_length), 10)
+        fine = not (share == 1.0 and seed == 1 and solver is None)
+        count = (100, 110, 150)[int(seed)] * (2 if share == 1.0 else 1)
+        return {**line(count), "status": "cleared" if fine else "max_steps"}
+
+    monkeypatch.setattr(rounds, "run", run)
+    found = studies.connectivity(build, (0.1, 1.0), folder=tmp_path)
+    assert asked == [(share, seed) for share in (0.1, 1.0) for seed in range(3)]
+    table = {(r["connectivity"], r["solver"]): r for r in found.tables["connectivity"]}
+    basic = table[0.1, "basic"]
+    assert [basic[f"rounds_{k}"] for k in ("median", "min", "max")] == [110, 100, 150]
+    assert table[1.0, "default"]["cleared"] == 2 and found.missed == 1
+    assert table[1.0, "default"]["rounds_median"] == 250
+    assert "110 to 220 (basic)" in found.finding
+    studies.draw(found, tmp_path / "connectivity.svg")
+    assert len(list((tmp_path / "runs").iterdir())) == 24
+    again = studies.connectivity(build, (0.1, 1.0), folder=tmp_path)
+    assert again.tables == found.tables
+
+
+def test_the_authors_counts_are_those_of_their_files():
+    """Ten sizes and three variants; means of the 36-bus runs as the follow-up's figures show."""
+    rows = published()
+    assert len(rows) == 30
+    assert all(r["rounds_min"] <= r["rounds_mean"] <= r["rounds_max"] for r in rows)
+    basic = {r["prosumers"]: r["rounds_mean"] for r in rows if r["solver"] == "basic"}
+    assert basic[40] == 5721.0 and basic[150] == 19047.0
+
+
+def test_prosumers_runs_all_solvers_to_one_error(tmp_path: Path, monkeypatch):
+    """Two sizes are really cleared; a later call reads them, and goes on with a third."""
+    build = partial(jg.synthetic, buses=3, hours=2)
+    found = studies.prosumers(build, (4,), seeds=1, tol=1e-3, folder=tmp_path)
+    runs = found.tables["runs"]
+    assert [row["solver"] for row in runs] == ["basic", "inertia 0.3", "relaxation 1.8", "default"]
+    assert all(row["status"] == "cleared" and row["kkt_error"] <= 1e-3 for row in runs)
+    assert {row["pairs"] for row in runs} == {4}  # 60 % of six pairs
+    monkeypatch.setattr(rounds, "run", lambda *_: line(10))
+    more = studies.prosumers(build, (4, 200), seeds=1, tol=1e-3, folder=tmp_path)
+    assert more.tables["runs"][:4] == runs
+    assert [row["solver"] for row in more.tables["runs"][4:]] == ["default"]
+    assert "The default solver clears 200 prosumers" in more.finding
+    with pytest.raises(ValueError, match="whole numbers"):
+        studies.prosumers(build, (4.5,))  # type: ignore[arg-type]
+
+
+RESULTS = Path(__file__).parent.parent / "benchmarks" / "results" / "studies"
+PAGES = Path(__file__).parent.parent / "docs" / "studies"
+
+
+@pytest.mark.parametrize("name", [*studies.ON_MARKETS, *studies.ON_CASES])
+def test_pages_say_what_the_committed_results_say(name: str):
+    """Each page has the command, the picture, and the sentence of the committed result."""
+    page = (PAGES / f"{name}.md").read_text(encoding="utf-8")
+    finding = (RESULTS / name / f"{name}.txt").read_text(encoding="utf-8").splitlines()[-1]
+    assert finding in " ".join(page.split())
+    assert f"jaxgne study {name}" in page
+    assert (RESULTS / name / f"{name}.png").is_file()
+    assert f"../../benchmarks/results/studies/{name}/{name}.png" in page
+
+
+def test_fingerprints_differ_with_any_number():
+    market = small()
+    other = eqx.tree_at(
+        lambda m: m.prosumers.load, market, market.prosumers.load.at[0, 0].add(1e-9)
+    )
+    marks = {
+        runner.fingerprint(*parts)
+        for parts in (
+            (market, 1e-3), (other, 1e-3), (market, 1e-4),
+            (market, 1e-3, jg.SemiDecentralized()), (market, 1e-3, jg.SemiDecentralized(1.0)),
+        )
+    }  # fmt: skip
+    assert len(marks) == 5
+    assert runner.fingerprint(small(), 1e-3) == runner.fingerprint(market, 1e-3)
+
+
+def test_a_file_that_is_not_finished_does_not_appear(tmp_path: Path):
+    def fails(path: Path) -> None:
+        path.write_text("half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        runner.whole(tmp_path / "table.csv", fails)
+    assert list(tmp_path.iterdir()) == []
+    assert set(_FIGURES) == {*studies.ON_MARKETS, *studies.ON_CASES}
+    json.dumps(published(), allow_nan=False)
