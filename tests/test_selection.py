@@ -10,7 +10,15 @@ from scipy import sparse
 
 import jaxgne as jg
 from jaxgne.model import potential
-from jaxgne.selection import MEASURES, congestion, select, selection_table, spread, traded
+from jaxgne.selection import (
+    MEASURES,
+    Objective,
+    congestion,
+    select,
+    selection_table,
+    spread,
+    traded,
+)
 from tests.markets import HAND_MADE, random_market
 from tests.reference import (
     Conic,
@@ -28,12 +36,14 @@ from tests.reference import (
 
 CHOSEN = ("trades", "charge", "discharge")
 FLOWS = ("active", "reactive")
+OBJECTIVES: tuple[Objective, ...] = ("congestion", "trade", "fairness", "norm")
 MEASURED = {"congestion": "congestion", "trade": "traded", "fairness": "spread", "norm": "norm"}
 
 
 def widened(matrix: sparse.csc_matrix, count: int) -> sparse.csc_matrix:
     """With `count` more columns, of zeros."""
-    return sparse.csc_matrix(sparse.hstack([matrix, sparse.csr_matrix((matrix.shape[0], count))]))
+    zeros = sparse.csr_matrix((matrix.get_shape()[0], count))
+    return sparse.csc_matrix(sparse.hstack([matrix, zeros]))
 
 
 def cheapest(market: jg.Market, objective: str) -> jg.Plan:
@@ -179,7 +189,7 @@ def batteries() -> jg.Market:
 
 @pytest.fixture(scope="module")
 def chosen_sellers() -> dict[str, jg.Clearing]:
-    return {name: select(sellers(), name) for name in ("trade", "fairness", "norm")}
+    return {name: select(sellers(), name) for name in OBJECTIVES}
 
 
 def test_fairest_sellers_make_the_same(chosen_sellers: dict[str, jg.Clearing]):
@@ -226,7 +236,7 @@ def test_what_people_pay_is_the_same_at_all_equilibria(least_congested: jg.Clear
     assert np.allclose(*paid, atol=1e-6)
 
 
-def check(market: jg.Market, objective: str) -> None:
+def check(market: jg.Market, objective: Objective) -> None:
     """As little of the objective as the oracle, at the same potential; the certificate holds."""
     found, oracle = select(market, objective), solve(market)
     assert float(jg.certify(market, found.plan, found.prices).error) <= 1e-6
@@ -237,11 +247,8 @@ def check(market: jg.Market, objective: str) -> None:
     assert abs(float(measure(market, found.plan)) - least) <= 1e-4 * max(least, 0.01 * usual)
 
 
-OBJECTIVES = ("congestion", "trade", "fairness", "norm")
-
-
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_selection_is_that_of_the_second_convex_program(objective: str):
+def test_selection_is_that_of_the_second_convex_program(objective: Objective):
     """A market whose lines, trades and batteries leave much open."""
     check(open_market(), objective)
 
@@ -249,7 +256,7 @@ def test_selection_is_that_of_the_second_convex_program(objective: str):
 @pytest.mark.slow
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("kind", [*HAND_MADE, *range(12)])
-def test_any_selection_is_that_of_the_second_convex_program(kind: str | int, objective: str):
+def test_any_selection_is_that_of_the_second_convex_program(kind: str | int, objective: Objective):
     market = HAND_MADE[kind]() if isinstance(kind, str) else random_market(kind)
     if solve(market).status != "solved":
         pytest.skip("infeasible")
@@ -257,13 +264,13 @@ def test_any_selection_is_that_of_the_second_convex_program(kind: str | int, obj
 
 
 def open_market() -> jg.Market:
-    """Four prosumers behind lines of 13 kVA, some binding, batteries without a cost or a loss."""
+    """Four prosumers, a line that binds in two of three hours, batteries without cost or loss."""
     rng = np.random.default_rng(3)
     load = rng.uniform(2.0, 12.0, (4, 3))
     return jg.Market(
         jg.Prosumers([1, 2, 2, 3], load, 0.2 * load),
-        jg.Grid(np.zeros((4, 3)), [0, 1, 0], [1, 2, 3], 1e-4, 5e-5, rating=[30.0, 13.0, 13.0]),
-        jg.Tariff(0.01, hours=3, base=[0.05, 0.10, 0.02], anticipation=0.0),
+        jg.Grid(np.zeros((4, 3)), [0, 1, 0], [1, 2, 3], 1e-4, 5e-5, rating=[11.5, 8.0, 13.0]),
+        jg.Tariff(0.01, hours=3, base=[0.05, 0.10, 0.02]),
         jg.Generators([1, 3], [4.0, 3.0], hours=3, linear=[0.15, 0.15]),
         jg.Buffers([0, 1, 2], 5.0, 5.0, 10.0, 5.0, hours=3),
         jg.Trading([0, 1, 0, 2], [1, 2, 3, 3], 6.0, fee_buyer=0.01, fee_seller=0.01,
