@@ -33,7 +33,8 @@ _FIRST = 0.1  # weight of the norm, relative to the market's price over its powe
 _TIMES = 8  # it is divided by ten, at most
 _FREE = 1 / 30  # of `tol`: what an entry may cost, relative to the market's price, and still move
 _EXACT = 1e-10  # relative error that the second stage is solved to
-_ENOUGH = 1e-8  # and that is taken, where rounding leaves it at that
+_ENOUGH = 1e-7  # and that is taken, where rounding lets it come no closer
+_PATIENCE = 8  # steps without a smaller error after which rounding does
 
 
 def congestion(market: Market, plan: Plan) -> Float[Array, ""]:
@@ -194,19 +195,21 @@ def _minimize(
     """The plan of least preference, the steps that took, and the relative error left."""
 
     def going(carry: tuple) -> Array:
-        _, steps, left = carry
-        return (left > _EXACT) & (steps < limit)
+        _, _, steps, left, stale = carry
+        return (left > _EXACT) & (steps < limit) & (stale < _PATIENCE)
 
     def advance(carry: tuple) -> tuple:
-        state, steps, _ = carry
+        state, best, steps, left, stale = carry
         state = solver.step(market, state)
-        return state, steps + 1, solver.left(market, state)
+        now = solver.left(market, state)
+        better = now < left
+        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), state, best)
+        return state, best, steps + 1, jnp.minimum(now, left), jnp.where(better, 0, stale + 1)
 
-    begun = solver.init(market, plan, prices)
-    none = jnp.zeros((), jnp.int32)
-    start = (begun, none, jnp.full((), jnp.inf))
-    state, steps, left = jax.lax.while_loop(going, advance, start)
-    return solver.point(market, state)[0], steps, left
+    begun, none = solver.init(market, plan, prices), jnp.zeros((), jnp.int32)
+    start = (begun, begun, none, jnp.full((), jnp.inf), none)
+    _, best, steps, left, _ = jax.lax.while_loop(going, advance, start)
+    return solver.point(market, best)[0], steps, left
 
 
 def selection_table(market: Market, *, tol: Any = None) -> dict[str, dict[str, float]]:

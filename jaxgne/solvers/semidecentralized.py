@@ -81,7 +81,7 @@ class SemiDecentralized(AbstractSolver):
     `preference`, a convex function of market and plan such as `jaxgne.selection.congestion`, makes
     it the follow-up's selecting variant: after round k every decision takes a step of
     `pace / k^fading` times (its alpha over that of flows) down the function's gradient (hybrid
-    steepest descent: Yamada, in Inherently Parallel Algorithms, 2001), with `fading` in (1/2, 1].
+    steepest descent: Yamada, in Inherently Parallel Algorithms, 2001), with `fading` in (0, 1].
     That disturbs each round by as much, so that it clears to a tolerance about as small as the
     step: give `max_steps`, and take `jaxgne.selection.select` for an exact answer.
 
@@ -109,6 +109,8 @@ class SemiDecentralized(AbstractSolver):
                 )
         if isinstance(self.balance, float | int) and not self.balance > 0:
             raise ValueError(f"SemiDecentralized.balance: {self.balance} is not positive.")
+        if isinstance(self.fading, float | int) and not 0 < self.fading <= 1:
+            raise ValueError(f"SemiDecentralized.fading: {self.fading} is outside (0, 1].")
 
     def prepare(self, market: Market) -> "SemiDecentralized":
         """With as many slots as the market's busiest prosumer needs."""
