@@ -1,24 +1,233 @@
-"""Which equilibrium, where there are several: the one that trades and stores least.
+"""Which equilibrium, where there are several: the one with the least of something.
 
-Total import and prices are as good as unique, single trades and storage powers are not (MODEL 6).
+Total import and prices are as good as unique; single trades, and schedules of storage that costs
+nothing, are not (MODEL 6). All equilibria at the same prices are those feasible plans whose every
+entry is as cheap as it can be at these prices: what would cost, or has a strictly convex cost,
+stands where it is, the rest is free. `select` minimizes over what is free.
 """
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal, get_args
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jax.core import Tracer
+from jaxtyping import Array, Float, Int
 
 from .certificate import certify
-from .clearing import Clearing, NotCleared, Progress, Status, clear
-from .market import Market
-from .model import aggregate, costs
+from .clearing import Clearing, NotCleared, Progress, Status, clear, tolerance
+from .market import Market, cast
+from .model import Plan, Rows, aggregate, by_owner, costs, curvature, grid_price, potential, zeros
+from .optimality import scales
 from .solvers.base import AbstractSolver
+from .solvers.columns import pack, parts, sets_of, slopes, unpack
+from .solvers.interior_point import InteriorPoint
+from .solvers.newton import one_thread
+from .solvers.preference import Preference
+
+Objective = Literal["congestion", "trade", "fairness", "norm"]
 
 _FIRST = 0.1  # weight of the norm, relative to the market's price over its power
 _TIMES = 8  # it is divided by ten, at most
+_FREE = 1 / 30  # of `tol`: what an entry may cost, relative to the market's price, and still move
+_EXACT = 1e-10  # relative error that the second stage is solved to
+_ENOUGH = 1e-7  # and that is taken, where rounding lets it come no closer
+_PATIENCE = 8  # steps without a smaller error after which rounding does
+
+
+def congestion(market: Market, plan: Plan) -> Float[Array, ""]:
+    """Half the sum of squared flows, kVA^2: 1/2 sum over lines and hours of p^2 + q^2.
+
+    The congestion cost of the follow-up's numerical study, each line counted once.
+    """
+    return jnp.sum(plan.active**2 + plan.reactive**2) / 2
+
+
+def traded(market: Market, plan: Plan) -> Float[Array, ""]:
+    """Energy traded between peers, kWh."""
+    return market.hour_length * jnp.sum(jnp.abs(plan.trades))
+
+
+def spread(market: Market, plan: Plan) -> Float[Array, ""]:
+    """Standard deviation of the prosumers' costs J_i, EUR."""
+    return jnp.std(costs(market, plan))
+
+
+def norm(market: Market, plan: Plan) -> Float[Array, ""]:
+    """Euclidean norm of trades and storage powers, kW."""
+    entries = (plan.trades, plan.charge, plan.discharge)
+    return jnp.sqrt(sum(jnp.sum(entry**2) for entry in entries))
+
+
+MEASURES = {"congestion": congestion, "traded": traded, "spread": spread, "norm": norm}
+
+
+def select(
+    market: Market,
+    objective: Objective = "congestion",
+    *,
+    tol: Any = None,
+    max_steps: int = 100,
+    start: Clearing | None = None,
+    throw: bool = True,
+) -> Clearing:
+    """Of all v-GNE at the market's equilibrium prices the one with the least of an objective.
+
+    `congestion`, `trade`, `fairness` and `norm` are least `congestion`, `traded`, `spread` and
+    `norm` of this module. Two stages, both by `InteriorPoint`: clear the market to a thousandth of
+    `tol`; hold every entry that costs something at these prices, or whose cost is strictly convex,
+    and minimize over the others within their bounds and all rows. Prices are those of the first
+    stage, and the certificate, on the market itself, judges them with the plan of the second.
+
+    What a prosumer pays in total, payments between peers and to the operator included, is the same
+    at all equilibria with these prices if both sides of each pair reckon with the same fee: each
+    buys its least-cost plan. So `fairness` evens out the costs J_i of MODEL 3, which leave these
+    payments out, and no bill.
+
+    `start` warm-starts the first stage, `max_steps` bounds each of them, `steps` counts both. Runs
+    on the host. Raises what `clear` raises, `NotCleared` if the certificate of the plan chosen is
+    above `tol`, `ValueError` for an objective that does not exist, `TypeError` when traced.
+    """
+    if objective not in get_args(Objective):
+        known = ", ".join(get_args(Objective))
+        raise ValueError(f"select: objective {objective!r} does not exist; take one of {known}.")
+    if any(isinstance(a, Tracer) for a in jax.tree.leaves((market, tol, start))):
+        raise TypeError("select() runs on the host: call it outside of jit and vmap.")
+    tol = float(tolerance(tol, market.prosumers.load.dtype))
+    with jax.enable_x64(True):
+        wide = cast(market, jnp.float64)
+        first = clear(
+            wide, InteriorPoint(), tol=max(tol / 1000, 1e-11), max_steps=max_steps, start=start,
+            throw=throw,
+        )  # fmt: skip
+        if not bool(first.ok):
+            return first
+        with one_thread():
+            preference = prefer(wide, first.plan, first.prices, objective, tol * _FREE)
+            solver, limit = InteriorPoint(preference), jnp.asarray(max_steps, jnp.int32)
+            plan, steps, left = _minimize(wide, solver, first.plan, first.prices, limit)
+        found = certify(wide, plan, first.prices)
+    good = (found.error <= tol) & (left <= _ENOUGH)
+    chosen = Clearing(
+        plan=plan,
+        prices=first.prices,
+        costs=costs(wide, plan),
+        aggregate=aggregate(wide, plan),
+        certificate=found,
+        steps=first.steps + steps,
+        status=Status.where(good, Status.cleared, Status.max_steps),
+    )
+    chosen = cast(chosen, market.prosumers.load.dtype)
+    if throw and not bool(good):
+        raise NotCleared(
+            f"select: {int(steps)} steps of the second stage left a relative error of "
+            f"{float(left):.1e}, the certificate's is {float(found.error):.1e} (tol={tol:g}); "
+            "raise max_steps.",
+            chosen,
+        )
+    return chosen
+
+
+@eqx.filter_jit
+def prefer(market: Market, plan: Plan, prices: Rows, objective: Objective, free: Any) -> Preference:
+    """An objective, scaled to the market's prices, over the equilibria with these prices.
+
+    An entry whose reduced cost at `prices` is above `free`, relative to the market's price, or
+    whose cost is strictly convex, is held where `plan` has it.
+    """
+    ts, sets, scale = market.hour_length, sets_of(market), scales(market, plan)
+    sigma = aggregate(market, plan)
+    columns = pack(market, plan, sigma, sigma - jnp.sum(plan.exports, axis=0))
+    columns = jnp.clip(columns, sets.lower, sets.upper)
+    flows = jnp.stack([plan.active, plan.reactive])
+    slope, drift = slopes(market, columns, flows, prices, grid_price(market, sigma))
+    bend, none = curvature(market), jnp.zeros_like(sigma)
+    *own, _, _, total, net = parts(market, pack(market, bend, ts * market.tariff.slope, none))
+    curved = jnp.concatenate([*own, bend.trades, bend.trades, total, net]) > 0
+    pull = jnp.sqrt(jnp.sum(drift**2, axis=0))
+    count = market.prosumers.bus.shape[0]
+    nothing = Preference(
+        columns=columns,
+        flows=flows,
+        held=(jnp.abs(slope) > free * sets.unit) | curved,
+        shut=pull > free * ts * scale.price,
+        linear=jnp.zeros_like(columns),
+        stiff=jnp.zeros_like(columns),
+        line=jnp.zeros_like(pull),
+        parts=jnp.zeros((0, *columns.shape)),
+        offset=jnp.zeros(0),
+    )
+    kwh, zero = ts * scale.price, zeros(market)
+    if objective == "congestion":
+        return replace(nothing, line=nothing.line + kwh / scale.total)
+    one = {"norm": ("charge", "discharge", "trades"), "trade": ("trades",), "fairness": ()}
+    marked = replace(zero, **{n: jnp.ones_like(getattr(zero, n)) for n in one[objective]})
+    *own, bought, _, total, net = parts(market, pack(market, marked, none, none))
+    weight = jnp.concatenate([*own, bought, bought, total, net])
+    if objective == "trade":
+        return replace(nothing, linear=kwh * weight)
+    if objective == "norm":
+        return replace(nothing, stiff=kwh / scale.power * weight)
+
+    def each(columns: Array) -> Array:
+        """J_i, EUR, with what the charge on trades adds on either of their sides."""
+        *_, bought, sold, _, _ = parts(market, columns)
+        tolled = eqx.tree_at(lambda m: m.trading.charge, market, 0 * market.trading.charge)
+        toll = ts * market.trading.charge[:, None] * (bought + sold)
+        paid = sum(
+            by_owner(market, toll, side) for side in (market.trading.buyer, market.trading.seller)
+        )
+        return costs(tolled, unpack(market, columns, flows)) + jnp.sum(paid, axis=1)
+
+    slant = jax.jacrev(each)(columns)
+    slant = (slant - jnp.mean(slant, axis=0)) * jnp.sqrt(count / scale.bill)
+    value = each(columns)
+    value = (value - jnp.mean(value)) * jnp.sqrt(count / scale.bill)
+    return replace(nothing, parts=slant, offset=value - jnp.einsum("rch,ch->r", slant, columns))
+
+
+@eqx.filter_jit
+def _minimize(
+    market: Market, solver: InteriorPoint, plan: Plan, prices: Rows, limit: Array
+) -> tuple[Plan, Int[Array, ""], Float[Array, ""]]:
+    """The plan of least preference, the steps that took, and the relative error left."""
+
+    def going(carry: tuple) -> Array:
+        _, _, steps, left, stale = carry
+        return (left > _EXACT) & (steps < limit) & (stale < _PATIENCE)
+
+    def advance(carry: tuple) -> tuple:
+        state, best, steps, left, stale = carry
+        state = solver.step(market, state)
+        now = solver.left(market, state)
+        better = now < left
+        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), state, best)
+        return state, best, steps + 1, jnp.minimum(now, left), jnp.where(better, 0, stale + 1)
+
+    begun, none = solver.init(market, plan, prices), jnp.zeros((), jnp.int32)
+    start = (begun, begun, none, jnp.full((), jnp.inf), none)
+    _, best, steps, left, _ = jax.lax.while_loop(going, advance, start)
+    return solver.point(market, best)[0], steps, left
+
+
+def selection_table(market: Market, *, tol: Any = None) -> dict[str, dict[str, float]]:
+    """What each choice of equilibrium leads to, beside that of `clear` ("as cleared").
+
+    By choice: `congestion` (kVA^2), `traded` (kWh), `spread` (EUR), `norm` (kW), `potential` (EUR),
+    `error` (of the certificate) and `steps`. Raises what `select` raises.
+    """
+    plain = clear(market, InteriorPoint(), tol=tol)
+    found = {"as cleared": plain}
+    found |= {name: select(market, name, tol=tol, start=plain) for name in get_args(Objective)}
+
+    def line(chosen: Clearing) -> dict[str, float]:
+        values = {name: float(measure(market, chosen.plan)) for name, measure in MEASURES.items()}
+        values["potential"] = float(potential(market, chosen.plan))
+        return values | {"error": float(chosen.certificate.error), "steps": float(chosen.steps)}
+
+    return {name: line(chosen) for name, chosen in found.items()}
 
 
 def smoothed(market: Market, weight: Any) -> Market:

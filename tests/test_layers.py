@@ -37,7 +37,8 @@ LAYERS: dict[str, set[str]] = {
         "optimality",
         "radial",
         *(f"solvers.{part}" for part in ("base", "local", "network", "preconditioner")),
-        *(f"solvers.{part}" for part in ("columns", "newton", "setting", "tree")),
+        *(f"solvers.{part}" for part in ("columns", "linearized", "newton", "preference")),
+        *(f"solvers.{part}" for part in ("setting", "tree")),
     },
     "sensitivity": {
         *("market", "model", "feasibility", "optimality", "sensitivity"),

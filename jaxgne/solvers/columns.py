@@ -36,6 +36,7 @@ class Sets(eqx.Module):
     open: Bool[Array, "L H"]
     stiff: Float[Array, "C 1"]  # least stiffness, EUR per unit^2
     stiff_line: Float[Array, ""]
+    unit: Float[Array, "C 1"]  # what a unit of each column is worth, EUR
 
 
 def pack(market: Market, plan: Plan, total: Array, net: Array) -> Float[Array, "C H"]:
@@ -91,22 +92,23 @@ def sets_of(market: Market) -> Sets:
         "angle": volts,
         "compensation": line,
     }
-    each = [
-        jnp.full((part.shape[0], 1), PROXIMAL * size)
-        for part, size in zip(
-            parts(market, low),
-            [*(stiff.get(name, power) for name in NAMES), power, power, line, line],
-            strict=True,
-        )
-    ]
+    worth = {"energy": scale.price, "voltage": volts, "angle": volts}
+    kwh = scale.price * market.hour_length
+
+    def spread(by_name: dict[str, Array], usual: Array, ends: Array) -> Float[Array, "C 1"]:
+        sizes = [*(by_name.get(name, usual) for name in NAMES), usual, usual, ends, ends]
+        each = zip(parts(market, low), sizes, strict=True)
+        return jnp.concatenate([jnp.full((part.shape[0], 1), size) for part, size in each])
+
     return Sets(
         lower=low,
         upper=high,
         free=high > low,
         square=square,
         open=(square > 0) & (market.grid.model != "copperplate"),
-        stiff=jnp.concatenate(each),
+        stiff=PROXIMAL * spread(stiff, power, line),
         stiff_line=PROXIMAL * line,
+        unit=spread(worth, kwh, kwh),
     )
 
 

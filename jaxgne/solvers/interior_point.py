@@ -11,7 +11,6 @@ columns of their own. All columns with bounds lie in one array, hour by hour.
 from dataclasses import fields, replace
 from typing import Any, ClassVar
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -22,22 +21,22 @@ from ..model import (
     Plan,
     Rows,
     aggregate,
-    curvature,
     grid_price,
     limits,
     rows,
-    zeros,
 )
 from ..optimality import Scales, pin, scales
 from .base import AbstractSolver
-from .columns import NAMES, PROXIMAL, Sets, linear, pack, parts, pulled_by, sets_of, slopes, unpack
-from .newton import Compliance, Newton, Worth, factor
+from .columns import PROXIMAL, Sets, pack, sets_of, unpack
+from .linearized import Products, State, all_slopes, linearize
+from .preference import Preference
 
 _START = 3.0  # products that it starts from, in the market's price times power
 _ROUNDING = 1e-13  # least c of a disc, as a share of its square: flows are no more precise
 _FAR = 0.1  # relative error of a start from which on its plan is not used
 _NEAR = 0.03  # products to start from per relative error, in the market's price times power
 _LEAST = 1e-12  # and at least: also the answer itself has to stand inside its bounds
+_ANEW = 0.1  # products to start from where a preference is to be met
 _AWAY = 10.0  # how far from bounds a plan's columns are kept that are in balance
 _TOUCHING = 1e-7  # room to a bound, per price, that is none: both relative to the market's scales
 _BOUNDARY = 0.995  # share of the way to the boundary that a step may go
@@ -47,47 +46,30 @@ _OUTLYING = 0.1  # products this far below, or as far above, the goal are outlyi
 _BEYOND = 0.3  # how much longer a step correctors aim at
 
 
-class _Products(eqx.Module):
-    """Of multipliers and the room to their bounds, EUR."""
-
-    low: Float[Array, "C H"]
-    high: Float[Array, "C H"]
-    disc: Float[Array, "L H"]
-
-
-class _State(eqx.Module):
-    columns: Float[Array, "C H"]
-    below: Float[Array, "C H"]  # room to the bounds, kept apart: close to a bound, a difference of
-    above: Float[Array, "C H"]  # the column and the bound is all rounding; 1 for what cannot move
-    flows: Float[Array, "2 L H"]  # active, reactive
-    disc: Float[Array, "L H"]  # c, kVA^2
-    low: Float[Array, "C H"]  # multipliers of lower bounds, EUR per unit
-    high: Float[Array, "C H"]
-    tight: Float[Array, "L H"]  # multipliers of the discs, EUR/kVA^2
-    prices: Rows
-    price: Float[Array, " H"]  # of the main grid
-
-
 class InteriorPoint(AbstractSolver):
     """Predictor-corrector with structured Newton steps: for small markets, to any accuracy.
 
     Takes 10 to 30 steps of O(H (N + B)^3) time and O(H (N + B)^2) memory, always in float64.
+    `preference` is what `selection` adds to the costs.
     """
+
+    preference: Preference | None = None
 
     every: ClassVar[int] = 1
     most: ClassVar[int] = 100
 
-    def init(self, market: Market, plan: Plan, prices: Rows) -> _State:
+    def init(self, market: Market, plan: Plan, prices: Rows) -> State:
         """Start with all products the same: near the plan if it is good, else by prices alone."""
         market, plan, prices = cast((market, plan, prices), jnp.float64)
-        sets, scale, sigma = sets_of(market), scales(market, plan), aggregate(market, plan)
+        sets, scale, sigma = self._sets(market), scales(market, plan), aggregate(market, plan)
         prices, price = existing(market, pin(market, prices)), grid_price(market, sigma)
         if market.grid.model != "copperplate":
             # a feeder's exchange is free, so its row has no price; no step would change one
             prices = replace(prices, bus=prices.bus.at[market.grid.feeder].set(0.0))
         wish = pack(market, plan, sigma, sigma - jnp.sum(plan.exports, axis=0))
         flows = jnp.stack([plan.active, plan.reactive])
-        slope, drift = slopes(market, jnp.clip(wish, sets.lower, sets.upper), flows, prices, price)
+        inside = jnp.clip(wish, sets.lower, sets.upper)
+        slope, drift = all_slopes(market, self.preference, inside, flows, prices, price)
         width = jnp.where(sets.free, sets.upper - sets.lower, 1.0)
         stiff, bulk = sets.stiff / PROXIMAL, sets.stiff_line / PROXIMAL
         shift = wish - jnp.clip(wish - slope / stiff, sets.lower, sets.upper)
@@ -98,6 +80,8 @@ class InteriorPoint(AbstractSolver):
         error = jnp.max(jnp.stack([*errors, jnp.max(jnp.abs(turn), initial=0.0)]))
         far = error > _FAR
         mu = jnp.where(far, _START, jnp.maximum(_NEAR * error, _LEAST))
+        if self.preference is not None:  # the plan meets the rows, and is to move far
+            far, mu = jnp.zeros_like(far), jnp.full_like(mu, _ANEW)
         mu = mu * market.hour_length * scale.price * scale.power
         # the root of mu / (u - low) - mu / (high - u) = slope is `near` the bound it points to
         push = jnp.abs(slope) * width
@@ -113,12 +97,14 @@ class InteriorPoint(AbstractSolver):
         load = jnp.sum(flows**2, axis=0)
         flows = flows * jnp.sqrt(within / jnp.maximum(load, within))
         flows = jnp.where(far | ~sets.open, 0.0, flows)
+        if self.preference is not None:
+            flows = jnp.where(self.preference.shut, self.preference.flows, flows)
 
         def multiplier(room: Array, free: Array) -> Array:
             return jnp.where(free, mu / jnp.where(free, room, 1.0), 0.0)
 
         disc = square - jnp.sum(flows**2, axis=0)
-        return _State(
+        return State(
             columns=jnp.where(sets.free, sets.lower + room, sets.lower),
             below=jnp.where(sets.free, room, 1.0),
             above=jnp.where(sets.free, width - room, 1.0),
@@ -131,11 +117,11 @@ class InteriorPoint(AbstractSolver):
             price=price,
         )
 
-    def step(self, market: Market, state: _State) -> _State:
+    def step(self, market: Market, state: State) -> State:
         """One predictor, one corrector and Gondzio's, all with one factorization."""
         market = cast(market, jnp.float64)
-        sets = sets_of(market)
-        system = _linearize(market, sets, state)
+        sets = self._sets(market)
+        system = linearize(market, sets, state, self.preference)
         products = _products(state)
         mu = _mean(sets, products)
         none = jax.tree.map(jnp.zeros_like, products)
@@ -147,7 +133,7 @@ class InteriorPoint(AbstractSolver):
         move = system.direction(market, sets, state, wanted)
         length = _length(state, move)
 
-        def correct(_: Array, best: tuple[_Products, _State, Array]) -> Any:
+        def correct(_: Array, best: tuple[Products, State, Array]) -> Any:
             wanted, move, length = best
             ahead = _moved(state, move, jnp.minimum(1.0, length + _BEYOND))
             outliers = jax.tree.map(
@@ -167,17 +153,40 @@ class InteriorPoint(AbstractSolver):
         sound = jnp.all(jnp.stack([jnp.all(jnp.isfinite(a)) for a in jax.tree.leaves(there)]))
         return _where(sound, there, state)
 
-    def point(self, market: Market, state: _State) -> tuple[Plan, Rows]:
+    def point(self, market: Market, state: State) -> tuple[Plan, Rows]:
         """The interior point, on those bounds that it all but touches; exchange follows from it."""
         dtype = market.prosumers.load.dtype
         wide = cast(market, jnp.float64)
-        sets = sets_of(wide)
+        sets = self._sets(wide)
         touch = _TOUCHING * PROXIMAL / sets.stiff
         columns = jnp.where(state.below < touch * state.low, sets.lower, state.columns)
         columns = jnp.where(state.above < touch * state.high, sets.upper, columns)
         plan = unpack(wide, columns, state.flows)
         exchange = rows(wide, plan).bus[market.grid.feeder]
         return cast((replace(plan, exchange=exchange), existing(wide, state.prices)), dtype)
+
+    def left(self, market: Market, state: State) -> Float[Array, ""]:
+        """How far the state is from a minimum of costs and preference, relative to the market's
+
+        scales: the largest of mean product, violation of a row, and slope that nothing balances.
+        """
+        market = cast(market, jnp.float64)
+        sets, plan = self._sets(market), unpack(market, state.columns, state.flows)
+        scale = scales(market, plan)
+        slope, drift = all_slopes(
+            market, self.preference, state.columns, state.flows, state.prices, state.price
+        )
+        slope = jnp.where(sets.free, slope - state.low + state.high, 0.0) / sets.unit
+        drift = jnp.where(sets.open, drift + 2 * state.tight * state.flows, 0.0)
+        ample = market.hour_length * scale.price
+        unmet = jnp.max(jnp.abs(slope), initial=0.0)
+        unmet = jnp.maximum(unmet, jnp.max(jnp.abs(drift), initial=0.0) / ample)
+        mu = _mean(sets, _products(state)) / (ample * scale.power)
+        return jnp.maximum(jnp.maximum(mu, unmet), _missed(market, plan, scale))
+
+    def _sets(self, market: Market) -> Sets:
+        sets = sets_of(market)
+        return sets if self.preference is None else self.preference.narrow(sets)
 
 
 def _missed(market: Market, plan: Plan, scale: Scales) -> Float[Array, ""]:
@@ -194,28 +203,28 @@ def _missed(market: Market, plan: Plan, scale: Scales) -> Float[Array, ""]:
     return jnp.max(jnp.stack(each))
 
 
-def _products(state: _State) -> _Products:
-    return _Products(state.low * state.below, state.high * state.above, state.tight * state.disc)
+def _products(state: State) -> Products:
+    return Products(state.low * state.below, state.high * state.above, state.tight * state.disc)
 
 
-def _mean(sets: Sets, products: _Products) -> Float[Array, ""]:
+def _mean(sets: Sets, products: Products) -> Float[Array, ""]:
     """mu, EUR."""
     total = sum(jnp.sum(p) for p in jax.tree.leaves(products))
     return total / (2 * jnp.sum(sets.free) + jnp.sum(sets.open))
 
 
-def _second_order(state: _State, move: _State) -> _Products:
+def _second_order(state: State, move: State) -> Products:
     """What the products of a full step miss if they are taken to be linear."""
     f, d = state.flows, move.flows
     turned = -2 * jnp.sum(f * d, axis=0)
-    return _Products(
+    return Products(
         low=move.low * move.columns,
         high=-move.high * move.columns,
         disc=move.tight * turned - state.tight * jnp.sum(d**2, axis=0),
     )
 
 
-def _length(state: _State, move: _State) -> Float[Array, ""]:
+def _length(state: State, move: State) -> Float[Array, ""]:
     """Longest step, at most 1, that keeps all multipliers and rooms at least 0."""
 
     def most(value: Array, change: Array) -> Array:
@@ -240,111 +249,6 @@ def _where(chosen: Array, first: Any, second: Any) -> Any:
     return jax.tree.map(lambda a, b: jnp.where(chosen, a, b), first, second)
 
 
-def _moved(state: _State, move: _State, length: Array) -> _State:
+def _moved(state: State, move: State, length: Array) -> State:
     there = jax.tree.map(lambda a, d: a + length * d, state, move)
     return replace(there, disc=there.disc - length**2 * jnp.sum(move.flows**2, axis=0))
-
-
-class _System(eqx.Module):
-    """The market linearized at a state, and its Newton system."""
-
-    slope: Float[Array, "C H"]  # of the Lagrangian without bounds, EUR per unit
-    drift: Float[Array, "2 L H"]
-    give: Float[Array, "C H"]  # compliance of each column by itself
-    bend: Float[Array, "E H"]  # what links both sides of a trade
-    lines: Float[Array, "3 L H"]  # compliance of flows: active, reactive, cross
-    residual: Worth
-    newton: Newton
-
-    def respond(self, market: Market, force: Array, pulled: Array) -> tuple[Array, Array]:
-        """How columns and flows move under forces."""
-        moved = self.give * force
-        *before, buy, sell, total, net = parts(market, moved)
-        *_, buys, sells, _, _ = parts(market, self.give)
-        bent = self.bend * (buy - sell)
-        moved = jnp.concatenate([*before, buy - buys * bent, sell + sells * bent, total, net])
-        active, reactive, cross = self.lines
-        return moved, jnp.stack(
-            [
-                active * pulled[0] + cross * pulled[1],
-                cross * pulled[0] + reactive * pulled[1],
-            ]
-        )
-
-    def direction(self, market: Market, sets: Sets, state: _State, products: _Products) -> _State:
-        """Newton's step to these products."""
-        ts, below, above, disc = market.hour_length, state.below, state.above, state.disc
-        force = -self.slope + products.low / below - products.high / above
-        pulled = -self.drift - 2 * state.flows * products.disc / disc
-        residual = jax.tree.map(
-            jnp.add, self.residual, linear(market, *self.respond(market, force, pulled))
-        )
-        solved = self.newton(market, residual)
-        prices = jax.tree.map(lambda y: y / ts, solved.rows)
-        prices = replace(prices, energy=solved.rows.energy)
-        price = solved.total / ts
-        back, drift = pulled_by(market, prices, price)
-        columns, flows = self.respond(market, force - back, pulled - drift)
-
-        def multiplier(
-            product: Array, room: Array, now: Array, change: Array, free: Array
-        ) -> Array:
-            return jnp.where(free, (product - now * change) / room - now, 0.0)
-
-        closed = -2 * jnp.sum(state.flows * flows, axis=0)
-        return _State(
-            columns=columns,
-            below=columns,
-            above=-columns,
-            flows=flows,
-            disc=closed,
-            low=multiplier(products.low, below, state.low, columns, sets.free),
-            high=multiplier(products.high, above, state.high, -columns, sets.free),
-            tight=multiplier(products.disc, disc, state.tight, closed, sets.open),
-            prices=prices,
-            price=price,
-        )
-
-
-def _linearize(market: Market, sets: Sets, state: _State) -> _System:
-    ts, tariff, columns = market.hour_length, market.tariff, state.columns
-    plan = unpack(market, columns, state.flows)
-    slope, drift = slopes(market, columns, state.flows, state.prices, state.price)
-    below, above, disc = state.below, state.above, state.disc
-    bend, nothing = curvature(market), jnp.zeros_like(plan.imports[0])
-    curved = pack(market, replace(bend, trades=0 * bend.trades), ts * tariff.slope, nothing)
-    stiff = state.low / below + state.high / above + sets.stiff + curved
-    give = jnp.where(sets.free, 1 / stiff, 0.0)
-    *own, buys, sells, total, net = parts(market, give)
-    soft = buys + sells
-    # inverse of 2 m I + 4 m / c (f, q) (f, q)^T
-    f, q = state.flows
-    tight = state.tight + sets.stiff_line
-    scale = jnp.where(sets.open, 1 / (2 * tight), 0.0)
-    bulge = 2 * state.tight / (tight * disc + 2 * state.tight * (f**2 + q**2))
-    lines = scale * jnp.stack([1 - bulge * f**2, 1 - bulge * q**2, -bulge * f * q])
-    theta = Compliance(
-        plan=replace(
-            zeros(market),
-            **dict(zip(NAMES, own, strict=True)),
-            trades=soft / (1 + soft * bend.trades),
-            active=lines[0],
-            reactive=lines[1],
-        ),
-        cross=lines[2],
-        total=total[0],
-        net=net[0],
-    )
-    value = rows(market, plan)
-    return _System(
-        slope=slope,
-        drift=drift,
-        give=give,
-        bend=bend.trades / (1 + soft * bend.trades),
-        lines=lines,
-        residual=Worth(
-            replace(value, aggregate=value.aggregate - columns[-1]),
-            aggregate(market, plan) - columns[-2],
-        ),
-        newton=factor(market, theta),
-    )

@@ -6,6 +6,7 @@ answer prices at the held total import, neighbors move the price of their trade,
 projects its state and moves the prices of its rows. Each side keeps its own copy of a trade.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import equinox as eqx
@@ -13,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from ..market import Market
 from ..model import (
@@ -66,6 +67,7 @@ class State(eqx.Module):
     private: Float[Array, "N 1+K H"]  # own energy values (times Ts) and water values
     rows: Float[Array, "R H"]  # multipliers of the operator's private rows (times Ts)
     setting: Setting
+    rounds: Int[Array, ""]
 
 
 class SemiDecentralized(AbstractSolver):
@@ -74,15 +76,26 @@ class SemiDecentralized(AbstractSolver):
     `balance` (omega, EUR/kWh per kW) weighs dual against primal steps; the default is the market's
     own price per power. `relaxation` in (1, 2) stretches each round, `inertia` in (0, 1/3) starts
     it from an extrapolated point; 1 and 0 are the basic mechanism. `rule` says how step sizes
-    follow from omega: by each decision's and row's own sums, or as in the paper. The last three
-    are the number of slots a prosumer has for generators, buffers and trading pairs; `prepare`
-    reads them off a market, without them every prosumer has room for all.
+    follow from omega: by each decision's and row's own sums, or as in the paper.
+
+    `preference`, a convex function of market and plan such as `jaxgne.selection.congestion`, makes
+    it the follow-up's selecting variant: after round k every decision takes a step of
+    `pace / k^fading` times (its alpha over that of flows) down the function's gradient (hybrid
+    steepest descent: Yamada, in Inherently Parallel Algorithms, 2001), with `fading` in (0, 1].
+    That disturbs each round by as much, so that it clears to a tolerance about as small as the
+    step: give `max_steps`, and take `jaxgne.selection.select` for an exact answer.
+
+    The last three are the number of slots a prosumer has for generators, buffers and trading
+    pairs; `prepare` reads them off a market, without them every prosumer has room for all.
     """
 
     balance: float | Array | None = None
     relaxation: float | Array = 1.0
     inertia: float | Array = 0.0
     rule: Rule = eqx.field(default="columns", static=True)
+    preference: Callable[[Market, Plan], Array] | None = eqx.field(default=None, static=True)
+    pace: float | Array = 1.0
+    fading: float | Array = 0.6
     generators: int | None = eqx.field(default=None, static=True)
     buffers: int | None = eqx.field(default=None, static=True)
     pairs: int | None = eqx.field(default=None, static=True)
@@ -96,6 +109,8 @@ class SemiDecentralized(AbstractSolver):
                 )
         if isinstance(self.balance, float | int) and not self.balance > 0:
             raise ValueError(f"SemiDecentralized.balance: {self.balance} is not positive.")
+        if isinstance(self.fading, float | int) and not 0 < self.fading <= 1:
+            raise ValueError(f"SemiDecentralized.fading: {self.fading} is outside (0, 1].")
 
     def prepare(self, market: Market) -> "SemiDecentralized":
         """With as many slots as the market's busiest prosumer needs, or more where given."""
@@ -131,7 +146,8 @@ class SemiDecentralized(AbstractSolver):
         private = jnp.concatenate([ts * own, water], axis=1)
         names = private_rows(market)
         rows = jnp.concatenate([start.bus[:0], *(ts * getattr(prices, name) for name in names)])
-        return State(start, start, start, private, rows, setting)
+        none = jnp.zeros((), jnp.int32)
+        return State(start, start, start, private, rows, setting, none)
 
     def step(self, market: Market, state: State) -> State:
         """One round, from an extrapolated point (inertia), stretched (over-relaxation)."""
@@ -140,7 +156,11 @@ class SemiDecentralized(AbstractSolver):
         )
         image, private, rows = play_round(market, state.setting, start, state.private, state.rows)
         now = jax.tree.map(lambda old, new: old + self.relaxation * (new - old), start, image)
-        return State(now, state.now, image, private, rows, state.setting)
+        rounds = state.rounds + 1
+        if self.preference is not None:
+            length = self.pace / rounds.astype(now.above.dtype) ** self.fading
+            now = descend(market, state.setting, self.preference, now, length)
+        return State(now, state.now, image, private, rows, state.setting, rounds)
 
     def point(self, market: Market, state: State) -> tuple[Plan, Rows]:
         """The last round's answer: the mean of both sides' copies of each trade, all prices."""
@@ -201,6 +221,24 @@ def play_round(
             ),
         )
     return new, answers.duals, rows
+
+
+def descend(
+    market: Market,
+    setting: Setting,
+    preference: Callable[[Market, Plan], Array],
+    at: Point,
+    length: Float[Array, ""],
+) -> Point:
+    """A step of `length` down a function of the plan, each decision's scaled by its alpha.
+
+    The proximal weights 1/alpha make the mechanism's metric: scaled so, the descent is along the
+    gradient in that metric. Flows move by `length` times the gradient, as in the follow-up.
+    """
+    slope = jax.grad(lambda at: preference(market, plan_of(market, setting, at)))(at)
+    share = jax.tree.map(lambda w: setting.steps.network / w, setting.prosumers.proximal)
+    slope = replace(slope, choices=jax.tree.map(jnp.multiply, share, slope.choices))
+    return jax.tree.map(lambda value, down: value - length * down, at, slope)
 
 
 def move_price(price: Array, step: Array, now: Array, before: Array) -> Array:
