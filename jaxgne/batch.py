@@ -91,8 +91,8 @@ def clear_many(
     all hold together. With several processes each clears its own scenarios, and the clearing is
     spread as the batch was.
 
-    Runs on the host; under `jax.jit` use `jax.vmap(clear)`. Under `jax.grad` and its like outside of
-    jit it gives the derivatives that `clear` does, by `adjoint`. Raises `TypeError` when traced, and
+    Runs on the host; under `jax.jit` use `jax.vmap(clear)`. Under `jax.grad` and its like outside
+    of jit it gives the derivatives that `clear` does, by `adjoint`. Raises `TypeError` traced, and
     `ValueError` for arrays without one leading axis, markets that make no sense, or a folder that
     holds other scenarios.
     """

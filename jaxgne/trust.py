@@ -1,4 +1,4 @@
-"""How far a derivative of an equilibrium can be trusted: what is unique, what is about to switch."""
+"""How far a derivative of an equilibrium can be trusted: what is unique, what may switch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +18,7 @@ from .optimality import scales
 from .sensitivity.active import Active, active_set
 from .sensitivity.implicit import AbstractAdjoint, Implicit, slope
 from .sensitivity.krylov import add, dot
-from .sensitivity.lagrangian import Point, plan_of
+from .sensitivity.lagrangian import Point, unfold
 from .solvers.newton import one_thread
 
 _SOLVED = 1e-5  # relative residual up to which a derivative counts as solved for
@@ -34,9 +34,9 @@ class Trust(eqx.Module):
     """What is known of a derivative of `output`; prints as sentences.
 
     `residual` is that of the linear system behind it, relative. `freedom` is how much of the output
-    changes along a random equilibrium nearby, relative: 0 where it is unique. `weak` counts bounds
+    changes along a random equilibrium nearby, relative: 0 where unique. `weak` counts bounds
     that are about to switch: at them derivatives are one-sided. `undetermined` names fields whose
-    changes no equilibrium nearby may follow, so that a derivative with respect to them means little.
+    changes no equilibrium nearby may follow: a derivative with respect to them means little.
     With a spot check, `predicted` and `measured` are the output's change along a random direction,
     by derivative and by central differences.
     """
@@ -149,14 +149,13 @@ def trust(
 def _look(
     market: Market, clearing: Clearing, output: Output, adjoint: AbstractAdjoint, key: Array
 ) -> Any:
-    """Residual, freedom of the output, bounds about to switch, effects of fields on what is free."""
+    """Residual, freedom of the output, bounds about to switch, effect of fields on what is free."""
     plan, prices = clearing.plan, clearing.prices
     active = adjoint.conditions(market, plan, prices)
     point = adjoint.point(market, active, plan, prices)
 
     def seen(point: Point) -> Array:
-        plan, prices = plan_of(market, active, clearing.plan, point.plan), point.prices
-        return output(market, _with(clearing, market, plan, prices))
+        return output(market, _with(clearing, market, *unfold(market, active, plan, point)))
 
     pull = jax.grad(seen)(point)
     residual = adjoint.solve(market, plan, prices, pull).residual

@@ -13,7 +13,7 @@ from ..market import Market, cast
 from ..model import Plan, Rows
 from .active import Active, active_set, smoothed_set
 from .krylov import Solved, minres, refined
-from .lagrangian import Point, lagrangian, plan_of, point_of
+from .lagrangian import Point, lagrangian, point_of, unfold
 from .linear import factored, preconditioner
 
 _SMALL = 128  # rows an hour up to which K is factored: as `clear` chooses its solver
@@ -152,10 +152,9 @@ def _tangent(
     against = jax.tree.map(lambda a: nothing.astype(a.dtype) - a, drive)
     move = custom_linear_solve(matvec, against, solve, symmetric=True)
 
-    def unfolded(market: Market, point: Point) -> tuple[Plan, Rows]:
-        return plan_of(market, active, plan, point.plan), point.prices
-
-    _, out = jax.jvp(lambda m, w: unfolded(changed(m), w), (moving, point), (change, move))
+    _, out = jax.jvp(
+        lambda m, w: unfold(changed(m), active, plan, w), (moving, point), (change, move)
+    )
     return out
 
 

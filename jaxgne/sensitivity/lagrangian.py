@@ -101,6 +101,12 @@ def plan_of(market: Market, active: Active, base: Plan, free: Plan) -> Plan:
     return replace(placed, exchange=drawn[market.grid.feeder])
 
 
+def unfold(market: Market, active: Active, base: Plan, point: Point) -> tuple[Plan, Rows]:
+    """Plan and prices of a point; rows that have no price have 0."""
+    prices = jax.tree.map(jnp.multiply, point.prices, equations(market))
+    return plan_of(market, active, base, point.plan), prices
+
+
 def net_of(market: Market, active: Active, free: Float[Array, " H"]) -> Float[Array, " H"]:
     """The net exchange, likewise."""
     tariff = market.tariff
