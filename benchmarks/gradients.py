@@ -27,6 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import record
+from scipy import sparse
 
 import jaxgne as jg
 from benchmarks import convex
@@ -173,25 +174,33 @@ def _without_feeders(market: jg.Market, moves: np.ndarray) -> np.ndarray:
 
 
 def diffcp(box: convex.Box, wanted: np.ndarray, eps: float) -> tuple[np.ndarray, float, float]:
-    """Clarabel, then LSQR on the derivative of the homogeneous embedding."""
+    """Clarabel, then LSQR on the derivative of the homogeneous embedding.
+
+    It takes no quadratic objective with LSQR: as cvxpy does for it, 1/2 x'Px <= t is made a cone,
+    |(P^1/2 x, t - 1/2)| <= t + 1/2.
+    """
     module: Any = import_module("diffcp")
 
     A, b, zeros, others = convex.stacked(box)
-    cones = {module.ZERO: zeros, module.POS: others}
+    root = sparse.diags(np.sqrt(sparse.csc_matrix(box.P).diagonal()))
+    curved = np.flatnonzero(root.diagonal())
+    root = sparse.csr_matrix(root)[curved]
+    none = sparse.csr_matrix((1, len(box.q)))
+    table = sparse.bmat([[A, None], [none, [[-1.0]]], [-root, None], [none, [[-1.0]]]])
+    side = np.concatenate([b, [0.5], np.zeros(len(curved)), [-0.5]])
+    cones = {module.ZERO: zeros, module.POS: others, module.SOC: [len(curved) + 2]}
     begun = time.perf_counter()
     found = module.solve_and_derivative(
-        A, b, box.q, cones, P=box.P, solve_method="Clarabel", verbose=False,
-        tol_feas=eps, tol_gap_abs=eps, tol_gap_rel=eps,
+        sparse.csc_matrix(table), side, np.append(box.q, 1.0), cones, solve_method="Clarabel",
+        verbose=False, tol_feas=eps, tol_gap_abs=eps, tol_gap_rel=eps,
     )  # fmt: skip
     solved = time.perf_counter()
-    slopes = found[4](wanted, np.zeros(len(b)), np.zeros(len(b)))[1]
+    slopes = found[4](np.append(wanted, 0.0), np.zeros(len(side)), np.zeros(len(side)))[1]
     return slopes[:zeros], solved - begun, time.perf_counter() - solved
 
 
 def moreau(box: convex.Box, wanted: np.ndarray, eps: float) -> tuple[np.ndarray, float, float]:
     """Its interior point, and its backward pass."""
-    from scipy import sparse
-
     module: Any = import_module("moreau")
 
     A, b, zeros, others = convex.stacked(box)

@@ -1,6 +1,7 @@
 """How far a derivative of an equilibrium can be trusted: what is unique, what may switch."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
@@ -23,6 +24,7 @@ from .solvers.newton import one_thread
 
 _SOLVED = 1e-5  # relative residual up to which a derivative counts as solved for
 _MOVES = 1e-5  # share of an output, or a parameter's effect, that tells it from rounding
+_NEAR = 0.1  # share of the root of a clearing's error that is no distance from a bound
 _STEP = 1e-4  # of the spot check, relative to the numbers that it moves
 _NOISE = 1e-6  # what clearings' tolerance leaves of a difference, relative to the output itself
 _CLOSE = 1e-3  # relative difference that the spot check may find
@@ -188,8 +190,11 @@ def _look(
 
 
 def _near(active: Active, certificate: Certificate) -> dict[str, Array]:
-    """How many bounds of each family are closer to switching than the clearing is accurate."""
-    close = jnp.maximum(10 * certificate.error, 1e-9)
+    """How many bounds of each family are closer to switching than the clearing can tell.
+
+    Where a bound just holds, an error of e leaves room and price of about sqrt(e).
+    """
+    close = _NEAR * jnp.sqrt(jnp.maximum(certificate.error, jnp.finfo(jnp.float32).eps ** 2))
     counts = jax.tree.map(lambda margin: jnp.sum(margin < close), active.margin)
     return {**vars(counts), "total": jnp.sum(active.net_margin < close)}
 
@@ -239,6 +244,7 @@ def _spot(
         new = jax.tree.unflatten(tree, [a + step * d for a, d in zip(leaves, moves, strict=True)])
         return eqx.combine(new if where is None else eqx.tree_at(where, real, new), rest)
 
+    adjoint = replace(adjoint, throw=False)  # also where the direction is one that nothing follows
     least = 1e-10 if market.prosumers.load.dtype == jnp.float64 else 1e-5
     tol = jnp.minimum(least, clearing.certificate.error)
 
