@@ -22,6 +22,7 @@ import jaxgne
 
 from .batch_report import batch_summary, batch_table
 from .cases import CASES
+from .cli_plot import plot
 from .io import check_replaceable, load_case, save
 from .report import summary, table
 
@@ -310,6 +311,9 @@ def compare(
         raise _fail(str(error), BAD_INPUT) from error
     table_ = jaxgne.compare(found, grid_carbon=grid_carbon, generator_carbon=generator_carbon)
     typer.echo(json.dumps(table_.rows, indent=2) if as_json else str(table_))
+
+
+app.command()(plot)
 
 
 @app.command()

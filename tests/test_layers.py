@@ -53,9 +53,15 @@ LAYERS: dict[str, set[str]] = {
     "io": {*RESULT, "io", "cases"},
     "report": {*RESULT - {"solvers"}, *STUDIES},
     "batch_report": {*RESULT - {"solvers"}},
-    "plots": {*RESULT - {"solvers"}, *STUDIES},
+    "plots": {
+        *RESULT - {"solvers"},
+        *STUDIES,
+        "io.schema",
+        *(f"plots.{part}" for part in ("layout", "style")),
+    },
     "frames": {*RESULT - {"solvers"}, *STUDIES, "io.schema"},
-    "cli": {"jaxgne", "batch_report", "cases", "io", "plots", "report"},  # public names only
+    "cli_plot": {"io", "plots"},
+    "cli": {"jaxgne", "batch_report", "cases", "cli_plot", "io", "report"},  # public names only
     "__main__": {"cli"},
     "__init__": {*RESULT, *STUDIES, "cases", "io", "plots", "report"},
 }

@@ -1,7 +1,11 @@
-"""Figures: what they show adds up, and a result that did not clear says so."""
+"""Figures: none is empty or without units, colors are safe, and what they show is the result."""
 
+from collections.abc import Callable
 from functools import cache
+from pathlib import Path
+from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import matplotlib as mpl
@@ -9,14 +13,24 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.patches import StepPatch
+from matplotlib.collections import LineCollection, PathCollection, PolyCollection
+from matplotlib.patches import FancyArrowPatch, Rectangle, StepPatch
+from typer.testing import CliRunner
 
 import jaxgne as jg
-from jaxgne import plots
+from jaxgne import cli, frames, plots
+from jaxgne.comparison import Comparison, baselines, compare
+from jaxgne.plots.layout import tidy_tree
+from jaxgne.plots.style import begin, legend
+from jaxgne.tracing import Trace
+from tests.figures import faults, unsafe_colors
 
 mpl.use("Agg")
 
-DRAW = [plots.prices, plots.voltages, plots.energy]
+TRACES = {
+    "fast": Trace(jnp.array([1, 2, 3]), *[jnp.array([1.0, 1e-3, 1e-7])] * 4),
+    "slow": Trace(jnp.array([100, 200, 300]), *[jnp.array([2.0, 0.3, 1e-2])] * 4),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -26,10 +40,88 @@ def closed_figures():
 
 
 @cache
+def cleared() -> dict[str, tuple[jg.Market, jg.Clearing]]:
+    """A day of six prosumers on the congested feeder in steps of 3 h; the same without trades and
+    so on: five markets of one shape, to a coarse tolerance."""
+    market = jg.ieee37(prosumers=6, hours=8, hour_length=3.0, stress=True)
+    return {name: (m, jg.clear(m, tol=1e-4)) for name, m in baselines(market).items()}
+
+
 def solved() -> tuple[jg.Market, jg.Clearing]:
-    """Six prosumers on the feeder, from 10 to 14 o'clock in half hours, to a coarse tolerance."""
-    market = jg.ieee37(prosumers=6, hours=8, hour_length=0.5)
-    return market, jg.clear(market, tol=1e-4)
+    return cleared()["market"]
+
+
+def batch() -> tuple[jg.Market, jg.Clearing]:
+    """The five markets as scenarios, of which the last did not clear."""
+    markets, clearings = zip(*cleared().values(), strict=True)
+    markets, clearings = (
+        jax.tree.map(lambda *leaves: np.stack(leaves), *each) for each in (markets, clearings)
+    )
+    return markets, with_status(clearings, [jg.Status.cleared] * 4 + [jg.Status.max_steps])
+
+
+def with_status(clearings: jg.Clearing, status: list[Any]) -> jg.Clearing:
+    """A batch of clearings that ended as told."""
+    numbers = np.array([word._value for word in status])
+    return eqx.tree_at(lambda c: c.status._value, clearings, numbers)  # type: ignore[attr-defined]
+
+
+def gradient() -> jg.Market:
+    """Derivatives of what all loads and the slope in step 3 cost by a made-up formula, EUR."""
+
+    def output(market: jg.Market) -> Any:
+        weights = jnp.arange(8.0) - 2.0
+        return jnp.sum(market.prosumers.load @ weights) + 2e4 * market.tariff.slope[3]
+
+    return eqx.filter_grad(output)(solved()[0])
+
+
+def comparison() -> Comparison:
+    return compare({name: cleared()[name] for name in ("market", "no trading")})
+
+
+OF_ONE: dict[str, Callable[..., Axes]] = {
+    "prices": plots.prices,
+    "bus_prices": plots.bus_prices,
+    "voltages": plots.voltages,
+    "energy": plots.energy,
+    "storage": plots.storage,
+    "feeder": plots.feeder,
+    "costs": plots.costs,
+    "sigma": lambda market, clearing, ax=None: plots.sigma({"day": (market, clearing)}, ax),
+}
+FIGURES: dict[str, Callable[[], Axes]] = {
+    **{name: lambda draw=draw: draw(*solved()) for name, draw in OF_ONE.items()},
+    "energy of one": lambda: plots.energy(*solved(), prosumer=owner()),
+    "storage of one": lambda: plots.storage(*solved(), prosumer=owner()),
+    "feeder, placed": lambda: plots.feeder(*solved(), hour=0, positions=circle()),
+    "sigma of many": lambda: plots.sigma(cleared()),
+    "convergence": lambda: plots.convergence(TRACES),
+    "benefits": lambda: plots.benefits(comparison()),
+    "sensitivities": lambda: plots.sensitivities(gradient()),
+    "sensitivities by hour": lambda: plots.sensitivities(gradient(), field="prosumers.load"),
+    "sensitivities by row": lambda: plots.sensitivities(
+        gradient(), field="prosumers.load", by="prosumer", output="cost (EUR)"
+    ),
+    "sensitivities by bus": lambda: plots.sensitivities(
+        eqx.filter_grad(lambda m: jnp.sum(m.grid.passive**2))(solved()[0]),
+        field="grid.passive",
+        by="bus",
+    ),
+    "fan": lambda: plots.fan(*batch()),
+    "fan of prices": lambda: plots.fan(*batch(), "price"),
+    "fan of voltages": lambda: plots.fan(*batch(), "voltage"),
+}
+
+
+def owner() -> int:
+    """A prosumer with storage."""
+    return int(solved()[0].buffers.owner[0])
+
+
+def circle() -> np.ndarray:
+    turn = 2 * np.pi * np.arange(36) / 36
+    return np.stack([np.cos(turn), np.sin(turn)], axis=1)
 
 
 def stairs(ax: Axes) -> dict[str, tuple[np.ndarray, ...]]:
@@ -38,69 +130,442 @@ def stairs(ax: Axes) -> dict[str, tuple[np.ndarray, ...]]:
     return {label: tuple(np.asarray(part) for part in p.get_data()) for label, p in patches.items()}
 
 
-@pytest.mark.parametrize("draw", DRAW, ids=lambda draw: draw.__name__)
-def test_a_figure_is_drawn_where_it_is_asked_for(draw):
-    """On the given axes or on new ones; hours of 0.5 h end at 8 * 0.5 = 4."""
+def outline(area: Any) -> np.ndarray:
+    """Corners of a stacked area."""
+    return np.asarray(area.get_paths()[0].vertices)
+
+
+def heights(ax: Axes) -> np.ndarray:
+    bars = [p for p in ax.patches if isinstance(p, Rectangle)]
+    return np.array([bar.get_height() for bar in bars])
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_is_full_labeled_and_safe(name: str):
+    """With defaults, in one call; all of it in colors that everyone can tell apart."""
+    ax = FIGURES[name]()
+    assert faults(ax) == []
+    assert unsafe_colors(ax) == set()
+
+
+def test_every_function_is_among_them():
+    assert {name.split(",")[0].split()[0] for name in FIGURES} == set(plots.__all__)
+
+
+def good() -> Axes:
+    ax = begin(None, "Prices", "time (h)", "price (EUR/kWh)")
+    ax.plot([0, 1, 2], [1, 3, 2], color="#0072B2", label="here")
+    ax.plot([0, 1, 2], [2, 1, 3], color="#D55E00", label="there")
+    legend(ax)
+    return ax
+
+
+BROKEN: dict[str, tuple[str, Callable[[Any], object]]] = {
+    "no data": ("empty: no artist", lambda ax: [line.remove() for line in ax.lines[:]]),
+    "data out of sight": ("empty: its data", lambda ax: ax.set_xlim(5, 6)),
+    "white on white": ("empty: its data", lambda ax: [li.set_color("w") for li in ax.lines]),
+    "title": ("no title", lambda ax: ax.set_title("")),
+    "label": ("no unit: ''", lambda ax: ax.set_xlabel("")),
+    "unit": ("no unit: 'price'", lambda ax: ax.set_ylabel("price")),
+    "other unit": ("no unit: 'price (foo)'", lambda ax: ax.set_ylabel("price (foo)")),
+    "scale": (
+        "no unit: 'height'",
+        lambda ax: ax.figure.colorbar(
+            ax.scatter([1], [1], c=[1.0], cmap="cividis"), ax=ax, label="height"
+        ),
+    ),
+    "legend": ("no legend", lambda ax: ax.get_legend().remove()),
+    "covered": ("legend over", lambda ax: ax.legend(loc="center")),
+    "cut off": ("cut off", lambda ax: ax.figure.text(0.99, 0.5, "beyond the edge")),
+    "crowded": ("labels of x overlap", lambda ax: ax.set_xticks(np.linspace(0, 2, 60))),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_the_check_finds_what_is_wrong(name: str):
+    ax = good()
+    sentence, spoil = BROKEN[name]
+    spoil(ax)
+    assert any(fault.startswith(sentence) for fault in faults(ax)), faults(ax)
+
+
+def test_the_check_finds_unsafe_colors_and_nothing_where_all_is_well():
+    ax = good()
+    assert faults(ax) == []
+    assert unsafe_colors(ax) == set()
+    ax.plot([0, 2], [2, 2], color="red")
+    ax.bar([1], [1], color="0.3", edgecolor="#00FF00")
+    ax.imshow([[0.0, 1.0]], cmap="jet")
+    ax.scatter([1, 2], [1, 2], c=[0.0, 1.0], cmap="hsv", edgecolors=["black", "pink"])
+    assert unsafe_colors(ax) >= {"FF0000", "00FF00", "hsv", "FFC0CB"}
+
+
+@pytest.mark.parametrize("name", OF_ONE)
+def test_a_figure_is_drawn_where_it_is_asked_for(name: str):
+    """On the given axes or on new ones; eight steps of 3 h end at 24 h."""
     market, clearing = solved()
     _, mine = plt.subplots()
-    assert draw(market, clearing, ax=mine) is mine
-    fresh = draw(market, clearing)
+    assert OF_ONE[name](market, clearing, ax=mine) is mine
+    fresh = OF_ONE[name](market, clearing)
     assert fresh is not mine
-    edges = [edges for _, edges, _ in stairs(fresh).values()]
-    assert edges and all(edge[0] == 0.0 and edge[-1] == 4.0 for edge in edges)
+    for _, edges, _ in stairs(fresh).values():
+        np.testing.assert_allclose(edges, 3.0 * np.arange(9))
     assert "NOT" not in fresh.get_title()
-    assert fresh.get_ylabel() in ("EUR/kWh", "pu", "kW")
 
 
-@pytest.mark.parametrize("draw", DRAW, ids=lambda draw: draw.__name__)
-def test_a_result_that_did_not_clear_says_so(draw):
-    market, _ = solved()
-    ax = draw(market, jg.clear(market, max_steps=1, throw=False))
-    assert "NOT CLEARED: max_steps" in ax.get_title()
-
-
-def test_both_stacks_are_equally_high():
-    """Own balance summed over prosumers: trades cancel, so what comes in goes out."""
+@pytest.mark.parametrize("name", OF_ONE)
+def test_a_result_that_did_not_clear_says_so(name: str):
     market, clearing = solved()
-    parts = stairs(plots.energy(market, clearing)).values()
-    total = sum(values - baseline for values, _, baseline in parts)
-    size = max(np.abs(values).max() for values, _, _ in parts)
-    assert size > 1.0
-    np.testing.assert_allclose(total, 0.0, atol=1e-3 * size)
+    late = eqx.tree_at(lambda c: c.status, clearing, jg.Status.max_steps)
+    ax = OF_ONE[name](market, late)
+    words = "1 of 1 NOT CLEARED" if name == "sigma" else "NOT CLEARED: max_steps"
+    assert words in ax.get_title()
+    if name == "sigma":
+        assert list(stairs(ax)) == ["day (NOT CLEARED: max_steps)"]
 
 
-def test_the_price_band_spans_all_prosumers():
+@pytest.mark.parametrize("name", OF_ONE)
+def test_what_does_not_exist_is_not_drawn(name: str):
+    """An infeasible market has no plan, a batch no single figure; nothing is left open."""
+    market, clearing = solved()
+    proven = eqx.tree_at(lambda c: c.status, clearing, jg.Status.infeasible)
+    with pytest.raises(ValueError, match=f"plots.{name}: an infeasible market has neither"):
+        OF_ONE[name](market, proven)
+    with pytest.raises(ValueError, match=f"plots.{name}: this is a batch of 5 clearings"):
+        OF_ONE[name](market, batch()[1])
+    with pytest.raises(ValueError, match=r"loads of shape \(3, 1\) but imports of shape \(6, 8\)"):
+        OF_ONE[name](jg.ieee37(prosumers=3, hours=1), clearing)
+    assert plt.get_fignums() == []
+
+
+def test_prices_are_those_of_prosumers_and_buses():
+    """The band spans all prosumers; the map is what `frames` says of buses, the feeder on top."""
     market, clearing = solved()
     values = np.asarray(jg.energy_prices(market, clearing.prices))
     high, _, low = stairs(plots.prices(market, clearing))["prosumers, lowest to highest"]
     np.testing.assert_allclose(high, values.max(axis=0))
     np.testing.assert_allclose(low, values.min(axis=0))
+    ax = plots.bus_prices(market, clearing)
+    expected = frames.buses(market, clearing).energy_price_eur_per_kwh.to_numpy().reshape(36, 8)
+    np.testing.assert_allclose(np.asarray(ax.collections[0].get_array()), expected)
+    labels = [text.get_text() for text in ax.get_yticklabels()]
+    assert (labels[0], labels[1]) == market.grid.names[:2] and ax.yaxis_inverted()
 
 
-def test_the_voltage_limits_are_those_of_the_buses_behind_the_feeder():
-    """The feeder bus is pinned, so its own limits bind nobody."""
+def test_the_voltages_and_limits_drawn_are_those_that_are_closest():
+    """Limits differ by bus; the feeder bus is pinned, so its own bind nobody."""
     market, clearing = solved()
-    ax = plots.voltages(market, clearing)
-    drawn = sorted(float(np.asarray(line.get_ydata())[0]) for line in ax.lines)
-    inner = np.delete(np.arange(len(market.grid.voltage_min)), np.asarray(market.grid.feeder))
-    expected = market.grid.voltage_min[inner].max(), market.grid.voltage_max[inner].min()
-    np.testing.assert_allclose(drawn, expected)
+    drawn = stairs(plots.voltages(market, clearing))
+    table = frames.buses(market, clearing)
+    inner = table[table.bus != market.grid.names[0]].set_index(["bus", "hour"]).voltage_pu.unstack()
+    limits = {"lower": market.grid.voltage_min, "upper": market.grid.voltage_max}
+    for word, limit in limits.items():
+        limit = dict(zip(market.grid.names, np.asarray(limit).tolist(), strict=True))
+        room = abs(inner.sub(inner.index.map(limit), axis=0)).min(axis=0)
+        at, _, _ = drawn[f"bus closest to its {word} limit"]
+        shown, _, _ = drawn[f"{word} limit"]
+        np.testing.assert_allclose(abs(shown - at), room, atol=1e-12)
+        assert set(shown.round(9)) <= {round(value, 9) for value in limit.values()}
+    high, _, low = drawn["buses, lowest to highest"]
+    np.testing.assert_allclose([low, high], [inner.min(), np.maximum(inner.max(), 1.0)])
+    flat = jg.ieee37(prosumers=6, hours=8, hour_length=3.0, grid="copperplate")
+    for draw in (plots.voltages, plots.feeder):
+        with pytest.raises(ValueError, match="copperplate market has no"):
+            draw(flat, clearing)
 
 
-def test_what_does_not_exist_is_not_drawn():
-    """Copperplate has no voltages, an infeasible market no prices, a batch no single figure."""
+@pytest.mark.parametrize("whose", ["all", "one"])
+def test_both_stacks_are_equally_high(whose: str):
+    """Own balance of one, or summed over all: trades cancel, so what comes in goes out."""
     market, clearing = solved()
-    flat = jg.ieee37(prosumers=3, hours=1, grid="copperplate")
-    with pytest.raises(ValueError, match="copperplate market has no voltages"):
-        plots.voltages(flat, jg.clear(flat, max_steps=1, throw=False))
-    impossible = jg.Market(
-        jg.Prosumers([0], [[4.0]], import_max=1.0),
-        jg.Grid([[0.0]], model="copperplate"),
-        jg.Tariff(0.001, hours=1, base=0.1),
+    one = None if whose == "all" else owner()
+    chosen = slice(None) if one is None else slice(one, one + 1)
+    parts = stairs(plots.energy(market, clearing, prosumer=one))
+    total = sum(values - baseline for values, _, baseline in parts.values())
+    size = max(np.abs(values).max() for values, _, _ in parts.values())
+    assert size > 1.0
+    np.testing.assert_allclose(total, 0.0, atol=1e-3 * size)
+    values, _, base = parts["imports"]
+    np.testing.assert_allclose(values - base, clearing.plan.imports[chosen].sum(axis=0), atol=1e-9)
+    traded = {"bought from peers", "sold to peers"} & parts.keys()
+    assert bool(traded) == (one is not None)
+    with pytest.raises(ValueError, match="prosumer 6; give one of 0 to 5"):
+        plots.energy(market, clearing, prosumer=6)
+
+
+def test_storage_is_stacked_from_its_start_within_its_bounds():
+    market, clearing = solved()
+    ax = plots.storage(market, clearing)
+    start = np.asarray(market.buffers.energy_start)
+    edges = np.arange(9) * 3.0
+    areas = [a for a in ax.collections if isinstance(a, PolyCollection)]
+    assert len(areas) == len(start)
+    top = outline(areas[-1])
+    tops = [top[top[:, 0] == at, 1].max() for at in edges]
+    energy = np.asarray(clearing.plan.energy).sum(axis=0)
+    np.testing.assert_allclose(tops, [start.sum(), *energy])
+    low, high = (np.asarray(line.get_ydata()) for line in ax.lines)
+    np.testing.assert_allclose(low, market.buffers.energy_min.sum(axis=0))
+    np.testing.assert_allclose(high, market.buffers.energy_max.sum(axis=0))
+    without = next(i for i in range(6) if i not in np.asarray(market.buffers.owner))
+    with pytest.raises(ValueError, match=f"prosumer {without} has none"):
+        plots.storage(market, clearing, prosumer=without)
+    assert len(plots.storage(market, clearing, prosumer=owner()).collections) == 1
+
+
+def test_storage_of_many_ends_in_one_area_of_the_others():
+    """Nine buffers of 1 to 9 kWh that stand still: six by name, and 3 + 2 + 1 of three others."""
+    stores = jg.Buffers([0] * 9, 1.0, 1.0, 10.0, np.arange(1.0, 10.0), hours=2)
+    market = jg.Market(
+        jg.Prosumers([0], [[1.0, 1.0]]),
+        jg.Grid([[0.0, 0.0]]),
+        jg.Tariff(0.0, hours=2),
+        None,
+        stores,
     )
-    with pytest.raises(ValueError, match="infeasible market has no prices"):
-        plots.prices(impossible, jg.clear(impossible, throw=False))
-    batch = jax.tree.map(lambda a: jnp.stack([a, a]), clearing)
-    with pytest.raises(ValueError, match="batch of 2 clearings"):
-        plots.energy(market, batch)
-    assert plt.get_fignums() == []
+    plan = eqx.tree_at(
+        lambda p: p.energy, jg.model.zeros(market), jnp.outer(jnp.arange(1.0, 10.0), jnp.ones(2))
+    )
+    unjudged: Any = None
+    clearing = jg.Clearing(
+        plan, jg.model.rows_like(market), jnp.zeros(1), jnp.zeros(2), unjudged, jnp.array(1),
+        jg.Status.cleared,
+    )  # fmt: skip
+    ax = plots.storage(market, clearing)
+    labels = [str(area.get_label()) for area in ax.collections]
+    assert labels[0] == "buffer 8 (prosumer 0)" and labels[6:] == ["3 others"]
+    others = outline(ax.collections[6])[:, 1]
+    assert (others.min(), others.max()) == (39.0, 45.0)
+
+
+def test_the_map_shows_voltages_loadings_and_trades_of_the_peak():
+    """The feeder is a square of its own; trades are those of `frames`, summed by pair of buses."""
+    market, clearing = solved()
+    hour = int(clearing.aggregate.argmax())
+    ax = plots.feeder(market, clearing)
+    assert f"at {3 * hour} h" in ax.get_title()
+    spots = [c for c in ax.collections if isinstance(c, PathCollection)]
+    shown = np.concatenate([np.asarray(c.get_array()) for c in spots])
+    volts = np.asarray(jg.voltages(market, clearing.plan))[:, hour]
+    np.testing.assert_allclose(shown, np.concatenate([volts[1:], volts[:1]]))
+    lines = next(c for c in ax.collections if isinstance(c, LineCollection))
+    table = frames.lines(market, clearing)
+    loading = table[table.hour == hour].loading_percent
+    np.testing.assert_allclose(np.asarray(lines.get_array()), loading)
+    trades = frames.trades(market, clearing)
+    bus = np.asarray(market.prosumers.bus)
+    net = np.zeros((36, 36))
+    rows: Any = trades[trades.hour == hour].itertuples()
+    for row in rows:
+        net[bus[row.seller], bus[row.buyer]] += row.trade_kw
+        net[bus[row.buyer], bus[row.seller]] -= row.trade_kw
+    arrows: list[Any] = [p for p in ax.patches if isinstance(p, FancyArrowPatch)]
+    assert len(arrows) == int((net > 1e-3 * net.max()).sum()) > 0
+    widest = max(arrows, key=lambda arrow: arrow.get_linewidth())
+    source, target, fed = (
+        np.asarray(getattr(market.grid, end)) for end in ("source", "target", "feeder")
+    )
+    places = tidy_tree(source, target, fed, 36)
+    seller, buyer = np.unravel_index(net.argmax(), net.shape)
+    np.testing.assert_allclose(widest._posA_posB, [places[seller], places[buyer]])
+    with pytest.raises(ValueError, match="hour 8; give one of 0 to 7"):
+        plots.feeder(market, clearing, hour=8)
+    with pytest.raises(ValueError, match=r"positions of shape \(3, 2\); give one pair for each"):
+        plots.feeder(market, clearing, positions=np.zeros((3, 2)))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_two_lines_of_a_tidy_tree_cross(seed: int):
+    """Nor do two buses meet; each bus is one step further than the bus that feeds it."""
+    rng = np.random.default_rng(seed)
+    buses = 60
+    target = np.arange(1, buses)
+    source = np.floor(rng.uniform(size=buses - 1) * target).astype(int)
+    flip = rng.uniform(size=buses - 1) < 0.5  # lines may point either way
+    ends = np.where(flip, target, source), np.where(flip, source, target)
+    places = tidy_tree(*ends, np.array([0]), buses)
+    assert len(np.unique(places, axis=0)) == buses
+    np.testing.assert_array_equal(places[target, 0], places[source, 0] + 1)
+    for a, b in zip(source, target, strict=True):
+        same = places[source, 0] == places[a, 0]
+        sides = (places[source, 1] - places[a, 1]) * (places[target, 1] - places[b, 1])
+        assert np.all(sides[same] >= 0)
+
+
+def test_loops_and_islands_are_laid_out_too():
+    """A ring of four behind bus 0, and buses 4 - 5 that nothing reaches: all have their places."""
+    ring = np.array([0, 1, 2, 3, 4]), np.array([1, 2, 3, 0, 5])
+    places = tidy_tree(*ring, np.array([0]), 6)
+    assert len(np.unique(places, axis=0)) == 6
+    np.testing.assert_array_equal(places[:, 0], [0, 1, 2, 1, 0, 1])
+
+
+def test_totals_and_convergence_are_those_given():
+    drawn = stairs(plots.sigma(cleared()))
+    for name, (_, clearing) in cleared().items():
+        np.testing.assert_allclose(drawn[name][0], clearing.aggregate)
+    lines = plots.convergence(TRACES).lines
+    for line, (name, found) in zip(lines, TRACES.items(), strict=True):
+        assert line.get_label() == name
+        np.testing.assert_array_equal(line.get_xydata(), np.stack([found.steps, found.error], 1))
+    for draw in (plots.sigma, plots.convergence):
+        with pytest.raises(ValueError, match="nothing to draw"):
+            draw({})
+
+
+def test_costs_stack_up_to_what_each_prosumer_pays():
+    """Bars of all parts sum to the outcome, and so do the dots; parts are those of the bills."""
+    market, clearing = solved()
+    ax = plots.costs(market, clearing)
+    expected = np.asarray(jg.comparison.outcome(market, clearing).cost)
+    np.testing.assert_allclose(heights(ax).reshape(-1, 6).sum(axis=0), expected)
+    np.testing.assert_allclose(np.asarray(ax.lines[0].get_ydata()), expected)
+    table = frames.bills(market, clearing)
+    paid = table[table.payer == "prosumer"].groupby("prosumer").main_grid_eur.sum()
+    np.testing.assert_allclose(heights(ax)[:6], paid)
+
+
+def test_bars_are_benefits():
+    """Without trades less what it costs with them: their mean is what `compare` prints."""
+    found = comparison()
+    ax = plots.benefits(found)
+    saved = found.outcomes["no trading"].cost - found.outcomes["market"].cost
+    np.testing.assert_allclose(heights(ax), saved)
+    mean = found.rows["market"]["mean_benefit_eur"]
+    assert float(np.asarray(ax.lines[0].get_ydata())[0]) == pytest.approx(mean, abs=1e-6)
+    back = plots.benefits(found, name="no trading", reference="market")
+    np.testing.assert_allclose(heights(back), -np.asarray(saved))
+    with pytest.raises(ValueError, match="'autarky' was not compared, but market, no trading"):
+        plots.benefits(found, reference="autarky")
+
+
+def test_sensitivities_are_derivatives_with_the_unit_of_their_field():
+    """d/dslope[3] = 2e4; d/dload in step h = h - 2, at most 5 in step 7, for each of six."""
+    ax = plots.sensitivities(gradient(), output="cost (EUR)")
+    labels = [text.get_text() for text in ax.get_yticklabels()]
+    assert labels == [
+        "tariff.slope, hour 3 (EUR/kWh/kW)",
+        "prosumers.load, prosumer 0, hour 7 (kW)",
+    ]
+    bars = [p for p in ax.patches if isinstance(p, Rectangle)]
+    np.testing.assert_allclose([bar.get_width() for bar in bars], [2e4, 5.0])
+    by_hour = plots.sensitivities(gradient(), field="prosumers.load")
+    bars = [p for p in by_hour.patches if isinstance(p, Rectangle)]
+    drawn = {bar.get_x() + bar.get_width() / 2: bar.get_height() for bar in bars}
+    assert drawn == {h: 6.0 * (h - 2) for h in range(8) if h != 2}
+    by_row = plots.sensitivities(gradient(), field="prosumers.load", by="prosumer")
+    np.testing.assert_allclose(heights(by_row), 8 * 1.5)
+    assert by_row.get_ylabel() == "change of output per kW"
+    whole = jax.grad(lambda m: 3.0 * m.hour_length, allow_int=True)(solved()[0])
+    only = plots.sensitivities(whole)
+    assert [text.get_text() for text in only.get_yticklabels()] == ["hour_length (h)"]
+
+
+def test_sensitivities_that_there_are_not_are_refused():
+    flat = jax.tree.map(jnp.zeros_like, gradient())
+    with pytest.raises(ValueError, match="all derivatives are zero"):
+        plots.sensitivities(flat)
+    with pytest.raises(ValueError, match=r"field 'slope' is none of prosumers\.load, "):
+        plots.sensitivities(flat, field="slope")
+    with pytest.raises(ValueError, match=r"tariff\.slope is by hour, not by 'bus'"):
+        plots.sensitivities(flat, field="tariff.slope", by="bus")
+    with pytest.raises(ValueError, match="hour_length is one number"):
+        plots.sensitivities(flat, field="hour_length")
+    wrong = eqx.tree_at(lambda m: m.tariff.base, flat, jnp.full(8, jnp.nan))
+    with pytest.raises(ValueError, match=r"derivatives of tariff\.base are not finite"):
+        plots.sensitivities(wrong)
+
+
+@pytest.mark.parametrize("quantity", ["sigma", "price", "voltage"])
+def test_fans_are_quantiles_of_what_cleared(quantity: Any):
+    """Of five scenarios the last did not clear: quantiles are those of the four others."""
+    markets, clearings = batch()
+    kept = list(cleared().values())[:4]
+    value = {
+        "sigma": lambda m, c: c.aggregate,
+        "price": lambda m, c: jg.energy_prices(m, c.prices).mean(axis=0),
+        "voltage": lambda m, c: jg.voltages(m, c.plan).min(axis=0),
+    }[quantity]
+    values = np.stack([value(*pair) for pair in kept])
+    ax = plots.fan(markets, clearings, quantity)
+    assert ax.get_title() == "5 scenarios (1 NOT CLEARED, left out)"
+    drawn = stairs(ax)
+    np.testing.assert_allclose(drawn["median"][0], np.median(values, axis=0))
+    top, _, bottom = drawn["5 to 95 %"]
+    np.testing.assert_allclose(top, np.quantile(values, 0.95, axis=0))
+    np.testing.assert_allclose(bottom, np.quantile(values, 0.05, axis=0))
+
+
+def test_a_fan_needs_a_batch_that_cleared():
+    markets, clearings = batch()
+    with pytest.raises(ValueError, match="no scenario cleared"):
+        plots.fan(markets, with_status(clearings, [jg.Status.max_steps] * 5))
+    with pytest.raises(ValueError, match="one clearing; draw a batch"):
+        plots.fan(*solved())
+    with pytest.raises(ValueError, match="'load' is none of sigma, price, voltage"):
+        plots.fan(markets, clearings, "load")  # type: ignore[arg-type]
+    uneven = eqx.tree_at(lambda m: m.hour_length, markets, np.arange(1.0, 6.0))
+    with pytest.raises(ValueError, match="hour_length differs"):
+        plots.fan(uneven, clearings)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("results") / "day"
+    jg.save(folder, *solved())
+    return folder
+
+
+def call(*words: object) -> Any:
+    return CliRunner().invoke(cli.app, ["plot", *(str(word) for word in words)])
+
+
+@pytest.mark.parametrize("kind", [name.replace("_", "-") for name in OF_ONE])
+def test_the_command_writes_a_picture(kind: str, saved: Path, tmp_path: Path, monkeypatch: Any):
+    """Named after result and kind by default, as SVG where the name says so; nothing else left."""
+    monkeypatch.chdir(tmp_path)
+    result = call(saved, "--kind", kind)
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / f"day-{kind}.png").read_bytes()[:4] == b"\x89PNG"
+    if kind == "storage":
+        assert call(saved, "--kind", kind, "--out", "a.svg", "--prosumer", owner()).exit_code == 0
+        drawn = (tmp_path / "a.svg").read_text()
+        assert "<svg" in drawn
+        (tmp_path / "a.svg").unlink()
+    assert [path.name for path in tmp_path.iterdir()] == [f"day-{kind}.png"]
+
+
+def test_the_command_refuses_what_it_cannot_draw(saved: Path, tmp_path: Path):
+    out = tmp_path / "a.png"
+    usage = [
+        (saved, "--kind", "convergence"),
+        (saved, saved, "--kind", "prices"),
+        (saved, "--kind", "prices", "--prosumer", 0),
+        (saved, "--kind", "energy", "--hour", 0),
+        (saved, "--kind", "prices", "--out", tmp_path / "a.jpg"),
+    ]
+    assert [call(*words).exit_code for words in usage] == [2] * len(usage)
+    bare = tmp_path / "bare"
+    jg.save(bare, solved()[0])
+    for words, sentence in (
+        ((bare, "--kind", "prices"), "holds no clearing; run jaxgne clear"),
+        ((tmp_path / "none", "--kind", "prices"), "does not exist"),
+        ((saved, "--kind", "energy", "--prosumer", 6), "prosumer 6; give one of 0 to 5"),
+    ):
+        result = call(*words, "--out", out)
+        assert result.exit_code == 1, result.output
+        assert sentence in result.stderr and result.stderr.count("\n") == 1
+    assert not out.exists()
+    many = call(saved, bare.parent / "bare", "--kind", "sigma", "--out", out)
+    assert many.exit_code == 1 and "holds no clearing" in many.stderr
+
+
+def test_the_gallery_shows_every_function():
+    """A small picture each, which the page shows with the line that draws it."""
+    docs = Path(__file__).parent.parent / "docs"
+    page = (docs / "gallery.md").read_text(encoding="utf-8")
+    for name in plots.__all__:
+        assert f"plots.{name}(" in page
+    shown = {part.split(")")[0] for part in page.split("](gallery/")[1:]}
+    assert shown == {path.name for path in (docs / "gallery").iterdir()}
+    assert max(path.stat().st_size for path in (docs / "gallery").iterdir()) < 120_000

@@ -1,0 +1,103 @@
+"""Draws the pictures of the gallery and writes its page: .venv/bin/python docs/gallery.py"""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from PIL import Image
+
+DOCS = Path(__file__).parent
+
+# The names that the lines below use, each with what the page says of it.
+SETUP = """\
+import equinox as eqx
+import jax
+
+import jaxgne as jg
+from jaxgne import plots
+
+jax.config.update("jax_enable_x64", True)
+
+market = jg.ieee37(stress=True)
+clearing = jg.clear(market)
+
+district = jg.synthetic(prosumers=150, buses=200, hours=24)
+evening = jg.clear(district)
+
+variants = {
+    name: (market, jg.clear(variant)) for name, variant in jg.comparison.baselines(market).items()
+}
+compared = jg.compare(variants)
+
+small = jg.ieee37(prosumers=10, hours=6)
+solvers = {
+    "interior point": jg.InteriorPoint(),
+    "primal-dual": jg.PrimalDual(),
+    "the paper's mechanism": jg.SemiDecentralized(),
+}
+traces = {name: jg.trace(small, solver) for name, solver in solvers.items()}
+
+days = jg.scenarios.perturb(jg.ieee37(), jax.random.key(0), 40, load=0.1, renewable=0.3, price=0.1)
+many = jg.clear_many(days)
+
+# What the same plan would cost all prosumers if a number of the market were another.
+gradient = eqx.filter_grad(lambda m: jg.costs(m, clearing.plan).sum())(market)
+"""
+
+FIGURES = {
+    "feeder": (
+        "The grid in the step of the highest import, voltages, loadings and trades as arrows",
+        "plots.feeder(market, clearing)",
+    ),
+    "feeder-district": (
+        "The same of 200 buses, at eight in the evening",
+        "plots.feeder(district, evening, hour=20)",
+    ),
+    "prices": ("Prices of prosumers and of the main grid", "plots.prices(market, clearing)"),
+    "bus-prices": ("Prices by bus and hour", "plots.bus_prices(market, clearing)"),
+    "voltages": ("Voltages of all buses", "plots.voltages(market, clearing)"),
+    "energy": ("Dispatch of all prosumers", "plots.energy(market, clearing)"),
+    "energy-one": ("Dispatch of one prosumer", "plots.energy(market, clearing, prosumer=13)"),
+    "storage": ("Content of all storage", "plots.storage(market, clearing)"),
+    "sigma": ("Total import of a market and its variants", "plots.sigma(variants)"),
+    "costs": ("What each prosumer pays, and for what", "plots.costs(market, clearing)"),
+    "benefits": ("What trading is worth to each prosumer", "plots.benefits(compared)"),
+    "convergence": ("Convergence of solvers", "plots.convergence(traces)"),
+    "sensitivities": (
+        "Largest derivatives of an output, one of each field",
+        'plots.sensitivities(gradient, output="cost (EUR)")',
+    ),
+    "sensitivities-hours": (
+        "Derivatives with respect to one field, by hour",
+        'plots.sensitivities(gradient, field="tariff.base", output="cost (EUR)")',
+    ),
+    "fan": ("How the total import of many scenarios spreads", "plots.fan(days, many)"),
+    "fan-voltage": ("And their lowest voltage", 'plots.fan(days, many, "voltage")'),
+}
+
+
+def draw() -> None:
+    """Write every picture, and the page that shows it with its line of code."""
+    names: dict[str, Any] = {}
+    exec(SETUP, names)
+    parts = [
+        "# Gallery\n\nEvery function of `jaxgne.plots`, in one line with its defaults. All draw on "
+        "`ax=` where that is given, and return the axes. `jaxgne plot RESULT --kind prices` draws "
+        "what `jaxgne clear CASE --out RESULT` wrote. Colors are those of Okabe and Ito, and "
+        "cividis. `python docs/gallery.py` makes this page from\n\n"
+        f"```python\n{SETUP}```\n"
+    ]
+    for name, (what, line) in FIGURES.items():
+        axes = eval(line, names)
+        picture = DOCS / "gallery" / f"{name}.png"
+        axes.figure.savefig(picture, dpi=90)
+        with Image.open(picture) as full:  # a palette takes a third of the space
+            small = full.convert("RGB").quantize(128, dither=Image.Dither.NONE)
+        small.save(picture, optimize=True)
+        parts.append(f"## {what}\n\n```python\n{line}\n```\n\n![{what}](gallery/{name}.png)\n")
+    (DOCS / "gallery.md").write_text("\n".join(parts), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    mpl.use("Agg")
+    draw()

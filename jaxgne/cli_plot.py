@@ -1,0 +1,85 @@
+"""The command `jaxgne plot`: figures of saved results as PNG or SVG."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from uuid import uuid4
+
+import jax
+import typer
+
+from . import plots
+from .io import load
+
+Kind = Literal[
+    "prices", "bus-prices", "voltages", "energy", "storage", "feeder", "costs", "sigma"
+]  # what one result gives; the functions of `plots` by name
+
+_DOTS_PER_INCH = 150
+_BAD_INPUT = 1
+
+
+def plot(
+    results: Annotated[
+        list[Path],
+        typer.Argument(metavar="RESULT...", help="What jaxgne clear --out wrote; many for sigma."),
+    ],
+    kind: Annotated[Kind, typer.Option(help="What to draw.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="File to write, .png or .svg; by default RESULT-KIND.png, here."),
+    ] = None,
+    prosumer: Annotated[
+        int | None, typer.Option(min=0, help="Of this one only: energy, storage.")
+    ] = None,
+    hour: Annotated[
+        int | None, typer.Option(min=0, help="Step to draw: feeder; by default the peak.")
+    ] = None,
+) -> None:
+    """Draw saved results: prices, voltages, power, storage, the grid with its trades, costs.
+
+    Exit codes: 0 written, 1 bad input, 2 wrong usage.
+    """
+    given = {"prosumer": (prosumer, ("energy", "storage")), "hour": (hour, ("feeder",))}
+    options = {name: value for name, (value, _) in given.items() if value is not None}
+    for name in options:
+        if kind not in given[name][1]:
+            raise typer.BadParameter(f"--{name} goes with {', '.join(given[name][1])} only.")
+    if len(results) > 1 and kind != "sigma":
+        raise typer.BadParameter(f"{kind} is drawn of one result; only sigma of many.")
+    target = Path(f"{results[0].resolve().name}-{kind}.png") if out is None else out
+    if target.suffix not in (".png", ".svg"):
+        raise typer.BadParameter(f"--out {target}: end the name in .png or .svg.")
+    jax.config.update("jax_enable_x64", True)
+    os.environ.setdefault("MPLBACKEND", "Agg")  # no window, also where there is a display
+    try:
+        _write(_drawn(results, kind, options), target)
+    except (ValueError, OSError, ImportError) as error:
+        typer.echo(f"jaxgne: {error}", err=True)
+        raise typer.Exit(_BAD_INPUT) from error
+    typer.echo(f"written to {target}")
+
+
+def _drawn(results: list[Path], kind: Kind, options: dict[str, Any]) -> Any:
+    """The axes of the figure."""
+    cleared = {}
+    for path in results:
+        market, clearing = load(path)
+        if clearing is None:
+            raise ValueError(f"{path} holds no clearing; run jaxgne clear {path} --out {path}.")
+        cleared[str(path)] = (market, clearing)
+    if kind == "sigma":
+        return plots.sigma(cleared)
+    draw: Callable[..., Any] = getattr(plots, kind.replace("-", "_"))
+    return draw(*cleared[str(results[0])], **options)
+
+
+def _write(axes: Any, target: Path) -> None:
+    """Write the figure of `axes`, complete or not at all."""
+    fresh = target.with_name(f".{target.stem}.{uuid4().hex}{target.suffix}")
+    try:
+        axes.figure.savefig(fresh, dpi=_DOTS_PER_INCH)
+        os.replace(fresh, target)
+    finally:
+        fresh.unlink(missing_ok=True)

@@ -1,0 +1,66 @@
+"""Lines side by side: the total import of several clearings, the convergence of several solvers."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..clearing import Clearing
+from ..market import Market
+from ..model import aggregate
+from ..tracing import Trace
+from .style import CYCLE, DASHES, TIME, begin, check, hour_edges, legend
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def sigma(cleared: Mapping[str, tuple[Market, Clearing]], ax: "Axes | None" = None) -> "Axes":
+    """Total import of clearings by hour, kW: `{"market": (market, clearing), ...}`.
+
+    The names of those that did not clear say so, and so does the title.
+    """
+    _some("sigma", cleared)
+    notes = {name: check("sigma", *pair) for name, pair in cleared.items()}
+    missed = sum(bool(note) for note in notes.values())
+    title = "Total import" + (f" ({missed} of {len(notes)} NOT CLEARED)" if missed else "")
+    ax = begin(ax, title, TIME, "total import (kW)")
+    for k, (name, (market, clearing)) in enumerate(cleared.items()):
+        ax.stairs(
+            np.asarray(aggregate(market, clearing.plan)),
+            hour_edges(market),
+            baseline=None,
+            color=CYCLE[k % len(CYCLE)],
+            linestyle=DASHES[k % len(DASHES)],
+            linewidth=1.8,
+            label=name + notes[name],
+        )
+    legend(ax)
+    return ax
+
+
+def convergence(traces: Mapping[str, Trace], ax: "Axes | None" = None) -> "Axes":
+    """Relative KKT error against the steps of a solver: `{"solver": trace(market, solver), ...}`.
+
+    Both axes are logarithmic, as solvers differ by orders of magnitude in how many steps they take
+    and how much each does.
+    """
+    _some("convergence", traces)
+    ax = begin(ax, "Convergence", "steps (number)", "relative KKT error (1)")
+    for k, (name, found) in enumerate(traces.items()):
+        ax.loglog(
+            np.asarray(found.steps),
+            np.asarray(found.error),
+            color=CYCLE[k % len(CYCLE)],
+            linestyle=DASHES[k % len(DASHES)],
+            linewidth=1.8,
+            label=name,
+        )
+    ax.grid(color="0.9")
+    legend(ax)
+    return ax
+
+
+def _some(name: str, given: Mapping[str, object]) -> None:
+    if not given:
+        raise ValueError(f"plots.{name}: nothing to draw; give at least one, by name.")

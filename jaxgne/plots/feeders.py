@@ -1,0 +1,207 @@
+"""A map of the grid in one hour: voltages of buses, loadings of lines, trades as arcs."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..clearing import Clearing
+from ..market import Market
+from ..model import aggregate, voltages
+from .layout import tidy_tree
+from .style import BLACK, GRAY, SCALE, VERMILLION, begin, check, pick
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_ARCS = 40  # trades drawn at most, the largest
+_NAMED = 60  # buses up to which they have their names written beside them
+
+
+def feeder(
+    market: Market,
+    clearing: Clearing,
+    ax: "Axes | None" = None,
+    *,
+    hour: int | None = None,
+    positions: Any = None,
+) -> "Axes":
+    """The grid in one step, by default that of the highest total import.
+
+    Buses are colored by voltage (pu), lines by loading (% of the rating; dotted where they have
+    none). Arrows go from where power is sold to where it is bought, as wide as the trade (kW):
+    trades between prosumers at two buses, summed, the 40 largest. `positions` (B, 2) are the buses'
+    coordinates; without, a radial grid is laid out as a tidy tree, in which lengths mean nothing.
+
+    Raises `ValueError` for a copperplate market, which has no network, an hour that there is not,
+    and positions of another shape.
+    """
+    grid = market.grid
+    if grid.model == "copperplate":
+        raise ValueError("plots.feeder: a copperplate market has no network to draw.")
+    note = check("feeder", market, clearing)
+    total = np.asarray(aggregate(market, clearing.plan))
+    hour = int(total.argmax()) if hour is None else pick("feeder", "hour", hour, len(total))
+    places = _places(market, positions)
+    wide, high = np.ptp(places, axis=0) + 1.0
+    size = (9.0, float(np.clip(2.0 + 7.0 * high / wide, 4.5, 8.0)))
+    when = f"{hour * float(market.hour_length):g} h"
+    ax = begin(ax, f"Grid and trades at {when}{note}", "", "", size=size)
+    ax.set_axis_off()
+    shown = [
+        *_lines(ax, market, clearing, hour, places),
+        *_buses(ax, market, clearing, hour, places),
+        *_trades(ax, market, clearing, hour, places),
+    ]
+    ax.margins(0.08)  # arcs reach beyond the buses
+    # Below the map: beside it stand the scales.
+    ax.legend(handles=shown, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=2, frameon=False)
+    return ax
+
+
+def _places(market: Market, positions: Any) -> np.ndarray:
+    grid = market.grid
+    buses = len(grid.passive)
+    if positions is None:
+        ends = (np.asarray(grid.source), np.asarray(grid.target))
+        return tidy_tree(*ends, np.asarray(grid.feeder), buses)
+    places = np.asarray(positions, float)
+    if places.shape != (buses, 2):
+        raise ValueError(
+            f"plots.feeder: positions of shape {places.shape}; give one pair for each of the "
+            f"{buses} buses."
+        )
+    return places
+
+
+def _lines(
+    ax: "Axes", market: Market, clearing: Clearing, hour: int, places: np.ndarray
+) -> list[Any]:
+    """Lines, the darker and wider the fuller; legend entries."""
+    from matplotlib.collections import LineCollection
+    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.lines import Line2D
+
+    grid, plan = market.grid, clearing.plan
+    flow = np.hypot(np.asarray(plan.active)[:, hour], np.asarray(plan.reactive)[:, hour])
+    rating = np.asarray(grid.rating)
+    ends = np.stack([places[np.asarray(grid.source)], places[np.asarray(grid.target)]], axis=1)
+    rated = np.isfinite(rating) & (rating > 0)
+    handles = []
+    if rated.any():
+        loading = 100 * flow[rated] / rating[rated]
+        grays = LinearSegmentedColormap.from_list("grays", ["0.85", "0"])
+        lines = LineCollection(
+            list(ends[rated]), array=loading, cmap=grays, linewidths=2.0 + 0.03 * loading, zorder=1
+        )
+        lines.set_clim(0.0, max(100.0, float(np.nan_to_num(loading).max())))
+        ax.add_collection(lines)
+        ax.figure.colorbar(lines, ax=ax, label="loading (% of rating)", shrink=0.7, pad=0.01)
+    if not rated.all():
+        dotted: dict[str, Any] = {"color": GRAY, "linestyle": ":", "linewidth": 2.0}
+        ax.add_collection(LineCollection(list(ends[~rated]), zorder=1, label="", **dotted))
+        handles.append(Line2D([], [], label="line without rating", **dotted))
+    return handles
+
+
+def _buses(
+    ax: "Axes", market: Market, clearing: Clearing, hour: int, places: np.ndarray
+) -> list[Any]:
+    """Buses by voltage, with a ring where prosumers are, feeders square; legend entries."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patheffects import withStroke
+
+    grid, count = market.grid, len(places)
+    volts = np.asarray(voltages(market, clearing.plan))[:, hour]
+    area = 70.0 if count <= _NAMED else max(8.0, 4000.0 / count)
+    fed = np.isin(np.arange(count), np.asarray(grid.feeder))
+    homes = np.isin(np.arange(count), np.asarray(market.prosumers.bus))
+    scale: dict[str, Any] = {"cmap": SCALE, "vmin": volts.min(), "vmax": volts.max(), "zorder": 3}
+    rings = np.where(homes, BLACK, "0.8").tolist()
+    mapped: Any = None
+    for marker, kept in (("o", ~fed), ("s", fed)):
+        here = np.flatnonzero(kept)
+        spots = ax.scatter(
+            *places[here].T,
+            s=area,
+            c=volts[here],
+            marker=marker,
+            edgecolors=[rings[k] for k in here],
+            linewidths=1.2,
+            **scale,
+        )
+        mapped = spots if here.size else mapped
+    ax.figure.colorbar(mapped, ax=ax, label="voltage (pu)", shrink=0.7, pad=0.01)
+    if count <= _NAMED:
+        for bus, (x, y) in enumerate(places):
+            name = grid.names[bus] if grid.names else str(bus)
+            ax.annotate(
+                name,
+                (x, y),
+                (0, -6),
+                textcoords="offset points",
+                ha="center",
+                va="top",
+                fontsize="xx-small",
+                zorder=4,
+                path_effects=[withStroke(linewidth=2.0, foreground="white")],
+            )
+    look: dict[str, Any] = {"ls": "", "color": BLACK, "markerfacecolor": "white", "markersize": 7}
+    return [
+        Line2D([], [], marker="s", markeredgecolor=GRAY, label="main grid", **look),
+        Line2D([], [], marker="o", markeredgecolor=BLACK, label="bus with prosumers", **look),
+        Line2D([], [], marker="o", markeredgecolor="0.8", label="other bus", **look),
+    ]
+
+
+def _trades(
+    ax: "Axes", market: Market, clearing: Clearing, hour: int, places: np.ndarray
+) -> list[Any]:
+    """Arrows from seller to buyer, as wide as the trade; legend entries."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import FancyArrowPatch
+
+    sold, most = bus_trades(market, np.asarray(clearing.plan.trades)[:, hour]), 0.0
+    largest = sorted(sold.items(), key=lambda item: -item[1])[:_ARCS]
+    for (seller, buyer), power in largest:
+        most = max(most, power)
+        width = 0.5 + 3.0 * power / most
+        arrow = FancyArrowPatch(
+            tuple(places[seller]),
+            tuple(places[buyer]),
+            connectionstyle="arc3,rad=0.25",
+            arrowstyle="-|>",
+            mutation_scale=6.0 + 1.5 * width,
+            shrinkA=4.0,
+            shrinkB=4.0,
+            linewidth=width,
+            color=VERMILLION,
+            alpha=0.6,
+            zorder=2,
+        )
+        ax.add_patch(arrow)
+    if not largest:
+        return []
+    label = f"trade, widest {most:.3g} kW"
+    if len(sold) > len(largest):
+        label += f" (the {len(largest)} largest of {len(sold)})"
+    return [Line2D([], [], color=VERMILLION, alpha=0.6, linewidth=3.5, label=label)]
+
+
+def bus_trades(market: Market, trades: np.ndarray) -> dict[tuple[int, int], float]:
+    """What the buses' prosumers sell to those of another, kW: (seller, buyer) to net power.
+
+    Less than a thousandth of the largest is a solver's rounding and left out.
+    """
+    bus, pairs = np.asarray(market.prosumers.bus), market.trading
+    buyer, seller = bus[np.asarray(pairs.buyer)], bus[np.asarray(pairs.seller)]
+    net: dict[tuple[int, int], float] = {}
+    for one, other, power in zip(buyer.tolist(), seller.tolist(), trades.tolist(), strict=True):
+        first, sign = ((one, other), 1.0) if one < other else ((other, one), -1.0)
+        net[first] = net.get(first, 0.0) + sign * power
+    flows = {
+        (to, at) if power > 0 else (at, to): abs(power)
+        for (at, to), power in net.items()
+        if at != to
+    }
+    least = 1e-3 * max(flows.values(), default=0.0)
+    return {ends: power for ends, power in flows.items() if power > least}

@@ -1,0 +1,90 @@
+"""What each prosumer pays and for what, and what it gains."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..clearing import Clearing
+from ..comparison import REFERENCE, Comparison, outcome
+from ..market import Market
+from ..settlement import settle
+from .style import (
+    BLACK,
+    BLUE,
+    GAIN,
+    GREEN,
+    LOSS,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILLION,
+    begin,
+    check,
+    legend,
+    name_rows,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def costs(market: Market, clearing: Clearing, ax: "Axes | None" = None) -> "Axes":
+    """Cost of each prosumer and what it is made of, EUR: bills (`settle`) and devices.
+
+    Parts that are paid to a prosumer count below zero; the dot is the sum, `outcome(...).cost`.
+    """
+    note = check("costs", market, clearing)
+    bills, total = settle(market, clearing), np.asarray(outcome(market, clearing).cost)
+    parts = {
+        "main grid": (BLUE, bills.main_grid),
+        "peers": (SKY, bills.peers),
+        "tariff for trades": (PURPLE, bills.tariff),
+        "limit on the total": (ORANGE, bills.capacity),
+        "network": (VERMILLION, bills.congestion),
+    }
+    amounts = {name: (color, np.asarray(paid).sum(axis=1)) for name, (color, paid) in parts.items()}
+    paid = sum((part for _, part in amounts.values()), np.zeros_like(total))
+    amounts["devices"] = (GREEN, total - paid)
+    ax = begin(ax, f"Costs by prosumer{note}", "prosumer (index)", "cost (EUR)")
+    places, above, below = np.arange(len(total)), np.zeros_like(total), np.zeros_like(total)
+    for name, (color, amount) in amounts.items():
+        if not np.any(np.abs(amount) > 1e-9 * np.abs(total).max(initial=0.0)):
+            continue
+        ax.bar(places, amount, bottom=np.where(amount > 0, above, below), color=color, label=name)
+        above, below = above + np.maximum(amount, 0.0), below + np.minimum(amount, 0.0)
+    ax.plot(places, total, "o", color=BLACK, markeredgecolor="white", markersize=5, label="sum")
+    ax.axhline(0.0, color=BLACK, linewidth=1)
+    name_rows(ax.xaxis, (), len(total))
+    legend(ax)
+    return ax
+
+
+def benefits(
+    compared: Comparison,
+    ax: "Axes | None" = None,
+    *,
+    name: str | None = None,
+    reference: str = REFERENCE,
+) -> "Axes":
+    """What each prosumer saves under `name` against `reference`, EUR: the difference of its costs.
+
+    `name` is by default the first that was compared but the reference. Raises `ValueError` where
+    one of them was not.
+    """
+    known = list(compared.outcomes)
+    chosen = next((k for k in known if k != reference), reference) if name is None else name
+    for word in (chosen, reference):
+        if word not in known:
+            raise ValueError(f"plots.benefits: {word!r} was not compared, but {', '.join(known)}.")
+    saved = compared.outcomes[reference].cost - compared.outcomes[chosen].cost
+    saved = np.asarray(saved)
+    title = f"Benefit by prosumer: {chosen} against {reference}"
+    ax = begin(ax, title, "prosumer (index)", "benefit (EUR)")
+    colors = [GAIN if amount >= 0 else LOSS for amount in saved]
+    ax.bar(np.arange(len(saved)), saved, color=colors)
+    mean = float(saved.mean())
+    ax.axhline(mean, color=BLACK, linestyle="--", linewidth=1, label=f"mean, {mean:.3g} EUR")
+    ax.axhline(0.0, color=BLACK, linewidth=1)
+    name_rows(ax.xaxis, (), len(saved))
+    legend(ax)
+    return ax

@@ -1,0 +1,150 @@
+"""Derivatives of an output with respect to a market, as bars."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ..io.schema import MARKET, WHOLE
+from ..market import Market
+from .style import BLACK, GAIN, LOSS, begin, legend, name_rows
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_MOST = 12  # fields shown at most
+_UNITS = {"eur": "EUR", "kw": "kW", "kwh": "kWh", "kva": "kVA", "kw2h": "kW²h"}
+
+
+class _Slopes(NamedTuple):
+    """Derivatives with respect to one field of a market."""
+
+    unit: str  # of the field
+    axes: tuple[str, ...]  # what rows and columns of the field are: bus, hour, ...
+    values: np.ndarray
+
+
+def sensitivities(
+    gradient: Market,
+    ax: "Axes | None" = None,
+    *,
+    field: str | None = None,
+    by: str | None = None,
+    output: str = "output",
+) -> "Axes":
+    """How an output changes per unit of each field of a market.
+
+    `gradient` is a `Market` of derivatives, as `jax.grad(..., allow_int=True)` and
+    `equinox.filter_grad` of a scalar function of a market give; leaves of whole numbers do not
+    count. Without `field`: of each field the entry of the largest derivative, at most twelve, on a
+    logarithmic scale since units differ; the unit is in the label. With it ("tariff.slope"): every
+    entry by hour, or by what a row of it is ("bus"), summed over the other as if all of them
+    changed. `output` names the output and its unit: "peak import (kW)".
+
+    Raises `ValueError` for a field or an axis that there is not, for derivatives that are not
+    finite, and where all are zero.
+    """
+    found = dict(_slopes(gradient))
+    for name, slopes in found.items():
+        if not np.all(np.isfinite(slopes.values)):
+            raise ValueError(f"plots.sensitivities: derivatives of {name} are not finite.")
+    if field is None:
+        return _largest(ax, found, gradient, output)
+    if field not in found:
+        raise ValueError(f"plots.sensitivities: field {field!r} is none of {', '.join(found)}.")
+    return _entries(ax, field, found[field], gradient, by, output)
+
+
+def _slopes(gradient: Market) -> Iterator[tuple[str, _Slopes]]:
+    """Every field that has a derivative, with its unit: that of its column in a saved market."""
+    shapes = {
+        field: (column.removeprefix(field.split(".")[1]), _axes(table.row, table.hourly))
+        for table in MARKET
+        for column, field in table.columns.items()
+        if column not in WHOLE
+    }
+    shapes |= {"tariff.anticipation": ("", ()), "hour_length": ("_h", ())}
+    for name, (suffix, axes) in shapes.items():
+        values = gradient
+        for part in name.split("."):
+            values = getattr(values, part)
+        if values is None or getattr(values, "dtype", None) == jax.dtypes.float0:
+            continue
+        words = suffix.removeprefix("_").split("_per_")
+        unit = "/".join(_UNITS.get(word, word) for word in words) or "1"
+        yield name, _Slopes(unit, axes, np.asarray(values, float))
+
+
+def _axes(row: str, hourly: bool) -> tuple[str, ...]:
+    return (row, "hour") if hourly else (row,)
+
+
+def _largest(ax: "Axes | None", found: dict[str, _Slopes], names: Market, output: str) -> "Axes":
+    bars = []
+    for name, (unit, axes, values) in found.items():
+        if np.any(values):
+            flat = np.abs(values).argmax()
+            at = tuple(int(k) for k in np.unravel_index(flat, values.shape))
+            place = ", ".join(_called(names, *pair) for pair in zip(axes, at, strict=True))
+            bars.append((float(values[at]), f"{name}{', ' * bool(place)}{place} ({unit})"))
+    if not bars:
+        raise ValueError("plots.sensitivities: all derivatives are zero.")
+    bars = sorted(bars, key=lambda bar: -abs(bar[0]))[:_MOST]
+    across, size = f"change of {output} per unit of the field", (9.5, 1.5 + 0.3 * len(bars))
+    ax = begin(ax, f"Largest sensitivities of {output}", across, "", size=size)
+    places = np.arange(len(bars))
+    slopes = np.array([slope for slope, _ in bars])
+    _signed(ax, places, np.abs(slopes), slopes, across=True)
+    ax.set_xscale("log")
+    least, most = np.abs(slopes).min(), np.abs(slopes).max()
+    ax.set_xlim(least / 3.0, most * 3.0 * (most / least) ** 0.3)  # with room for the numbers
+    for place, slope in enumerate(slopes.tolist()):
+        ax.text(abs(slope) * 1.1, place, f"{slope:+.2g}", va="center", fontsize="small")
+    ax.set_yticks(places, [label for _, label in bars])
+    ax.set_ylabel("field (its unit)")
+    ax.invert_yaxis()
+    legend(ax)
+    return ax
+
+
+def _entries(
+    ax: "Axes | None", field: str, slopes: _Slopes, names: Market, by: str | None, output: str
+) -> "Axes":
+    if not slopes.axes:
+        raise ValueError(f"plots.sensitivities: {field} is one number; leave out field.")
+    by = slopes.axes[-1] if by is None else by
+    if by not in slopes.axes:
+        words = " or ".join(slopes.axes)
+        raise ValueError(f"plots.sensitivities: {field} is by {words}, not by {by!r}.")
+    others = tuple(k for k, axis in enumerate(slopes.axes) if axis != by)
+    values = slopes.values.sum(axis=others)
+    over = "".join(f", summed over {slopes.axes[k]}s" for k in others).replace("buss", "buses")
+    ax = begin(ax, f"Sensitivity to {field}{over}", by, f"change of {output} per {slopes.unit}")
+    places = np.arange(len(values))
+    _signed(ax, places, values, values, across=False)
+    ax.axhline(0.0, color=BLACK, linewidth=1)
+    name_rows(ax.xaxis, names.grid.names if by == "bus" else (), len(values))
+    return ax
+
+
+def _signed(
+    ax: "Axes", places: np.ndarray, lengths: np.ndarray, signs: np.ndarray, *, across: bool
+) -> None:
+    """Bars in two colors, that of rises and that of falls; across, where no axis tells the sign,
+    with entries for the legend."""
+    for kept, color, hatch, label in (
+        (signs > 0, GAIN, "", "raises it"),
+        (signs < 0, LOSS, "//", "lowers it"),
+    ):
+        if kept.any():
+            look: dict[str, Any] = {"color": color, "hatch": hatch, "edgecolor": "white"}
+            if across:
+                ax.barh(places[kept], lengths[kept], label=label, **look)
+            else:
+                ax.bar(places[kept], lengths[kept], **look)
+
+
+def _called(names: Market, axis: str, index: int) -> str:
+    """One row or hour by name: bus 742, hour 18."""
+    return f"{axis} {names.grid.names[index] if axis == 'bus' and names.grid.names else index}"
