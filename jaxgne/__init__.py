@@ -11,12 +11,12 @@ from .acflow import ac_power_flow
 from .acsafe import clear_ac_safe
 from .batch import clear_many
 from .cases import ieee37, ieee123, synthetic
-from .certificate import certify, explain_infeasible
-from .clearing import Clearing, NotCleared, Progress, Status, clear, status_name
+from .certificate import certify
+from .clearing import Clearing, NotCleared, Status, clear
 from .comparison import compare
 from .io import load, load_case, save
 from .market import Buffers, Generators, Grid, Market, Prosumers, Tariff, Trading
-from .model import Plan, Rows, aggregate, costs, energy_prices, voltages
+from .model import Plan, Rows, aggregate, costs
 from .placement import spread
 from .selection import least_norm
 from .settlement import settle
@@ -38,7 +38,6 @@ __all__ = [
     "NotCleared",
     "Plan",
     "PrimalDual",
-    "Progress",
     "Prosumers",
     "Rows",
     "SemiDecentralized",
@@ -53,8 +52,6 @@ __all__ = [
     "clear_many",
     "compare",
     "costs",
-    "energy_prices",
-    "explain_infeasible",
     "ieee37",
     "ieee123",
     "least_norm",
@@ -63,9 +60,7 @@ __all__ = [
     "save",
     "settle",
     "spread",
-    "status_name",
     "synthetic",
     "trace",
     "validate",
-    "voltages",
 ]

@@ -49,7 +49,7 @@ class _Live:
         console = Console(stderr=True)
         self.live = Live(console=console, transient=True, auto_refresh=False)
         self.shown = console.is_terminal and not silent
-        self.before: jaxgne.Progress | None = None
+        self.before: jaxgne.clearing.Progress | None = None
 
     def __enter__(self) -> Self:
         if self.shown:
@@ -60,7 +60,7 @@ class _Live:
     def __exit__(self, *_: object) -> None:
         self.live.stop()
 
-    def __call__(self, progress: jaxgne.Progress) -> None:
+    def __call__(self, progress: jaxgne.clearing.Progress) -> None:
         """Show where a solve stands, and how fast it goes (the first chunk may hold a compile)."""
         line = f"{progress.steps} steps, relative KKT error {progress.error:.1e}"
         if self.before is not None:
@@ -186,7 +186,7 @@ def clear(
     elif not quiet:
         _show(market, clearing, out)
     if complaint:
-        infeasible = jaxgne.status_name(clearing.status) == "infeasible"
+        infeasible = jaxgne.clearing.status_name(clearing.status) == "infeasible"
         raise _fail(complaint, INFEASIBLE if infeasible else NOT_CLEARED)
 
 
@@ -304,7 +304,7 @@ def compare(
             for name, variant in jaxgne.comparison.baselines(market).items():
                 _, clearing, complaint = _clear(jaxgne.clear, variant, None, tol, None, live)
                 if complaint:
-                    infeasible = jaxgne.status_name(clearing.status) == "infeasible"
+                    infeasible = jaxgne.clearing.status_name(clearing.status) == "infeasible"
                     raise _fail(f"{name}: {complaint}", INFEASIBLE if infeasible else NOT_CLEARED)
                 found[name] = (market, clearing)
     except (ValueError, OSError) as error:
