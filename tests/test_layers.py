@@ -17,7 +17,7 @@ CORE = {"market", "devices", "describe", "validate", "model", "radial", "acflow"
 CORE |= {"feasibility", "optimality"}
 RESULT = {*CORE, "solvers", "sensitivity", "certificate", "clearing"}
 STUDIES = {"batch", "selection", "settlement", "scenarios", "placement", "tuning", "acsafe"}
-STUDIES |= {"comparison", "tracing"}
+STUDIES |= {"comparison", "tracing", "objectives", "fitting", "mechanisms"}
 
 # Who may import what, lowest layer first; a folder's name stands for all its modules.
 LAYERS: dict[str, set[str]] = {
@@ -48,7 +48,12 @@ LAYERS: dict[str, set[str]] = {
     **dict.fromkeys(STUDIES, RESULT),
     "comparison": {"market", "model", "clearing", "settlement"},
     "placement": {"market", "scenarios"},
-    "batch": {*RESULT, "placement"},
+    "checkpoint": set(),
+    "batch": {*RESULT, "placement", "checkpoint"},
+    "objectives": {*RESULT, "settlement", "comparison"},
+    "tuning": {*RESULT, "batch", "checkpoint"},
+    "fitting": {*RESULT, "tuning"},
+    "mechanisms": {*RESULT, "settlement", "objectives", "tuning"},
     "cases": {"market", "devices", "validate", "cases"},
     "io": {*RESULT, "io", "cases"},
     "report": {*RESULT - {"solvers"}, *STUDIES},
