@@ -5,6 +5,7 @@ comes with every answer says how good it is, whatever solver found it.
 """
 
 from . import devices as devices
+from . import objectives as objectives
 from . import plots as plots
 from . import scenarios as scenarios
 from .acflow import ac_power_flow
@@ -25,6 +26,7 @@ from .solvers.interior_point import InteriorPoint
 from .solvers.primal_dual import PrimalDual
 from .solvers.semidecentralized import SemiDecentralized
 from .tracing import trace
+from .tuning import tune
 from .validate import validate
 
 __all__ = [
@@ -62,5 +64,6 @@ __all__ = [
     "spread",
     "synthetic",
     "trace",
+    "tune",
     "validate",
 ]

@@ -17,7 +17,7 @@ CORE = {"market", "devices", "describe", "validate", "model", "radial", "acflow"
 CORE |= {"feasibility", "optimality"}
 RESULT = {*CORE, "solvers", "sensitivity", "certificate", "clearing"}
 STUDIES = {"batch", "selection", "settlement", "scenarios", "placement", "tuning", "acsafe"}
-STUDIES |= {"comparison", "tracing", "objectives", "fitting", "mechanisms"}
+STUDIES |= {"comparison", "tracing", "objectives", "fitting", "history", "mechanisms"}
 
 # Who may import what, lowest layer first; a folder's name stands for all its modules.
 LAYERS: dict[str, set[str]] = {
@@ -49,11 +49,13 @@ LAYERS: dict[str, set[str]] = {
     "comparison": {"market", "model", "clearing", "settlement"},
     "placement": {"market", "scenarios"},
     "checkpoint": set(),
+    "history": set(),
+    "coordinates": {"market"},
     "batch": {*RESULT, "placement", "checkpoint"},
     "objectives": {*RESULT, "settlement", "comparison"},
-    "tuning": {*RESULT, "batch", "checkpoint"},
-    "fitting": {*RESULT, "tuning"},
-    "mechanisms": {*RESULT, "settlement", "objectives", "tuning"},
+    "tuning": {*RESULT, "batch", "checkpoint", "coordinates", "history"},
+    "fitting": {*RESULT, "coordinates", "history", "tuning"},
+    "mechanisms": {*RESULT, "settlement", "objectives", "coordinates", "history", "tuning"},
     "cases": {"market", "devices", "validate", "cases"},
     "io": {*RESULT, "io", "cases"},
     "report": {*RESULT - {"solvers"}, *STUDIES},
