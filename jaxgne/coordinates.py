@@ -47,13 +47,13 @@ class Coordinates(eqx.Module):
 
     low: Any
     width: Any
-    bijection: Any  # a Bijection, or None
+    forward: Callable[[Any], Any] | None  # of a bijection
     bounded: bool = eqx.field(static=True)
 
     def fields(self, shares: Any) -> Any:
         """The market's fields at the optimizer's numbers."""
         moved = jax.tree.map(lambda a, w, s: a + w * s, self.low, self.width, shares)
-        return moved if self.bijection is None else self.bijection.forward(moved)
+        return moved if self.forward is None else self.forward(moved)
 
     def project(self, shares: Any) -> Any:
         """Within the bounds."""
@@ -114,9 +114,10 @@ def place(
     """The optimizer's coordinates, and where in them the market stands."""
     fields = shared_fields(market, where)
     moved = fields if bijection is None else bijection.inverse(fields)
+    forward = None if bijection is None else bijection.forward
     if bounds is None:
         zeros, ones = jax.tree.map(jnp.zeros_like, moved), jax.tree.map(jnp.ones_like, moved)
-        return Coordinates(zeros, ones, bijection, bounded=False), moved
+        return Coordinates(zeros, ones, forward, bounded=False), moved
     low, high = (_like(moved, bound) for bound in bounds)
     width = jax.tree.map(jnp.subtract, high, low)
     shares = jax.tree.map(lambda a, b, w: (a - b) / w, moved, low, width)
@@ -132,7 +133,7 @@ def place(
             raise ValueError(f"tune: bounds of {name}: each low must be below its high.")
         if bool(jnp.any((share < -_ROUNDING) | (share > 1 + _ROUNDING))):
             raise ValueError(f"tune: {name} starts outside of its bounds; widen them, or move it.")
-    coordinates = Coordinates(low, width, bijection, bounded=True)
+    coordinates = Coordinates(low, width, forward, bounded=True)
     return coordinates, coordinates.project(shares)
 
 

@@ -39,19 +39,20 @@ class Misfit(AbstractMeasure):
 
     def value(self, market: Market, clearing: Clearing) -> Float[Array, ""]:
         """The misfit: about 1 where only noise is left, if `noise` is its standard deviation."""
-        off = _over_noise(self._computed(market, clearing), self.observed, self.noise)
+        observe = jax.vmap(self.observe) if is_batch(market) else self.observe
+        values = observe(market, clearing)
+        ours, theirs = (jax.tree.map(jnp.shape, tree) for tree in (values, self.observed))
+        if ours != theirs:
+            raise ValueError(f"fit: observed has shape {theirs}, observe gives {ours}; match them.")
+        off = _over_noise(values, self.observed, self.noise)
         kept = jax.tree.map(jnp.isfinite, self.observed)
         count = sum(jnp.sum(a) for a in jax.tree.leaves(kept))
         squares = jax.tree.map(lambda a, k: jnp.sum(jnp.where(k, a, 0.0) ** 2), off, kept)
-        return sum(jax.tree.leaves(squares)) / count
+        return jnp.sum(jnp.stack(jax.tree.leaves(squares))) / count
 
     def limits(self, market: Market, clearing: Clearing) -> Float[Array, " C"]:
         """None."""
         return jnp.zeros(0, clearing.costs.dtype)
-
-    def _computed(self, market: Market, clearing: Clearing) -> Any:
-        observe = jax.vmap(self.observe) if is_batch(market) else self.observe
-        return observe(market, clearing)
 
 
 class Identifiability(eqx.Module):
@@ -69,9 +70,7 @@ class Identifiability(eqx.Module):
 
     def __str__(self) -> str:
         lines = [f"rank {self.rank} of {len(self.names)} parameters"]
-        for name, known, deviation in zip(
-            self.names, self.identified, self.deviation, strict=True
-        ):
+        for name, known, deviation in zip(self.names, self.identified, self.deviation, strict=True):
             lines.append(f"{name}: {f'+- {deviation:.2g}' if known else 'not identified'}")
         return "\n".join(lines)
 
@@ -104,7 +103,6 @@ def fit(
     noise = _noise(observed, noise)
     market = jax.tree.map(jnp.asarray, market)
     misfit = Misfit(observe, observed, noise)
-    _check_shapes(misfit, market)
     fitted, history = descend(market, misfit, where, bounds=bounds, adjoint=adjoint, **options)
     known = {key: options[key] for key in ("bijection", "solver", "tol") if key in options}
     found = identifiability(
@@ -162,9 +160,7 @@ def _ranked(matrix: np.ndarray, width: np.ndarray, names: tuple[str, ...]) -> Id
     lost = np.sqrt(np.sum(right[rank:] ** 2, axis=0))  # of each parameter, what moves nothing
     identified = lost < _PART
     deviation = np.sqrt(np.sum((right[:rank] / sizes[:rank, None]) ** 2, axis=0)) * width
-    return Identifiability(
-        sizes, rank, identified, np.where(identified, deviation, np.inf), names
-    )
+    return Identifiability(sizes, rank, identified, np.where(identified, deviation, np.inf), names)
 
 
 @eqx.filter_jit
@@ -219,7 +215,3 @@ def _noise(observed: Any, noise: Any) -> Any:
         return jax.tree.map(jnp.asarray, noise)
     sizes = jax.tree.map(lambda a: jnp.sqrt(jnp.nanmean(a**2)), observed)
     return jax.tree.map(lambda a: jnp.where(a > 0, a, 1.0), sizes)
-
-
-def _check_shapes(misfit: Misfit, market: Market) -> None:
-    """Observed is of the shape that is computed."""

@@ -181,7 +181,7 @@ def descend(
         history = kept[2]
     begun = time.perf_counter()
     while (step := len(history.value)) < steps:
-        if patience is not None and step - history.best > patience:
+        if patience is not None and step and step - 1 - history.best >= patience:
             return job.best(history), history.ended("patience")
         here = job.market_at(state.shares)
         clearing = cleared(here, solver, tol, clearing, throw=step == 0)
