@@ -15,6 +15,7 @@ from .cases import ieee37, ieee123, synthetic
 from .certificate import certify
 from .clearing import Clearing, NotCleared, Status, clear
 from .comparison import compare
+from .fitting import fit
 from .io import load, load_case, save
 from .market import Buffers, Generators, Grid, Market, Prosumers, Tariff, Trading
 from .model import Plan, Rows, aggregate, costs
@@ -54,6 +55,7 @@ __all__ = [
     "clear_many",
     "compare",
     "costs",
+    "fit",
     "ieee37",
     "ieee123",
     "least_norm",

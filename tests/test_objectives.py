@@ -37,12 +37,17 @@ OBJECTIVES = {
 def market() -> jg.Market:
     """A feeder with a full line; small quadratic costs make trades and storage unique.
 
-    Without trades it clears too, as surplus may be curtailed.
+    Without trades it clears too, as surplus may be curtailed; no load is what a battery just can.
     """
     return eqx.tree_at(
-        lambda m: (m.trading.quadratic, m.buffers.quadratic, m.prosumers.curtail_max),
+        lambda m: (
+            m.trading.quadratic,
+            m.buffers.quadratic,
+            m.prosumers.curtail_max,
+            m.buffers.discharge_max,
+        ),
         feeder(rating=31.0),
-        (jnp.full(4, 2e-3), jnp.full(1, 1e-3), jnp.full((4, 3), 9.0)),
+        (jnp.full(4, 2e-3), jnp.full(1, 1e-3), jnp.full((4, 3), 9.0), jnp.full((1, 3), 3.5)),
     )
 
 
