@@ -5,6 +5,7 @@ comes with every answer says how good it is, whatever solver found it.
 """
 
 from . import devices as devices
+from . import mechanisms as mechanisms
 from . import objectives as objectives
 from . import plots as plots
 from . import scenarios as scenarios

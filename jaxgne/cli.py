@@ -23,6 +23,7 @@ import jaxgne
 from .batch_report import batch_summary, batch_table
 from .cases import CASES
 from .cli_plot import plot
+from .cli_tune import tune
 from .io import check_replaceable, load_case, save
 from .report import summary, table
 
@@ -314,6 +315,7 @@ def compare(
 
 
 app.command()(plot)
+app.command()(tune)
 
 
 @app.command()

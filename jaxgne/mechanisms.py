@@ -120,6 +120,22 @@ def bus_tariffs(market: Market) -> Table:
     return {"bus": trading_buses(market), "charge_eur_per_kwh": np.asarray(charge)}
 
 
+def pair_tariffs(market: Market) -> Table:
+    """The tariff of each pair."""
+    pairs = market.trading
+    return {
+        "buyer": np.asarray(pairs.buyer),
+        "seller": np.asarray(pairs.seller),
+        "charge_eur_per_kwh": np.asarray(pairs.charge),
+    }
+
+
+def hourly_slopes(market: Market) -> Table:
+    """The slope of each hour."""
+    slope = np.asarray(market.tariff.slope)
+    return {"hour": np.arange(len(slope)), "slope_eur_per_kwh_per_kw": slope}
+
+
 def reinforcement(market: Market, *, solver: Any = None, tol: Any = None) -> Table:
     """What one kVA more of each line's rating is worth over all hours, EUR per kVA, by line.
 
@@ -234,3 +250,11 @@ def _dearest(market: Market, options: dict[str, Any]) -> float:
 def _need(count: int, study: str, what: str) -> None:
     if not count:
         raise ValueError(f"{study}: the market has no {what}.")
+
+
+TUNED: dict[str, tuple[Callable[..., tuple[Market, History]], Callable[[Market], Table]]] = {
+    "trading-tariff": (trading_tariff, pair_tariffs),
+    "price-slope": (price_slope, hourly_slopes),
+    "locational-tariff": (locational_tariff, bus_tariffs),
+}  # by the word of the command line: what tunes, and the table of what was tuned
+READ: dict[str, Callable[..., Table]] = {"reinforcement": reinforcement, "envelope": envelope}

@@ -68,7 +68,16 @@ LAYERS: dict[str, set[str]] = {
     },
     "frames": {*RESULT - {"solvers"}, *STUDIES, "io.schema"},
     "cli_plot": {"io", "plots"},
-    "cli": {"jaxgne", "batch_report", "cases", "cli_plot", "io", "report"},  # public names only
+    "cli_tune": {"jaxgne", "io", "plots"},
+    "cli": {
+        "jaxgne",
+        "batch_report",
+        "cases",
+        "cli_plot",
+        "cli_tune",
+        "io",
+        "report",
+    },  # public names only
     "__main__": {"cli"},
     "__init__": {*RESULT, *STUDIES, "cases", "io", "plots", "report"},
 }
