@@ -16,6 +16,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import cma
@@ -112,8 +113,6 @@ def nelder_mead(run: Run, first: np.ndarray) -> None:
 
 
 def cma_es(run: Run, first: np.ndarray) -> None:
-    if first.size == 1:
-        raise ValueError("CMA-ES: not made for a single number.")
     options = {"bounds": [0.0, 1.0], "seed": SEED + 1, "verbose": -9}
     strategy = cma.CMAEvolutionStrategy(first, 0.2, options)
     run(first)
@@ -140,16 +139,12 @@ def one(market: jg.Market, size: int, problem: dict[str, Any], method: str, args
     if method == "CMA-ES" and size == 1:
         return  # it needs two numbers at least
     warm = Run(market, problem, 3, np.inf)
-    try:
+    with suppress(Enough):
         RUNS[method](warm, first)
-    except Enough:
-        pass
     run = Run(market, problem, args.clears, args.limit)
-    try:
+    with suppress(Enough):
         RUNS[method](run, first)
-    except Enough:
-        pass
-    keep = sorted({*np.unique(np.geomspace(1, len(run.least), 60).astype(int)) - 1})
+    keep = (np.unique(np.geomspace(1, len(run.least), 60).astype(int)) - 1).tolist()
     record.write(
         "tuning",
         parameters=size,
