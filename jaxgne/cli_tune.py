@@ -1,5 +1,6 @@
 """The command `jaxgne tune`: ready studies of a market's tariffs and of its grid's limits."""
 
+import importlib.util
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ import typer
 
 import jaxgne
 
+from . import plots
 from .io import load_case, save
 from .io.tables import write_table
 
@@ -25,6 +27,10 @@ Objective = Literal[
 ]  # fmt: skip  # the keys of `mechanisms.OBJECTIVES`
 
 _BAD_INPUT, _NOT_CLEARED, _INFEASIBLE = 1, 3, 4
+_MAPS = {
+    "reinforcement": ("value_eur_per_kva", "worth of one more kVA (EUR)", "lines"),
+    "envelope": ("draw_kw", "power that it may draw more in every hour (kW)", "buses"),
+}  # of which table's column, what it tells, and where
 _SHOWN = 12  # rows of a table that are printed
 
 
@@ -80,6 +86,8 @@ def tune(
                 save(out / "market", market, jaxgne.clear(market, tol=tol))
         if out is not None:
             _write(out / f"{study}.csv", table)
+            if study in _MAPS:
+                _draw(out / f"{study}.png", market, study, table)
     except jaxgne.NotCleared as stop:
         infeasible = jaxgne.clearing.status_name(stop.clearing.status) == "infeasible"
         raise _fail(str(stop), _INFEASIBLE if infeasible else _NOT_CLEARED) from stop
@@ -90,6 +98,25 @@ def tune(
         typer.echo(f"written to {out}")
     if ended not in ("steps", "patience"):
         raise _fail(f"stopped early: {ended}; the best market so far is kept.", _NOT_CLEARED)
+
+
+def _draw(target: Path, market: jaxgne.Market, study: str, table: Mapping[str, Any]) -> None:
+    """A map of a study's table, where matplotlib is there to draw it: by bus the least hour."""
+    if importlib.util.find_spec("matplotlib") is None:
+        typer.echo('no map without matplotlib: pip install "jaxgne[plot]"', err=True)
+        return
+    os.environ.setdefault("MPLBACKEND", "Agg")  # no window, also where there is a display
+    column, label, of = _MAPS[study]
+    values = np.asarray(table[column])
+    if of == "buses":
+        values = values.reshape(market.grid.passive.shape).min(axis=1)
+    figure = plots.grid_map(market, values, label, of=of).figure
+    fresh = target.with_name(f".{target.stem}.{uuid4().hex}.png")
+    try:
+        figure.savefig(fresh, dpi=150)
+        os.replace(fresh, target)
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 def _double(tree: Any) -> Any:

@@ -41,7 +41,7 @@ def feeder(
     note = check("feeder", market, clearing)
     total = np.asarray(aggregate(market, clearing.plan))
     hour = int(total.argmax()) if hour is None else pick("feeder", "hour", hour, len(total))
-    places = _places(market, positions)
+    places = places_of(market, positions)
     wide, high = np.ptp(places, axis=0) + 1.0
     size = (9.0, float(np.clip(2.0 + 7.0 * high / wide, 4.5, 8.0)))
     when = f"{hour * float(market.hour_length):g} h"
@@ -58,7 +58,8 @@ def feeder(
     return ax
 
 
-def _places(market: Market, positions: Any) -> np.ndarray:
+def places_of(market: Market, positions: Any) -> np.ndarray:
+    """Where buses are drawn (B, 2)."""
     grid = market.grid
     buses = len(grid.passive)
     if positions is None:
