@@ -198,7 +198,8 @@ def table() -> None:
     about = (
         "Improvement of the objective from the same start, as a share of the best method's; a day "
         f"of 25 prosumers on ieee37, clears to 1e-6 from the last one, {last['processor']}, "
-        f"{last['cores']} cores, shared. `benchmarks/tuning.py` says how."
+        f"{last['cores']} cores. Other work ran beside, so seconds tell factors only. "
+        "`benchmarks/tuning.py` says how."
     )
     text = "\n".join(["# Tuning by gradient and without", "", about, "", *rows, "",
                       "![Improvement by clears and by seconds](tuning.png)", ""])  # fmt: skip

@@ -95,7 +95,7 @@ FIGURES: dict[str, Callable[[], Axes]] = {
     "energy of one": lambda: plots.energy(*solved(), prosumer=owner()),
     "storage of one": lambda: plots.storage(*solved(), prosumer=owner()),
     "feeder, placed": lambda: plots.feeder(*solved(), hour=0, positions=circle()),
-    "grid_map": lambda: plots.grid_map(solved()[0], np.arange(35.0), "worth (EUR/kVA)"),
+    "grid_map": lambda: plots.grid_map(solved()[0], np.arange(35.0), "worth of one more kVA (EUR)"),
     "grid_map of buses": lambda: plots.grid_map(
         solved()[0], np.where(np.arange(36) > 3, np.arange(36.0), np.inf), "room (kW)", of="buses"
     ),

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..market import Market
-from .feeders import places_of
+from .layout import places_of
 from .style import GRAY, SCALE, begin
 
 if TYPE_CHECKING:
@@ -37,12 +37,12 @@ def grid_map(
             f"plots.grid_map: {numbers.shape} values of {of!r}; give {counts['lines']} of 'lines' "
             f"or {counts['buses']} of 'buses'."
         )
-    places = places_of(market, positions)
+    places = places_of("grid_map", market, positions)
     wide, high = np.ptp(places, axis=0) + 1.0
     size = (9.0, float(np.clip(2.0 + 7.0 * high / wide, 4.5, 8.0)))
     ax = begin(ax, f"Grid by {label}", "", "", size=size)
     ax.set_axis_off()
-    _draw(ax, market, np.ma.masked_invalid(numbers), label, of, places)
+    _draw(ax, market, np.where(np.isfinite(numbers), numbers, np.nan), label, of, places)
     ax.margins(0.08)
     return ax
 
