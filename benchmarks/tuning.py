@@ -187,11 +187,12 @@ def table() -> None:
                 f"{when[0]} | {when[1]} |"
             )
             for row, (at, unit) in enumerate(((0, "clears"), (1, "seconds"))):
-                axes[row, column].step(curve[:, at], share, where="post", label=method)
+                color = f"C{METHODS.index(method)}"  # alike where a method is missing
+                axes[row, column].step(curve[:, at], share, where="post", label=method, color=color)
                 axes[row, column].set(xlabel=unit, ylabel="improvement / the best's")
         axes[0, column].set_title(f"{size} number{'s' * (size > 1)}")
         axes[0, column].set_xscale("log")
-    axes[0, 0].legend()
+    axes[0, 1].legend()  # where all methods are
     figure.tight_layout()
     figure.savefig(record.RESULTS / "tuning.png", dpi=120)
     last = json.loads(lines[-1])

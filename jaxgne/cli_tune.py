@@ -53,7 +53,7 @@ def tune(
 ) -> None:
     """Tune a tariff of CASE, or tell what its lines and buses are short of.
 
-    trading-tariff: one tariff for all trades, that which brings the operator most.
+    trading-tariff: one tariff for all trades, for the highest revenue of the operator.
     price-slope: the slope of the main grid's price by hour for the lowest peak, while it receives
     no less and prosumers pay no more than today.
     locational-tariff: a tariff on trades by bus for the least congestion, that brings no less.

@@ -83,6 +83,7 @@ def fit(
     *,
     noise: Any = None,
     bounds: tuple[Any, Any] | None = None,
+    steps: int = 600,
     adjoint: AbstractAdjoint | None = None,
     **options: Any,
 ) -> tuple[Market, History]:
@@ -94,7 +95,9 @@ def fit(
     A batch of markets shares the fields; `observed` then has a leading axis of scenarios.
     `bounds` and the other `options` are those of `tune`.
 
-    Returns the fitted market and the history, whose values are misfits. Warns of parameters that
+    Returns the fitted market and the history, whose values are misfits. What `identifiability` says
+    of deviations holds where these are least: costs that trade off against one another take
+    hundreds of steps, and a `history.gradient` that is not small at the end tells of too few. Warns of parameters that
     the observations do not determine at the fitted market: these stay near where they started.
 
     Raises what `tune` raises, and `ValueError` for observations of another shape than computed.
@@ -103,7 +106,9 @@ def fit(
     noise = _noise(observed, noise)
     market = jax.tree.map(jnp.asarray, market)
     misfit = Misfit(observe, observed, noise)
-    fitted, history = descend(market, misfit, where, bounds=bounds, adjoint=adjoint, **options)
+    fitted, history = descend(
+        market, misfit, where, bounds=bounds, steps=steps, adjoint=adjoint, **options
+    )
     known = {key: options[key] for key in ("bijection", "solver", "tol") if key in options}
     found = identifiability(
         fitted, observe, where, observed=observed, noise=noise, bounds=bounds, adjoint=adjoint,

@@ -46,7 +46,11 @@ GUESS = (jnp.full(2, 0.02), jnp.full(2, 0.15), jnp.full(2, 0.02))
 
 
 def test_costs_and_preferences_are_recovered_from_noisy_dispatch():
-    """Within four of the standard deviations that the noise makes; the misfit is that of noise."""
+    """Within four of the standard deviations that the noise makes, at the least misfit.
+
+    There it is below the misfit of the truth, which the fit could have chosen; before it has
+    converged it is not.
+    """
     true = neighbors()
     clearing = jg.clear(true, tol=1e-9)
     rng = np.random.default_rng(1)
@@ -61,7 +65,7 @@ def test_costs_and_preferences_are_recovered_from_noisy_dispatch():
             where=costs,
             noise=NOISE,
             bounds=(LOW, HIGH),
-            steps=300,
+            steps=600,
             tol=1e-8,
         )
     known = identifiability(fitted, seen, costs, noise=NOISE, bounds=(LOW, HIGH), tol=1e-8)
@@ -69,7 +73,10 @@ def test_costs_and_preferences_are_recovered_from_noisy_dispatch():
     assert known.rank == 6 and known.names[4] == "Trading.fee_buyer[0]"
     assert np.all(np.abs(found - wanted) < 4 * known.deviation)
     assert np.all(known.deviation < 0.2 * np.array([0.012, 0.008, 0.08, 0.11, 0.02, 0.02]))
-    assert history.value[0] > 100 and history.value[history.best] < 2
+    off = [(a - b) / NOISE for a, b in zip(seen(true, clearing), observed, strict=True)]
+    truth = np.nanmean(np.concatenate([np.ravel(a) for a in off]) ** 2)
+    assert history.value[history.best] < truth < 2 < 100 < history.value[0]
+    assert history.gradient[history.best] < 1e-3 * history.gradient[0]
 
 
 def test_what_is_not_observed_is_warned_of():

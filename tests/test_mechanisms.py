@@ -111,3 +111,16 @@ def test_the_command_writes_tables(market: jg.Market, tmp_path: Path):
     io.save(tmp_path / "plain", two_neighbors(import_max=9.0))
     code, said = call("reinforcement", tmp_path / "plain")
     assert code == 1 and "has no lines" in said
+
+
+def test_no_tariff_of_a_fine_scan_brings_more(market: jg.Market):
+    """Against 60 tariffs, over the kinks at which pairs stop to trade."""
+    tuned, _ = mechanisms.trading_tariff(market, steps=30, tol=1e-8)
+
+    def income(charge: np.ndarray) -> float:
+        here = eqx.tree_at(lambda m: m.trading.charge, market, charge + 0 * market.trading.charge)
+        return float(objectives.operator_revenue(here, jg.clear(here, tol=1e-8)))
+
+    found = income(np.asarray(tuned.trading.charge))
+    highest = max(income(charge) for charge in np.linspace(0, 0.12, 60))
+    assert found >= highest - 1e-3 * abs(highest)
