@@ -49,8 +49,8 @@ def trading_tariff(
     """One tariff c_ta for all pairs; by default for the highest revenue of the operator.
 
     Between 0 and half the highest energy value today. As trades end one after the other, objectives
-    have kinks and several local optima along it: the best of a scan of 16 tariffs is improved, in
-    steps that stay near it. `options` are those of `tune`; a `folder` keeps the steps, not the scan.
+    have kinks and several local optima along it: the best of a scan of 16 tariffs is improved,
+    in steps that stay near it. `options` are those of `tune`; `folder` keeps steps, no scan.
     """
     import optax
 
