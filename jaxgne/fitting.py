@@ -97,8 +97,9 @@ def fit(
 
     Returns the fitted market and the history, whose values are misfits. What `identifiability` says
     of deviations holds where these are least: costs that trade off against one another take
-    hundreds of steps, and a `history.gradient` that is not small at the end tells of too few. Warns of parameters that
-    the observations do not determine at the fitted market: these stay near where they started.
+    hundreds of steps, and a `history.gradient` that is not small at the end tells of too few.
+    Warns of parameters that the observations do not determine at the fitted market: these stay near
+    where they started.
 
     Raises what `tune` raises, and `ValueError` for observations of another shape than computed.
     """
