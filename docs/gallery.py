@@ -40,6 +40,8 @@ traces = {name: jg.trace(small, solver) for name, solver in solvers.items()}
 days = jg.scenarios.perturb(jg.ieee37(), jax.random.key(0), 40, load=0.1, renewable=0.3, price=0.1)
 many = jg.clear_many(days)
 
+worth = jg.mechanisms.reinforcement(market)["value_eur_per_kva"]
+
 # What the same plan would cost all prosumers if a number of the market were another.
 gradient = eqx.filter_grad(lambda m: jg.costs(m, clearing.plan).sum())(market)
 """
@@ -52,6 +54,10 @@ FIGURES = {
     "feeder-district": (
         "The same of 200 buses, at eight in the evening",
         "plots.feeder(district, evening, hour=20)",
+    ),
+    "grid-map": (
+        "What one more kVA of each line is worth",
+        'plots.grid_map(market, worth, "worth of one more kVA (EUR)")',
     ),
     "prices": ("Prices of prosumers and of the main grid", "plots.prices(market, clearing)"),
     "bus-prices": ("Prices by bus and hour", "plots.bus_prices(market, clearing)"),

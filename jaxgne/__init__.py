@@ -5,6 +5,8 @@ comes with every answer says how good it is, whatever solver found it.
 """
 
 from . import devices as devices
+from . import mechanisms as mechanisms
+from . import objectives as objectives
 from . import plots as plots
 from . import scenarios as scenarios
 from . import studies as studies
@@ -12,12 +14,13 @@ from .acflow import ac_power_flow
 from .acsafe import clear_ac_safe
 from .batch import clear_many
 from .cases import ieee37, ieee123, synthetic
-from .certificate import certify, explain_infeasible
-from .clearing import Clearing, NotCleared, Progress, Status, clear, status_name
+from .certificate import certify
+from .clearing import Clearing, NotCleared, Status, clear
 from .comparison import compare
+from .fitting import fit
 from .io import load, load_case, save
 from .market import Buffers, Generators, Grid, Market, Prosumers, Tariff, Trading
-from .model import Plan, Rows, aggregate, costs, energy_prices, voltages
+from .model import Plan, Rows, aggregate, costs
 from .placement import spread
 from .selection import least_norm
 from .sensitivity.implicit import Implicit, Smoothed
@@ -28,6 +31,7 @@ from .solvers.primal_dual import PrimalDual
 from .solvers.semidecentralized import SemiDecentralized
 from .tracing import trace
 from .trust import trust
+from .tuning import tune
 from .validate import validate
 
 __all__ = [
@@ -42,7 +46,6 @@ __all__ = [
     "NotCleared",
     "Plan",
     "PrimalDual",
-    "Progress",
     "Prosumers",
     "Rows",
     "SemiDecentralized",
@@ -58,8 +61,7 @@ __all__ = [
     "clear_many",
     "compare",
     "costs",
-    "energy_prices",
-    "explain_infeasible",
+    "fit",
     "ieee37",
     "ieee123",
     "least_norm",
@@ -68,10 +70,9 @@ __all__ = [
     "save",
     "settle",
     "spread",
-    "status_name",
     "synthetic",
     "trace",
     "trust",
+    "tune",
     "validate",
-    "voltages",
 ]

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import equinox as eqx
 import jax
@@ -23,6 +22,7 @@ from jax.lax import stop_gradient
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array
 
+from .checkpoint import read, write
 from .clearing import (
     Carry,
     Clearing,
@@ -362,7 +362,7 @@ class _Store:
     def __init__(self, folder: Path, job: _Job):
         self.folder, self.job = folder, job
         self.like = eqx.filter_eval_shape(
-            lambda m, s: jax.vmap(lambda one: _blank(one, s))(m),
+            lambda m, s: jax.vmap(lambda one: blank(one, s))(m),
             _lanes(job.markets, slice(0, 1)),
             job.solver,
         )
@@ -383,33 +383,15 @@ class _Store:
 
     def write(self, lanes: slice, clearing: Clearing) -> None:
         """Save a block's clearing."""
-        path = self._path(lanes)
-        fresh = path.with_name(f".{path.name}.{uuid4().hex}")
-        leaves = {f"{k:03d}": np.asarray(a) for k, a in enumerate(jax.tree.leaves(clearing))}
-        try:
-            with fresh.open("wb") as file:
-                np.savez(file, allow_pickle=False, mark=self._mark(lanes), **leaves)
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(path)
-        finally:
-            fresh.unlink(missing_ok=True)
+        write(self._path(lanes), self._mark(lanes), clearing)
 
     def read(self, lanes: slice) -> Clearing | None:
         """A block's clearing if it was finished."""
-        path = self._path(lanes)
-        if not path.is_file():
-            return None
-        with np.load(path, allow_pickle=False) as file:
-            if str(file["mark"]) != self._mark(lanes):
-                raise ValueError(
-                    f"{path}: holds other scenarios or settings; delete it, or give another folder."
-                )
-            leaves = [file[f"{k:03d}"] for k in range(len(file.files) - 1)]
-        return jax.tree.unflatten(jax.tree.structure(self.like), leaves)
+        return read(self._path(lanes), self._mark(lanes), self.like)
 
 
-def _blank(market: Market, solver: AbstractSolver) -> Clearing:
+def blank(market: Market, solver: AbstractSolver | None) -> Clearing:
+    """A clearing of the right shapes, for `eqx.filter_eval_shape`."""
     market, solver, plan, prices = ready(market, solver, None)
     with jax.enable_x64(True):
         return checked(market, finish(market, solver, begin(market, solver, plan, prices)))

@@ -21,6 +21,7 @@ import jaxgne
 from .batch_report import batch_summary, batch_table
 from .cases import CASES
 from .cli_plot import plot
+from .cli_tune import tune
 from .io import check_replaceable, load_case, save
 from .live import Live, LiveBatch
 from .report import summary, table
@@ -152,7 +153,7 @@ def clear(
     elif not quiet:
         _show(market, clearing, out)
     if complaint:
-        infeasible = jaxgne.status_name(clearing.status) == "infeasible"
+        infeasible = jaxgne.clearing.status_name(clearing.status) == "infeasible"
         raise _fail(complaint, INFEASIBLE if infeasible else NOT_CLEARED)
 
 
@@ -270,7 +271,7 @@ def compare(
             for name, variant in jaxgne.comparison.baselines(market).items():
                 _, clearing, complaint = _clear(jaxgne.clear, variant, None, tol, None, live)
                 if complaint:
-                    infeasible = jaxgne.status_name(clearing.status) == "infeasible"
+                    infeasible = jaxgne.clearing.status_name(clearing.status) == "infeasible"
                     raise _fail(f"{name}: {complaint}", INFEASIBLE if infeasible else NOT_CLEARED)
                 found[name] = (market, clearing)
     except (ValueError, OSError) as error:
@@ -280,6 +281,7 @@ def compare(
 
 
 app.command()(plot)
+app.command()(tune)
 
 
 @app.command()

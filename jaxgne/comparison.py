@@ -152,19 +152,29 @@ def _ratio(one: Outcome, best: Outcome | None) -> float | None:
 
 
 def gini(values: np.ndarray) -> float | None:
-    """Mean difference of all pairs over twice the mean; None where a value is negative or all 0."""
-    ordered = np.sort(values)
-    count, total = len(ordered), ordered.sum()
-    if ordered.min(initial=0.0) < 0 or total <= 0:
-        return None
-    return float(2 * np.arange(1, count + 1) @ ordered / (count * total) - (count + 1) / count)
+    """`inequality`, or None where a value is negative or all are 0."""
+    return float(inequality(jnp.asarray(values))) if _shared(values) else None
 
 
 def jain(values: np.ndarray) -> float | None:
-    """(sum x)^2 / (n sum x^2): 1 where all are alike, 1/n where one has all."""
-    if values.min(initial=0.0) < 0 or values.sum() <= 0:
-        return None
-    return float(values.sum() ** 2 / (len(values) * (values**2).sum()))
+    """`evenness`, or None where a value is negative or all are 0."""
+    return float(evenness(jnp.asarray(values))) if _shared(values) else None
+
+
+def _shared(values: np.ndarray) -> bool:
+    return bool(values.min(initial=0.0) >= 0 and values.sum() > 0)
+
+
+def inequality(values: Float[Array, " n"]) -> Float[Array, ""]:
+    """Gini index: the mean difference of all pairs over twice the mean."""
+    ordered, count = jnp.sort(values), values.shape[0]
+    ranks = jnp.arange(1, count + 1)
+    return 2 * ranks @ ordered / (count * jnp.sum(values)) - (count + 1) / count
+
+
+def evenness(values: Float[Array, " n"]) -> Float[Array, ""]:
+    """Jain's index, (sum x)^2 / (n sum x^2): 1 where all are alike, 1/n where one has all."""
+    return jnp.sum(values) ** 2 / (values.shape[0] * jnp.sum(values**2))
 
 
 def baselines(market: Market) -> dict[str, Market]:

@@ -78,7 +78,7 @@ def check_batch(markets: list, cleared: jg.Clearing) -> Counter[str]:
     cleared = jax.tree.map(np.asarray, cleared)
     for lane, market in enumerate(markets):
         clearing = jax.tree.map(lambda a, lane=lane: a[lane], cleared)
-        name, oracle = jg.status_name(clearing.status), solve(market)
+        name, oracle = jg.clearing.status_name(clearing.status), solve(market)
         if oracle.status == "failed":
             counts["oracle failed"] += 1
             continue
@@ -88,7 +88,7 @@ def check_batch(markets: list, cleared: jg.Clearing) -> Counter[str]:
             check_agreement(market, clearing, oracle)
         if name == "infeasible":
             assert oracle.status == "infeasible"
-            assert "." in jg.explain_infeasible(market, clearing.prices)
+            assert "." in jg.certificate.explain_infeasible(market, clearing.prices)
         counts[name] += 1
     return counts
 
@@ -135,9 +135,8 @@ def test_the_default_case(stress):
         assert not np.any(plan.curtailed)
     load = np.hypot(plan.active, plan.reactive)
     full = np.mean(load > np.asarray(market.grid.rating)[:, None] * (1 - 1e-4))
-    low = (
-        np.asarray(jg.voltages(market, plan)) < np.asarray(market.grid.voltage_min)[:, None] + 1e-6
-    )
+    volts = np.asarray(jg.model.voltages(market, plan))
+    low = volts < np.asarray(market.grid.voltage_min)[:, None] + 1e-6
     exchange = np.asarray(clearing.aggregate - plan.exports.sum(axis=0))
     capped = exchange > np.asarray(market.tariff.total_max) * (1 - 1e-5)
     if stress:

@@ -112,7 +112,7 @@ def binding(market: jg.Market) -> tuple[float, int, int]:
     plan, grid = answer.plan, market.grid
     apparent = np.hypot(plan.active, plan.reactive)
     loaded = apparent > (1 - 1e-5) * np.asarray(grid.rating)[:, None]
-    low = jg.voltages(market, plan) < np.asarray(grid.voltage_min)[:, None] + 1e-7
+    low = jg.model.voltages(market, plan) < np.asarray(grid.voltage_min)[:, None] + 1e-7
     exchange = answer.sigma - np.asarray(plan.exports).sum(axis=0)
     full = exchange > (1 - 1e-6) * np.asarray(market.tariff.total_max)
     return float(loaded.mean()), int(np.asarray(low)[1:].sum()), int(full.sum())

@@ -104,7 +104,7 @@ def test_voltages_and_flows_follow_from_the_plan(grid):
     factor = 2 if grid == "lindistflow" else 1
     fall = factor * (2e-5 * plan.active[1] + 1e-5 * plan.reactive[1])
     assert jnp.allclose(high - low, fall, atol=1e-8)
-    volts = jg.voltages(market, plan)
+    volts = jg.model.voltages(market, plan)
     assert np.all((volts < 1.0)[1:]) and np.all(volts > 0.9)
 
 
@@ -129,9 +129,9 @@ def test_an_infeasible_market_ends_as_such_and_names_the_limit(fault, solver):
     with pytest.raises(jg.NotCleared, match="infeasible") as caught:
         jg.clear(market, solver)
     assert words in str(caught.value)
-    assert jg.status_name(caught.value.clearing.status) == "infeasible"
+    assert jg.clearing.status_name(caught.value.clearing.status) == "infeasible"
     again = jg.clear(market, solver, throw=False)
-    assert words in jg.explain_infeasible(market, again.prices)
+    assert words in jg.certificate.explain_infeasible(market, again.prices)
     assert "infeasible" in str(again)
 
 
@@ -160,7 +160,7 @@ def test_a_nan_never_comes_back_silently():
         lambda m: m.prosumers.load, market, market.prosumers.load.at[1, 2].set(jnp.nan)
     )
     clearing = jg.clear(market, throw=False)
-    assert jg.status_name(clearing.status) == "nonfinite"
+    assert jg.clearing.status_name(clearing.status) == "nonfinite"
     with pytest.raises(jg.NotCleared, match="validate"):
         jg.clear(market)
 
@@ -230,7 +230,8 @@ def test_one_bad_lane_does_not_end_a_batch():
     batch = jax.vmap(
         lambda r: jg.clear(eqx.tree_at(lambda m: m.grid.rating, market, r), max_steps=20_000)
     )(rating)
-    names = [jg.status_name(jax.tree.map(lambda a, k=k: a[k], batch.status)) for k in range(2)]
+    ended = [jax.tree.map(lambda a, k=k: a[k], batch.status) for k in range(2)]
+    names = [jg.clearing.status_name(status) for status in ended]
     assert names == ["cleared", "infeasible"]
 
 
@@ -345,7 +346,7 @@ def check_signs(market: jg.Market, plan: jg.Plan, prices: jg.Rows, atol: float) 
         return (u > low + room) & (u < high - room)
 
     units, pairs, tariff = market.generators, market.trading, market.tariff
-    value = jg.energy_prices(market, prices)
+    value = jg.model.energy_prices(market, prices)
     own = units.linear[:, None] + 2 * units.quadratic[:, None] * plan.generation
     gap = np.asarray(own - value[units.owner])
     assert np.all(np.abs(gap[inside("generation")]) < atol)

@@ -98,7 +98,7 @@ def test_where_no_margin_helps(case: Path, tmp_path: Path):
     kept, clearing = io.load(tmp_path / "run")
     assert clearing is not None
     assert float(kept.grid.rating[0]) == pytest.approx(6.0 / 1.3)
-    assert "." in jg.explain_infeasible(kept, clearing.prices)
+    assert "." in jg.certificate.explain_infeasible(kept, clearing.prices)
 
 
 def test_compare_tells_what_a_market_is_worth(case: Path, overloaded: Path):
@@ -138,7 +138,7 @@ def test_step_limit_exits_3_and_is_kept_as_such(case: Path, tmp_path: Path):
     assert "Raise max_steps" in result.stderr
     clearing = io.load(tmp_path / "run")[1]
     assert clearing is not None
-    assert jg.status_name(clearing.status) == "max_steps"
+    assert jg.clearing.status_name(clearing.status) == "max_steps"
 
 
 def test_infeasible_exits_4_and_names_the_limit(overloaded: Path):

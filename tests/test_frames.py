@@ -117,7 +117,7 @@ def test_what_follows_from_plan_and_prices(cleared: Cleared):
     """Prices as the library gives them, both sides of each prosumer's balance, and totals."""
     market, clearing = cleared
     own, pairs, totals = (f(*cleared) for f in (frames.prosumers, frames.trades, frames.hours))
-    expected = jg.energy_prices(market, clearing.prices)
+    expected = jg.model.energy_prices(market, clearing.prices)
     np.testing.assert_allclose(
         wide(own, "prosumer", "energy_price_eur_per_kwh"), expected, atol=1e-12
     )

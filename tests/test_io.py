@@ -112,7 +112,7 @@ def test_clearing_comes_back_bit_by_bit_with_its_status(name: str, status: str, 
     assert again is not None
     assert same(market, loaded)
     assert same(clearing, again)
-    assert jg.status_name(again.status) == status
+    assert jg.clearing.status_name(again.status) == status
     assert again.certificate.sentences() == clearing.certificate.sentences()
 
 

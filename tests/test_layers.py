@@ -18,6 +18,7 @@ CORE |= {"feasibility", "optimality"}
 RESULT = {*CORE, "solvers", "sensitivity", "certificate", "clearing"}
 STUDIES = {"batch", "selection", "settlement", "scenarios", "placement", "tuning", "acsafe"}
 STUDIES |= {"comparison", "tracing", "trust"}
+STUDIES |= {"objectives", "fitting", "history", "mechanisms"}
 
 # Who may import what, lowest layer first; a folder's name stands for all its modules.
 LAYERS: dict[str, set[str]] = {
@@ -49,7 +50,14 @@ LAYERS: dict[str, set[str]] = {
     **dict.fromkeys(STUDIES, RESULT),
     "comparison": {"market", "model", "clearing", "settlement"},
     "placement": {"market", "scenarios"},
-    "batch": {*RESULT, "placement"},
+    "checkpoint": set(),
+    "history": set(),
+    "coordinates": {"market"},
+    "batch": {*RESULT, "placement", "checkpoint"},
+    "objectives": {*RESULT, "settlement", "comparison"},
+    "tuning": {*RESULT, "batch", "checkpoint", "coordinates", "history"},
+    "fitting": {*RESULT, "coordinates", "history", "tuning"},
+    "mechanisms": {*RESULT, "settlement", "objectives", "coordinates", "history", "tuning"},
     "cases": {"market", "devices", "validate", "cases"},
     "io": {*RESULT, "io", "cases"},
     "report": {*RESULT - {"solvers"}, *STUDIES},
@@ -64,7 +72,11 @@ LAYERS: dict[str, set[str]] = {
     "cli_plot": {"io", "plots"},
     "studies": {*RESULT, *STUDIES, "cases", "io.tables", "studies"},
     "live": {"batch", "clearing"},
-    "cli": {"jaxgne", "batch_report", "cases", "cli_plot", "io", "live", "report"},  # public names
+    "cli_tune": {"jaxgne", "io", "plots"},
+    "cli": {
+        "jaxgne",  # public names only
+        *("batch_report", "cases", "cli_plot", "cli_tune", "io", "live", "report"),
+    },
     "__main__": {"cli"},
     "__init__": {*RESULT, *STUDIES, "cases", "io", "plots", "report", "studies"},
 }

@@ -95,6 +95,10 @@ FIGURES: dict[str, Callable[[], Axes]] = {
     "energy of one": lambda: plots.energy(*solved(), prosumer=owner()),
     "storage of one": lambda: plots.storage(*solved(), prosumer=owner()),
     "feeder, placed": lambda: plots.feeder(*solved(), hour=0, positions=circle()),
+    "grid_map": lambda: plots.grid_map(solved()[0], np.arange(35.0), "worth of one more kVA (EUR)"),
+    "grid_map of buses": lambda: plots.grid_map(
+        solved()[0], np.where(np.arange(36) > 3, np.arange(36.0), np.inf), "room (kW)", of="buses"
+    ),
     "sigma of many": lambda: plots.sigma(cleared()),
     "convergence": lambda: plots.convergence(TRACES),
     "benefits": lambda: plots.benefits(comparison()),
@@ -241,7 +245,7 @@ def test_what_does_not_exist_is_not_drawn(name: str):
 def test_prices_are_those_of_prosumers_and_buses():
     """The band spans all prosumers; the map is what `frames` says of buses, the feeder on top."""
     market, clearing = solved()
-    values = np.asarray(jg.energy_prices(market, clearing.prices))
+    values = np.asarray(jg.model.energy_prices(market, clearing.prices))
     high, _, low = stairs(plots.prices(market, clearing))["prosumers, lowest to highest"]
     np.testing.assert_allclose(high, values.max(axis=0))
     np.testing.assert_allclose(low, values.min(axis=0))
@@ -346,7 +350,7 @@ def test_the_map_shows_voltages_loadings_and_trades_of_the_peak():
     assert f"at {3 * hour} h" in ax.get_title()
     spots = [c for c in ax.collections if isinstance(c, PathCollection)]
     shown = np.concatenate([np.asarray(c.get_array()) for c in spots])
-    volts = np.asarray(jg.voltages(market, clearing.plan))[:, hour]
+    volts = np.asarray(jg.model.voltages(market, clearing.plan))[:, hour]
     np.testing.assert_allclose(shown, np.concatenate([volts[1:], volts[:1]]))
     lines = next(c for c in ax.collections if isinstance(c, LineCollection))
     table = frames.lines(market, clearing)
@@ -483,8 +487,8 @@ def test_fans_are_quantiles_of_what_cleared(quantity: Any):
     kept = list(cleared().values())[:4]
     value = {
         "sigma": lambda m, c: c.aggregate,
-        "price": lambda m, c: jg.energy_prices(m, c.prices).mean(axis=0),
-        "voltage": lambda m, c: jg.voltages(m, c.plan).min(axis=0),
+        "price": lambda m, c: jg.model.energy_prices(m, c.prices).mean(axis=0),
+        "voltage": lambda m, c: jg.model.voltages(m, c.plan).min(axis=0),
     }[quantity]
     values = np.stack([value(*pair) for pair in kept])
     ax = plots.fan(markets, clearings, quantity)

@@ -28,7 +28,7 @@ def test_the_examples_print_what_they_say(session: dict[str, Any]):
     """C sells its whole surplus of 5 kW in hour 1: 1.78 to A and 3.22 to B."""
     trades = np.asarray(session["clearing"].plan.trades)
     np.testing.assert_allclose(trades, [[0, 1.78, 0], [0, 3.22, 0]], atol=0.006)
-    prices = session["jg"].energy_prices(session["market"], session["clearing"].prices)
+    prices = session["jg"].model.energy_prices(session["market"], session["clearing"].prices)
     np.testing.assert_allclose(prices[:, 1], [0.1837, 0.1837, 0.1637], atol=6e-5)
     np.testing.assert_allclose(session["totals"], [4.25, 4.90, 5.56, 6.24, 6.94], atol=0.006)
     assert session["cleared"].all()

@@ -9,6 +9,7 @@ from .curves import convergence, sigma
 from .fans import fan
 from .feeders import feeder
 from .hourly import bus_prices, prices, voltages
+from .maps import grid_map
 from .money import benefits, costs
 from .sensitivity import sensitivities
 from .stacks import energy, storage
@@ -21,6 +22,7 @@ __all__ = [
     "energy",
     "fan",
     "feeder",
+    "grid_map",
     "prices",
     "sensitivities",
     "sigma",

@@ -7,7 +7,7 @@ import numpy as np
 from ..clearing import Clearing
 from ..market import Market
 from ..model import aggregate, voltages
-from .layout import tidy_tree
+from .layout import places_of
 from .style import BLACK, GRAY, SCALE, VERMILLION, begin, check, pick
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def feeder(
     note = check("feeder", market, clearing)
     total = np.asarray(aggregate(market, clearing.plan))
     hour = int(total.argmax()) if hour is None else pick("feeder", "hour", hour, len(total))
-    places = _places(market, positions)
+    places = places_of("feeder", market, positions)
     wide, high = np.ptp(places, axis=0) + 1.0
     size = (9.0, float(np.clip(2.0 + 7.0 * high / wide, 4.5, 8.0)))
     when = f"{hour * float(market.hour_length):g} h"
@@ -56,21 +56,6 @@ def feeder(
     # Below the map: beside it stand the scales.
     ax.legend(handles=shown, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=2, frameon=False)
     return ax
-
-
-def _places(market: Market, positions: Any) -> np.ndarray:
-    grid = market.grid
-    buses = len(grid.passive)
-    if positions is None:
-        ends = (np.asarray(grid.source), np.asarray(grid.target))
-        return tidy_tree(*ends, np.asarray(grid.feeder), buses)
-    places = np.asarray(positions, float)
-    if places.shape != (buses, 2):
-        raise ValueError(
-            f"plots.feeder: positions of shape {places.shape}; give one pair for each of the "
-            f"{buses} buses."
-        )
-    return places
 
 
 def _lines(

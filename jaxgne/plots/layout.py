@@ -1,9 +1,12 @@
 """Where to draw the buses of a grid that has no coordinates: as a tidy tree."""
 
 from collections import deque
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ..market import Market
 
 
 def tidy_tree(
@@ -81,3 +84,19 @@ def _packed(
             low[depth] = min(low[depth], row + lowest)
             high[depth] = max(high[depth], row + highest)
     return low, high
+
+
+def places_of(name: str, market: Market, positions: Any) -> np.ndarray:
+    """Where buses are drawn (B, 2)."""
+    grid = market.grid
+    buses = len(grid.passive)
+    if positions is None:
+        ends = (np.asarray(grid.source), np.asarray(grid.target))
+        return tidy_tree(*ends, np.asarray(grid.feeder), buses)
+    places = np.asarray(positions, float)
+    if places.shape != (buses, 2):
+        raise ValueError(
+            f"plots.{name}: positions of shape {places.shape}; give one pair for each of the "
+            f"{buses} buses."
+        )
+    return places

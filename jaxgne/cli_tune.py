@@ -1,0 +1,164 @@
+"""The command `jaxgne tune`: ready studies of a market's tariffs and of its grid's limits."""
+
+import importlib.util
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from uuid import uuid4
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import typer
+
+import jaxgne
+
+from . import plots
+from .io import load_case, save
+from .io.tables import write_table
+
+Study = Literal[
+    "trading-tariff", "price-slope", "locational-tariff", "reinforcement", "envelope"
+]  # the keys of `mechanisms.TUNED` and `mechanisms.READ`
+Objective = Literal[
+    "peak", "total-cost", "worst-cost", "social-cost", "welfare-loss", "congestion-rent", "gini",
+    "revenue", "self-sufficiency",
+]  # fmt: skip  # the keys of `mechanisms.OBJECTIVES`
+
+_BAD_INPUT, _NOT_CLEARED, _INFEASIBLE = 1, 3, 4
+_MAPS = {
+    "reinforcement": ("value_eur_per_kva", "worth of one more kVA (EUR)", "lines"),
+    "envelope": ("draw_kw", "power that it may draw more in every hour (kW)", "buses"),
+}  # of which table's column, what it tells, and where
+_SHOWN = 12  # rows of a table that are printed
+
+
+def tune(
+    study: Annotated[Study, typer.Argument(help="What to tune, or to read off the multipliers.")],
+    case: Annotated[
+        str, typer.Argument(metavar="CASE", help="A built-in case, or a folder that jaxgne wrote.")
+    ],
+    objective: Annotated[
+        Objective | None,
+        typer.Option(help="What to make small, revenue and self-sufficiency large; by study."),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the optimizer.")] = 50,
+    tol: Annotated[float, typer.Option(help="Relative KKT error of each clear.")] = 1e-6,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for tables and the tuned market; the same call goes on there."),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")] = False,
+) -> None:
+    """Tune a tariff of CASE, or tell what its lines and buses are short of.
+
+    trading-tariff: one tariff for all trades, for the highest revenue of the operator.
+    price-slope: the slope of the main grid's price by hour for the lowest peak, while it receives
+    no less and prosumers pay no more than today.
+    locational-tariff: a tariff on trades by bus for the least congestion, that brings no less.
+    reinforcement: what one more kVA of each line is worth.
+    envelope: how much more each bus may draw or feed in, by hour.
+
+    Exit codes: 0 done, 1 bad input, 2 wrong usage, 3 a market did not clear, 4 infeasible.
+    """
+    jax.config.update("jax_enable_x64", True)
+    mechanisms = jaxgne.mechanisms
+    if study in mechanisms.READ and objective is not None:
+        raise typer.BadParameter(f"--objective goes with {', '.join(mechanisms.TUNED)} only.")
+    try:
+        market = _double(load_case(case))
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+        if study in mechanisms.READ:
+            table = mechanisms.READ[study](market, tol=tol)
+            ended = "steps"
+        else:
+            run, tabulate = mechanisms.TUNED[study]
+            options: dict[str, Any] = {"steps": steps, "tol": tol, "folder": out}
+            if objective is not None:
+                options["objective"] = mechanisms.OBJECTIVES[objective]
+            market, history = run(market, progress=None if quiet else _tell, **options)
+            table, ended = tabulate(market), history.stopped
+            typer.echo(str(history))
+            if out is not None:
+                _write(out / "history.csv", _history(history))
+                save(out / "market", market, jaxgne.clear(market, tol=tol))
+        if out is not None:
+            _write(out / f"{study}.csv", table)
+            if study in _MAPS:
+                _draw(out / f"{study}.png", market, study, table)
+    except jaxgne.NotCleared as stop:
+        infeasible = jaxgne.clearing.status_name(stop.clearing.status) == "infeasible"
+        raise _fail(str(stop), _INFEASIBLE if infeasible else _NOT_CLEARED) from stop
+    except (ValueError, OSError) as error:
+        raise _fail(str(error), _BAD_INPUT) from error
+    _show(table)
+    if out is not None:
+        typer.echo(f"written to {out}")
+    if ended not in ("steps", "patience"):
+        raise _fail(f"stopped early: {ended}; the best market so far is kept.", _NOT_CLEARED)
+
+
+def _draw(target: Path, market: jaxgne.Market, study: str, table: Mapping[str, Any]) -> None:
+    """A map of a study's table, where matplotlib is there to draw it: by bus the least hour."""
+    if importlib.util.find_spec("matplotlib") is None:
+        typer.echo('no map without matplotlib: pip install "jaxgne[plot]"', err=True)
+        return
+    os.environ.setdefault("MPLBACKEND", "Agg")  # no window, also where there is a display
+    column, label, of = _MAPS[study]
+    values = np.asarray(table[column])
+    if of == "buses":
+        values = values.reshape(market.grid.passive.shape).min(axis=1)
+    figure = plots.grid_map(market, values, label, of=of).figure
+    fresh = target.with_name(f".{target.stem}.{uuid4().hex}.png")
+    try:
+        figure.savefig(fresh, dpi=150)
+        os.replace(fresh, target)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def _double(tree: Any) -> Any:
+    return jax.tree.map(
+        lambda a: a.astype(jnp.float64) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree
+    )
+
+
+def _fail(sentence: str, code: int) -> typer.Exit:
+    typer.echo(f"jaxgne: {sentence}", err=True)
+    return typer.Exit(code)
+
+
+def _tell(now: Any) -> None:
+    """One line a step on stderr."""
+    line = f"step {now.step + 1} of {now.total}: {now.value:.6g}, gradient {now.gradient:.2g}"
+    typer.echo(f"{line}, {now.solver_steps} solver steps, {now.seconds:.0f} s", err=True)
+
+
+def _history(history: Any) -> dict[str, np.ndarray]:
+    names = ("value", "violation", "gradient", "foretold", "solver_steps")
+    columns = {name: np.asarray(getattr(history, name)) for name in names}
+    return {"step": np.arange(len(history.value)), **columns}
+
+
+def _show(table: Mapping[str, Any]) -> None:
+    """The rows of the largest last column."""
+    columns = {name: np.asarray(column) for name, column in table.items()}
+    order = np.argsort(-next(reversed(columns.values())), kind="stable")[:_SHOWN]
+    typer.echo("  ".join(columns))
+    for row in sorted(order.tolist()):
+        cells = (f"{column[row]:>{len(name)}.5g}" for name, column in columns.items())
+        typer.echo("  ".join(cells))
+    if len(order) < len(next(iter(columns.values()))):
+        typer.echo(f"({len(next(iter(columns.values())))} rows, those of the largest shown)")
+
+
+def _write(target: Path, table: Mapping[str, Any]) -> None:
+    """Write a table, complete or not at all."""
+    fresh = target.with_name(f".{target.name}.{uuid4().hex}")
+    try:
+        write_table(fresh, {name: np.asarray(column) for name, column in table.items()})
+        os.replace(fresh, target)
+    finally:
+        fresh.unlink(missing_ok=True)

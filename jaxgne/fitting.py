@@ -1,0 +1,223 @@
+"""The inverse problem: which costs and preferences explain what was observed of a market.
+
+The misfit is the mean square of (computed - observed) / noise over all that was observed, made
+small by `tune`. Whether the observations determine the parameters, the rank of their sensitivity
+tells (Ljung, System Identification, 1999, 4.6): J = d computed / d parameter, its rows over the
+noise, its columns in shares of the range.
+"""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Bool, Float
+
+from .clearing import Clearing, differentiable
+from .coordinates import Coordinates, is_batch, names_of, place, with_fields
+from .history import History
+from .market import Market
+from .sensitivity.implicit import AbstractAdjoint, Implicit
+from .tuning import AbstractMeasure, cleared, descend
+
+Observe = Callable[[Market, Clearing], Any]
+
+_RANK = 1e-6  # of the largest singular value: below it a combination moves nothing
+_PART = 0.1  # of a parameter within such combinations: above it, it is not identified
+
+
+class Misfit(AbstractMeasure):
+    """Mean square of what is computed less what was observed, over the noise; NaN: not observed."""
+
+    observe: Observe
+    observed: Any
+    noise: Any
+
+    def value(self, market: Market, clearing: Clearing) -> Float[Array, ""]:
+        """The misfit: about 1 where only noise is left, if `noise` is its standard deviation."""
+        observe = jax.vmap(self.observe) if is_batch(market) else self.observe
+        values = observe(market, clearing)
+        ours, theirs = (jax.tree.map(jnp.shape, tree) for tree in (values, self.observed))
+        if ours != theirs:
+            raise ValueError(f"fit: observed has shape {theirs}, observe gives {ours}; match them.")
+        off = _over_noise(values, self.observed, self.noise)
+        kept = jax.tree.map(jnp.isfinite, self.observed)
+        count = sum(jnp.sum(a) for a in jax.tree.leaves(kept))
+        squares = jax.tree.map(lambda a, k: jnp.sum(jnp.where(k, a, 0.0) ** 2), off, kept)
+        return jnp.sum(jnp.stack(jax.tree.leaves(squares))) / count
+
+    def limits(self, market: Market, clearing: Clearing) -> Float[Array, " C"]:
+        """None."""
+        return jnp.zeros(0, clearing.costs.dtype)
+
+
+class Identifiability(eqx.Module):
+    """How well observations determine parameters: `P` of them, in shares of their range.
+
+    `deviation` is each parameter's standard deviation that the noise makes (Cramer, Rao), in its
+    own unit; infinite for those that are not `identified`.
+    """
+
+    singular_values: Float[np.ndarray, " R"]
+    rank: int
+    identified: Bool[np.ndarray, " P"]
+    deviation: Float[np.ndarray, " P"]
+    names: tuple[str, ...] = eqx.field(static=True)
+
+    def __str__(self) -> str:
+        lines = [f"rank {self.rank} of {len(self.names)} parameters"]
+        for name, known, deviation in zip(self.names, self.identified, self.deviation, strict=True):
+            lines.append(f"{name}: {f'+- {deviation:.2g}' if known else 'not identified'}")
+        return "\n".join(lines)
+
+
+def fit(
+    market: Market,
+    observed: Any,
+    observe: Observe,
+    where: Callable[[Market], Any],
+    *,
+    noise: Any = None,
+    bounds: tuple[Any, Any] | None = None,
+    steps: int = 600,
+    adjoint: AbstractAdjoint | None = None,
+    **options: Any,
+) -> tuple[Market, History]:
+    """The fields `where(market)` that explain what was `observed` of its clearing.
+
+    `observe(market, clearing)` computes what was observed, an array or a pytree of them: dispatch,
+    trades, prices. NaN in `observed` was not observed. `noise` is the standard deviation of the
+    observations, one number or one for each of its arrays; by default the root mean square of each.
+    A batch of markets shares the fields; `observed` then has a leading axis of scenarios.
+    `bounds` and the other `options` are those of `tune`.
+
+    Returns the fitted market and the history, whose values are misfits. What `identifiability` says
+    of deviations holds where these are least: costs that trade off against one another take
+    hundreds of steps, and a `history.gradient` that is not small at the end tells of too few.
+    Warns of parameters that the observations do not determine at the fitted market: these stay near
+    where they started.
+
+    Raises what `tune` raises, and `ValueError` for observations of another shape than computed.
+    """
+    observed = jax.tree.map(jnp.asarray, observed)
+    noise = _noise(observed, noise)
+    market = jax.tree.map(jnp.asarray, market)
+    misfit = Misfit(observe, observed, noise)
+    fitted, history = descend(
+        market, misfit, where, bounds=bounds, steps=steps, adjoint=adjoint, **options
+    )
+    known = {key: options[key] for key in ("bijection", "solver", "tol") if key in options}
+    found = identifiability(
+        fitted, observe, where, observed=observed, noise=noise, bounds=bounds, adjoint=adjoint,
+        **known,
+    )  # fmt: skip
+    if not found.identified.all():
+        lost = [n for n, known in zip(found.names, found.identified, strict=True) if not known]
+        warnings.warn(
+            f"fit: the observations do not determine {', '.join(lost)} (rank {found.rank} of "
+            f"{len(found.names)}); observe more, or leave them out of where.",
+            stacklevel=2,
+        )
+    return fitted, history
+
+
+def identifiability(
+    market: Market,
+    observe: Observe,
+    where: Callable[[Market], Any],
+    *,
+    noise: Any = 1.0,
+    observed: Any = None,
+    bounds: tuple[Any, Any] | None = None,
+    bijection: Any = None,
+    solver: Any = None,
+    tol: Any = None,
+    adjoint: AbstractAdjoint | None = None,
+) -> Identifiability:
+    """Whether `observe(market, clearing)` determines the fields near those of the market.
+
+    The singular values of d observe / d fields by the implicit rule, over the `noise` and in shares
+    of the range between `bounds`, without them of the fields' own size. What is NaN in `observed`
+    does not count. Clears the market; raises `NotCleared` if it does not.
+    """
+    market = jax.tree.map(jnp.asarray, market)
+    coordinates, shares = place(market, where, bounds, bijection)
+    found = cleared(market, solver, tol, None, throw=True)
+    adjoint = Implicit(throw=False) if adjoint is None else adjoint
+    flat, unravel = ravel_pytree(shares)
+    scale = jnp.ones_like(flat) if bounds is not None else jnp.where(flat != 0, abs(flat), 1.0)
+    matrix = np.asarray(_jacobian(market, found, flat, unravel, observe, where, coordinates,
+                                  adjoint, noise)) * np.asarray(scale)  # fmt: skip
+    if observed is not None:
+        matrix = matrix[np.isfinite(np.asarray(ravel_pytree(observed)[0]))]
+    width = np.asarray(ravel_pytree(coordinates.width)[0]) * np.asarray(scale)
+    names = parameter_names(market, where, bijection, shares)
+    return _ranked(matrix, width, names)
+
+
+def _ranked(matrix: np.ndarray, width: np.ndarray, names: tuple[str, ...]) -> Identifiability:
+    """Rank and deviations of a Jacobian in shares of the range."""
+    _, sizes, right = np.linalg.svd(matrix, full_matrices=True)
+    rank = int(np.sum(sizes > _RANK * sizes.max(initial=0.0)))
+    lost = np.sqrt(np.sum(right[rank:] ** 2, axis=0))  # of each parameter, what moves nothing
+    identified = lost < _PART
+    deviation = np.sqrt(np.sum((right[:rank] / sizes[:rank, None]) ** 2, axis=0)) * width
+    return Identifiability(sizes, rank, identified, np.where(identified, deviation, np.inf), names)
+
+
+@eqx.filter_jit
+def _jacobian(
+    market: Market,
+    clearing: Clearing,
+    flat: Float[Array, " P"],
+    unravel: Callable[[Array], Any],
+    observe: Observe,
+    where: Callable[[Market], Any],
+    coordinates: Coordinates,
+    adjoint: AbstractAdjoint,
+    noise: Any,
+) -> Float[Array, "O P"]:
+    """d (observe / noise) / d shares."""
+
+    def computed(flat: Array) -> Array:
+        here = with_fields(market, where, coordinates.fields(unravel(flat)))
+
+        def each(market: Market, clearing: Clearing) -> Any:
+            return observe(market, differentiable(market, clearing, adjoint))
+
+        values = (jax.vmap(each) if is_batch(here) else each)(here, clearing)
+        return ravel_pytree(_over_noise(values, None, noise))[0]
+
+    return jax.jacfwd(computed)(flat)
+
+
+def parameter_names(
+    market: Market, where: Callable[[Market], Any], bijection: Any, shares: Any
+) -> tuple[str, ...]:
+    """A name for each number that is moved: `Generators.linear[2]`."""
+    leaves = jax.tree.leaves(shares)
+    tables = names_of(market, where) if bijection is None else ["u"] * len(leaves)
+    return tuple(
+        f"{table}{list(index) if index else ''}"
+        for table, leaf in zip(tables, leaves, strict=True)
+        for index in np.ndindex(leaf.shape)
+    )
+
+
+def _over_noise(values: Any, observed: Any, noise: Any) -> Any:
+    """(values - observed) / noise, whose deviations are one for all or one for each array."""
+    zero = jax.tree.map(jnp.zeros_like, values) if observed is None else observed
+    one = jax.tree.structure(noise) != jax.tree.structure(values)
+    noises = jax.tree.map(lambda _: noise, values) if one else noise
+    return jax.tree.map(lambda a, b, n: (a - jnp.nan_to_num(b)) / n, values, zero, noises)
+
+
+def _noise(observed: Any, noise: Any) -> Any:
+    if noise is not None:
+        return jax.tree.map(jnp.asarray, noise)
+    sizes = jax.tree.map(lambda a: jnp.sqrt(jnp.nanmean(a**2)), observed)
+    return jax.tree.map(lambda a: jnp.where(a > 0, a, 1.0), sizes)

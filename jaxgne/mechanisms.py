@@ -1,0 +1,279 @@
+"""Ready studies of a mechanism: tariffs that are tuned, and what a grid's limits are worth.
+
+The tuned ones return the market, its history and tables; the others read the multipliers of one
+clearing. Tables are columns of equal length by name, units in the names.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from . import objectives
+from .clearing import Clearing, clear, differentiable
+from .coordinates import Linear
+from .history import History
+from .market import Market
+from .model import potential, voltages
+from .radial import forest
+from .sensitivity.implicit import Implicit
+from .settlement import price_parts
+from .tuning import tune
+
+Outcome = Callable[[Market, Clearing], Any]
+Table = dict[str, Any]
+
+OBJECTIVES: dict[str, Outcome] = {
+    "peak": objectives.peak,
+    "total-cost": objectives.total_cost,
+    "worst-cost": objectives.worst_cost,
+    "social-cost": objectives.social_cost,
+    "welfare-loss": objectives.welfare_loss,
+    "congestion-rent": objectives.congestion_rent,
+    "gini": objectives.gini,
+    "revenue": lambda market, clearing: -objectives.operator_revenue(market, clearing),
+    "self-sufficiency": lambda market, clearing: -objectives.self_sufficiency(market, clearing),
+}  # by the word of the command line, each to be made small
+
+_SCAN = 16  # tariffs at which the one for all pairs is tried first
+_DEAREST = 0.5  # of the highest energy value: trades that pay more on both sides do not happen
+
+
+def trading_tariff(
+    market: Market, objective: Outcome = OBJECTIVES["revenue"], **options: Any
+) -> tuple[Market, History]:
+    """One tariff c_ta for all pairs; by default for the highest revenue of the operator.
+
+    Between 0 and half the highest energy value today. As trades end one after the other, objectives
+    have kinks and several local optima along it: the best of a scan of 16 tariffs is improved,
+    in steps that stay near it. `options` are those of `tune`; `folder` keeps steps, no scan.
+    """
+    import optax
+
+    pairs = market.trading.charge.shape[0]
+    _need(pairs, "trading-tariff", "trading pairs")
+    most, solve = _dearest(market, options), {k: options.get(k) for k in ("solver", "tol")}
+    tariffs = np.linspace(0.0, most, _SCAN + 1)[:-1]
+    markets = [_taxed(market, tariff) for tariff in tariffs]
+    values, last = [], None
+    for here in markets:
+        last = clear(here, start=last, **solve)
+        values.append(float(objective(here, last)))
+    rate = 1 / (4 * _SCAN)  # of the range: a quarter of what lies between two of the scan
+    usual = optax.adam(optax.cosine_decay_schedule(rate, options.get("steps", 50)))
+    return tune(
+        markets[int(np.nanargmin(values))],
+        objective,
+        lambda m: m.trading.charge,
+        bijection=Linear(jnp.ones((pairs, 1), market.trading.charge.dtype)),
+        bounds=(0.0, most),
+        **{"optimizer": usual, **options},
+    )
+
+
+def _taxed(market: Market, tariff: float) -> Market:
+    charge = jnp.full_like(market.trading.charge, tariff)
+    return eqx.tree_at(lambda m: m.trading.charge, market, charge)
+
+
+def price_slope(
+    market: Market, objective: Outcome = objectives.peak, **options: Any
+) -> tuple[Market, History]:
+    """The slope d_mg of the main grid's price in each hour; by default for the lowest peak.
+
+    Between 0 and three times the highest today, while the main grid receives no less than today,
+    and the prosumers pay no more.
+    """
+    today = clear(market, options.get("solver"), tol=options.get("tol"))
+    income = objectives.main_grid_revenue(market, today)
+    paid = objectives.total_cost(market, today)
+    return tune(
+        market,
+        objective,
+        lambda m: m.tariff.slope,
+        bounds=(0.0, 3 * float(market.tariff.slope.max())),
+        constraints=[
+            lambda m, c: income - objectives.main_grid_revenue(m, c),
+            lambda m, c: objectives.total_cost(m, c) - paid,
+        ],
+        **options,
+    )
+
+
+def locational_tariff(
+    market: Market, objective: Outcome = objectives.congestion_rent, **options: Any
+) -> tuple[Market, History]:
+    """A tariff on trades by bus; by default for the least congestion rent.
+
+    A market has no tariff by bus, but one by pair: here each pair's is the mean of those of its two
+    buses, of which only buses with prosumers count. Between 0 and half the highest energy value,
+    while the tariffs bring the operator no less than today.
+    """
+    _need(market.trading.charge.shape[0], "locational-tariff", "trading pairs")
+    today = clear(market, options.get("solver"), tol=options.get("tol"))
+    income = objectives.trading_revenue(market, today)
+    return tune(
+        market,
+        objective,
+        lambda m: m.trading.charge,
+        bijection=Linear(_by_bus(market)),
+        bounds=(0.0, _dearest(market, options)),
+        constraints=[lambda m, c: income - objectives.trading_revenue(m, c)],
+        **options,
+    )
+
+
+def trading_buses(market: Market) -> np.ndarray:
+    """The buses whose prosumers are in some pair."""
+    pairs, bus = market.trading, np.asarray(market.prosumers.bus)
+    return np.unique(bus[np.concatenate([np.asarray(pairs.buyer), np.asarray(pairs.seller)])])
+
+
+def bus_tariffs(market: Market) -> Table:
+    """The tariffs by bus that come closest to those of the pairs."""
+    charge = Linear(_by_bus(market)).inverse(market.trading.charge)
+    return {"bus": trading_buses(market), "charge_eur_per_kwh": np.asarray(charge)}
+
+
+def pair_tariffs(market: Market) -> Table:
+    """The tariff of each pair."""
+    pairs = market.trading
+    return {
+        "buyer": np.asarray(pairs.buyer),
+        "seller": np.asarray(pairs.seller),
+        "charge_eur_per_kwh": np.asarray(pairs.charge),
+    }
+
+
+def hourly_slopes(market: Market) -> Table:
+    """The slope of each hour."""
+    slope = np.asarray(market.tariff.slope)
+    return {"hour": np.arange(len(slope)), "slope_eur_per_kwh_per_kw": slope}
+
+
+def reinforcement(market: Market, *, solver: Any = None, tol: Any = None) -> Table:
+    """What one kVA more of each line's rating is worth over all hours, EUR per kVA, by line.
+
+    That is -dP / d rating, P the potential that the equilibrium minimizes (MODEL 6): what all save
+    in costs as the market reckons them, with preferences and, under Nash, the anticipated share of
+    prices. By the implicit rule, through `clear`; 0 where a line has no rating.
+
+    Raises what `clear` raises, and `ValueError` for a market without lines.
+    """
+    grid = market.grid
+    _need(0 if grid.model == "copperplate" else grid.rating.shape[0], "reinforcement", "lines")
+    market = jax.tree.map(jnp.asarray, market)
+    found = clear(market, solver, tol=tol)
+    value = np.asarray(_worth(market, found))
+    plan = found.plan
+    load = np.hypot(np.asarray(plan.active), np.asarray(plan.reactive)).max(axis=1)
+    return {
+        "line": np.arange(len(value)),
+        "source": np.asarray(grid.source),
+        "target": np.asarray(grid.target),
+        "rating_kva": np.asarray(grid.rating),
+        "highest_flow_kva": load,
+        "value_eur_per_kva": value,
+    }
+
+
+@eqx.filter_jit
+def _worth(market: Market, clearing: Clearing) -> Float[Array, " L"]:
+    """-dP / d rating."""
+
+    def worth(rating: Array) -> Array:
+        here = eqx.tree_at(lambda m: m.grid.rating, market, rating)
+        found = differentiable(here, clearing, Implicit(throw=False))
+        return -potential(here, found.plan)
+
+    slope = jax.grad(worth)(market.grid.rating)
+    return jnp.where(jnp.isfinite(market.grid.rating), slope, 0.0)
+
+
+def envelope(market: Market, *, solver: Any = None, tol: Any = None) -> Table:
+    """How much more each bus may draw or feed in before a limit binds, kW, by bus and hour.
+
+    One bus at a time, at unity power factor, all else as the market clears: by the linear grid, d
+    kW more at bus y add d to the flows on the path from the feeder and lower the squared voltage at
+    z by 2 d times the resistance that both paths share. The least room on ratings, voltages and the
+    total counts. Beside it what energy costs there beyond the main grid's price, EUR/kWh: the
+    multipliers of these limits, 0 where none binds.
+
+    Raises what `clear` raises, and `ValueError` for grids other than `lindistflow`.
+    """
+    grid = market.grid
+    if grid.model != "lindistflow":
+        raise ValueError(f"envelope: the grid is {grid.model}; it must be lindistflow.")
+    market = jax.tree.map(jnp.asarray, market)
+    found = clear(market, solver, tol=tol)
+    draw, feed = (np.asarray(a) for a in headroom(market, found))
+    parts = price_parts(market, found)
+    scarce = np.asarray(parts.total - parts.energy)
+    buses, hours = draw.shape
+    return {
+        "bus": np.repeat(np.arange(buses), hours),
+        "hour": np.tile(np.arange(hours), buses),
+        "draw_kw": draw.ravel(),
+        "feed_in_kw": feed.ravel(),
+        "scarcity_eur_per_kwh": scarce.ravel(),
+    }
+
+
+@eqx.filter_jit
+def headroom(market: Market, clearing: Clearing) -> tuple[Float[Array, "B H"], Float[Array, "B H"]]:
+    """What each bus may draw and feed in more, kW; never negative."""
+    grid, plan = market.grid, clearing.plan
+    tree = forest(grid)
+    buses, lines = grid.passive.shape[0], grid.source.shape[0]
+    own = jnp.zeros((buses, lines)).at[tree.far, jnp.arange(lines)].set(1.0)
+    path = tree.ladder.along(own)  # (B, L): whether the line leads to the bus
+    shared = 2 * (path * grid.resistance) @ path.T  # pu^2 per kW, of z by y
+    outward = jnp.where(tree.outward[:, None], plan.active, -plan.active)
+    most = jnp.sqrt(jnp.maximum(grid.rating[:, None] ** 2 - plan.reactive**2, 0.0))
+    square = voltages(market, plan) ** 2
+    low, high = (a[:, None] ** 2 for a in (grid.voltage_min, grid.voltage_max))
+    total = clearing.aggregate - jnp.sum(plan.exports, axis=0)
+
+    def room(line: Array, voltage: Array, all_: Array) -> Array:
+        lines_ = jnp.where(path[:, :, None] > 0, line[None], jnp.inf).min(axis=1, initial=jnp.inf)
+        felt = shared[:, :, None] > 0
+        drop = jnp.where(felt, voltage[:, None] / jnp.where(felt, shared[:, :, None], 1.0), jnp.inf)
+        return jnp.maximum(jnp.minimum(jnp.minimum(lines_, drop.min(axis=0)), all_), 0.0)
+
+    draw = room(most - outward, square - low, market.tariff.total_max - total)
+    feed = room(most + outward, high - square, total - market.tariff.total_min)
+    return draw, feed
+
+
+def _by_bus(market: Market) -> Float[Array, "E P"]:
+    """Half of each pair's tariff for each of its buses."""
+    pairs, bus = market.trading, np.asarray(market.prosumers.bus)
+    places = trading_buses(market)
+    matrix = np.zeros((pairs.charge.shape[0], len(places)))
+    for side in (pairs.buyer, pairs.seller):
+        column = np.searchsorted(places, bus[np.asarray(side)])
+        np.add.at(matrix, (np.arange(len(matrix)), column), 0.5)
+    return jnp.asarray(matrix, pairs.charge.dtype)
+
+
+def _dearest(market: Market, options: dict[str, Any]) -> float:
+    found = clear(market, options.get("solver"), tol=options.get("tol"))
+    highest = _DEAREST * float(jnp.max(found.prices.balance))
+    return max(highest, 2 * float(jnp.max(market.trading.charge)))
+
+
+def _need(count: int, study: str, what: str) -> None:
+    if not count:
+        raise ValueError(f"{study}: the market has no {what}.")
+
+
+TUNED: dict[str, tuple[Callable[..., tuple[Market, History]], Callable[[Market], Table]]] = {
+    "trading-tariff": (trading_tariff, pair_tariffs),
+    "price-slope": (price_slope, hourly_slopes),
+    "locational-tariff": (locational_tariff, bus_tariffs),
+}  # by the word of the command line: what tunes, and the table of what was tuned
+READ: dict[str, Callable[..., Table]] = {"reinforcement": reinforcement, "envelope": envelope}

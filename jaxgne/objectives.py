@@ -1,0 +1,123 @@
+"""What a mechanism may be tuned for: plain functions of a market and its clearing, differentiable.
+
+Each tells a quantity. `tune` makes its objective small: put a minus before what should grow, as in
+
+    lambda market, clearing: -self_sufficiency(market, clearing).
+
+Costs are those of `jaxgne.comparison`: cash and devices, without preferences. What measures against
+another clearing of the same market clears that one inside, to `tol` and with its derivatives: that
+costs a clear without warm start each time.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .clearing import Clearing, clear
+from .comparison import REFERENCE, baselines, evenness, inequality, outcome
+from .market import Market
+from .model import aggregate
+from .sensitivity.implicit import Implicit
+from .settlement import settle
+
+Scalar = Float[Array, ""]
+
+
+def peak(market: Market, clearing: Clearing) -> Scalar:
+    """Highest total import sigma, kW."""
+    return jnp.max(aggregate(market, clearing.plan))
+
+
+def total_cost(market: Market, clearing: Clearing) -> Scalar:
+    """What all prosumers pay, devices and bills, EUR."""
+    return jnp.sum(outcome(market, clearing).cost)
+
+
+def worst_cost(market: Market, clearing: Clearing) -> Scalar:
+    """What the prosumer who pays most pays, EUR.
+
+    Where single trades or storage schedules are not unique, neither is this.
+    """
+    return jnp.max(outcome(market, clearing).cost)
+
+
+def social_cost(market: Market, clearing: Clearing) -> Scalar:
+    """What all, passive consumers too, pay the main grid and for devices, EUR."""
+    return outcome(market, clearing).social
+
+
+def operator_revenue(market: Market, clearing: Clearing) -> Scalar:
+    """What the operator receives: the tariff on trades, and for limits that bind, EUR."""
+    return outcome(market, clearing).operator
+
+
+def trading_revenue(market: Market, clearing: Clearing) -> Scalar:
+    """What the tariff on trades (c_ta, paid by both sides) alone brings, EUR."""
+    return jnp.sum(settle(market, clearing).tariff)
+
+
+def operator_budget(market: Market, clearing: Clearing, *, cost: Any) -> Scalar:
+    """What the operator receives less its `cost` of running the grid (EUR); 0: it breaks even."""
+    return operator_revenue(market, clearing) - cost
+
+
+def main_grid_revenue(market: Market, clearing: Clearing) -> Scalar:
+    """What the main grid receives, less what it pays for exports, EUR."""
+    return jnp.sum(settle(market, clearing).sales)
+
+
+def congestion_rent(market: Market, clearing: Clearing) -> Scalar:
+    """What everyone pays the operator for lines and voltages at their limits, EUR."""
+    bills = settle(market, clearing)
+    return jnp.sum(bills.congestion) + jnp.sum(bills.passive_congestion)
+
+
+def carbon(
+    market: Market, clearing: Clearing, *, grid_carbon: Any, generator_carbon: Any = 0.0
+) -> Scalar:
+    """kg of CO2, for factors in kg/kWh: of the main grid (one or by hour), of generators."""
+    factors = {"grid_carbon": grid_carbon, "generator_carbon": generator_carbon}
+    return outcome(market, clearing, **factors).carbon
+
+
+def self_sufficiency(market: Market, clearing: Clearing) -> Scalar:
+    """1 less imports over load net of own sun."""
+    return outcome(market, clearing).self_sufficiency
+
+
+def benefits(market: Market, clearing: Clearing, *, tol: Any = None) -> Float[Array, " N"]:
+    """What each prosumer saves against the same market without trades, EUR."""
+    alone = _cleared(baselines(market)[REFERENCE], tol)
+    return outcome(market, alone).cost - outcome(market, clearing).cost
+
+
+def gini(market: Market, clearing: Clearing, *, tol: Any = None) -> Scalar:
+    """Gini index of the benefits: 0 where all benefit alike. Means little where someone loses."""
+    return inequality(benefits(market, clearing, tol=tol))
+
+
+def jain(market: Market, clearing: Clearing, *, tol: Any = None) -> Scalar:
+    """Jain's index of the benefits: 1 where all benefit alike. Means little where someone loses."""
+    return evenness(benefits(market, clearing, tol=tol))
+
+
+def welfare_loss(market: Market, clearing: Clearing, *, tol: Any = None) -> Scalar:
+    """Social cost above the least that any plan within the limits has, EUR.
+
+    That plan is the one of price takers who pay the marginal price of the main grid, without tariff
+    on trades and without preferences.
+    """
+    best = baselines(market)["social optimum"]
+    trading = (best.trading.charge, best.trading.fee_buyer, best.trading.fee_seller)
+    best = eqx.tree_at(
+        lambda m: (m.trading.charge, m.trading.fee_buyer, m.trading.fee_seller),
+        best,
+        tuple(jnp.zeros_like(a) for a in trading),
+    )
+    return social_cost(market, clearing) - social_cost(market, _cleared(best, tol))
+
+
+def _cleared(market: Market, tol: Any) -> Clearing:
+    return clear(market, tol=tol, adjoint=Implicit(throw=False))

@@ -1,0 +1,369 @@
+"""Tuning a mechanism: any numbers of a market, for any function of what it clears to.
+
+Each step clears the market from the last equilibrium, outside of any trace, and then takes the
+gradient by the implicit rule: one compiled program and one linear system a step. Constraints on
+outcomes g <= 0 enter by an augmented Lagrangian (Birgin, Martinez, Practical Augmented Lagrangian
+Methods, 2014): with multipliers y and penalties r the gradient is that of f + max(0, y + r g) g.
+"""
+
+import abc
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .batch import blank, clear_many
+from .checkpoint import read, write
+from .clearing import Clearing, NotCleared, clear, differentiable, status_name
+from .coordinates import Bijection, Coordinates, is_batch, norm, place, with_fields
+from .history import History, TuningProgress
+from .market import Market
+from .sensitivity.implicit import AbstractAdjoint, Implicit
+from .solvers.base import AbstractSolver
+from .solvers.newton import one_thread
+
+if TYPE_CHECKING:
+    from optax import GradientTransformation
+
+Outcome = Callable[[Market, Clearing], Any]
+
+_RATE = 0.05  # of the range between the bounds, for the optimizer taken by default
+_UPDATE = 5  # steps between updates of the multipliers
+_STIFF = 10.0  # a constraint's penalty over objective, per range of what is tuned
+_LESS = 0.5  # of its violation at the last update: above it a penalty is doubled
+
+
+class AbstractMeasure(eqx.Module):
+    """What a market or a batch is judged by."""
+
+    @abc.abstractmethod
+    def value(self, market: Market, clearing: Clearing) -> Float[Array, ""]:
+        """What is to become small."""
+
+    @abc.abstractmethod
+    def limits(self, market: Market, clearing: Clearing) -> Float[Array, " C"]:
+        """What is to be at most 0."""
+
+
+class Measure(AbstractMeasure):
+    """Functions of one market, made one number of a batch by `reduce`."""
+
+    objective: Outcome
+    constraints: tuple[Outcome, ...]
+    reduce: Callable[[Array], Array]
+
+    def value(self, market: Market, clearing: Clearing) -> Float[Array, ""]:
+        """The objective, reduced over scenarios."""
+        if not is_batch(market):
+            return jnp.asarray(self.objective(market, clearing))
+        return self.reduce(jax.vmap(self.objective)(market, clearing))
+
+    def limits(self, market: Market, clearing: Clearing) -> Float[Array, " C"]:
+        """The constraints' values, each reduced over scenarios."""
+
+        def each(market: Market, clearing: Clearing) -> Array:
+            found = [jnp.ravel(jnp.asarray(g(market, clearing))) for g in self.constraints]
+            return jnp.concatenate(found) if found else jnp.zeros(0, clearing.costs.dtype)
+
+        if not is_batch(market):
+            return each(market, clearing)
+        return jax.vmap(self.reduce, in_axes=1)(jax.vmap(each)(market, clearing))
+
+
+def tune(
+    market: Market,
+    objective: Outcome,
+    where: Callable[[Market], Any],
+    *,
+    optimizer: "GradientTransformation | None" = None,
+    steps: int = 50,
+    bounds: tuple[Any, Any] | None = None,
+    bijection: Bijection | None = None,
+    constraints: Sequence[Outcome] = (),
+    reduce: Callable[[Array], Array] = jnp.mean,
+    solver: AbstractSolver | None = None,
+    tol: Any = None,
+    adjoint: AbstractAdjoint | None = None,
+    patience: int | None = None,
+    folder: str | Path | None = None,
+    progress: Callable[[TuningProgress], None] | None = None,
+) -> tuple[Market, History]:
+    """Change the fields `where(market)` until `objective(market, clearing)` is small.
+
+    Returns the best market of all steps and how it came about. That is a local optimum at best:
+    objectives of equilibria have kinks, where trades or limits switch, and are rarely convex; a
+    `history.gradient` that does not become small tells. With `bounds=(low, high)`, numbers
+    or pytrees like the fields, the optimizer moves shares of the range from 0 to 1, so that its
+    rate needs no unit. With a `bijection`, `fields = bijection.forward(u)` and u is moved, within
+    the bounds if there are: see `jaxgne.coordinates.Linear` for what ties fields to one another.
+    `optimizer` is any of optax that needs gradients, and the value, only; by default Adam at a rate
+    that falls from 5 % of the range to 0 along a cosine.
+
+    `constraints` are functions of market and clearing whose values must be at most 0. A step counts
+    as best only if they are, to a thousandth of the largest that they have been.
+
+    A batch of markets, with a leading axis of scenarios, shares the fields; `reduce` makes one
+    number of the scenarios' objectives, and of each constraint's values.
+
+    A step that does not clear ends the tuning, as do `patience` steps without a better one:
+    `history.stopped` tells. With `folder` each step is kept there, and a later call with the same
+    arguments goes on after the last one. `solver` and `tol` are for `clear`, `adjoint` for its
+    derivatives, by default `Implicit(throw=False)`: what is not unique moves as little as it can.
+
+    Raises `NotCleared` if the market does not clear as it is, and `ValueError` for fields out of
+    bounds or that differ between scenarios, neither bounds nor optimizer, or a folder of another
+    tuning.
+    """
+    return descend(
+        market,
+        Measure(objective, tuple(constraints), reduce),
+        where,
+        optimizer=optimizer,
+        steps=steps,
+        bounds=bounds,
+        bijection=bijection,
+        solver=solver,
+        tol=tol,
+        adjoint=adjoint,
+        patience=patience,
+        folder=folder,
+        progress=progress,
+    )
+
+
+class State(eqx.Module):
+    """Where a tuning stands before a step."""
+
+    shares: Any  # what the optimizer moves
+    memory: Any  # the optimizer's own
+    multipliers: Float[Array, " C"]
+    penalties: Float[Array, " C"]  # 0 until a constraint is first missed
+    missed: Float[Array, " C"]  # by how much at the last update of the multipliers
+
+
+def descend(
+    market: Market,
+    measure: AbstractMeasure,
+    where: Callable[[Market], Any],
+    *,
+    optimizer: "GradientTransformation | None" = None,
+    steps: int = 50,
+    bounds: tuple[Any, Any] | None = None,
+    bijection: Bijection | None = None,
+    solver: AbstractSolver | None = None,
+    tol: Any = None,
+    adjoint: AbstractAdjoint | None = None,
+    patience: int | None = None,
+    folder: str | Path | None = None,
+    progress: Callable[[TuningProgress], None] | None = None,
+) -> tuple[Market, History]:
+    """`tune` for any measure of a market or batch."""
+    if optimizer is None and bounds is None:
+        raise ValueError("tune: give bounds, or an optimizer whose rate fits the fields' unit.")
+    market = jax.tree.map(jnp.asarray, market)
+    coordinates, shares = place(market, where, bounds, bijection)
+    rule = _rule(optimizer, steps)
+    adjoint = Implicit(throw=False) if adjoint is None else adjoint
+    job = _Job(market, measure, where, coordinates, adjoint)
+    like = eqx.filter_eval_shape(lambda m: _each(m, lambda one: blank(one, solver)), market)
+    count = eqx.filter_eval_shape(measure.limits, market, like).shape
+    state = State(shares, rule.init(shares), *[jnp.zeros(count)] * 3)
+    clearing, history = None, job.blank(state)
+    store = None if folder is None else _store(Path(folder), job, (bounds, tol, solver))
+    if store and (kept := read(*store, (state, like, history))):
+        state, clearing = jax.tree.map(jnp.asarray, kept[:2])
+        history = kept[2]
+    begun = time.perf_counter()
+    while (step := len(history.value)) < steps:
+        if patience is not None and step and step - 1 - history.best >= patience:
+            return job.best(history), history.ended("patience")
+        here = job.market_at(state.shares)
+        clearing = cleared(here, solver, tol, clearing, throw=step == 0)
+        if not bool(jnp.all(clearing.ok)):
+            return job.best(history), history.ended(_word(clearing))
+        state, row, slope = job.measured(state, clearing)
+        if not np.isfinite(row.value + row.gradient):
+            if step == 0:
+                raise ValueError("tune: the objective or its gradient is not finite at the start.")
+            return job.best(history), history.ended("nonfinite")
+        state, foretold = _moved(state, slope, row, rule, coordinates)
+        history = history.extended(replace(row, foretold=foretold))
+        state = _weighed(state, row.constraints) if (step + 1) % _UPDATE == 0 else state
+        if store:
+            write(*store, (state, clearing, history))
+        if progress:
+            seconds = time.perf_counter() - begun
+            progress(_told(history, steps, seconds))
+    return job.best(history), history
+
+
+class _Job(eqx.Module):
+    """What stays the same from step to step."""
+
+    market: Market
+    measure: AbstractMeasure
+    where: Callable[[Market], Any]
+    coordinates: Coordinates
+    adjoint: AbstractAdjoint
+
+    def market_at(self, shares: Any) -> Market:
+        """The market at the optimizer's numbers."""
+        return with_fields(self.market, self.where, self.coordinates.fields(shares))
+
+    def best(self, history: History) -> Market:
+        """The market of the best step."""
+        fields = jax.tree.map(lambda a: jnp.asarray(a[history.best]), history.tuned)
+        return with_fields(self.market, self.where, fields)
+
+    def blank(self, state: State) -> History:
+        """No steps yet."""
+        fields = jax.tree.map(np.asarray, self.coordinates.fields(state.shares))
+        none, limits = np.zeros(0), np.zeros((0, *state.multipliers.shape))
+        tuned = jax.tree.map(lambda a: np.zeros((0, *a.shape), a.dtype), fields)
+        return History(none, limits, limits, none, none, np.zeros(0, int), tuned)
+
+    def measured(self, state: State, clearing: Clearing) -> tuple[State, History, Any]:
+        """What a step finds: the state with its penalties, a row of history, and the gradient."""
+        nothing = jnp.zeros_like(state.multipliers)
+        weights = (state.multipliers, state.penalties)
+        value, limits, weighed, slope = self._slope(state.shares, clearing, 1.0, *weights)
+        new = np.flatnonzero((np.asarray(limits) > 0) & (np.asarray(state.penalties) == 0))
+        if new.size:
+            *_, plain = self._slope(state.shares, clearing, 1.0, nothing, nothing)
+            reach = 1.0 if self.coordinates.bounded else norm(state.shares) or 1.0
+            penalties = state.penalties
+            for index in new.tolist():
+                one = nothing.at[index].set(1.0)
+                *_, row = self._slope(state.shares, clearing, 0.0, one, nothing)
+                size = norm(row)
+                if size > 0:
+                    stiff = _STIFF * (norm(plain) or size) / (size**2 * reach)
+                    penalties = penalties.at[index].set(stiff)
+            state = replace(state, penalties=penalties)
+            weights = (state.multipliers, state.penalties)
+            value, limits, weighed, slope = self._slope(state.shares, clearing, 1.0, *weights)
+        row = History(
+            value=np.asarray(value),
+            constraints=np.asarray(limits),
+            weights=np.asarray(weighed),
+            gradient=np.asarray(self.coordinates.steepness(state.shares, slope)),
+            foretold=np.zeros(()),
+            solver_steps=np.max(np.asarray(clearing.steps)),
+            tuned=self.coordinates.fields(state.shares),
+        )
+        return state, row, slope
+
+    def _slope(
+        self, shares: Any, clearing: Clearing, lead: float, shift: Array, penalties: Array
+    ) -> tuple[Array, Array, Array, Any]:
+        with one_thread():
+            return jax.block_until_ready(
+                _slope(self, shares, clearing, jnp.asarray(lead), shift, penalties)
+            )
+
+
+@eqx.filter_jit
+def _slope(
+    job: _Job, shares: Any, clearing: Clearing, lead: Array, shift: Array, penalties: Array
+) -> tuple[Array, Array, Array, Any]:
+    """Value, limits g, weights w = max(0, shift + penalties g), gradient of lead value + w g."""
+
+    def at(shares: Any) -> tuple[Array, Array]:
+        here = job.market_at(shares)
+        if is_batch(here):
+            found = jax.vmap(lambda m, c: differentiable(m, c, job.adjoint))(here, clearing)
+        else:
+            found = differentiable(here, clearing, job.adjoint)
+        return job.measure.value(here, found), job.measure.limits(here, found)
+
+    (value, limits), pull = jax.vjp(at, shares)
+    weights = jnp.maximum(0.0, shift + penalties * limits).astype(limits.dtype)
+    (slope,) = pull((lead.astype(value.dtype), weights))
+    return value, limits, weights, slope
+
+
+def _moved(
+    state: State, slope: Any, row: History, rule: Any, coordinates: Coordinates
+) -> tuple[State, np.ndarray]:
+    """The state after the optimizer's step, and the change that the gradient says this makes."""
+    value = jnp.asarray(row.value)
+    updates, memory = rule.update(slope, state.memory, state.shares, value=value, grad=slope)
+    shares = coordinates.project(jax.tree.map(jnp.add, state.shares, updates))
+    went = jax.tree.map(lambda new, old, g: jnp.vdot(new - old, g), shares, state.shares, slope)
+    return replace(state, shares=shares, memory=memory), np.asarray(sum(jax.tree.leaves(went)))
+
+
+def _weighed(state: State, limits: Any) -> State:
+    """Multipliers moved to where the penalties push; stiffer penalties where that helped little."""
+    missed = jnp.maximum(0.0, limits)
+    slow = (missed > _LESS * state.missed) & (state.missed > 0)
+    return replace(
+        state,
+        multipliers=jnp.maximum(0.0, state.multipliers + state.penalties * limits),
+        penalties=jnp.where(slow, 2 * state.penalties, state.penalties),
+        missed=missed,
+    )
+
+
+def _each(market: Market, function: Callable[[Market], Any]) -> Any:
+    return jax.vmap(function)(market) if is_batch(market) else function(market)
+
+
+def _rule(optimizer: "GradientTransformation | None", steps: int) -> Any:
+    """The optimizer, able to take the value; imported here, as it loads much of SciPy."""
+    import optax
+
+    usual = optax.adam(optax.cosine_decay_schedule(_RATE, steps))
+    return optax.with_extra_args_support(usual if optimizer is None else optimizer)
+
+
+def cleared(
+    market: Market, solver: Any, tol: Any, start: Clearing | None, *, throw: bool
+) -> Clearing:
+    if not is_batch(market):
+        return clear(market, solver, tol=tol, start=start, throw=throw)
+    found = jax.tree.map(jnp.asarray, clear_many(market, solver, tol=tol, start=start))
+    if throw and not bool(found.ok.all()):
+        raise NotCleared(
+            f"tune: {int((~found.ok).sum())} of {found.ok.size} scenarios do not clear as they "
+            f"are, the first: {_word(found)}.",
+            found,
+        )
+    return found
+
+
+def _word(clearing: Clearing) -> str:
+    """The status of the market, or of the first scenario, that did not clear."""
+    index = int(jnp.argmin(jnp.ravel(clearing.ok)))
+    return status_name(jax.tree.map(lambda a: jnp.ravel(a)[index], clearing.status))
+
+
+def _store(folder: Path, job: _Job, settings: Any) -> tuple[Path, str]:
+    """The file of a tuning, and a fingerprint of all that it depends on but its functions' code."""
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays, rest = eqx.partition((job, settings), eqx.is_array)
+    named = jax.tree.map(lambda a: getattr(a, "__qualname__", repr(a)), rest)
+    digest = hashlib.sha256(repr(jax.tree.leaves(named)).encode())
+    for array in jax.tree.leaves(arrays):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return folder / "tuning.npz", digest.hexdigest()
+
+
+def _told(history: History, total: int, seconds: float) -> TuningProgress:
+    return TuningProgress(
+        step=len(history.value) - 1,
+        total=total,
+        value=float(history.value[-1]),
+        violation=float(history.violation[-1]),
+        gradient=float(history.gradient[-1]),
+        solver_steps=int(history.solver_steps[-1]),
+        seconds=seconds,
+    )

@@ -1,0 +1,185 @@
+"""Tuning finds known optima, keeps constraints, goes on where it stopped, and says why it stops."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxgne as jg
+from jaxgne import objectives
+from jaxgne.coordinates import Linear
+
+from .markets import two_neighbors
+
+TOL = 1e-9
+
+
+def taxed(load: float = 6.0, charge: float = 0.02) -> jg.Market:
+    """A price taker who buys t of a neighbor and the rest of the grid: one hour, one bus.
+
+    0.3 + 0.01 (load - t) - c = 0.1 + 0.04 t + c, so that t = (0.2 + 0.01 load - 2 c) / 0.05, and
+    the operator receives 2 c t: most of it, 5 (0.2 + 0.01 load)^2, at c = (0.2 + 0.01 load) / 4.
+    """
+    return two_neighbors(load, behavior=0.0, charge=charge, import_max=30.0)
+
+
+def revenue(market: jg.Market, clearing: jg.Clearing) -> Any:
+    return -objectives.operator_revenue(market, clearing)
+
+
+def charge(market: jg.Market) -> Any:
+    return market.trading.charge
+
+
+def adam(steps: int, rate: float = 0.1) -> Any:
+    return optax.adam(optax.cosine_decay_schedule(rate, steps))
+
+
+def test_the_best_tariff_is_found_and_nothing_compiles_again():
+    """c = 0.26 / 4 brings 5 * 0.26^2 EUR; the objective is traced once for all steps."""
+    traced = []
+
+    def counted(market: jg.Market, clearing: jg.Clearing) -> Any:
+        traced.append(None)
+        return revenue(market, clearing)
+
+    told = []
+    tuned, history = jg.tune(
+        taxed(),
+        counted,
+        where=charge,
+        optimizer=adam(100),
+        steps=100,
+        bounds=(0.0, 0.1),
+        tol=TOL,
+        progress=told.append,
+    )
+    np.testing.assert_allclose(tuned.trading.charge, 0.065, atol=1e-4)
+    assert history.value[history.best] == pytest.approx(-5 * 0.26**2, abs=1e-6)
+    assert len(traced) == 1
+    assert history.stopped == "steps" and len(history.value) == len(told) == 100
+    assert np.all(history.solver_steps[20:] <= 0.6 * history.solver_steps[0])  # warm starts
+    made, said = history.made, history.foretold[:-1]
+    assert np.abs(made - said).max() < 0.3 * np.abs(said).max()
+    assert history.tuned.shape == (100, 1) and "best" in str(history)
+
+
+def test_constraints_are_met():
+    """The least cost while the operator receives 0.24 EUR: x (0.26 - x) = 0.012 for x = 2 c.
+
+    The smaller root is 0.06, so c = 0.03 and 4 kW are traded; without the constraint c falls to 0.
+    """
+    tuned, history = jg.tune(
+        taxed(charge=0.05),
+        objectives.total_cost,
+        where=charge,
+        optimizer=adam(150),
+        steps=150,
+        bounds=(0.0, 0.065),
+        constraints=[lambda m, c: 0.24 - objectives.operator_revenue(m, c)],
+        tol=TOL,
+    )
+    np.testing.assert_allclose(tuned.trading.charge, 0.03, atol=5e-4)
+    assert history.violation[history.best] < 1e-3 * 0.24
+    assert history.weights[-1, 0] > 0
+
+
+def test_tuning_goes_on_where_it_stopped(tmp_path: Any):
+    """20 steps at once and 8 + 12 with a folder give the same numbers, to the last bit."""
+    call = {"where": charge, "optimizer": optax.adam(0.05), "bounds": (0.0, 0.1), "tol": TOL}
+    _, whole = jg.tune(taxed(), revenue, steps=20, **call)
+    folder = tmp_path / "run"
+    jg.tune(taxed(), revenue, steps=8, folder=folder, **call)
+    told = []
+    _, both = jg.tune(taxed(), revenue, steps=20, folder=folder, progress=told.append, **call)
+    assert len(told) == 12
+    for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(both), strict=True):
+        np.testing.assert_array_equal(one, other)
+    with pytest.raises(ValueError, match="other scenarios or settings"):
+        jg.tune(taxed(7.0), revenue, steps=20, folder=folder, **call)
+
+
+def test_a_market_that_does_not_clear_ends_it():
+    """The total may not fall below 4 kW: 12 kW of load, 8 of which the pair can carry."""
+    market = eqx.tree_at(lambda m: m.tariff.total_max, taxed(12.0), jnp.array([10.0]))
+    tuned, history = jg.tune(
+        market,
+        lambda m, c: jnp.sum(m.tariff.total_max),
+        where=lambda m: m.tariff.total_max,
+        optimizer=optax.sgd(2.5),
+        bounds=None,
+        steps=20,
+        tol=TOL,
+    )
+    assert history.stopped == "infeasible"
+    np.testing.assert_allclose(history.tuned[:, 0], [10.0, 7.5, 5.0])
+    assert float(tuned.tariff.total_max[0]) == 5.0 and bool(jg.clear(tuned).ok)
+    hopeless = eqx.tree_at(lambda m: m.tariff.total_max, market, jnp.array([3.0]))
+    with pytest.raises(jg.NotCleared, match="infeasible"):
+        jg.tune(hopeless, revenue, where=charge, bounds=(0.0, 0.1))
+
+
+def test_scenarios_share_what_is_tuned_and_patience_ends_it():
+    """Of loads 5, 6 and 7 the mean revenue is highest at (0.2 + 0.01 * 6) / 4."""
+    days = jg.scenarios.stack([taxed(load) for load in (5.0, 6.0, 7.0)])
+    tuned, history = jg.tune(
+        days,
+        revenue,
+        where=charge,
+        optimizer=adam(100),
+        steps=200,
+        bounds=(0.0, 0.1),
+        patience=15,
+        tol=TOL,
+    )
+    np.testing.assert_allclose(tuned.trading.charge, np.full((3, 1), 0.065), atol=1e-4)
+    assert history.stopped == "patience" and len(history.value) < 150
+    other = eqx.tree_at(charge, days, jnp.array([[0.0], [0.01], [0.02]]))
+    with pytest.raises(ValueError, match=r"Trading\.charge differs between scenarios"):
+        jg.tune(other, revenue, where=charge, bounds=(0.0, 0.1))
+
+
+def test_several_fields_by_a_bijection():
+    """exp keeps a tariff positive; `Linear` ties rows; both reach the same optimum."""
+    positive = SimpleNamespace(forward=jnp.exp, inverse=jnp.log)
+    by_exp, _ = jg.tune(
+        taxed(),
+        revenue,
+        where=charge,
+        bijection=positive,
+        optimizer=adam(100, 0.3),
+        steps=100,
+        tol=TOL,
+    )
+    np.testing.assert_allclose(by_exp.trading.charge, 0.065, atol=1e-4)
+    tied, _ = jg.tune(
+        taxed(),
+        revenue,
+        where=charge,
+        bijection=Linear(jnp.array([[2.0]])),
+        bounds=(0.0, 0.05),
+        steps=100,
+        tol=TOL,
+    )
+    np.testing.assert_allclose(tied.trading.charge, 0.065, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"where": charge}, "give bounds, or an optimizer"),
+        ({"where": charge, "bounds": (0.05, 0.1)}, r"Trading\.charge starts outside of its bounds"),
+        ({"where": charge, "bounds": (0.1, 0.1)}, "each low must be below its high"),
+        ({"where": lambda m: m.trading.buyer, "bounds": (0, 1)}, "Trading.buyer holds int32"),
+        ({"where": lambda m: m.tariff.total_max, "bounds": (0, 1)}, "not finite everywhere"),
+    ],
+)
+def test_what_cannot_be_tuned_is_refused(options: dict[str, Any], words: str):
+    """One sentence each, before anything clears."""
+    with pytest.raises(ValueError, match=words):
+        jg.tune(taxed(), revenue, **options)
