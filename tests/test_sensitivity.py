@@ -20,7 +20,6 @@ from tests.markets import two_neighbors
 from tests.reference import solve
 
 TOL = 1e-10
-GRIDS = ("copperplate", "paper", "lindistflow")
 SMALL: dict[str, Any] = {"prosumers": 6, "hours": 4, "buses": 8, "degree": 3.0}
 
 
@@ -89,8 +88,17 @@ def same_bounds(*markets: jg.Market) -> bool:
     return all(np.array_equal(a, b) for one in sets[1:] for a, b in zip(sets[0], one, strict=True))
 
 
-@pytest.mark.parametrize("behavior", ["nash", "wardrop"])
-@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize(
+    ("grid", "behavior"),
+    [
+        ("lindistflow", "nash"),
+        ("copperplate", "wardrop"),
+        pytest.param("paper", "wardrop", marks=pytest.mark.slow),
+        pytest.param("paper", "nash", marks=pytest.mark.slow),
+        pytest.param("lindistflow", "wardrop", marks=pytest.mark.slow),
+        pytest.param("copperplate", "nash", marks=pytest.mark.slow),
+    ],
+)
 def test_derivatives_are_the_oracles_differences(grid: str, behavior: str):
     """Along a random direction of all fields, where no bound switches; both directions of AD."""
     step, done = 1e-4, 0
@@ -157,6 +165,7 @@ def test_envelope_theorem_and_prices():
     assert np.allclose(total.grid.passive, at_buses, atol=1e-6 * float(jnp.abs(at_buses).max()))
 
 
+@pytest.mark.slow
 def test_batches_and_second_derivatives():
     """vmap of grad, and grad through clear_many, are a loop; derivatives of slopes too."""
     markets = [stressed(), moved(stressed(), along(stressed(), np.random.default_rng(5)), 1e-4)]
@@ -185,7 +194,14 @@ def test_batches_and_second_derivatives():
     assert np.allclose(bend, expected, atol=1e-4 * float(jnp.abs(expected).max()))
 
 
-@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize(
+    "grid",
+    [
+        "lindistflow",
+        pytest.param("paper", marks=pytest.mark.slow),
+        pytest.param("copperplate", marks=pytest.mark.slow),
+    ],
+)
 def test_iterations_solve_what_elimination_does(grid: str):
     """MINRES and the factored system agree, in far fewer steps than there are unknowns."""
     market = stressed(grid)
@@ -325,6 +341,7 @@ def test_gradients_do_not_compile_again(caplog: Any):
     assert not [r for r in caplog.records if "Finished XLA compilation" in r.getMessage()]
 
 
+@pytest.mark.slow
 def test_float32_gradients_are_close():
     """The system is solved in float64 whatever the market is in."""
     wide = stressed()
