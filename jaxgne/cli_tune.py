@@ -110,7 +110,7 @@ def _draw(target: Path, market: jaxgne.Market, study: str, table: Mapping[str, A
     values = np.asarray(table[column])
     if of == "buses":
         values = values.reshape(market.grid.passive.shape).min(axis=1)
-    figure = plots.grid_map(market, values, label, of=of).figure
+    figure: Any = plots.grid_map(market, values, label, of=of).figure
     fresh = target.with_name(f".{target.stem}.{uuid4().hex}.png")
     try:
         figure.savefig(fresh, dpi=150)

@@ -56,7 +56,8 @@ def trading_tariff(
 
     pairs = market.trading.charge.shape[0]
     _need(pairs, "trading-tariff", "trading pairs")
-    most, solve = _dearest(market, options), {k: options.get(k) for k in ("solver", "tol")}
+    most = _dearest(market, options)
+    solve: dict[str, Any] = {key: options.get(key) for key in ("solver", "tol")}
     tariffs = np.linspace(0.0, most, _SCAN + 1)[:-1]
     markets = [_taxed(market, tariff) for tariff in tariffs]
     values, last = [], None

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 
 import jaxgne as jg
 from jaxgne.fitting import identifiability
@@ -113,14 +114,14 @@ def test_sensitivities_are_those_of_differences():
     market = neighbors()
     found = identifiability(market, seen, costs, tol=1e-10, bounds=(LOW, HIGH))
     start, columns = costs(market), []
-    flat, unravel = jax.flatten_util.ravel_pytree(start)
-    width = jax.flatten_util.ravel_pytree(jax.tree.map(jnp.subtract, HIGH, LOW))[0]
+    flat, unravel = ravel_pytree(start)
+    width = ravel_pytree(jax.tree.map(jnp.subtract, HIGH, LOW))[0]
     for index in range(flat.size):
         ends = []
         for sign in (1, -1):
             here = eqx.tree_at(costs, market, unravel(flat.at[index].add(sign * 1e-6)))
             values = seen(here, jg.clear(here, tol=1e-10))
-            ends.append(jax.flatten_util.ravel_pytree(values)[0])
+            ends.append(ravel_pytree(values)[0])
         columns.append((ends[0] - ends[1]) / 2e-6 * width[index])
     sizes = np.linalg.svd(np.stack(columns, axis=1), compute_uv=False)
     np.testing.assert_allclose(found.singular_values, sizes, rtol=1e-3)

@@ -146,7 +146,7 @@ def test_scenarios_share_what_is_tuned_and_patience_ends_it():
 
 def test_several_fields_by_a_bijection():
     """exp keeps a tariff positive; `Linear` ties rows; both reach the same optimum."""
-    positive = SimpleNamespace(forward=jnp.exp, inverse=jnp.log)
+    positive: Any = SimpleNamespace(forward=jnp.exp, inverse=jnp.log)
     by_exp, _ = jg.tune(
         taxed(),
         revenue,
