@@ -32,6 +32,10 @@ _CLOSE = 1e-3  # relative difference that the spot check may find
 Output = Callable[[Market, Clearing], Any]
 
 
+def _loads_and_prices(market: Market) -> Any:
+    return market.prosumers.load, market.grid.passive, market.tariff.base, market.tariff.slope
+
+
 class Trust(eqx.Module):
     """What is known of a derivative of `output`; prints as sentences.
 
@@ -100,15 +104,15 @@ def trust(
     output: Output,
     *,
     adjoint: AbstractAdjoint | None = None,
-    where: Callable[[Market], Any] | None = None,
+    where: Callable[[Market], Any] = _loads_and_prices,
     check: bool = False,
     seed: int = 0,
 ) -> Trust:
     """Whether derivatives of `output(market, clearing)` mean something at this equilibrium.
 
     `output` returns a scalar, or an array of which a random combination is looked at. With `check`,
-    two markets that differ by a small random change of the fields `where` (all, unless given) are
-    cleared, and the difference is set beside the derivative.
+    two markets that differ by a small random change of the fields `where` (loads and tariff, unless
+    given) are cleared, and the difference is set beside the derivative.
 
     Runs on the host. Raises `TypeError` when traced.
     """
@@ -227,13 +231,11 @@ def _spot(
     clearing: Clearing,
     output: Output,
     adjoint: AbstractAdjoint,
-    where: Callable[[Market], Any] | None,
+    where: Callable[[Market], Any],
     key: Array,
 ) -> tuple[float, float]:
     """The output's change along a random direction, by derivative and by differences."""
-    real, rest = eqx.partition(market, eqx.is_inexact_array)
-    chosen = real if where is None else where(real)
-    leaves, tree = jax.tree.flatten(chosen)
+    leaves, tree = jax.tree.flatten(where(market))
     keys = jax.random.split(jax.random.fold_in(key, 1), len(leaves))
     moves = [
         jnp.where(jnp.isfinite(a), a * jax.random.uniform(k, a.shape, a.dtype, -1, 1), 0.0)
@@ -242,7 +244,7 @@ def _spot(
 
     def moved(step: Any) -> Market:
         new = jax.tree.unflatten(tree, [a + step * d for a, d in zip(leaves, moves, strict=True)])
-        return eqx.combine(new if where is None else eqx.tree_at(where, real, new), rest)
+        return eqx.tree_at(where, market, new)
 
     adjoint = replace(adjoint, throw=False)  # also where the direction is one that nothing follows
     least = 1e-10 if market.prosumers.load.dtype == jnp.float64 else 1e-5

@@ -182,18 +182,6 @@ def test_tolerances_below_the_dtype_are_refused():
         jg.clear(single, tol=1e-8)
 
 
-def test_a_derivative_is_refused_not_wrong():
-    def imports(slope: jax.Array) -> jax.Array:
-        market = eqx.tree_at(lambda m: m.tariff.slope, feeder(), slope)
-        return jnp.sum(jg.clear(market).plan.imports)
-
-    slope = feeder().tariff.slope
-    with pytest.raises(TypeError, match="cannot be differentiated"):
-        jax.grad(imports)(slope)
-    with pytest.raises(TypeError, match="cannot be differentiated"):
-        jax.jvp(imports, (slope,), (slope,))
-
-
 def test_float32_clears_to_its_tolerance():
     """The same equilibrium to 1e-3 kW of 60; certificate within 1e-4, judged in float64."""
     single = jax.tree.map(
