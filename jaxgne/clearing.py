@@ -162,11 +162,12 @@ def differentiable(
     """A clearing of `market` as a function of it: the same numbers, with derivatives."""
     if not any(isinstance(a, Tracer) for a in jax.tree.leaves(market)):
         return clearing
-    plan, prices = equilibrium(
-        market,
-        *stop_gradient((clearing.plan, clearing.prices, clearing.ok)),
-        Implicit() if adjoint is None else adjoint,
+    chosen = Implicit() if adjoint is None else adjoint
+    numbers: AbstractAdjoint = jax.tree.map(  # arrays, so that new ones do not compile again
+        lambda a: jnp.asarray(a) if isinstance(a, float) else a, chosen
     )
+    found = stop_gradient((clearing.plan, clearing.prices, clearing.ok))
+    plan, prices = equilibrium(market, *found, numbers)
     return replace(
         stop_gradient(clearing),
         plan=plan,

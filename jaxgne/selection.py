@@ -28,6 +28,7 @@ from .solvers.newton import one_thread
 from .solvers.preference import Preference
 
 Objective = Literal["congestion", "trade", "fairness", "norm"]
+CHOICES: tuple[Objective, ...] = get_args(Objective)
 
 _FIRST = 0.1  # weight of the norm, relative to the market's price over its power
 _TIMES = 8  # it is divided by ten, at most
@@ -90,8 +91,8 @@ def select(
     on the host. Raises what `clear` raises, `NotCleared` if the certificate of the plan chosen is
     above `tol`, `ValueError` for an objective that does not exist, `TypeError` when traced.
     """
-    if objective not in get_args(Objective):
-        known = ", ".join(get_args(Objective))
+    if objective not in CHOICES:
+        known = ", ".join(CHOICES)
         raise ValueError(f"select: objective {objective!r} does not exist; take one of {known}.")
     if any(isinstance(a, Tracer) for a in jax.tree.leaves((market, tol, start))):
         raise TypeError("select() runs on the host: call it outside of jit and vmap.")
@@ -220,14 +221,16 @@ def selection_table(market: Market, *, tol: Any = None) -> dict[str, dict[str, f
     """
     plain = clear(market, InteriorPoint(), tol=tol)
     found = {"as cleared": plain}
-    found |= {name: select(market, name, tol=tol, start=plain) for name in get_args(Objective)}
+    found |= {name: select(market, name, tol=tol, start=plain) for name in CHOICES}
 
-    def line(chosen: Clearing) -> dict[str, float]:
-        values = {name: float(measure(market, chosen.plan)) for name, measure in MEASURES.items()}
-        values["potential"] = float(potential(market, chosen.plan))
-        return values | {"error": float(chosen.certificate.error), "steps": float(chosen.steps)}
+    return {name: measured(market, chosen) for name, chosen in found.items()}
 
-    return {name: line(chosen) for name, chosen in found.items()}
+
+def measured(market: Market, clearing: Clearing) -> dict[str, float]:
+    """What an equilibrium leads to: a line of `selection_table`."""
+    values = {name: float(measure(market, clearing.plan)) for name, measure in MEASURES.items()}
+    values["potential"] = float(potential(market, clearing.plan))
+    return values | {"error": float(clearing.certificate.error), "steps": float(clearing.steps)}
 
 
 def smoothed(market: Market, weight: Any) -> Market:

@@ -23,7 +23,7 @@ TOL = 1e-10
 SMALL: dict[str, Any] = {"prosumers": 6, "hours": 4, "buses": 8, "degree": 3.0}
 
 
-def stressed(grid: str = "lindistflow", behavior: str = "nash", seed: int = 0) -> jg.Market:
+def stressed(grid: Any = "lindistflow", behavior: Any = "nash", seed: int = 0) -> jg.Market:
     """A small market in which limits bind."""
     return jg.synthetic(**SMALL, grid=grid, behaviour=behavior, stress=True, seed=seed)
 
@@ -240,7 +240,7 @@ def test_smoothed_derivatives_become_exact():
     exact = eqx.filter_grad(peak)(market, jg.Implicit()).prosumers.load
     errors = []
     for width in (1e-3, 1e-5):
-        found = eqx.filter_grad(peak)(market, jg.Smoothed(width=jnp.asarray(width))).prosumers.load
+        found = eqx.filter_grad(peak)(market, jg.Smoothed(width=width)).prosumers.load
         errors.append(float(jnp.abs(found - exact).max() / jnp.abs(exact).max()))
     assert errors[1] < 1e-2
     assert errors[1] < 0.3 * errors[0]

@@ -55,6 +55,11 @@ def line_limits() -> Study:
 
 
 @pytest.fixture(scope="module")
+def selection() -> Study:
+    return studies.selection(small(), tol=TIGHT)
+
+
+@pytest.fixture(scope="module")
 def participation() -> Study:
     return studies.participation(small(behavior=0.0), tol=TIGHT)
 
@@ -139,6 +144,19 @@ def test_price_takers_never_lose_by_taking_part(participation: Study):
     assert column(rows, "cost_all_passive_eur").sum() == pytest.approx(
         passive["prosumers_cost_eur"]
     )
+
+
+def test_each_choice_has_the_least_of_its_own(selection: Study):
+    """And none leaves the set of equilibria: one potential, certificates within the tolerance."""
+    rows = selection.tables["selection"]
+    assert [row["status"] for row in rows] == ["cleared"] * 5
+    keys = ("congestion_kva2", "traded_kwh", "spread_eur", "norm_kw")
+    for row, key in zip(rows[1:], keys, strict=True):
+        values = column(rows, key)
+        assert row[key] <= values.min() + 1e-4 * max(abs(values.min()), 1.0)
+    potentials = column(rows, "potential_eur")
+    assert np.ptp(potentials) < 1e-6 * abs(potentials[0])
+    assert column(rows, "error").max() <= TIGHT
 
 
 @pytest.mark.parametrize("name", list(studies.ON_MARKETS))

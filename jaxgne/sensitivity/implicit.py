@@ -148,8 +148,8 @@ def _tangent(
     _, drive = jax.jvp(lambda m: slope(changed(m), active, plan, point), (moving,), (change,))
     _, matvec = jax.linearize(lambda w: slope(market, active, plan, w), point)
     # JAX transposes a linear solve only if every array of its right-hand side is a tangent
-    nothing = 0 * sum(jnp.sum(a[..., :1]) if a.ndim else a for a in jax.tree.leaves(change)[:1])
-    against = jax.tree.map(lambda a: nothing.astype(a.dtype) - a, drive)
+    none = 0 * jnp.sum(jnp.ravel(jax.tree.leaves(change)[0])[:1])
+    against = jax.tree.map(lambda a: none.astype(a.dtype) - a, drive)
     move = custom_linear_solve(matvec, against, solve, symmetric=True)
 
     _, out = jax.jvp(

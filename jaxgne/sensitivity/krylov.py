@@ -30,7 +30,7 @@ def add(x: Any, a: Array | float, y: Any) -> Any:
 
 def dot(x: Any, y: Any) -> Float[Array, ""]:
     """x . y."""
-    return sum(jnp.vdot(u, v) for u, v in zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True))
+    return jnp.sum(jnp.stack(jax.tree.leaves(jax.tree.map(jnp.vdot, x, y))))
 
 
 def refined(matvec: Linear, inverse: Linear, right: Point, tol: float) -> Solved:

@@ -14,6 +14,7 @@ from .line_limits import line_limits
 from .participation import participation
 from .prosumers import prosumers
 from .runner import Study
+from .selection import selection
 from .storage import storage
 from .tariff import tariff
 
@@ -22,6 +23,7 @@ ON_MARKETS = {  # functions of one market
     "storage": storage,
     "tariff": tariff,
     "participation": participation,
+    "selection": selection,
 }
 ON_CASES = {  # functions of how to build markets
     "connectivity": connectivity,
@@ -37,6 +39,7 @@ __all__ = [
     "line_limits",
     "participation",
     "prosumers",
+    "selection",
     "storage",
     "tariff",
 ]

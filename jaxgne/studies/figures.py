@@ -165,6 +165,21 @@ def _participation(tables: dict[str, list[Row]]) -> "Figure":
     return figure
 
 
+def _selection(tables: dict[str, list[Row]]) -> "Figure":
+    figure, (ax,) = _figure(1, 7.5)
+    rows = _cleared(tables["selection"])
+    keys = ("congestion_kva2", "traded_kwh", "spread_eur", "norm_kw")
+    names = ("congestion", "trade", "spread of costs", "norm")
+    for k, (key, name) in enumerate(zip(keys, names, strict=True)):
+        values = _column(rows, key)
+        share = 100 * values / values[0] if values[0] else np.full(len(values), 100.0)
+        ax.bar(np.arange(len(rows)) + 0.2 * (k - 1.5), share, 0.18, color=COLORS[k], label=name)
+    ax.set_xticks(range(len(rows)), [row["choice"] for row in rows])
+    ax.legend(fontsize=8, ncols=4, loc="lower center")
+    _label(ax, "What each choice leads to", "least", "% of the market as cleared")
+    return figure
+
+
 def _rounds(tables: dict[str, list[Row]], axis: str, across: str) -> "Figure":
     figure, panels = _figure(3)
     keys = (("rounds", "rounds"), ("seconds", "s"), ("traded_kwh", "kWh"))
@@ -205,6 +220,7 @@ _FIGURES: dict[str, Callable[[dict[str, list[Row]]], "Figure"]] = {
     "storage": _storage,
     "line-limits": _line_limits,
     "participation": _participation,
+    "selection": _selection,
     "connectivity": lambda tables: _rounds(tables, "connectivity", "share of pairs that may trade"),
     "prosumers": lambda tables: _rounds(tables, "prosumers", "prosumers"),
 }
