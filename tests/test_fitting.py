@@ -46,6 +46,7 @@ HIGH = (jnp.full(2, 0.03), jnp.full(2, 0.2), jnp.full(2, 0.06))
 GUESS = (jnp.full(2, 0.02), jnp.full(2, 0.15), jnp.full(2, 0.02))
 
 
+@pytest.mark.slow
 def test_costs_and_preferences_are_recovered_from_noisy_dispatch():
     """Within four of the standard deviations that the noise makes, at the least misfit.
 

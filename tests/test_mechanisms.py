@@ -69,6 +69,7 @@ def test_an_envelope_ends_where_a_limit_binds(market: jg.Market):
         mechanisms.envelope(two_neighbors(import_max=9.0))
 
 
+@pytest.mark.slow
 def test_tariffs_by_bus_bring_no_less(market: jg.Market):
     """Congestion falls, the tariffs' revenue does not; each pair pays the mean of its buses."""
     before = jg.clear(market)
@@ -113,6 +114,7 @@ def test_the_command_writes_tables(market: jg.Market, tmp_path: Path):
     assert code == 1 and "has no lines" in said
 
 
+@pytest.mark.slow
 def test_no_tariff_of_a_fine_scan_brings_more(market: jg.Market):
     """Against 60 tariffs, over the kinks at which pairs stop to trade."""
     tuned, _ = mechanisms.trading_tariff(market, steps=30, tol=1e-8)

@@ -233,7 +233,10 @@ def test_implied_bounds_hold_for_feasible_plans(seed):
         assert np.all(u >= low - size) and np.all(u <= high + size)
 
 
-@pytest.mark.parametrize("grid", ["copperplate", "paper", "lindistflow"])
+@pytest.mark.parametrize(
+    "grid",
+    ["lindistflow", *(pytest.param(g, marks=pytest.mark.slow) for g in ("copperplate", "paper"))],
+)
 def test_the_yardstick_has_finite_derivatives(grid):
     """At a plan of zeros, where norms and |trades| have kinks."""
     market = random_market(1, grid=grid)

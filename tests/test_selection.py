@@ -302,6 +302,7 @@ def test_table_has_every_choice_and_one_potential():
     assert max(row["error"] for row in table.values()) <= 1e-6
 
 
+@pytest.mark.slow
 def test_steepest_descent_tends_to_the_same_choice(least_congested: jg.Clearing):
     """From another equilibrium the follow-up's variant of the mechanism comes within 1 % of the
 

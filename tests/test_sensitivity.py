@@ -92,7 +92,7 @@ def same_bounds(*markets: jg.Market) -> bool:
     ("grid", "behavior"),
     [
         ("lindistflow", "nash"),
-        ("copperplate", "wardrop"),
+        pytest.param("copperplate", "wardrop", marks=pytest.mark.slow),
         pytest.param("paper", "wardrop", marks=pytest.mark.slow),
         pytest.param("paper", "nash", marks=pytest.mark.slow),
         pytest.param("lindistflow", "wardrop", marks=pytest.mark.slow),
