@@ -1,6 +1,7 @@
 """Which equilibrium: the choices that prices leave open, and what each leads to."""
 
 from pathlib import Path
+from typing import Any
 
 from ..clearing import NotCleared, clear, status_name
 from ..market import Market
@@ -25,7 +26,7 @@ def selection(
     """
     runs = Runs(1 + len(CHOICES), folder, progress)
 
-    def chosen(name: str) -> Row:
+    def chosen(name: Any) -> Row:
         try:
             found = clear(market, tol=tol) if name == PLAIN else select(market, name, tol=tol)
         except NotCleared as missed:
