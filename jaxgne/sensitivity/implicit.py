@@ -58,7 +58,7 @@ class Implicit(AbstractAdjoint):
     is along the equilibria that move least.
     """
 
-    tol: float = 1e-8
+    tol: float = 1e-7
     max_steps: int = 20_000
     throw: bool = True
 
@@ -76,7 +76,7 @@ class Smoothed(AbstractAdjoint):
     """
 
     width: float = 1e-4
-    tol: float = 1e-8
+    tol: float = 1e-7
     max_steps: int = 20_000
     throw: bool = True
 
