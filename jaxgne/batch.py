@@ -135,6 +135,8 @@ def _clear_all(
     total = _scenarios(markets)
     _check(markets, total)
     first = jax.tree.map(lambda a: jnp.asarray(np.asarray(a[:1])), markets)
+    if solver is not None:  # sizes that any scenario needs, not the first alone
+        solver = solver.prepare(markets)
     _, solver, _, _ = ready(jax.tree.map(lambda a: a[0], first), solver, None)
     tol = tolerance(tol, first.prosumers.load.dtype)
     job = _Job(markets, solver, start, tol, max_steps, mesh, offset)

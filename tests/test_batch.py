@@ -7,6 +7,7 @@ from pathlib import Path
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -192,3 +193,20 @@ def test_padded_markets_clear_alike():
         np.testing.assert_allclose(lane.costs[:2], alone.costs, atol=1e-4)
         np.testing.assert_allclose(lane.prices.balance[:2], alone.prices.balance, atol=1e-4)
         assert not np.any(lane.costs[2:])
+
+
+def test_the_mechanism_has_room_for_the_busiest_scenario():
+    """The second scenario's generators have one owner, the first's two."""
+    one = jg.Market(
+        jg.Prosumers([0, 0], [[3.0], [4.0]], import_max=20.0),
+        jg.Grid([[0.0]], model="copperplate"),
+        jg.Tariff(0.02, hours=1, base=0.1),
+        jg.Generators([0, 1], 2.0, hours=1, quadratic=0.02, linear=0.1),
+        trading=jg.Trading([0], [1], 5.0),
+    )
+    other = eqx.tree_at(lambda m: m.generators.owner, one, jnp.asarray([0, 0], jnp.int32))
+    batch = jg.scenarios.stack([one, other])
+    found = jg.clear_many(batch, jg.SemiDecentralized(), tol=1e-4)
+    expected = jg.clear_many(batch, tol=1e-8)
+    assert np.all(found.ok)
+    assert np.allclose(found.plan.generation, expected.plan.generation, atol=0.02)
