@@ -23,11 +23,10 @@ from .optimality import pin
 from .sensitivity.implicit import AbstractAdjoint, Implicit, equilibrium
 from .solvers.base import AbstractSolver
 from .solvers.interior_point import InteriorPoint
-from .solvers.newton import one_thread
+from .solvers.newton import is_small, one_thread
 from .solvers.primal_dual import PrimalDual
 from .validate import structure
 
-_SMALL = 128  # rows an hour up to which factoring them is faster than many cheap steps
 _LARGE = 1_000_000  # prosumer-hours from which on steps in float32 save more than they compile
 _ROUGH = 1e-5, 6_000  # relative error that float32 reaches, and steps after which it has not
 _PROVEN = 1e-9  # relative size of a proof of infeasibility that rounding cannot make
@@ -262,12 +261,10 @@ def _held_here(market: Market) -> bool:
 
 def _default(market: Market) -> AbstractSolver:
     """The solver that is fastest for a market of this size; over several devices primal-dual."""
-    buses = 0 if market.grid.model == "copperplate" else market.grid.passive.shape[-2]
-    size = market.prosumers.bus.shape[-1] + buses + market.buffers.owner.shape[-1]
     load = market.prosumers.load
     known = isinstance(load, jax.Array) and not isinstance(load, Tracer)
     cut = known and len(load.sharding.device_set) > 1
-    return InteriorPoint() if size <= _SMALL and not cut else PrimalDual()
+    return InteriorPoint() if is_small(market) and not cut else PrimalDual()
 
 
 @eqx.filter_jit

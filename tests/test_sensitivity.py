@@ -230,6 +230,26 @@ def test_iterations_solve_what_elimination_does(grid: str):
         assert np.allclose(a, b, atol=1e-6 * float(jnp.abs(a).max()))
 
 
+def test_iterations_end_where_nothing_more_can_be_done():
+    """A single trade of `square` is open: its right-hand side is out of reach of K, in part."""
+    market = square()
+    clearing = jg.clear(market, tol=TOL)
+    plan = clearing.plan
+    active = active_set(market, plan, clearing.prices)
+    point = point_of(market, active, plan, clearing.prices)
+    right = jax.grad(lambda w: unfold(market, active, plan, w)[0].trades[0, 0])(point)
+
+    @jax.jit
+    def found(right: Any) -> Any:
+        _, matvec = jax.linearize(lambda w: slope(market, active, plan, w), point)
+        return minres(matvec, preconditioner(market, active, plan, matvec), right, 1e-8, 20_000)
+
+    solved = found(right)
+    assert int(solved.steps) < 100
+    assert float(solved.residual) > 1e-2
+    assert all(bool(jnp.all(jnp.isfinite(a))) for a in jax.tree.leaves(solved.point))
+
+
 def test_smoothed_derivatives_become_exact():
     """As the barrier narrows: errors fall about in step with its width."""
     market = stressed()

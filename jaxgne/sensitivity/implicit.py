@@ -11,12 +11,12 @@ from jaxtyping import Array, Bool, Float
 
 from ..market import Market, cast
 from ..model import Plan, Rows
+from ..solvers.newton import is_small
 from .active import Active, active_set, smoothed_set
 from .krylov import Solved, minres, refined
 from .lagrangian import Point, lagrangian, point_of, unfold
 from .linear import factored, preconditioner
 
-_SMALL = 128  # rows an hour up to which K is factored: as `clear` chooses its solver
 _LEFT = 1e-3  # relative residual from which on a derivative is refused
 
 
@@ -42,7 +42,7 @@ class AbstractAdjoint(eqx.Module):
             active = self.conditions(market, plan, prices)
             point = self.point(market, active, plan, prices)
             _, matvec = jax.linearize(lambda w: slope(market, active, plan, w), point)
-            if _is_small(market):
+            if is_small(market):
                 return refined(matvec, factored(market, active, plan, matvec), right, self.tol)
             metric = preconditioner(market, active, plan, matvec)
             return minres(matvec, metric, right, self.tol, self.max_steps)
@@ -94,11 +94,6 @@ class Smoothed(AbstractAdjoint):
 def slope(market: Market, active: Active, base: Plan, point: Point) -> Point:
     """dL/dw: zero at the equilibrium."""
     return jax.grad(lambda w: lagrangian(market, active, base, w))(point)
-
-
-def _is_small(market: Market) -> bool:
-    buses = 0 if market.grid.model == "copperplate" else market.grid.passive.shape[-2]
-    return market.prosumers.bus.shape[-1] + buses + market.buffers.owner.shape[-1] <= _SMALL
 
 
 @eqx.filter_custom_jvp

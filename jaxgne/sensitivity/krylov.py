@@ -13,6 +13,7 @@ from .lagrangian import Point
 Linear = Callable[[Point], Point]
 
 _REFINED = 20  # times at most that a solution is improved
+_FELT = 1e-2  # share of the tolerance below which K feels nothing of what is left, relative to K
 
 
 class Solved(eqx.Module):
@@ -89,7 +90,7 @@ def minres(matvec: Linear, inverse: Linear, right: Point, tol: float, most: int)
     }
 
     def going(s: dict[str, Any]) -> Array:
-        return (s["phi"] > tol * first) & (s["count"] < most)
+        return (s["phi"] > tol * first) & (s["felt"] > _FELT * tol) & (s["count"] < most)
 
     def step(s: dict[str, Any]) -> dict[str, Any]:
         beta = s["beta"]

@@ -27,7 +27,14 @@ from jaxtyping import Array, Bool, Float
 from ..market import Market
 from ..model import Plan, Rows, drop_factor, limits, rows_like
 
+_SMALL = 128  # rows an hour: prosumers, buses and buffers
 _ROUNDING = 1e-13  # share of its diagonal that is added to a block: keeps it positive definite
+
+
+def is_small(market: Market) -> bool:
+    """Whether factoring a market's rows is faster than many cheap steps; for a batch, of each."""
+    buses = 0 if market.grid.model == "copperplate" else market.grid.passive.shape[-2]
+    return market.prosumers.bus.shape[-1] + buses + market.buffers.owner.shape[-1] <= _SMALL
 
 
 class Compliance(eqx.Module):
