@@ -17,9 +17,9 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from importlib import import_module
 from typing import Any
 
-import cma
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -113,8 +113,10 @@ def nelder_mead(run: Run, first: np.ndarray) -> None:
 
 
 def cma_es(run: Run, first: np.ndarray) -> None:
+    module: Any = import_module("cma")
+
     options = {"bounds": [0.0, 1.0], "seed": SEED + 1, "verbose": -9}
-    strategy = cma.CMAEvolutionStrategy(first, 0.2, options)
+    strategy = module.CMAEvolutionStrategy(first, 0.2, options)
     run(first)
     while not strategy.stop():
         asked = strategy.ask()
