@@ -18,8 +18,8 @@ from .model import Plan, Rows, aggregate, costs
 from .optimality import scales
 from .sensitivity.active import Active, active_set
 from .sensitivity.implicit import AbstractAdjoint, Implicit, slope
-from .sensitivity.krylov import add, dot
-from .sensitivity.lagrangian import Point, unfold
+from .sensitivity.lagrangian import Point, sizes, unfold
+from .sensitivity.refinement import add, dot
 from .solvers.newton import one_thread
 
 _SOLVED = 1e-5  # relative residual up to which a derivative counts as solved for
@@ -165,8 +165,7 @@ def _look(
 
     pull = jax.grad(seen)(point)
     residual = adjoint.solve(market, plan, prices, pull).residual
-    scale = scales(market, plan)
-    size = _sizes(market, scale, point)
+    scale, size = scales(market, plan), sizes(market, plan)
     leaves, tree = jax.tree.flatten(point)
     keys = jax.tree.unflatten(tree, list(jax.random.split(key, len(leaves))))
     wild = jax.tree.map(
@@ -201,20 +200,6 @@ def _near(active: Active, certificate: Certificate) -> dict[str, Array]:
     close = _NEAR * jnp.sqrt(jnp.maximum(certificate.error, jnp.finfo(jnp.float32).eps ** 2))
     counts = jax.tree.map(lambda margin: jnp.sum(margin < close), active.margin)
     return {**vars(counts), "total": jnp.sum(active.net_margin < close)}
-
-
-def _sizes(market: Market, scale: Any, point: Point) -> Point:
-    """What is much, of each entry."""
-    size = jax.tree.map(lambda _: scale.power, point)
-    plan = eqx.tree_at(
-        lambda p: (p.energy, p.active, p.reactive, p.compensation, p.voltage, p.angle),
-        size.plan,
-        (scale.energy, scale.total, scale.total, scale.total, *[jnp.ones_like(scale.total)] * 2),
-    )
-    prices = jax.tree.map(lambda _: scale.price, point.prices)
-    drop = scale.price * scale.total
-    prices = eqx.tree_at(lambda p: (p.voltage, p.angle), prices, (drop, drop))
-    return Point(plan, scale.total, scale.total, prices, scale.price)
 
 
 def _with(clearing: Clearing, market: Market, plan: Plan, prices: Rows) -> Clearing:

@@ -42,8 +42,8 @@ LAYERS: dict[str, set[str]] = {
         *(f"solvers.{part}" for part in ("setting", "tree")),
     },
     "sensitivity": {
-        *("market", "model", "feasibility", "optimality", "sensitivity"),
-        *(f"solvers.{part}" for part in ("columns", "newton", "preconditioner")),
+        *("market", "model", "radial", "feasibility", "optimality", "sensitivity"),
+        *(f"solvers.{part}" for part in ("columns", "newton", "tree")),
     },
     "certificate": {"market", "model", "acflow", "feasibility", "optimality"},
     "clearing": RESULT - {"clearing"},

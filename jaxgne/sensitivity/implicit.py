@@ -13,9 +13,9 @@ from ..market import Market, cast
 from ..model import Plan, Rows
 from ..solvers.newton import is_small
 from .active import Active, active_set, smoothed_set
-from .krylov import Solved, minres, refined
-from .lagrangian import Point, lagrangian, point_of, unfold
-from .linear import factored, preconditioner
+from .lagrangian import Point, lagrangian, point_of, sizes, unfold
+from .linear import factored, iterated
+from .refinement import Solved, refined
 
 _LEFT = 1e-3  # relative residual from which on a derivative is refused
 
@@ -43,9 +43,10 @@ class AbstractAdjoint(eqx.Module):
             point = self.point(market, active, plan, prices)
             _, matvec = jax.linearize(lambda w: slope(market, active, plan, w), point)
             if is_small(market):
-                return refined(matvec, factored(market, active, plan, matvec), right, self.tol)
-            metric = preconditioner(market, active, plan, matvec)
-            return minres(matvec, metric, right, self.tol, self.max_steps)
+                inverse = factored(market, active, plan, matvec)
+            else:
+                inverse = iterated(market, active, plan, matvec, self.max_steps)
+            return refined(matvec, inverse, right, sizes(market, plan), self.tol)
 
 
 class Implicit(AbstractAdjoint):
@@ -53,9 +54,9 @@ class Implicit(AbstractAdjoint):
 
     At an equilibrium where a bound is about to switch, a derivative is one-sided; what is not
     unique has none (`jaxgne.trust` tells). `tol` is the relative residual of the linear system,
-    `max_steps` the most steps it takes where it is not factored. With `throw` a market that did not
-    clear, or a derivative that is not determined, raises; else the former gives NaN and the latter
-    is along the equilibria that move least.
+    `max_steps` the most conjugate gradients that one of its refinements takes where it is not
+    factored. With `throw` a market that did not clear, or a derivative that is not determined,
+    raises; else the former gives NaN and the latter is along the equilibria that move least.
     """
 
     tol: float = 1e-7

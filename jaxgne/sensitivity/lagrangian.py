@@ -22,6 +22,7 @@ from ..model import (
     rows,
     zeros,
 )
+from ..optimality import scales
 from .active import FREE, HIGH, LOW, TIGHT, Active
 
 
@@ -54,6 +55,24 @@ def equations(market: Market) -> Rows:
         bus=given.bus.at[market.grid.feeder].set(0.0),
         exchange=jnp.zeros_like(given.exchange),
     )
+
+
+def sizes(market: Market, plan: Plan) -> Point:
+    """What is much, of each entry of a point: the market's scales."""
+    scale = scales(market, plan)
+    entries = replace(
+        jax.tree.map(lambda _: scale.power, plan),
+        energy=scale.energy,
+        active=scale.total,
+        reactive=scale.total,
+        compensation=scale.total,
+        voltage=jnp.ones_like(scale.total),
+        angle=jnp.ones_like(scale.total),
+    )
+    drop = scale.price * scale.total
+    prices = jax.tree.map(lambda _: scale.price, equations(market))
+    prices = replace(prices, voltage=drop, angle=drop)
+    return Point(entries, scale.total, scale.total, prices, scale.price)
 
 
 def point_of(market: Market, active: Active, plan: Plan, prices: Rows) -> Point:

@@ -1,7 +1,9 @@
-"""The inverse of K, the second derivative of the Lagrangian: all but exact, or an approximation.
+"""The inverse of K, the second derivative of the Lagrangian: all but exact.
 
-K may be singular, where equilibria are not unique, and what is asked for outside of its range,
-where it is not unique either. Everything is in float64.
+What moves is eliminated, after a proximal term, small in the market's scales, has made that
+possible. What is left, A theta A^T in the prices of rows, is factored where it is small and solved
+by conjugate gradients where it is large. K may be singular, where equilibria are not unique, and
+what is asked for outside of its range, where it is not unique either. Everything is in float64.
 """
 
 from collections.abc import Callable
@@ -10,31 +12,25 @@ from dataclasses import replace
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.lax.linalg import tridiagonal_solve
+from jax.scipy.sparse.linalg import cg
 from jaxtyping import Array, Float
 
 from ..feasibility import weights
 from ..market import Market
-from ..model import Plan, Rows, by_owner, pull, rows, zeros
+from ..model import Plan, Rows, pull, rows, zeros
 from ..optimality import scales
 from ..solvers.columns import PROXIMAL
-from ..solvers.newton import (
-    Compliance,
-    Worth,
-    factor,
-    network_block,
-    stack_network,
-    unstack_network,
-)
-from ..solvers.preconditioner import Metric, metric
+from ..solvers.newton import Compliance, Worth, factor
 from .active import FREE, TIGHT, Active
-from .krylov import Linear
-from .lagrangian import Point, equations, plan_of
+from .lagrangian import Point, equations, plan_of, sizes
+from .preconditioner import Rowwise, is_deep, preconditioner
+from .refinement import Linear
 
-_DENSE = 150  # buses up to which the network's rows are inverted hour by hour
-_FLOOR = 1e-9  # relative: rows that nothing free can move do not count
-_SPARE = 1e-4  # relative, added to the rows of storage
-_LEAST = 1e-3  # compliance of a row, at least, in that of one power
+_STIFF, _DEEP = 1e-5, 3e-4  # proximal stiffness for conjugate gradients; on deep trees
+_SPARE = 1e-4  # compliance that is added to rows, in the market's scales: none is held by nothing
+_SOLVED = 1e-5  # relative residual to which conjugate gradients go; the rest is refined
+
+Moves = tuple[Plan, Array, Array]  # or forces: of free entries, total import and net exchange
 
 
 class Compliances(eqx.Module):
@@ -102,17 +98,16 @@ def compliances(
     )
 
 
-def factored(market: Market, active: Active, plan: Plan, matvec: Linear) -> Linear:
-    """An approximate inverse of K: exact but for a proximal term a ten-millionth of the scales.
+def stiffness(market: Market, plan: Plan, share: float) -> tuple[Plan, Array]:
+    """Proximal stiffness, a share of the market's scales, EUR per unit^2.
 
-    By elimination, as the interior point does (`solvers.newton`).
+    Of a plan's entries, and of total import and net exchange.
     """
-    zero, scale, ts = zeros(market), scales(market, plan), market.hour_length
-    given, weight = equations(market), weights(market)
+    scale, ts = scales(market, plan), market.hour_length
     power, total = (ts * scale.price / size for size in (scale.power, scale.total))
     volts = ts * scale.price * scale.total
-    stiff = replace(
-        jax.tree.map(lambda _: power, zero),
+    entries = replace(
+        jax.tree.map(lambda _: power, zeros(market)),
         energy=scale.price / scale.energy,
         active=total,
         reactive=total,
@@ -121,150 +116,93 @@ def factored(market: Market, active: Active, plan: Plan, matvec: Linear) -> Line
         voltage=volts,
         angle=volts,
     )
-    stiff, link = jax.tree.map(lambda s: PROXIMAL * s, (stiff, total))
-    theta = compliances(market, active, plan, matvec, stiff, link)
+    return jax.tree.map(lambda s: share * s, (entries, total))
+
+
+def factored(market: Market, active: Active, plan: Plan, matvec: Linear) -> Linear:
+    """An approximate inverse of K for a small market, as the interior point does it."""
+    theta = compliances(market, active, plan, matvec, *stiffness(market, plan, PROXIMAL))
     newton = factor(market, theta.whole)
-    soft, ease = theta.whole.net, theta.whole.total
+    return _eliminated(market, active, plan, theta, lambda _: lambda value: newton(market, value))
+
+
+def iterated(market: Market, active: Active, plan: Plan, matvec: Linear, most: int) -> Linear:
+    """An approximate inverse of K for a large market, by at most `most` conjugate gradients."""
+    stiff = stiffness(market, plan, _DEEP if is_deep(market) else _STIFF)
+    theta = compliances(market, active, plan, matvec, *stiff)
+    size, ts = sizes(market, plan), market.hour_length
+    # prices are counted in their sizes, and rows so that products are in EUR
+    unit = Worth(jax.tree.map(jnp.multiply, size.prices, weights(market)), ts * size.price)
+    spare = _SPARE * ts * size.price * size.plan.imports
+    rough = preconditioner(market, theta.whole, jax.tree.map(lambda u: spare / u**2, unit.rows))
+
+    def invert(system: Rowwise) -> Rowwise:
+        def scaled(prices: Worth) -> Worth:
+            value = system(jax.tree.map(jnp.multiply, unit, prices))
+            return jax.tree.map(lambda u, v, y: u * v + spare * y, unit, value, prices)
+
+        def approximately(value: Worth) -> Worth:
+            prices = rough(jax.tree.map(jnp.divide, value, unit))
+            return jax.tree.map(jnp.divide, prices, unit)
+
+        def solve(value: Worth) -> Worth:
+            right = jax.tree.map(jnp.multiply, unit, value)
+            prices, _ = cg(scaled, right, tol=_SOLVED, maxiter=most, M=approximately)
+            return jax.tree.map(jnp.multiply, unit, prices)
+
+        return solve
+
+    return _eliminated(market, active, plan, theta, invert)
+
+
+def _eliminated(
+    market: Market,
+    active: Active,
+    plan: Plan,
+    theta: Compliances,
+    invert: Callable[[Rowwise], Rowwise],
+) -> Linear:
+    """The inverse of K, exact but for the proximal term, given how A theta A^T is inverted."""
+    zero, ts, whole = zeros(market), market.hour_length, theta.whole
+    given, weight = equations(market), weights(market)
 
     def placed(free: Plan) -> Plan:
         return plan_of(market, active, plan, free)
 
     _, back = jax.vjp(placed, zero)
 
-    def linear(moved: Plan, net: Array) -> Rows:
-        """What a move of the plan and of the net exchange does to the rows."""
+    def bent(force: Moves) -> Moves:
+        """How forces move what is free."""
+        return theta(force[0]), whole.total * force[1], whole.net * force[2]
+
+    def felt(moves: Moves) -> Worth:
+        """What moves do to the rows."""
+        _, moved = jax.jvp(placed, (zero,), (moves[0],))
         _, value = jax.jvp(lambda u: rows(market, u), (zero,), (moved,))
-        return replace(value, aggregate=value.aggregate - net)
+        value = replace(value, aggregate=value.aggregate - moves[2])
+        value = jax.tree.map(jnp.multiply, given, value)
+        return Worth(value, jnp.sum(moved.imports, axis=0) - moves[1])
+
+    def prices_of(worth: Worth) -> Rows:
+        return jax.tree.map(lambda y, w, here: here * y / w, worth.rows, weight, given)
+
+    def pulled(worth: Worth) -> Moves:
+        """The forces that prices are."""
+        prices = prices_of(worth)
+        force = pull(market, prices)
+        (force,) = back(replace(force, imports=force.imports + worth.total))
+        return force, -worth.total, -ts * prices.aggregate
+
+    solve = invert(lambda worth: felt(bent(pulled(worth))))
 
     def inverse(right: Point) -> Point:
-        net, total = soft * right.net, ease * right.total
-        _, moved = jax.jvp(placed, (zero,), (theta(right.plan),))
-        missed = jax.tree.map(lambda a, r, w: a - r / w, linear(moved, net), right.prices, weight)
-        drawn = jnp.sum(moved.imports, axis=0) - total - right.price / ts
-        worth = newton(market, Worth(missed, drawn))
-        prices = jax.tree.map(lambda y, w, here: here * y / w, worth.rows, weight, given)
-        price = worth.total / ts
-        pulled = pull(market, prices)
-        (pulled,) = back(replace(pulled, imports=pulled.imports + ts * price))
-        return Point(
-            plan=theta(jax.tree.map(jnp.subtract, right.plan, pulled)),
-            total=ease * (right.total + ts * price),
-            net=soft * (right.net + ts * prices.aggregate),
-            prices=prices,
-            price=price,
+        force = (right.plan, right.total, right.net)
+        value = felt(bent(force))
+        missed = jax.tree.map(
+            lambda v, r, w, here: v - here * r / w, value.rows, right.prices, weight, given
         )
-
-    return inverse
-
-
-def preconditioner(market: Market, active: Active, plan: Plan, matvec: Linear) -> Linear:
-    """A positive definite approximation of the inverse of K, for many prosumers.
-
-    With D the diagonal of K in the free entries and the proximal term of the primal-dual solver's
-    metric, D^-1 for these, and for the rows the inverse of A D^-1 A^T without what links different
-    groups of them: a prosumer's own balance and the contents of its buffers (as if each were alone,
-    tridiagonal over the hours), the network, and what the main grid's price links.
-    """
-    scale, ts = scales(market, plan), market.hour_length
-    given, weight = equations(market), weights(market)
-    held = jnp.any(active.plan.voltage != FREE, axis=1).at[market.grid.feeder].set(False)
-    geometry = metric(market, held)
-    usual = ts * scale.price / scale.power
-    names = ("active", "reactive", "voltage", "angle", "compensation", "exchange")
-    stiff = replace(
-        jax.tree.map(lambda _: 2 * usual, zeros(market)),
-        trades=4 * usual,
-        energy=usual / ts**2,
-        **{name: usual * getattr(geometry.networked, name) for name in names},
-    )
-    link = usual / geometry.total
-    theta = compliances(market, active, plan, matvec, stiff, link)
-    whole, stores, pairs = theta.whole, market.buffers, market.trading
-    moved = whole.plan
-    own = by_owner(market, moved.generation, market.generators.owner)
-    own += by_owner(market, moved.charge + moved.discharge, stores.owner)
-    own += moved.imports + moved.exports + moved.curtailed
-    own += by_owner(market, moved.trades, pairs.buyer)
-    own += by_owner(market, moved.trades, pairs.seller)
-    own = jnp.maximum(own, _LEAST / usual)
-    balanced = _storage(market, moved, own, _LEAST * ts**2 / usual)
-    drawn, sold = jnp.sum(moved.imports, axis=0), jnp.sum(moved.exports, axis=0)
-    shared = jnp.maximum(drawn + sold + whole.net, _LEAST / link)
-    grid = _network(market, geometry, whole, usual)
-
-    def inverse(right: Point) -> Point:
-        value = jax.tree.map(lambda r, w, here: here * r / w, right.prices, weight, given)
-        balance, energy = balanced(value.balance, value.energy)
-        prices = replace(
-            grid(value), balance=balance, energy=energy, aggregate=value.aggregate / shared
-        )
-        return Point(
-            plan=theta(right.plan),
-            total=whole.total * right.total,
-            net=whole.net * right.net,
-            prices=jax.tree.map(lambda y, w, here: here * y / w, prices, weight, given),
-            price=right.price / ts**2 / (drawn + whole.total),
-        )
-
-    return inverse
-
-
-def _storage(
-    market: Market, moved: Plan, own: Float[Array, "N H"], least: Array
-) -> Callable[[Array, Array], tuple[Array, Array]]:
-    """The inverse of A theta A^T in own balances and contents of buffers, each buffer alone.
-
-    Each buffer has its share of its owner's balance; with balances eliminated, a buffer's rows make
-    a tridiagonal system over the hours.
-    """
-    stores, ts = market.buffers, market.hour_length
-    if not stores.owner.size:
-        return lambda balance, energy: (balance / own, energy)
-    into = ts * stores.charge_efficiency[:, None]
-    out, keep = ts / stores.discharge_efficiency[:, None], stores.retention[:, None]
-    count = by_owner(market, jnp.ones_like(into), stores.owner)[stores.owner]
-    shared = -(into * moved.charge + out * moved.discharge)
-    tie = shared / own[stores.owner]
-    none = jnp.zeros_like(keep)
-    before = jnp.concatenate([none, moved.energy[:, :-1]], axis=1)
-    diagonal = moved.energy + keep**2 * before + into**2 * moved.charge + out**2 * moved.discharge
-    # a buffer that may not end elsewhere has a row more than what is free
-    diagonal = (1 + _SPARE) * jnp.maximum(diagonal, least) - count * tie * shared
-    ahead = -keep * jnp.concatenate([moved.energy[:, :-1], none], axis=1)
-    behind = jnp.concatenate([none, ahead[:, :-1]], axis=1)
-
-    def inverse(balance: Array, energy: Array) -> tuple[Array, Array]:
-        reduced = energy - tie * balance[stores.owner]
-        solved = tridiagonal_solve(behind, diagonal, ahead, reduced[..., None])[..., 0]
-        return balance / own - by_owner(market, tie * solved, stores.owner), solved
-
-    return inverse
-
-
-def _network(
-    market: Market, geometry: Metric, whole: Compliance, usual: Array
-) -> Callable[[Rows], Rows]:
-    """The inverse of A theta A^T in the network's rows: hour by hour, or that of the metric."""
-    if market.grid.model == "copperplate":
-        return lambda value: value
-    if market.grid.passive.shape[0] > _DENSE:
-        return lambda value: jax.tree.map(lambda a: a * usual, geometry.network(market, value))
-    block, used = network_block(market, whole)
-    home, moved = market.prosumers.bus, whole.plan
-    devices = moved.curtailed + by_owner(market, moved.generation, market.generators.owner)
-    devices += by_owner(market, moved.charge + moved.discharge, market.buffers.owner)
-    buses = jnp.arange(market.grid.passive.shape[0])
-    block = block.at[:, buses, buses].add(
-        jnp.zeros_like(market.grid.passive).at[home].add(devices).T
-    )
-    size = jnp.sqrt(jnp.diagonal(block, axis1=1, axis2=2))
-    size = jnp.where(size > 0, size, 1.0)
-    both = size[:, :, None] * size[:, None, :]
-    inverses = jnp.linalg.inv(block / both + _FLOOR * jnp.eye(size.shape[1])) / both
-    inverses = jnp.where(used[:, None] & used[None, :], inverses, 0.0)
-
-    def inverse(value: Rows) -> Rows:
-        stacked = stack_network(market, value).T
-        return unstack_network(market, jnp.einsum("hij,hj->ih", inverses, stacked))
+        worth = solve(Worth(missed, value.total - right.price / ts))
+        moved, total, net = bent(jax.tree.map(jnp.subtract, force, pulled(worth)))
+        return Point(moved, total, net, prices_of(worth), worth.total / ts)
 
     return inverse

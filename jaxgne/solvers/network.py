@@ -83,7 +83,11 @@ def _radial(grid: Grid, fed: Array, people: Array, devices: Array, held: Array) 
     at = jnp.zeros(fed.shape, flow.dtype).at[grid.target].set(4 * _falls(grid, flow))
     voltage = _voltage_steps(ladder.along(at), fed, held)
     drop = 2 * jnp.stack([grid.resistance, grid.reactance])
-    tree = eliminate(grid.source, grid.target, fed, ladder, flow, voltage, devices, drop)
+    square = jnp.sum(drop**2, axis=0)
+    least = jnp.maximum(1e-6 * jnp.mean(square), 1e-12 / flow)  # for lines without impedance
+    slack = flow * jnp.maximum(least - square, 0.0)
+    both = flow[:, None, None] * jnp.eye(2)
+    tree = eliminate(grid.source, grid.target, fed, ladder, both, slack, voltage, devices, drop)
     return Network(flow[:, None], voltage[:, None], voltage[:, None], tree)
 
 

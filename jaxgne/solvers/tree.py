@@ -55,22 +55,22 @@ def eliminate(
     target: Int[Array, " L"],
     fed: Bool[Array, " B"],
     ladder: Ladder,
-    flow: Float[Array, " L"],
+    flow: Float[Array, "L 2 2"],
+    slack: Float[Array, " L"],
     voltage: Float[Array, " B"],
     devices: Float[Array, "2 B"],
     drop: Float[Array, "2 L"],
 ) -> Tree:
-    """The inverse for steps `flow` (alpha) of lines and `voltage` of buses.
+    """The inverse for steps `flow` of lines' active and reactive flows and `voltage` of buses.
 
-    `devices` is what other columns add to a bus's own two rows, `drop` how much the squared voltage
-    falls per unit of active and of reactive flow; n is the square of `drop`, with a floor for lines
-    without impedance.
+    `devices` is what other columns add to a bus's own two rows, `slack` to a line's; `drop` is how
+    much the squared voltage falls per unit of active and of reactive flow.
     """
-    square = jnp.sum(drop**2, axis=0)
-    square = jnp.maximum(square, jnp.maximum(1e-6 * jnp.mean(square), 1e-12 / flow))
-    fall, lean = drop / square, 1 / (flow * square)
+    moved = jnp.einsum("lij,jl->il", flow, drop)
+    square = jnp.sum(drop * moved, axis=0) + slack
+    fall, lean = moved / square, 1 / square
     # a line's part of the equations at its lower end; the other blocks are this or its negative
-    own = flow * (jnp.eye(2)[:, :, None] - drop[:, None] * drop[None] / square)
+    own = flow.transpose(1, 2, 0) - moved[:, None] * fall[None]
     upper = jnp.concatenate([own, fall[:, None]], axis=1)
     lower = jnp.concatenate([fall, -lean[None]])[None]
     lines = jnp.concatenate([upper, lower]).transpose(2, 0, 1)

@@ -1,0 +1,202 @@
+"""An approximate inverse of A theta A^T, the system of prices, for many prosumers.
+
+Rows that share columns of different kinds are solved as if they did not: a prosumer's balances and
+its buffers, the network, what the main grid's price links, each by a method of its own. Pairs that
+trade freely tie their prices together, through whole clusters of prosumers: what such a cluster
+balances together is solved once more, beside each of its own.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+from jax.lax.linalg import tridiagonal_solve
+from jaxtyping import Array, Bool, Float, Int
+
+from ..market import Market
+from ..model import Plan, Rows, by_owner, drop_factor, rows_like
+from ..radial import climb
+from ..solvers.newton import (
+    Compliance,
+    Worth,
+    network_block,
+    stack_network,
+    unstack_network,
+)
+from ..solvers.tree import Tree, eliminate
+
+Rowwise = Callable[[Worth], Worth]
+
+_DENSE = 150  # buses up to which the network's rows are inverted as dense matrices
+_FLOOR = 1e-12  # relative, for rounding
+
+
+def is_deep(market: Market) -> bool:
+    """Whether the network is inverted as a tree, which loses digits that dense matrices keep."""
+    return market.grid.model == "lindistflow" and market.grid.passive.shape[0] > _DENSE
+
+
+def preconditioner(market: Market, theta: Compliance, spare: Rows) -> Rowwise:
+    """A positive definite approximation of the inverse of A theta A^T + `spare`."""
+    moved, stores, pairs = theta.plan, market.buffers, market.trading
+    alone = by_owner(market, moved.generation, market.generators.owner)
+    alone += by_owner(market, moved.charge + moved.discharge, stores.owner)
+    alone += moved.imports + moved.exports + moved.curtailed + spare.balance
+    own = alone + by_owner(market, moved.trades, pairs.buyer)
+    own += by_owner(market, moved.trades, pairs.seller)
+    balanced = _storage(market, moved, own, spare.energy)
+    together = _clusters(market, moved.trades, alone, own)
+    drawn, sold = jnp.sum(moved.imports, axis=0), jnp.sum(moved.exports, axis=0)
+    shared = drawn + sold + theta.net + spare.aggregate
+    grid = _network(market, theta, spare)
+
+    def inverse(value: Worth) -> Worth:
+        balance, energy = balanced(value.rows.balance, value.rows.energy)
+        balance += together(value.rows.balance)
+        shares = value.rows.aggregate / shared
+        prices = replace(grid(value.rows), balance=balance, energy=energy, aggregate=shares)
+        return Worth(prices, value.total / (drawn + theta.total))
+
+    return inverse
+
+
+def _clusters(
+    market: Market,
+    traded: Float[Array, "E H"],
+    alone: Float[Array, "N H"],
+    own: Float[Array, "N H"],
+) -> Callable[[Array], Array]:
+    """The inverse of what each cluster of freely trading prosumers balances together.
+
+    A pair ties its sides where its trade gives way more easily than all else of either.
+    """
+    pairs, (count, hours) = market.trading, own.shape
+    buyer, seller = pairs.buyer, pairs.seller
+    tied = traded > jnp.maximum(alone[buyer], alone[seller])
+    label = clusters(buyer, seller, tied, count)
+    place = label * hours + jnp.arange(hours)
+    member = by_owner(market, tied.astype(own.dtype), buyer)
+    member = member + by_owner(market, tied.astype(own.dtype), seller) > 0
+    inside = jnp.where(label[buyer] == label[seller], traded, 0.0)
+
+    def gathered(values: Array) -> Array:
+        return jnp.zeros(count * hours).at[place].add(jnp.where(member, values, 0.0))
+
+    shared = gathered(own) - jnp.zeros(count * hours).at[place[buyer]].add(2 * inside)
+    ease = jnp.where(shared > 0, 1 / jnp.where(shared > 0, shared, 1.0), 0.0)
+
+    def inverse(balance: Array) -> Array:
+        return jnp.where(member, (ease * gathered(balance))[place], 0.0)
+
+    return inverse
+
+
+def clusters(
+    first: Int[Array, " E"], second: Int[Array, " E"], tied: Bool[Array, "E H"], count: int
+) -> Int[Array, "N H"]:
+    """The least number in each one's cluster, hour by hour, of `count` that pairs tie together."""
+    hours = tied.shape[1]
+
+    def spread(carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        label, _ = carry
+        least = jnp.where(tied, jnp.minimum(label[first], label[second]), count)
+        lower = label.at[first].min(least).at[second].min(least)
+        lower = jnp.take_along_axis(lower, lower, axis=0)
+        return lower, jnp.any(lower != label)
+
+    each = jnp.broadcast_to(jnp.arange(count)[:, None], (count, hours))
+    return jax.lax.while_loop(lambda carry: carry[1], spread, (each, jnp.array(True)))[0]
+
+
+def _storage(
+    market: Market, moved: Plan, own: Float[Array, "N H"], spare: Array
+) -> Callable[[Array, Array], tuple[Array, Array]]:
+    """The inverse of A theta A^T in own balances and contents of buffers, each buffer alone.
+
+    Each buffer has its share of its owner's balance; with balances eliminated, a buffer's rows make
+    a tridiagonal system over the hours.
+    """
+    stores, ts = market.buffers, market.hour_length
+    if not stores.owner.size:
+        return lambda balance, energy: (balance / own, energy)
+    into = ts * stores.charge_efficiency[:, None]
+    out, keep = ts / stores.discharge_efficiency[:, None], stores.retention[:, None]
+    count = by_owner(market, jnp.ones_like(into), stores.owner)[stores.owner]
+    shared = -(into * moved.charge + out * moved.discharge)
+    tie = shared / own[stores.owner]
+    none = jnp.zeros_like(keep)
+    before = jnp.concatenate([none, moved.energy[:, :-1]], axis=1)
+    diagonal = moved.energy + keep**2 * before + into**2 * moved.charge + out**2 * moved.discharge
+    diagonal = diagonal + spare - count * tie * shared
+    ahead = -keep * jnp.concatenate([moved.energy[:, :-1], none], axis=1)
+    behind = jnp.concatenate([none, ahead[:, :-1]], axis=1)
+
+    def inverse(balance: Array, energy: Array) -> tuple[Array, Array]:
+        reduced = energy - tie * balance[stores.owner]
+        solved = tridiagonal_solve(behind, diagonal, ahead, reduced[..., None])[..., 0]
+        return balance / own - by_owner(market, tie * solved, stores.owner), solved
+
+    return inverse
+
+
+def _network(market: Market, theta: Compliance, spare: Rows) -> Callable[[Rows], Rows]:
+    """The inverse in the network's rows, hour by hour."""
+    if market.grid.model == "copperplate":
+        return lambda value: value
+    home, moved = market.prosumers.bus, theta.plan
+    devices = moved.curtailed + by_owner(market, moved.generation, market.generators.owner)
+    devices += by_owner(market, moved.charge + moved.discharge, market.buffers.owner)
+    at_bus = jnp.zeros_like(market.grid.passive).at[home].add(devices)
+    spares = jax.tree.map(lambda s, a: s + jnp.zeros_like(a), spare, rows_like(market))
+    build = _radial if is_deep(market) else _general
+    return build(market, theta, at_bus, spares)
+
+
+def _radial(
+    market: Market, theta: Compliance, devices: Float[Array, "B H"], spare: Rows
+) -> Callable[[Rows], Rows]:
+    grid, plan = market.grid, theta.plan
+    fed = jnp.zeros(grid.passive.shape[0], bool).at[grid.feeder].set(True)
+    ladder = climb(grid.source, grid.target, fed)
+    drop = drop_factor(market) * jnp.stack([grid.resistance, grid.reactance])
+
+    def hour(
+        real: Array, other: Array, cross: Array, slack: Array, voltage: Array, buses: Array
+    ) -> Tree:
+        flow = jnp.stack([jnp.stack([real, cross]), jnp.stack([cross, other])]).transpose(2, 0, 1)
+        return eliminate(grid.source, grid.target, fed, ladder, flow, slack, voltage, buses, drop)
+
+    held = jnp.maximum(plan.voltage, _FLOOR * (jnp.max(plan.voltage) + jnp.mean(spare.voltage)))
+    buses = jnp.stack([devices + spare.bus, plan.compensation + spare.bus_reactive])
+    trees = jax.vmap(hour, in_axes=(-1, -1, -1, -1, -1, -1))(
+        plan.active, plan.reactive, theta.cross, spare.voltage, held, buses
+    )
+
+    def inverse(value: Rows) -> Rows:
+        known = (value.bus, value.bus_reactive, value.voltage)
+        each = jax.vmap(lambda tree, *rows: tree(*rows), in_axes=(0, -1, -1, -1), out_axes=-1)
+        bus, bus_reactive, voltage = each(trees, *(a[:, None] for a in known))
+        solved = (bus[:, 0], bus_reactive[:, 0], voltage[:, 0])
+        return replace(value, bus=solved[0], bus_reactive=solved[1], voltage=solved[2])
+
+    return inverse
+
+
+def _general(
+    market: Market, theta: Compliance, devices: Float[Array, "B H"], spare: Rows
+) -> Callable[[Rows], Rows]:
+    block, used = network_block(market, theta)
+    buses = jnp.arange(devices.shape[0])
+    block = block.at[:, buses, buses].add(devices.T)
+    rest = stack_network(market, spare).T
+    size = jnp.sqrt(jnp.diagonal(block, axis1=1, axis2=2) + rest)
+    both = size[:, :, None] * size[:, None, :]
+    block = block / both + (rest / size**2 + _FLOOR)[:, :, None] * jnp.eye(size.shape[1])
+    inverses = jnp.where(used[:, None] & used[None, :], jnp.linalg.inv(block) / both, 0.0)
+
+    def inverse(value: Rows) -> Rows:
+        stacked = stack_network(market, value).T
+        return unstack_network(market, jnp.einsum("hij,hj->ih", inverses, stacked))
+
+    return inverse

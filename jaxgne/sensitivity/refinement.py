@@ -1,0 +1,63 @@
+"""Solving K x = b by an approximate inverse of K, improved."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from .lagrangian import Point
+
+Linear = Callable[[Point], Point]
+
+_REFINED = 20  # times at most that a solution is improved
+_FALLS = 0.8  # what each time has to leave, at most, of the residual
+
+
+class Solved(eqx.Module):
+    """A solution of K x = b and what is left of b."""
+
+    point: Point
+    residual: Float[Array, ""]  # relative, in EUR
+    steps: Int[Array, ""]
+
+
+def add(x: Any, a: Array | float, y: Any) -> Any:
+    """x + a y."""
+    return jax.tree.map(lambda u, v: u + a * v, x, y)
+
+
+def dot(x: Any, y: Any) -> Float[Array, ""]:
+    """x . y."""
+    return jnp.sum(jnp.stack(jax.tree.leaves(jax.tree.map(jnp.vdot, x, y))))
+
+
+def refined(matvec: Linear, inverse: Linear, right: Point, size: Point, tol: float) -> Solved:
+    """K x = right by an approximate inverse, improved as long as that helps.
+
+    Entries of what is left are counted by their `size` in x, so all of them in EUR.
+    """
+
+    def norm(left: Point) -> Array:
+        counted = jax.tree.map(jnp.multiply, left, size)
+        return jnp.sqrt(dot(counted, counted))
+
+    def going(carry: tuple[Point, Point, Array, Array, Array]) -> Array:
+        _, _, left, before, count = carry
+        return (left > tol) & ((left <= _FALLS * before) | (count < 2)) & (count < _REFINED)
+
+    def improve(carry: Any) -> Any:
+        x, left, error, _, count = carry
+        ahead = add(x, 1.0, inverse(left))
+        still = add(right, -1.0, matvec(ahead))
+        return ahead, still, norm(still) / whole, error, count + 1
+
+    whole = norm(right)
+    whole = jnp.where(whole > 0, whole, 1.0)
+    nothing = jax.tree.map(jnp.zeros_like, right)
+    one, count = norm(right) / whole, jnp.zeros((), jnp.int32)
+    start = improve((nothing, right, one, one, count))
+    x, _, left, _, count = jax.lax.while_loop(going, improve, start)
+    return Solved(x, left, count)
