@@ -1,5 +1,6 @@
 """Tuning finds known optima, keeps constraints, goes on where it stopped, and says why it stops."""
 
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +15,7 @@ import jaxgne as jg
 from jaxgne import objectives
 from jaxgne.coordinates import Linear
 
-from .markets import two_neighbors
+from .markets import feeder, two_neighbors
 
 TOL = 1e-9
 
@@ -183,3 +184,28 @@ def test_what_cannot_be_tuned_is_refused(options: dict[str, Any], words: str):
     """One sentence each, before anything clears."""
     with pytest.raises(ValueError, match=words):
         jg.tune(taxed(), revenue, **options)
+
+
+@pytest.mark.parametrize(
+    ("objective", "least"),
+    [
+        (objectives.gini, None),
+        pytest.param(objectives.welfare_loss, 0.0, marks=pytest.mark.slow),
+    ],
+)
+def test_objectives_that_clear_another_market(objective: Any, least: float | None):
+    """Benefits against no trading, welfare against the optimum: tuned with that clear inside."""
+    market = eqx.tree_at(
+        lambda m: (m.trading.quadratic, m.trading.charge, m.prosumers.curtail_max),
+        feeder(rating=31.0),
+        (jnp.full(4, 2e-3), jnp.full(4, 0.02), jnp.full((4, 3), 9.0)),
+    )
+    measured = partial(objective, tol=TOL)
+    tuned, history = jg.tune(
+        market, measured, where=charge, optimizer=adam(12), steps=12, bounds=(0.0, 0.05), tol=TOL
+    )
+    value = float(measured(tuned, jg.clear(tuned, tol=TOL)))
+    assert value < float(history.value[0]) - 1e-4
+    assert value == pytest.approx(float(history.value[history.best]), abs=1e-6)
+    if least is not None:
+        assert value >= least - 1e-8
