@@ -42,8 +42,8 @@ many = jg.clear_many(days)
 
 worth = jg.mechanisms.reinforcement(market)["value_eur_per_kva"]
 
-# What the same plan would cost all prosumers if a number of the market were another.
-gradient = eqx.filter_grad(lambda m: jg.costs(m, clearing.plan).sum())(market)
+# What a number of the market does to what energy costs all together, at the equilibrium.
+gradient = eqx.filter_grad(lambda m: jg.objectives.social_cost(m, jg.clear(m)))(market)
 """
 
 FIGURES = {
@@ -71,11 +71,11 @@ FIGURES = {
     "convergence": ("Convergence of solvers", "plots.convergence(traces)"),
     "sensitivities": (
         "Largest derivatives of an output, one of each field",
-        'plots.sensitivities(gradient, output="cost (EUR)")',
+        'plots.sensitivities(gradient, output="social cost (EUR)")',
     ),
     "sensitivities-hours": (
         "Derivatives with respect to one field, by hour",
-        'plots.sensitivities(gradient, field="tariff.base", output="cost (EUR)")',
+        'plots.sensitivities(gradient, field="tariff.base", output="social cost (EUR)")',
     ),
     "fan": ("How the total import of many scenarios spreads", "plots.fan(days, many)"),
     "fan-voltage": ("And their lowest voltage", 'plots.fan(days, many, "voltage")'),
