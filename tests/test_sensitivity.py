@@ -11,6 +11,7 @@ import pytest
 
 import jaxgne as jg
 from jaxgne.model import energy_prices, potential
+from jaxgne.sensitivity import preconditioner
 from jaxgne.sensitivity.active import active_set
 from jaxgne.sensitivity.implicit import slope
 from jaxgne.sensitivity.lagrangian import point_of, sizes, unfold
@@ -196,15 +197,17 @@ def test_batches_and_second_derivatives():
 
 
 @pytest.mark.parametrize(
-    "grid",
+    ("grid", "dense"),
     [
-        "lindistflow",
-        pytest.param("paper", marks=pytest.mark.slow),
-        pytest.param("copperplate", marks=pytest.mark.slow),
+        ("lindistflow", 150),
+        ("lindistflow", 0),  # by trees, as large grids are
+        pytest.param("paper", 150, marks=pytest.mark.slow),
+        pytest.param("copperplate", 150, marks=pytest.mark.slow),
     ],
 )
-def test_iterations_solve_what_elimination_does(grid: str):
+def test_iterations_solve_what_elimination_does(grid: str, dense: int, monkeypatch: Any):
     """Conjugate gradients and the factored system agree, in far fewer steps than unknowns."""
+    monkeypatch.setattr(preconditioner, "_DENSE", dense)
     market = stressed(grid)
     clearing = jg.clear(market, tol=TOL)
     plan = clearing.plan

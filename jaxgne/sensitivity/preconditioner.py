@@ -169,7 +169,7 @@ def _radial(
 
     held = jnp.maximum(plan.voltage, _FLOOR * (jnp.max(plan.voltage) + jnp.mean(spare.voltage)))
     buses = jnp.stack([devices + spare.bus, plan.compensation + spare.bus_reactive])
-    trees = jax.vmap(hour, in_axes=(-1, -1, -1, -1, -1, -1))(
+    trees = jax.vmap(hour, in_axes=-1)(
         plan.active, plan.reactive, theta.cross, spare.voltage, held, buses
     )
 
