@@ -148,7 +148,9 @@ def clear(
     Raises `NotCleared` if `throw` and the market did not clear, and `ValueError` for a market that
     makes no sense or a `tol` below what its dtype can give.
     """
-    given, (market, start) = market, stop_gradient((market, start))
+    given = market
+    if any(isinstance(a, Tracer) for a in jax.tree.leaves((market, start))):
+        market, start = stop_gradient((market, start))
     clearing = _clear(market, solver, tol, max_steps, start, progress)
     if throw and not isinstance(clearing.steps, Tracer) and not bool(clearing.ok):
         raise NotCleared(_complaint(market, clearing), clearing)

@@ -49,9 +49,13 @@ def _hourly(value: Any, shape: tuple[int, ...]) -> Array:
 
 def cast(tree: Any, dtype: Any) -> Any:
     """`tree` with every floating array in `dtype`, NumPy's too as JAX arrays."""
-    return jax.tree.map(
-        lambda a: jnp.asarray(a, dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree
-    )
+
+    def converted(a: Any) -> Any:
+        if isinstance(a, jax.Array) and a.dtype == dtype:  # looking is faster than converting
+            return a
+        return jnp.asarray(a, dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a
+
+    return jax.tree.map(converted, tree)
 
 
 class Prosumers(eqx.Module):

@@ -14,9 +14,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from ..feasibility import implied_boxes
-from ..market import Market
+from ..market import Grid, Market
 from ..model import Plan, Rows, boxes, own_gradient, pull, rows, zeros
 from ..optimality import scales
+from ..radial import Ladder, climb
 from .newton import Worth
 
 _WIDER = 1.5  # how far beyond implied bounds those are that stand in for missing ones
@@ -140,3 +141,21 @@ def slopes(
     paid = ts * (tariff.base + tariff.slope * columns[-2])
     ends = (own.trades + toll, toll - own.trades, paid[None], 0 * paid[None])
     return jnp.concatenate([*(getattr(own, name) for name in NAMES), *ends]) + back, drift
+
+
+def reactive_flows(market: Market) -> Float[Array, "L H"]:
+    """What the lines of a tree without inverters carry, kvar: all that is drawn behind them."""
+    grid = market.grid
+    drawn = grid.passive_reactive.at[market.prosumers.bus].add(market.prosumers.reactive)
+    return _ladder(grid).behind(drawn)[grid.target]
+
+
+def along_lines(market: Market, steps: Float[Array, "L H"]) -> Float[Array, "B H"]:
+    """Values of buses that rise by `steps` along each line of a tree, from 0 at its feeder."""
+    grid = market.grid
+    return _ladder(grid).along(jnp.zeros_like(grid.passive).at[grid.target].set(steps))
+
+
+def _ladder(grid: Grid) -> Ladder:
+    fed = jnp.zeros(grid.passive.shape[0], bool).at[grid.feeder].set(True)
+    return climb(grid.source, grid.target, fed)

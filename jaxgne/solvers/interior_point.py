@@ -11,8 +11,11 @@ columns of their own. All columns with bounds lie in one array, hour by hour.
 from dataclasses import fields, replace
 from typing import Any, ClassVar
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from ..feasibility import existing
@@ -27,7 +30,16 @@ from ..model import (
 )
 from ..optimality import Scales, pin, scales
 from .base import AbstractSolver
-from .columns import PROXIMAL, Sets, pack, sets_of, unpack
+from .columns import (
+    PROXIMAL,
+    Sets,
+    along_lines,
+    pack,
+    pulled_by,
+    reactive_flows,
+    sets_of,
+    unpack,
+)
 from .linearized import Products, State, all_slopes, linearize
 from .preference import Preference
 
@@ -43,22 +55,44 @@ _BOUNDARY = 0.995  # share of the way to the boundary that a step may go
 _CENTRE = 5  # power of what the predictor leaves of mu that the corrector aims at
 _CORRECTORS = 2  # of outlying products, a step
 _OUTLYING = 0.1  # products this far below, or as far above, the goal are outlying
+_GIVEN = 0.999  # share of a rating up to which reactive flows may be data
 _BEYOND = 0.3  # how much longer a step correctors aim at
+
+
+class Inside(eqx.Module):
+    """Where the method stands, inside of what; the bounds stay the same."""
+
+    sets: Sets
+    state: State
 
 
 class InteriorPoint(AbstractSolver):
     """Predictor-corrector with structured Newton steps: for small markets, to any accuracy.
 
-    Takes 10 to 30 steps of O(H (N + B)^3) time and O(H (N + B)^2) memory, always in float64.
-    `preference` is what `selection` adds to the costs.
+    Takes 10 to 30 steps of O(H (N^3 + B^3)) time and O(H (N^2 + B^2)) memory, always in float64.
+    `preference` is what `selection` adds to the costs. `reactive` says whether reactive flows are
+    for the method to find, or what the loads make them, as on trees without inverters; by default
+    `clear` looks.
     """
 
     preference: Preference | None = None
+    reactive: bool | None = eqx.field(default=None, static=True)
 
     every: ClassVar[int] = 1
     most: ClassVar[int] = 100
 
-    def init(self, market: Market, plan: Plan, prices: Rows) -> State:
+    def prepare(self, market: Market) -> "InteriorPoint":
+        """Reactive flows are given on trees without inverters, if they are within all ratings."""
+        grid = market.grid
+        if self.reactive is not None or isinstance(grid.rating, Tracer):
+            return self
+        if grid.model != "lindistflow" or np.any(np.asarray(grid.compensation_max) > 0):
+            return replace(self, reactive=True)
+        carried = _carried_by_each if grid.rating.ndim > 1 else _carried
+        share = np.abs(carried(market)) / np.asarray(grid.rating)[..., None]
+        return replace(self, reactive=not bool(np.all(share < _GIVEN)))
+
+    def init(self, market: Market, plan: Plan, prices: Rows) -> Inside:
         """Start with all products the same: near the plan if it is good, else by prices alone."""
         market, plan, prices = cast((market, plan, prices), jnp.float64)
         sets, scale, sigma = self._sets(market), scales(market, plan), aggregate(market, plan)
@@ -66,10 +100,13 @@ class InteriorPoint(AbstractSolver):
         if market.grid.model != "copperplate":
             # a feeder's exchange is free, so its row has no price; no step would change one
             prices = replace(prices, bus=prices.bus.at[market.grid.feeder].set(0.0))
+        if self.reactive is False:
+            plan = replace(plan, reactive=reactive_flows(market))
+            prices = replace(prices, bus_reactive=jnp.zeros_like(prices.bus_reactive))
         wish = pack(market, plan, sigma, sigma - jnp.sum(plan.exports, axis=0))
         flows = jnp.stack([plan.active, plan.reactive])
         inside = jnp.clip(wish, sets.lower, sets.upper)
-        slope, drift = all_slopes(market, self.preference, inside, flows, prices, price)
+        slope, drift = self._slopes(market, inside, flows, prices, price)
         width = jnp.where(sets.free, sets.upper - sets.lower, 1.0)
         stiff, bulk = sets.stiff / PROXIMAL, sets.stiff_line / PROXIMAL
         shift = wish - jnp.clip(wish - slope / stiff, sets.lower, sets.upper)
@@ -94,9 +131,11 @@ class InteriorPoint(AbstractSolver):
         pull = jnp.sqrt(jnp.sum(drift**2, axis=0) / (4 * square))  # m, if the disc is what holds it
         least = mu / jnp.maximum(pull, _AWAY * jnp.sqrt(mu * bulk / square))
         within = jnp.maximum(square - least, square / 2)
-        load = jnp.sum(flows**2, axis=0)
-        flows = flows * jnp.sqrt(within / jnp.maximum(load, within))
-        flows = jnp.where(far | ~sets.open, 0.0, flows)
+        given = jnp.where(self.reactive is False, flows[1], 0.0)
+        within = jnp.maximum(within - given**2, (square - given**2) / 2)
+        load = jnp.sum(flows**2, axis=0) - given**2
+        flows = flows.at[1].add(-given) * jnp.sqrt(within / jnp.maximum(load, within))
+        flows = jnp.where(far | ~sets.open, 0.0, flows).at[1].add(given)
         if self.preference is not None:
             flows = jnp.where(self.preference.shut, self.preference.flows, flows)
 
@@ -104,7 +143,7 @@ class InteriorPoint(AbstractSolver):
             return jnp.where(free, mu / jnp.where(free, room, 1.0), 0.0)
 
         disc = square - jnp.sum(flows**2, axis=0)
-        return State(
+        state = State(
             columns=jnp.where(sets.free, sets.lower + room, sets.lower),
             below=jnp.where(sets.free, room, 1.0),
             above=jnp.where(sets.free, width - room, 1.0),
@@ -116,12 +155,13 @@ class InteriorPoint(AbstractSolver):
             prices=prices,
             price=price,
         )
+        return Inside(sets, state)
 
-    def step(self, market: Market, state: State) -> State:
+    def step(self, market: Market, inside: Inside) -> Inside:
         """One predictor, one corrector and Gondzio's, all with one factorization."""
         market = cast(market, jnp.float64)
-        sets = self._sets(market)
-        system = linearize(market, sets, state, self.preference)
+        sets, state = inside.sets, inside.state
+        system = linearize(market, sets, state, self.preference, self.reactive is not False)
         products = _products(state)
         mu = _mean(sets, products)
         none = jax.tree.map(jnp.zeros_like, products)
@@ -151,30 +191,36 @@ class InteriorPoint(AbstractSolver):
         there = _moved(state, move, _BOUNDARY * length)
         there = replace(there, disc=jnp.maximum(there.disc, _ROUNDING * sets.square))
         sound = jnp.all(jnp.stack([jnp.all(jnp.isfinite(a)) for a in jax.tree.leaves(there)]))
-        return _where(sound, there, state)
+        return Inside(sets, _where(sound, there, state))
 
-    def point(self, market: Market, state: State) -> tuple[Plan, Rows]:
+    def point(self, market: Market, inside: Inside) -> tuple[Plan, Rows]:
         """The interior point, on those bounds that it all but touches; exchange follows from it."""
         dtype = market.prosumers.load.dtype
         wide = cast(market, jnp.float64)
-        sets = self._sets(wide)
+        sets, state = inside.sets, inside.state
         touch = _TOUCHING * PROXIMAL / sets.stiff
         columns = jnp.where(state.below < touch * state.low, sets.lower, state.columns)
         columns = jnp.where(state.above < touch * state.high, sets.upper, columns)
         plan = unpack(wide, columns, state.flows)
         exchange = rows(wide, plan).bus[market.grid.feeder]
-        return cast((replace(plan, exchange=exchange), existing(wide, state.prices)), dtype)
+        prices = existing(wide, state.prices)
+        if self.reactive is False:
+            _, drift = pulled_by(wide, prices, state.price)
+            steps = (drift[1] + 2 * state.tight * state.flows[1]) / wide.hour_length
+            prices = replace(prices, bus_reactive=along_lines(wide, steps))
+        return cast((replace(plan, exchange=exchange), prices), dtype)
 
-    def left(self, market: Market, state: State) -> Float[Array, ""]:
+    def left(self, market: Market, inside: Inside) -> Float[Array, ""]:
         """How far the state is from a minimum of costs and preference, relative to the market's
 
         scales: the largest of mean product, violation of a row, and slope that nothing balances.
         """
         market = cast(market, jnp.float64)
-        sets, plan = self._sets(market), unpack(market, state.columns, state.flows)
+        sets, state = inside.sets, inside.state
+        plan = unpack(market, state.columns, state.flows)
         scale = scales(market, plan)
-        slope, drift = all_slopes(
-            market, self.preference, state.columns, state.flows, state.prices, state.price
+        slope, drift = self._slopes(
+            market, state.columns, state.flows, state.prices, state.price
         )
         slope = jnp.where(sets.free, slope - state.low + state.high, 0.0) / sets.unit
         drift = jnp.where(sets.open, drift + 2 * state.tight * state.flows, 0.0)
@@ -184,9 +230,20 @@ class InteriorPoint(AbstractSolver):
         mu = _mean(sets, _products(state)) / (ample * scale.power)
         return jnp.maximum(jnp.maximum(mu, unmet), _missed(market, plan, scale))
 
+    def _slopes(
+        self, market: Market, columns: Array, flows: Array, prices: Rows, price: Array
+    ) -> tuple[Array, Array]:
+        """Slopes of what can move: given reactive flows need no price to stay."""
+        slope, drift = all_slopes(market, self.preference, columns, flows, prices, price)
+        return slope, drift if self.reactive is not False else drift.at[1].set(0.0)
+
     def _sets(self, market: Market) -> Sets:
         sets = sets_of(market)
         return sets if self.preference is None else self.preference.narrow(sets)
+
+
+_carried = eqx.filter_jit(reactive_flows)
+_carried_by_each = eqx.filter_jit(eqx.filter_vmap(reactive_flows))
 
 
 def _missed(market: Market, plan: Plan, scale: Scales) -> Float[Array, ""]:

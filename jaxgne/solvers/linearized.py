@@ -135,7 +135,14 @@ class System(eqx.Module):
         )
 
 
-def linearize(market: Market, sets: Sets, state: State, preference: Preference | None) -> System:
+def linearize(
+    market: Market,
+    sets: Sets,
+    state: State,
+    preference: Preference | None,
+    reactive: bool = True,
+) -> System:
+    """The market at a state; without `reactive`, reactive flows stay what they are."""
     ts, tariff, columns = market.hour_length, market.tariff, state.columns
     plan = unpack(market, columns, state.flows)
     slope, drift = all_slopes(market, preference, columns, state.flows, state.prices, state.price)
@@ -149,11 +156,15 @@ def linearize(market: Market, sets: Sets, state: State, preference: Preference |
     give = jnp.where(sets.free, 1 / stiff, 0.0)
     *own, buys, sells, total, net = parts(market, give)
     soft = buys + sells
-    # inverse of 2 m I + 4 m / c (f, q) (f, q)^T
+    # inverse of 2 m I + 4 m / c (f, q) (f, q)^T, or of its first entry
     f, q = state.flows
     scale = jnp.where(sets.open, 1 / (2 * tight), 0.0)
-    bulge = 2 * state.tight / (tight * disc + 2 * state.tight * (f**2 + q**2))
-    lines = scale * jnp.stack([1 - bulge * f**2, 1 - bulge * q**2, -bulge * f * q])
+    if reactive:
+        bulge = 2 * state.tight / (tight * disc + 2 * state.tight * (f**2 + q**2))
+        lines = scale * jnp.stack([1 - bulge * f**2, 1 - bulge * q**2, -bulge * f * q])
+    else:
+        alone = tight * disc / (tight * disc + 2 * state.tight * f**2)
+        lines = scale * jnp.stack([alone, 0 * q, 0 * q])
     theta = Compliance(
         plan=replace(
             zeros(market),
@@ -177,7 +188,7 @@ def linearize(market: Market, sets: Sets, state: State, preference: Preference |
             replace(value, aggregate=value.aggregate - columns[-1]),
             aggregate(market, plan) - columns[-2],
         ),
-        newton=factor(market, theta),
+        newton=factor(market, theta, reactive),
         preference=preference,
         linked=jnp.zeros((0, 0)),
     )

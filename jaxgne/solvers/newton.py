@@ -3,9 +3,12 @@
 With compliances theta (how far a column moves, kW per EUR/kW, when the worth of a unit of it
 changes) the prices of the rows A satisfy  A theta A^T y = r.  Rows of different hours meet only in
 the content of buffers, and there through diagonal blocks. So the rows of the network other than the
-balances of buses are eliminated first, hour by hour; then all other rows of the hour; what is left
-is a block tridiagonal system over the hours with one row a buffer, which is swept once. Each
-elimination is a Cholesky factorization.
+balances of buses are eliminated first, hour by hour; then these balances; then all other rows of
+the hour; what is left is a block tridiagonal system over the hours with one row a buffer, which is
+swept once. Each elimination is a Cholesky factorization.
+
+On a tree without inverters reactive flows are data. Told so, the system leaves them and their rows
+out, which more than halves the network's part.
 
 O(H (N + B)^3) time and O(H (N + B)^2) memory: for small markets.
 """
@@ -13,6 +16,7 @@ O(H (N + B)^3) time and O(H (N + B)^2) memory: for small markets.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from threading import Lock
 from typing import Any
 
@@ -22,12 +26,13 @@ import jax.numpy as jnp
 from jax.custom_batching import sequential_vmap
 from jax.lax import platform_dependent
 from jax.lax.linalg import cholesky, triangular_solve
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from ..market import Market
-from ..model import Plan, Rows, drop_factor, limits, rows_like
+from ..model import Plan, Rows, by_owner, drop_factor, limits, rows_like
 
 _SMALL = 128  # rows an hour: prosumers, buses and buffers
+_HALF = 16  # rows from which on half a block is still factored apart
 _ROUNDING = 1e-13  # share of its diagonal that is added to a block: keeps it positive definite
 
 
@@ -86,6 +91,15 @@ class _OneThread:
 _ONE = _OneThread()
 
 
+@cache
+def _libraries() -> Any:
+    """What sets the threads of the libraries that are loaded; finding them takes milliseconds."""
+    import scipy.linalg  # noqa: F401  the library that JAX calls, loaded to be limited
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
     """While it lasts, LAPACK runs on one thread in this process; threads may overlap in it.
@@ -93,12 +107,9 @@ def one_thread() -> Iterator[None]:
     For systems as small as these, threads wait for one another longer than they compute: clears
     took 2 to 13 times as long on a busy machine with two.
     """
-    import scipy.linalg  # noqa: F401  the library that JAX calls, loaded to be limited
-    from threadpoolctl import threadpool_limits
-
     with _ONE.lock:
         if _ONE.inside == 0:
-            _ONE.limits = threadpool_limits(1, "blas")
+            _ONE.limits = _libraries().limit(limits=1, user_api="blas")
         _ONE.inside += 1
     try:
         yield
@@ -132,36 +143,80 @@ def _diagonal(block: Float[Array, "... n n"]) -> Float[Array, "... n"]:
     return jnp.diagonal(block, axis1=-2, axis2=-1)
 
 
+def _factored(
+    block: Float[Array, "... n n"], size: Float[Array, "... n"]
+) -> Float[Array, "... n n"]:
+    """L^-1 of the Cholesky factor of a block whose diagonal was `size` before others were left."""
+    add = jnp.where(size > 0, _ROUNDING * size, 1.0)  # rows that nothing can move
+    n = jnp.arange(block.shape[-1])
+    block = block.at[..., n, n].add(add)
+    return platform_dependent(block, cpu=_halved, default=_inverse_factors)
+
+
+def _halved(block: Float[Array, "... n n"]) -> Float[Array, "... n n"]:
+    """L^-1 by halves: products are faster than LAPACK's triangular solves, and half the work."""
+    half = block.shape[-1] // 2
+    if half < _HALF:
+        return _one_by_one(block)
+    first = _halved(block[..., :half, :half])
+    below = block[..., half:, :half] @ first.mT
+    second = _halved(block[..., half:, half:] - below @ below.mT)
+    corner = -second @ below @ first
+    upper = jnp.concatenate([first, jnp.zeros_like(corner.mT)], axis=-1)
+    return jnp.concatenate([upper, jnp.concatenate([corner, second], axis=-1)], axis=-2)
+
+
 def _eliminate(
     block: Float[Array, "... n n"], coupling: Float[Array, "... n m"], size: Float[Array, "... n"]
 ) -> _Eliminated:
     """Eliminate a block whose diagonal was `size` before other rows were."""
-    add = jnp.where(size > 0, _ROUNDING * size, 1.0)  # rows that nothing can move
-    n = jnp.arange(block.shape[-1])
-    block = block.at[..., n, n].add(add)
-    inverse = platform_dependent(block, cpu=_one_by_one, default=_inverse_factors)
+    inverse = _factored(block, size)
     return _Eliminated(inverse, inverse @ coupling)
+
+
+class _Buses(eqx.Module):
+    """Balances of buses, eliminated: devices behind the same or other buses feel one another."""
+
+    inverse: Float[Array, "H B B"]
+    moved: Float[Array, "H M"]  # what prosumers' and buffers' devices add to the bus per price
+    home: Int[Array, " M"]  # bus of each
+
+    def alone(self, at_bus: Float[Array, "H B"]) -> Float[Array, "H B"]:
+        """Their prices, were no other price to change."""
+        return jnp.einsum("hij,hj->hi", self.inverse, at_bus)
+
+    def felt(self, prices: Float[Array, "H B"]) -> Float[Array, "H M"]:
+        """What the right-hand sides of prosumers and buffers lose."""
+        return self.moved * prices[:, self.home]
+
+    def given(self, others: Float[Array, "H M"]) -> Float[Array, "H B"]:
+        """What buses' right-hand sides lose when prosumers' and buffers' prices are known."""
+        nothing = jnp.zeros(self.inverse.shape[:2], others.dtype)
+        return nothing.at[:, self.home].add(self.moved * others)
 
 
 class Newton(eqx.Module):
     """A theta A^T, factored. Call it with right-hand sides to get the rows' prices."""
 
     inner: _Eliminated  # rows of the network other than balances of buses
+    buses: _Buses | None  # without a network: none
     outer: _Eliminated  # all others of the hour
     stores: _Eliminated  # dynamics of storage; the coupling is to the next hour
     used: Bool[Array, " R"]  # rows of the network that exist
+    reactive: bool = eqx.field(static=True)
 
     def __call__(self, market: Market, right: Worth) -> Worth:
-        """y with A theta A^T y = right; 0 for rows that do not exist."""
-        count, buses = market.prosumers.bus.shape[0], market.grid.passive.shape[0]
-        at_bus = slice(count + 2, None)
-        r = right.rows
-        network = (stack_network(market, r) * self.used[:, None]).T
-        hour = jnp.concatenate(
-            [r.balance.T, right.total[:, None], r.aggregate[:, None], network[:, :buses]], axis=1
-        )
-        hidden = self.inner.reduce(network[:, buses:])
-        hour = hour.at[:, at_bus].add(-self.inner.felt(hidden))
+        """y with A theta A^T y = right; 0 for rows that do not exist or were left out."""
+        count, r = market.prosumers.bus.shape[0], right.rows
+        network = (stack_network(market, r, self.reactive) * self.used[:, None]).T
+        split = 0 if self.buses is None else market.grid.passive.shape[0]
+        hidden = self.inner.reduce(network[:, split:])
+        at_bus = network[:, :split] - self.inner.felt(hidden)
+        own, stored = r.balance.T, r.energy.T
+        if self.buses is not None:
+            felt = self.buses.felt(self.buses.alone(at_bus))
+            own, stored = own - felt[:, :count], stored - felt[:, count:]
+        hour = jnp.concatenate([own, right.total[:, None], r.aggregate[:, None]], axis=1)
         mid = self.outer.reduce(hour)
 
         def forward(felt: Array, now: tuple[_Eliminated, Array]) -> tuple[Array, Array]:
@@ -174,108 +229,111 @@ class Newton(eqx.Module):
             solved = block.restore(reduced, later)
             return solved, solved
 
-        stored = r.energy.T - self.outer.felt(mid)
+        stored = stored - self.outer.felt(mid)
         nothing = jnp.zeros_like(stored[0])
         _, swept = jax.lax.scan(forward, nothing, (self.stores, stored))
         _, energy = jax.lax.scan(backward, nothing, (self.stores, swept), reverse=True)
         solved = self.outer.restore(mid, energy)
-        others = self.inner.restore(hidden, solved[:, at_bus])
-        network = jnp.concatenate([solved[:, at_bus], others], axis=1).T * self.used[:, None]
-        found = unstack_network(market, network)
-        return Worth(
-            replace(
-                found,
-                balance=solved[:, :count].T,
-                energy=energy.T,
-                aggregate=solved[:, count + 1],
-            ),
-            solved[:, count],
-        )
+        balance = solved[:, :count]
+        bus = at_bus
+        if self.buses is not None:
+            given = self.buses.given(jnp.concatenate([balance, energy], axis=1))
+            bus = self.buses.alone(at_bus - given)
+        others = self.inner.restore(hidden, bus)
+        network = jnp.concatenate([bus, others], axis=1).T * self.used[:, None]
+        found = unstack_network(market, network, self.reactive)
+        found = replace(found, balance=balance.T, energy=energy.T, aggregate=solved[:, count + 1])
+        return Worth(found, solved[:, count])
 
 
-def _network_rows(market: Market) -> tuple[str, ...]:
+def _network_rows(market: Market, reactive: bool) -> tuple[str, ...]:
     """Families of rows of the grid model, the balance of buses first."""
     if market.grid.model == "copperplate":
-        return ("bus",)
-    reactive = ("bus_reactive",) if market.grid.reactive_balance else ()
-    angle = ("angle",) if market.grid.model == "paper" else ()
-    return ("bus", *reactive, "voltage", *angle)
+        return ()
+    balances = ("bus", "bus_reactive") if reactive and market.grid.reactive_balance else ("bus",)
+    return (*balances, "voltage", *(("angle",) if market.grid.model == "paper" else ()))
 
 
-def stack_network(market: Market, rows: Rows) -> Float[Array, "R H"]:
-    return jnp.concatenate([getattr(rows, name) for name in _network_rows(market)])
+def stack_network(market: Market, rows: Rows, reactive: bool = True) -> Float[Array, "R H"]:
+    """The network's rows, one family below the other."""
+    families = [getattr(rows, name) for name in _network_rows(market, reactive)]
+    return jnp.concatenate([rows.bus[:0], *families])
 
 
-def unstack_network(market: Market, stacked: Float[Array, "R H"]) -> Rows:
+def unstack_network(market: Market, stacked: Float[Array, "R H"], reactive: bool = True) -> Rows:
+    """`stack_network` undone; 0 in all other rows."""
     found, at = rows_like(market), 0
-    for name in _network_rows(market):
+    for name in _network_rows(market, reactive):
         size = getattr(found, name).shape[0]
         found = replace(found, **{name: stacked[at : at + size]})
         at += size
     return found
 
 
-def factor(market: Market, theta: Compliance) -> Newton:
-    """Factor A theta A^T of a market, whose numbers are in float64."""
+def factor(market: Market, theta: Compliance, reactive: bool = True) -> Newton:
+    """Factor A theta A^T of a market, whose numbers are in float64.
+
+    Without `reactive` the rows of reactive balances, and reactive flows, are left out.
+    """
     grid, stores, ts = market.grid, market.buffers, market.hour_length
-    count, buses, hours = market.prosumers.bus.shape[0], grid.passive.shape[0], theta.net.shape[0]
-    plan, home = theta.plan, market.prosumers.bus
-    whole, used = network_block(market, theta)
-    block = jnp.zeros((hours, count + 2 + buses, count + 2 + buses), whole.dtype)
-    total, net, first = count, count + 1, count + 2
-
-    def add(row: Array, column: Array, values: Array) -> None:
-        nonlocal block
-        block = block.at[:, row, column].add(values.T)
-        if row is not column:
-            block = block.at[:, column, row].add(values.T)
-
-    def device(owner: Array, values: Array) -> None:  # in the balance of its owner, and of its bus
-        bus = first + home[owner]
-        add(owner, owner, values)
-        if grid.model != "copperplate":
-            values = values * used[home[owner]][:, None]
-            add(owner, bus, values)
-            add(bus, bus, values)
-
-    everyone = jnp.arange(count)
-    device(market.generators.owner, plan.generation)
-    device(stores.owner, plan.charge + plan.discharge)
-    device(everyone, plan.curtailed)
-    add(everyone, everyone, plan.imports + plan.exports)
-    at_total, at_net = jnp.full(count, total), jnp.full(count, net)
-    add(everyone, at_total, -plan.imports)
-    add(everyone, at_net, -plan.imports - plan.exports)
-    drawn, sold = jnp.sum(plan.imports, axis=0), jnp.sum(plan.exports, axis=0)
-    block = block.at[:, total, total].add(drawn + theta.total)
-    block = block.at[:, net, net].add(drawn + sold + theta.net)
-    block = block.at[:, total, net].add(drawn).at[:, net, total].add(drawn)
-    buyer, seller = market.trading.buyer, market.trading.seller
-    add(buyer, buyer, plan.trades)
-    add(seller, seller, plan.trades)
-    add(buyer, seller, -plan.trades)
-
-    others = whole[:, buses:, buses:]
-    inner = _eliminate(others, whole[:, buses:, :buses], _diagonal(others))
-    bus = whole[:, :buses, :buses] - jnp.swapaxes(inner.coupling, 1, 2) @ inner.coupling
-    size = _diagonal(block).at[:, first:].add(_diagonal(whole)[:, :buses])
-    block = block.at[:, first:, first:].add(bus)
-
+    count, hours = market.prosumers.bus.shape[0], theta.net.shape[0]
+    plan, everyone = theta.plan, jnp.arange(market.prosumers.bus.shape[0])
+    devices = by_owner(market, plan.generation, market.generators.owner) + plan.curtailed
+    devices += by_owner(market, plan.charge + plan.discharge, stores.owner)
     # storage: a charge enters its owner's balance by 1 and the content by -ts eta
     into = ts * stores.charge_efficiency[:, None]
     out = ts / stores.discharge_efficiency[:, None]
-    shared = -(into * plan.charge + out * plan.discharge).T
+    shared = -(into * plan.charge + out * plan.discharge)
+
+    total, net = jnp.full(count, count), jnp.full(count, count + 1)
+    buyer, seller = market.trading.buyer, market.trading.seller
+    drawn, sold = jnp.sum(plan.imports, axis=0), jnp.sum(plan.exports, axis=0)
+    both = plan.imports + plan.exports
+    entries = [  # rows, columns, and what is added there
+        (everyone, everyone, devices + both),
+        (everyone, total, -plan.imports),
+        (total, everyone, -plan.imports),
+        (everyone, net, -both),
+        (net, everyone, -both),
+        (buyer, buyer, plan.trades),
+        (seller, seller, plan.trades),
+        (buyer, seller, -plan.trades),
+        (seller, buyer, -plan.trades),
+        (total[:1], total[:1], (drawn + theta.total)[None]),
+        (net[:1], net[:1], (drawn + sold + theta.net)[None]),
+        (total[:1], net[:1], drawn[None]),
+        (net[:1], total[:1], drawn[None]),
+    ]
+    row, column, values = (jnp.concatenate(each) for each in zip(*entries, strict=True))
+    block = jnp.zeros((hours, count + 2, count + 2), values.dtype).at[:, row, column].add(values.T)
+    size = _diagonal(block)
     which, keep = jnp.arange(stores.owner.shape[0]), stores.retention[:, None]
-    coupling = jnp.zeros((hours, block.shape[1], which.shape[0]), block.dtype)
-    coupling = coupling.at[:, stores.owner, which].set(shared)
-    if grid.model != "copperplate":
-        at = home[stores.owner]
-        coupling = coupling.at[:, first + at, which].set(shared * used[at])
-    outer = _eliminate(block, coupling, size)
+    coupling = jnp.zeros((hours, count + 2, which.shape[0]), block.dtype)
+    coupling = coupling.at[:, stores.owner, which].set(shared.T)
     before = jnp.concatenate([jnp.zeros_like(plan.energy[:, :1]), plan.energy[:, :-1]], axis=1)
     own = plan.energy + keep**2 * before + into**2 * plan.charge + out**2 * plan.discharge
-    content = -jnp.swapaxes(outer.coupling, 1, 2) @ outer.coupling
+    content = jnp.zeros((hours, which.shape[0], which.shape[0]), block.dtype)
     content = content.at[:, which, which].add(own.T)
+
+    whole, used = network_block(market, theta, reactive)
+    split = 0 if grid.model == "copperplate" else grid.passive.shape[0]
+    others = whole[:, split:, split:]
+    inner = _eliminate(others, whole[:, split:, :split], _diagonal(others))
+    buses = None
+    if split:
+        home = jnp.concatenate([market.prosumers.bus, market.prosumers.bus[stores.owner]])
+        moved = jnp.concatenate([devices, shared]) * used[home][:, None]
+        at_bus = jnp.zeros((split, hours)).at[home[:count]].add(moved[:count])
+        bus = whole[:, :split, :split] - jnp.swapaxes(inner.coupling, 1, 2) @ inner.coupling
+        bus = bus.at[:, jnp.arange(split), jnp.arange(split)].add(at_bus.T)
+        root = _factored(bus, _diagonal(whole)[:, :split] + at_bus.T)
+        buses = _Buses(jnp.swapaxes(root, 1, 2) @ root, moved.T, home)
+        felt = buses.moved[:, :, None] * buses.inverse[:, home[:, None], home] * moved.T[:, None]
+        block = block.at[:, :count, :count].add(-felt[:, :count, :count])
+        coupling = coupling.at[:, :count].add(-felt[:, :count, count:])
+        content = content - felt[:, count:, count:]
+    outer = _eliminate(block, coupling, size)
+    content = content - jnp.swapaxes(outer.coupling, 1, 2) @ outer.coupling
     held = -(keep * plan.energy).T
 
     def sweep(felt: Array, now: tuple[Array, Array, Array]) -> tuple[Array, _Eliminated]:
@@ -284,22 +342,22 @@ def factor(market: Market, theta: Compliance) -> Newton:
         return block.coupling.T @ block.coupling, block
 
     _, chain = jax.lax.scan(sweep, jnp.zeros_like(content[0]), (content, held, own.T))
-    return Newton(inner, outer, chain, used)
+    return Newton(inner, buses, outer, chain, used, reactive)
 
 
 def network_block(
-    market: Market, theta: Compliance
+    market: Market, theta: Compliance, reactive: bool = True
 ) -> tuple[Float[Array, "H R R"], Bool[Array, " R"]]:
     """A theta A^T of the network's rows and columns alone, and which of its rows exist."""
     grid, plan = market.grid, theta.plan
-    names, like = _network_rows(market), rows_like(market)
-    low, high = (stack_network(market, side)[:, 0] for side in limits(market))
-    fed = jnp.zeros(grid.passive.shape[0], bool).at[grid.feeder].set(True)
-    used = (low == high).at[: fed.shape[0]].set(~fed)
-    hours, size = theta.net.shape[0], used.shape[0]
+    names, like = _network_rows(market, reactive), rows_like(market)
+    low, high = (stack_network(market, side, reactive)[:, 0] for side in limits(market))
+    used, hours, size = low == high, theta.net.shape[0], low.shape[0]
     block = jnp.zeros((hours, size, size), plan.active.dtype)
     if grid.model == "copperplate":
-        return block, jnp.zeros(size, bool)
+        return block, used
+    fed = jnp.zeros(grid.passive.shape[0], bool).at[grid.feeder].set(True)
+    used = used.at[: fed.shape[0]].set(~fed)
     starts, at = {}, 0
     for name in names:
         starts[name], at = at, at + getattr(like, name).shape[0]
