@@ -1,8 +1,9 @@
 """Clearing many markets: chunks that fit the memory, stragglers in ever smaller programs.
 
-All scenarios of a chunk step together. A scenario that has ended stays as it is, but still costs
-its share of each step; so when three quarters of a program's scenarios have ended, the others go on
-in one of a quarter its width.
+On a CPU, whose cores one scenario keeps busy, the scenarios of a chunk are cleared one after the
+other, in one program. Elsewhere they step together: one that has ended stays as it is, but still
+costs its share of each step; so when three quarters of a program's scenarios have ended, the others
+go on in one of a quarter its width.
 """
 
 import hashlib
@@ -29,6 +30,7 @@ from .clearing import (
     advance,
     begin,
     checked,
+    default_solver,
     differentiable,
     finish,
     going,
@@ -43,11 +45,12 @@ from .solvers.base import AbstractSolver
 from .solvers.newton import one_thread
 from .validate import structure
 
+_IN_TURN = ("cpu",)  # platforms on which scenarios are cleared one after the other
 _NARROWER = 4  # how much narrower each next program is
 _NARROWEST = 4  # scenarios below which a program is not split
 _COPIES = 12  # of market and state that a step holds at once, for the memory budget
 _SHARE = 0.5  # of the device's free memory that a chunk may take
-_WIDEST = {"cpu": 4}  # scenarios a chunk where caches, not memory, set the pace
+_WIDEST = {"cpu": 8}  # scenarios a chunk where it need not be wide
 
 
 class BatchProgress(eqx.Module):
@@ -81,11 +84,12 @@ def clear_many(
     """Clear a batch of markets: every array of `markets` has a leading axis of scenarios.
 
     Takes what `clear` takes and gives the same answers, one per scenario, with a status each; it
-    never raises for a market that does not clear. `start` is a clearing of as many scenarios.
-    `width` scenarios run at once, by default as many as the device's memory and caches allow; where
-    memory runs out after all, half as many. With `folder` each finished chunk is written there, and
-    a later call with the same arguments goes on after the last one. Ctrl-C raises `Stopped`, which
-    holds what was done.
+    never raises for a market that does not clear. `start` is a clearing of as many scenarios, or of
+    one market for all to start from.
+    `width` scenarios share a program, by default as many as the device's memory allows, or 8 a
+    device on CPUs; where memory runs out after all, half as many. With `folder` each finished chunk
+    is written there, and a later call with the same arguments goes on after the last one. Ctrl-C
+    raises `Stopped`, which holds what was done.
 
     A batch that `spread` has cut over several devices is cleared on all of them, `width` being what
     all hold together. With several processes each clears its own scenarios, and the clearing is
@@ -105,8 +109,9 @@ def clear_many(
         pieces = markets.prosumers.load.addressable_shards
         offset = min(piece.index[0].start or 0 for piece in pieces)
         part = partial(_clear_all, mesh=local_mesh(mesh), offset=offset)
-        mine, start = own_part((markets, start))
-        found = part(mine, solver, tol, max_steps, start, width, folder, progress)
+        if start is not None and np.ndim(start.steps):
+            start = own_part(start)
+        found = part(own_part(markets), solver, tol, max_steps, start, width, folder, progress)
         found = whole(found, mesh)
     else:
         found = _clear_all(
@@ -134,10 +139,13 @@ def _clear_all(
     """`clear_many` of what this process holds: scenarios from `offset` on."""
     total = _scenarios(markets)
     _check(markets, total)
+    if start is not None and np.ndim(start.steps) == 0:
+        start = jax.tree.map(lambda a: np.broadcast_to(a, (total, *np.shape(a))), start)
     first = jax.tree.map(lambda a: jnp.asarray(np.asarray(a[:1])), markets)
-    if solver is not None:  # sizes that any scenario needs, not the first alone
-        solver = solver.prepare(markets)
-    _, solver, _, _ = ready(jax.tree.map(lambda a: a[0], first), solver, None)
+    one = jax.tree.map(lambda a: a[0], first)
+    solver = default_solver(one) if solver is None else solver
+    # what any scenario needs, not the first alone
+    _, solver, _, _ = ready(one, solver.prepare(markets), None)
     tol = tolerance(tol, first.prosumers.load.dtype)
     job = _Job(markets, solver, start, tol, max_steps, mesh, offset)
     block = min(total, job.whole(width or _width(job)))
@@ -177,6 +185,7 @@ class _Job:
         self.markets, self.solver, self.start, self.tol = markets, solver, start, tol
         self.mesh, self.offset = mesh, offset
         self.devices = 1 if mesh is None else mesh.size
+        self.in_turn = jax.local_devices()[0].platform in _IN_TURN
         self.limit = jnp.asarray(solver.most if max_steps is None else max_steps, jnp.int32)
         self.widest: int | None = None  # scenarios at once that memory has been found to hold
 
@@ -278,7 +287,9 @@ def _run(job: _Job, markets: Market, whole: Carry) -> Carry:
     while True:
         width = width // _NARROWER if width >= _NARROWEST * _NARROWER else 0
         few = jnp.asarray(width)
-        carry = _until(markets, carry, job.solver, job.tol, job.limit, few, mesh=job.mesh)
+        carry = _until(
+            markets, carry, job.solver, job.tol, job.limit, few, job.in_turn, mesh=job.mesh
+        )
         if here.size == whole.steps.shape[0]:
             whole = carry
         else:
@@ -323,13 +334,31 @@ def _live(carry: Carry, limit: Array) -> Array:
 
 @_on_each
 def _until(
-    markets: Market, carry: Carry, solver: AbstractSolver, tol: Array, limit: Array, few: Array
+    markets: Market,
+    carry: Carry,
+    solver: AbstractSolver,
+    tol: Array,
+    limit: Array,
+    few: Array,
+    in_turn: bool,
 ) -> Carry:
-    """Step all together until at most `few` have not ended; those that have stay as they are."""
+    """Step until all have ended, one after the other `in_turn`; or all together, until at most
+
+    `few` have not ended: those that have stay as they are.
+    """
+
+    def alone(one: tuple[Market, Carry]) -> Carry:
+        market, carry = one
+        return jax.lax.while_loop(
+            lambda c: going(c, limit), lambda c: advance(market, solver, c, tol, limit), carry
+        )
+
+    if in_turn:
+        return jax.lax.map(alone, (markets, carry))
 
     def step(carry: Carry) -> Carry:
         live = _live(carry, limit)
-        fresh = jax.vmap(lambda m, c: advance(m, solver, c, tol))(markets, carry)
+        fresh = jax.vmap(lambda m, c: advance(m, solver, c, tol, limit))(markets, carry)
 
         def chosen(new: Array, old: Array) -> Array:
             return jnp.where(live.reshape(-1, *[1] * (new.ndim - 1)), new, old)

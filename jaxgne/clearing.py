@@ -218,7 +218,7 @@ def ready(
 ) -> tuple[Market, AbstractSolver, Plan, Rows]:
     """Market and solver in one dtype, the solver's numbers as arrays, and where to start."""
     dtype = market.prosumers.load.dtype
-    chosen = _default(market) if solver is None else solver
+    chosen = default_solver(market) if solver is None else solver
     arrays: AbstractSolver = jax.tree.map(
         lambda a: jnp.asarray(a, dtype) if isinstance(a, float) else a, chosen.prepare(market)
     )
@@ -261,7 +261,7 @@ def _held_here(market: Market) -> bool:
     return getattr(market.prosumers.load, "is_fully_addressable", True)
 
 
-def _default(market: Market) -> AbstractSolver:
+def default_solver(market: Market) -> AbstractSolver:
     """The solver that is fastest for a market of this size; over several devices primal-dual."""
     load = market.prosumers.load
     known = isinstance(load, jax.Array) and not isinstance(load, Tracer)
@@ -328,14 +328,28 @@ def going(carry: Carry, limit: Array) -> Bool[Array, ""]:
     return (carry.status == Status.max_steps) & ((carry.steps < limit) | unseen)
 
 
-def advance(market: Market, solver: AbstractSolver, carry: Carry, tol: Array) -> Carry:
-    """Steps up to the next look at the answer, and what that look says."""
+def advance(
+    market: Market, solver: AbstractSolver, carry: Carry, tol: Array, limit: Array
+) -> Carry:
+    """Steps up to the next look at the answer, and what that look says if it is worth it."""
     state = carry.state
     if solver.every > 1:  # a loop of no turns would be compiled all the same
         state = jax.lax.fori_loop(
             0, solver.every - 1, lambda _, state: solver.step(market, state), state
         )
-    state = solver.look(market, state)
+    state, steps = solver.look(market, state), carry.steps + solver.every
+    worth = solver.worth_a_look(market, state, steps, tol)
+    if worth is True:
+        return _judged(market, solver, carry, state, tol)
+    return jax.lax.cond(
+        worth | (steps >= limit),
+        lambda: _judged(market, solver, carry, state, tol),
+        lambda: replace(carry, state=state, steps=steps),
+    )
+
+
+def _judged(market: Market, solver: AbstractSolver, carry: Carry, state: Any, tol: Array) -> Carry:
+    """What a look at the new state says."""
     plan, prices = solver.point(market, state)
     found = judge(market, plan, prices)
     pinned = pin(market, prices)
@@ -354,7 +368,7 @@ def _advance(
     """Step until cleared, proven infeasible, non-finite, or `limit` steps are done."""
     return jax.lax.while_loop(
         lambda carry: going(carry, limit),
-        lambda carry: advance(market, solver, carry, tol),
+        lambda carry: advance(market, solver, carry, tol, limit),
         carry,
     )
 

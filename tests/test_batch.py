@@ -45,13 +45,42 @@ def test_a_batch_is_a_loop(solver):
         close(jg.clear(scenarios.lane(markets, index), solver), scenarios.lane(many, index))
 
 
-@pytest.mark.parametrize("width", [16, pytest.param(1, marks=pytest.mark.slow)])
-def test_chunks_and_compaction_change_nothing(width):
+def test_chunks_and_compaction_change_nothing(monkeypatch):
     """18 scenarios of widely different steps, 16 at once with stragglers in programs of 4."""
     markets, solver = loads(18), jg.PrimalDual()
-    whole = jg.clear_many(markets, solver, width=4)
-    assert int(whole.steps.max()) > int(whole.steps.min())
-    close(whole, jg.clear_many(markets, solver, width=width))
+    in_turn = jg.clear_many(markets, solver, width=4)
+    assert int(in_turn.steps.max()) > int(in_turn.steps.min())
+    monkeypatch.setattr(batch, "_IN_TURN", ())  # as on a GPU
+    close(in_turn, jg.clear_many(markets, solver, width=16))
+
+
+@pytest.mark.slow
+def test_the_interior_point_in_lanes_of_one_program(monkeypatch):
+    in_turn = jg.clear_many(loads(4), SOLVERS[0])
+    monkeypatch.setattr(batch, "_IN_TURN", ())
+    close(in_turn, jg.clear_many(loads(4), SOLVERS[0]))
+
+
+def test_one_start_for_all():
+    """The same as that start for each; and fewer steps than from nothing."""
+    markets, solver = loads(4), SOLVERS[0]
+    cold = jg.clear_many(markets, solver)
+    first = scenarios.lane(cold, 0)
+    warm = jg.clear_many(markets, solver, start=first)
+    one = jg.clear(scenarios.lane(markets, 2), solver, start=first)
+    close(one, scenarios.lane(warm, 2))
+    assert int(warm.steps.sum()) < int(cold.steps.sum())
+
+
+def test_what_any_scenario_needs_is_seen(monkeypatch):
+    """Reactive flows are data in the first scenario; in the second an inverter makes them move."""
+    markets = loads(2)
+    room = np.zeros((2, *feeder().grid.passive.shape))
+    room[1] = 2.0
+    markets = eqx.tree_at(lambda m: m.grid.compensation_max, markets, room)
+    many = jg.clear_many(markets, SOLVERS[0])
+    assert float(jnp.abs(scenarios.lane(many, 1).plan.compensation).max()) > 0
+    close(jg.clear(scenarios.lane(markets, 1), SOLVERS[0]), scenarios.lane(many, 1))
 
 
 def test_lanes_do_not_disturb_one_another():

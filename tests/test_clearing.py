@@ -349,3 +349,18 @@ def check_signs(market: jg.Market, plan: jg.Plan, prices: jg.Rows, atol: float) 
     bought = inside("trades") & (np.asarray(plan.trades) > 1e-2)
     assert np.all(np.abs(gap[bought]) < atol)
     assert np.all(np.abs(prices.bus[market.grid.feeder]) < atol)
+
+
+@pytest.mark.parametrize("share", [0.999, 0.5])
+def test_reactive_power_alone_may_be_too_much(share):
+    """A line that carries what is drawn behind it of reactive power, all but none, or less."""
+    market = feeder()
+    clearing = jg.clear(market, jg.InteriorPoint(reactive=True))
+    most = float(np.abs(np.asarray(clearing.plan.reactive[1])).max())
+    assert most > 0
+    rating = market.grid.rating.at[1].set(share * most)
+    tight = eqx.tree_at(lambda m: m.grid.rating, market, rating)
+    found = jg.clear(tight, jg.InteriorPoint(), throw=False)
+    assert jg.clearing.status_name(found.status) == "infeasible"
+    assert int(found.steps) <= 6
+    assert "Grid.rating of line 1" in jg.certificate.explain_infeasible(tight, found.prices)

@@ -1,9 +1,10 @@
 """What a solver is: three pure functions. It has no tolerance, no status and no loop."""
 
 import abc
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import equinox as eqx
+from jaxtyping import Array, Bool, Float, Int
 
 from ..market import Market
 from ..model import Plan, Rows
@@ -34,6 +35,12 @@ class AbstractSolver(eqx.Module):
     def look(self, market: Market, state: Any) -> Any:
         """The last iteration before a look at the answer: where a solver may restart."""
         return self.step(market, state)
+
+    def worth_a_look(
+        self, market: Market, state: Any, steps: Int[Array, ""], tol: Float[Array, ""]
+    ) -> Bool[Array, ""] | Literal[True]:
+        """Whether the state may be as good as `tol`: judging it takes time too."""
+        return True
 
     @abc.abstractmethod
     def point(self, market: Market, state: Any) -> tuple[Plan, Rows]:

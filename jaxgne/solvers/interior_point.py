@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from ..feasibility import existing
 from ..market import Market, cast
@@ -27,6 +27,7 @@ from ..model import (
     grid_price,
     limits,
     rows,
+    rows_like,
 )
 from ..optimality import Scales, pin, scales
 from .base import AbstractSolver
@@ -45,8 +46,9 @@ from .preference import Preference
 
 _START = 3.0  # products that it starts from, in the market's price times power
 _ROUNDING = 1e-13  # least c of a disc, as a share of its square: flows are no more precise
-_FAR = 0.1  # relative error of a start from which on its plan is not used
-_NEAR = 0.03  # products to start from per relative error, in the market's price times power
+_MISSED, _FAR = 0.1, 0.5  # violation of a row, and any error, from which on a start is not used
+_NEAR = 0.3  # products to start from per relative error, in the market's price times power
+_MOST = 0.1  # and at most
 _LEAST = 1e-12  # and at least: also the answer itself has to stand inside its bounds
 _ANEW = 0.1  # products to start from where a preference is to be met
 _AWAY = 10.0  # how far from bounds a plan's columns are kept that are in balance
@@ -55,7 +57,9 @@ _BOUNDARY = 0.995  # share of the way to the boundary that a step may go
 _CENTRE = 5  # power of what the predictor leaves of mu that the corrector aims at
 _CORRECTORS = 2  # of outlying products, a step
 _OUTLYING = 0.1  # products this far below, or as far above, the goal are outlying
-_GIVEN = 0.999  # share of a rating up to which reactive flows may be data
+_HOPEFUL = 10.0  # times what is wanted, up to which a relative gain is worth a look
+_LOOKS = 3  # steps between looks for a proof that the market is infeasible; an odd number
+_FULL = 1 - 1e-9  # share of a rating that given reactive flows may take
 _BEYOND = 0.3  # how much longer a step correctors aim at
 
 
@@ -82,15 +86,12 @@ class InteriorPoint(AbstractSolver):
     most: ClassVar[int] = 100
 
     def prepare(self, market: Market) -> "InteriorPoint":
-        """Reactive flows are given on trees without inverters, if they are within all ratings."""
+        """Reactive flows are given on trees without inverters."""
         grid = market.grid
-        if self.reactive is not None or isinstance(grid.rating, Tracer):
+        if self.reactive is not None or isinstance(grid.compensation_max, Tracer):
             return self
-        if grid.model != "lindistflow" or np.any(np.asarray(grid.compensation_max) > 0):
-            return replace(self, reactive=True)
-        carried = _carried_by_each if grid.rating.ndim > 1 else _carried
-        share = np.abs(carried(market)) / np.asarray(grid.rating)[..., None]
-        return replace(self, reactive=not bool(np.all(share < _GIVEN)))
+        inverters = bool(np.any(np.asarray(grid.compensation_max) > 0))
+        return replace(self, reactive=grid.model != "lindistflow" or inverters)
 
     def init(self, market: Market, plan: Plan, prices: Rows) -> Inside:
         """Start with all products the same: near the plan if it is good, else by prices alone."""
@@ -101,7 +102,8 @@ class InteriorPoint(AbstractSolver):
             # a feeder's exchange is free, so its row has no price; no step would change one
             prices = replace(prices, bus=prices.bus.at[market.grid.feeder].set(0.0))
         if self.reactive is False:
-            plan = replace(plan, reactive=reactive_flows(market))
+            most = _FULL * market.grid.rating[:, None]
+            plan = replace(plan, reactive=jnp.clip(reactive_flows(market), -most, most))
             prices = replace(prices, bus_reactive=jnp.zeros_like(prices.bus_reactive))
         wish = pack(market, plan, sigma, sigma - jnp.sum(plan.exports, axis=0))
         flows = jnp.stack([plan.active, plan.reactive])
@@ -110,13 +112,18 @@ class InteriorPoint(AbstractSolver):
         width = jnp.where(sets.free, sets.upper - sets.lower, 1.0)
         stiff, bulk = sets.stiff / PROXIMAL, sets.stiff_line / PROXIMAL
         shift = wish - jnp.clip(wish - slope / stiff, sets.lower, sets.upper)
+        # the disc of what is not given of a line's flow
+        given = flows.at[0].set(0.0) if self.reactive is False else jnp.zeros_like(flows)
+        square = jnp.where(sets.open, sets.square - given[1] ** 2, 1.0)
+        flows = flows - given
         wanted = flows - drift / bulk
-        reach = jnp.sqrt(sets.square / jnp.maximum(jnp.sum(wanted**2, axis=0), sets.square))
+        reach = jnp.sqrt(square / jnp.maximum(jnp.sum(wanted**2, axis=0), square))
         turn = jnp.where(sets.open, flows - wanted * reach, 0.0) / scale.total
-        errors = (_missed(market, plan, scale), jnp.max(jnp.abs(shift) / width))
-        error = jnp.max(jnp.stack([*errors, jnp.max(jnp.abs(turn), initial=0.0)]))
-        far = error > _FAR
-        mu = jnp.where(far, _START, jnp.maximum(_NEAR * error, _LEAST))
+        missed = _missed(market, plan, scale)
+        unpriced = jnp.max(jnp.abs(shift) * stiff / sets.unit)
+        error = jnp.maximum(jnp.maximum(missed, unpriced), jnp.max(jnp.abs(turn), initial=0.0))
+        far = (missed > _MISSED) | (error > _FAR)
+        mu = jnp.where(far, _START, jnp.clip(_NEAR * error, _LEAST, _MOST))
         if self.preference is not None:  # the plan meets the rows, and is to move far
             far, mu = jnp.zeros_like(far), jnp.full_like(mu, _ANEW)
         mu = mu * market.hour_length * scale.price * scale.power
@@ -127,17 +134,14 @@ class InteriorPoint(AbstractSolver):
         least = jnp.minimum(least, width / 4)
         kept = jnp.clip(wish - sets.lower, least, width - least)
         room = jnp.where(far, jnp.where(slope > 0, near, width - near), kept)
-        square = jnp.where(sets.open, sets.square, 1.0)
         pull = jnp.sqrt(jnp.sum(drift**2, axis=0) / (4 * square))  # m, if the disc is what holds it
         least = mu / jnp.maximum(pull, _AWAY * jnp.sqrt(mu * bulk / square))
         within = jnp.maximum(square - least, square / 2)
-        given = jnp.where(self.reactive is False, flows[1], 0.0)
-        within = jnp.maximum(within - given**2, (square - given**2) / 2)
-        load = jnp.sum(flows**2, axis=0) - given**2
-        flows = flows.at[1].add(-given) * jnp.sqrt(within / jnp.maximum(load, within))
-        flows = jnp.where(far | ~sets.open, 0.0, flows).at[1].add(given)
+        load = jnp.sum(flows**2, axis=0)
+        flows = flows * jnp.sqrt(within / jnp.maximum(load, within))
+        flows = jnp.where(far | ~sets.open, 0.0, flows)
         if self.preference is not None:
-            flows = jnp.where(self.preference.shut, self.preference.flows, flows)
+            flows = jnp.where(self.preference.shut, self.preference.flows - given, flows)
 
         def multiplier(room: Array, free: Array) -> Array:
             return jnp.where(free, mu / jnp.where(free, room, 1.0), 0.0)
@@ -147,7 +151,7 @@ class InteriorPoint(AbstractSolver):
             columns=jnp.where(sets.free, sets.lower + room, sets.lower),
             below=jnp.where(sets.free, room, 1.0),
             above=jnp.where(sets.free, width - room, 1.0),
-            flows=flows,
+            flows=flows + given,
             disc=disc,
             low=multiplier(room, sets.free),
             high=multiplier(width - room, sets.free),
@@ -193,6 +197,15 @@ class InteriorPoint(AbstractSolver):
         sound = jnp.all(jnp.stack([jnp.all(jnp.isfinite(a)) for a in jax.tree.leaves(there)]))
         return Inside(sets, _where(sound, there, state))
 
+    def worth_a_look(
+        self, market: Market, inside: Inside, steps: Int[Array, ""], tol: Float[Array, ""]
+    ) -> Bool[Array, ""]:
+        """Products are what players could gain at most, if all rows are met."""
+        market, state = cast(market, jnp.float64), inside.state
+        bill = scales(market, unpack(market, state.columns, state.flows)).bill
+        gain = sum(jnp.sum(p) for p in jax.tree.leaves(_products(state)))
+        return (gain <= _HOPEFUL * tol * bill) | (steps % _LOOKS == 0)
+
     def point(self, market: Market, inside: Inside) -> tuple[Plan, Rows]:
         """The interior point, on those bounds that it all but touches; exchange follows from it."""
         dtype = market.prosumers.load.dtype
@@ -208,6 +221,12 @@ class InteriorPoint(AbstractSolver):
             _, drift = pulled_by(wide, prices, state.price)
             steps = (drift[1] + 2 * state.tight * state.flows[1]) / wide.hour_length
             prices = replace(prices, bus_reactive=along_lines(wide, steps))
+            carried = reactive_flows(wide)
+            over = jnp.abs(carried) > wide.grid.rating[:, None]
+            # of what lies behind such lines alone, the prices are a proof
+            ray = along_lines(wide, jnp.where(over, jnp.sign(carried), 0.0))
+            proof = replace(rows_like(wide), bus_reactive=ray)
+            prices = _where(jnp.any(over), proof, prices)
         return cast((replace(plan, exchange=exchange), prices), dtype)
 
     def left(self, market: Market, inside: Inside) -> Float[Array, ""]:
@@ -219,9 +238,7 @@ class InteriorPoint(AbstractSolver):
         sets, state = inside.sets, inside.state
         plan = unpack(market, state.columns, state.flows)
         scale = scales(market, plan)
-        slope, drift = self._slopes(
-            market, state.columns, state.flows, state.prices, state.price
-        )
+        slope, drift = self._slopes(market, state.columns, state.flows, state.prices, state.price)
         slope = jnp.where(sets.free, slope - state.low + state.high, 0.0) / sets.unit
         drift = jnp.where(sets.open, drift + 2 * state.tight * state.flows, 0.0)
         ample = market.hour_length * scale.price
@@ -240,10 +257,6 @@ class InteriorPoint(AbstractSolver):
     def _sets(self, market: Market) -> Sets:
         sets = sets_of(market)
         return sets if self.preference is None else self.preference.narrow(sets)
-
-
-_carried = eqx.filter_jit(reactive_flows)
-_carried_by_each = eqx.filter_jit(eqx.filter_vmap(reactive_flows))
 
 
 def _missed(market: Market, plan: Plan, scale: Scales) -> Float[Array, ""]:
