@@ -142,6 +142,7 @@ def _clear_all(
     if start is not None and np.ndim(start.steps) == 0:
         start = jax.tree.map(lambda a: np.broadcast_to(a, (total, *np.shape(a))), start)
     first = jax.tree.map(lambda a: jnp.asarray(np.asarray(a[:1])), markets)
+    markets = jax.tree.map(np.asarray, markets)  # of which each chunk takes its own
     one = jax.tree.map(lambda a: a[0], first)
     solver = default_solver(one) if solver is None else solver
     # what any scenario needs, not the first alone

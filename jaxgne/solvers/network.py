@@ -5,6 +5,7 @@ from dataclasses import replace
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from ..market import Grid, Market, cast
@@ -14,6 +15,7 @@ from .tree import Tree, eliminate
 
 FLOW = 2.0  # step of a flow in prosumers behind its line
 FALL = 10.0  # step of a voltage in what such flows do to it
+DENSE = 64  # buses up to which one dense product is faster than two climbs of a tree
 HELD = 0.1  # and what is left of it where a bound holds the voltage
 
 
@@ -33,11 +35,13 @@ class Network(eqx.Module):
         if isinstance(self.sigma, Tree):
             solved = self.sigma(value.bus, value.bus_reactive, value.voltage)
             return replace(nothing, bus=solved[0], bus_reactive=solved[1], voltage=solved[2])
-        stacked = jnp.concatenate([value.bus, value.bus_reactive, value.voltage, value.angle])
-        buses, lines = market.grid.passive.shape[0], market.grid.source.shape[0]
-        ends = (buses, 2 * buses, 2 * buses + lines)
-        bus, bus_reactive, voltage, angle = jnp.split(self.sigma @ stacked, ends)
-        return replace(nothing, bus=bus, bus_reactive=bus_reactive, voltage=voltage, angle=angle)
+        names = ("bus", "bus_reactive", "voltage", "angle")[
+            : 4 if market.grid.model == "paper" else 3
+        ]
+        families = [getattr(value, name) for name in names]
+        ends = np.cumsum([family.shape[0] for family in families])[:-1]
+        solved = jnp.split(self.sigma @ jnp.concatenate(families), ends)
+        return replace(nothing, **dict(zip(names, solved, strict=True)))
 
 
 def network(market: Market, devices: Float[Array, "2 B"], held: Bool[Array, " B"]) -> Network:
@@ -48,8 +52,8 @@ def network(market: Market, devices: Float[Array, "2 B"], held: Bool[Array, " B"
     some hour the step is a tenth, for that price to find its level. Feeders' rows and rows that the
     model lacks meet free variables: they are left out (0 in Sigma).
 
-    The feeders of `lindistflow` are trees, whose Sigma takes O(B log depth); that of the paper's
-    model, whose grid may be meshed, is one dense matrix.
+    The feeders of `lindistflow` are trees, whose Sigma takes O(B log depth), but one dense matrix
+    where they are small; so does that of the paper's model, whose grid may be meshed.
     """
     if market.grid.model == "copperplate":
         none = jnp.ones((), market.grid.passive.dtype)
@@ -88,7 +92,12 @@ def _radial(grid: Grid, fed: Array, people: Array, devices: Array, held: Array) 
     slack = flow * jnp.maximum(least - square, 0.0)
     both = flow[:, None, None] * jnp.eye(2)
     tree = eliminate(grid.source, grid.target, fed, ladder, both, slack, voltage, devices, drop)
-    return Network(flow[:, None], voltage[:, None], voltage[:, None], tree)
+    buses, lines = fed.shape[0], grid.source.shape[0]
+    steps = (flow[:, None], voltage[:, None], voltage[:, None])
+    if buses > DENSE:
+        return Network(*steps, tree)
+    each = jnp.split(jnp.eye(2 * buses + lines), (buses, 2 * buses))
+    return Network(*steps, jnp.concatenate(tree(*each)))
 
 
 def _general(grid: Grid, fed: Array, people: Array, devices: Array, held: Array) -> Network:
