@@ -364,3 +364,17 @@ def test_reactive_power_alone_may_be_too_much(share):
     assert jg.clearing.status_name(found.status) == "infeasible"
     assert int(found.steps) <= 6
     assert "Grid.rating of line 1" in jg.certificate.explain_infeasible(tight, found.prices)
+
+
+def test_given_reactive_flows_change_nothing():
+    """Found by the method or taken from the loads: the same equilibrium, prices and certificate."""
+    market = jg.ieee37(stress=True)
+    found = jg.clear(market, jg.InteriorPoint(reactive=True), tol=1e-8)
+    given = jg.clear(market, jg.InteriorPoint(), tol=1e-8)
+    for name in ("imports", "active", "reactive", "voltage"):
+        a, b = getattr(found.plan, name), getattr(given.plan, name)
+        np.testing.assert_allclose(a, b, atol=1e-4)
+    price = float(given.certificate.scales.price)
+    for name in ("balance", "bus", "bus_reactive", "voltage"):
+        a, b = getattr(found.prices, name), getattr(given.prices, name)
+        np.testing.assert_allclose(a, b, atol=1e-4 * float(jnp.abs(b).max() + price))

@@ -16,10 +16,14 @@ from jaxgne.solvers import newton
 from jaxgne.solvers.newton import Compliance, Worth, factor
 from tests.markets import GRIDS, SHAPES, random_market
 
+RADIAL = GRIDS.index("lindistflow")
+
 
 @pytest.mark.parametrize("shape", [0, 3])
-@pytest.mark.parametrize("grid", range(len(GRIDS)))
-def test_newton_solves_the_dense_system(grid, shape):
+@pytest.mark.parametrize(
+    ("grid", "reactive"), [*((grid, True) for grid in range(len(GRIDS))), (RADIAL, False)]
+)
+def test_newton_solves_the_dense_system(grid, reactive, shape):
     """(A theta A^T) y for random y and theta, given to it, comes back as y."""
     market = random_market(7, shape=SHAPES[shape], grid=GRIDS[grid])
     rng = np.random.default_rng(0)
@@ -37,25 +41,29 @@ def test_newton_solves_the_dense_system(grid, shape):
 
     theta = jax.tree.map(drawn, replace(plan, exchange=plan.exchange[:0]))
     cross = jnp.asarray(rng.uniform(-0.05, 0.05, plan.active.shape))
+    if not reactive:  # then these do not move
+        theta, cross = replace(theta, reactive=0 * theta.reactive), 0 * cross
     own = Compliance(replace(theta, exchange=plan.exchange), cross, drawn(hour), drawn(hour))
     diagonal, _ = ravel_pytree((own.plan, own.total, own.net))
     weight = np.diag(np.asarray(diagonal))
     place, _ = ravel_pytree((plan, 0 * hour, 0 * hour))
     index = unravel(jnp.arange(place.size, dtype=place.dtype))[0]
-    active, reactive = (np.asarray(a, int).ravel() for a in (index.active, index.reactive))
-    weight[active, reactive] = weight[reactive, active] = np.asarray(cross).ravel()
+    real, other = (np.asarray(a, int).ravel() for a in (index.active, index.reactive))
+    weight[real, other] = weight[other, real] = np.asarray(cross).ravel()
 
     # rows that exist; the exchange and the feeders' own follow from the others
     low, high = limits(market)
     exists = jax.tree.map(lambda a, b: (a == b).astype(float), low, high)
     at_feeder = exists.bus.at[market.grid.feeder].set(0.0)
     exists = replace(exists, aggregate=1 + 0 * hour, exchange=0 * hour, bus=at_feeder)
+    if not reactive:
+        exists = replace(exists, bus_reactive=0 * exists.bus_reactive)
     used, back = ravel_pytree(Worth(exists, 1 + 0 * hour))
 
     matrix = np.asarray(jax.jacfwd(value)(columns))
     normal = matrix @ weight @ matrix.T
     wanted = np.asarray(used) * rng.standard_normal(used.size)
-    found = factor(market, own)(market, back(jnp.asarray(normal @ wanted)))
+    found = factor(market, own, reactive)(market, back(jnp.asarray(normal @ wanted)))
     assert np.allclose(ravel_pytree(found)[0], wanted, rtol=1e-6, atol=1e-6)
 
 

@@ -11,13 +11,16 @@ from hypothesis import strategies as st
 
 import jaxgne as jg
 from jaxgne import model
+from jaxgne.solvers import network as module
 from jaxgne.solvers.network import network
+from jaxgne.solvers.tree import Tree
 
 
 @settings(max_examples=12, deadline=None)
 @given(deep=st.booleans(), seed=st.integers(0, 10_000))
+@pytest.mark.parametrize("dense", [True, False])
 @pytest.mark.parametrize("buses", [2, 9])
-def test_the_tree_is_the_inverse(buses, deep, seed):
+def test_the_tree_is_the_inverse(buses, dense, deep, seed):
     """Sigma A tau A^T is the identity, on chains and bushes, with held voltages and without."""
     rng = np.random.default_rng(seed)
     target = np.arange(1, buses)
@@ -28,7 +31,10 @@ def test_the_tree_is_the_inverse(buses, deep, seed):
     market = jg.Market(people, grid, jg.Tariff(0.01, hours=1))
     held = jnp.asarray(rng.random(buses) < 0.3)
     devices = jnp.asarray(rng.uniform(0, 2, (2, buses)))
-    found = network(market, devices, held)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "DENSE", buses if dense else 0)
+        found = network(market, devices, held)
+    assert isinstance(found.sigma, Tree) != dense
 
     others = np.arange(1, buses)  # the feeder's own rows are left out
     columns = ("active", "reactive", "voltage")
