@@ -161,25 +161,25 @@ class InteriorPoint(AbstractSolver):
         )
         return Inside(sets, state)
 
-    def step(self, market: Market, inside: Inside) -> Inside:
+    def step(self, market: Market, state: Inside) -> Inside:
         """One predictor, one corrector and Gondzio's, all with one factorization."""
         market = cast(market, jnp.float64)
-        sets, state = inside.sets, inside.state
-        system = linearize(market, sets, state, self.preference, self.reactive is not False)
-        products = _products(state)
+        sets, at = state.sets, state.state
+        system = linearize(market, sets, at, self.preference, self.reactive is not False)
+        products = _products(at)
         mu = _mean(sets, products)
         none = jax.tree.map(jnp.zeros_like, products)
-        affine = system.direction(market, sets, state, none)
-        ahead = _moved(state, affine, _length(state, affine))
+        affine = system.direction(market, sets, at, none)
+        ahead = _moved(at, affine, _length(at, affine))
         goal = mu * jnp.clip(_mean(sets, _products(ahead)) / mu, 0.0, 1.0) ** _CENTRE
-        curved = _second_order(state, affine)
+        curved = _second_order(at, affine)
         wanted = jax.tree.map(lambda c: goal - c, curved)
-        move = system.direction(market, sets, state, wanted)
-        length = _length(state, move)
+        move = system.direction(market, sets, at, wanted)
+        length = _length(at, move)
 
         def correct(_: Array, best: tuple[Products, State, Array]) -> Any:
             wanted, move, length = best
-            ahead = _moved(state, move, jnp.minimum(1.0, length + _BEYOND))
+            ahead = _moved(at, move, jnp.minimum(1.0, length + _BEYOND))
             outliers = jax.tree.map(
                 lambda p: jnp.clip(
                     jnp.clip(p, _OUTLYING * goal, goal / _OUTLYING) - p, -goal / _OUTLYING
@@ -187,39 +187,39 @@ class InteriorPoint(AbstractSolver):
                 _products(ahead),
             )
             corrected = jax.tree.map(jnp.add, wanted, outliers)
-            tried = system.direction(market, sets, state, corrected)
-            reached = _length(state, tried)
+            tried = system.direction(market, sets, at, corrected)
+            reached = _length(at, tried)
             return _where(reached > length, (corrected, tried, reached), best)
 
         _, move, length = jax.lax.fori_loop(0, _CORRECTORS, correct, (wanted, move, length))
-        there = _moved(state, move, _BOUNDARY * length)
+        there = _moved(at, move, _BOUNDARY * length)
         there = replace(there, disc=jnp.maximum(there.disc, _ROUNDING * sets.square))
         sound = jnp.all(jnp.stack([jnp.all(jnp.isfinite(a)) for a in jax.tree.leaves(there)]))
-        return Inside(sets, _where(sound, there, state))
+        return Inside(sets, _where(sound, there, at))
 
     def worth_a_look(
-        self, market: Market, inside: Inside, steps: Int[Array, ""], tol: Float[Array, ""]
+        self, market: Market, state: Inside, steps: Int[Array, ""], tol: Float[Array, ""]
     ) -> Bool[Array, ""]:
         """Products are what players could gain at most, if all rows are met."""
-        market, state = cast(market, jnp.float64), inside.state
-        bill = scales(market, unpack(market, state.columns, state.flows)).bill
-        gain = sum(jnp.sum(p) for p in jax.tree.leaves(_products(state)))
+        market, at = cast(market, jnp.float64), state.state
+        bill = scales(market, unpack(market, at.columns, at.flows)).bill
+        gain = sum(jnp.sum(p) for p in jax.tree.leaves(_products(at)))
         return (gain <= _HOPEFUL * tol * bill) | (steps % _LOOKS == 0)
 
-    def point(self, market: Market, inside: Inside) -> tuple[Plan, Rows]:
+    def point(self, market: Market, state: Inside) -> tuple[Plan, Rows]:
         """The interior point, on those bounds that it all but touches; exchange follows from it."""
         dtype = market.prosumers.load.dtype
         wide = cast(market, jnp.float64)
-        sets, state = inside.sets, inside.state
+        sets, at = state.sets, state.state
         touch = _TOUCHING * PROXIMAL / sets.stiff
-        columns = jnp.where(state.below < touch * state.low, sets.lower, state.columns)
-        columns = jnp.where(state.above < touch * state.high, sets.upper, columns)
-        plan = unpack(wide, columns, state.flows)
+        columns = jnp.where(at.below < touch * at.low, sets.lower, at.columns)
+        columns = jnp.where(at.above < touch * at.high, sets.upper, columns)
+        plan = unpack(wide, columns, at.flows)
         exchange = rows(wide, plan).bus[market.grid.feeder]
-        prices = existing(wide, state.prices)
+        prices = existing(wide, at.prices)
         if self.reactive is False:
-            _, drift = pulled_by(wide, prices, state.price)
-            steps = (drift[1] + 2 * state.tight * state.flows[1]) / wide.hour_length
+            _, drift = pulled_by(wide, prices, at.price)
+            steps = (drift[1] + 2 * at.tight * at.flows[1]) / wide.hour_length
             prices = replace(prices, bus_reactive=along_lines(wide, steps))
             carried = reactive_flows(wide)
             over = jnp.abs(carried) > wide.grid.rating[:, None]
@@ -229,22 +229,22 @@ class InteriorPoint(AbstractSolver):
             prices = _where(jnp.any(over), proof, prices)
         return cast((replace(plan, exchange=exchange), prices), dtype)
 
-    def left(self, market: Market, inside: Inside) -> Float[Array, ""]:
+    def left(self, market: Market, state: Inside) -> Float[Array, ""]:
         """How far the state is from a minimum of costs and preference, relative to the market's
 
         scales: the largest of mean product, violation of a row, and slope that nothing balances.
         """
         market = cast(market, jnp.float64)
-        sets, state = inside.sets, inside.state
-        plan = unpack(market, state.columns, state.flows)
+        sets, at = state.sets, state.state
+        plan = unpack(market, at.columns, at.flows)
         scale = scales(market, plan)
-        slope, drift = self._slopes(market, state.columns, state.flows, state.prices, state.price)
-        slope = jnp.where(sets.free, slope - state.low + state.high, 0.0) / sets.unit
-        drift = jnp.where(sets.open, drift + 2 * state.tight * state.flows, 0.0)
+        slope, drift = self._slopes(market, at.columns, at.flows, at.prices, at.price)
+        slope = jnp.where(sets.free, slope - at.low + at.high, 0.0) / sets.unit
+        drift = jnp.where(sets.open, drift + 2 * at.tight * at.flows, 0.0)
         ample = market.hour_length * scale.price
         unmet = jnp.max(jnp.abs(slope), initial=0.0)
         unmet = jnp.maximum(unmet, jnp.max(jnp.abs(drift), initial=0.0) / ample)
-        mu = _mean(sets, _products(state)) / (ample * scale.power)
+        mu = _mean(sets, _products(at)) / (ample * scale.power)
         return jnp.maximum(jnp.maximum(mu, unmet), _missed(market, plan, scale))
 
     def _slopes(

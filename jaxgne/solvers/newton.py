@@ -277,7 +277,7 @@ def factor(market: Market, theta: Compliance, reactive: bool = True) -> Newton:
     """
     grid, stores, ts = market.grid, market.buffers, market.hour_length
     count, hours = market.prosumers.bus.shape[0], theta.net.shape[0]
-    plan, everyone = theta.plan, jnp.arange(market.prosumers.bus.shape[0])
+    plan = theta.plan
     devices = by_owner(market, plan.generation, market.generators.owner) + plan.curtailed
     devices += by_owner(market, plan.charge + plan.discharge, stores.owner)
     # storage: a charge enters its owner's balance by 1 and the content by -ts eta
@@ -285,27 +285,7 @@ def factor(market: Market, theta: Compliance, reactive: bool = True) -> Newton:
     out = ts / stores.discharge_efficiency[:, None]
     shared = -(into * plan.charge + out * plan.discharge)
 
-    total, net = jnp.full(count, count), jnp.full(count, count + 1)
-    buyer, seller = market.trading.buyer, market.trading.seller
-    drawn, sold = jnp.sum(plan.imports, axis=0), jnp.sum(plan.exports, axis=0)
-    both = plan.imports + plan.exports
-    entries = [  # rows, columns, and what is added there
-        (everyone, everyone, devices + both),
-        (everyone, total, -plan.imports),
-        (total, everyone, -plan.imports),
-        (everyone, net, -both),
-        (net, everyone, -both),
-        (buyer, buyer, plan.trades),
-        (seller, seller, plan.trades),
-        (buyer, seller, -plan.trades),
-        (seller, buyer, -plan.trades),
-        (total[:1], total[:1], (drawn + theta.total)[None]),
-        (net[:1], net[:1], (drawn + sold + theta.net)[None]),
-        (total[:1], net[:1], drawn[None]),
-        (net[:1], total[:1], drawn[None]),
-    ]
-    row, column, values = (jnp.concatenate(each) for each in zip(*entries, strict=True))
-    block = jnp.zeros((hours, count + 2, count + 2), values.dtype).at[:, row, column].add(values.T)
+    block = _hour_block(market, theta, devices)
     size = _diagonal(block)
     which, keep = jnp.arange(stores.owner.shape[0]), stores.retention[:, None]
     coupling = jnp.zeros((hours, count + 2, which.shape[0]), block.dtype)
@@ -343,6 +323,36 @@ def factor(market: Market, theta: Compliance, reactive: bool = True) -> Newton:
 
     _, chain = jax.lax.scan(sweep, jnp.zeros_like(content[0]), (content, held, own.T))
     return Newton(inner, buses, outer, chain, used, reactive)
+
+
+def _hour_block(
+    market: Market, theta: Compliance, devices: Float[Array, "N H"]
+) -> Float[Array, "H N+2 N+2"]:
+    """A theta A^T of own balances, then of the total import and the net exchange, by hour."""
+    plan, (count, hours) = theta.plan, devices.shape
+    everyone, last, final = jnp.arange(count), jnp.array([count]), jnp.array([count + 1])
+    total, net = jnp.broadcast_to(last, count), jnp.broadcast_to(final, count)
+    buyer, seller = market.trading.buyer, market.trading.seller
+    drawn, sold = jnp.sum(plan.imports, axis=0), jnp.sum(plan.exports, axis=0)
+    both = plan.imports + plan.exports
+    entries = [  # rows, columns, and what is added there
+        (everyone, everyone, devices + both),
+        (everyone, total, -plan.imports),
+        (total, everyone, -plan.imports),
+        (everyone, net, -both),
+        (net, everyone, -both),
+        (buyer, buyer, plan.trades),
+        (seller, seller, plan.trades),
+        (buyer, seller, -plan.trades),
+        (seller, buyer, -plan.trades),
+        (last, last, (drawn + theta.total)[None]),
+        (final, final, (drawn + sold + theta.net)[None]),
+        (last, final, drawn[None]),
+        (final, last, drawn[None]),
+    ]
+    row, column, values = (jnp.concatenate(each) for each in zip(*entries, strict=True))
+    block = jnp.zeros((hours, count + 2, count + 2), values.dtype)
+    return block.at[:, row, column].add(values.T)
 
 
 def network_block(
