@@ -51,7 +51,8 @@ def cast(tree: Any, dtype: Any) -> Any:
     """`tree` with every floating array in `dtype`, NumPy's too as JAX arrays."""
 
     def converted(a: Any) -> Any:
-        if isinstance(a, jax.Array) and a.dtype == dtype:  # looking is faster than converting
+        # looking is faster than converting; a weak type would compile again
+        if isinstance(a, jax.Array) and a.dtype == dtype and not a.weak_type:
             return a
         return jnp.asarray(a, dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a
 
