@@ -118,7 +118,7 @@ def test_ten_thousand_random_markets(shape, grid, name, most, record_property):
     counts = Counter()
     for first in range(100, 520, 42):
         counts += check_batch(*batch(list(range(first, first + 42)), shape, grid, name, most))
-    record_property("counts", counts)
+    record_property("counts", {name: int(count) for name, count in counts.items()})
     print(counts)
     assert counts["max_steps"] <= (10 if most else 0)
 
