@@ -72,7 +72,7 @@ def test_one_start_for_all():
     assert int(warm.steps.sum()) < int(cold.steps.sum())
 
 
-def test_what_any_scenario_needs_is_seen(monkeypatch):
+def test_what_any_scenario_needs_is_seen():
     """Reactive flows are data in the first scenario; in the second an inverter makes them move."""
     markets = loads(2)
     room = np.zeros((2, *feeder().grid.passive.shape))

@@ -304,16 +304,16 @@ def factor(market: Market, theta: Compliance, reactive: bool = True) -> Newton:
         home = jnp.concatenate([market.prosumers.bus, market.prosumers.bus[stores.owner]])
         moved = jnp.concatenate([devices, shared]) * used[home][:, None]
         at_bus = jnp.zeros((split, hours)).at[home[:count]].add(moved[:count])
-        bus = whole[:, :split, :split] - jnp.swapaxes(inner.coupling, 1, 2) @ inner.coupling
+        bus = whole[:, :split, :split] - inner.coupling.mT @ inner.coupling
         bus = bus.at[:, jnp.arange(split), jnp.arange(split)].add(at_bus.T)
         root = _factored(bus, _diagonal(whole)[:, :split] + at_bus.T)
-        buses = _Buses(jnp.swapaxes(root, 1, 2) @ root, moved.T, home)
+        buses = _Buses(root.mT @ root, moved.T, home)
         felt = buses.moved[:, :, None] * buses.inverse[:, home[:, None], home] * moved.T[:, None]
         block = block.at[:, :count, :count].add(-felt[:, :count, :count])
         coupling = coupling.at[:, :count].add(-felt[:, :count, count:])
         content = content - felt[:, count:, count:]
     outer = _eliminate(block, coupling, size)
-    content = content - jnp.swapaxes(outer.coupling, 1, 2) @ outer.coupling
+    content = content - outer.coupling.mT @ outer.coupling
     held = -(keep * plan.energy).T
 
     def sweep(felt: Array, now: tuple[Array, Array, Array]) -> tuple[Array, _Eliminated]:
