@@ -141,13 +141,12 @@ def _clear_all(
     _check(markets, total)
     if start is not None and np.ndim(start.steps) == 0:
         start = jax.tree.map(lambda a: np.broadcast_to(a, (total, *np.shape(a))), start)
-    first = jax.tree.map(lambda a: jnp.asarray(np.asarray(a[:1])), markets)
     markets = jax.tree.map(np.asarray, markets)  # of which each chunk takes its own
-    one = jax.tree.map(lambda a: a[0], first)
+    one = jax.tree.map(lambda a: jnp.asarray(a[0]), markets)
     solver = default_solver(one) if solver is None else solver
     # what any scenario needs, not the first alone
     _, solver, _, _ = ready(one, solver.prepare(markets), None)
-    tol = tolerance(tol, first.prosumers.load.dtype)
+    tol = tolerance(tol, one.prosumers.load.dtype)
     job = _Job(markets, solver, start, tol, max_steps, mesh, offset)
     block = min(total, job.whole(width or _width(job)))
     store = None if folder is None else _Store(Path(folder), job)
@@ -343,9 +342,9 @@ def _until(
     few: Array,
     in_turn: bool,
 ) -> Carry:
-    """Step until all have ended, one after the other `in_turn`; or all together, until at most
+    """Step until all have ended, one after the other `in_turn`; else until all but `few` have.
 
-    `few` have not ended: those that have stay as they are.
+    Those that have ended stay as they are.
     """
 
     def alone(one: tuple[Market, Carry]) -> Carry:

@@ -55,6 +55,15 @@ def test_chunks_and_compaction_change_nothing(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("platforms", [("cpu",), ()])
+def test_chunks_of_one_change_nothing(platforms, monkeypatch):
+    markets, solver = loads(18), jg.PrimalDual()
+    whole = jg.clear_many(markets, solver, width=4)
+    monkeypatch.setattr(batch, "_IN_TURN", platforms)
+    close(whole, jg.clear_many(markets, solver, width=1))
+
+
+@pytest.mark.slow
 def test_the_interior_point_in_lanes_of_one_program(monkeypatch):
     in_turn = jg.clear_many(loads(4), SOLVERS[0])
     monkeypatch.setattr(batch, "_IN_TURN", ())
@@ -83,8 +92,13 @@ def test_what_any_scenario_needs_is_seen():
     close(jg.clear(scenarios.lane(markets, 1), SOLVERS[0]), scenarios.lane(many, 1))
 
 
-def test_lanes_do_not_disturb_one_another():
-    """An infeasible one and one with a NaN leave the others as they are, to the last bit."""
+@pytest.mark.parametrize("platforms", [("cpu",), ()])
+def test_lanes_do_not_disturb_one_another(platforms, monkeypatch):
+    """An infeasible one and one with a NaN leave the others as they are, to the last bit.
+
+    Cleared in turn, and together as on a GPU.
+    """
+    monkeypatch.setattr(batch, "_IN_TURN", platforms)
     load = scaled(np.linspace(0.9, 1.0, 4))
     rating = np.tile(np.asarray(feeder().grid.rating), (4, 1))
     well = scenarios.sweep(feeder(), lambda m: m.prosumers.load, load)
