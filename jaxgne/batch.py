@@ -10,7 +10,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -237,16 +237,27 @@ def _lanes(tree: Any, lanes: Any) -> Any:
 def _width(job: _Job) -> int:
     """Scenarios that step at once: what memory allows, and no more than caches like."""
     device = jax.local_devices()[0]
-    one = jax.tree.map(lambda a: jnp.asarray(np.asarray(a[0])), job.markets)
-    market, solver, plan, prices = ready(one, job.solver, None)
-    with jax.enable_x64(True):
-        carry = eqx.filter_eval_shape(begin, market, solver, plan, prices)
-    size = sum(a.size * a.dtype.itemsize for a in jax.tree.leaves((one, carry)))
+    one = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), job.markets)
+    leaves, structure = jax.tree.flatten((one, eqx.filter_eval_shape(lambda s: s, job.solver)))
+    size = _bytes(structure, tuple(leaves))
     free = (device.memory_stats() or {}).get("bytes_limit")
     if free is None:
         free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
     room = max(1, int(_SHARE * free / (_COPIES * size)))
     return job.devices * min(room, _WIDEST.get(device.platform, 1 << 20))
+
+
+@cache
+def _bytes(structure: Any, leaves: tuple[jax.ShapeDtypeStruct, ...]) -> int:
+    """What market and state of one scenario take; cached, as finding out takes 60 ms."""
+
+    def both(market: Market, solver: AbstractSolver) -> tuple[Market, Carry]:
+        market, solver, plan, prices = ready(market, solver, None)
+        return market, begin(market, solver, plan, prices)
+
+    with jax.enable_x64(True):
+        found = eqx.filter_eval_shape(both, *jax.tree.unflatten(structure, leaves))
+    return sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(found))
 
 
 def _with_room(job: _Job, lanes: slice, block: int) -> Clearing:
