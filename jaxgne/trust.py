@@ -121,12 +121,7 @@ def trust(
     adjoint = Implicit() if adjoint is None else adjoint
     key = jax.random.key(seed)
 
-    def combined(market: Market, clearing: Clearing) -> Array:
-        value = jnp.ravel(jnp.asarray(output(market, clearing)))
-        if value.size == 1:
-            return value[0]
-        return jnp.vdot(jax.random.normal(key, value.shape, value.dtype), value)
-
+    combined = eqx.Partial(_combined, output, key)  # the same one compiles once
     with one_thread():
         found = _look(market, clearing, combined, adjoint, key)
         residual, freedom, near, moved = jax.tree.map(np.asarray, found)
@@ -149,6 +144,14 @@ def trust(
         predicted=predicted,
         measured=measured,
     )
+
+
+def _combined(output: Output, key: Array, market: Market, clearing: Clearing) -> Array:
+    """The output, or a random combination of an array's entries."""
+    value = jnp.ravel(jnp.asarray(output(market, clearing)))
+    if value.size == 1:
+        return value[0]
+    return jnp.vdot(jax.random.normal(key, value.shape, value.dtype), value)
 
 
 @eqx.filter_jit

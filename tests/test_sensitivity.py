@@ -309,6 +309,23 @@ def test_what_is_not_unique_is_flagged_and_refused():
     assert bool(jnp.all(jnp.isfinite(along_least(market).prosumers.load)))
 
 
+def test_trust_looks_at_one_output_without_compiling_again():
+    """Traced once; afterwards the output is only evaluated, for its value."""
+    seen = []
+
+    def output(market: jg.Market, clearing: jg.Clearing) -> jax.Array:
+        seen.append(isinstance(market.prosumers.load, jax.core.Tracer))
+        return jnp.sum(clearing.plan.generation**2)
+
+    market = square()
+    clearing = jg.clear(market, tol=TOL)
+    first = jg.trust(market, clearing, output)
+    assert any(seen)
+    seen.clear()
+    assert jg.trust(market, clearing, output).value == first.value
+    assert seen == [False]
+
+
 def square() -> jg.Market:
     """Two with loads, two with equal generators, each pair of them may trade; main grid shut."""
     return jg.Market(
