@@ -3,9 +3,13 @@
 Every bound u >= l gets a multiplier z >= 0 with z (u - l) = mu, every line's disc
 c = s^2 - f^2 - q^2 >= 0 one with m c = mu, and mu goes to 0: Mehrotra's predictor and corrector
 (SIAM J. Optim. 2, 1992) and Gondzio's correctors of outlying products (Comput. Optim. Appl. 6,
-1996), which cost little beside the factorization of `newton`. A trade is the difference of what
-either side buys, both >= 0, so that |t| is their sum. The total import and the net exchange are
-columns of their own. All columns with bounds lie in one array, hour by hour.
+1996), which cost little beside the factorization of `newton`. Hours meet in the content of buffers
+alone, so each steps as far as its own bounds let it, unless rows would then be missed by more than
+mu explains: in that case all go as far as the one that gets least far.
+
+A trade is the difference of what either side buys, both >= 0, so that |t| is their sum. The total
+import and the net exchange are columns of their own. All columns with bounds lie in one array, hour
+by hour.
 """
 
 from dataclasses import fields, replace
@@ -47,7 +51,7 @@ from .preference import Preference
 _START = 3.0  # products that it starts from, in the market's price times power
 _ROUNDING = 1e-13  # least c of a disc, as a share of its square: flows are no more precise
 _MISSED, _FAR = 0.1, 0.5  # violation of a row, and any error, from which on a start is not used
-_NEAR = 0.3  # products to start from per relative error, in the market's price times power
+_NEAR = 0.03  # products to start from per relative error, in the market's price times power
 _MOST = 0.1  # and at most
 _LEAST = 1e-12  # and at least: also the answer itself has to stand inside its bounds
 _ANEW = 0.1  # products to start from where a preference is to be met
@@ -55,6 +59,9 @@ _AWAY = 10.0  # how far from bounds a plan's columns are kept that are in balanc
 _TOUCHING = 1e-7  # room to a bound, per price, that is none: both relative to the market's scales
 _BOUNDARY = 0.995  # share of the way to the boundary that a step may go
 _CENTRE = 5  # power of what the predictor leaves of mu that the corrector aims at
+_BEHIND = 1e-2  # least goal, as a share of the mean product of the hour that is furthest behind
+_ASTRAY, _STEEP = 0.1, 1.0  # relative violation, and slope, up to which hours may step apart
+_END = 1e-18  # least goal, in the market's price times power: below it steps are all rounding
 _CORRECTORS = 2  # of outlying products, a step
 _OUTLYING = 0.1  # products this far below, or as far above, the goal are outlying
 _HOPEFUL = 10.0  # times what is wanted, up to which a relative gain is worth a look
@@ -167,11 +174,15 @@ class InteriorPoint(AbstractSolver):
         sets, at = state.sets, state.state
         system = linearize(market, sets, at, self.preference, self.reactive is not False)
         products = _products(at)
-        mu = _mean(sets, products)
+        mu, by_hour = _means(sets, products)
+        scale = scales(market, unpack(market, at.columns, at.flows))
+        unit = market.hour_length * scale.price * scale.power
         none = jax.tree.map(jnp.zeros_like, products)
         affine = system.direction(market, sets, at, none)
         ahead = _moved(at, affine, _length(at, affine))
-        goal = mu * jnp.clip(_mean(sets, _products(ahead)) / mu, 0.0, 1.0) ** _CENTRE
+        goal = mu * jnp.clip(_means(sets, _products(ahead))[0] / mu, 0.0, 1.0) ** _CENTRE
+        goal = jnp.clip(_BEHIND * jnp.max(by_hour), goal, mu)
+        goal = jnp.maximum(goal, _END * unit)
         curved = _second_order(at, affine)
         wanted = jax.tree.map(lambda c: goal - c, curved)
         move = system.direction(market, sets, at, wanted)
@@ -193,6 +204,8 @@ class InteriorPoint(AbstractSolver):
 
         _, move, length = jax.lax.fori_loop(0, _CORRECTORS, correct, (wanted, move, length))
         there = _moved(at, move, _BOUNDARY * length)
+        apart = self._closer(market, sets, at, there, jnp.sqrt(mu / unit), scale)
+        there = _where(apart, there, _moved(at, move, _BOUNDARY * jnp.min(length)))
         there = replace(there, disc=jnp.maximum(there.disc, _ROUNDING * sets.square))
         sound = jnp.all(jnp.stack([jnp.all(jnp.isfinite(a)) for a in jax.tree.leaves(there)]))
         return Inside(sets, _where(sound, there, at))
@@ -238,14 +251,34 @@ class InteriorPoint(AbstractSolver):
         sets, at = state.sets, state.state
         plan = unpack(market, at.columns, at.flows)
         scale = scales(market, plan)
+        mu = _means(sets, _products(at))[0]
+        mu = mu / (market.hour_length * scale.price * scale.power)
+        steep = self._steep(market, sets, at, scale)
+        return jnp.maximum(jnp.maximum(mu, steep), _missed(market, plan, scale))
+
+    def _closer(
+        self,
+        market: Market,
+        sets: Sets,
+        at: State,
+        there: State,
+        excused: Float[Array, ""],
+        scale: Scales,
+    ) -> Bool[Array, ""]:
+        """Whether neither rows nor slopes are further off than before or than may be."""
+        missed = [_missed(market, unpack(market, a.columns, a.flows), scale) for a in (at, there)]
+        steep = [self._steep(market, sets, a, scale) for a in (at, there)]
+        near = missed[1] <= jnp.maximum(missed[0], jnp.minimum(excused, _ASTRAY))
+        return near & (steep[1] <= jnp.maximum(steep[0], _STEEP))
+
+    def _steep(self, market: Market, sets: Sets, at: State, scale: Scales) -> Float[Array, ""]:
+        """The largest slope that nothing balances, relative to prices."""
         slope, drift = self._slopes(market, at.columns, at.flows, at.prices, at.price)
         slope = jnp.where(sets.free, slope - at.low + at.high, 0.0) / sets.unit
         drift = jnp.where(sets.open, drift + 2 * at.tight * at.flows, 0.0)
-        ample = market.hour_length * scale.price
-        unmet = jnp.max(jnp.abs(slope), initial=0.0)
-        unmet = jnp.maximum(unmet, jnp.max(jnp.abs(drift), initial=0.0) / ample)
-        mu = _mean(sets, _products(at)) / (ample * scale.power)
-        return jnp.maximum(jnp.maximum(mu, unmet), _missed(market, plan, scale))
+        drift = drift / (market.hour_length * scale.price)
+        each = [jnp.max(jnp.abs(a), initial=0.0) for a in (slope, drift)]
+        return jnp.maximum(*each)
 
     def _slopes(
         self, market: Market, columns: Array, flows: Array, prices: Rows, price: Array
@@ -277,10 +310,11 @@ def _products(state: State) -> Products:
     return Products(state.low * state.below, state.high * state.above, state.tight * state.disc)
 
 
-def _mean(sets: Sets, products: Products) -> Float[Array, ""]:
-    """mu, EUR."""
-    total = sum(jnp.sum(p) for p in jax.tree.leaves(products))
-    return total / (2 * jnp.sum(sets.free) + jnp.sum(sets.open))
+def _means(sets: Sets, products: Products) -> tuple[Float[Array, ""], Float[Array, " H"]]:
+    """mu, EUR, and the mean product of each hour."""
+    total = sum(jnp.sum(p, axis=0) for p in jax.tree.leaves(products))
+    count = 2 * jnp.sum(sets.free, axis=0) + jnp.sum(sets.open, axis=0)
+    return jnp.sum(total) / jnp.sum(count), total / jnp.maximum(count, 1)
 
 
 def _second_order(state: State, move: State) -> Products:
@@ -294,8 +328,8 @@ def _second_order(state: State, move: State) -> Products:
     )
 
 
-def _length(state: State, move: State) -> Float[Array, ""]:
-    """Longest step, at most 1, that keeps all multipliers and rooms at least 0."""
+def _length(state: State, move: State) -> Float[Array, " H"]:
+    """Longest step of each hour, at most 1, that keeps its multipliers and rooms at least 0."""
 
     def most(value: Array, change: Array) -> Array:
         return jnp.where(change < 0, -value / jnp.where(change < 0, change, 1.0), 1.0)
@@ -312,7 +346,7 @@ def _length(state: State, move: State) -> Float[Array, ""]:
         moving, b + jnp.sqrt(jnp.where(moving, b**2 + a * state.disc, 1.0)), 1.0
     )
     lines = jnp.minimum(most(state.tight, move.tight), jnp.where(moving, root, 1.0))
-    return jnp.minimum(jnp.min(columns, initial=1.0), jnp.min(lines, initial=1.0))
+    return jnp.min(jnp.concatenate([columns, lines]), axis=0, initial=1.0)
 
 
 def _where(chosen: Array, first: Any, second: Any) -> Any:
