@@ -5,7 +5,7 @@ c = s^2 - f^2 - q^2 >= 0 one with m c = mu, and mu goes to 0: Mehrotra's predict
 (SIAM J. Optim. 2, 1992) and Gondzio's correctors of outlying products (Comput. Optim. Appl. 6,
 1996), which cost little beside the factorization of `newton`. Hours meet in the content of buffers
 alone, so each steps as far as its own bounds let it, unless rows would then be missed by more than
-mu explains: in that case all go as far as the one that gets least far.
+mu explains, or slopes be steep: in that case all go as far as the one that gets least far.
 
 A trade is the difference of what either side buys, both >= 0, so that |t| is their sum. The total
 import and the net exchange are columns of their own. All columns with bounds lie in one array, hour
@@ -61,7 +61,7 @@ _BOUNDARY = 0.995  # share of the way to the boundary that a step may go
 _CENTRE = 5  # power of what the predictor leaves of mu that the corrector aims at
 _BEHIND = 1e-2  # least goal, as a share of the mean product of the hour that is furthest behind
 _ASTRAY, _STEEP = 0.1, 1.0  # relative violation, and slope, up to which hours may step apart
-_END = 1e-18  # least goal, in the market's price times power: below it steps are all rounding
+_END = 1e-22  # least goal, in the market's price times power: beyond it steps are all rounding
 _CORRECTORS = 2  # of outlying products, a step
 _OUTLYING = 0.1  # products this far below, or as far above, the goal are outlying
 _HOPEFUL = 10.0  # times what is wanted, up to which a relative gain is worth a look
