@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.core import Tracer
 
 import jaxgne as jg
 from jaxgne.model import energy_prices, potential
@@ -314,7 +315,7 @@ def test_trust_looks_at_one_output_without_compiling_again():
     seen = []
 
     def output(market: jg.Market, clearing: jg.Clearing) -> jax.Array:
-        seen.append(isinstance(market.prosumers.load, jax.core.Tracer))
+        seen.append(isinstance(market.prosumers.load, Tracer))
         return jnp.sum(clearing.plan.generation**2)
 
     market = square()
