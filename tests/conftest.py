@@ -30,6 +30,15 @@ def pytest_configure(config):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
+SLOW_NOTEBOOKS = {"paper.ipynb"}  # its six studies have tests of their own
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.name in SLOW_NOTEBOOKS:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def forgotten_programs():
     """Drops a module's compiled programs: hundreds exhaust the memory maps a process may have."""

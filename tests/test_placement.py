@@ -106,6 +106,7 @@ def test_four_devices_give_what_one_gives():
     assert found["lanes"] <= 1e-12 * 100
 
 
+@pytest.mark.slow
 def test_two_processes_give_what_one_gives():
     for printed in run(2, ["-c", SCRIPT, "slurm"], processes=2):
         found = json.loads(printed.splitlines()[-1])

@@ -92,20 +92,21 @@ def same_bounds(*markets: jg.Market) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("grid", "behavior"),
+    ("grid", "behavior", "seeds"),
     [
-        ("lindistflow", "nash"),
-        pytest.param("copperplate", "wardrop", marks=pytest.mark.slow),
-        pytest.param("paper", "wardrop", marks=pytest.mark.slow),
-        pytest.param("paper", "nash", marks=pytest.mark.slow),
-        pytest.param("lindistflow", "wardrop", marks=pytest.mark.slow),
-        pytest.param("copperplate", "nash", marks=pytest.mark.slow),
+        ("lindistflow", "nash", (0,)),
+        pytest.param("lindistflow", "nash", (2, 3), marks=pytest.mark.slow),
+        pytest.param("copperplate", "wardrop", (0, 2, 3), marks=pytest.mark.slow),
+        pytest.param("paper", "wardrop", (0, 2, 3), marks=pytest.mark.slow),
+        pytest.param("paper", "nash", (0, 2, 3), marks=pytest.mark.slow),
+        pytest.param("lindistflow", "wardrop", (0, 2, 3), marks=pytest.mark.slow),
+        pytest.param("copperplate", "nash", (0, 2, 3), marks=pytest.mark.slow),
     ],
 )
-def test_derivatives_are_the_oracles_differences(grid: str, behavior: str):
+def test_derivatives_are_the_oracles_differences(grid: str, behavior: str, seeds: tuple[int, ...]):
     """Along a random direction of all fields, where no bound switches; both directions of AD."""
     step, done = 1e-4, 0
-    for seed in (0, 2, 3):  # at 1 the oracle knows powers to 1e-5 kW only
+    for seed in seeds:  # at 1 the oracle knows powers to 1e-5 kW only
         rng = np.random.default_rng(seed)
         market = stressed(grid, behavior, seed)
         direction = along(market, rng)
@@ -374,21 +375,28 @@ def test_fields_that_nothing_may_follow_are_named():
 
 
 def test_uncleared_markets_have_no_derivative():
-    """Stopped early: refused, or NaN when asked for; trust says so too."""
+    """Stopped early: refused, whether the clearing itself says so or not."""
     market = stressed()
     few = partial(jg.clear, tol=TOL, max_steps=3, throw=False)
     with pytest.raises(Exception, match="did not clear"):
         jax.block_until_ready(
             eqx.filter_grad(lambda m: jnp.sum(few(m).aggregate))(market).tariff.slope
         )
+    with pytest.raises(jg.NotCleared):
+        eqx.filter_grad(lambda m: jnp.sum(jg.clear(m, tol=TOL, max_steps=3).aggregate))(market)
+
+
+@pytest.mark.slow
+def test_derivatives_of_uncleared_markets_are_nan_when_asked_for():
+    """And trust says that they are none."""
+    market = stressed()
+    few = partial(jg.clear, tol=TOL, max_steps=3, throw=False)
     quiet = jg.Implicit(throw=False)
     slopes = eqx.filter_grad(lambda m: jnp.sum(few(m, adjoint=quiet).aggregate))(market)
     assert bool(jnp.all(jnp.isnan(slopes.tariff.slope)))
     found = jg.trust(market, few(market), lambda m, c: jnp.sum(c.aggregate))
     assert not found.ok
     assert "max_steps" in str(found)
-    with pytest.raises(jg.NotCleared):
-        eqx.filter_grad(lambda m: jnp.sum(jg.clear(m, tol=TOL, max_steps=3).aggregate))(market)
 
 
 def test_gradients_do_not_compile_again(caplog: Any):

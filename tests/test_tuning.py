@@ -186,12 +186,9 @@ def test_what_cannot_be_tuned_is_refused(options: dict[str, Any], words: str):
         jg.tune(taxed(), revenue, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("objective", "least"),
-    [
-        (objectives.gini, None),
-        pytest.param(objectives.welfare_loss, 0.0, marks=pytest.mark.slow),
-    ],
+    ("objective", "least"), [(objectives.gini, None), (objectives.welfare_loss, 0.0)]
 )
 def test_objectives_that_clear_another_market(objective: Any, least: float | None):
     """Benefits against no trading, welfare against the optimum: tuned with that clear inside."""
