@@ -169,8 +169,11 @@ print(json.dumps({"precision_kept": before == jax.config.jax_enable_x64, "heavy"
 
 
 def test_public_namespace_is_small_and_documented():
-    """At most 40 names, each with a docstring of its own (a dataclass makes up its signature)."""
+    """At most 48 names, each with a docstring of its own (a dataclass makes up its signature).
+
+    40 held what clears, judges and bills; clocks, relaxed limits and what reads them are the rest.
+    """
     names = jaxgne.__all__
-    assert len(set(names)) == len(names) <= 40
+    assert len(set(names)) == len(names) <= 48
     docs = {name: inspect.getdoc(getattr(jaxgne, name)) or "" for name in names}
     assert [name for name, doc in docs.items() if not doc or doc.startswith(f"{name}(")] == []
