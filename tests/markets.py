@@ -12,6 +12,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 import jaxgne as jg
+from tests.reference import least_peak
 
 GridWord = Literal["copperplate", "paper", "paper with reactive power", "lindistflow"]
 GRIDS: tuple[GridWord, ...] = (
@@ -421,3 +422,175 @@ def random_trading(rng: np.random.Generator, sizes: Shape) -> jg.Trading:
 def markets(**fixed: Any) -> st.SearchStrategy[jg.Market]:
     """Random markets by seed; `fixed` goes to `random_market`."""
     return st.integers(0, 999).map(lambda seed: random_market(seed, **fixed))
+
+
+ADVERSE = (  # several devices each, none at all, one hour, a day of quarter-hours, a longer feeder
+    Shape(3, 4, 3, 5, 5, 2),
+    Shape(4, 3, 4, 0, 0, 0),
+    Shape(4, 1, 4, 4, 2, 5),
+    Shape(2, 96, 2, 1, 2, 1),
+    Shape(6, 4, 7, 4, 3, 9),
+)
+
+
+def adversarial_market(seed: int, *, shape: Shape, grid: GridWord) -> jg.Market:
+    """A market drawn to be awkward: a random one after some of `TORMENTS`.
+
+    What each does is drawn from `seed`; it may be infeasible.
+    """
+    rng = np.random.default_rng([seed, 2])
+    market = random_market(seed, shape=shape, grid=grid, hour_length=24 / max(shape.hours, 24))
+    for torment in TORMENTS:
+        if chance(rng, 0.3):
+            market = torment(rng, market)
+    return market
+
+
+def _changed(market: jg.Market, **fields: Any) -> jg.Market:
+    """The market with other numbers in some fields, `table__field=values`."""
+    for name, values in fields.items():
+        table, field = name.split("__")
+
+        def where(m: jg.Market, table: str = table, field: str = field) -> Any:
+            return getattr(getattr(m, table), field)
+
+        old = where(market)
+        new = jnp.asarray(np.broadcast_to(np.asarray(values, old.dtype), old.shape))
+        market = eqx.tree_at(where, market, new)
+    return market
+
+
+def nine_decades(rng: np.random.Generator, market: jg.Market) -> jg.Market:
+    """Prosumers from MW to mW, their devices and trades with them; one keeps its size."""
+    people, units, stores, pairs = (
+        market.prosumers, market.generators, market.buffers, market.trading,
+    )  # fmt: skip
+    size = 10.0 ** rng.uniform(-7, 2, people.bus.shape[0])
+    size[rng.integers(len(size))] = 1.0
+    each, makes, stored = size[:, None], size[units.owner][:, None], size[stores.owner][:, None]
+    small = np.minimum(size[pairs.buyer], size[pairs.seller])
+    return _changed(
+        market,
+        **{f"prosumers__{name}": each * np.asarray(getattr(people, name))
+           for name in ("load", "reactive", "import_max", "export_max", "curtail_max")},
+        **{f"generators__{name}": makes * np.asarray(getattr(units, name))
+           for name in ("power_min", "power_max")},
+        generators__quadratic=np.asarray(units.quadratic) / makes[:, 0],
+        **{f"buffers__{name}": stored * np.asarray(getattr(stores, name))
+           for name in ("charge_max", "discharge_max", "energy_min", "energy_max", "drain")},
+        buffers__energy_start=stored[:, 0] * np.asarray(stores.energy_start),
+        buffers__quadratic=np.asarray(stores.quadratic) / stored[:, 0],
+        trading__limit=np.asarray(pairs.limit) * small,
+        trading__quadratic=np.asarray(pairs.quadratic) / np.maximum(small, 1e-9),
+        tariff__slope=np.asarray(market.tariff.slope) / max(size.mean(), 1.0),
+        tariff__total_min=-np.inf,
+        tariff__total_max=np.inf,
+        grid__resistance=np.asarray(market.grid.resistance) / max(size.max(), 1.0),
+        grid__reactance=np.asarray(market.grid.reactance) / max(size.max(), 1.0),
+        grid__rating=np.asarray(market.grid.rating) * size.max(),
+    )  # fmt: skip
+
+
+def free_energy(rng: np.random.Generator, market: jg.Market) -> jg.Market:
+    """Prices of the main grid that are zero, negative or flat; sometimes nothing costs anything."""
+    kind, hours = rng.integers(4), market.prosumers.load.shape[1]
+    base = (np.zeros(hours), -rng.uniform(0, 0.2, hours), rng.uniform(-0.1, 0.2, hours))[kind % 3]
+    slope = np.asarray(market.tariff.slope) * rng.integers(0, 2, hours)
+    slope = slope if kind == 2 else 0 * slope
+    market = _changed(
+        market, tariff__base=base, tariff__slope=slope, tariff__export=np.minimum(base, 0) - 0.01
+    )
+    if kind < 3:
+        return market
+    costs = {
+        "generators": ("linear", "quadratic"),
+        "buffers": ("linear", "quadratic", "final_value"),
+        "trading": ("fee_buyer", "fee_seller", "charge", "quadratic"),
+    }
+    gone = {f"{t}__{f}": 0.0 for t, fields in costs.items() for f in fields}
+    return _changed(market, **gone, tariff__base=0.0, tariff__export=0.0)
+
+
+def no_room(rng: np.random.Generator, market: jg.Market) -> jg.Market:
+    """Bounds of zero width: generators that must run, full batteries, shut pairs and imports."""
+    units, stores, pairs = market.generators, market.buffers, market.trading
+    runs = rng.uniform(size=units.power_max.shape) < 0.3
+    idle = rng.uniform(size=stores.charge_max.shape) < 0.3
+    shut = rng.uniform(size=pairs.limit.shape) < 0.3
+    return _changed(
+        market,
+        generators__power_min=np.where(runs, units.power_max, units.power_min),
+        buffers__charge_max=np.where(idle, 0.0, stores.charge_max),
+        buffers__discharge_max=np.where(idle, 0.0, stores.discharge_max),
+        trading__limit=np.where(shut, 0.0, pairs.limit),
+        prosumers__curtail_max=0.0 * np.asarray(market.prosumers.curtail_max),
+    )
+
+
+def ties(rng: np.random.Generator, market: jg.Market) -> jg.Market:
+    """Generators that cost just what the main grid does, batteries and trades alike."""
+    cost = float(np.asarray(market.tariff.base).max(initial=0.05))
+    return _changed(
+        market,
+        tariff__base=cost,
+        tariff__slope=np.asarray(market.tariff.slope) * rng.integers(0, 2),
+        tariff__export=cost - 0.02,
+        generators__linear=cost,
+        generators__quadratic=0.0,
+        buffers__linear=0.0,
+        buffers__quadratic=0.0,
+        trading__charge=0.01,
+        trading__fee_buyer=0.0,
+        trading__fee_seller=0.0,
+        trading__quadratic=0.0,
+    )
+
+
+def stretched(rng: np.random.Generator, market: jg.Market) -> jg.Market:
+    """Impedances a thousandfold apart, the same in the mean."""
+    grid = market.grid
+    factor = 10.0 ** rng.uniform(-1.5, 1.5, grid.resistance.shape)
+    factor /= max(factor.mean(), 1.0) if len(factor) else 1.0
+    return _changed(
+        market,
+        grid__resistance=factor * np.asarray(grid.resistance),
+        grid__reactance=factor * np.asarray(grid.reactance),
+    )
+
+
+def huge_limits(rng: np.random.Generator, market: jg.Market) -> jg.Market:
+    """No limit, written as 1e6, 1e8 or 1e9 kW; trades are free half of the time."""
+    huge = 10.0 ** rng.choice([6, 8, 9])
+    pairs = market.trading
+    free = 0.0 if chance(rng, 0.5) else 1.0
+    total = np.asarray(market.tariff.total_max)
+    return _changed(
+        market,
+        prosumers__import_max=huge,
+        trading__limit=np.where(np.asarray(pairs.limit) > 0, huge, 0.0),
+        trading__fee_seller=pairs.fee_buyer,  # else they run in circles
+        trading__charge=free * np.asarray(pairs.charge),
+        grid__rating=np.where(np.isinf(market.grid.rating), huge, market.grid.rating),
+        tariff__total_max=np.where(np.isinf(total), huge, total),
+    )
+
+
+def at_the_edge(rng: np.random.Generator, market: jg.Market) -> jg.Market:
+    """The least limit on the total, or rating of a line, that is possible, 1e-4 more or less."""
+    share = 1 + rng.choice([-1e-4, 1e-4])
+    lines = market.grid.source.shape[0]
+    if market.grid.model != "copperplate" and lines and chance(rng, 0.5):
+        line = int(rng.integers(lines))
+        least = least_peak(market, line)
+        if least is None or not least > 1e-3 * float(np.abs(market.prosumers.load).max()):
+            return market
+        rating = np.array(market.grid.rating)
+        rating[line] = share * least
+        return _changed(market, grid__rating=rating)
+    least = least_peak(market, None)
+    if least is None or not least > 0:
+        return market
+    return _changed(market, tariff__total_max=share * least)
+
+
+TORMENTS = (nine_decades, free_energy, no_room, ties, stretched, huge_limits, at_the_edge)

@@ -435,6 +435,51 @@ def solve(market: Market, tol: float = 1e-10) -> Reference:
     )
 
 
+def least_peak(market: Market, line: int | None) -> float | None:
+    """The least value below which a line's apparent power can stay all day, kVA; None if unknown.
+
+    Without a line, that of the net exchange with the main grid, kW. That limit itself, and the
+    line's rating, are left out.
+    """
+    program = build(market)
+    hours = program.hours
+    everything = np.full((1, 1), np.inf)
+    for store in (program.linear, program.quadratic):
+        store[:] = [np.zeros_like(a) for a in store]
+    power, _ = size(market)
+    program.column("peak", -everything, everything, power, 1.0)
+    places = list(program.columns)
+    if line is None:
+        net = places.index("net")
+        program.lower[net], program.upper[net] = np.full(hours, -np.inf), np.full(hours, np.inf)
+        program.rows("below", np.zeros((1, hours)), power, bound=True, net=np.ones((1, 1)))
+        program.families[-1].matrix["peak"] = sparse.csr_matrix(-np.ones((hours, 1)))
+    else:
+        assert program.ratings is not None
+        program.ratings = program.ratings.copy()
+        program.ratings[line] = np.inf
+        for name in ("active", "reactive"):
+            free = np.full((len(program.ratings), hours), np.inf)
+            free[program.ratings == 0] = 0.0
+            at = places.index(name)
+            program.lower[at], program.upper[at] = -free.ravel(), free.ravel()
+        directions = np.linspace(0, 2 * np.pi, 720, endpoint=False)
+        for name, part in (("active", np.cos(directions)), ("reactive", np.sin(directions))):
+            only = sparse.csr_matrix((part, (np.arange(720), np.full(720, line))),
+                                     shape=(720, len(program.ratings)))  # fmt: skip
+            terms = {name: only}
+            if name == "active":
+                program.rows("below", np.zeros((720, hours)), power, bound=True, **terms)
+                program.families[-1].matrix["peak"] = sparse.csr_matrix(-np.ones((720 * hours, 1)))
+            else:
+                program.families[-1].matrix[name] = sparse.kron(only, sparse.eye(hours))
+    conic = scale(program, power)
+    status, answer = best(conic, 1e-9)
+    if answer is None or status != "solved":
+        return None
+    return float((conic.q @ answer.x + conic.constant) * conic.euros)
+
+
 def read(
     market: Market, program: Program, conic: Conic, x: np.ndarray, z: np.ndarray
 ) -> tuple[np.ndarray, dict[str, np.ndarray], Rows]:

@@ -1,0 +1,105 @@
+"""Awkward markets: no false word about any, few left undecided, and prices right for the smallest.
+
+Against the convex solver where it has an answer, and against the first-order conditions of MODEL 4,
+written out here prosumer by prosumer in units of that prosumer's own size.
+"""
+
+from collections import Counter
+
+import jax
+import numpy as np
+import pytest
+
+import jaxgne as jg
+from tests.markets import ADVERSE, GRIDS, adversarial_market
+from tests.reference import solve
+from tests.test_agreement import potential
+
+SPOKEN_FOR = 1e-6  # of the market's largest: smaller prosumers are not promised anything
+SOLVERS = {"interior point": jg.InteriorPoint(), "primal-dual": jg.PrimalDual()}
+MOST = {"interior point": None, "primal-dual": 100_000}
+
+
+def own_sizes(market: jg.Market) -> np.ndarray:
+    """The largest power of each prosumer: of its load or a device, kW."""
+    size = np.abs(np.asarray(market.prosumers.load)).max(axis=1)
+    for owner, power in (
+        (market.generators.owner, market.generators.power_max),
+        (market.buffers.owner, market.buffers.charge_max),
+        (market.buffers.owner, market.buffers.discharge_max),
+    ):
+        np.maximum.at(size, np.asarray(owner), np.asarray(power).max(axis=1, initial=0.0))
+    return size
+
+
+def check_own(market: jg.Market, clearing: jg.Clearing) -> int:
+    """Balances to 1e-4 of a prosumer's size, and prices where they are unique; how many those are.
+
+    A purchase inside its bounds costs what energy is worth to its owner: p0 + d (sigma + kappa p)
+    + lambda = pi; so does a generator: c + 2 q p = pi + mu_pb.
+    """
+    plan, prices = clearing.plan, clearing.prices
+    size = own_sizes(market)
+    heard = (size > 0) & (size >= SPOKEN_FOR * size.max())
+    missed = np.abs(np.asarray(jg.model.rows(market, plan).balance)).max(axis=1)
+    assert np.all(missed[heard] <= 1e-4 * size[heard])
+    tariff, units = market.tariff, market.generators
+    dearest = float(clearing.certificate.scales.price)
+    sigma = np.asarray(jg.aggregate(market, plan))
+    bought = np.asarray(plan.imports)
+    cost = np.asarray(tariff.base + tariff.slope * (sigma + tariff.anticipation * bought))
+    gap = cost + np.asarray(prices.aggregate - prices.balance)
+    least, most = 1e-2 * size[:, None], np.asarray(market.prosumers.import_max)
+    inside = heard[:, None] & (bought > least) & (bought < most - least)
+    assert np.all(np.abs(gap[inside]) <= 1e-4 * dearest)
+    owner = np.asarray(units.owner)
+    made = np.asarray(plan.generation)
+    value = np.asarray(jg.model.energy_prices(market, prices))[owner]
+    steep = np.asarray(units.linear[:, None] + 2 * units.quadratic[:, None] * plan.generation)
+    room = least[owner]
+    free = heard[owner][:, None] & (made > np.asarray(units.power_min) + room)
+    free &= made < np.asarray(units.power_max) - room
+    assert np.all(np.abs(steep - value)[free] <= 1e-4 * dearest)
+    return int(inside.sum() + free.sum())
+
+
+def judged(seeds: list[int], shape: int, grid: int, name: str) -> Counter[str]:
+    """How markets of one shape and grid end, each held to the convex solver's word."""
+    markets = [adversarial_market(s, shape=ADVERSE[shape], grid=GRIDS[grid]) for s in seeds]
+    stacked = jg.scenarios.stack(markets)
+    many = jg.clear_many(stacked, SOLVERS[name], max_steps=MOST[name])
+    counts: Counter[str] = Counter()
+    for lane, market in enumerate(markets):
+        clearing = jax.tree.map(lambda a, lane=lane: a[lane], many)
+        word, oracle = jg.clearing.status_name(clearing.status), solve(market)
+        counts[word] += 1
+        assert word != "nonfinite", seeds[lane]
+        if word == "infeasible":
+            assert oracle.status != "solved", seeds[lane]
+        if word != "cleared":
+            continue
+        assert oracle.status != "infeasible", seeds[lane]
+        counts["prices checked"] += check_own(market, clearing)
+        if oracle.status == "solved":
+            bill = float(clearing.certificate.scales.bill)
+            assert abs(float(potential(market, clearing.plan)) - oracle.potential) < 5e-6 * bill
+    return counts
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_awkward_markets(name):
+    """A dozen, of four prosumers and an hour."""
+    counts = judged(list(range(12)), 2, 0, name)
+    assert counts["max_steps"] == 0
+    assert counts["cleared"] > 3 and counts["prices checked"] > 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("shape", range(len(ADVERSE)))
+@pytest.mark.parametrize("grid", range(len(GRIDS)))
+def test_two_thousand_awkward_markets(shape, grid, name):
+    """100 of each of 20 kinds by each solver: no false word, at most 1 % undecided."""
+    counts = judged(list(range(1000, 1100)), shape, grid, name)
+    print(counts)
+    assert counts["max_steps"] <= 1
