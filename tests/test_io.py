@@ -12,7 +12,7 @@ import pytest
 
 import jaxgne as jg
 from jaxgne import io
-from jaxgne.io import saving
+from jaxgne.io import loading, saving, schema
 
 
 def feeder(model: jg.market.GridModel = "lindistflow", hours: int = 2, **tariff) -> jg.Market:
@@ -136,6 +136,27 @@ def test_tables_may_be_edited_by_hand(tmp_path: Path):
     assert same(market, io.load(tmp_path / "case")[0])
 
 
+def test_folder_of_version_1_loads_with_defaults_for_what_came_later(tmp_path: Path, monkeypatch):
+    """A column or table that version 2 added may be missing from version 1, and only from that."""
+    market = feeder()
+    io.save(tmp_path / "case", market)
+    added = {"trading.charge": schema.Added(2, 0.5), "grid.passive_reactive": schema.Added(2, 0.25)}
+    monkeypatch.setattr(loading, "ADDED", added)
+    for file in ("pairs.csv", "bus_hours.csv"):
+        path = tmp_path / "case" / file
+        head, *lines = (line.split(",") for line in path.read_text().splitlines())
+        at = head.index("charge_eur_per_kwh" if file == "pairs.csv" else "passive_reactive_kvar")
+        kept = [[*line[:at], *line[at + 1 :]] for line in (head, *lines)]
+        path.write_text("".join(",".join(line) + "\n" for line in kept))
+    with pytest.raises(ValueError, match=r"column '.*' is missing"):
+        io.load(tmp_path / "case")
+    replace("market.json", '"version": 2', '"version": 1')(tmp_path / "case")
+    loaded, _ = io.load(tmp_path / "case")
+    assert np.all(np.asarray(loaded.trading.charge) == 0.5)
+    assert np.all(np.asarray(loaded.grid.passive_reactive) == 0.25)
+    assert same(market.tariff, loaded.tariff)
+
+
 def test_only_open_text_formats_are_written(tmp_path: Path):
     market = feeder()
     io.save(tmp_path / "case", market, unfinished(market, jg.Status.cleared), summary={"a": 1.5})
@@ -243,7 +264,7 @@ BROKEN = {
     "not JSON": (write("market.json", "{"), r"market\.json: no valid JSON"),
     "a list": (write("market.json", "[]"), r"market\.json: expected a JSON object"),
     "alien": (write("market.json", "{}"), r"market\.json: its format is not 'jaxgne market'"),
-    "newer": (replace("market.json", '"version": 1', '"version": 9'), r"version 9.*install"),
+    "newer": (replace("market.json", '"version": 2', '"version": 9'), r"version 9.*install"),
     "no entry": (replace("market.json", "hour_length_h", "x"), r"'hour_length_h' is missing"),
     "no number": (replace("market.json", "0.25", '"long"'), r"'hour_length_h' is 'long'"),
     "dtype": (replace("market.json", "float64", "object"), r"'dtype' is 'object'"),

@@ -15,8 +15,8 @@ from ..certificate import Certificate, certify
 from ..clearing import Clearing, Status
 from ..market import Buffers, Generators, Grid, Market, Prosumers, Tariff, Trading
 from ..model import Plan, Rows, rows_like, zeros
-from .schema import FORMAT, GAP, MARKET, STATUSES, VERSION, WHOLE, Table, clearing_tables
-from .tables import read_hours, read_names, read_rows, whole
+from .schema import ADDED, FORMAT, GAP, MARKET, STATUSES, VERSION, WHOLE, Table, clearing_tables
+from .tables import header, read_hours, read_names, read_rows, whole
 
 
 def load(path: str | Path) -> tuple[Market, Clearing | None]:
@@ -42,7 +42,8 @@ def fingerprint(folder: Path) -> str:
     """A digest of all files that describe the market."""
     digest = hashlib.sha256()
     for name in ("market.json", *(table.file for table in MARKET)):
-        digest.update((folder / name).read_bytes())
+        if (folder / name).is_file():  # tables of later versions are not in older folders
+            digest.update((folder / name).read_bytes())
     return digest.hexdigest()
 
 
@@ -66,9 +67,9 @@ def read_head(folder: Path) -> dict[str, Any]:
     head = read_json(path)
     if head.get("format") != FORMAT:
         raise ValueError(f"{path}: its format is not {FORMAT!r}; choose another folder.")
-    if head.get("version") != VERSION:
+    if head.get("version") not in range(1, VERSION + 1):
         raise ValueError(
-            f"{path}: version {head.get('version')} of the format, this jaxgne reads version "
+            f"{path}: version {head.get('version')} of the format, this jaxgne reads versions 1 to "
             f"{VERSION}; install the jaxgne that wrote it."
         )
     return head
@@ -87,15 +88,35 @@ def entry(path: Path, content: Mapping[str, Any], name: str, convert: Any) -> An
         ) from error
 
 
+def _added(folder: Path, table: Table, version: int) -> list[str]:
+    """The columns of `table` that a folder of this version may lack, and does."""
+    young = [
+        name
+        for name, field in table.columns.items()
+        if field in ADDED and ADDED[field].version > version
+    ]
+    if len(young) == len(table.columns) and not (folder / table.file).is_file():
+        return young
+    present = header(folder / table.file) if young else ()
+    return [name for name in young if name not in present]
+
+
 def _read_tables(
-    folder: Path, tables: tuple[Table, ...], counts: Mapping[str, int], dtype: type
+    folder: Path,
+    tables: tuple[Table, ...],
+    counts: Mapping[str, int],
+    dtype: type,
+    version: int = VERSION,
 ) -> dict[str, np.ndarray]:
     """All fields of `tables`; how many lines each has is checked where `counts` says so."""
     fields: dict[str, np.ndarray] = {}
     found = dict(counts)
     for table in sorted(tables, key=lambda table: table.hourly):
-        path, names = folder / table.file, list(table.columns)
-        if table.hourly:
+        path, lacking = folder / table.file, _added(folder, table, version)
+        names = [name for name in table.columns if name not in lacking]
+        if not names:
+            columns = {}
+        elif table.hourly:
             shape = (found[table.row], found["hour"])
             columns = read_hours(path, table.row, names, shape)
         else:
@@ -110,13 +131,19 @@ def _read_tables(
             fields[table.columns[name]] = (
                 whole(path, name, column) if name in WHOLE else column.astype(dtype)
             )
+        for name in lacking:
+            field = table.columns[name]
+            rows = found[table.row]
+            shape = (rows, found["hour"]) if table.hourly else (rows,)
+            fields[field] = np.full(shape, ADDED[field].value, dtype)
     return fields
 
 
 def _read_market(folder: Path, head: Mapping[str, Any]) -> Market:
     path = folder / "market.json"
     dtype = entry(path, head, "dtype", _dtype)
-    fields = _read_tables(folder, MARKET, {}, dtype)
+    feeder = entry(path, head, "feeder_buses", lambda bus: np.asarray(bus, np.int32))
+    fields = _read_tables(folder, MARKET, {"feeder": len(feeder)}, dtype, head["version"])
     hours = len(fields["tariff.slope"])
 
     def part(name: str) -> dict[str, Any]:
@@ -127,7 +154,7 @@ def _read_market(folder: Path, head: Mapping[str, Any]) -> Market:
         }
 
     grid = {
-        "feeder": entry(path, head, "feeder_buses", lambda bus: np.asarray(bus, np.int32)),
+        "feeder": feeder,
         "model": entry(path, head, "grid_model", str),
         "reactive_balance": entry(
             path, head, "reactive_balance", {True: True, False: False}.__getitem__

@@ -6,10 +6,20 @@ from typing import NamedTuple
 from ..market import GridModel
 
 FORMAT = "jaxgne market"
-VERSION = 1  # of the format; raised when an older reader would read wrong numbers
+VERSION = 2  # of the format; raised when an older reader would read wrong numbers
 WHOLE = {"owner", "bus", "buyer", "seller", "source", "target"}
 GAP = "residuals.gap"  # the one number of a certificate that each prosumer has
 STATUSES = ("cleared", "max_steps", "infeasible", "nonfinite")
+
+
+class Added(NamedTuple):
+    """A field that the format did not always have."""
+
+    version: int  # of the format, the first that has it
+    value: float  # what it is where an older folder lacks its column, or the whole table
+
+
+ADDED: Mapping[str, Added] = {}  # by dotted field
 
 
 class Table(NamedTuple):

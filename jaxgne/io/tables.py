@@ -49,7 +49,8 @@ def write_hours(
     write_table(path, index | flat)
 
 
-def _header(path: Path) -> list[str]:
+def header(path: Path) -> list[str]:
+    """The names of the columns of a table."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: this table is missing; save the market again.")
     try:
@@ -60,7 +61,7 @@ def _header(path: Path) -> list[str]:
 
 
 def _select(path: Path, names: Sequence[str]) -> list[int]:
-    found = _header(path)
+    found = header(path)
     missing = [name for name in names if name not in found]
     if missing:
         raise ValueError(
@@ -112,7 +113,7 @@ def read_rows(path: Path, row: str, names: Sequence[str]) -> dict[str, Float[np.
 
 def read_names(path: Path, row: str, name: str) -> tuple[str, ...]:
     """The text column `name` in the order of `row`; empty if the table has no such column."""
-    if name not in _header(path):
+    if name not in header(path):
         return ()
     order = _order(path, read_table(path, [row])[row], row)
     texts = _parse(path, _select(path, [name]), str)[:, 0]
