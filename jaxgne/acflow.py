@@ -1,10 +1,11 @@
 """The truth about a plan on the grid: an AC power flow, and what it finds.
 
-The grid is taken as balanced (one phase stands for three), radial, and fed at 1 pu, with constant
-powers at all buses. In per unit of power 1 kW, the current of a bus that draws s is conj(s / v), a
-line carries the currents of all buses behind it, and v falls by z times that along it. Backward
-and forward sweeps repeat this until v stands still (Shirmohammadi, Hong, Semlyen, Luo, IEEE Trans.
-Power Systems 3, 1988). Always in float64. Derivatives go through the solution, not the sweeps.
+The grid is taken as balanced (one phase stands for three), radial, and fed at `feeder_voltage`,
+with constant powers at all buses. In per unit of power 1 kW, the current of a bus that draws s is
+conj(s / v), a line carries the currents of all buses behind it, and v falls by z times that along
+it. Backward and forward sweeps repeat this until v stands still (Shirmohammadi, Hong, Semlyen,
+Luo, IEEE Trans. Power Systems 3, 1988). Always in float64. Derivatives go through the solution,
+not the sweeps.
 """
 
 from collections.abc import Callable
@@ -103,18 +104,19 @@ def flow(grid: Grid, active: Float[Array, "B H"], reactive: Float[Array, "B H"])
         tree = forest(grid)
         power = active + 1j * reactive
         impedance = (grid.resistance + 1j * grid.reactance)[:, None]
+        source = jnp.zeros_like(active).at[grid.feeder].set(grid.feeder_voltage)
 
         def change(pair: Array) -> Array:
             volts = pair[0] + 1j * pair[1]
-            after = _sweep(tree, impedance, power, volts)[0] - volts
+            after = _sweep(tree, impedance, source, power, volts)[0] - volts
             return jnp.stack([after.real, after.imag])
 
-        start = jnp.stack([jnp.ones_like(active), jnp.zeros_like(active)])
+        start = jnp.stack([tree.ladder.along(source), jnp.zeros_like(active)])
         pair = jax.lax.custom_root(change, start, _sweep_on, _solve)
         volts = pair[0] + 1j * pair[1]
         left = jax.lax.stop_gradient(change(jax.lax.stop_gradient(pair)))
         residual = jnp.max(jnp.hypot(*left), axis=0, initial=0.0)
-        _, current = _sweep(tree, impedance, power, volts)
+        _, current = _sweep(tree, impedance, source, power, volts)
         sent, got = (volts[end] * jnp.conj(current) for end in (tree.near, tree.far))
         at_source = jnp.where(tree.outward[:, None], sent, -got)
         leaving = jnp.zeros_like(power).at[tree.near].add(sent)
@@ -187,12 +189,12 @@ def _largest(values: Array) -> tuple[Float[Array, ""], Int[Array, ""]]:
 
 
 def _sweep(
-    tree: Forest, impedance: Array, power: Array, volts: Complex[Array, "B H"]
+    tree: Forest, impedance: Array, source: Array, power: Array, volts: Complex[Array, "B H"]
 ) -> tuple[Complex[Array, "B H"], Complex[Array, "L H"]]:
     """Voltages after one backward and forward sweep, and the lines' currents (kVA at 1 pu)."""
     current = tree.ladder.behind(jnp.conj(power / volts))[tree.far]
-    fall = jnp.zeros_like(volts).at[tree.far].set(impedance * current)
-    return 1.0 - tree.ladder.along(fall), current
+    rise = source.astype(volts.dtype).at[tree.far].set(-impedance * current)
+    return tree.ladder.along(rise), current
 
 
 def _sweep_on(change: Callable[[Array], Array], start: Array, size: Any = 1.0) -> Array:

@@ -165,5 +165,7 @@ def _limits(market: Any) -> str:
         if rated.size:
             texts.append(f"{_count(rated.size, 'line')} rated {_range(rated, 'kVA')}")
         edges = _range(np.stack([grid.voltage_min, grid.voltage_max]), "pu")
-        texts.append(f"voltage {edges}")
+        held = np.asarray(grid.feeder_voltage)
+        fed = f", fed at {_range(held, 'pu')}" if np.any(held != 1) else ""
+        texts.append(f"voltage {edges}{fed}")
     return "; ".join(texts) or "none"

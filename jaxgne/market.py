@@ -229,7 +229,8 @@ class Grid(eqx.Module):
     per kW: ohms divided by 1000 kV^2 (kV line to line). Inverters and compensators at a bus may
     inject or draw up to `compensation_max` of reactive power, where the model balances that (none
     at feeder buses, where the main grid does); how much is for the operator to choose, and
-    `devices.inverter` makes it depend on active power.
+    `devices.inverter` makes it depend on active power. The main grid holds each feeder bus at
+    `feeder_voltage`, whatever that bus's own limits are.
     """
 
     source: Int[Array, " L"]  # bus index
@@ -242,6 +243,7 @@ class Grid(eqx.Module):
     angle_min: Float[Array, " B"]  # rad
     angle_max: Float[Array, " B"]  # rad
     feeder: Int[Array, " F"]  # bus index
+    feeder_voltage: Float[Array, "F H"]  # pu
     passive: Float[Array, "B H"]  # kW
     passive_reactive: Float[Array, "B H"]  # kvar
     compensation_max: Float[Array, "B H"]  # kvar
@@ -263,6 +265,7 @@ class Grid(eqx.Module):
         angle_min: Any = -np.pi / 12,
         angle_max: Any = np.pi / 12,
         feeder: Any = (0,),
+        feeder_voltage: Any = 1.0,
         passive_reactive: Any = 0.0,
         compensation_max: Any = 0.0,
         model: GridModel = "lindistflow",
@@ -294,6 +297,8 @@ class Grid(eqx.Module):
         self.angle_min = _hourly(angle_min, buses)
         self.angle_max = _hourly(angle_max, buses)
         self.feeder = _int(feeder)
+        fed = (self.feeder.shape[0], self.passive.shape[1])
+        self.feeder_voltage = _hourly(feeder_voltage, fed)
         self.model = model
         self.reactive_balance = model == "lindistflow" or bool(reactive_balance)
         self.names = tuple(names)

@@ -259,16 +259,17 @@ def boxes(market: Market) -> tuple[Plan, Plan]:
     networked = grid.model != "copperplate"
     free = jnp.full_like(zero.active, jnp.inf if networked else 0.0)
 
-    def at_buses(low: Array, high: Array, at_feeder: float, present: bool) -> tuple[Array, Array]:
+    def at_buses(low: Array, high: Array, fed: Array, present: bool) -> tuple[Array, Array]:
         if not present:
             return zero.voltage, zero.voltage
-        both = (low, high)
-        low, high = (zero.voltage + b.at[grid.feeder].set(at_feeder)[:, None] for b in both)
+        both = (zero.voltage + bound[:, None] for bound in (low, high))
+        low, high = (bound.at[grid.feeder].set(fed) for bound in both)
         return low, high
 
     volts = (grid.voltage_min**squared, grid.voltage_max**squared)
-    voltage_min, voltage_max = at_buses(*volts, 1.0, networked)
-    angle_min, angle_max = at_buses(grid.angle_min, grid.angle_max, 0.0, grid.model == "paper")
+    voltage_min, voltage_max = at_buses(*volts, grid.feeder_voltage**squared, networked)
+    level = jnp.zeros_like(grid.feeder_voltage)
+    angle_min, angle_max = at_buses(grid.angle_min, grid.angle_max, level, grid.model == "paper")
     shared = jnp.full_like(zero.exchange, jnp.inf if networked else 0.0)
     injected = zero.compensation
     if networked and grid.reactive_balance:  # the main grid supplies any reactive power

@@ -91,6 +91,7 @@ def feeder(
     *,
     rating: float = np.inf,
     voltage_min: float = 0.95,
+    feeder_voltage: Any = 1.0,
     hour_length: float = 1.0,
     reactive_balance: bool | None = None,
     behavior: float = 1.0,
@@ -111,6 +112,7 @@ def feeder(
             [3e-4, 3e-4, 3e-4, 1e-4],
             rating=rating,
             voltage_min=voltage_min,
+            feeder_voltage=feeder_voltage,
             passive_reactive=[[0.0] * 3, [1.0, 2.0, 1.0], [1.0] * 3, [0.0] * 3, [0.5] * 3],
             compensation_max=compensation,
             model=model,
@@ -194,6 +196,12 @@ HAND_MADE: dict[str, Callable[[], jg.Market]] = {
     "feeder": feeder,
     "feeder with tight lines": lambda: feeder(rating=31.0, behavior=0.0),
     "feeder with tight voltages": lambda: feeder(voltage_min=0.979),
+    "feeder held at other voltages": lambda: feeder(
+        voltage_min=0.989, feeder_voltage=[[1.01, 1.01, 1.03]]
+    ),
+    "mesh held at another voltage": lambda: feeder(
+        "paper", reactive_balance=True, voltage_min=1.018, feeder_voltage=1.04
+    ),
     "paper feeder": lambda: feeder("paper", rating=29.0),
     "paper feeder with reactive power": lambda: feeder(
         "paper", reactive_balance=True, voltage_min=0.978, hour_length=0.25, compensation=0.5

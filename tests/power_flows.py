@@ -17,10 +17,22 @@ OHM = 1000 * KV**2  # per pu/kW
 
 def by_power_grid_model(grid: jg.Grid, active: np.ndarray, reactive: np.ndarray) -> np.ndarray:
     """By its Newton's method; all lines need some impedance."""
-    return np.stack([_hour(grid, *hour) for hour in zip(active.T, reactive.T, strict=True)], axis=1)
+    return np.stack(
+        [
+            _hour(grid, *hour)
+            for hour in zip(_fed(grid, active).T, active.T, reactive.T, strict=True)
+        ],
+        axis=1,
+    )
 
 
-def _hour(grid: jg.Grid, active: np.ndarray, reactive: np.ndarray) -> np.ndarray:
+def _fed(grid: jg.Grid, active: np.ndarray) -> np.ndarray:
+    """Voltages of the feeders in as many hours; one hour of the grid stands for all."""
+    held = np.asarray(grid.feeder_voltage)
+    return np.broadcast_to(held, (len(held), active.shape[1]))
+
+
+def _hour(grid: jg.Grid, fed: np.ndarray, active: np.ndarray, reactive: np.ndarray) -> np.ndarray:
     buses, lines = len(active), len(grid.source)
 
     def table(kind, count, **columns):
@@ -53,7 +65,7 @@ def _hour(grid: jg.Grid, active: np.ndarray, reactive: np.ndarray) -> np.ndarray
             id=buses + lines + np.arange(feeders),
             node=grid.feeder,
             status=1,
-            u_ref=1.0,
+            u_ref=fed,
             sk=1e20,
         ),
         ComponentType.sym_load: table(
@@ -90,7 +102,8 @@ def by_pandapower(grid: jg.Grid, active: np.ndarray, reactive: np.ndarray) -> np
     pp.create_switches(net, *ends[:, ~line].tolist(), et="b")
     pp.create_loads(net, range(len(active)), p_mw=0.0, q_mvar=0.0)
     volts = []
-    for kw, kvar in zip(active.T, reactive.T, strict=True):
+    for fed, kw, kvar in zip(_fed(grid, active).T, active.T, reactive.T, strict=True):
+        net.ext_grid["vm_pu"] = fed
         net.load["p_mw"], net.load["q_mvar"] = 1e-3 * kw, 1e-3 * kvar
         pp.runpp(net, algorithm="nr", init="flat", tolerance_mva=1e-10, numba=False)
         found = net.res_bus

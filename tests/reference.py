@@ -208,11 +208,12 @@ def add_network(program: Program, market: Market, power: float) -> None:
     program.column("exchange", -supply, supply, power)
 
     squared = 2 if market.grid.model == "lindistflow" else 1
-    rise = np.stack([n.voltage_min**squared - 1, n.voltage_max**squared - 1])
-    turn = np.stack([n.angle_min, n.angle_max])
-    rise[:, n.feeder] = turn[:, n.feeder] = 0.0
     spread = np.zeros((1, hours))
-    program.column("rise", rise[0][:, None] + spread, rise[1][:, None] + spread, drop)
+    rise = np.stack([a[:, None] ** squared - 1 + spread for a in (n.voltage_min, n.voltage_max)])
+    rise[:, n.feeder] = n.feeder_voltage**squared - 1
+    turn = np.stack([n.angle_min, n.angle_max])
+    turn[:, n.feeder] = 0.0
+    program.column("rise", rise[0], rise[1], drop)
     if market.grid.model == "paper":
         program.column("angle", turn[0][:, None] + spread, turn[1][:, None] + spread, drop)
 

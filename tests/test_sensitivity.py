@@ -64,12 +64,14 @@ def varied(market: jg.Market) -> tuple[Any, ...]:
     fields += (market.trading.charge, market.trading.limit, market.tariff.base, market.tariff.slope)
     if grid.model != "copperplate":
         fields += (grid.resistance, grid.reactance, grid.voltage_min, grid.rating, grid.passive)
+        fields += (grid.feeder_voltage,)
     return fields
 
 
 def along(market: jg.Market, rng: np.random.Generator) -> tuple[Any, ...]:
     """A direction of all of `varied`, relative to their size; of voltages, to their range."""
-    units = (0.02 if a is market.grid.voltage_min else 1.0 for a in varied(market))
+    pu = (market.grid.voltage_min, market.grid.feeder_voltage)
+    units = (0.02 if any(a is volts for volts in pu) else 1.0 for a in varied(market))
     return tuple(
         unit * jnp.where(jnp.isfinite(a), a, 0.0) * jnp.asarray(rng.uniform(-1, 1, a.shape))
         for a, unit in zip(varied(market), units, strict=True)

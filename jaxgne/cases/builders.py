@@ -182,6 +182,7 @@ def _market(
             rating=limits.rating,
             voltage_min=limits.voltage_min,
             voltage_max=limits.voltage_max,
+            feeder_voltage=feeder.voltage,
             passive_reactive=left_reactive,
             model=grid,
             reactive_balance=reactive_balance,

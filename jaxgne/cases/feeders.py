@@ -19,7 +19,7 @@ class Feeder:
     """A tree of lines, each pointing away from bus 0, parents before children, and its spot loads.
 
     `resistance`, `reactance` in pu per kW; `load` (kW) and `reactive` (kvar) are the highest of the
-    day at each bus.
+    day at each bus, `voltage` pu that of the feeder bus.
     """
 
     source: Ints
@@ -29,6 +29,7 @@ class Feeder:
     load: Floats
     reactive: Floats
     names: tuple[str, ...] = ()
+    voltage: Floats | float = 1.0
 
 
 def table(name: str) -> dict[str, list[str]]:
@@ -93,6 +94,12 @@ def given_feeder(grid: Grid) -> Feeder:
             "feeder: give a radial Grid with one feeder bus, whose lines point away from it, "
             "parents before children."
         )
+    held = np.unique(np.asarray(grid.feeder_voltage))
+    if len(held) > 1:
+        raise ValueError(
+            "feeder: its Grid.feeder_voltage changes from hour to hour; give one for all hours, or "
+            "use populate, which keeps the grid as it is."
+        )
     load = np.asarray(grid.passive, dtype=float).max(axis=1, initial=0.0)[order]
     if not load.sum() > 0:
         raise ValueError("feeder: give a Grid with passive load; prosumers take their share of it.")
@@ -104,6 +111,7 @@ def given_feeder(grid: Grid) -> Feeder:
         load=load,
         reactive=np.asarray(grid.passive_reactive, dtype=float).max(axis=1, initial=0.0)[order],
         names=tuple(grid.names[bus] for bus in order) if grid.names else (),
+        voltage=float(held[0]) if len(held) else 1.0,
     )
 
 
@@ -137,12 +145,12 @@ def flows(feeder: Feeder, drawn: Floats) -> Floats:
 
 
 def squared_voltages(feeder: Feeder, drawn: Floats, reactive: Floats) -> Floats:
-    """LinDistFlow: w falls by 2 (r p + x q) along every line from 1 at the feeder bus (B, H)."""
+    """LinDistFlow: w falls by 2 (r p + x q) along every line from the feeder bus (B, H)."""
     fall = 2 * (
         feeder.resistance[:, None] * flows(feeder, drawn)
         + feeder.reactance[:, None] * flows(feeder, reactive)
     )
-    squared = np.ones_like(drawn)
+    squared = np.broadcast_to(np.square(feeder.voltage), drawn.shape).astype(float)
     for line, (source, target) in enumerate(_ends(feeder)):
         squared[target] = squared[source] - fall[line]
     return squared

@@ -41,7 +41,7 @@ def loose(feeder: Feeder) -> Limits:
     return Limits(
         rating=1.5 * carried + 100.0,
         voltage_min=np.full(buses, min(0.94, np.sqrt(lowest) - 0.01)),
-        voltage_max=np.full(buses, 1.05),
+        voltage_max=np.full(buses, max(1.05, np.max(feeder.voltage) + 0.05)),
         total_max=np.asarray(1.2 * feeder.load.sum()),
     )
 
@@ -128,7 +128,9 @@ def _on_tree(grid: Grid, drawn: Floats, kvar: Floats, injected: Floats) -> None:
     Of what buses draw, `drawn` kW and `kvar`, inverters make up to `injected` kvar there.
     """
     lines = (np.asarray(a) for a in (grid.source, grid.target, grid.resistance, grid.reactance))
-    feeder = Feeder(*lines, load=drawn.max(axis=1), reactive=kvar.max(axis=1))
+    held = np.ones_like(drawn)
+    held[np.asarray(grid.feeder)] = grid.feeder_voltage
+    feeder = Feeder(*lines, load=drawn.max(axis=1), reactive=kvar.max(axis=1), voltage=held)
     reactive = np.maximum(np.abs(flows(feeder, kvar)) - flows(feeder, injected), 0.0)
     carried = np.hypot(np.maximum(flows(feeder, drawn), 0.0), reactive)
     rating = np.asarray(grid.rating)[:, None]

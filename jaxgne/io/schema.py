@@ -19,7 +19,7 @@ class Added(NamedTuple):
     value: float  # what it is where an older folder lacks its column, or the whole table
 
 
-ADDED: Mapping[str, Added] = {}  # by dotted field
+ADDED: Mapping[str, Added] = {"grid.feeder_voltage": Added(2, 1.0)}  # by dotted field
 
 
 class Table(NamedTuple):
@@ -130,6 +130,7 @@ MARKET = (
         },
         hourly=True,
     ),
+    Table("feeder_hours.csv", "feeder", {"voltage_pu": "grid.feeder_voltage"}, hourly=True),
     Table(
         "tariff.csv",
         "hour",

@@ -137,6 +137,14 @@ def _bounds(v: Values) -> list[str]:
             "0.95, not volts or kV"
         ),
     )
+    wrong += v.complain(
+        "Grid.feeder_voltage",
+        (v["Grid.feeder_voltage"] < 0.5) | (v["Grid.feeder_voltage"] > 1.5),
+        lambda at: (
+            f"{v.text('Grid.feeder_voltage', at)} is no voltage that a main grid holds; give a "
+            "number per unit like 1.04, from 0.5 to 1.5"
+        ),
+    )
     anticipation = v["Tariff.anticipation"]
     wrong += v.complain(
         "Tariff.anticipation",

@@ -43,7 +43,7 @@ _UNITS = {  # of fields, whatever their table; everything else is in kW
     **dict.fromkeys(("final_value",), "EUR/kWh"),
     **dict.fromkeys(("retention", "charge_efficiency", "discharge_efficiency"), ""),
     **dict.fromkeys(("resistance", "reactance"), "pu/kW"),
-    **dict.fromkeys(("voltage_min", "voltage_max"), "pu"),
+    **dict.fromkeys(("voltage_min", "voltage_max", "feeder_voltage"), "pu"),
     **dict.fromkeys(("angle_min", "angle_max"), "rad"),
     **{
         "quadratic": "EUR/kW^2h",
