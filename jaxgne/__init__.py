@@ -4,6 +4,7 @@ A market is data; `clear` finds its variational generalized Nash equilibrium; th
 comes with every answer says how good it is, whatever solver found it.
 """
 
+from . import clock as clock
 from . import devices as devices
 from . import mechanisms as mechanisms
 from . import objectives as objectives
@@ -16,6 +17,7 @@ from .batch import clear_many
 from .cases import ieee37, ieee123, synthetic
 from .certificate import certify
 from .clearing import Clearing, NotCleared, Status, clear
+from .clock import Clock
 from .comparison import compare
 from .fitting import fit
 from .io import load, load_case, save
@@ -38,6 +40,7 @@ __all__ = [
     "AbstractSolver",
     "Buffers",
     "Clearing",
+    "Clock",
     "Generators",
     "Grid",
     "Implicit",

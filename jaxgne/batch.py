@@ -217,9 +217,8 @@ def _scenarios(markets: Market) -> int:
 
 def _check(markets: Market, total: int) -> None:
     """Structure of every scenario whose integers (owners, buses, ends) differ from the first's."""
-    whole = [
-        np.asarray(a) for a in jax.tree.leaves(markets) if jnp.issubdtype(a.dtype, jnp.integer)
-    ]
+    tables = (markets.prosumers, markets.generators, markets.buffers, markets.trading, markets.grid)
+    whole = [np.asarray(a) for a in jax.tree.leaves(tables) if jnp.issubdtype(a.dtype, jnp.integer)]
     other = np.zeros(total, bool)
     for table in whole:
         other |= np.any(table != table[:1], axis=tuple(range(1, table.ndim)))

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from .acflow import Safety, check
+from .clock import Clock, hour_name, in_hour
 from .feasibility import infeasibility_proof, proof_terms
 from .market import Market, cast
 from .model import Plan, Rows, pull
@@ -45,6 +46,8 @@ class Certificate(eqx.Module):
     residuals: Residuals
     scales: Scales
     ac: Safety | None
+    hour_length: Float[Array, ""]  # h
+    clock: Clock | None
     names: tuple[str, ...] = eqx.field(static=True)  # of buses
     hours: int = eqx.field(static=True)
 
@@ -82,7 +85,7 @@ class Certificate(eqx.Module):
 
         def place(flat: Any, each: str) -> str:
             row, hour = divmod(int(flat), self.hours)
-            return f"{each} {self._name(each, row)}, hour {hour}"
+            return f"{each} {self._name(each, row)}, {hour_name(self, hour)}"
 
         return (
             f"{'AC-safe' if bool(found.safe) else 'NOT AC-safe'} (AC power flow of the balanced "
@@ -100,7 +103,8 @@ class Certificate(eqx.Module):
             scale = 1.0 if size is None else float(getattr(self.scales, size))
             row, hour = divmod(int(getattr(found.row_places, family)), self.hours)
             where = f" of {each} {self._name(each, row)}" if each else ""
-            entries.append((amount / scale, f"{amount:.1e} {unit}, {words}{where}, hour {hour}"))
+            when = hour_name(self, hour)
+            entries.append((amount / scale, f"{amount:.1e} {unit}, {words}{where}, {when}"))
         entries.append((float(found.rating / self.scales.total), self._overload()))
         share, sentence = max(entries, key=lambda entry: entry[0])
         return sentence if share > 0 else "none"
@@ -108,7 +112,8 @@ class Certificate(eqx.Module):
     def _overload(self) -> str:
         line, hour = divmod(int(self.residuals.rating_place), self.hours)
         return (
-            f"{float(self.residuals.rating):.1e} kVA above the rating of line {line}, hour {hour}"
+            f"{float(self.residuals.rating):.1e} kVA above the rating of line {line}, "
+            f"{hour_name(self, hour)}"
         )
 
     def _name(self, each: str, row: int) -> str:
@@ -130,7 +135,9 @@ def judge(market: Market, plan: Plan, prices: Rows) -> Certificate:
     with jax.enable_x64(True):
         found = residuals(market, plan, prices)
         size = scales(*cast((market, plan), jnp.float64))
-    return Certificate(found, size, None, market.grid.names, market.prosumers.load.shape[-1])
+        step = cast(market.hour_length, jnp.float64)
+    hours = market.prosumers.load.shape[-1]
+    return Certificate(found, size, None, step, market.clock, market.grid.names, hours)
 
 
 def explain_infeasible(market: Market, prices: Rows) -> str:
@@ -192,7 +199,7 @@ def _largest(terms: Any) -> float:
 
 def _sentence(market: Market, prices: Rows, cause: str, row: int, hour: int) -> str:
     """One cause of infeasibility in words."""
-    grid, tariff = market.grid, market.tariff
+    grid, tariff, when = market.grid, market.tariff, in_hour(market, hour)
 
     def bus(index: int) -> str:
         return grid.names[index] if grid.names else str(index)
@@ -201,26 +208,25 @@ def _sentence(market: Market, prices: Rows, cause: str, row: int, hour: int) -> 
         above = float(prices.aggregate[hour]) > 0
         name, limit = ("total_max", tariff.total_max) if above else ("total_min", tariff.total_min)
         return (
-            f"Tariff.{name} in hour {hour}: {float(limit[hour]):.6g} kW is out of reach of all "
+            f"Tariff.{name} {when}: {float(limit[hour]):.6g} kW is out of reach of all "
             f"devices together; {'raise' if above else 'lower'} it."
         )
     if cause in ("line", "reactive"):
         more = " or Grid.compensation_max behind it" if cause == "reactive" else ""
         ends = f"{bus(int(grid.source[row]))}-{bus(int(grid.target[row]))}"
         return (
-            f"Grid.rating of line {row} ({ends}) in hour {hour}: {float(grid.rating[row]):.6g} kVA "
+            f"Grid.rating of line {row} ({ends}) {when}: {float(grid.rating[row]):.6g} kVA "
             f"cannot carry what lies behind it; raise it{more}."
         )
     if cause == "voltage":
         span = f"{float(grid.voltage_min[row]):.4g} to {float(grid.voltage_max[row]):.4g} pu"
         return (
-            f"Grid.voltage_min/voltage_max of bus {bus(row)} in hour {hour}: {span} is out "
-            "of reach; "
+            f"Grid.voltage_min/voltage_max of bus {bus(row)} {when}: {span} is out of reach; "
             "widen them."
         )
     if cause == "buffer":
         return (
-            f"Buffers row {row} (prosumer {int(market.buffers.owner[row])}) in hour {hour}: its "
+            f"Buffers row {row} (prosumer {int(market.buffers.owner[row])}) {when}: its "
             "content cannot stay between energy_min and "
             "energy_max; widen them, or check energy_start, drain and charge_max."
         )
@@ -230,4 +236,4 @@ def _sentence(market: Market, prices: Rows, cause: str, row: int, hour: int) -> 
         if short
         else "it cannot get rid of its surplus; raise curtail_max, export_max or trade limits"
     )
-    return f"Prosumers row {row} in hour {hour}: {need}."
+    return f"Prosumers row {row} {when}: {need}."

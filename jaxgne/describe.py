@@ -31,6 +31,7 @@ def describe(market: Any) -> str:
 def _arrays(market: Any) -> list[tuple[str, Any, list[str]]]:
     """Every array field by name, with the axes of its annotation."""
     tables = [getattr(market, f.name) for f in fields(market) if not hasattr(f.type, "dim_str")]
+    tables = [table for table in tables if table is not None]  # a clock may be missing
     annotated: list[tuple[Any, str, Any]] = [
         (table, f.name, f.type) for table in (*tables, market) for f in fields(table)
     ]
@@ -84,7 +85,8 @@ def _prosumers(market: Any) -> str:
 
 def _hours(market: Any) -> str:
     count, length = market.prosumers.load.shape[1], float(market.hour_length)
-    return f"{_count(count, 'step')} of {_number(length)} h"
+    begin = "" if market.clock is None else f", from {market.clock}"
+    return f"{_count(count, 'step')} of {_number(length)} h{begin}"
 
 
 def _devices(market: Any) -> dict[str, str]:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from .clock import Clock
 from .describe import describe
 
 GridModel = Literal["copperplate", "paper", "lindistflow"]
@@ -340,6 +341,9 @@ class Tariff(eqx.Module):
 class Market(eqx.Module):
     """Everything the equilibrium depends on; `jg.validate(market)` checks it in full.
 
+    Each of the H steps is `hour_length` hours long. With a `clock` they have a time: people, tables
+    and plots then read clock times, and hours since the start without. It changes no plan.
+
     Raises `ValueError` when the tables disagree on the number of hours.
     """
 
@@ -350,6 +354,7 @@ class Market(eqx.Module):
     grid: Grid
     tariff: Tariff
     hour_length: Float[Array, ""]  # h
+    clock: Clock | None
 
     def __init__(
         self,
@@ -360,6 +365,7 @@ class Market(eqx.Module):
         buffers: Buffers | None = None,
         trading: Trading | None = None,
         hour_length: Any = 1.0,
+        clock: Clock | None = None,
     ):
         hours = prosumers.load.shape[-1]
         self.prosumers = prosumers
@@ -369,6 +375,7 @@ class Market(eqx.Module):
         self.buffers = Buffers((), (), (), (), (), hours=hours) if buffers is None else buffers
         self.trading = Trading((), (), ()) if trading is None else trading
         self.hour_length = _float(hour_length)
+        self.clock = clock
 
     def __check_init__(self):
         hours = self.prosumers.load.shape[-1]

@@ -55,6 +55,7 @@ def _kind(market: Market) -> dict[str, Any]:
         "reactive_balance": grid.reactive_balance,
         "number of feeders": grid.feeder.shape[-1],
         "dtype": str(market.prosumers.load.dtype),
+        "time zone": market.clock and market.clock.zone,
     }
 
 

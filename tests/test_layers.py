@@ -13,7 +13,7 @@ import jaxgne
 
 PACKAGE = Path(jaxgne.__file__).parent
 
-CORE = {"market", "devices", "describe", "validate", "model", "radial", "acflow"}
+CORE = {"clock", "market", "devices", "describe", "validate", "model", "radial", "acflow"}
 CORE |= {"feasibility", "optimality"}
 RESULT = {*CORE, "solvers", "sensitivity", "certificate", "clearing"}
 STUDIES = {"batch", "selection", "settlement", "scenarios", "placement", "tuning", "acsafe"}
@@ -22,8 +22,9 @@ STUDIES |= {"objectives", "fitting", "history", "mechanisms"}
 
 # Who may import what, lowest layer first; a folder's name stands for all its modules.
 LAYERS: dict[str, set[str]] = {
+    "clock": set(),
     "describe": set(),
-    "market": {"describe"},  # to print itself
+    "market": {"clock", "describe"},  # to print itself
     "devices": {"market", "devices"},
     "validate": {"market"},
     "model": {"market"},
@@ -45,7 +46,7 @@ LAYERS: dict[str, set[str]] = {
         *("market", "model", "radial", "feasibility", "optimality", "sensitivity"),
         *(f"solvers.{part}" for part in ("columns", "newton", "tree")),
     },
-    "certificate": {"market", "model", "acflow", "feasibility", "optimality"},
+    "certificate": {"clock", "market", "model", "acflow", "feasibility", "optimality"},
     "clearing": RESULT - {"clearing"},
     **dict.fromkeys(STUDIES, RESULT),
     "comparison": {"market", "model", "clearing", "settlement"},

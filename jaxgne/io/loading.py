@@ -13,9 +13,21 @@ import numpy as np
 
 from ..certificate import Certificate, certify
 from ..clearing import Clearing, Status
+from ..clock import Clock
 from ..market import Buffers, Generators, Grid, Market, Prosumers, Tariff, Trading
 from ..model import Plan, Rows, rows_like, zeros
-from .schema import ADDED, FORMAT, GAP, MARKET, STATUSES, VERSION, WHOLE, Table, clearing_tables
+from .schema import (
+    ADDED,
+    FORMAT,
+    GAP,
+    MARKET,
+    STATUSES,
+    TIME,
+    VERSION,
+    WHOLE,
+    Table,
+    clearing_tables,
+)
 from .tables import header, read_hours, read_names, read_rows, whole
 
 
@@ -172,6 +184,7 @@ def _read_market(folder: Path, head: Mapping[str, Any]) -> Market:
             Buffers(**part("buffers"), hours=hours),
             Trading(**part("trading")),
             hour_length=hour_length,
+            clock=Clock(head["start"], head.get("zone")) if "start" in head else None,
         )
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
@@ -228,6 +241,8 @@ def _read_certificate(
     """The certificate as stored; its form is that of any certificate of this market."""
     like = eqx.filter_eval_shape(certify, market, zeros(market), rows_like(market))
     stored = entry(path, head, "certificate", dict)
+    clock = None if market.clock is None else int(market.clock.start)
+    stored |= dict(zip(TIME, (float(market.hour_length), clock), strict=True))
     leaves, form = jax.tree_util.tree_flatten_with_path(like)
     with jax.enable_x64(True):
         filled = []

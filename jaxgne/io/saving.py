@@ -16,7 +16,7 @@ from ..market import Market
 from ..model import energy_prices, grid_price, rows_like, trade_prices, voltages, zeros
 from ..validate import structure
 from .loading import fingerprint, read_head
-from .schema import FORMAT, GAP, MARKET, OURS, VERSION, Table, clearing_tables
+from .schema import FORMAT, GAP, MARKET, OURS, TIME, VERSION, Table, clearing_tables
 from .tables import write_hours, write_table
 
 
@@ -135,12 +135,13 @@ def _write(
 
 
 def _write_market(folder: Path, market: Market) -> None:
-    grid = market.grid
+    grid, clock = market.grid, market.clock
     head = {
         "format": FORMAT,
         "version": VERSION,
         "dtype": str(market.prosumers.load.dtype),
         "hour_length_h": _number(market.hour_length),
+        **({} if clock is None else {"start": clock.iso(), "zone": clock.zone}),
         "anticipation": _number(market.tariff.anticipation),
         "grid_model": grid.model,
         "reactive_balance": grid.reactive_balance,
@@ -167,7 +168,7 @@ def _write_clearing(
         "certificate": {
             name: _number(leaf) if leaf.dtype.kind == "f" else int(leaf)
             for name, leaf in judged.items()
-            if name != GAP
+            if name != GAP and name not in TIME
         },
     }
     _write_json(inside / "clearing.json", head)

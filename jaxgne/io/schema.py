@@ -9,6 +9,7 @@ FORMAT = "jaxgne market"
 VERSION = 2  # of the format; raised when an older reader would read wrong numbers
 WHOLE = {"owner", "bus", "buyer", "seller", "source", "target"}
 GAP = "residuals.gap"  # the one number of a certificate that each prosumer has
+TIME = ("hour_length", "clock.start")  # of a certificate: those of its market
 STATUSES = ("cleared", "max_steps", "infeasible", "nonfinite")
 
 

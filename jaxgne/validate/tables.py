@@ -146,7 +146,9 @@ def structure(market: Market) -> list[str]:
         return wrong
     v = Values(market)
     wrong = indices(v)
-    return wrong + ([] if wrong else _pairs(v) + _lines(v)) + _factors(v)
+    wrong += ([] if wrong else _pairs(v) + _lines(v)) + _factors(v)
+    unreal = market.clock and market.clock.wrong()
+    return [*wrong, unreal] if unreal else wrong
 
 
 def shapes(market: Market) -> list[str]:
@@ -157,10 +159,13 @@ def shapes(market: Market) -> list[str]:
         for axis, size in zip(axes, shape[-len(axes) :], strict=False):
             sizes.setdefault(axis, size)
     wrong, leading = [], set()
-    for name in TYPES:
-        array, axes = _field(market, name), _axes(name)
+    arrays = {name: (_field(market, name), _axes(name)) for name in TYPES}
+    whole = {*POINTS_TO, "Clock.start"}
+    if market.clock is not None:
+        arrays["Clock.start"] = (market.clock.start, [])
+    for name, (array, axes) in arrays.items():
         shape, expected = np.shape(array), tuple(sizes.get(axis, 0) for axis in axes)
-        kind = ("integers", jnp.integer) if name in POINTS_TO else ("floats", jnp.floating)
+        kind = ("integers", jnp.integer) if name in whole else ("floats", jnp.floating)
         if shape != expected:
             each = " and ".join(_ONE[axis] for axis in axes)
             fix = f"give one number per {each}" if axes else "give one number"

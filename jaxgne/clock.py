@@ -1,0 +1,208 @@
+"""When a market begins, and what its steps are called: clock times, or hours since the start.
+
+Steps are `Market.hour_length` hours of absolute time each, so a local day on which clocks change
+has 23 or 25 hours. Whatever names a step for people asks `hour_name`.
+"""
+
+import datetime as dt
+import re
+import zoneinfo
+from functools import cache
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Int
+
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_YEARS = 1800, 2200
+_LIMITS = tuple((dt.datetime(y, 1, 1, tzinfo=dt.UTC) - _EPOCH).days * 1440 for y in _YEARS)
+_OFFSET = re.compile(r"([+-])(\d\d):([0-5]\d)")
+_EXAMPLE = 'such as Clock("2025-03-30T00:00", "Europe/Berlin")'
+
+
+class Clock(eqx.Module):
+    """The moment at which a market's first step begins, and the zone whose clocks people read.
+
+    `start` is an ISO text, a `datetime` or a pandas Timestamp; `zone` a name of the time zone
+    database ("Europe/Berlin"), "UTC" or a fixed offset ("+01:00"), and may be left out where the
+    start knows its own. Without an offset `start` is local time. An array of whole numbers is taken
+    as it is stored, minutes since 1970-01-01 in UTC, with a leading axis in a batch of days.
+
+        Clock("2025-03-30T00:00", "Europe/Berlin")
+
+    Raises `ValueError` for a start or a zone that cannot be read, and for a local start that the
+    clock skips or shows twice.
+    """
+
+    start: Int[Array, ""]  # minutes since 1970-01-01 UTC; an array, so days batch uncompiled
+    zone: str = eqx.field(static=True)
+
+    def __init__(self, start: Any, zone: str | None = None):
+        if hasattr(start, "dtype") and jnp.issubdtype(start.dtype, jnp.integer):
+            if zone is None:
+                raise ValueError(f"Clock: minutes need a zone, {_EXAMPLE}.")
+            self.start, self.zone = jnp.asarray(start, jnp.int32), zone
+            _zone(zone)
+        else:
+            moment, self.zone = _moment(_datetime(start), zone)
+            self.start = jnp.asarray(_minutes(moment), jnp.int32)
+
+    def __str__(self) -> str:
+        if np.ndim(self.start) or isinstance(self.start, Tracer) or self.start is None:
+            return f"Clock of a batch, or traced ({self.zone})"
+        return f"{label(self.after(0.0))} {self.zone}"
+
+    def after(self, hours: float) -> dt.datetime:
+        """The local time `hours` hours after the start, to the second."""
+        passed = dt.timedelta(minutes=int(self.start), seconds=round(3600 * hours))
+        return (_EPOCH + passed).astimezone(_zone(self.zone))
+
+    def iso(self) -> str:
+        """The start in ISO form, local with its offset."""
+        return self.after(0.0).isoformat()
+
+    def wrong(self) -> str | None:
+        """Why the start cannot be one; None where it can."""
+        start = int(self.start)
+        if _LIMITS[0] <= start < _LIMITS[1]:
+            return None
+        return (
+            f"Clock.start: {start} minutes since 1970 is no year from {_YEARS[0]} to {_YEARS[1]}; "
+            f"give a start {_EXAMPLE}."
+        )
+
+
+def times(market: Any) -> list[dt.datetime]:
+    """When each step of a market begins, on its clock: `H` datetimes that know their zone.
+
+    The pandas index of its tables is `pandas.DatetimeIndex(times(market))`. Raises `ValueError` for
+    a market without a clock, and for a batch.
+    """
+    if market.clock is None:
+        raise ValueError(f"times: this market has no clock; give it one, {_EXAMPLE}.")
+    if np.ndim(market.hour_length):
+        raise ValueError("times: this is a batch; take one scenario, scenarios.lane(batch, k).")
+    length = float(market.hour_length)
+    return [market.clock.after(length * k) for k in range(np.shape(market.prosumers.load)[-1])]
+
+
+def hour_name(of: Any, step: int) -> str:
+    """What people call a step of a market or certificate: "2025-03-30 18:15", else "hour 18.25".
+
+    Either is when the step begins. Local times that come twice, as clocks go back, name their
+    zone's time as well.
+    """
+    after = step * float(of.hour_length)
+    return f"hour {hour(after)}" if of.clock is None else label(of.clock.after(after))
+
+
+def in_hour(of: Any, step: int) -> str:
+    """`hour_name` within a sentence: "at 2025-03-30 18:15", "in hour 18.25"."""
+    return f"{'in' if of.clock is None else 'at'} {hour_name(of, step)}"
+
+
+def hour(after: float) -> str:
+    """Hours since the start as a short number: 18, 18.25, 0.3333."""
+    return f"{round(after, 4):.10g}"
+
+
+def label(moment: dt.datetime) -> str:
+    """A local time for people: 2025-03-30 18:15."""
+    text = moment.replace(tzinfo=None).isoformat(" ", "seconds")
+    text = text.removesuffix(":00")
+    again = moment.replace(fold=0).utcoffset() != moment.replace(fold=1).utcoffset()
+    return f"{text} {moment.tzname()}" if again else text
+
+
+def _datetime(start: Any) -> dt.datetime:
+    """A start as a plain datetime, with or without an offset."""
+    if isinstance(start, np.datetime64):
+        start = start.astype("datetime64[us]").item()
+    if isinstance(start, str):
+        try:
+            start = dt.datetime.fromisoformat(start)
+        except ValueError as error:
+            raise ValueError(f"Clock: start {start!r} is no ISO time; give one {_EXAMPLE}.") from (
+                error
+            )
+    if isinstance(start, dt.date) and not isinstance(start, dt.datetime):
+        start = dt.datetime(start.year, start.month, start.day)
+    known = isinstance(start, dt.datetime) and start == start  # pandas' NaT is none
+    if not known or not _YEARS[0] < start.year < _YEARS[1]:
+        raise ValueError(
+            f"Clock: start {start!r} is no time in the years {_YEARS[0]} to {_YEARS[1]}; give one "
+            f"{_EXAMPLE}."
+        )
+    parts = (start.year, start.month, start.day, start.hour, start.minute)
+    return dt.datetime(
+        *parts, start.second, start.microsecond, tzinfo=start.tzinfo, fold=start.fold
+    )
+
+
+def _moment(start: dt.datetime, zone: str | None) -> tuple[dt.datetime, str]:
+    """The moment in UTC, and the name of the zone."""
+    own = start.tzinfo
+    if zone is None:
+        zone = _name(start)
+    elif own is None:
+        start = start.replace(tzinfo=_zone(zone))
+    _zone(zone)
+    moment = start.astimezone(dt.UTC)
+    if moment.astimezone(start.tzinfo).replace(tzinfo=None) != start.replace(tzinfo=None):
+        raise ValueError(
+            f"Clock: start {start.replace(tzinfo=None).isoformat()} does not exist in {zone}, "
+            "whose clocks skip it; give a time before or after."
+        )
+    other = start.replace(fold=1)
+    if own is None and not start.fold and other.utcoffset() != start.utcoffset():
+        raise ValueError(
+            f"Clock: start {start.replace(tzinfo=None).isoformat()} comes twice in {zone}; give "
+            f"its offset, {start.isoformat()} or {other.isoformat()}."
+        )
+    return moment, zone
+
+
+def _name(start: dt.datetime) -> str:
+    """The name of a datetime's own zone."""
+    own = start.tzinfo
+    if own is None:
+        raise ValueError(
+            f"Clock: start {start.isoformat()} has no offset and no zone; give the zone, "
+            f"{_EXAMPLE}."
+        )
+    name = getattr(own, "key", None) or getattr(own, "zone", None)  # zoneinfo's, pytz's
+    if name is None and isinstance(own, dt.timezone):
+        name = "UTC" if own == dt.UTC else start.isoformat()[-6:]
+    if not isinstance(name, str):
+        raise ValueError(f"Clock: the zone {own!r} has no name; give the zone, {_EXAMPLE}.")
+    return name
+
+
+def _zone(name: str) -> dt.tzinfo:
+    """The zone of that name, or `ValueError`."""
+    try:
+        return _known_zone(name)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, TypeError, OSError) as error:
+        raise ValueError(
+            f"Clock: zone {name!r} is not known; give a name of the time zone database such as "
+            '"Europe/Berlin", "UTC", or an offset such as "+01:00".'
+        ) from error
+
+
+@cache
+def _known_zone(name: str) -> dt.tzinfo:
+    fixed = _OFFSET.fullmatch(name)
+    if not fixed:
+        return zoneinfo.ZoneInfo(name)
+    size = dt.timedelta(hours=int(fixed[2]), minutes=int(fixed[3]))
+    return dt.timezone(-size if fixed[1] == "-" else size)
+
+
+def _minutes(moment: dt.datetime) -> int:
+    minutes, rest = divmod(moment - _EPOCH, dt.timedelta(minutes=1))
+    if rest:
+        raise ValueError(f"Clock: start {moment.isoformat()} is no whole minute; round it.")
+    return minutes
