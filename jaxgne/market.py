@@ -11,53 +11,15 @@ from typing import Any, Literal, get_args
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from .arrays import Reader, floats, promoted, step_count, whole, wide
+from .arrays import cast as cast
 from .clock import Clock
 from .describe import describe
 
 GridModel = Literal["copperplate", "paper", "lindistflow"]
-
-
-def _float(value: Any) -> Array:
-    """`value` as an array: floating dtypes are kept, everything else takes JAX's default."""
-    dtype = getattr(value, "dtype", None)
-    floating = dtype is not None and jnp.issubdtype(dtype, jnp.floating)
-    return jnp.asarray(value, jax.dtypes.canonicalize_dtype(dtype if floating else float))
-
-
-def _int(value: Any) -> Array:
-    return jnp.asarray(value, jnp.int32)
-
-
-def _hourly(value: Any, shape: tuple[int, ...]) -> Array:
-    """`value` per row and hour: a scalar, one number a row, or the full `(rows, H)`."""
-    array = _float(value)
-    if array.ndim == 1 and len(shape) == 2 and array.shape[0] == shape[0]:
-        array = array[:, None]
-    if array.shape == shape:
-        return array
-    try:
-        return jnp.broadcast_to(array, shape)
-    except ValueError as error:
-        raise ValueError(
-            f"an array of shape {array.shape} does not fit the {shape[0]} rows and {shape[-1]} "
-            f"hours of its table; give a scalar, one number a row, or shape {shape}."
-        ) from error
-
-
-def cast(tree: Any, dtype: Any) -> Any:
-    """`tree` with every floating array in `dtype`, NumPy's too as JAX arrays."""
-
-    def converted(a: Any) -> Any:
-        # looking is faster than converting; a weak type would compile again
-        if isinstance(a, jax.Array) and a.dtype == dtype and not a.weak_type:
-            return a
-        return jnp.asarray(a, dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a
-
-    return jax.tree.map(converted, tree)
 
 
 class Prosumers(eqx.Module):
@@ -85,16 +47,19 @@ class Prosumers(eqx.Module):
         export_max: Any = 0.0,
         curtail_max: Any = 0.0,
     ):
-        self.bus = _int(bus)
-        self.load = _float(load)
-        if self.load.ndim != 2:
-            raise ValueError(
-                f"Prosumers.load: expected shape (prosumers, hours), got {self.load.shape}."
-            )
-        self.reactive = _hourly(reactive, self.load.shape)
-        self.import_max = _hourly(import_max, self.load.shape)
-        self.export_max = _hourly(export_max, self.load.shape)
-        self.curtail_max = _hourly(curtail_max, self.load.shape)
+        self.bus = whole("Prosumers.bus", bus)
+        shape = np.shape(floats("Prosumers.load", load))
+        if len(shape) != 2:
+            raise ValueError(f"Prosumers.load: expected shape (prosumers, hours), got {shape}.")
+        read = Reader(
+            *("Prosumers.", "prosumer", *shape),
+            *(load, reactive, import_max, export_max, curtail_max),
+        )
+        self.load = read.hour("load", load)
+        self.reactive = read.hour("reactive", reactive)
+        self.import_max = read.hour("import_max", import_max)
+        self.export_max = read.hour("export_max", export_max)
+        self.curtail_max = read.hour("curtail_max", curtail_max)
 
 
 class Generators(eqx.Module):
@@ -116,12 +81,15 @@ class Generators(eqx.Module):
         quadratic: Any = 0.0,
         linear: Any = 0.0,
     ):
-        self.owner = _int(owner)
-        count = self.owner.shape[0]
-        self.power_max = _hourly(power_max, (count, hours))
-        self.power_min = _hourly(power_min, (count, hours))
-        self.quadratic = _hourly(quadratic, (count,))
-        self.linear = _hourly(linear, (count,))
+        self.owner = whole("Generators.owner", owner)
+        read = Reader(
+            *("Generators.", "generator", len(self.owner), step_count("Generators: hours", hours)),
+            *(power_max, power_min, quadratic, linear),
+        )
+        self.power_max = read.hour("power_max", power_max)
+        self.power_min = read.hour("power_min", power_min)
+        self.quadratic = read.row("quadratic", quadratic)
+        self.linear = read.row("linear", linear)
 
 
 class Buffers(eqx.Module):
@@ -167,20 +135,24 @@ class Buffers(eqx.Module):
         linear: Any = 0.0,
         final_value: Any = 0.0,
     ):
-        self.owner = _int(owner)
-        count = self.owner.shape[0]
-        self.charge_max = _hourly(charge_max, (count, hours))
-        self.discharge_max = _hourly(discharge_max, (count, hours))
-        self.energy_min = _hourly(energy_min, (count, hours))
-        self.energy_max = _hourly(energy_max, (count, hours))
-        self.energy_start = _hourly(energy_start, (count,))
-        self.drain = _hourly(drain, (count, hours))
-        self.retention = _hourly(retention, (count,))
-        self.charge_efficiency = _hourly(charge_efficiency, (count,))
-        self.discharge_efficiency = _hourly(discharge_efficiency, (count,))
-        self.quadratic = _hourly(quadratic, (count,))
-        self.linear = _hourly(linear, (count,))
-        self.final_value = _hourly(final_value, (count,))
+        self.owner = whole("Buffers.owner", owner)
+        read = Reader(
+            *("Buffers.", "buffer", len(self.owner), step_count("Buffers: hours", hours)),
+            *(charge_max, discharge_max, energy_max, energy_start, energy_min, drain, retention),
+            *(charge_efficiency, discharge_efficiency, quadratic, linear, final_value),
+        )
+        self.charge_max = read.hour("charge_max", charge_max)
+        self.discharge_max = read.hour("discharge_max", discharge_max)
+        self.energy_min = read.hour("energy_min", energy_min)
+        self.energy_max = read.hour("energy_max", energy_max)
+        self.energy_start = read.row("energy_start", energy_start)
+        self.drain = read.hour("drain", drain)
+        self.retention = read.row("retention", retention)
+        self.charge_efficiency = read.row("charge_efficiency", charge_efficiency)
+        self.discharge_efficiency = read.row("discharge_efficiency", discharge_efficiency)
+        self.quadratic = read.row("quadratic", quadratic)
+        self.linear = read.row("linear", linear)
+        self.final_value = read.row("final_value", final_value)
 
 
 class Trading(eqx.Module):
@@ -210,14 +182,17 @@ class Trading(eqx.Module):
         charge: Any = 0.0,
         quadratic: Any = 0.0,
     ):
-        self.buyer = _int(buyer)
-        self.seller = _int(seller)
-        count = (self.buyer.shape[0],)
-        self.limit = _hourly(limit, count)
-        self.fee_buyer = _hourly(fee_buyer, count)
-        self.fee_seller = _hourly(fee_seller, count)
-        self.charge = _hourly(charge, count)
-        self.quadratic = _hourly(quadratic, count)
+        self.buyer = whole("Trading.buyer", buyer)
+        self.seller = whole("Trading.seller", seller)
+        read = Reader(
+            *("Trading.", "pair", len(self.buyer), 1),
+            *(limit, fee_buyer, fee_seller, charge, quadratic),
+        )
+        self.limit = read.row("limit", limit)
+        self.fee_buyer = read.row("fee_buyer", fee_buyer)
+        self.fee_seller = read.row("fee_seller", fee_seller)
+        self.charge = read.row("charge", charge)
+        self.quadratic = read.row("quadratic", quadratic)
 
 
 class Grid(eqx.Module):
@@ -280,26 +255,30 @@ class Grid(eqx.Module):
                 "Grid.reactive_balance: lindistflow always balances reactive power; "
                 "leave it out, or use model='paper'."
             )
-        self.passive = _float(passive)
-        if self.passive.ndim != 2:
-            raise ValueError(
-                f"Grid.passive: expected shape (buses, hours), got {self.passive.shape}."
-            )
-        self.passive_reactive = _hourly(passive_reactive, self.passive.shape)
-        self.compensation_max = _hourly(compensation_max, self.passive.shape)
-        self.source = _int(source)
-        self.target = _int(target)
-        lines, buses = (self.source.shape[0],), (self.passive.shape[0],)
-        self.resistance = _hourly(resistance, lines)
-        self.reactance = _hourly(reactance, lines)
-        self.rating = _hourly(rating, lines)
-        self.voltage_min = _hourly(voltage_min, buses)
-        self.voltage_max = _hourly(voltage_max, buses)
-        self.angle_min = _hourly(angle_min, buses)
-        self.angle_max = _hourly(angle_max, buses)
-        self.feeder = _int(feeder)
-        fed = (self.feeder.shape[0], self.passive.shape[1])
-        self.feeder_voltage = _hourly(feeder_voltage, fed)
+        shape = np.shape(floats("Grid.passive", passive))
+        if len(shape) != 2:
+            raise ValueError(f"Grid.passive: expected shape (buses, hours), got {shape}.")
+        self.source = whole("Grid.source", source)
+        self.target = whole("Grid.target", target)
+        given = (
+            *(passive, passive_reactive, compensation_max, resistance, reactance, rating),
+            *(voltage_min, voltage_max, angle_min, angle_max, feeder_voltage),
+        )
+        self.feeder = whole("Grid.feeder", feeder)
+        fed = Reader("Grid.", "feeder", len(self.feeder), shape[1], *given)
+        bus = Reader("Grid.", "bus", *shape, *given)
+        line = Reader("Grid.", "line", len(self.source), 1, *given)
+        self.passive = bus.hour("passive", passive)
+        self.passive_reactive = bus.hour("passive_reactive", passive_reactive)
+        self.compensation_max = bus.hour("compensation_max", compensation_max)
+        self.resistance = line.row("resistance", resistance)
+        self.reactance = line.row("reactance", reactance)
+        self.rating = line.row("rating", rating)
+        self.voltage_min = bus.row("voltage_min", voltage_min)
+        self.voltage_max = bus.row("voltage_max", voltage_max)
+        self.angle_min = bus.row("angle_min", angle_min)
+        self.angle_max = bus.row("angle_max", angle_max)
+        self.feeder_voltage = fed.hour("feeder_voltage", feeder_voltage)
         self.model = model
         self.reactive_balance = model == "lindistflow" or bool(reactive_balance)
         self.names = tuple(names)
@@ -330,12 +309,14 @@ class Tariff(eqx.Module):
         total_max: Any = np.inf,
         anticipation: Any = 1.0,
     ):
-        self.slope = _hourly(slope, (hours,))
-        self.base = _hourly(base, (hours,))
-        self.export = _hourly(export, (hours,))
-        self.total_min = _hourly(total_min, (hours,))
-        self.total_max = _hourly(total_max, (hours,))
-        self.anticipation = _float(anticipation)
+        given = (slope, base, export, total_min, total_max)
+        read = Reader("Tariff.", "hour", step_count("Tariff: hours", hours), 1, *given)
+        self.slope = read.row("slope", slope)
+        self.base = read.row("base", base)
+        self.export = read.row("export", export)
+        self.total_min = read.row("total_min", total_min)
+        self.total_max = read.row("total_max", total_max)
+        self.anticipation = floats("Tariff.anticipation", anticipation, read.dtype)
 
 
 class Market(eqx.Module):
@@ -344,7 +325,8 @@ class Market(eqx.Module):
     Each of the H steps is `hour_length` hours long. With a `clock` they have a time: people, tables
     and plots then read clock times, and hours since the start without. It changes no plan.
 
-    Raises `ValueError` when the tables disagree on the number of hours.
+    All tables take the widest floating dtype among them, so one in float32 does not narrow a market
+    of float64. Raises `ValueError` when the tables disagree on the number of hours.
     """
 
     prosumers: Prosumers
@@ -368,13 +350,17 @@ class Market(eqx.Module):
         clock: Clock | None = None,
     ):
         hours = prosumers.load.shape[-1]
-        self.prosumers = prosumers
-        self.grid = grid
-        self.tariff = tariff
-        self.generators = Generators((), (), hours=hours) if generators is None else generators
-        self.buffers = Buffers((), (), (), (), (), hours=hours) if buffers is None else buffers
-        self.trading = Trading((), (), ()) if trading is None else trading
-        self.hour_length = _float(hour_length)
+        given = (prosumers, generators, buffers, trading, grid, tariff, hour_length)
+        given = [a for a in jax.tree.leaves(given) if np.size(a)]
+        dtype = wide(*given)
+        nobody = (Generators((), (), hours=hours), Buffers((), (), (), (), (), hours=hours))
+        self.prosumers = promoted(prosumers, dtype)
+        self.grid = promoted(grid, dtype)
+        self.tariff = promoted(tariff, dtype)
+        self.generators = promoted(nobody[0] if generators is None else generators, dtype)
+        self.buffers = promoted(nobody[1] if buffers is None else buffers, dtype)
+        self.trading = promoted(Trading((), (), ()) if trading is None else trading, dtype)
+        self.hour_length = floats("Market.hour_length", hour_length, dtype)
         self.clock = clock
 
     def __check_init__(self):

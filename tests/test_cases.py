@@ -372,7 +372,7 @@ def weak() -> jg.Grid:
         (jg.ieee37, {"hour_length": np.inf}, r"hour_length=inf: give a positive number"),
         (jg.ieee37, {"degree": -1}, r"degree=-1: give a number of at least 0"),
         (jg.ieee37, {"degree": np.nan}, r"degree=nan: give a number of at least 0"),
-        (jg.ieee37, {"connectivity": 1.5}, r"connectivity=1\.5: give a share in \(0, 1\]"),
+        (jg.ieee37, {"connectivity": 1.5}, r"connectivity=1\.5: give a share above 0, up to 1"),
         (jg.ieee37, {"grid": "dc"}, r"grid='dc': choose one of copperplate, paper, lindistflow"),
         (jg.ieee37, {"behaviour": "kind"}, r"behaviour='kind': choose one of nash, wardrop"),
         (jg.ieee37, {"reactive_balance": False}, r"reactive_balance: lindistflow always balances"),

@@ -1,6 +1,8 @@
 """Devices: the tables they become, row by row, and what joining them refuses."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -50,11 +52,163 @@ def test_efficiency_is_that_of_one_way():
 
 
 def test_every_number_may_differ_by_device():
-    """As many hours as devices: a list still means one number a device."""
-    table = battery([2, 0], power=[5, 7], capacity=[10, 20], hours=2, floor=[0.1, 0.2], final=0.5)
+    """As many hours as devices: powers, which may be by hour, then say which they are."""
+    two: dict[str, Any] = {"capacity": [10, 20], "hours": 2, "floor": [0.1, 0.2], "final": 0.5}
+    table = battery([2, 0], power=[[5], [7]], **two)
     assert table.charge_max.tolist() == [[5.0, 5.0], [7.0, 7.0]]
     assert jnp.allclose(table.energy_max, jnp.asarray([[10.0, 10.0], [20.0, 20.0]]))
     assert jnp.allclose(table.energy_min, jnp.asarray([[1.0, 5.0], [4.0, 10.0]]))
+    hourly = battery([2, 0], power=[[5, 7]], **two)
+    assert hourly.charge_max.tolist() == hourly.discharge_max.tolist() == [[5.0, 7.0]] * 2
+    with pytest.raises(ValueError, match=r"battery: power: shape \(2,\) may be by row or by hour"):
+        battery([2, 0], power=[5, 7], **two)
+
+
+SERIES = np.array([1.0, 2.0, 3.0, 4.0])
+BY_HOUR: dict[str, Callable[[int, Any], Any]] = {  # one hourly field of each table, one of a device
+    "Prosumers.import_max": lambda rows, value: (
+        jg.Prosumers([0] * rows, np.ones((rows, 4)), import_max=value).import_max
+    ),
+    "Generators.power_max": lambda rows, value: Generators([0] * rows, value, hours=4).power_max,
+    "Buffers.drain": lambda rows, value: (
+        jg.Buffers([0] * rows, 1.0, 1.0, 5.0, 2.0, hours=4, drain=value).drain
+    ),
+    "Grid.passive_reactive": lambda rows, value: (
+        jg.Grid(np.ones((rows, 4)), passive_reactive=value).passive_reactive
+    ),
+    "vehicle: power": lambda rows, value: (
+        vehicle([0] * rows, power=value, capacity=20, arrival=0, departure=4, hours=4).charge_max
+    ),
+    "photovoltaic: generation": lambda rows, value: (
+        photovoltaic(
+            jg.Prosumers([0] * rows, np.zeros((rows, 4))), range(rows), generation=value
+        ).export_max
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BY_HOUR)
+def test_a_list_by_hour_means_the_same_whatever_the_sizes(name):
+    """By hour as (4,) or (1, 4); by row as (rows,) or (rows, 1); refused where both fit."""
+    make = BY_HOUR[name]
+    for rows in (1, 3, 5):
+        for hourly in (SERIES, SERIES[None]):
+            np.testing.assert_array_equal(make(rows, hourly), np.tile(SERIES, (rows, 1)))
+        own = np.arange(1.0, rows + 1)
+        for single in (own, own[:, None]):
+            np.testing.assert_array_equal(make(rows, single), np.tile(own[:, None], (1, 4)))
+    np.testing.assert_array_equal(make(4, SERIES[None]), np.tile(SERIES, (4, 1)))
+    np.testing.assert_array_equal(make(4, SERIES[:, None]), np.tile(SERIES[:, None], (1, 4)))
+    for value, rows in ((SERIES, 4), (SERIES[:3], 2), (np.ones((4, 3)), 3), ("three", 2)):
+        with pytest.raises(ValueError, match=f"^{name}: [^\n]*; give [^\n]*$"):
+            make(rows, value)
+
+
+def test_what_holds_in_all_hours_is_not_taken_by_hour():
+    for name, make in {
+        "Buffers.retention": lambda: jg.Buffers([0], 1, 1, 5, 2, hours=4, retention=SERIES / 4),
+        "Grid.voltage_min": lambda: jg.Grid(np.ones((3, 4)), voltage_min=SERIES),
+        "Trading.charge": lambda: jg.Trading([0], [1], 5.0, charge=SERIES),
+        "battery: capacity": lambda: battery(0, power=1.0, capacity=SERIES, hours=4),
+    }.items():
+        with pytest.raises(ValueError, match=rf"^{name}: shape \(4,\) does not fit; .*all hours"):
+            make()
+    house: dict[str, Any] = {
+        "power": 3.0,
+        "outdoor": SERIES[None],
+        "resistance": 6.0,
+        "capacity": 4.0,
+        "hours": 4,
+    }
+    for owner in (0, [0] * 4):
+        with pytest.raises(
+            ValueError, match=r"^heat_pump: cop of shape \(4,\) is by hour, or could"
+        ):
+            heat_pump(owner, cop=SERIES, **house)
+    pumps = heat_pump([0] * 4, cop=SERIES[:, None], **house)
+    assert jnp.allclose(pumps.charge_efficiency / pumps.charge_efficiency[0], SERIES)
+
+
+def test_one_narrow_table_does_not_narrow_the_market():
+    """A load in float32 is widened where another table is float64, and stays where none is."""
+
+    def dtypes(load, passive, slope):
+        market = jg.Market(
+            jg.Prosumers([0], np.ones((1, 3), load)),
+            jg.Grid(np.ones((1, 3), passive)),
+            jg.Tariff(np.ones(3, slope), hours=3),
+        )
+        return {str(a.dtype) for a in jax.tree.leaves(market)} - {"int32"}
+
+    narrow, wide = np.float32, np.float64
+    for kinds in ((narrow, wide, wide), (wide, narrow, narrow), (wide, wide, narrow)):
+        assert dtypes(*kinds) == {"float64"}
+    assert dtypes(narrow, narrow, narrow) == {"float32"}
+    table = jg.Prosumers([0], np.ones((1, 3), narrow), import_max=np.ones((1, 3)))
+    assert table.load.dtype == jnp.float64
+
+
+def test_indices_and_hours_are_whole():
+    for owner, words in (([0.5], "0.5 is no index"), ([np.nan], "nan is no index"), (0, "list")):
+        with pytest.raises(ValueError, match=f"Generators.owner: .*{words}"):
+            Generators(owner, 1.0, hours=4)
+    with pytest.raises(ValueError, match="battery: owner=-1"):
+        battery(-1, power=1.0, capacity=1.0, hours=4)
+    odd: tuple[Any, ...] = (0, -1, 2.5, np.nan, "four")
+    for hours in odd:
+        with pytest.raises(ValueError, match=r"hours=.*: give a whole number of at least 1"):
+            battery(0, power=1.0, capacity=1.0, hours=hours)
+        with pytest.raises(ValueError, match=r"hours=.*: give a whole number of at least 1"):
+            jg.Tariff(0.1, hours=hours)
+
+
+GOOD: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {  # with what each takes
+    "battery": (battery, {"power": 2, "capacity": 5, "hours": 24}),
+    "vehicle": (vehicle, {"power": 9, "capacity": 60, "arrival": 18, "departure": 7, "hours": 24}),
+    "generator": (generator, {"power": 9, "linear": 0.1, "hours": 24}),
+    "heat_pump": (heat_pump, {"power": 3, "cop": 3, "outdoor": 5, "resistance": 6, "capacity": 4,
+                              "hours": 24}),
+    "shiftable": (shiftable, {"power": 2, "energy": 3, "earliest": 1, "latest": 9, "hours": 24}),
+}  # fmt: skip
+SHARES = {"battery": ("start", "floor", "ceiling", "final", "efficiency"),
+          "vehicle": ("start", "floor", "due", "final", "efficiency")}  # fmt: skip
+AMOUNTS = {"battery": ("power", "capacity", "wear"), "generator": ("power", "minimum", "quadratic"),
+           "vehicle": ("power", "capacity", "trip", "wear"), "shiftable": ("power", "energy"),
+           "heat_pump": ("power", "cop", "resistance", "capacity", "hour_length")}  # fmt: skip
+NUMBERS = {"battery": ("value",), "generator": ("linear",), "heat_pump": ("outdoor", "start")}
+
+
+@pytest.mark.parametrize("kind", GOOD)
+def test_numbers_out_of_range_are_refused_by_name(kind):
+    """Shares in percent or negative, amounts below 0, and what is not finite; in any row."""
+    make, good = GOOD[kind]
+    make(0, **good)
+    wrong = [(name, bad) for name in SHARES.get(kind, ()) for bad in (50, 1.01, -0.2, np.nan)]
+    wrong += [(name, bad) for name in AMOUNTS.get(kind, ()) for bad in (-1, np.nan, np.inf)]
+    wrong += [(name, bad) for name in NUMBERS.get(kind, ()) for bad in (np.nan, -np.inf)]
+    for name, bad in wrong:
+        percent = ".*not (50|95)" if name in SHARES.get(kind, ()) else ""
+        with pytest.raises(
+            ValueError, match=rf"^{kind}: {name}={bad}: give [^\n]*{percent}[^\n]*$"
+        ):
+            make(0, **(good | {name: bad}))
+    name = wrong[0][0]
+    usual = good.get(name, 0.5)
+    with pytest.raises(ValueError, match=rf"^{kind}: {name}=-1 of device 1: give"):
+        make([0, 1, 2], **(good | {name: [usual, -1, usual]}))
+
+
+def test_bounds_of_devices_are_in_order():
+    bad: tuple[tuple[Callable[..., Any], dict[str, Any], str], ...] = (
+        (battery, {"floor": 0.6, "ceiling": 0.5}, "floor=0.6 is above ceiling=0.5"),
+        (battery, {"start": 0.95, "ceiling": 0.9}, "start=0.95 is above ceiling=0.9"),
+        (battery, {"final": 0.95, "ceiling": 0.9}, "final=0.95 is above ceiling=0.9"),
+        (generator, {"minimum": [[1.0] * 23 + [10.0]]}, "minimum=10 is above power=9"),
+        (heat_pump, {"comfort": (22.0, 20.0)}, r"comfort\[0\]=22 is above comfort\[1\]=20"),
+    )
+    for make, wrong, words in bad:
+        with pytest.raises(ValueError, match=words):
+            make(0, **GOOD[make.__name__][1] | wrong)
 
 
 def test_a_generator_is_a_row_of_the_table():
@@ -222,7 +376,7 @@ def test_a_heat_pump_keeps_the_comfort_band():
             float(clearing.plan.energy[0, hour]) / mass, abs=2e-3
         )
     assert float(clearing.plan.charge[0, 3]) < float(clearing.plan.charge[0, 1])  # dear, and cheap
-    with pytest.raises(ValueError, match=r"heat_pump: outdoor has shape \(5,\)"):
+    with pytest.raises(ValueError, match=r"heat_pump: outdoor: shape \(5,\)"):
         heat_pump(1, power=3.0, cop=3.0, outdoor=np.ones(5), resistance=5.0, capacity=2.0,
                   hours=HOURS)  # fmt: skip
 
@@ -239,9 +393,9 @@ def test_panels_may_be_curtailed_and_sold():
     np.testing.assert_allclose(kept.export_max, 0.0)
     with pytest.raises(ValueError, match=r"owner=7: give prosumers from 0 to 2"):
         photovoltaic(people, 7, generation=1.0)
-    with pytest.raises(ValueError, match=r"generation of shape \(3, 6\)"):
+    with pytest.raises(ValueError, match=r"generation: shape \(3, 6\)"):
         photovoltaic(people, [0, 1], generation=np.ones((3, HOURS)))
-    with pytest.raises(ValueError, match=r"generation of shape \(5,\)"):
+    with pytest.raises(ValueError, match=r"generation: shape \(5,\)"):
         photovoltaic(people, 1, generation=np.ones(5))
 
 

@@ -24,8 +24,9 @@ STUDIES |= {"objectives", "fitting", "history", "mechanisms"}
 LAYERS: dict[str, set[str]] = {
     "clock": set(),
     "describe": set(),
-    "market": {"clock", "describe"},  # to print itself
-    "devices": {"market", "devices"},
+    "arrays": set(),
+    "market": {"arrays", "clock", "describe"},  # to print itself
+    "devices": {"arrays", "market", "devices"},
     "validate": {"market"},
     "model": {"market"},
     "radial": {"market"},

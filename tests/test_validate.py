@@ -37,7 +37,10 @@ def good(model: jg.market.GridModel = "lindistflow", **changes: Any) -> jg.Marke
     tariff: dict[str, Any] = {"slope": 0.01, "base": 0.1, "export": 0.05}
     trading: dict[str, Any] = {"buyer": [0, 1, 2], "seller": [1, 2, 3], "charge": 0.01}
     return jg.Market(
-        jg.Prosumers([1, 2, 3, 3], load, 1.0, export_max=[0, 0, 0, 3.0], curtail_max=[0, 0, 0, 1]),
+        jg.Prosumers(
+            [1, 2, 3, 3], load, 1.0,
+            export_max=[[0], [0], [0], [3.0]], curtail_max=[[0], [0], [0], [1]],
+        ),
         jg.Grid(**(grid | changes.get("grid", {})), model=model),
         jg.Tariff(**(tariff | changes.get("tariff", {})), hours=HOURS),
         jg.Generators([0, 1], 3.0, hours=HOURS, quadratic=0.01, linear=0.1),
@@ -120,10 +123,16 @@ BAD: list[tuple[str, Callable[[], jg.Market], tuple[str, ...]]] = [
      ),
      ("Prosumers.load: there is no prosumer", "at least one")),
     ("no hour",
-     lambda: jg.Market(
-         jg.Prosumers([0], np.zeros((1, 0))), jg.Grid(np.zeros((1, 0))), jg.Tariff(0.1, hours=0)
+     lambda: jax.tree.map(
+         lambda a: a[..., :0] if a.shape[-1:] == (3,) else a,
+         jg.Market(
+             jg.Prosumers([0], np.zeros((1, 3))), jg.Grid(np.zeros((1, 3))), jg.Tariff(0.1, hours=3)
+         ),
      ),
      ("Prosumers.load: there is no hour", "at least one")),
+    ("one table in float32",
+     lambda: put(lambda m: m.prosumers.load, np.ones((4, HOURS), np.float32))(),
+     ("Prosumers.load: float32 in a market of float64", "convert it")),
     ("names missing",
      grid(names=("799", "701")),
      ("Grid.names: 2 different names for 4 buses", "give each bus its own, or give none")),
@@ -408,7 +417,7 @@ CONSTRUCTORS: list[tuple[str, Callable[[], Any], str]] = [
     (
         "rows that do not fit",
         lambda: jg.Generators([0, 1], [1.0, 2.0, 3.0], hours=4),
-        r"shape \(3,\) does not fit the 2 rows and 4 hours",
+        r"Generators.power_max: shape \(3,\) does not fit; give .*, or both, \(2, 4\)",
     ),
     (
         "buffers of other hours",

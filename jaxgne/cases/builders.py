@@ -129,7 +129,9 @@ def _day_on(
     wanted = prosumers * degree / 2
     if connectivity is not None:
         if not 0 < connectivity <= 1:
-            raise ValueError(f"connectivity={connectivity:g}: give a share in (0, 1].")
+            raise ValueError(
+                f"connectivity={connectivity:g}: give a share above 0, up to 1: 0.3, not 30."
+            )
         wanted = connectivity * prosumers * (prosumers - 1) / 2
     pairs = random_pairs(prosumers, round(wanted), rng)
     return _market(feeder, customers, pairs, hour_length, words, stress, rng)
@@ -236,7 +238,7 @@ def _generators(
         power = feeder.load[bus] / np.bincount(bus, minlength=len(feeder.load))[bus]
     linear = rng.uniform(0.08, 0.14, len(power)) + (0.16 if stress else 0.0)
     steep = rng.uniform(0.08, 0.12, len(power)) / (2 * power)
-    return Generators(owner, power, hours=hours, quadratic=steep, linear=linear)
+    return Generators(owner, power[:, None], hours=hours, quadratic=steep, linear=linear)
 
 
 def _batteries(customers: Customers, hours: int) -> Buffers:
@@ -247,9 +249,9 @@ def _batteries(customers: Customers, hours: int) -> Buffers:
     floor[:, -1] = 0.5 * capacity
     return Buffers(
         customers.battery,
-        power,
-        power,
-        capacity,
+        power[:, None],
+        power[:, None],
+        capacity[:, None],
         0.5 * capacity,
         hours=hours,
         energy_min=floor,

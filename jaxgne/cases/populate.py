@@ -82,7 +82,7 @@ def populate(
     }
     for name, share in shares.items():
         if not 0 <= share <= 1:
-            raise ValueError(f"{name}={share:g}: give a share from 0 to 1.")
+            raise ValueError(f"{name}={share:g}: give a share from 0 to 1: 0.3, not 30.")
     streams = ("customers", "trading", *shares)  # a new one goes to the end
     rng = {name: np.random.default_rng([seed, k]) for k, name in enumerate(streams)}
     people, left = _settle(
@@ -103,7 +103,7 @@ def populate(
     who, peak, draw = drawn("generator")
     units = devices.generator(
         who,
-        power=0.8 * peak,
+        power=0.8 * peak[:, None],
         hours=steps,
         linear=draw(0.08, 0.14),
         quadratic=draw(0.04, 0.06) / (0.8 * peak),
@@ -157,8 +157,8 @@ def _settle(
     buses, hours = passive.shape
     if replace is not None and not 0 < replace <= 1:
         raise ValueError(
-            f"replace={replace:g}: give a share above 0, up to 1, or None to add customers to the "
-            "passive load."
+            f"replace={replace:g}: give a share above 0, up to 1 (0.6, not 60), or None to add "
+            "customers to the passive load."
         )
     weight = passive.max(axis=1).clip(min=0.0) if weights is None else np.asarray(weights, float)
     if weight.shape != (buses,) or not np.all(np.isfinite(weight) & (weight >= 0)):
@@ -196,7 +196,9 @@ def _kinds(kinds: Mapping[str, float] | None, count: int) -> Ints:
     for name, share in given.items():
         choose("kinds", name, tuple(KINDS))
         if not 0 <= share <= 1:
-            raise ValueError(f"kinds: {share:g} of {name!r}; give a share from 0 to 1.")
+            raise ValueError(
+                f"kinds: {share:g} of {name!r}; give a share from 0 to 1: 0.3, not 30."
+            )
     if abs(sum(given.values()) - 1) > 1e-6:
         raise ValueError(f"kinds: the shares sum to {sum(given.values()):g}; they must sum to 1.")
     ends = np.cumsum([0.0, *(given.get(name, 0.0) for name in KINDS)])
@@ -207,7 +209,7 @@ def _batteries(owner: Ints, size: Floats, draw: Draw, hours: int) -> Buffers:
     """0.2 to 0.4 of the owner's highest load, for two to three hours; half full at both ends."""
     power = draw(0.2, 0.4) * size
     capacity = draw(2.0, 3.0) * power
-    return devices.battery(owner, power=power, capacity=capacity, hours=hours, final=0.5)
+    return devices.battery(owner, power=power[:, None], capacity=capacity, hours=hours, final=0.5)
 
 
 def _vehicles(owner: Ints, size: Floats, draw: Draw, hours: int, hour_length: float) -> Buffers:
@@ -220,7 +222,7 @@ def _vehicles(owner: Ints, size: Floats, draw: Draw, hours: int, hour_length: fl
     departure, arrival = draw(6, 9).astype(int), draw(16, 21).astype(int)
     day = devices.vehicle(
         owner,
-        power=capacity / 8,
+        power=capacity[:, None] / 8,
         capacity=capacity,
         arrival=_step(arrival, hour_length, np.ceil),
         departure=_step(departure, hour_length, np.floor),
@@ -239,9 +241,9 @@ def _heat_pumps(owner: Ints, size: Floats, draw: Draw, hours: int, hour_length: 
     loss, cop = draw(0.02, 0.04) * size, draw(2.8, 3.8)  # kW/K
     return devices.heat_pump(
         owner,
-        power=1.5 * 20 * loss / cop,
-        cop=cop,
-        outdoor=outdoor,
+        power=(1.5 * 20 * loss / cop)[:, None],
+        cop=cop[:, None],
+        outdoor=outdoor[None],
         resistance=1 / loss,
         capacity=draw(40, 80) * loss,
         hours=hours,
@@ -266,7 +268,7 @@ def _shiftables(owner: Ints, size: Floats, draw: Draw, hours: int, hour_length: 
     return devices.shiftable(
         owner[who],
         energy=energy[who],
-        power=power[who],
+        power=power[who, None],
         earliest=first[who, day],
         latest=end[who, day],
         hours=hours,

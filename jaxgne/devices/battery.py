@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from ..market import Buffers
-from .tables import column
+from .tables import Device
 
 
 def battery(
@@ -28,26 +28,38 @@ def battery(
     bounds, and the least it may hold at the end (`None`: the floor). `efficiency` is that of one
     way, so a round trip keeps its square. `wear` is paid in EUR per kWh charged and per kWh
     discharged; above 0 it keeps a battery from cycling for nothing. `value` is what each kWh more
-    at the end than at first is worth to the owner, EUR/kWh. Every number may differ by device.
+    at the end than at first is worth to the owner, EUR/kWh. Every number may differ by device,
+    `power` also by hour.
 
         battery([0, 4], power=5, capacity=[10, 13.5], hours=24, final=0.5)
+
+    Raises `ValueError` for shares outside 0 to 1, negative or non-finite numbers, bounds out of
+    order, and shapes that do not fit.
     """
-    owners = jnp.atleast_1d(jnp.asarray(owner))
-    size = column(capacity, owners)
-    least = jnp.broadcast_to(column(floor, owners) * size, (owners.shape[0], hours))
+    read = Device("battery", owner, hours)
+    limit, size = read.hour("power", power), read.row("capacity", capacity)
+    begin, low, high = (
+        read.row(name, share, "share")
+        for name, share in (("start", start), ("floor", floor), ("ceiling", ceiling))
+    )
+    read.ordered(("floor", low), ("ceiling", high))
+    read.ordered(("start", begin), ("ceiling", high))
+    least = jnp.broadcast_to(low * size, limit.shape)
     if final is not None:
-        due = (column(final, owners) * size)[:, 0]
-        least = least.at[:, -1].set(jnp.maximum(least[:, -1], due))
+        last = read.row("final", final, "share")
+        read.ordered(("final", last), ("ceiling", high))
+        least = least.at[:, -1].set(jnp.maximum(least[:, -1], (last * size)[:, 0]))
+    share = read.row("efficiency", efficiency, "efficiency")[:, 0]
     return Buffers(
-        owners,
-        column(power, owners),
-        column(power, owners),
-        column(ceiling, owners) * size,
-        (column(start, owners) * size)[:, 0],
-        hours=hours,
+        read.owners,
+        limit,
+        limit,
+        high * size,
+        (begin * size)[:, 0],
+        hours=read.hours,
         energy_min=least,
-        charge_efficiency=efficiency,
-        discharge_efficiency=efficiency,
-        linear=wear,
-        final_value=value,
+        charge_efficiency=share,
+        discharge_efficiency=share,
+        linear=read.row("wear", wear)[:, 0],
+        final_value=read.row("value", value, "number")[:, 0],
     )

@@ -2,9 +2,8 @@
 
 from typing import Any
 
-import jax.numpy as jnp
-
 from ..market import Generators
+from .tables import Device
 
 
 def generator(
@@ -19,15 +18,21 @@ def generator(
     """A unit that makes between `minimum` and `power` kW, one for each prosumer in `owner`.
 
     It costs `quadratic p^2 + linear p` EUR per hour (EUR/kW^2h, EUR/kWh; no factor 1/2). Every
-    number may differ by device, the powers also by hour, shape `(devices, hours)`.
+    number may differ by device, the powers also by hour.
 
         generator(3, power=40, hours=24, linear=0.12, quadratic=0.002)
+
+    Raises `ValueError` for numbers that are negative or not finite, a `minimum` above `power`, and
+    shapes that do not fit.
     """
+    read = Device("generator", owner, hours)
+    most, least = read.hour("power", power), read.hour("minimum", minimum)
+    read.ordered(("minimum", least), ("power", most))
     return Generators(
-        jnp.atleast_1d(jnp.asarray(owner)),
-        power,
-        hours=hours,
-        power_min=minimum,
-        linear=linear,
-        quadratic=quadratic,
+        read.owners,
+        most,
+        hours=read.hours,
+        power_min=least,
+        linear=read.row("linear", linear, "number")[:, 0],
+        quadratic=read.row("quadratic", quadratic)[:, 0],
     )

@@ -3,9 +3,11 @@
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
 
 from ..market import Buffers
-from .tables import column
+from .tables import Device
 
 
 def heat_pump(
@@ -25,9 +27,9 @@ def heat_pump(
 
     The building loses (T - `outdoor`) / `resistance` kW (degC, K/kW) and holds `capacity` kWh/K.
     Its temperature, at `start` degC first (`None`: the middle), stays within `comfort` (lowest and
-    highest degC; each one number, by device, or `(devices, hours)`). `outdoor` is `(hours,)` or
-    `(devices, hours)`, `cop` heat over electricity. With R C = resistance capacity and
-    a = exp(-Ts / RC), exactly for powers that are constant within an hour (MODEL 2):
+    highest degC). These, `outdoor` and `power` may differ by device and hour; `cop`, heat over
+    electricity, and the others by device. With R C = resistance capacity and a = exp(-Ts / RC),
+    exactly for powers that are constant within an hour (MODEL 2):
 
         T' = a T + (1 - a) (outdoor + resistance cop p).
 
@@ -35,40 +37,42 @@ def heat_pump(
 
         heat_pump(1, power=3, cop=3.2, outdoor=degrees, resistance=6, capacity=4, hours=24)
 
-    Raises `ValueError` where arrays do not fit the hours.
+    Raises `ValueError` for numbers out of range, a `cop` by hour, and shapes that do not fit.
     """
-    owners = jnp.atleast_1d(jnp.asarray(owner))
-    shape = (owners.shape[0], hours)
-    low, high = (_table("comfort", bound, shape) for bound in comfort)
-    cold = _table("outdoor", outdoor, shape)
-    mass, loss = column(capacity, owners), column(resistance, owners)
-    kept = jnp.exp(-hour_length / (loss * mass))
+    read = Device("heat_pump", owner, hours)
+    ends = np.shape(comfort)[:1] if isinstance(comfort, np.ndarray) else (len(comfort),)
+    if ends != (2,):
+        raise ValueError(f"heat_pump: comfort={comfort}: give two, the lowest and highest degC.")
+    low, high = (read.hour(f"comfort[{k}]", bound, "number") for k, bound in enumerate(comfort))
+    read.ordered(("comfort[0]", low), ("comfort[1]", high))
+    cold = read.hour("outdoor", outdoor, "number")
+    mass, loss = read.row("capacity", capacity, "size"), read.row("resistance", resistance, "size")
+    length = read.row("hour_length", hour_length, "size")
+    kept = jnp.exp(-length / (loss * mass))
     ground = jnp.min(low, axis=1, keepdims=True)  # the content is 0 there
-    first = (low[:, :1] + high[:, :1]) / 2 if start is None else column(start, owners)
+    first = (low[:, :1] + high[:, :1]) / 2 if start is None else read.row("start", start, "number")
     # what the mass takes up of an hour's heat while it leaks
-    taken = (1 - kept) * loss * mass / hour_length
+    taken = (1 - kept) * loss * mass / length
     return Buffers(
-        owners,
-        column(power, owners),
+        read.owners,
+        read.hour("power", power),
         0.0,
         mass * (high - ground),
         (mass * (first - ground))[:, 0],
-        hours=hours,
+        hours=read.hours,
         energy_min=mass * (low - ground),
         drain=(1 - kept) * mass * (ground - cold),
         retention=kept[:, 0],
-        charge_efficiency=(column(cop, owners) * taken)[:, 0],
+        charge_efficiency=(_performance(read, cop) * taken)[:, 0],
     )
 
 
-def _table(name: str, value: object, shape: tuple[int, int]) -> jnp.ndarray:
-    array = jnp.asarray(value, float)
-    if array.ndim == 1 and array.shape[0] == shape[0] != shape[1]:
-        array = array[:, None]
-    try:
-        return jnp.broadcast_to(array, shape)
-    except ValueError as error:
+def _performance(read: Device, cop: Any) -> Float[Array, "K 1"]:
+    """Heat over electricity by device; a buffer has no efficiency by hour."""
+    shape = np.shape(cop)
+    if read.hours > 1 and (shape == (read.hours,) or (len(shape) == 2 and shape != (read.rows, 1))):
         raise ValueError(
-            f"heat_pump: {name} has shape {array.shape}; give one number, one a device, or "
-            f"{shape[1]} hours."
-        ) from error
+            f"heat_pump: cop of shape {shape} is by hour, or could be; a buffer has one for all "
+            f"hours: give one number, such as the mean, or one a device, shape ({read.rows}, 1)."
+        )
+    return read.row("cop", cop, "cop")

@@ -3,10 +3,11 @@
 from dataclasses import replace
 from typing import Any
 
-import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 from ..market import Prosumers
-from .tables import column
+from .tables import Device
 
 
 def photovoltaic(
@@ -17,7 +18,7 @@ def photovoltaic(
     curtail: bool = True,
     feed_in: bool = True,
 ) -> Prosumers:
-    """The prosumers with panels at some of them that make `generation` kW, `(hours,)` or by device.
+    """The prosumers with panels at some of them that make `generation` kW, by hour or device.
 
     The panels' power is taken off the load; with `curtail` any of it may be left unused, with
     `feed_in` any of it sold to the main grid at `Tariff.export`. Reactive load stays as it is: PV
@@ -28,19 +29,12 @@ def photovoltaic(
     Raises `ValueError` for an owner that is no prosumer, and where `generation` is negative or does
     not fit owners and hours.
     """
-    owners, hours = jnp.atleast_1d(jnp.asarray(owner)), prosumers.load.shape[1]
-    if jnp.any((owners < 0) | (owners >= prosumers.load.shape[0])):
-        raise ValueError(
-            f"photovoltaic: owner={owner}: give prosumers from 0 to {prosumers.load.shape[0] - 1}."
-        )
-    made = jnp.asarray(generation, prosumers.load.dtype)
-    fits = made.shape in ((), (hours,), (1, hours), (owners.shape[0], hours))
-    if not fits or jnp.any(made < 0):
-        raise ValueError(
-            f"photovoltaic: generation of shape {made.shape}; give 0 kW or more, ({hours},) or "
-            f"({owners.shape[0]}, {hours})."
-        )
-    made = jnp.broadcast_to(made, (owners.shape[0], hours)) * column(1.0, owners)
+    count, hours = prosumers.load.shape
+    read = Device("photovoltaic", owner, hours)
+    owners = read.owners
+    if not isinstance(owners, Tracer) and np.any(np.asarray(owners) >= count):
+        raise ValueError(f"photovoltaic: owner={owner}: give prosumers from 0 to {count - 1}.")
+    made = read.hour("generation", generation).astype(prosumers.load.dtype)
 
     def more(table: Any, wanted: bool) -> Any:
         return table.at[owners].add(made) if wanted else table

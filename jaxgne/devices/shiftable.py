@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..market import Buffers
-from .tables import column, window
+from .tables import Device, window
 
 
 def shiftable(
@@ -19,22 +19,24 @@ def shiftable(
 
         shiftable(2, energy=3.5, power=2.0, earliest=9, latest=17, hours=24)
 
-    Raises `ValueError` for hours outside the day, or a window that is empty or goes past midnight.
+    Raises `ValueError` for hours outside the day, a window that is empty or goes past midnight, and
+    numbers that are negative, not finite or do not fit.
     """
-    owners = jnp.atleast_1d(jnp.asarray(owner))
+    read = Device("shiftable", owner, hours)
+    owners, hours = read.owners, read.hours
     open_ = window("shiftable: earliest, latest", earliest, latest, owners, hours)
     if np.any(np.asarray(earliest) >= np.asarray(latest)):
         raise ValueError(
             f"shiftable: latest={latest} is not after earliest={earliest}; a window lies within "
             "the day."
         )
-    need, at = column(energy, owners), np.arange(hours)
+    need, at = read.row("energy", energy), np.arange(hours)
     done = at >= np.broadcast_to(np.asarray(latest), owners.shape)[:, None] - 1
     return Buffers(
         owners,
-        jnp.where(open_, column(power, owners), 0.0),
+        jnp.where(open_, read.hour("power", power), 0.0),
         0.0,
-        jnp.broadcast_to(need, done.shape),
+        need,
         0.0,
         hours=hours,
         energy_min=jnp.where(done, need, 0.0),

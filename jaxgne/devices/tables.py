@@ -1,20 +1,82 @@
 """Tables of devices: columns of numbers, windows of hours, and several tables as one."""
 
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool
+from jax.core import Tracer
+from jaxtyping import Array, Bool, Float
 
+from ..arrays import Reader, step_count, whole
 from ..market import Buffers, Generators
 
 Devices = TypeVar("Devices", Generators, Buffers)
 
 
-def column(value: Any, owners: Array) -> Array:
-    """One number a device, as a column to be met with hours."""
-    return jnp.broadcast_to(jnp.asarray(value, float), owners.shape)[:, None]
+_SHARE = (0.0, 1.0, "give a share from 0 to 1: 0.5, not 50")
+_RANGES = {  # lowest, highest, and what to do
+    "share": _SHARE,
+    "efficiency": (1e-3, 1.0, "give a share above 0, up to 1: 0.95, not 95"),
+    "cop": (1e-3, 20.0, "give heat over electricity, above 0 and up to 20: 3.2, not 320"),
+    "amount": (0.0, np.inf, "give a finite number of at least 0"),
+    "size": (np.nextafter(0.0, 1.0), np.inf, "give a finite number above 0"),
+    "number": (-np.inf, np.inf, "give a finite number"),
+}
+Kind = Literal["share", "efficiency", "cop", "amount", "size", "number"]
+
+
+class Device(Reader):
+    """Reads the arguments of a device: their shapes as in a market's tables, and their ranges.
+
+    Every argument of every device passes through `row` or `hour`, so that what is no share, amount
+    or number is refused with its name; traced numbers have only their shapes checked.
+    """
+
+    def __init__(self, name: str, owner: Any, hours: Any):
+        owners = np.atleast_1d(owner) if not isinstance(owner, jax.Array) else jnp.atleast_1d(owner)
+        self.owners = whole(f"{name}: owner", owners)
+        super().__init__(f"{name}: ", "device", len(owners), step_count(f"{name}: hours", hours))
+        self._in_range("owner", self.owners, (0, np.inf, "prosumers are numbered from 0"))
+
+    def row(self, field: str, value: Any, kind: Kind = "amount") -> Float[Array, "R 1"]:
+        """One number a device, as a column to be met with hours."""
+        array = super().row(field, value)
+        self._in_range(field, array, _RANGES[kind])
+        return array[:, None]
+
+    def hour(self, field: str, value: Any, kind: Kind = "amount") -> Float[Array, "R H"]:
+        """One number a device and hour."""
+        array = super().hour(field, value)
+        self._in_range(field, array, _RANGES[kind])
+        return array
+
+    def ordered(self, low: tuple[str, Any], high: tuple[str, Any]) -> None:
+        """`ValueError` where the first of two named arguments is above the second."""
+        if any(isinstance(a, Tracer) for a in (low[1], high[1])):
+            return
+        less, more = np.broadcast_arrays(low[1], high[1])
+        bad = np.argwhere(less > more * (1 + 1e-9))
+        if bad.size:
+            at = tuple(bad[0])
+            raise ValueError(
+                f"{self.name}{low[0]}={less[at]:.6g} is above {high[0]}={more[at]:.6g}"
+                f"{self._place(at)}; lower {low[0]} or raise {high[0]}."
+            )
+
+    def _in_range(self, field: str, array: Any, limits: tuple[float, float, str]) -> None:
+        if isinstance(array, Tracer):
+            return
+        low, high, advice = limits
+        numbers = np.asarray(array)
+        bad = np.argwhere(~(np.isfinite(numbers) & (numbers >= low) & (numbers <= high)))
+        if bad.size:
+            at = tuple(bad[0])
+            raise ValueError(f"{self.name}{field}={numbers[at]:.6g}{self._place(at)}: {advice}.")
+
+    def _place(self, at: tuple[int, ...]) -> str:
+        """Where a number stands, if there are several devices."""
+        return f" of device {at[0]}" if self.rows > 1 else ""
 
 
 def window(name: str, first: Any, end: Any, owners: Array, hours: int) -> Bool[np.ndarray, "K H"]:

@@ -159,6 +159,8 @@ def shapes(market: Market) -> list[str]:
         for axis, size in zip(axes, shape[-len(axes) :], strict=False):
             sizes.setdefault(axis, size)
     wrong, leading = [], set()
+    dtypes = {a.dtype for a in jax.tree.leaves(market) if _is_float(a)}
+    dtype = max(dtypes, key=lambda d: jnp.finfo(d).bits, default=None)
     arrays = {name: (_field(market, name), _axes(name)) for name in TYPES}
     whole = {*POINTS_TO, "Clock.start"}
     if market.clock is not None:
@@ -175,6 +177,9 @@ def shapes(market: Market) -> list[str]:
             found = getattr(array, "dtype", type(array).__name__)
             wrong.append(f"{name}: {found} instead of an array of {kind[0]}; convert it.")
             leading.add(None)
+        elif name not in whole and array.dtype != dtype:
+            wrong.append(f"{name}: {array.dtype} in a market of {dtype}; convert it to {dtype}.")
+            leading.add(None)
     if len(leading) == 1 and None not in leading:
         return [
             f"clear() takes one market, this one has a leading axis of {leading.pop()} scenarios: "
@@ -190,6 +195,10 @@ def shapes(market: Market) -> list[str]:
             "bus its own, or give none."
         )
     return wrong
+
+
+def _is_float(array: Any) -> bool:
+    return hasattr(array, "dtype") and jnp.issubdtype(array.dtype, jnp.floating)
 
 
 def indices(v: Values) -> list[str]:
