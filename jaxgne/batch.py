@@ -6,7 +6,6 @@ costs its share of each step; so when three quarters of a program's scenarios ha
 go on in one of a quarter its width.
 """
 
-import hashlib
 import os
 import time
 from collections.abc import Callable
@@ -23,7 +22,6 @@ from jax.lax import stop_gradient
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array
 
-from .checkpoint import read, write
 from .clearing import (
     Carry,
     Clearing,
@@ -37,6 +35,8 @@ from .clearing import (
     ready,
     tolerance,
 )
+from .fingerprint import fingerprint
+from .io.batches import Blocks
 from .market import Market
 from .model import Plan, Rows
 from .placement import local_mesh, mesh_of, own_part, place, whole
@@ -88,8 +88,9 @@ def clear_many(
     one market for all to start from.
     `width` scenarios share a program, by default as many as the device's memory allows, or 8 a
     device on CPUs; where memory runs out after all, half as many. With `folder` each finished chunk
-    is written there, and a later call with the same arguments goes on after the last one. Ctrl-C
-    raises `Stopped`, which holds what was done.
+    is written there, and a later call with the same arguments goes on after the last one; a chunk
+    that was damaged since is cleared again, with a warning. `jaxgne.load(folder)` gives markets and
+    clearing once all are done. Ctrl-C raises `Stopped`, which holds what was done.
 
     A batch that `spread` has cut over several devices is cleared on all of them, `width` being what
     all hold together. With several processes each clears its own scenarios, and the clearing is
@@ -149,7 +150,11 @@ def _clear_all(
     tol = tolerance(tol, one.prosumers.load.dtype)
     job = _Job(markets, solver, start, tol, max_steps, mesh, offset)
     block = min(total, job.whole(width or _width(job)))
-    store = None if folder is None else _Store(Path(folder), job)
+    store = None if folder is None else _store(Path(folder), job, block)
+    wide = block  # scenarios of a program
+    if store:
+        block = store.block
+        wide = job.whole(min(wide, block))
     begun, found = time.perf_counter(), []
     try:
         for at in range(0, total, block):
@@ -157,7 +162,7 @@ def _clear_all(
             known = store and store.read(lanes)
             if not known:
                 with one_thread():
-                    known = _with_room(job, lanes, block)
+                    known = _with_room(job, lanes, wide)
                 if store:
                     store.write(lanes, known)
             found.append(known)
@@ -259,9 +264,9 @@ def _bytes(structure: Any, leaves: tuple[jax.ShapeDtypeStruct, ...]) -> int:
     return sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(found))
 
 
-def _with_room(job: _Job, lanes: slice, block: int) -> Clearing:
+def _with_room(job: _Job, lanes: slice, width: int) -> Clearing:
     """A block's clearing, in narrower chunks where the device runs out of memory."""
-    job.widest = min(block, job.widest or block)
+    job.widest = min(width, job.widest or width)
     while True:
         try:
             parts = []
@@ -397,42 +402,8 @@ def _joined(parts: list[Clearing]) -> Clearing:
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 
-class _Store:
-    """A folder of finished blocks, one file each, written whole or not at all."""
-
-    def __init__(self, folder: Path, job: _Job):
-        self.folder, self.job = folder, job
-        self.like = eqx.filter_eval_shape(
-            lambda m, s: jax.vmap(lambda one: blank(one, s))(m),
-            _lanes(job.markets, slice(0, 1)),
-            job.solver,
-        )
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def _path(self, lanes: slice) -> Path:
-        first, end = lanes.start + self.job.offset, lanes.stop + self.job.offset
-        return self.folder / f"scenarios-{first:07d}-{end:07d}.npz"
-
-    def _mark(self, lanes: slice) -> str:
-        """A fingerprint of all that the block's answers depend on."""
-        digest = hashlib.sha256(repr((jax.tree.structure(self.like), self.job.solver)).encode())
-        parts = [self.job.tol, self.job.limit, *jax.tree.leaves(self.job.solver)]
-        parts += [a[lanes] for a in jax.tree.leaves((self.job.markets, self.job.start))]
-        for part in parts:
-            digest.update(np.ascontiguousarray(part).tobytes())
-        return digest.hexdigest()
-
-    def write(self, lanes: slice, clearing: Clearing) -> None:
-        """Save a block's clearing."""
-        write(self._path(lanes), self._mark(lanes), clearing)
-
-    def read(self, lanes: slice) -> Clearing | None:
-        """A block's clearing if it was finished."""
-        return read(self._path(lanes), self._mark(lanes), self.like)
-
-
-def blank(market: Market, solver: AbstractSolver | None) -> Clearing:
-    """A clearing of the right shapes, for `eqx.filter_eval_shape`."""
-    market, solver, plan, prices = ready(market, solver, None)
-    with jax.enable_x64(True):
-        return checked(market, finish(market, solver, begin(market, solver, plan, prices)))
+def _store(folder: Path, job: _Job, block: int) -> Blocks:
+    """A folder of finished blocks, under a fingerprint of all that their answers depend on."""
+    start = job.start and (job.start.plan, job.start.prices)
+    mark = fingerprint(job.markets, job.solver, job.tol, job.limit, start)
+    return Blocks(folder, job.markets, mark, block, job.offset)

@@ -435,3 +435,10 @@ def _complaint(market: Market, clearing: Clearing) -> str:
         f"{name} after {int(clearing.steps)} steps, relative KKT error {error:.1e}. "
         f"{Status[clearing.status]}"
     )
+
+
+def blank(market: Market, solver: AbstractSolver | None) -> Clearing:
+    """A clearing of the right shapes, for `eqx.filter_eval_shape`."""
+    market, solver, plan, prices = ready(market, solver, None)
+    with jax.enable_x64(True):
+        return checked(market, finish(market, solver, begin(market, solver, plan, prices)))

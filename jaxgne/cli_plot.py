@@ -4,12 +4,12 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from uuid import uuid4
 
 import jax
 import typer
 
 from . import plots
+from .files import whole
 from .io import load
 
 Kind = Literal[
@@ -66,6 +66,11 @@ def _drawn(results: list[Path], kind: Kind, options: dict[str, Any]) -> Any:
     cleared = {}
     for path in results:
         market, clearing = load(path)
+        if clearing is not None and clearing.steps.ndim:
+            raise ValueError(
+                f"{path} holds a batch of {clearing.steps.size} scenarios; draw one: save it with "
+                "jaxgne.save, or plot batches with jaxgne.plots.fan."
+            )
         if clearing is None:
             raise ValueError(f"{path} holds no clearing; run jaxgne clear {path} --out {path}.")
         cleared[str(path)] = (market, clearing)
@@ -77,9 +82,5 @@ def _drawn(results: list[Path], kind: Kind, options: dict[str, Any]) -> Any:
 
 def _write(axes: Any, target: Path) -> None:
     """Write the figure of `axes`, complete or not at all."""
-    fresh = target.with_name(f".{target.stem}.{uuid4().hex}{target.suffix}")
-    try:
+    with whole(target) as fresh:
         axes.figure.savefig(fresh, dpi=_DOTS_PER_INCH)
-        os.replace(fresh, target)
-    finally:
-        fresh.unlink(missing_ok=True)

@@ -5,7 +5,6 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from uuid import uuid4
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +14,7 @@ import typer
 import jaxgne
 
 from . import plots
+from .files import whole
 from .io import load_case, save
 from .io.tables import write_table
 
@@ -111,12 +111,8 @@ def _draw(target: Path, market: jaxgne.Market, study: str, table: Mapping[str, A
     if of == "buses":
         values = values.reshape(market.grid.passive.shape).min(axis=1)
     figure: Any = plots.grid_map(market, values, label, of=of).figure
-    fresh = target.with_name(f".{target.stem}.{uuid4().hex}.png")
-    try:
+    with whole(target) as fresh:
         figure.savefig(fresh, dpi=150)
-        os.replace(fresh, target)
-    finally:
-        fresh.unlink(missing_ok=True)
 
 
 def _double(tree: Any) -> Any:
@@ -156,9 +152,5 @@ def _show(table: Mapping[str, Any]) -> None:
 
 def _write(target: Path, table: Mapping[str, Any]) -> None:
     """Write a table, complete or not at all."""
-    fresh = target.with_name(f".{target.name}.{uuid4().hex}")
-    try:
+    with whole(target) as fresh:
         write_table(fresh, {name: np.asarray(column) for name, column in table.items()})
-        os.replace(fresh, target)
-    finally:
-        fresh.unlink(missing_ok=True)

@@ -7,7 +7,6 @@ Methods, 2014): with multipliers y and penalties r the gradient is that of f + m
 """
 
 import abc
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -20,10 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .batch import blank, clear_many
+from .batch import clear_many
 from .checkpoint import read, write
-from .clearing import Clearing, NotCleared, clear, differentiable, status_name
+from .clearing import Clearing, NotCleared, blank, clear, differentiable, status_name
 from .coordinates import Bijection, Coordinates, is_batch, norm, place, with_fields
+from .fingerprint import fingerprint
 from .history import History, TuningProgress
 from .market import Market
 from .sensitivity.implicit import AbstractAdjoint, Implicit
@@ -115,12 +115,13 @@ def tune(
 
     A step that does not clear ends the tuning, as do `patience` steps without a better one:
     `history.stopped` tells. With `folder` each step is kept there, and a later call with the same
-    arguments goes on after the last one. `solver` and `tol` are for `clear`, `adjoint` for its
+    arguments, functions included by their code and all that it refers to, goes on after the last
+    one. `solver` and `tol` are for `clear`, `adjoint` for its
     derivatives, by default `Implicit(throw=False)`: what is not unique moves as little as it can.
 
     Raises `NotCleared` if the market does not clear as it is, and `ValueError` for fields out of
-    bounds or that differ between scenarios, neither bounds nor optimizer, or a folder of another
-    tuning.
+    bounds or that differ between scenarios, neither bounds nor optimizer, a folder of another
+    tuning, or, with a folder, functions that use what none can tell from others of its kind.
     """
     return descend(
         market,
@@ -177,7 +178,7 @@ def descend(
     count = eqx.filter_eval_shape(measure.limits, market, like).shape
     state = State(shares, rule.init(shares), *[jnp.zeros(count)] * 3)
     clearing, history = None, job.blank(state)
-    store = None if folder is None else _store(Path(folder), job, (bounds, tol, solver))
+    store = folder and (Path(folder) / "tuning.npz", fingerprint(job, rule, solver, tol))
     if store and (kept := read(*store, (state, like, history))):
         state, clearing = jax.tree.map(jnp.asarray, kept[:2])
         history = kept[2]
@@ -344,17 +345,6 @@ def _word(clearing: Clearing) -> str:
     """The status of the market, or of the first scenario, that did not clear."""
     index = int(jnp.argmin(jnp.ravel(clearing.ok)))
     return status_name(jax.tree.map(lambda a: jnp.ravel(a)[index], clearing.status))
-
-
-def _store(folder: Path, job: _Job, settings: Any) -> tuple[Path, str]:
-    """The file of a tuning, and a fingerprint of all that it depends on but its functions' code."""
-    folder.mkdir(parents=True, exist_ok=True)
-    arrays, rest = eqx.partition((job, settings), eqx.is_array)
-    named = jax.tree.map(lambda a: getattr(a, "__qualname__", repr(a)), rest)
-    digest = hashlib.sha256(repr(jax.tree.leaves(named)).encode())
-    for array in jax.tree.leaves(arrays):
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return folder / "tuning.npz", digest.hexdigest()
 
 
 def _told(history: History, total: int, seconds: float) -> TuningProgress:

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -150,6 +151,72 @@ def test_a_folder_goes_on_after_the_last_block(tmp_path, monkeypatch):
     assert [c.start for c in calls] == [8]
     with pytest.raises(ValueError, match="other scenarios or settings"):
         jg.clear_many(loads(7), width=4, folder=tmp_path)
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two trees hold the same bits, and are of one kind."""
+    if jax.tree.structure(one) != jax.tree.structure(other):
+        return False
+    leaves = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    return all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in leaves)
+
+
+def test_a_folder_loads_as_it_was_cleared(tmp_path):
+    """Markets and clearing, bit by bit; what is cut or lacks is named, and made whole again."""
+    markets, folder = loads(6), tmp_path / "runs"
+    found = jg.clear_many(markets, width=4, folder=folder)
+    assert same(jg.load(folder), (markets, found))
+    assert same(
+        jg.load(folder / "market")[0], jax.tree.map(jnp.asarray, scenarios.lane(markets, 0))
+    )
+    with pytest.raises(ValueError, match=r"holds a batch of markets.*its first is in .*market"):
+        jg.load_case(folder)
+    chunk = folder / "scenarios-0000004-0000006.npz"
+    chunk.write_bytes(chunk.read_bytes()[:-300])
+    with pytest.raises(ValueError, match=r"000006\.npz is cut or damaged; the call that wrote"):
+        jg.load(folder)
+    with pytest.warns(UserWarning, match=r"000006\.npz is cut or damaged.*made anew"):
+        again = jg.clear_many(markets, width=2, folder=folder)
+    close(again, found)
+    chunk.unlink()
+    with pytest.raises(ValueError, match=r"4 of its 6 scenarios are cleared; the call"):
+        jg.load(folder)
+    jg.clear_many(markets, folder=folder)
+    bus = folder / "market" / "prosumers.csv"
+    bus.write_text(bus.read_text().replace("1", "2", 1))
+    with pytest.raises(ValueError, match=r"runs/market"):
+        jg.load(folder)
+
+
+OTHERS = {
+    "tol": {"tol": 1e-5},
+    "steps": {"max_steps": 77},
+    "solver": {"solver": jg.PrimalDual()},
+    "fewer": {"scenarios": 4},
+    "loads": {"load": 1.01},
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_folder_of_other_settings_is_refused(name: str, tmp_path, monkeypatch):
+    """Before anything is cleared, and what is there stays."""
+    monkeypatch.setattr(batch, "_chunk", lambda job, lanes, width: blank_lanes(job, lanes))
+    options = dict(OTHERS[name])
+    count, factor = options.pop("scenarios", 6), options.pop("load", 1.0)
+    jg.clear_many(loads(6), width=4, folder=tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.npz")}
+    other = jax.tree.map(lambda a: a[:count], loads(6))
+    other = eqx.tree_at(lambda m: m.prosumers.load, other, factor * other.prosumers.load)
+    with pytest.raises(ValueError, match="holds other scenarios or settings"):
+        jg.clear_many(other, folder=tmp_path, **options)
+    assert {path: path.read_bytes() for path in tmp_path.glob("*.npz")} == before
+
+
+def blank_lanes(job: Any, lanes: slice) -> Any:
+    """What `_chunk` gives, with zeros: nothing is cleared."""
+    one = jax.tree.map(lambda a: a[:1], job.markets)
+    like = eqx.filter_eval_shape(jax.vmap(lambda m: jg.clearing.blank(m, None)), one)
+    return jax.tree.map(lambda a: np.zeros((lanes.stop - lanes.start, *a.shape[1:]), a.dtype), like)
 
 
 def test_no_memory_means_narrower_chunks(monkeypatch):

@@ -105,6 +105,45 @@ def test_tuning_goes_on_where_it_stopped(tmp_path: Any):
         jg.tune(taxed(7.0), revenue, steps=20, folder=folder, **call)
 
 
+def weighed(weight: float) -> Any:
+    return lambda m, c: weight * revenue(m, c)
+
+
+LIMIT = [lambda m, c: 0.1 - objectives.operator_revenue(m, c)]
+OTHERS = {
+    "another objective": ({}, lambda m, c: revenue(m, c) + 0.001),
+    "what it closes over": ({}, weighed(2.0)),
+    "where": ({"where": lambda m: m.trading.limit}, weighed(1.0)),
+    "constraints": ({"constraints": LIMIT}, weighed(1.0)),
+    "bounds": ({"bounds": (0.0, 0.2)}, weighed(1.0)),
+    "optimizer": ({"optimizer": optax.adam(0.06)}, weighed(1.0)),
+    "steps of its schedule": ({"optimizer": None, "steps": 3}, weighed(1.0)),
+    "tol": ({"tol": 1e-8}, weighed(1.0)),
+    "solver": ({"solver": jg.PrimalDual()}, weighed(1.0)),
+    "adjoint": ({"adjoint": jg.Smoothed()}, weighed(1.0)),
+}
+
+
+def test_another_tuning_is_refused_its_folder(tmp_path: Any):
+    """Whatever the answer depends on, code included; a damaged file is told of and begun anew."""
+    call = {"where": charge, "optimizer": optax.adam(0.05), "bounds": (0.0, 10.0), "tol": TOL}
+    market, objective = taxed(), weighed(1.0)
+    first = jg.tune(market, objective, steps=2, folder=tmp_path, **call)[1]
+    for options, other in OTHERS.values():
+        with pytest.raises(ValueError, match="other scenarios or settings"):
+            jg.tune(market, other, folder=tmp_path, **{**call, "steps": 2, **options})
+    again = jg.tune(market, weighed(1.0), steps=2, folder=tmp_path, **call)[1]
+    assert np.array_equal(again.value, first.value)
+    kept = tmp_path / "tuning.npz"
+    kept.write_bytes(kept.read_bytes()[:100])
+    with pytest.warns(UserWarning, match=r"tuning\.npz is cut or damaged; .* made anew"):
+        anew = jg.tune(market, objective, steps=2, folder=tmp_path, **call)[1]
+    assert np.array_equal(anew.value, first.value)
+    pages = open(kept, "rb")  # noqa: SIM115
+    with pages, pytest.raises(ValueError, match=r"folder: .*leave folder out"):
+        jg.tune(market, lambda m, c: len(pages.name), folder=tmp_path, **call)
+
+
 def test_a_market_that_does_not_clear_ends_it():
     """The total may not fall below 4 kW: 12 kW of load, 8 of which the pair can carry."""
     market = eqx.tree_at(lambda m: m.tariff.total_max, taxed(12.0), jnp.array([10.0]))

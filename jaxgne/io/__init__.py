@@ -9,8 +9,9 @@ Tables may be edited by hand: columns are found by name, lines may come in any o
 are not ours are ignored. Floats are exact to the last bit.
 """
 
+from .batches import load
 from .case import load_case
-from .loading import load, load_market
+from .loading import load_market
 from .saving import check_replaceable, save
 
 __all__ = ["check_replaceable", "load", "load_case", "load_market", "save"]

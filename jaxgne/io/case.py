@@ -7,6 +7,7 @@ from typing import Any
 from ..cases import CASES
 from ..market import Market
 from ..validate import validate
+from .batches import refuse_batch
 from .loading import load_market
 
 
@@ -37,4 +38,5 @@ def load_case(case: str | Path, **options: Any) -> Market:
             f"{case} is a saved market, which takes no options (got {', '.join(options)}); they "
             f"are for the built-in cases {names}."
         )
+    refuse_batch(case)
     return validate(load_market(case))

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..files import whole
 from .line_limits import FREE, RATED
 from .participation import ACTIVE, PASSIVE
 from .rounds import SOLVERS
-from .runner import Row, Study, whole
+from .runner import Row, Study
 from .tariff import FORBIDDEN
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ def draw(study: Study, path: str | Path) -> None:
     Raises `ImportError` where matplotlib is missing, naming the extra.
     """
     figure = _FIGURES[study.name](study.tables)
-    whole(Path(path), lambda fresh: figure.savefig(fresh, dpi=150, format=Path(path).suffix[1:]))
+    with whole(path) as fresh:
+        figure.savefig(fresh, dpi=150)
 
 
 def _figure(panels: int, width: float = 4.5) -> tuple["Figure", list[Any]]:

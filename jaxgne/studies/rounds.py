@@ -12,10 +12,11 @@ import jax
 import numpy as np
 
 from ..clearing import clear, status_name
+from ..fingerprint import fingerprint
 from ..market import Market
 from ..solvers.base import AbstractSolver
 from ..solvers.semidecentralized import SemiDecentralized
-from .runner import Row, Runs, Watch, fingerprint
+from .runner import Row, Runs, Watch
 
 Build = Callable[..., Market]  # options of a case to a market
 

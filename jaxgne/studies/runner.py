@@ -4,15 +4,13 @@ With a folder, each finished run is a file in its folder `runs`, under a fingerp
 answer depends on: the same call goes on after the last one, another call does its own runs.
 """
 
-import hashlib
 import json
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +19,8 @@ import numpy as np
 from ..batch import BatchProgress, clear_many
 from ..clearing import Clearing, status_name
 from ..comparison import Comparison, compare
+from ..files import whole
+from ..fingerprint import fingerprint
 from ..io.tables import write_table
 from ..market import Market
 from ..model import potential
@@ -29,6 +29,7 @@ from ..scenarios import lane, stack
 Row = dict[str, Any]  # one line of a table: words, numbers, or None where there is none
 Watch = Callable[[BatchProgress], None] | None
 
+_DIGITS = 16  # of a fingerprint, in the name of a file
 _LEFT_OUT = ("price_of_anarchy", "co2_kg")  # of `compare`: nothing to tell in any study
 
 
@@ -61,40 +62,16 @@ class Study:
         for name, rows in self.tables.items():
             names = list(dict.fromkeys(column for row in rows for column in row))
             columns = {column: [row.get(column) for row in rows] for column in names}
-            whole(
-                Path(folder) / f"{name.replace('-', '_')}.csv",
-                lambda path, columns=columns: write_table(path, columns),
-            )
-        text = f"{self}\n"
-        whole(Path(folder) / f"{self.name}.txt", lambda p: p.write_text(text, encoding="utf-8"))
+            with whole(Path(folder) / f"{name.replace('-', '_')}.csv") as fresh:
+                write_table(fresh, columns)
+        with whole(Path(folder) / f"{self.name}.txt") as fresh:
+            fresh.write_text(f"{self}\n", encoding="utf-8")
 
 
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
     return f"{value:.5g}" if isinstance(value, float) else str(value)
-
-
-def whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` make a file that appears complete or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{uuid4().hex}")
-    try:
-        write(fresh)
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
-
-
-def fingerprint(*parts: Any) -> str:
-    """Digits that differ where any number or word of `parts` does, or the version of jaxgne."""
-    leaves, kind = jax.tree.flatten(parts)
-    digest = hashlib.sha256(f"{version('jaxgne')} {kind}".encode())
-    for leaf in leaves:
-        array = np.ascontiguousarray(leaf)
-        digest.update(f"{array.dtype} {array.shape}".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()[:16]
 
 
 class Runs:
@@ -107,18 +84,30 @@ class Runs:
 
     def __call__(self, mark: str, run: Callable[[], Row]) -> Row:
         """The row of the run with fingerprint `mark`, made by `run` unless it is known."""
-        path = self.folder and self.folder / f"{mark}.json"
-        if path and path.is_file():
-            row = json.loads(path.read_text(encoding="utf-8"))
-        else:
+        path = self.folder and self.folder / f"{mark[:_DIGITS]}.json"
+        row = _kept(path) if path and path.is_file() else None
+        if row is None:
             row = run()
             if path:
-                line = json.dumps(row, allow_nan=False) + "\n"
-                whole(path, lambda fresh: fresh.write_text(line, encoding="utf-8"))
+                with whole(path) as fresh:
+                    line = json.dumps(row, allow_nan=False) + "\n"
+                    fresh.write_text(line, encoding="utf-8")
         self.done += 1
         if self.progress:
             self.progress(BatchProgress(self.done, self.total, time.perf_counter() - self.begun))
         return row
+
+
+def _kept(path: Path) -> Row | None:
+    """A row that was kept; None, with a warning, of a file that was damaged since."""
+    try:
+        row = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        row = None
+    if not isinstance(row, dict):
+        warnings.warn(f"{path} is cut or damaged; its run is made anew.", stacklevel=3)
+        return None
+    return row
 
 
 @dataclass(frozen=True)
@@ -164,7 +153,7 @@ def clear_variants(
     Raises `ValueError` where none clears.
     """
     batch = stack(list(markets.values()))
-    kept = None if folder is None else Path(folder) / "runs" / fingerprint(batch, tol)
+    kept = None if folder is None else Path(folder) / "runs" / fingerprint(batch, tol)[:_DIGITS]
     found = clear_many(batch, tol=tol, folder=kept, progress=progress)
     clearings = {name: jax.tree.map(jnp.asarray, lane(found, k)) for k, name in enumerate(markets)}
     cleared = {name: (markets[name], one) for name, one in clearings.items() if bool(one.ok)}

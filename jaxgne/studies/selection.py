@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from ..clearing import NotCleared, clear, status_name
+from ..fingerprint import fingerprint
 from ..market import Market
 from ..selection import CHOICES, measured, select
-from .runner import Row, Runs, Study, Watch, fingerprint, percent
+from .runner import Row, Runs, Study, Watch, percent
 
 PLAIN = "as cleared"
 
