@@ -1,11 +1,12 @@
 """The truth about a plan on the grid: an AC power flow, and what it finds.
 
-The grid is taken as balanced (one phase stands for three), radial, and fed at `feeder_voltage`,
-with constant powers at all buses. In per unit of power 1 kW, the current of a bus that draws s is
+The grid is taken as balanced (one phase stands for three) and fed at `feeder_voltage`, with
+constant powers at all buses. In per unit of power 1 kW, the current of a bus that draws s is
 conj(s / v), a line carries the currents of all buses behind it, and v falls by z times that along
-it. Backward and forward sweeps repeat this until v stands still (Shirmohammadi, Hong, Semlyen,
-Luo, IEEE Trans. Power Systems 3, 1988). Always in float64. Derivatives go through the solution,
-not the sweeps.
+it. Backward and forward sweeps repeat this until v stands still. Where lines close loops, the
+sweeps are those of a tree, and the currents of the lines beside it follow from the voltages that
+it leaves between their ends (Shirmohammadi, Hong, Semlyen, Luo, IEEE Trans. Power Systems 3, 1988).
+Always in float64. Derivatives go through the solution, not the sweeps.
 """
 
 from collections.abc import Callable
@@ -18,11 +19,13 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Complex, Float, Int
 
 from .market import Grid, Market, cast
-from .model import Plan, net_load
-from .radial import Forest, forest
+from .model import Plan, length, net_load
+from .radial import Forest, forest, loops
 
 VOLTAGE_SLACK = 1e-4  # pu beyond a limit that still counts as safe
 LOADING_SLACK = 1e-3  # share of a rating beyond it that still does
+
+MOST_LOOPS = 500  # of a grid whose AC state is looked for
 
 _TOL = 1e-11  # pu, change of a voltage in one sweep
 _SWEEPS = 200
@@ -36,17 +39,21 @@ class Flow(eqx.Module):
     active: Float[Array, "L H"]  # kW into the line at its source
     reactive: Float[Array, "L H"]  # kvar
     apparent: Float[Array, "L H"]  # kVA, at the end where it is larger
+    current: Float[Array, "L H"]  # kVA at 1 pu: what ratings limit
     losses: Float[Array, "L H"]  # kW
     exchange: Float[Array, "F H"]  # kW from the main grid at each feeder bus
     residual: Float[Array, " H"]  # pu, largest change of a voltage in one more sweep
-    ok: Bool[Array, " H"]  # whether that is small and the grid radial
+    ok: Bool[Array, " H"]  # whether that is small, of a grid that can be examined
+    examined: Bool[Array, ""]  # whether it can
 
 
 class Safety(eqx.Module):
     """What an AC power flow finds for a plan, of a balanced equivalent; places are flat indices.
 
     `excess` is how far a voltage lies outside its limits at most, `loading` the largest share of a
-    line's rating in use.
+    line's rating in use, by current: cables are rated in ampere, and x kVA at 0.95 pu take as many
+    as x / 0.95 kVA at 1 pu. Where not `examined`, the numbers mean nothing and nobody knows whether
+    the plan is safe.
     """
 
     lowest: Float[Array, ""]  # pu
@@ -61,12 +68,19 @@ class Safety(eqx.Module):
     loss: Float[Array, ""]  # kW, the largest of one line
     loss_place: Int[Array, ""]
     residual: Float[Array, ""]  # pu
+    residual_place: Int[Array, ""]  # the first hour without a solution, if there is one
     converged: Bool[Array, ""]
+    examined: Bool[Array, ""]
 
     @property
     def safe(self) -> Bool[Array, ""]:
-        """Whether all limits hold, to 1e-4 pu and 0.1 % of ratings."""
+        """Whether all limits are known to hold, to 1e-4 pu and 0.1 % of ratings."""
         return self.converged & (self.excess <= VOLTAGE_SLACK) & (self.loading <= 1 + LOADING_SLACK)
+
+    @property
+    def answer(self) -> bool | None:
+        """Is the plan safe: yes, no, or None where it was not examined. Of one plan."""
+        return bool(self.safe) if bool(self.examined) else None
 
 
 def ac_power_flow(market: Market, plan: Plan) -> Flow:
@@ -75,16 +89,38 @@ def ac_power_flow(market: Market, plan: Plan) -> Flow:
     Traceable, vmappable, and with JAX in 64-bit mode differentiable in market and plan. Hours whose
     sweeps do not converge say so in `ok`; their numbers mean nothing.
 
-    Raises `ValueError` for a market without a grid, or with a grid that is not radial.
+    Grids may have loops. Raises `ValueError` for a market without a grid, and for a grid that
+    cannot be examined: a bus without a path to a feeder bus, a loop without impedance, over 500
+    loops.
     """
     if market.grid.model == "copperplate":
         raise ValueError("ac_power_flow: copperplate has no grid; build the market with one.")
-    if not isinstance(market.grid.source, Tracer) and not bool(forest(market.grid).ok):
-        raise ValueError(
-            "ac_power_flow: Grid.source/target: give a radial grid, in which one path leads from a "
-            "feeder bus to each other bus."
-        )
+    if not isinstance(market.grid.source, Tracer):
+        reason = unexamined(market.grid)
+        if reason:
+            raise ValueError(f"ac_power_flow: {reason}")
     return flow(market.grid, *drawn(market, plan))
+
+
+def unexamined(grid: Grid) -> str:
+    """Why the AC state of a grid cannot be examined, in one sentence; empty where it can."""
+    if loops(grid) > MOST_LOOPS:
+        return (
+            f"Grid.source/target: {loops(grid)} lines close loops, the AC power flow takes up to "
+            f"{MOST_LOOPS}; open some, or leave lines out."
+        )
+    tree = forest(grid)
+    if not bool(tree.ok):
+        return (
+            "Grid.source/target: give a grid in which a path leads from a feeder bus to each other "
+            "bus."
+        )
+    if not bool(_wires(grid).ok):
+        return (
+            "Grid.resistance/reactance: lines without impedance close a loop, in which currents "
+            "are not determined; open one of them."
+        )
+    return ""
 
 
 @eqx.filter_jit
@@ -98,17 +134,17 @@ def drawn(market: Market, plan: Plan) -> tuple[Float[Array, "B H"], Float[Array,
 
 @eqx.filter_jit
 def flow(grid: Grid, active: Float[Array, "B H"], reactive: Float[Array, "B H"]) -> Flow:
-    """The AC state of a radial grid whose buses draw `active` kW and `reactive` kvar."""
+    """The AC state of a grid whose buses draw `active` kW and `reactive` kvar."""
     with jax.enable_x64(True):
         grid, active, reactive = cast((grid, active, reactive), jnp.float64)
-        tree = forest(grid)
+        wires = _wires(grid)
+        tree = wires.tree
         power = active + 1j * reactive
-        impedance = (grid.resistance + 1j * grid.reactance)[:, None]
         source = jnp.zeros_like(active).at[grid.feeder].set(grid.feeder_voltage)
 
         def change(pair: Array) -> Array:
             volts = pair[0] + 1j * pair[1]
-            after = _sweep(tree, impedance, source, power, volts)[0] - volts
+            after = _sweep(wires, source, power, volts)[0] - volts
             return jnp.stack([after.real, after.imag])
 
         start = jnp.stack([tree.ladder.along(source), jnp.zeros_like(active)])
@@ -116,7 +152,7 @@ def flow(grid: Grid, active: Float[Array, "B H"], reactive: Float[Array, "B H"])
         volts = pair[0] + 1j * pair[1]
         left = jax.lax.stop_gradient(change(jax.lax.stop_gradient(pair)))
         residual = jnp.max(jnp.hypot(*left), axis=0, initial=0.0)
-        _, current = _sweep(tree, impedance, source, power, volts)
+        _, current = _sweep(wires, source, power, volts)
         sent, got = (volts[end] * jnp.conj(current) for end in (tree.near, tree.far))
         at_source = jnp.where(tree.outward[:, None], sent, -got)
         leaving = jnp.zeros_like(power).at[tree.near].add(sent)
@@ -126,10 +162,12 @@ def flow(grid: Grid, active: Float[Array, "B H"], reactive: Float[Array, "B H"])
             active=at_source.real,
             reactive=at_source.imag,
             apparent=jnp.maximum(jnp.abs(sent), jnp.abs(got)),
-            losses=impedance.real * (current.real**2 + current.imag**2),
+            current=length(current.real, current.imag),
+            losses=wires.impedance.real * (current.real**2 + current.imag**2),
             exchange=(power + leaving).real[grid.feeder],
             residual=residual,
-            ok=(residual <= 100 * _TOL) & tree.ok,
+            ok=(residual <= 100 * _TOL) & wires.ok,
+            examined=wires.ok,
         )
 
 
@@ -154,8 +192,8 @@ def _check(
         volts = found.voltage
         outside = jnp.maximum(grid.voltage_min[:, None] - volts, volts - grid.voltage_max[:, None])
         rounding = 1e-6 * jnp.max(jnp.sum(jnp.abs(active), axis=0), initial=0.0)
-        used = found.apparent / grid.rating[:, None]
-        used = jnp.where(found.apparent > rounding, used, 0.0)  # a line rated 0 carries noise
+        used = found.current / grid.rating[:, None]
+        used = jnp.where(found.current > rounding, used, 0.0)  # a line rated 0 carries noise
         lowest, lowest_place = _largest(-volts)
         highest, highest_place = _largest(volts)
         excess, excess_place = _largest(jnp.where(free, jnp.maximum(outside, 0.0), 0.0))
@@ -174,7 +212,9 @@ def _check(
             loss=loss,
             loss_place=loss_place,
             residual=jnp.max(found.residual, initial=0.0),
+            residual_place=_largest(jnp.where(found.ok, 0.0, 1.0))[1],
             converged=jnp.all(found.ok),
+            examined=found.examined,
         )
 
 
@@ -188,13 +228,56 @@ def _largest(values: Array) -> tuple[Float[Array, ""], Int[Array, ""]]:
     return top, jnp.min(jnp.where(flat == top, index, jnp.int32(flat.size - 1)))
 
 
+class Wires(eqx.Module):
+    """A grid's lines for sweeps: its trees, and what a current round each loop does to them."""
+
+    tree: Forest
+    impedance: Complex[Array, "L 1"]  # pu/kW
+    carried: Complex[Array, "T C"]  # by the lines of the trees, per current in each chord
+    fall: Complex[Array, "B C"]  # pu per kVA at 1 pu
+    admittance: Complex[Array, "C C"]  # of the loops
+    ok: Bool[Array, ""]  # whether the grid can be examined
+
+
+@eqx.filter_jit
+def _wires(grid: Grid) -> Wires:
+    """The lines of a grid for `_sweep`, in float64."""
+    with jax.enable_x64(True):
+        grid, tree = cast(grid, jnp.float64), forest(grid)
+        impedance = (grid.resistance + 1j * grid.reactance)[:, None]
+        count, buses = tree.chord.shape[0], grid.passive.shape[0]
+        if not 0 < count <= MOST_LOOPS:
+            empty = [jnp.zeros((n, 0), impedance.dtype) for n in (tree.branch.size, buses, 0)]
+            return Wires(tree, impedance, *empty, ok=tree.ok & (count == 0))
+        near, far, each = tree.near[tree.chord], tree.far[tree.chord], jnp.arange(count)
+        ends = jnp.zeros((buses, count), impedance.dtype)
+        ends = ends.at[near, each].add(1.0).at[far, each].add(-1.0)
+        carried = tree.ladder.behind(ends)[tree.far[tree.branch]]
+        fall = jnp.zeros_like(ends).at[tree.far[tree.branch]].set(impedance[tree.branch] * carried)
+        fall = tree.ladder.along(fall)
+        around = fall[near] - fall[far] + jnp.diag(impedance[tree.chord, 0])
+        admittance = jnp.linalg.inv(around)
+        ok = tree.ok & jnp.all(jnp.isfinite(admittance))
+        return Wires(tree, impedance, carried, fall, admittance, ok)
+
+
 def _sweep(
-    tree: Forest, impedance: Array, source: Array, power: Array, volts: Complex[Array, "B H"]
+    wires: Wires, source: Array, power: Array, volts: Complex[Array, "B H"]
 ) -> tuple[Complex[Array, "B H"], Complex[Array, "L H"]]:
     """Voltages after one backward and forward sweep, and the lines' currents (kVA at 1 pu)."""
-    current = tree.ladder.behind(jnp.conj(power / volts))[tree.far]
-    rise = source.astype(volts.dtype).at[tree.far].set(-impedance * current)
-    return tree.ladder.along(rise), current
+    tree, impedance, meshed = wires.tree, wires.impedance, wires.admittance.size > 0
+    far, along = (
+        (tree.far, impedance) if not meshed else (tree.far[tree.branch], impedance[tree.branch])
+    )
+    current = tree.ladder.behind(jnp.conj(power / volts))[far]
+    after = tree.ladder.along(source.astype(volts.dtype).at[far].set(-along * current))
+    if not meshed:
+        return after, current
+    round_ = wires.admittance @ (after[tree.near[tree.chord]] - after[tree.far[tree.chord]])
+    current = current + wires.carried @ round_
+    whole = jnp.zeros((impedance.shape[0], current.shape[1]), current.dtype)
+    whole = whole.at[tree.branch].set(current).at[tree.chord].set(round_)
+    return after - wires.fall @ round_, whole
 
 
 def _sweep_on(change: Callable[[Array], Array], start: Array, size: Any = 1.0) -> Array:

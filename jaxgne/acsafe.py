@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from .acflow import ac_power_flow, check
+from .acflow import ac_power_flow, check, unexamined
 from .clearing import Clearing, NotCleared, Progress, Status, clear
 from .market import Grid, Market
 from .model import Plan, voltages
@@ -70,13 +70,17 @@ def clear_ac_safe(
     margins that were not. Takes what `clear` takes otherwise.
 
     Raises `NotCleared` where a market with margins does not clear, or after `rounds` clears;
-    `ValueError` for a market without a radial grid; `TypeError` when traced.
+    `ValueError` for a market without a grid, or with one whose AC state cannot be examined
+    (`ac_power_flow`); `TypeError` when traced.
     """
     if isinstance(market.prosumers.load, Tracer):
         raise TypeError("clear_ac_safe() runs on the host: call it outside of jit and vmap.")
     if market.grid.model == "copperplate":
         raise ValueError("clear_ac_safe: copperplate has no grid; build the market with one.")
     grid = market.grid
+    reason = unexamined(grid)
+    if reason:
+        raise ValueError(f"clear_ac_safe: {reason}")
     margins = Margins(
         low=jnp.full_like(grid.voltage_min, ac_margin),
         high=jnp.full_like(grid.voltage_max, ac_margin),
@@ -118,7 +122,10 @@ def clear_ac_safe(
 
 
 def _wider(market: Market, plan: Plan, margins: Margins) -> Margins:
-    """Margins that also cover where the linear model of the plan was wrong beyond a limit."""
+    """Margins that also cover where the linear model of the plan was wrong beyond a limit.
+
+    The AC state's currents are held to the ratings that the linear model holds kVA to.
+    """
     flow, grid = ac_power_flow(market, plan), market.grid
     assumed, found = voltages(market, plan), flow.voltage
     kva = jnp.hypot(plan.active, plan.reactive)
@@ -128,8 +135,8 @@ def _wider(market: Market, plan: Plan, margins: Margins) -> Margins:
 
     low = most(assumed - found + _BEYOND, found < grid.voltage_min[:, None])
     high = most(found - assumed + _BEYOND, found > grid.voltage_max[:, None])
-    ratio = jnp.where(kva > 0, flow.apparent / jnp.where(kva > 0, kva, 1.0), 1.0)
-    full = most(ratio + _BEYOND, flow.apparent > grid.rating[:, None])
+    ratio = jnp.where(kva > 0, flow.current / jnp.where(kva > 0, kva, 1.0), 1.0)
+    full = most(ratio + _BEYOND, flow.current > grid.rating[:, None])
     return Margins(
         low=jnp.maximum(margins.low, low.astype(margins.low.dtype)),
         high=jnp.maximum(margins.high, high.astype(margins.high.dtype)),

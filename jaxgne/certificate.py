@@ -10,7 +10,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from .acflow import Safety, check
+from .acflow import MOST_LOOPS, Safety, check
 from .clock import Clock, hour_name, in_hour
 from .feasibility import infeasibility_proof, proof_terms
 from .market import Market, cast
@@ -77,10 +77,16 @@ class Certificate(eqx.Module):
 
     def _ac(self, found: Safety) -> str:
         """What the AC power flow found."""
-        if not bool(found.converged):
+        if not bool(found.examined):
             return (
-                "NOT AC-safe: an AC power flow of the balanced equivalent does not converge; some "
-                "hour asks more of the lines than they carry, or the grid is not radial"
+                "AC-safe: not examined; an AC power flow takes grids in which a path leads from a "
+                f"feeder bus to each bus, with impedance in each of at most {MOST_LOOPS} loops"
+            )
+        if not bool(found.converged):
+            when = hour_name(self, int(found.residual_place))
+            return (
+                "NOT AC-safe: an AC power flow of the balanced equivalent does not converge; "
+                f"{when} asks more of the lines than they carry"
             )
 
         def place(flat: Any, each: str) -> str:
@@ -91,8 +97,8 @@ class Certificate(eqx.Module):
             f"{'AC-safe' if bool(found.safe) else 'NOT AC-safe'} (AC power flow of the balanced "
             f"equivalent): {float(found.lowest):.4f} pu ({place(found.lowest_place, 'bus')}) to "
             f"{float(found.highest):.4f} pu ({place(found.highest_place, 'bus')}), lines up to "
-            f"{100 * float(found.loading):.1f} % ({place(found.loading_place, 'line')}), losses "
-            f"{float(found.losses):.1f} kWh"
+            f"{100 * float(found.loading):.1f} % by current "
+            f"({place(found.loading_place, 'line')}), losses {float(found.losses):.1f} kWh"
         )
 
     def worst(self) -> str:

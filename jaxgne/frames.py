@@ -165,7 +165,7 @@ def lines(market: Market, clearing: Clearing) -> "DataFrame":
         "active_kw": plan.active,
         "reactive_kvar": plan.reactive,
         "loading_percent": loading(np.hypot(plan.active, plan.reactive)),
-        "ac_loading_percent": loading(found["apparent"]),
+        "ac_loading_percent": loading(found["current"]),
         "ac_losses_kw": found["losses"],
     }
     return _frame("line", columns, market, clearing)
@@ -283,7 +283,7 @@ def _by_hour(values: Any) -> np.ndarray:
 
 
 def _radial(market: Market) -> Bool[Array, ""]:
-    return forest(market.grid).ok
+    return forest(market.grid).radial
 
 
 def _flow(market: Market, plan: Plan) -> Flow:
@@ -294,7 +294,7 @@ def _ac(market: Market, clearing: Clearing) -> dict[str, np.ndarray]:
     """What an AC power flow finds, NaN in hours in which it does not converge."""
     found = _each(_flow, market, clearing.plan)
     fine = _by_hour(found.ok)
-    names = ("voltage", "apparent", "losses")
+    names = ("voltage", "current", "losses")
     return {name: np.where(fine, np.asarray(getattr(found, name)), np.nan) for name in names}
 
 

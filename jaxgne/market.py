@@ -201,7 +201,8 @@ class Grid(eqx.Module):
     `model` chooses the rows (static): `copperplate` has no network, `paper` is the linear model of
     the paper (with `reactive_balance` also reactive power balances at each bus), `lindistflow` is
     for radial feeders: lines then point away from the feeder bus, parents before children.
-    Lines carry power from `source` to `target`; `rating` may be infinite. Impedances are per unit
+    Lines carry power from `source` to `target`; `rating` may be infinite. It stands for a current:
+    sqrt(3) times the rated ampere times the nominal voltage, in kVA. Impedances are per unit
     per kW: ohms divided by 1000 kV^2 (kV line to line). Inverters and compensators at a bus may
     inject or draw up to `compensation_max` of reactive power, where the model balances that (none
     at feeder buses, where the main grid does); how much is for the operator to choose, and

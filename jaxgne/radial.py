@@ -1,4 +1,4 @@
-"""Sums over radial feeders: behind each bus, and along the path to it.
+"""Trees below feeders, sums behind each bus and along the path to it, and lines that close loops.
 
 By pointer doubling, in as many passes as the depth has binary digits: O(B log depth), without a
 loop over buses.
@@ -45,18 +45,30 @@ def climb(source: Int[Array, " L"], target: Int[Array, " L"], fed: Bool[Array, "
 
 
 class Forest(eqx.Module):
-    """A grid as trees below its feeders; its lines may point either way."""
+    """A grid as trees below its feeders, and the lines beside these; lines may point either way."""
 
     near: Int[Array, " L"]  # the end of each line that is closer to the feeder
     far: Int[Array, " L"]
     outward: Bool[Array, " L"]  # whether the line points away from the feeder
+    branch: Int[Array, " T"]  # the lines of the trees, one to each bus that is no feeder
+    chord: Int[Array, " C"]  # the others: each closes a loop, or joins two trees
     ladder: Ladder
-    ok: Bool[Array, ""]  # whether the grid is radial: else nothing here means anything
+    ok: Bool[Array, ""]  # whether all buses have a feeder: else nothing here means anything
+
+    @property
+    def radial(self) -> Bool[Array, ""]:
+        """Whether one path leads from a feeder to each other bus."""
+        return self.ok & (self.chord.shape[-1] == 0)
+
+
+def loops(grid: Grid) -> int:
+    """How many lines a grid has beyond those of trees, if all its buses have a feeder."""
+    return max(0, grid.source.shape[-1] - grid.passive.shape[-2] + grid.feeder.shape[-1])
 
 
 @eqx.filter_jit
 def forest(grid: Grid) -> Forest:
-    """The trees of a radial grid, found from the feeders bus by bus."""
+    """The trees of a grid, found from the feeders bus by bus."""
     buses = grid.passive.shape[0]
     fed = jnp.zeros(buses, bool).at[grid.feeder].set(True)
     source, target = grid.source, grid.target
@@ -70,9 +82,19 @@ def forest(grid: Grid) -> Forest:
     level, _ = jax.lax.while_loop(lambda carry: carry[1], spread, (level, jnp.array(True)))
     outward = level[source] < level[target]
     near, far = jnp.where(outward, source, target), jnp.where(outward, target, source)
-    lines = jnp.zeros(buses, jnp.int32).at[far].add(1)
-    alone = jnp.all(lines == jnp.where(fed, 0, 1)) & jnp.all(level[near] < level[far])
-    return Forest(near, far, outward, climb(near, far, fed), alone & jnp.all(level < buses))
+    deeper, line = level[near] < level[far], jnp.arange(source.shape[0], dtype=jnp.int32)
+    if loops(grid):
+        first = jnp.full(buses, line.size, jnp.int32)
+        first = first.at[far].min(jnp.where(deeper, line, line.size))
+        order = jnp.argsort(first[far] != line, stable=True).astype(jnp.int32)
+        branch, chord = jnp.split(order, [line.size - loops(grid)])
+        ok = jnp.all(level < buses)
+    else:
+        branch, chord = line, line[:0]
+        lines = jnp.zeros(buses, jnp.int32).at[far].add(1)
+        ok = jnp.all(lines == jnp.where(fed, 0, 1)) & jnp.all(deeper) & jnp.all(level < buses)
+    ladder = climb(near[branch], far[branch], fed)
+    return Forest(near, far, outward, branch, chord, ladder, ok)
 
 
 def lookup(values: Num[Array, "B ..."], index: Int[Array, "..."]) -> Num[Array, "..."]:

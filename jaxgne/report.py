@@ -141,10 +141,15 @@ def _lines(market: Market, clearing: Clearing) -> dict[str, Any] | None:
 
 
 def _ac(market: Market, clearing: Clearing) -> dict[str, Any] | None:
-    """What an AC power flow of the balanced equivalent finds; None without a network."""
+    """What an AC power flow of the balanced equivalent finds; None without a network.
+
+    `safe` is None where the grid is one whose AC state is not examined.
+    """
     found = clearing.certificate.ac
     if found is None:
         return None
+    if found.answer is None:
+        return {"safe": None, "examined": False}
 
     def at(flat: Any) -> tuple[int, dict[str, Any]]:
         row, hour = divmod(int(flat), market.prosumers.load.shape[1])
@@ -159,7 +164,8 @@ def _ac(market: Market, clearing: Clearing) -> dict[str, Any] | None:
         return {"line": row, "ends": _ends(market, row)} | hour
 
     return {
-        "safe": bool(found.safe),
+        "safe": found.answer,
+        "examined": True,
         "converged": bool(found.converged),
         "lowest": bus(found.lowest, found.lowest_place),
         "highest": bus(found.highest, found.highest_place),

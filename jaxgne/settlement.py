@@ -129,7 +129,7 @@ def price_parts(market: Market, clearing: Clearing) -> PriceParts:
     limit, lines, voltage = nothing + scarce, nothing, nothing
     if grid.model != "copperplate":
         tree = forest(grid)
-        if not isinstance(grid.source, Tracer) and not bool(tree.ok):
+        if not isinstance(grid.source, Tracer) and not bool(tree.radial):
             raise ValueError(
                 "price_parts: Grid.source/target: give a radial grid, in which one path leads from "
                 "a feeder bus to each other bus."

@@ -86,6 +86,17 @@ def _hour(grid: jg.Grid, fed: np.ndarray, active: np.ndarray, reactive: np.ndarr
 
 def by_pandapower(grid: jg.Grid, active: np.ndarray, reactive: np.ndarray) -> np.ndarray:
     """By its Newton's method; lines without impedance are closed switches."""
+    return _by_pandapower(grid, active, reactive)[0]
+
+
+def loading_by_pandapower(grid: jg.Grid, active: np.ndarray, reactive: np.ndarray) -> np.ndarray:
+    """Its `loading_percent` (L, H) of cables rated in ampere: `rating` kVA at nominal voltage."""
+    return _by_pandapower(grid, active, reactive)[1]
+
+
+def _by_pandapower(
+    grid: jg.Grid, active: np.ndarray, reactive: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     import pandapower as pp  # takes seconds
 
     net = pp.create_empty_network()
@@ -96,16 +107,19 @@ def by_pandapower(grid: jg.Grid, active: np.ndarray, reactive: np.ndarray) -> np
     ohm = OHM * np.stack([grid.resistance, grid.reactance])
     line = ohm.any(axis=0)
     (source, target), (r, x) = ends[:, line].tolist(), ohm[:, line]
+    ampere = np.asarray(grid.rating)[line] / (np.sqrt(3) * KV)
     pp.create_lines_from_parameters(
-        net, source, target, 1.0, r_ohm_per_km=r, x_ohm_per_km=x, c_nf_per_km=0.0, max_i_ka=1.0
-    )
+        net, source, target, 1.0, r_ohm_per_km=r, x_ohm_per_km=x, c_nf_per_km=0.0,
+        max_i_ka=np.where(np.isfinite(ampere), 1e-3 * ampere, 1.0),
+    )  # fmt: skip
     pp.create_switches(net, *ends[:, ~line].tolist(), et="b")
     pp.create_loads(net, range(len(active)), p_mw=0.0, q_mvar=0.0)
-    volts = []
+    volts, loading = [], []
     for fed, kw, kvar in zip(_fed(grid, active).T, active.T, reactive.T, strict=True):
         net.ext_grid["vm_pu"] = fed
         net.load["p_mw"], net.load["q_mvar"] = 1e-3 * kw, 1e-3 * kvar
         pp.runpp(net, algorithm="nr", init="flat", tolerance_mva=1e-10, numba=False)
         found = net.res_bus
         volts.append(found.vm_pu * np.exp(1j * np.deg2rad(found.va_degree)))
-    return np.stack(volts, axis=1)
+        loading.append(net.res_line.loading_percent)
+    return np.stack(volts, axis=1), np.stack(loading, axis=1)

@@ -57,7 +57,7 @@ def test_safe_where_plain_clearings_are_not(kind):
         grid = market.grid
         assert float(flow.voltage.min()) >= float(grid.voltage_min.min()) - 1e-4
         assert float(flow.voltage.max()) <= float(grid.voltage_max.max()) + 1e-4
-        assert bool(jnp.all(flow.apparent <= 1.001 * grid.rating[:, None]))
+        assert bool(jnp.all(flow.current <= 1.001 * grid.rating[:, None]))
         again = jg.certify(found.market, found.clearing.plan, found.clearing.prices)
         assert float(again.error) <= 1e-6
         assert found.clearing.certificate.ac is not None
@@ -91,8 +91,8 @@ def excess(market: jg.Market, plan: jg.Plan) -> Found:
     )
     ends = volts[np.asarray(grid.source)], volts[np.asarray(grid.target)]
     impedance = np.asarray(grid.resistance + 1j * grid.reactance)[:, None]
-    kva = np.abs(ends) * np.abs((ends[0] - ends[1]) / impedance)
-    return Found(outside[1:].max(), (kva / np.asarray(grid.rating)[:, None]).max() - 1)
+    current = np.abs((ends[0] - ends[1]) / impedance)
+    return Found(outside[1:].max(), (current / np.asarray(grid.rating)[:, None]).max() - 1)
 
 
 def relieved(market: jg.Market) -> jg.Plan:

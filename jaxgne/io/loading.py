@@ -243,6 +243,8 @@ def _read_certificate(
     stored = entry(path, head, "certificate", dict)
     clock = None if market.clock is None else int(market.clock.start)
     stored |= dict(zip(TIME, (float(market.hour_length), clock), strict=True))
+    # version 1 did not tell a flow that fails from a grid that is not examined
+    stored = {"ac.examined": stored.get("ac.converged"), "ac.residual_place": 0} | stored
     leaves, form = jax.tree_util.tree_flatten_with_path(like)
     with jax.enable_x64(True):
         filled = []

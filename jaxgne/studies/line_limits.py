@@ -77,7 +77,7 @@ def line_limits(
 def _loadings(
     market: Market, clearing: Clearing
 ) -> tuple[Float[np.ndarray, "L H"], Float[np.ndarray, "L H"] | None]:
-    """Apparent flows over ratings, of the grid model and of an AC power flow.
+    """Apparent flows over ratings of the grid model, and currents of an AC power flow.
 
     0 where a line has no rating, or one of 0.
     """
@@ -90,7 +90,7 @@ def _loadings(
     ac = clearing.certificate.ac
     if ac is None or not bool(ac.converged):
         return loading, None
-    return loading, share(np.asarray(ac_power_flow(market, plan).apparent))
+    return loading, share(np.asarray(ac_power_flow(market, plan).current))
 
 
 def _named(market: Market, bus: int) -> str:

@@ -285,19 +285,30 @@ def _tree(v: Values) -> list[str]:
     )
     spare = ~needed & (root[source] >= 0)
     across = root[source] != root[target]
-    loops = v.complain(
-        "Grid.source",
-        spare & ~across,
-        lambda at: (
-            f"{ends(at)} closes a loop, lindistflow needs a tree; open a line or use model='paper'"
-        ),
-    ) + v.complain(
-        "Grid.source",
-        spare & across,
-        lambda at: (
-            f"{ends(at)} joins the trees of feeders {v.bus(root[source[at]])} and "
-            f"{v.bus(root[target[at]])}; open a line or keep one feeder bus"
-        ),
+    twins = _twins(source, target)
+    doubled = twins != np.arange(len(source))
+    loops = (
+        v.complain(
+            "Grid.source",
+            spare & doubled,
+            lambda at: f"{ends(at)} lies beside row {twins[at]}; {_merged(v, twins == twins[at])}",
+        )
+        + v.complain(
+            "Grid.source",
+            spare & ~across & ~doubled,
+            lambda at: (
+                f"{ends(at)} closes a loop, lindistflow needs a tree; open a line or use "
+                "model='paper'"
+            ),
+        )
+        + v.complain(
+            "Grid.source",
+            spare & across & ~doubled,
+            lambda at: (
+                f"{ends(at)} joins the trees of feeders {v.bus(root[source[at]])} and "
+                f"{v.bus(root[target[at]])}; open a line or keep one feeder bus"
+            ),
+        )
     )
     turned = needed & (depth[source] > depth[target])
     backwards = v.complain(
@@ -318,6 +329,25 @@ def _tree(v: Values) -> list[str]:
         )
     )
     return lost + loops + backwards + order
+
+
+def _twins(source: np.ndarray, target: np.ndarray) -> Int[np.ndarray, " L"]:
+    """The first line between the same two buses as each line, which may be itself."""
+    pairs = np.sort(np.stack([source, target]), axis=0)
+    _, first, kind = np.unique(pairs, axis=1, return_index=True, return_inverse=True)
+    return first[kind.ravel()]
+
+
+def _merged(v: Values, these: np.ndarray) -> str:
+    """What to do about lines side by side: as one, each carries a share by its admittance."""
+    each = v["Grid.resistance"][these] + 1j * v["Grid.reactance"][these]
+    one = 1 / np.sum(1 / each) if np.all(each) else 0j
+    share = np.abs(one / each) if np.all(each) else np.where(each == 0, 1.0, 0.0)
+    most = np.min(np.where(share > 0, v["Grid.rating"][these] / np.maximum(share, 1e-300), np.inf))
+    return (
+        "lindistflow needs a tree: give one line instead, with resistance "
+        f"{one.real:.6g} and reactance {one.imag:.6g} pu/kW, and a rating of {most:.6g} kVA"
+    )
 
 
 def walk(v: Values) -> tuple[Int[np.ndarray, " B"], Int[np.ndarray, " B"], Bool[np.ndarray, " L"]]:
