@@ -7,6 +7,7 @@ has 23 or 25 hours. Whatever names a step for people asks `hour_name`.
 import datetime as dt
 import re
 import zoneinfo
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
@@ -57,8 +58,15 @@ class Clock(eqx.Module):
 
     def after(self, hours: float) -> dt.datetime:
         """The local time `hours` hours after the start, to the second."""
-        passed = dt.timedelta(minutes=int(self.start), seconds=round(3600 * hours))
-        return (_EPOCH + passed).astimezone(_zone(self.zone))
+        return self.moments([hours])[0]
+
+    def moments(self, hours: Iterable[float]) -> list[dt.datetime]:
+        """`after`, of each of `hours`."""
+        start, zone = _EPOCH + dt.timedelta(minutes=int(self.start)), _zone(self.zone)
+        return [
+            (start + dt.timedelta(seconds=round(3600 * float(after)))).astimezone(zone)
+            for after in hours
+        ]
 
     def iso(self) -> str:
         """The start in ISO form, local with its offset."""
@@ -86,7 +94,7 @@ def times(market: Any) -> list[dt.datetime]:
     if np.ndim(market.hour_length):
         raise ValueError("times: this is a batch; take one scenario, scenarios.lane(batch, k).")
     length = float(market.hour_length)
-    return [market.clock.after(length * k) for k in range(np.shape(market.prosumers.load)[-1])]
+    return market.clock.moments(length * np.arange(np.shape(market.prosumers.load)[-1]))
 
 
 def hour_name(of: Any, step: int) -> str:

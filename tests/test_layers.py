@@ -50,6 +50,7 @@ LAYERS: dict[str, set[str]] = {
     "certificate": {"clock", "market", "model", "acflow", "feasibility", "optimality"},
     "clearing": RESULT - {"clearing"},
     **dict.fromkeys(STUDIES, RESULT),
+    "scenarios": {"clock", "market", "validate", "scenarios"},
     "comparison": {"market", "model", "clearing", "settlement"},
     "placement": {"market", "scenarios"},
     "files": set(),

@@ -72,9 +72,9 @@ def test_days_split_a_series():
     split = scenarios.days(market, load, base=np.linspace(0.1, 0.2, 12))
     assert np.array_equal(split.prosumers.load[1], load[:, 4:8])
     assert np.array_equal(split.tariff.base[2], np.linspace(0.1, 0.2, 12)[8:])
-    with pytest.raises(ValueError, match="a multiple of 4 hours"):
+    with pytest.raises(ValueError, match="load has 11 steps; give a multiple of 4"):
         scenarios.days(market, load[:, :-1])
-    with pytest.raises(ValueError, match="passive has 2 days, load 3"):
+    with pytest.raises(ValueError, match=r"passive has shape \(3, 8\); give shape \(3, 12\)"):
         scenarios.days(market, load, passive=np.ones((3, 8)))
 
 

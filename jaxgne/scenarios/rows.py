@@ -1,7 +1,4 @@
-"""Many markets as one: every array with a leading scenario axis, for `clear_many` and `jax.vmap`.
-
-What scenarios share is a view on the host, not a copy, until a chunk of them goes to the device.
-"""
+"""Markets put side by side, padded to one size, taken apart, and swept by one field."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,9 +8,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array
 
-from .market import Buffers, Generators, Grid, Market, Prosumers, Trading
+from ..market import Buffers, Generators, Grid, Market, Prosumers, Trading
 
 
 def stack(markets: Sequence[Market]) -> Market:
@@ -187,7 +184,8 @@ def sweep(market: Market, where: Callable[[Market], Any], values: Any) -> Market
     """One scenario per value of a field: `sweep(market, lambda m: m.tariff.slope, [0.01, 0.02])`.
 
     `where` picks one array of the market, `values` has a leading axis of scenarios; each is spread
-    over the field's shape. Raises `ValueError` where it does not fit.
+    over the field's shape. Nothing else moves: of loads use `days` or `perturb`, which move sun,
+    reactive power and caps with them. Raises `ValueError` where it does not fit.
     """
     field = where(market)
     values = np.asarray(values, dtype=np.asarray(field).dtype)
@@ -203,120 +201,9 @@ def sweep(market: Market, where: Callable[[Market], Any], values: Any) -> Market
             f"sweep: values of shape {values.shape} do not fit a field of shape {field.shape}; "
             f"give one number a scenario, or shape {shape}."
         ) from error
-    return eqx.tree_at(where, _shared(market, shape[0]), values)
+    return eqx.tree_at(where, shared(market, shape[0]), values)
 
 
-def _shared(market: Market, scenarios: int) -> Market:
+def shared(market: Market, scenarios: int) -> Market:
     """The same market in every scenario."""
     return jax.tree.map(lambda a: np.broadcast_to(np.asarray(a), (scenarios, *np.shape(a))), market)
-
-
-def perturb(
-    market: Market,
-    key: PRNGKeyArray,
-    scenarios: int,
-    *,
-    load: float = 0.0,
-    renewable: float = 0.0,
-    price: float = 0.0,
-    persistence: float = 0.7,
-    common: float = 0.3,
-) -> Market:
-    """Random variants of a market, each quantity times a lognormal factor of mean 1.
-
-    `load`, `renewable` and `price` are the factors' standard deviations: of gross load (active and
-    reactive, passive load too), of renewable generation, and of the main grid's prices. The factor
-    of an hour correlates with the one before by `persistence`, those of two prosumers by `common`;
-    prices are the same for all. Renewable generation is `curtail_max`, or the surplus of load below
-    zero where nothing may be curtailed. The same key gives the same scenarios.
-
-    Raises `ValueError` for a deviation below 0, or a correlation outside of 0 to 1.
-    """
-    for name, value in (("load", load), ("renewable", renewable), ("price", price)):
-        if value < 0:
-            raise ValueError(f"perturb: {name}={value:g} is below 0; give a standard deviation.")
-    for name, value in (("persistence", persistence), ("common", common)):
-        if not 0 <= value <= 1:
-            raise ValueError(f"perturb: {name}={value:g}; give a correlation from 0 to 1.")
-    people, grid, tariff = market.prosumers, market.grid, market.tariff
-    hours, dtype = people.load.shape[-1], people.load.dtype
-    keys = jax.random.split(key, 4)
-
-    def factor(key: Array, rows: int, deviation: float) -> Float[Array, "S n H"]:
-        spread = float(np.sqrt(np.log1p(deviation**2)))
-        own, shared = (
-            _persistent(k, (scenarios, size, hours), persistence, dtype)
-            for k, size in zip(jax.random.split(key), (rows, 1), strict=True)
-        )
-        noise = np.sqrt(1 - common) * own + np.sqrt(common) * shared
-        return jnp.exp(spread * noise - spread**2 / 2)
-
-    count, buses = people.bus.shape[0], grid.passive.shape[0]
-    drawn = factor(keys[0], count + buses, load)
-    mine, theirs = drawn[:, :count], drawn[:, count:]
-    sun, worth = factor(keys[1], count, renewable), factor(keys[2], 1, price)[:, 0]
-    available = jnp.where(people.curtail_max > 0, people.curtail_max, jnp.maximum(-people.load, 0))
-    changed = {
-        lambda m: m.prosumers.load: (people.load + available) * mine - available * sun,
-        lambda m: m.prosumers.reactive: people.reactive * mine,
-        lambda m: m.prosumers.curtail_max: people.curtail_max * sun,
-        lambda m: m.grid.passive: grid.passive * theirs,
-        lambda m: m.grid.passive_reactive: grid.passive_reactive * theirs,
-        lambda m: m.tariff.base: tariff.base * worth,
-        lambda m: m.tariff.slope: tariff.slope * worth,
-        lambda m: m.tariff.export: tariff.export * worth,
-    }
-    varied = _shared(market, scenarios)
-    for where, values in changed.items():
-        varied = eqx.tree_at(where, varied, np.asarray(values))
-    return varied
-
-
-def _persistent(
-    key: Array, shape: tuple[int, int, int], persistence: float, dtype: Any
-) -> Float[Array, "S n H"]:
-    """Standard normal numbers, each correlated with the one an hour before (an AR(1) process)."""
-    drawn = jax.random.normal(key, shape, dtype)
-    fresh = jnp.sqrt(1 - jnp.asarray(persistence, dtype) ** 2)
-
-    def step(before: Array, shock: Array) -> tuple[Array, Array]:
-        now = persistence * before + fresh * shock
-        return now, now
-
-    first = drawn[..., 0]
-    _, later = jax.lax.scan(step, first, jnp.moveaxis(drawn[..., 1:], -1, 0))
-    return jnp.concatenate([first[..., None], jnp.moveaxis(later, 0, -1)], axis=-1)
-
-
-def days(market: Market, load: Any, *, passive: Any = None, base: Any = None) -> Market:
-    """One scenario a day: `load` (N, days H) kW instead of the market's, day after day.
-
-    `passive` (B, days H) kW and `base` (days H,) EUR/kWh likewise, where given. Buffers start every
-    day as the market says. Raises `ValueError` where hours are no whole days.
-    """
-    hours = market.prosumers.load.shape[-1]
-
-    def split(name: str, series: Any, like: Array) -> np.ndarray:
-        series = np.asarray(series, dtype=np.asarray(like).dtype)
-        if series.shape[:-1] != like.shape[:-1] or series.shape[-1] % hours:
-            raise ValueError(
-                f"days: {name} has shape {series.shape}; give {like.shape[:-1]} rows of a multiple "
-                f"of {hours} hours."
-            )
-        by_day = series.reshape(*series.shape[:-1], -1, hours)
-        return np.moveaxis(by_day, -2, 0)
-
-    loads = split("load", load, market.prosumers.load)
-    varied = eqx.tree_at(lambda m: m.prosumers.load, _shared(market, loads.shape[0]), loads)
-    for name, series, where in (
-        ("passive", passive, lambda m: m.grid.passive),
-        ("base", base, lambda m: m.tariff.base),
-    ):
-        if series is not None:
-            parts = split(name, series, where(market))
-            if parts.shape[0] != loads.shape[0]:
-                raise ValueError(
-                    f"days: {name} has {parts.shape[0]} days, load {loads.shape[0]}; give as many."
-                )
-            varied = eqx.tree_at(where, varied, parts)
-    return varied

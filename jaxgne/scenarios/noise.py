@@ -1,0 +1,129 @@
+"""Random variants of a market."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ..market import Market
+from .rows import shared
+from .sun import CAPS, check_caps, moved_caps, series, sun_of
+
+
+def perturb(
+    market: Market,
+    key: PRNGKeyArray,
+    scenarios: int,
+    *,
+    load: float = 0.0,
+    renewable: float = 0.0,
+    price: float = 0.0,
+    persistence: float = 0.7,
+    common: float = 0.3,
+    generation: Any = None,
+    import_max: Any = None,
+    export_max: Any = None,
+    curtail_max: Any = None,
+) -> Market:
+    """Random variants of a market, each quantity times a lognormal factor of mean 1.
+
+    `load`, `renewable` and `price` are the factors' standard deviations: of gross load (active and
+    reactive, passive load too), of renewable generation, and of the main grid's prices. The factor
+    of an hour correlates with the one before by `persistence`, those of two prosumers by `common`;
+    prices are the same for all. The same key gives the same scenarios.
+
+    Renewable generation is `generation`, kW by prosumer and hour; where it is left out it is
+    `curtail_max`, or minus the load of a plant that has none. `curtail_max`, and an `export_max`
+    that is the sun (and a constant), move with it; other caps stay. Caps may be given, in kW.
+
+    Raises `ValueError` for a deviation below 0, a correlation outside of 0 to 1, sun that is not
+    known, and caps that a scenario cannot keep.
+    """
+    for name, value in (("load", load), ("renewable", renewable), ("price", price)):
+        if not value >= 0:
+            raise ValueError(f"perturb: {name}={value:g} is below 0; give a standard deviation.")
+    for name, value in (("persistence", persistence), ("common", common)):
+        if not 0 <= value <= 1:
+            raise ValueError(f"perturb: {name}={value:g}; give a correlation from 0 to 1.")
+    people, grid, tariff = market.prosumers, market.grid, market.tariff
+    hours, dtype = people.load.shape[-1], people.load.dtype
+    keys = jax.random.split(key, 4)
+
+    def factor(key: Array, rows: int, deviation: float) -> Float[np.ndarray, "S n H"]:
+        spread = float(np.sqrt(np.log1p(deviation**2)))
+        own, common_to_all = (
+            _persistent(k, (scenarios, size, hours), persistence, dtype)
+            for k, size in zip(jax.random.split(key), (rows, 1), strict=True)
+        )
+        noise = np.sqrt(1 - common) * own + np.sqrt(common) * common_to_all
+        return np.asarray(jnp.exp(spread * noise - spread**2 / 2))
+
+    count, buses = people.bus.shape[0], grid.passive.shape[0]
+    drawn = factor(keys[0], count + buses, load)
+    mine, theirs = drawn[:, :count], drawn[:, count:]
+    sunny, worth = factor(keys[1], count, renewable), factor(keys[2], 1, price)[:, 0]
+    given = {
+        name: series("perturb", name, value, people.load.shape)
+        for name, value in zip(CAPS, (import_max, export_max, curtail_max), strict=True)
+        if value is not None
+    }
+    moved = _moved(market, generation, mine if load else None, sunny if renewable else None, given)
+    changed = {
+        **{lambda m, name=name: getattr(m.prosumers, name): a for name, a in moved.items()},
+        lambda m: m.prosumers.reactive: np.asarray(people.reactive) * mine,
+        lambda m: m.grid.passive: np.asarray(grid.passive) * theirs,
+        lambda m: m.grid.passive_reactive: np.asarray(grid.passive_reactive) * theirs,
+        lambda m: m.tariff.base: np.asarray(tariff.base) * worth,
+        lambda m: m.tariff.slope: np.asarray(tariff.slope) * worth,
+        lambda m: m.tariff.export: np.asarray(tariff.export) * worth,
+    }
+    varied = shared(market, scenarios)
+    for where, values in changed.items():
+        like = where(varied)
+        values = np.broadcast_to(np.asarray(values, like.dtype), like.shape)
+        varied = eqx.tree_at(where, varied, values)
+    return varied
+
+
+def _moved(
+    market: Market,
+    generation: Any,
+    mine: np.ndarray | None,
+    sunny: np.ndarray | None,
+    given: dict[str, np.ndarray],
+) -> dict[str, np.ndarray]:
+    """Loads and caps of prosumers with these factors of gross load and sun (None: all 1)."""
+    if mine is None and sunny is None:
+        return given
+    now = np.asarray(market.prosumers.load, float)
+    sun = sun_of("perturb", market, generation)
+    if sunny is not None and not np.any(sun):
+        raise ValueError(
+            "perturb: renewable noise needs to know the sun, and curtail_max is 0 everywhere; give "
+            "generation=, kW by prosumer and hour."
+        )
+    ones = np.ones((1, 1, 1))
+    after = sun * (ones if sunny is None else sunny)
+    load = (now + sun) * (ones if mine is None else mine) - after
+    caps = given if sunny is None else moved_caps("perturb", market, sun, after, given)
+    check_caps("perturb", market, load, caps, given)
+    return {"load": load, **caps}
+
+
+def _persistent(
+    key: Array, shape: tuple[int, int, int], persistence: float, dtype: Any
+) -> Float[Array, "S n H"]:
+    """Standard normal numbers, each correlated with the one an hour before (an AR(1) process)."""
+    drawn = jax.random.normal(key, shape, dtype)
+    fresh = jnp.sqrt(1 - jnp.asarray(persistence, dtype) ** 2)
+
+    def step(before: Array, shock: Array) -> tuple[Array, Array]:
+        now = persistence * before + fresh * shock
+        return now, now
+
+    first = drawn[..., 0]
+    _, later = jax.lax.scan(step, first, jnp.moveaxis(drawn[..., 1:], -1, 0))
+    return jnp.concatenate([first[..., None], jnp.moveaxis(later, 0, -1)], axis=-1)
