@@ -45,7 +45,7 @@ def _begun(path: Path) -> tuple[Path, int]:
     while True:
         fresh = path.with_name(f"{_prefix(path)}{uuid4().hex}{path.suffix}")
         handle = os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
-        _held(handle, wait=True)
+        held(handle, wait=True)
         if fresh.exists():  # else another writer swept it away before it was held
             return fresh, handle
         os.close(handle)
@@ -55,7 +55,7 @@ def _prefix(path: Path) -> str:
     return f".{path.name}.writing-"
 
 
-def _held(handle: int, *, wait: bool) -> bool:
+def held(handle: int, *, wait: bool) -> bool:
     """Whether this process holds the file from now on, and no other does."""
     if fcntl is None:
         return False
@@ -74,7 +74,7 @@ def _sweep(path: Path) -> None:
         except FileNotFoundError:  # another writer was quicker
             continue
         try:
-            if _held(handle, wait=False):
+            if held(handle, wait=False):
                 left.unlink(missing_ok=True)
         finally:
             os.close(handle)

@@ -1,6 +1,8 @@
 """Saved markets come back bit by bit, folders appear whole or not at all, aliens are refused."""
 
 import json
+import os
+import re
 import shutil
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 
 import jaxgne as jg
 from jaxgne import io
-from jaxgne.io import loading, saving, schema
+from jaxgne.io import loading, reading, saving, schema, swap
 
 
 def feeder(model: jg.market.GridModel = "lindistflow", hours: int = 2, **tariff) -> jg.Market:
@@ -125,36 +127,57 @@ def test_single_precision_comes_back_in_single_precision(tmp_path: Path):
 
 
 def test_tables_may_be_edited_by_hand(tmp_path: Path):
-    """Lines in another order, columns moved, a column of notes, a byte order mark: same market."""
+    """Lines in another order, columns moved, cells quoted, blank lines, a byte order mark, CRLF."""
     market = feeder()
     io.save(tmp_path / "case", market)
     table = tmp_path / "case" / "prosumer_hours.csv"
     head, *lines = (line.split(",") for line in table.read_text().splitlines())
-    edited = [[*head[::-1], "note"], *([*line[::-1], "why not, # ?"] for line in lines[::-1])]
-    quoted = [[f'"{cell}"' if "," in cell else cell for cell in line] for line in edited]
-    table.write_text("\r\n".join(map(",".join, quoted)) + "\r\n", encoding="utf-8-sig")
+    edited = [head[::-1], *([f'"{cell}"' for cell in line[::-1]] for line in lines[::-1])]
+    text = "\r\n\r\n".join(map(",".join, edited))
+    table.write_text(f"\n{text}\r\n\r\n", encoding="utf-8-sig", newline="")
     assert same(market, io.load(tmp_path / "case")[0])
 
 
+def test_bulk_and_line_by_line_read_the_same(tmp_path: Path):
+    """One cell in quotes sends a table the slow way; every number comes back bit by bit."""
+    market = odd()
+    io.save(tmp_path / "case", market)
+    for path in (tmp_path / "case").glob("*_hours.csv"):
+        head, *lines = path.read_text().splitlines()
+        quoted = [",".join(f'"{cell}"' for cell in line.split(",")) for line in lines]
+        path.write_text("".join(f"{line}\n" for line in [head, *quoted]))
+    assert same(market, io.load(tmp_path / "case")[0])
+
+
+def without(path: Path, column: str) -> None:
+    """Take a column out of a table."""
+    head, *lines = (line.split(",") for line in path.read_text().splitlines())
+    at = head.index(column)
+    kept = [[*line[:at], *line[at + 1 :]] for line in (head, *lines)]
+    path.write_text("".join(",".join(line) + "\n" for line in kept))
+
+
 def test_folder_of_version_1_loads_with_defaults_for_what_came_later(tmp_path: Path, monkeypatch):
-    """A column or table that version 2 added may be missing from version 1, and only from that."""
+    """What version 2 added (a table, a column, an entry) may lack in version 1, and only there."""
     market = feeder()
     io.save(tmp_path / "case", market)
-    added = {"trading.charge": schema.Added(2, 0.5), "grid.passive_reactive": schema.Added(2, 0.25)}
-    monkeypatch.setattr(loading, "ADDED", added)
-    for file in ("pairs.csv", "bus_hours.csv"):
-        path = tmp_path / "case" / file
-        head, *lines = (line.split(",") for line in path.read_text().splitlines())
-        at = head.index("charge_eur_per_kwh" if file == "pairs.csv" else "passive_reactive_kvar")
-        kept = [[*line[:at], *line[at + 1 :]] for line in (head, *lines)]
-        path.write_text("".join(",".join(line) + "\n" for line in kept))
-    with pytest.raises(ValueError, match=r"column '.*' is missing"):
+    added = {**schema.ADDED, "trading.charge": schema.Added(2, 0.5)}
+    for module in (loading, reading):
+        monkeypatch.setattr(module, "ADDED", added)
+    without(tmp_path / "case" / "pairs.csv", "charge_eur_per_kwh")
+    (tmp_path / "case" / "feeder_hours.csv").unlink()
+    head = tmp_path / "case" / "market.json"
+    content = json.loads(head.read_text())
+    del content["rows"]
+    head.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="is missing") as caught:
         io.load(tmp_path / "case")
-    replace("market.json", '"version": 2', '"version": 1')(tmp_path / "case")
+    assert len(str(caught.value).splitlines()) == 3
+    head.write_text(json.dumps(content | {"version": 1}))
     loaded, _ = io.load(tmp_path / "case")
     assert np.all(np.asarray(loaded.trading.charge) == 0.5)
-    assert np.all(np.asarray(loaded.grid.passive_reactive) == 0.25)
-    assert same(market.tariff, loaded.tariff)
+    assert np.all(np.asarray(loaded.grid.feeder_voltage) == 1.0)
+    assert same(market.tariff, loaded.tariff) and same(market.buffers, loaded.buffers)
 
 
 def test_only_open_text_formats_are_written(tmp_path: Path):
@@ -177,7 +200,7 @@ def test_failure_in_the_middle_leaves_the_old_folder_intact(tmp_path: Path, monk
     def fail(*_):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(saving, "_write_clearing", fail)
+    monkeypatch.setattr(saving, "_answer_content", fail)
     with pytest.raises(OSError, match="No space left"):
         io.save(tmp_path / "case", bare(), unfinished(bare(), jg.Status.cleared))
     assert same(market, io.load(tmp_path / "case")[0])
@@ -185,17 +208,18 @@ def test_failure_in_the_middle_leaves_the_old_folder_intact(tmp_path: Path, monk
 
 
 def test_failure_of_the_swap_puts_the_old_folder_back(tmp_path: Path, monkeypatch):
-    """The rename of the new folder fails after the old one has moved aside."""
+    """Where names cannot be exchanged: the second of two renames fails."""
     market = feeder()
     io.save(tmp_path / "case", market)
-    rename = Path.rename
+    rename = os.rename
 
-    def fail(self: Path, target: Path):
-        if target.name == "case" and not self.name.endswith(".old"):
+    def fail(source: Path, target: Path):
+        if target.name == "case" and source.suffix != ".old":
             raise OSError("device is busy")
-        return rename(self, target)
+        return rename(source, target)
 
-    monkeypatch.setattr(Path, "rename", fail)
+    monkeypatch.setattr(swap, "_exchange", lambda *_: False)
+    monkeypatch.setattr(os, "rename", fail)
     with pytest.raises(OSError, match="device is busy"):
         io.save(tmp_path / "case", bare())
     monkeypatch.undo()
@@ -259,41 +283,215 @@ def replace(name: str, old: str, new: str):
     return edit
 
 
+def append(name: str, text: str):
+    return lambda f: (f / name).write_text((f / name).read_text() + text)
+
+
+def add_entry(text: str):
+    return replace("market.json", "{", "{" + text + ", ")
+
+
+PROSUMER = r"prosumer_hours\.csv, line 2"
 BROKEN = {
-    "no folder": (shutil.rmtree, r"market\.json does not exist.*check the path"),
-    "not JSON": (write("market.json", "{"), r"market\.json: no valid JSON"),
+    "no folder": (shutil.rmtree, r"case does not exist; check the path"),
+    "no head": (
+        lambda f: (f / "market.json").unlink(),
+        r"market\.json does not exist.*check the path",
+    ),
+    "not JSON": (write("market.json", "{"), r"market\.json, line 1, column 2: no valid JSON"),
     "a list": (write("market.json", "[]"), r"market\.json: expected a JSON object"),
     "alien": (write("market.json", "{}"), r"market\.json: its format is not 'jaxgne market'"),
     "newer": (replace("market.json", '"version": 2', '"version": 9'), r"version 9.*install"),
-    "no entry": (replace("market.json", "hour_length_h", "x"), r"'hour_length_h' is missing"),
-    "no number": (replace("market.json", "0.25", '"long"'), r"'hour_length_h' is 'long'"),
-    "dtype": (replace("market.json", "float64", "object"), r"'dtype' is 'object'"),
-    "grid model": (replace("market.json", "lindistflow", "magic"), r"Grid\.model: 'magic' is none"),
-    "no table": (lambda folder: (folder / "lines.csv").unlink(), r"lines\.csv: this table is miss"),
-    "empty file": (write("lines.csv", ""), r"lines\.csv: column 'line' is missing"),
-    "no column": (replace("tariff.csv", "slope_eur", "slop_eur"), r"tariff\.csv: column 'slope_eu"),
-    "word": (replace("buses.csv", "1.05", "high"), r"buses\.csv: could not convert.*'high'"),
-    "binary": (lambda f: (f / "buses.csv").write_bytes(b"\xff\xfe\x00"), r"buses\.csv: not a text"),
-    "index": (replace("pairs.csv", "0,0,1", "0,0.5,1"), r"pairs\.csv: column 'buyer', row 0: 0\.5"),
-    "twice": (replace("pairs.csv", "1,1,2", "0,1,2"), r"pairs\.csv: there must be exactly one"),
-    "hole": (replace("prosumer_hours.csv", "0,1,", "0,0,"), r"exactly one line per prosumer and h"),
-    "hour": (replace("bus_hours.csv", "0,1,", "0,2,"), r"column 'hour' must lie in 0 to 1"),
+    "true version": (replace("market.json", '"version": 2', '"version": true'), r"version True"),
+    "no entry": (
+        replace("market.json", '  "hour_length_h": 0.25,\n', ""),
+        r"market\.json: entry 'hour_length_h' is missing",
+    ),
+    "strange entry": (add_entry('"note": 1'), r"line 1, column 2: unknown entry 'note'; known: f"),
+    "entry twice": (add_entry('"dtype": "float32"'), r"line \d+, column 3: entry 'dtype' is given"),
+    "no number": (
+        replace("market.json", "0.25", '"long"'),
+        r"line 14, .*'hour_length_h' is 'long'",
+    ),
+    "true": (replace("market.json", "0.25", "true"), r"'hour_length_h' is True, but must be a num"),
+    "NaN": (replace("market.json", "0.25", "NaN"), r"line 14, column 20: NaN is no JSON"),
+    "nan": (replace("market.json", "0.25", '"nan"'), r"'hour_length_h' is 'nan', but must be"),
+    "1e999": (replace("market.json", "0.25", "1e999"), r"line 14, column 20: 1e999 is too large"),
+    "digits": (replace("market.json", "0.25", "1" * 5000), r"line 14, .*a number of 5000 digits"),
+    "1_0": (replace("market.json", "0.25", '"1_0"'), r"'hour_length_h' is '1_0', but must be a"),
+    "deep": (
+        add_entry('"note": ' + "[" * 100_000 + "]" * 100_000),
+        r"line 1, column 13: lists nested more than 4 levels deep",
+    ),
+    "half a bus": (
+        replace("market.json", "    0\n", "    0.9\n"),
+        r"'feeder_buses' is \[0\.9\], bu",
+    ),
+    "far bus": (
+        replace("market.json", "    0\n", "    99999999999\n"),
+        r"'feeder_buses'.*2147483647",
+    ),
+    "dtype": (
+        replace("market.json", "float64", "object"),
+        r"line 13, .*'dtype' is 'object', but mu",
+    ),
+    "grid model": (replace("market.json", "lindistflow", "magic"), r"'grid_model' is 'magic', but"),
+    "no table": (lambda f: (f / "lines.csv").unlink(), r"lines\.csv is missing; put it back"),
+    "strange table": (
+        write("feeder_hour.csv", "a\n"),
+        r"feeder_hour\.csv is no file of the format",
+    ),
+    "folder for a table": (
+        lambda f: ((f / "lines.csv").unlink(), (f / "lines.csv").mkdir()),
+        r"lines\.csv is no plain file",
+    ),
+    "pipe for a table": (
+        lambda f: ((f / "lines.csv").unlink(), os.mkfifo(f / "lines.csv")),
+        r"lines\.csv is no plain file",
+    ),
+    "vast file": (
+        lambda f: os.truncate(f / "lines.csv", 2**40),
+        r"lines\.csv: 1099511627776 bytes, it may have \d+ here",
+    ),
+    "no column": (
+        replace("tariff.csv", ",slope_eur_per_kwh_per_kw", ""),
+        r"line 1: column 'slope_e",
+    ),
+    "renamed": (
+        replace("tariff.csv", "slope_eur", "slop_eur"),
+        r"line 1, column 3: unknown column 's",
+    ),
+    "column twice": (
+        replace("tariff.csv", "export_eur_per_kwh", "base_eur_per_kwh"),
+        r"line 1, column 4: column 'base_eur_per_kwh' is there twice",
+    ),
+    "semicolons": (
+        lambda f: (f / "lines.csv").write_text((f / "lines.csv").read_text().replace(",", ";")),
+        r"lines\.csv, line 1: cells are separated by semicolons; separate them by commas",
+    ),
+    "word": (
+        replace("buses.csv", "1.05", "high"),
+        r"buses\.csv, line 2, column 'voltage_max_pu': 'hi",
+    ),
+    "binary": (
+        lambda f: (f / "buses.csv").write_bytes(b"\xff\xfe\x00"),
+        r"line 1: no text in UTF-8",
+    ),
+    "null": (replace("buses.csv", "799", "7\x009"), r"buses\.csv, line 2: holds the control char"),
+    "quote": (
+        replace("buses.csv", "799", '"799'),
+        r"buses\.csv, line 2: a quotation mark is not clo",
+    ),
+    "quote inside": (
+        replace("buses.csv", "799", '7"9'),
+        r"buses\.csv, line 2: a quotation mark is",
+    ),
+    "comma": (
+        replace("prosumer_hours.csv", "0.3,", "0,3,"),
+        PROSUMER + ": 8 cells, the header has 7",
+    ),
+    "quoted comma": (
+        replace("prosumer_hours.csv", "0.3,", '"0,3",'),
+        PROSUMER + r", column 'reactive_kvar': '0,3' has a decimal comma; write 0\.3",
+    ),
+    "cell less": (
+        replace("prosumer_hours.csv", "0.3,", ""),
+        PROSUMER + ": 6 cells, the header has 7",
+    ),
+    "empty cell": (
+        replace("prosumer_hours.csv", "0.3,", ","),
+        PROSUMER + r".*'reactive_kvar': '' is e",
+    ),
+    "space": (
+        replace("prosumer_hours.csv", "0.3,", " 0.3,"),
+        PROSUMER + r".*' 0\.3' is no plain num",
+    ),
+    "underscore": (
+        replace("prosumer_hours.csv", "0.3,", "1_0,"),
+        PROSUMER + r".*'1_0' is no plain",
+    ),
+    "hexadecimal": (
+        replace("prosumer_hours.csv", "0.3,", "0x1,"),
+        PROSUMER + r".*'0x1' is no plain",
+    ),
+    "plus": (replace("prosumer_hours.csv", "0.3,", "+0.3,"), PROSUMER + r".*'\+0\.3' is no plain"),
+    "full width": (replace("prosumer_hours.csv", "0.3,", "３,"), PROSUMER + r".*'３' is no pl"),
+    "no nan": (
+        replace("prosumer_hours.csv", "0.3,", "nan,"),
+        PROSUMER + r".*'nan' is no number \(P",
+    ),
+    "infinity": (
+        replace("prosumer_hours.csv", "0.3,", "1e999,"),
+        PROSUMER + r".*'1e999' is too large",
+    ),
+    "long cell": (
+        replace("prosumer_hours.csv", "0.3,", "0." + "3" * 200 + ","),
+        PROSUMER + r".*is longer than 100 characters",
+    ),
+    "long line": (
+        replace("prosumer_hours.csv", "0.3,", "0." + "3" * 200_000 + ","),
+        PROSUMER + r": 200\d\d\d bytes, a line has 4096 at most",
+    ),
+    "half an index": (
+        replace("pairs.csv", "0,0,1", "0,0.5,1"),
+        r"pairs\.csv, line 2, .*'0\.5' is no r",
+    ),
+    "signed index": (
+        replace("pairs.csv", "0,0,1", "0,+0,1"),
+        r"line 2, column 'buyer': '\+0' is no",
+    ),
+    "large index": (
+        replace("pairs.csv", "0,0,1", "0,9999999999,1"),
+        r"line 2, .*1e\+10 is too large",
+    ),
+    "twice": (
+        replace("pairs.csv", "1,1,2", "0,1,2"),
+        r"pairs\.csv, line 3: a second line of pair 0",
+    ),
+    "fewer": (
+        replace("pairs.csv", "1,1,2,2.0,0.0,0.0,0.001,0.0\n", ""),
+        r"pairs\.csv: 1 lines of 2;",
+    ),
+    "more": (
+        append("pairs.csv", "2,0,2,1,0,0,0,0\n"),
+        r"line 4, column 'pair': 2, but there are 2",
+    ),
+    "cut off": (
+        lambda f: os.truncate(f / "pairs.csv", (f / "pairs.csv").stat().st_size - 1),
+        r"pairs\.csv, line 3: the file ends inside this line",
+    ),
+    "hole": (
+        replace("prosumer_hours.csv", "0,1,", "0,0,"),
+        r"line 3: a second line of prosumer 0, ho",
+    ),
+    "hour": (
+        replace("bus_hours.csv", "0,1,", "0,2,"),
+        r"line 3, column 'hour': 2, but there are 2",
+    ),
     "short": (
-        write("bus_hours.csv", "bus,hour,passive_kw,passive_reactive_kvar,compensation_max_kvar\n"),
-        r"0 lines, b",
+        write("bus_hours.csv", f"bus,hour,{BUS_HOURS}\n"),
+        r"0 lines of 6; that of bus 0, hour 0",
     ),
     "status": (
         replace("clearing/clearing.json", '"max_steps"', '"great"'),
-        r"status 'great' is no",
+        r"'status' is 'great', but",
+    ),
+    "better": (
+        replace("clearing/clearing.json", '"max_steps"', '"cleared"'),
+        r"clearing\.json was edited since it was saved",
     ),
     "edited": (replace("tariff.csv", "0.1", "0.2"), r"clearing belongs to another market.*edited"),
     "longer": (
-        replace("clearing/hours.csv", "\n1,", "\n2,0,0,0,0\n1,"),
-        r"hours\.csv: 3 lines, but the market has 2 of hour",
+        append("clearing/hours.csv", "2,0,0,0,0\n"),
+        r"clearing/hours\.csv, line 4, column 'hour': 2, but there are 2",
     ),
     "certificate": (
         replace("clearing/clearing.json", "residuals.error", "residuals.joy"),
-        r"'residuals\.error' is missing",
+        r"clearing\.json was edited since it was saved",
+    ),
+    "no clearing": (
+        lambda f: (f / "clearing" / "clearing.json").unlink(),
+        r"clearing/clearing\.json is missing",
     ),
 }
 
@@ -316,6 +514,29 @@ def test_market_can_be_edited_and_loaded_without_its_old_clearing(tmp_path: Path
     io.save(tmp_path / "case", market, unfinished(market, jg.Status.cleared))
     replace("prosumers.csv", "2,2", "2,1")(tmp_path / "case")
     assert io.load_case(tmp_path / "case").prosumers.bus.tolist() == [0, 1, 1]
+
+
+def test_documentation_names_each_file_and_column_with_its_unit():
+    """The tables of docs/files.md are those of the schema, in its order; entries of JSON too."""
+    text = Path(__file__).parents[1].joinpath("docs", "files.md").read_text(encoding="utf-8")
+    found: dict[str, list[str]] = {}
+    table = r"\n`([\w/.]+)`: (.*)\n\n\| column.*\n\|.*\n((?:\|.*\n)+)"
+    for file, keys, lines in re.findall(table, text):
+        found[file] = [*re.findall(r"`(\w+)`", keys), *re.findall(r"(?m)^\| `(\w+)`", lines)]
+    expected = {
+        prefix + table.file: [
+            *((table.row, "hour") if table.hourly else (table.row,)),
+            *(*table.columns, *table.names, *table.derived),
+        ]
+        for prefix, tables in (
+            ("", schema.MARKET),
+            ("clearing/", schema.clearing_tables("lindistflow")),
+        )
+        for table in tables
+    }
+    assert found == expected
+    for name in (*schema.MARKET_ENTRIES, *schema.CLEARING_ENTRIES):
+        assert f"`{name}`" in text, name
 
 
 def test_clearing_of_another_market_is_not_saved(tmp_path: Path):

@@ -1,12 +1,14 @@
 """Markets and clearings on disk, in the project's own folder format: CSV tables and JSON.
 
-    market.json            hour length, behavior, grid model, feeder buses
+    market.json            hour length, behavior, grid model, feeder buses, how many rows of each
     prosumers.csv ...      one line per prosumer, generator, buffer, pair, line, bus
     prosumer_hours.csv ... one line per row and hour; units are in the column names
     clearing/              the result: the same kind of tables, clearing.json, summary.json
 
-Tables may be edited by hand: columns are found by name, lines may come in any order, columns that
-are not ours are ignored. Floats are exact to the last bit.
+Tables of the market may be edited by hand: columns are found by name, lines may come in any order.
+Whatever is not exactly of the format is refused, all of it in one answer with file, line and
+column (docs/files.md). Floats are exact to the last bit. A result that was edited, or whose market
+was, does not load.
 """
 
 from .batches import load

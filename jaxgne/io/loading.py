@@ -1,7 +1,5 @@
 """Reading a folder that holds a market and its clearing; nothing in it is ever executed."""
 
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,195 +14,207 @@ from ..clearing import Clearing, Status
 from ..clock import Clock
 from ..market import Buffers, Generators, Grid, Market, Prosumers, Tariff, Trading
 from ..model import Plan, Rows, rows_like, zeros
+from .faults import Faults
+from .json_text import Document, convert
+from .reading import Content, answer_marks, read_json, read_tables
 from .schema import (
     ADDED,
+    CLEARING_ENTRIES,
     FORMAT,
-    GAP,
     MARKET,
-    STATUSES,
+    MARKET_ENTRIES,
+    OURS,
     TIME,
     VERSION,
-    WHOLE,
     Table,
     clearing_tables,
 )
-from .tables import header, read_hours, read_names, read_rows, whole
+from .snapshot import Snapshot
 
 
 def load(path: str | Path) -> tuple[Market, Clearing | None]:
     """The market in a folder that `save` wrote, and its clearing if there is one.
 
     Numbers come back bit by bit, in the precision they had (float32 where JAX has no float64).
-    Raises `ValueError`, or `FileNotFoundError`, with a sentence that names the file and the fix.
+    Whoever replaces the folder meanwhile: what is loaded is one state of it. Raises `ValueError`
+    with a sentence for all that is wrong, each with file, line and column, also where market or
+    clearing were edited since the market was cleared; `FileNotFoundError` where there is no folder.
     """
-    folder = Path(path)
-    market = load_market(folder)
-    if not (folder / "clearing").is_dir():
-        return market, None
-    return market, _read_clearing(folder, market)
+    faults, answer = Faults(), None
+    with Snapshot(Path(path), OURS) as files:
+        content = _read_market(files, faults)
+        market = None if content is None or faults else _market(Path(path), content)
+        if content is not None and "clearing" in files.folders:
+            answer = _read_clearing(files, content, faults)
+        faults.check()
+    if market is None:
+        raise ValueError(f"{path}: holds no market.")
+    return market, None if answer is None else _clearing(market, answer)
 
 
 def load_market(path: str | Path) -> Market:
     """The market in a folder that `save` wrote, whatever it says about a clearing."""
-    folder = Path(path)
-    return _read_market(folder, read_head(folder))
+    faults = Faults()
+    with Snapshot(Path(path), {"": OURS[""]}) as files:
+        content = _read_market(files, faults)
+        faults.check()
+    if content is None:
+        raise ValueError(f"{path}: holds no market.")
+    return _market(Path(path), content)
 
 
-def fingerprint(folder: Path) -> str:
-    """A digest of all files that describe the market."""
-    digest = hashlib.sha256()
-    for name in ("market.json", *(table.file for table in MARKET)):
-        if (folder / name).is_file():  # tables of later versions are not in older folders
-            digest.update((folder / name).read_bytes())
-    return digest.hexdigest()
+def check_ours(path: Path) -> None:
+    """Raise `ValueError` unless market.json tells of our format, in a version that we know."""
+    faults = Faults()
+    with Snapshot(path, {"": {"market.json"}}) as files:
+        _head(files, faults)
+    faults.check()
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} does not exist: this is no folder that jaxgne.save wrote; check the path."
+def _head(files: Snapshot, faults: Faults) -> tuple[Document, int] | None:
+    """market.json, which is of our format, and its version."""
+    if not files.has("market.json"):
+        words = " does not exist: this is no folder that jaxgne.save wrote; check the path."
+        faults.add(files.path("market.json"), words)
+        return None
+    document = read_json(files, "market.json", faults)
+    if document is None:
+        return None
+    kind, version = document.content.get("format"), document.content.get("version")
+    if kind != FORMAT:
+        faults.add(document.path, f": its format is not {FORMAT!r}; choose another folder.")
+    elif type(version) is not int or version not in range(1, VERSION + 1):
+        faults.add(
+            document.path,
+            f": version {version!r} of the format, this jaxgne reads versions 1 to {VERSION}; "
+            "install the jaxgne that wrote it.",
         )
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path}: no valid JSON ({error}); save the market again.") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a JSON object; save the market again.")
-    return content
+    else:
+        return document, version
+    return None
 
 
-def read_head(folder: Path) -> dict[str, Any]:
-    """The content of market.json, whose format is one we know."""
-    path = folder / "market.json"
-    head = read_json(path)
-    if head.get("format") != FORMAT:
-        raise ValueError(f"{path}: its format is not {FORMAT!r}; choose another folder.")
-    if head.get("version") not in range(1, VERSION + 1):
-        raise ValueError(
-            f"{path}: version {head.get('version')} of the format, this jaxgne reads versions 1 to "
-            f"{VERSION}; install the jaxgne that wrote it."
-        )
-    return head
+def _read_market(files: Snapshot, faults: Faults) -> Content | None:
+    found = _head(files, faults)
+    for name in files.strange:
+        faults.add(files.path(name), " is no file of the format; move it away, or mend its name.")
+    if found is None:
+        return None
+    document, version = found
+    head = convert(document, MARKET_ENTRIES, version, faults)
+    sizes, dtype = {}, np.float64
+    if head is not None:
+        if "zone" in head and "start" not in head:
+            faults.add(document.path, ": a zone without a start; add the start, or remove it.")
+        sizes = {**head.get("rows", {}), "feeder": len(head["feeder_buses"])}
+        dtype = np.dtype(head["dtype"]).type
+    tables = read_tables(files, "", MARKET, sizes, version, dtype, faults)
+    return None if head is None else Content(head, tables)
 
 
-def entry(path: Path, content: Mapping[str, Any], name: str, convert: Any) -> Any:
-    """One entry of a JSON file, converted."""
-    if name not in content:
-        raise ValueError(f"{path}: entry {name!r} is missing; save the market again.")
-    try:
-        return convert(content[name])
-    except (TypeError, ValueError, LookupError) as error:
-        raise ValueError(
-            f"{path}: entry {name!r} is {content[name]!r}, which makes no sense; save the market "
-            "again."
-        ) from error
-
-
-def _added(folder: Path, table: Table, version: int) -> list[str]:
-    """The columns of `table` that a folder of this version may lack, and does."""
-    young = [
-        name
-        for name, field in table.columns.items()
-        if field in ADDED and ADDED[field].version > version
-    ]
-    if len(young) == len(table.columns) and not (folder / table.file).is_file():
-        return young
-    present = header(folder / table.file) if young else ()
-    return [name for name in young if name not in present]
-
-
-def _read_tables(
-    folder: Path,
-    tables: tuple[Table, ...],
-    counts: Mapping[str, int],
-    dtype: type,
-    version: int = VERSION,
+def _fields(
+    content: Content, tables: tuple[Table, ...], sizes: Mapping[str, int]
 ) -> dict[str, np.ndarray]:
-    """All fields of `tables`; how many lines each has is checked where `counts` says so."""
+    """The columns by dotted field, by row and hour; those that an old folder lacks as well."""
     fields: dict[str, np.ndarray] = {}
-    found = dict(counts)
-    for table in sorted(tables, key=lambda table: table.hourly):
-        path, lacking = folder / table.file, _added(folder, table, version)
-        names = [name for name in table.columns if name not in lacking]
-        if not names:
-            columns = {}
-        elif table.hourly:
-            shape = (found[table.row], found["hour"])
-            columns = read_hours(path, table.row, names, shape)
-        else:
-            columns = read_rows(path, table.row, names)
-            lines = len(columns[names[0]])
-            if found.setdefault(table.row, lines) != lines:
-                raise ValueError(
-                    f"{path}: {lines} lines, but the market has {found[table.row]} of {table.row}; "
-                    "clear the market again."
-                )
-        for name, column in columns.items():
-            fields[table.columns[name]] = (
-                whole(path, name, column) if name in WHOLE else column.astype(dtype)
-            )
-        for name in lacking:
-            field = table.columns[name]
-            rows = found[table.row]
-            shape = (rows, found["hour"]) if table.hourly else (rows,)
-            fields[field] = np.full(shape, ADDED[field].value, dtype)
+    for table in tables:
+        columns = content.tables.get(table.file, {})
+        shape = (sizes[table.row], sizes["hour"]) if table.hourly else (sizes[table.row],)
+        for name, field in table.columns.items():
+            if name in columns:
+                fields[field] = columns[name].reshape(shape)
+            else:
+                fields[field] = np.full(shape, ADDED[field].value)
     return fields
 
 
-def _read_market(folder: Path, head: Mapping[str, Any]) -> Market:
-    path = folder / "market.json"
-    dtype = entry(path, head, "dtype", _dtype)
-    feeder = entry(path, head, "feeder_buses", lambda bus: np.asarray(bus, np.int32))
-    fields = _read_tables(folder, MARKET, {"feeder": len(feeder)}, dtype, head["version"])
-    hours = len(fields["tariff.slope"])
-
-    def part(name: str) -> dict[str, Any]:
-        return {
-            field.removeprefix(f"{name}."): array
-            for field, array in fields.items()
-            if field.startswith(f"{name}.")
-        }
-
-    grid = {
-        "feeder": feeder,
-        "model": entry(path, head, "grid_model", str),
-        "reactive_balance": entry(
-            path, head, "reactive_balance", {True: True, False: False}.__getitem__
-        ),
-        "names": read_names(folder / "buses.csv", "bus", "name"),
+def _part(fields: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {
+        field.removeprefix(f"{name}."): array
+        for field, array in fields.items()
+        if field.startswith(f"{name}.")
     }
-    anticipation = entry(path, head, "anticipation", lambda a: np.asarray(float(a), dtype))
-    hour_length = entry(path, head, "hour_length_h", lambda a: np.asarray(float(a), dtype))
+
+
+def _market(folder: Path, content: Content) -> Market:
+    head = content.head
+    dtype = np.dtype(head["dtype"])
+    fields = {
+        name: array.astype(np.int32 if array.dtype.kind == "i" else dtype)
+        for name, array in _fields(content, MARKET, _sizes(content)).items()
+    }
+    fields |= {
+        "grid.feeder": np.asarray(head["feeder_buses"], np.int32),
+        "grid.model": head["grid_model"],
+        "grid.reactive_balance": head["reactive_balance"],
+        "grid.names": tuple(content.tables["buses.csv"].get("name", ())),
+        "tariff.anticipation": np.asarray(head["anticipation"], dtype),
+    }
+    hours = {"hours": len(content.tables["tariff.csv"]["base_eur_per_kwh"])}
     try:
         return Market(
-            Prosumers(**part("prosumers")),
-            Grid(**part("grid"), **grid),
-            Tariff(**part("tariff"), hours=hours, anticipation=anticipation),
-            Generators(**part("generators"), hours=hours),
-            Buffers(**part("buffers"), hours=hours),
-            Trading(**part("trading")),
-            hour_length=hour_length,
+            Prosumers(**_part(fields, "prosumers")),
+            Grid(**_part(fields, "grid")),
+            Tariff(**_part(fields, "tariff"), **hours),
+            Generators(**_part(fields, "generators"), **hours),
+            Buffers(**_part(fields, "buffers"), **hours),
+            Trading(**_part(fields, "trading")),
+            hour_length=np.asarray(head["hour_length_h"], dtype),
             clock=Clock(head["start"], head.get("zone")) if "start" in head else None,
         )
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
 
 
-def _dtype(name: Any) -> type:
-    return {"float32": np.float32, "float64": np.float64}[name]
+def _sizes(content: Content) -> dict[str, int]:
+    """How many rows of each kind a market has that was read without a fault."""
+    found = {"feeder": len(content.head["feeder_buses"])}
+    for table in MARKET:
+        if not table.hourly:
+            found[table.row] = len(next(iter(content.tables[table.file].values())))
+    return found
 
 
-def _read_clearing(folder: Path, market: Market) -> Clearing:
-    inside = folder / "clearing"
-    path = inside / "clearing.json"
-    head = read_json(path)
-    if entry(path, head, "market_sha256", str) != fingerprint(folder):
-        raise ValueError(
-            f"{inside} belongs to another market: a table of {folder} was edited since; delete "
-            f"{inside} and clear the market again."
+def _read_clearing(files: Snapshot, market: Content, faults: Faults) -> Content | None:
+    """What the folder inside says, where it is still what was saved of this very market."""
+    inside, version = files.path("clearing"), market.head["version"]
+    if version < 2:
+        faults.add(
+            inside,
+            ": was written by version 1 of the format, which cannot tell whether it was edited "
+            "since; delete it, and clear the market again.",
         )
-    dtype = entry(folder / "market.json", read_head(folder), "dtype", _dtype)
-    counts = {
+        return None
+    document = read_json(files, "clearing/clearing.json", faults)
+    head = None if document is None else convert(document, CLEARING_ENTRIES, version, faults)
+    if any(table.file not in market.tables for table in MARKET if not table.hourly):
+        return None  # how many rows there are is not known
+    tables = clearing_tables(market.head["grid_model"])
+    found = read_tables(files, "clearing", tables, _sizes(market), version, np.float64, faults)
+    if faults or head is None:
+        return None
+    answer = Content(head, found)
+    expected, stored = answer_marks(market, answer), head["sha256"]
+    if stored.get("market") != expected["market"]:
+        faults.add(
+            inside,
+            f" belongs to another market: a file of {files.folder} was edited since; delete "
+            f"{inside}, and clear the market again.",
+        )
+        return None
+    for name, mark in expected.items():
+        if stored.get(name) != mark:
+            faults.add(
+                files.path(f"clearing/{name}"),
+                f" was edited since it was saved, and nothing proves it any more; delete {inside}, "
+                "and clear the market again (jaxgne.certify judges any plan and prices).",
+            )
+    return answer
+
+
+def _clearing(market: Market, content: Content) -> Clearing:
+    dtype, tables = market.prosumers.load.dtype, clearing_tables(market.grid.model)
+    sizes = {
         "prosumer": market.prosumers.bus.shape[0],
         "generator": market.generators.owner.shape[0],
         "buffer": market.buffers.owner.shape[0],
@@ -214,42 +224,33 @@ def _read_clearing(folder: Path, market: Market) -> Clearing:
         "feeder": market.grid.feeder.shape[0],
         "hour": market.prosumers.load.shape[1],
     }
-    fields = _read_tables(inside, clearing_tables(market.grid.model), counts, np.float64)
-    gap = fields.pop("gap")
+    fields, head = _fields(content, tables, sizes), content.head
     arrays = {name: jnp.asarray(array.astype(dtype)) for name, array in fields.items()}
-    word = entry(path, head, "status", str)
-    if word not in STATUSES:
-        raise ValueError(f"{path}: status {word!r} is none of {', '.join(STATUSES)}; clear again.")
-
-    def part(name: str) -> dict[str, Any]:
-        return {f.removeprefix(name): a for f, a in arrays.items() if f.startswith(name)}
-
     return Clearing(
-        plan=Plan(**part("plan.")),
-        prices=Rows(**part("prices.")),
+        plan=Plan(**_part(arrays, "plan")),
+        prices=Rows(**_part(arrays, "prices")),
         costs=arrays["costs"],
         aggregate=arrays["aggregate"],
-        certificate=_read_certificate(path, head, market, gap),
-        steps=jnp.asarray(entry(path, head, "steps", int), jnp.int32),
-        status=getattr(Status, word),
+        certificate=_certificate(market, {**head["certificate"], **_part(fields, "certificate")}),
+        steps=jnp.asarray(head["steps"], jnp.int32),
+        status=getattr(Status, head["status"]),
     )
 
 
-def _read_certificate(
-    path: Path, head: Mapping[str, Any], market: Market, gap: np.ndarray
-) -> Certificate:
+def _certificate(market: Market, stored: Mapping[str, Any]) -> Certificate:
     """The certificate as stored; its form is that of any certificate of this market."""
     like = eqx.filter_eval_shape(certify, market, zeros(market), rows_like(market))
-    stored = entry(path, head, "certificate", dict)
     clock = None if market.clock is None else int(market.clock.start)
-    stored |= dict(zip(TIME, (float(market.hour_length), clock), strict=True))
-    # version 1 did not tell a flow that fails from a grid that is not examined
-    stored = {"ac.examined": stored.get("ac.converged"), "ac.residual_place": 0} | stored
+    stored = {**stored, **dict(zip(TIME, (float(market.hour_length), clock), strict=True))}
     leaves, form = jax.tree_util.tree_flatten_with_path(like)
     with jax.enable_x64(True):
         filled = []
         for where, leaf in leaves:
             name = jax.tree_util.keystr(where, simple=True, separator=".")
-            value = gap if name == GAP else entry(path, stored, name, float)
-            filled.append(jnp.asarray(np.asarray(value, leaf.dtype)))
+            if name not in stored:
+                raise ValueError(
+                    f"the certificate was stored without {name!r} by another version of jaxgne; "
+                    "clear the market again."
+                )
+            filled.append(jnp.asarray(np.asarray(stored[name], leaf.dtype)))
     return jax.tree_util.tree_unflatten(form, filled)

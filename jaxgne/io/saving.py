@@ -1,11 +1,10 @@
 """Writing a market and its clearing as a folder, complete or not at all."""
 
 import json
-import shutil
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import jax
 import numpy as np
@@ -15,9 +14,22 @@ from ..clearing import Clearing, status_name
 from ..market import Market
 from ..model import energy_prices, grid_price, rows_like, trade_prices, voltages, zeros
 from ..validate import structure
-from .loading import fingerprint, read_head
-from .schema import FORMAT, GAP, MARKET, OURS, TIME, VERSION, Table, clearing_tables
+from .loading import check_ours
+from .parsing import CONTROL
+from .reading import Content, answer_marks
+from .schema import (
+    FORMAT,
+    MARKET,
+    OURS,
+    TIME,
+    VERSION,
+    Table,
+    clearing_tables,
+)
+from .swap import replacing
 from .tables import write_hours, write_table
+
+_NAME = 1000  # bytes of the name of a bus
 
 
 def save(
@@ -32,23 +44,38 @@ def save(
     The folder appears complete or not at all; a folder of ours that stands there is replaced,
     anything else is refused with `ValueError`. `summary` is stored beside the result for readers.
     """
-    wrong = structure(market)
+    wrong = structure(market) or _unwritable(market)
     if wrong:
         raise ValueError("\n".join(wrong))
     if clearing is not None:
         _check_belongs(market, clearing)
     target = Path(path).resolve()
     check_replaceable(target)
-    fresh = target.parent / f".{target.name}.{uuid4().hex}"
-    fresh.mkdir(parents=True)
-    try:
-        _write_market(fresh, market)
+    with replacing(target, _is_ours) as fresh:
+        content = _market_content(market)
+        hours = market.prosumers.load.shape[1]
+        _write(fresh, "market.json", MARKET, content, hours)
         if clearing is not None:
-            _write_clearing(fresh, market, clearing, summary)
-        _swap(fresh, target)
-    finally:
-        if fresh.exists():
-            shutil.rmtree(fresh)
+            inside = fresh / "clearing"
+            inside.mkdir()
+            answer = _answer_content(market, content, clearing)
+            tables = clearing_tables(market.grid.model)
+            _write(inside, "clearing.json", tables, answer, hours)
+            if summary is not None:
+                _write_json(inside / "summary.json", summary)
+
+
+def _unwritable(market: Market) -> list[str]:
+    """Names that could be written but not read again."""
+    wrong = []
+    for name in market.grid.names:
+        encoded = name.encode(errors="replace")
+        if CONTROL.search(name) or encoded.decode() != name or len(encoded) > _NAME:
+            wrong.append(
+                f"save(): the bus name {name[:40]!r} holds a control character or is longer than "
+                f"{_NAME} bytes; choose a plain one."
+            )
+    return wrong
 
 
 def _check_belongs(market: Market, clearing: Clearing) -> None:
@@ -70,34 +97,34 @@ def check_replaceable(path: str | Path) -> None:
         return
     if not target.is_dir():
         raise ValueError(f"{target} is a file; choose another name for the folder.")
-    inside = [p for p in target.rglob("*") if p.name not in OURS.get(_parent(p, target), set())]
-    if inside:
+    alien = _alien(target)
+    if alien is not None:
         raise ValueError(
-            f"{target} holds {inside[0].relative_to(target)}, which is not part of a saved market; "
-            "choose another folder, or move it away."
+            f"{target} holds {alien}, which is not part of a saved market; choose another folder, "
+            "or move it away."
         )
-    if any(target.iterdir()):
-        read_head(target)
+    with os.scandir(target) as entries:
+        empty = next(entries, None) is None
+    if not empty:
+        check_ours(target)
 
 
-def _parent(path: Path, folder: Path) -> str:
-    name = str(path.parent.relative_to(folder))
-    return "" if name == "." else name
+def _alien(folder: Path, inside: str = "") -> str | None:
+    """The first entry that `save` did not write; looks no deeper than `save` does."""
+    with os.scandir(folder / inside) as entries:
+        for entry in entries:
+            name = f"{inside}/{entry.name}" if inside else entry.name
+            place = name in OURS
+            if entry.is_symlink() or entry.name not in OURS[inside] or place != entry.is_dir():
+                return name
+            deeper = _alien(folder, name) if place else None
+            if deeper is not None:
+                return deeper
+    return None
 
 
-def _swap(fresh: Path, target: Path) -> None:
-    """Put `fresh` in the place of `target`."""
-    if not target.exists():
-        fresh.rename(target)
-        return
-    old = fresh.with_name(f"{fresh.name}.old")
-    target.rename(old)
-    try:
-        fresh.rename(target)
-    except OSError:
-        old.rename(target)
-        raise
-    shutil.rmtree(old)
+def _is_ours(folder: Path) -> bool:
+    return folder.is_dir() and _alien(folder) is None
 
 
 def _field(tree: Any, dotted: str) -> np.ndarray:
@@ -106,94 +133,89 @@ def _field(tree: Any, dotted: str) -> np.ndarray:
     return np.asarray(tree)
 
 
-def _number(value: Any) -> float | str:
-    """A float for JSON, which knows no infinities: those become words that `float` reads."""
-    number = float(value)
-    return number if np.isfinite(number) else repr(number)
+def _spelled(value: Any) -> Any:
+    """For JSON, which knows no infinities: those become words, at any depth."""
+    if isinstance(value, Mapping):
+        return {name: _spelled(one) for name, one in value.items()}
+    if isinstance(value, float) and not np.isfinite(value):
+        return repr(float(value))
+    return value
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(_spelled(content), indent=2, ensure_ascii=False, allow_nan=False)
     path.write_text(text + "\n", encoding="utf-8")
 
 
 def _write(
-    folder: Path,
-    table: Table,
-    fields: Mapping[str, np.ndarray],
-    hours: int,
-    more: Mapping[str, Any] | None = None,
+    folder: Path, name: str, tables: tuple[Table, ...], content: Content, hours: int
 ) -> None:
-    """Write one table; `more` are columns for readers that `load` does not need."""
-    columns = {column: fields[field] for column, field in table.columns.items()}
-    count = len(next(iter(columns.values())))
-    columns |= more or {}
-    if table.hourly:
-        write_hours(folder / table.file, table.row, columns, (count, hours))
-    else:
-        write_table(folder / table.file, {table.row: np.arange(count)} | columns)
+    _write_json(folder / name, content.head)
+    for table in tables:
+        columns = content.tables[table.file]
+        count = len(next(iter(columns.values())))
+        if table.hourly:
+            write_hours(folder / table.file, table.row, columns, (count, hours))
+        else:
+            write_table(folder / table.file, {table.row: np.arange(count)} | dict(columns))
 
 
-def _write_market(folder: Path, market: Market) -> None:
+def _market_content(market: Market) -> Content:
     grid, clock = market.grid, market.clock
+    tables: dict[str, dict[str, Any]] = {
+        table.file: {name: _field(market, field) for name, field in table.columns.items()}
+        for table in MARKET
+    }
+    if grid.names:
+        tables["buses.csv"]["name"] = list(grid.names)
     head = {
         "format": FORMAT,
         "version": VERSION,
+        "rows": {
+            table.row: len(next(iter(tables[table.file].values())))
+            for table in MARKET
+            if not table.hourly
+        },
         "dtype": str(market.prosumers.load.dtype),
-        "hour_length_h": _number(market.hour_length),
+        "hour_length_h": float(market.hour_length),
         **({} if clock is None else {"start": clock.iso(), "zone": clock.zone}),
-        "anticipation": _number(market.tariff.anticipation),
+        "anticipation": float(market.tariff.anticipation),
         "grid_model": grid.model,
         "reactive_balance": grid.reactive_balance,
         "feeder_buses": np.asarray(grid.feeder).tolist(),
     }
-    _write_json(folder / "market.json", head)
-    hours = market.prosumers.load.shape[1]
-    for table in MARKET:
-        fields = {field: _field(market, field) for field in table.columns.values()}
-        named = {"name": grid.names} if table.row == "bus" and grid.names else {}
-        _write(folder, table, fields, hours, {} if table.hourly else named)
+    return Content(head, tables)
 
 
-def _write_clearing(
-    folder: Path, market: Market, clearing: Clearing, summary: Mapping[str, Any] | None
-) -> None:
-    inside = folder / "clearing"
-    inside.mkdir()
+def _answer_content(market: Market, content: Content, clearing: Clearing) -> Content:
     judged = _certificate_leaves(clearing.certificate)
-    head = {
+    more, tables = _derived(market, clearing), {}
+    for table in clearing_tables(market.grid.model):
+        columns = tables[table.file] = {}
+        for name, field in table.columns.items():
+            judgment = field.removeprefix("certificate.")
+            columns[name] = _field(clearing, field) if judgment == field else judged.pop(judgment)
+        columns |= {name: more[table.file, name] for name in table.derived}
+    head: dict[str, Any] = {
         "status": status_name(clearing.status),
         "steps": int(clearing.steps),
-        "market_sha256": fingerprint(folder),
-        "certificate": {
-            name: _number(leaf) if leaf.dtype.kind == "f" else int(leaf)
-            for name, leaf in judged.items()
-            if name != GAP and name not in TIME
-        },
+        "certificate": {n: float(leaf) for n, leaf in judged.items() if n not in TIME},
     }
-    _write_json(inside / "clearing.json", head)
-    if summary is not None:
-        _write_json(inside / "summary.json", summary)
-    hours, more = market.prosumers.load.shape[1], _derived(market, clearing)
-    for table in clearing_tables(market.grid.model):
-        fields = {
-            field: judged[GAP] if field == "gap" else _field(clearing, field)
-            for field in table.columns.values()
-        }
-        _write(inside, table, fields, hours, more.get(table.file))
+    marks = answer_marks(content, Content(head, tables))
+    return Content(head | {"sha256": marks}, tables)
 
 
-def _derived(market: Market, clearing: Clearing) -> dict[str, dict[str, np.ndarray]]:
-    """Columns that follow from plan and prices, for whoever opens the tables."""
+def _derived(market: Market, clearing: Clearing) -> dict[tuple[str, str], np.ndarray]:
+    """Columns by file and name that follow from plan and prices, for whoever opens the tables."""
     plan, prices = clearing.plan, clearing.prices
     more = {
-        "hours.csv": {"grid_price_eur_per_kwh": grid_price(market, clearing.aggregate)},
-        "prosumer_hours.csv": {"energy_price_eur_per_kwh": energy_prices(market, prices)},
-        "pair_hours.csv": {"price_eur_per_kwh": trade_prices(market, prices)},
+        ("hours.csv", "grid_price_eur_per_kwh"): grid_price(market, clearing.aggregate),
+        ("prosumer_hours.csv", "energy_price_eur_per_kwh"): energy_prices(market, prices),
+        ("pair_hours.csv", "price_eur_per_kwh"): trade_prices(market, prices),
     }
     if market.grid.model == "lindistflow":
-        more["bus_hours.csv"] = {"voltage_pu": voltages(market, plan)}
-    return jax.tree.map(np.asarray, more)
+        more["bus_hours.csv", "voltage_pu"] = voltages(market, plan)
+    return {place: np.asarray(column) for place, column in more.items()}
 
 
 def _certificate_leaves(certificate: Certificate) -> dict[str, np.ndarray]:

@@ -1,15 +1,15 @@
-"""Which file and column holds which field of a market or a clearing; units are in the names."""
+"""Which file, column and entry holds what of a market or a clearing; units are in the names."""
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, get_args
 
 from ..market import GridModel
+from .entries import amounts, digests, flag, indices, number, one_of, sizes, text, whole
 
 FORMAT = "jaxgne market"
 VERSION = 2  # of the format; raised when an older reader would read wrong numbers
-WHOLE = {"owner", "bus", "buyer", "seller", "source", "target"}
-GAP = "residuals.gap"  # the one number of a certificate that each prosumer has
 TIME = ("hour_length", "clock.start")  # of a certificate: those of its market
+WHOLE = {"owner", "bus", "buyer", "seller", "source", "target"}
 STATUSES = ("cleared", "max_steps", "infeasible", "nonfinite")
 
 
@@ -23,6 +23,35 @@ class Added(NamedTuple):
 ADDED: Mapping[str, Added] = {"grid.feeder_voltage": Added(2, 1.0)}  # by dotted field
 
 
+class Entry(NamedTuple):
+    """One entry of a JSON file."""
+
+    convert: Callable[[Any], Any]  # to what is used; raises ValueError saying what it must be
+    since: int | None = 1  # version of the format, folders from before may lack it; None: all may
+
+
+MARKET_ENTRIES: Mapping[str, Entry] = {
+    "format": Entry(one_of(FORMAT)),
+    "version": Entry(one_of(*range(1, VERSION + 1))),
+    "rows": Entry(sizes("prosumer", "generator", "buffer", "pair", "line", "bus", "hour"), 2),
+    "dtype": Entry(one_of("float32", "float64")),
+    "hour_length_h": Entry(number),
+    "start": Entry(text, None),
+    "zone": Entry(text, None),
+    "anticipation": Entry(number),
+    "grid_model": Entry(one_of(*get_args(GridModel))),
+    "reactive_balance": Entry(flag),
+    "feeder_buses": Entry(indices),
+}
+
+CLEARING_ENTRIES: Mapping[str, Entry] = {
+    "status": Entry(one_of(*STATUSES)),
+    "steps": Entry(whole),
+    "certificate": Entry(amounts),
+    "sha256": Entry(digests),
+}
+
+
 class Table(NamedTuple):
     """One CSV file: what a line stands for, and which field each column holds."""
 
@@ -30,6 +59,8 @@ class Table(NamedTuple):
     row: str
     columns: Mapping[str, str]  # column: dotted field
     hourly: bool = False
+    names: Mapping[str, str] = {}  # columns of text, which may be missing: dotted field
+    derived: tuple[str, ...] = ()  # columns that follow from others, for whoever opens the table
 
 
 MARKET = (
@@ -120,6 +151,7 @@ MARKET = (
             "angle_min_rad": "grid.angle_min",
             "angle_max_rad": "grid.angle_max",
         },
+        names={"name": "grid.names"},
     ),
     Table(
         "bus_hours.csv",
@@ -147,10 +179,18 @@ MARKET = (
 
 
 def clearing_tables(model: GridModel) -> tuple[Table, ...]:
-    """The tables of a clearing; under lindistflow a plan holds squared voltages."""
-    volt = "voltage_squared_pu2" if model == "lindistflow" else "voltage_pu"
+    """The tables of a clearing; under lindistflow a plan holds squared voltages.
+
+    Fields of `certificate` with one number per row stand here, all others in clearing.json.
+    """
+    squared = model == "lindistflow"
+    volt = "voltage_squared_pu2" if squared else "voltage_pu"
     return (
-        Table("prosumers.csv", "prosumer", {"cost_eur": "costs", "gap_eur": "gap"}),
+        Table(
+            "prosumers.csv",
+            "prosumer",
+            {"cost_eur": "costs", "gap_eur": "certificate.residuals.gap"},
+        ),
         Table(
             "hours.csv",
             "hour",
@@ -159,6 +199,7 @@ def clearing_tables(model: GridModel) -> tuple[Table, ...]:
                 "limit_price_eur_per_kwh": "prices.aggregate",
                 "exchange_price_eur_per_kwh": "prices.exchange",
             },
+            derived=("grid_price_eur_per_kwh",),
         ),
         Table(
             "prosumer_hours.csv",
@@ -170,6 +211,7 @@ def clearing_tables(model: GridModel) -> tuple[Table, ...]:
                 "own_energy_value_eur_per_kwh": "prices.balance",
             },
             hourly=True,
+            derived=("energy_price_eur_per_kwh",),
         ),
         Table(
             "generator_hours.csv", "generator", {"generation_kw": "plan.generation"}, hourly=True
@@ -185,7 +227,13 @@ def clearing_tables(model: GridModel) -> tuple[Table, ...]:
             },
             hourly=True,
         ),
-        Table("pair_hours.csv", "pair", {"trade_kw": "plan.trades"}, hourly=True),
+        Table(
+            "pair_hours.csv",
+            "pair",
+            {"trade_kw": "plan.trades"},
+            hourly=True,
+            derived=("price_eur_per_kwh",),
+        ),
         Table(
             "line_hours.csv",
             "line",
@@ -208,6 +256,7 @@ def clearing_tables(model: GridModel) -> tuple[Table, ...]:
                 "reactive_price_eur_per_kvarh": "prices.bus_reactive",
             },
             hourly=True,
+            derived=("voltage_pu",) if squared else (),
         ),
         Table("feeder_hours.csv", "feeder", {"exchange_kw": "plan.exchange"}, hourly=True),
     )
