@@ -14,6 +14,7 @@ from .acflow import ac_power_flow, check, unexamined
 from .clearing import Clearing, NotCleared, Progress, Status, clear
 from .market import Grid, Market
 from .model import Plan, voltages
+from .options import checked_options
 from .solvers.base import AbstractSolver
 
 _BEYOND = 2e-5  # pu or share that a margin takes more than the last error, so that it is enough
@@ -75,6 +76,12 @@ def clear_ac_safe(
     """
     if isinstance(market.prosumers.load, Tracer):
         raise TypeError("clear_ac_safe() runs on the host: call it outside of jit and vmap.")
+    checked_options(
+        "clear_ac_safe", market, solver, max_steps=max_steps, start=start, progress=progress,
+        rounds=rounds,
+    )  # fmt: skip
+    if not 0 <= ac_margin < 1:
+        raise ValueError(f"clear_ac_safe: ac_margin={ac_margin:g}; give pu from 0 to below 1.")
     if market.grid.model == "copperplate":
         raise ValueError("clear_ac_safe: copperplate has no grid; build the market with one.")
     grid = market.grid

@@ -33,12 +33,12 @@ from .clearing import (
     finish,
     going,
     ready,
-    tolerance,
 )
 from .fingerprint import fingerprint
 from .io.batches import Blocks
 from .market import Market
 from .model import Plan, Rows
+from .options import checked_options, tolerance
 from .placement import local_mesh, mesh_of, own_part, place, whole
 from .sensitivity.implicit import AbstractAdjoint
 from .solvers.base import AbstractSolver
@@ -101,6 +101,10 @@ def clear_many(
     `ValueError` for arrays without one leading axis, markets that make no sense, or a folder that
     holds other scenarios.
     """
+    checked_options(
+        "clear_many", markets, solver, max_steps=max_steps, start=start, adjoint=adjoint,
+        progress=progress, width=width,
+    )  # fmt: skip
     given, (markets, start) = markets, stop_gradient((markets, start))
     if any(isinstance(a, Tracer) for a in jax.tree.leaves((markets, start))):
         raise TypeError("clear_many() runs on the host: under jit use jax.vmap(jaxgne.clear).")

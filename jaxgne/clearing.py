@@ -20,6 +20,7 @@ from .feasibility import infeasibility_proof
 from .market import Market, cast
 from .model import Plan, Rows, aggregate, costs, grid_price, rows_like, zeros
 from .optimality import pin
+from .options import checked_options, tolerance
 from .sensitivity.implicit import AbstractAdjoint, Implicit, equilibrium
 from .solvers.base import AbstractSolver
 from .solvers.interior_point import InteriorPoint
@@ -145,9 +146,13 @@ def clear(
     Plan, prices, costs and aggregate can be differentiated with respect to every number of the
     market, forward and in reverse, by `adjoint`: `Implicit()` unless given, or `Smoothed()`.
 
-    Raises `NotCleared` if `throw` and the market did not clear, and `ValueError` for a market that
-    makes no sense or a `tol` below what its dtype can give.
+    Raises `NotCleared` if `throw` and the market did not clear, and `ValueError` for a market or an
+    option that makes no sense, or a `tol` below what the market's dtype can give.
     """
+    checked_options(
+        "clear", market, solver, max_steps=max_steps, start=start, adjoint=adjoint,
+        progress=progress,
+    )  # fmt: skip
     given = market
     if any(isinstance(a, Tracer) for a in jax.tree.leaves((market, start))):
         market, start = stop_gradient((market, start))
@@ -282,22 +287,6 @@ def _autarky(market: Market) -> tuple[Plan, Rows]:
     price = grid_price(market, aggregate(market, plan))
     nothing = rows_like(market)
     return plan, replace(nothing, balance=nothing.balance + price)
-
-
-def tolerance(tol: Any, dtype: Any) -> Array:
-    """`tol` as a float64 array; refuses what the dtype cannot give."""
-    single = jnp.finfo(dtype).bits < 64
-    least, usual = (1e-5, 1e-4) if single else (1e-11, 1e-6)
-    tol = usual if tol is None else tol
-    if not isinstance(tol, Tracer) and not float(tol) >= least:
-        advice = (
-            'type jax.config.update("jax_enable_x64", True) before building the market.'
-            if single
-            else f"ask for {least:g} or more."
-        )
-        raise ValueError(f"tol={float(tol):g} is below what {dtype} can give ({least:g}): {advice}")
-    with jax.enable_x64(True):
-        return jnp.asarray(tol, jnp.float64)
 
 
 @eqx.filter_jit

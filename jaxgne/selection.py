@@ -17,10 +17,11 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from .certificate import certify
-from .clearing import Clearing, NotCleared, Progress, Status, clear, tolerance
+from .clearing import Clearing, NotCleared, Progress, Status, clear
 from .market import Market, cast
 from .model import Plan, Rows, aggregate, by_owner, costs, curvature, grid_price, potential, zeros
 from .optimality import scales
+from .options import checked_options, tolerance
 from .solvers.base import AbstractSolver
 from .solvers.columns import pack, parts, sets_of, slopes, unpack
 from .solvers.interior_point import InteriorPoint
@@ -96,6 +97,7 @@ def select(
         raise ValueError(f"select: objective {objective!r} does not exist; take one of {known}.")
     if any(isinstance(a, Tracer) for a in jax.tree.leaves((market, tol, start))):
         raise TypeError("select() runs on the host: call it outside of jit and vmap.")
+    checked_options("select", market, max_steps=max_steps, start=start)
     tol = float(tolerance(tol, market.prosumers.load.dtype))
     with jax.enable_x64(True):
         wide = cast(market, jnp.float64)
@@ -270,8 +272,11 @@ def least_norm(
     """
     if any(isinstance(a, Tracer) for a in jax.tree.leaves((market, tol, start))):
         raise TypeError("least_norm() runs on the host: call it outside of jit and vmap.")
+    checked_options(
+        "least_norm", market, solver, max_steps=max_steps, start=start, progress=progress
+    )
     single = market.prosumers.load.dtype.itemsize < 8
-    tol = (1e-4 if single else 1e-6) if tol is None else float(tol)
+    tol = float(tolerance(tol, market.prosumers.load.dtype))
     inner = max(tol / 10, 1e-5 if single else 1e-11)
     options = {"tol": inner, "max_steps": max_steps, "progress": progress}
     first = clear(market, solver, start=start, throw=throw, **options)

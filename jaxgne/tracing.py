@@ -11,6 +11,7 @@ from .clearing import Clearing, ready
 from .market import Market, cast
 from .model import Plan, Rows
 from .optimality import residuals
+from .options import checked_options
 from .solvers.base import AbstractSolver
 
 
@@ -34,8 +35,10 @@ def trace(
 ) -> Trace:
     """The relative KKT error every `every` of `steps` steps: a convergence curve.
 
-    By default that is every quarter of what `clear` does between two looks, 100 times.
+    By default that is every quarter of what `clear` does between two looks, 100 times. Raises
+    `ValueError` for an option that makes no sense.
     """
+    checked_options("trace", market, solver, start=start, steps=steps, every=every)
     market, solver, plan, prices = ready(market, solver, start)
     every = max(1, solver.every // 4) if every is None else every
     steps = 100 * every if steps is None else steps

@@ -26,6 +26,7 @@ from .coordinates import Bijection, Coordinates, is_batch, norm, place, with_fie
 from .fingerprint import fingerprint
 from .history import History, TuningProgress
 from .market import Market
+from .options import checked_options
 from .sensitivity.implicit import AbstractAdjoint, Implicit
 from .solvers.base import AbstractSolver
 from .solvers.newton import one_thread
@@ -167,6 +168,9 @@ def descend(
     progress: Callable[[TuningProgress], None] | None = None,
 ) -> tuple[Market, History]:
     """`tune` for any measure of a market or batch."""
+    checked_options(
+        "tune", market, solver, adjoint=adjoint, progress=progress, steps=steps, patience=patience
+    )
     if optimizer is None and bounds is None:
         raise ValueError("tune: give bounds, or an optimizer whose rate fits the fields' unit.")
     market = jax.tree.map(jnp.asarray, market)

@@ -15,7 +15,7 @@ PACKAGE = Path(jaxgne.__file__).parent
 
 CORE = {"clock", "market", "devices", "describe", "validate", "model", "radial", "acflow"}
 CORE |= {"feasibility", "optimality"}
-RESULT = {*CORE, "solvers", "sensitivity", "certificate", "clearing"}
+RESULT = {*CORE, "solvers", "sensitivity", "certificate", "options", "clearing"}
 STUDIES = {"batch", "selection", "settlement", "scenarios", "placement", "tuning", "acsafe"}
 STUDIES |= {"comparison", "tracing", "trust"}
 STUDIES |= {"objectives", "fitting", "history", "mechanisms"}
@@ -48,6 +48,7 @@ LAYERS: dict[str, set[str]] = {
         *(f"solvers.{part}" for part in ("columns", "newton", "tree")),
     },
     "certificate": {"clock", "market", "model", "acflow", "feasibility", "optimality"},
+    "options": {"market", "model", "sensitivity", "solvers.base"},
     "clearing": RESULT - {"clearing"},
     **dict.fromkeys(STUDIES, RESULT),
     "scenarios": {"clock", "market", "validate", "scenarios"},
