@@ -15,12 +15,15 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Complex, Float, Int
 
+from .each import for_each
 from .market import Grid, Market, cast
 from .model import Plan, length, net_load
 from .radial import Forest, forest, loops
+from .validate import gate
 
 VOLTAGE_SLACK = 1e-4  # pu beyond a limit that still counts as safe
 LOADING_SLACK = 1e-3  # share of a rating beyond it that still does
@@ -86,8 +89,9 @@ class Safety(eqx.Module):
 def ac_power_flow(market: Market, plan: Plan) -> Flow:
     """The AC state of a market's grid when everyone does what the plan says.
 
-    Traceable, vmappable, and with JAX in 64-bit mode differentiable in market and plan. Hours whose
-    sweeps do not converge say so in `ok`; their numbers mean nothing.
+    Traceable, and with JAX in 64-bit mode differentiable in market and plan; of a batch the state
+    has its leading axis. Hours whose sweeps do not converge say so in `ok`; their numbers mean
+    nothing.
 
     Grids may have loops. Raises `ValueError` for a market without a grid, and for a grid that
     cannot be examined: a bus without a path to a feeder bus, a loop without impedance, over 500
@@ -95,10 +99,25 @@ def ac_power_flow(market: Market, plan: Plan) -> Flow:
     """
     if market.grid.model == "copperplate":
         raise ValueError("ac_power_flow: copperplate has no grid; build the market with one.")
+    gate(market, "ac_power_flow", batch=True)
     if not isinstance(market.grid.source, Tracer):
-        reason = unexamined(market.grid)
-        if reason:
-            raise ValueError(f"ac_power_flow: {reason}")
+        good = np.asarray(_examined(market))
+        if not good.all():
+            k = int(good.argmin())
+            grid = jax.tree.map(lambda a: a[k], market.grid) if good.ndim else market.grid
+            where = f"scenario {k}: " if good.ndim else ""
+            raise ValueError(f"ac_power_flow: {where}{unexamined(grid)}")
+    return _power_flow(market, plan)
+
+
+@for_each
+def _examined(market: Market) -> Bool[Array, ""]:
+    """Whether `unexamined` has nothing to say."""
+    return _wires(market.grid).ok
+
+
+@for_each
+def _power_flow(market: Market, plan: Plan) -> Flow:
     return flow(market.grid, *drawn(market, plan))
 
 

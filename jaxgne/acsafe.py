@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from .acflow import ac_power_flow, check, unexamined
 from .clearing import Clearing, NotCleared, Progress, Status, clear
+from .each import LANE, for_each, for_one
 from .market import Grid, Market
 from .model import Plan, voltages
 from .options import checked_options
@@ -41,6 +42,7 @@ class AcSafe(eqx.Module):
     rounds: int = eqx.field(static=True)
 
 
+@for_each
 def with_margin(market: Market, voltage: Any = 0.0, loading: Any = 0.0) -> Market:
     """The market with voltage limits `voltage` pu and ratings a share `loading` tighter.
 
@@ -52,6 +54,7 @@ def with_margin(market: Market, voltage: Any = 0.0, loading: Any = 0.0) -> Marke
     return _tightened(market, Margins(low, low, more))
 
 
+@for_one(f"{LANE}, one after the other")
 def clear_ac_safe(
     market: Market,
     solver: AbstractSolver | None = None,

@@ -43,7 +43,7 @@ from .placement import local_mesh, mesh_of, own_part, place, whole
 from .sensitivity.implicit import AbstractAdjoint
 from .solvers.base import AbstractSolver
 from .solvers.newton import one_thread
-from .validate import structure
+from .validate import gate_many
 
 _IN_TURN = ("cpu",)  # platforms on which scenarios are cleared one after the other
 _NARROWER = 4  # how much narrower each next program is
@@ -143,10 +143,10 @@ def _clear_all(
 ) -> Clearing:
     """`clear_many` of what this process holds: scenarios from `offset` on."""
     total = _scenarios(markets)
-    _check(markets, total)
     if start is not None and np.ndim(start.steps) == 0:
         start = jax.tree.map(lambda a: np.broadcast_to(a, (total, *np.shape(a))), start)
     markets = jax.tree.map(np.asarray, markets)  # of which each chunk takes its own
+    gate_many(markets, offset)
     one = jax.tree.map(lambda a: jnp.asarray(a[0]), markets)
     solver = default_solver(one) if solver is None else solver
     # what any scenario needs, not the first alone
@@ -222,20 +222,6 @@ def _scenarios(markets: Market) -> int:
                 f"{shape[0]} scenarios."
             )
     return shape[0]
-
-
-def _check(markets: Market, total: int) -> None:
-    """Structure of every scenario whose integers (owners, buses, ends) differ from the first's."""
-    tables = (markets.prosumers, markets.generators, markets.buffers, markets.trading, markets.grid)
-    whole = [np.asarray(a) for a in jax.tree.leaves(tables) if jnp.issubdtype(a.dtype, jnp.integer)]
-    other = np.zeros(total, bool)
-    for table in whole:
-        other |= np.any(table != table[:1], axis=tuple(range(1, table.ndim)))
-    other[0] = True
-    for index in np.flatnonzero(other):
-        wrong = structure(jax.tree.map(lambda a, index=index: a[index], markets))
-        if wrong:
-            raise ValueError("\n".join(f"scenario {index}: {sentence}" for sentence in wrong))
 
 
 def _lanes(tree: Any, lanes: Any) -> Any:

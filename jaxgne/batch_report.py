@@ -19,6 +19,11 @@ def batch_summary(clearing: Clearing) -> dict[str, Any]:
 
     Keys carry their units; a quantity has None for its quantiles where no scenario cleared.
     """
+    if np.ndim(clearing.steps) != 1:
+        raise ValueError(
+            "batch_summary() takes the clearings of a batch; of one market use "
+            "jaxgne.report.summary(market, clearing)."
+        )
     status = np.asarray(clearing.status._value)  # type: ignore[attr-defined]
     ok = np.asarray(clearing.ok)
     sigma = np.asarray(clearing.aggregate, float)

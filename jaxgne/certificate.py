@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from .acflow import MOST_LOOPS, Safety, check
 from .clock import Clock, hour_name, in_hour
+from .each import for_each, for_one
 from .feasibility import infeasibility_proof, proof_terms
 from .market import Market, cast
 from .model import Plan, Rows, pull
@@ -22,6 +23,7 @@ from .optimality import (
     residuals,
     scales,
 )
+from .validate import gate
 
 _ROWS = {  # family of rows: what people call it, unit, what its rows are, its scale
     "balance": ("own balance", "kW", "prosumer", "power"),
@@ -129,9 +131,15 @@ class Certificate(eqx.Module):
 def certify(market: Market, plan: Plan, prices: Rows) -> Certificate:
     """Judge a plan and prices: the one yardstick for every answer, computed in float64 (MODEL 8).
 
-    Traceable; prices may be on any gauge. Where JAX is in 32-bit mode the finished numbers are
-    rounded to float32.
+    Traceable; prices may be on any gauge. Of a batch the certificate has its leading axis. Where
+    JAX is in 32-bit mode the finished numbers are rounded to float32.
     """
+    gate(market, "certify", batch=True)
+    return _certify(market, plan, prices)
+
+
+@for_each
+def _certify(market: Market, plan: Plan, prices: Rows) -> Certificate:
     found = replace(judge(market, plan, prices), ac=check(market, plan))
     return cast(found, jax.dtypes.canonicalize_dtype(float))
 
@@ -146,6 +154,7 @@ def judge(market: Market, plan: Plan, prices: Rows) -> Certificate:
     return Certificate(found, size, None, step, market.clock, market.grid.names, hours)
 
 
+@for_one("take one of them, jg.scenarios.lane((markets, clearings), k)")
 def explain_infeasible(market: Market, prices: Rows) -> str:
     """The limit that makes a market infeasible, in one sentence, read off the proof in `prices`.
 

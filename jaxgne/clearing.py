@@ -26,11 +26,14 @@ from .solvers.base import AbstractSolver
 from .solvers.interior_point import InteriorPoint
 from .solvers.newton import is_small, one_thread
 from .solvers.primal_dual import PrimalDual
-from .validate import structure
+from .validate import gate
+
+STATUSES = ("cleared", "max_steps", "infeasible", "nonfinite")  # in the order of their numbers
 
 _LARGE = 1_000_000  # prosumer-hours from which on steps in float32 save more than they compile
 _ROUGH = 1e-5, 6_000  # relative error that float32 reaches, and steps after which it has not
 _PROVEN = 1e-9  # relative size of a proof of infeasibility that rounding cannot make
+_SHOWN = 8  # scenarios of a batch that are named
 
 
 class Status(eqx.Enumeration):
@@ -79,12 +82,14 @@ class Clearing(eqx.Module):
         return self.status == Status.cleared
 
     def __str__(self) -> str:
-        if np.ndim(self.steps) or isinstance(self.steps, Tracer):
+        if isinstance(self.steps, Tracer) or np.ndim(self.steps) > 1:
             return f"Clearing of a batch of shape {self.steps.shape}"
+        if np.ndim(self.steps):
+            return self._by_scenario()
         name = status_name(self.status)
         head = f"{name} after {int(self.steps)} steps"
         if name != "cleared":
-            head += f". {Status[self.status]}"
+            head += f". {status_message(self.status)}"
         sigma, price = np.asarray(self.aggregate), np.asarray(self.prices.balance)
         return "\n".join(
             [
@@ -95,6 +100,29 @@ class Clearing(eqx.Module):
                 str(self.certificate),
             ]
         )
+
+    def _by_scenario(self) -> str:
+        """How the scenarios of a batch ended, and which did not clear."""
+        ended = {
+            word: np.flatnonzero(np.asarray(self.status == getattr(Status, word)))
+            for word in STATUSES
+        }
+        lines = [f"Clearing of {np.size(self.steps)} scenarios"]
+        for word, which in ended.items():
+            shown = ", ".join(map(str, which[:_SHOWN])) + ", ..." * (len(which) > _SHOWN)
+            if len(which):
+                lines.append(f"  {len(which)} {word}" + f": {shown}" * (word != "cleared"))
+        good = ended["cleared"]
+        if len(good):
+            error, cost = np.asarray(self.certificate.error)[good], np.asarray(self.costs)[good]
+            most = int(error.argmax())
+            total = cost.sum(axis=1)
+            lines += [
+                f"largest relative KKT error of the cleared {error[most]:.1e} "
+                f"(scenario {good[most]})",
+                f"cost of all prosumers {total.min():.2f} to {total.max():.2f} EUR",
+            ]
+        return "\n".join(lines)
 
 
 class Progress(eqx.Module):
@@ -117,8 +145,12 @@ class Carry(eqx.Module):
 
 def status_name(status: Status) -> str:
     """The word for a status: cleared, max_steps, infeasible or nonfinite."""
-    words = ("cleared", "max_steps", "infeasible", "nonfinite")
-    return next(word for word in words if bool(getattr(Status, word) == status))
+    return next(word for word in STATUSES if bool(getattr(Status, word) == status))
+
+
+def status_message(status: Status) -> str:
+    """What a status says to do; also where it holds a number of NumPy's."""
+    return str(Status[getattr(Status, status_name(status))])
 
 
 def clear(
@@ -193,10 +225,7 @@ def _clear(
 ) -> Clearing:
     """`clear` without derivatives; what did not clear is returned."""
     traced = any(isinstance(a, Tracer) for a in jax.tree.leaves((market, tol, start)))
-    if not traced and _held_here(market):  # else it was checked before it was spread
-        wrong = structure(market)
-        if wrong:
-            raise ValueError("\n".join(wrong))
+    gate(market)
     dtype = market.prosumers.load.dtype
     tol, done = tolerance(tol, dtype), 0
     if not traced and start is None and solver is None and _worth_float32(market):
@@ -422,7 +451,7 @@ def _complaint(market: Market, clearing: Clearing) -> str:
     error = float(clearing.certificate.error)
     return (
         f"{name} after {int(clearing.steps)} steps, relative KKT error {error:.1e}. "
-        f"{Status[clearing.status]}"
+        f"{status_message(clearing.status)}"
     )
 
 

@@ -9,14 +9,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from .clearing import Clearing
+from .each import for_each
 from .market import Market
 from .model import aggregate, by_owner, device_costs
-from .settlement import bills
+from .settlement import bills, for_each_priced
 
 REFERENCE = "no trading"  # what benefits are measured against, where it is among those compared
 
@@ -35,6 +37,7 @@ class Outcome(eqx.Module):
     carbon: Float[Array, ""]  # kg of CO2, 0 where no factors are given
 
 
+@for_each_priced
 def outcome(
     market: Market,
     clearing: Clearing,
@@ -42,10 +45,11 @@ def outcome(
     grid_carbon: Any = 0.0,
     generator_carbon: Any = 0.0,
 ) -> Outcome:
-    """What a plan and prices cost everyone under the market's own tariff.
+    """What a plan and prices cost everyone under the market's own tariff; of a batch by scenario.
 
     `grid_carbon` (kg/kWh, one number or by hour) and `generator_carbon` (one number or by unit)
-    give the CO2 of what is bought of the main grid, net of exports, and of what units make.
+    give the CO2 of what is bought of the main grid, net of exports, and of what units make. Raises
+    `ValueError` for a clearing without prices, as `settle` does.
     """
     ts, plan, load = market.hour_length, clearing.plan, market.prosumers.load
     paid = bills(market, plan, clearing.prices)
@@ -102,21 +106,47 @@ def compare(
     """One table of what clearings mean: `{"market": (market, clearing), ...}`.
 
     `market` is where money is reckoned: for a clearing of the social optimum's market give the
-    market itself. `carbon` is passed to `outcome`.
+    market itself. `carbon` is passed to `outcome`. Batches are compared scenario by scenario:
+    `outcomes` then have their leading axis, and each number of `rows` is the mean over scenarios,
+    None where it is None in one of them.
 
-    Raises `ValueError` for a clearing that did not clear, or where prosumers differ in number.
+    Raises `ValueError` for a clearing that did not clear, or where prosumers or scenarios differ in
+    number.
     """
-    counts = {len(market.prosumers.bus) for market, _ in cleared.values()}
-    if len(counts) != 1:
-        raise ValueError(f"compare: markets of {sorted(counts)} prosumers; compare like with like.")
+    sizes = {np.shape(market.prosumers.bus) for market, _ in cleared.values()}
+    if len(sizes) != 1:
+        shown = " and ".join(" scenarios of ".join(map(str, size)) for size in sorted(sizes))
+        raise ValueError(f"compare: markets of {shown} prosumers; compare like with like.")
     for name, (_, clearing) in cleared.items():
-        if not bool(clearing.ok):
+        lost = np.flatnonzero(~np.asarray(clearing.ok))
+        if lost.size and np.ndim(clearing.steps):
+            raise ValueError(
+                f"compare: scenario {lost[0]} of {name!r} did not clear ({lost.size} of "
+                f"{len(clearing.steps)}); keep in all of them those that did, "
+                "jg.scenarios.lane((markets, clearings), clearings.ok)."
+            )
+        if lost.size:
             raise ValueError(f"compare: {name!r} did not clear; leave it out, or clear it first.")
     found = {
         name: outcome(market, clearing, **carbon) for name, (market, clearing) in cleared.items()
     }
     alone, best = found.get(reference), found.get("social optimum")
-    return Comparison(found, {name: _row(one, alone, best) for name, one in found.items()})
+    return Comparison(found, {name: _mean_row(one, alone, best) for name, one in found.items()})
+
+
+def _mean_row(one: Outcome, alone: Outcome | None, best: Outcome | None) -> dict[str, float | None]:
+    """The row of one market, or the mean of those of a batch's scenarios."""
+    if not np.ndim(one.peak):
+        return _row(one, alone, best)
+    held = jax.tree.map(np.asarray, (one, alone, best))
+    rows = [
+        _row(*jax.tree.map(lambda a, k=k: a[k], held)) for k in range(len(np.asarray(one.peak)))
+    ]
+    means: dict[str, float | None] = {}
+    for key in rows[0]:
+        known = [value for row in rows if (value := row[key]) is not None]
+        means[key] = float(np.mean(known)) if len(known) == len(rows) else None
+    return means
 
 
 def _row(one: Outcome, alone: Outcome | None, best: Outcome | None) -> dict[str, float | None]:
@@ -177,6 +207,7 @@ def evenness(values: Float[Array, " n"]) -> Float[Array, ""]:
     return jnp.sum(values) ** 2 / (values.shape[0] * jnp.sum(values**2))
 
 
+@for_each
 def baselines(market: Market) -> dict[str, Market]:
     """The market, and it without trades, without storage, with price takers, at its social optimum.
 

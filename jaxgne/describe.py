@@ -44,7 +44,7 @@ def _arrays(market: Any) -> list[tuple[str, Any, list[str]]]:
 
 def _single(market: Any) -> bool:
     return all(
-        isinstance(array, jax.Array | np.ndarray)
+        isinstance(array, jax.Array | np.ndarray | np.generic)
         and not isinstance(array, Tracer)
         and array.ndim == len(axes)
         for _, array, axes in _arrays(market)
@@ -52,9 +52,13 @@ def _single(market: Any) -> bool:
 
 
 def _shapes(market: Any) -> str:
-    rows = [(name, str(getattr(array, "shape", array))) for name, array, _ in _arrays(market)]
+    arrays = _arrays(market)
+    rows = [(name, str(getattr(array, "shape", array))) for name, array, _ in arrays]
+    leads = {np.shape(array)[: np.ndim(array) - len(axes)] for _, array, axes in arrays}
+    count = next(iter(leads), ()) if len(leads) == 1 else ()
     width = max(len(name) for name, _ in rows)
-    head = "Market, shapes only (a batch, or traced)"
+    what = f"a batch of {count[0]} scenarios" if count else "shapes only (traced)"
+    head = f"Market, {what}"
     return "\n".join([head, *(f"  {name:<{width}}  {shape}" for name, shape in rows)])
 
 

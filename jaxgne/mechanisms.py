@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 from . import objectives
 from .clearing import Clearing, clear, differentiable
 from .coordinates import Linear
+from .each import for_each, for_one
 from .history import History
 from .market import Market
 from .model import potential, voltages
@@ -43,6 +44,7 @@ _SCAN = 16  # tariffs at which the one for all pairs is tried first
 _DEAREST = 0.5  # of the highest energy value: trades that pay more on both sides do not happen
 
 
+@for_one()
 def trading_tariff(
     market: Market, objective: Outcome = OBJECTIVES["revenue"], **options: Any
 ) -> tuple[Market, History]:
@@ -81,6 +83,7 @@ def _taxed(market: Market, tariff: float) -> Market:
     return eqx.tree_at(lambda m: m.trading.charge, market, charge)
 
 
+@for_one()
 def price_slope(
     market: Market, objective: Outcome = objectives.peak, **options: Any
 ) -> tuple[Market, History]:
@@ -105,6 +108,7 @@ def price_slope(
     )
 
 
+@for_one()
 def locational_tariff(
     market: Market, objective: Outcome = objectives.congestion_rent, **options: Any
 ) -> tuple[Market, History]:
@@ -128,18 +132,21 @@ def locational_tariff(
     )
 
 
+@for_one()
 def trading_buses(market: Market) -> np.ndarray:
     """The buses whose prosumers are in some pair."""
     pairs, bus = market.trading, np.asarray(market.prosumers.bus)
     return np.unique(bus[np.concatenate([np.asarray(pairs.buyer), np.asarray(pairs.seller)])])
 
 
+@for_one()
 def bus_tariffs(market: Market) -> Table:
     """The tariffs by bus that come closest to those of the pairs."""
     charge = Linear(_by_bus(market)).inverse(market.trading.charge)
     return {"bus": trading_buses(market), "charge_eur_per_kwh": np.asarray(charge)}
 
 
+@for_one()
 def pair_tariffs(market: Market) -> Table:
     """The tariff of each pair."""
     pairs = market.trading
@@ -150,12 +157,14 @@ def pair_tariffs(market: Market) -> Table:
     }
 
 
+@for_one()
 def hourly_slopes(market: Market) -> Table:
     """The slope of each hour."""
     slope = np.asarray(market.tariff.slope)
     return {"hour": np.arange(len(slope)), "slope_eur_per_kwh_per_kw": slope}
 
 
+@for_one()
 def reinforcement(market: Market, *, solver: Any = None, tol: Any = None) -> Table:
     """What one kVA more of each line's rating is worth over all hours, EUR per kVA, by line.
 
@@ -195,6 +204,7 @@ def _worth(market: Market, clearing: Clearing) -> Float[Array, " L"]:
     return jnp.where(jnp.isfinite(market.grid.rating), slope, 0.0)
 
 
+@for_one()
 def envelope(market: Market, *, solver: Any = None, tol: Any = None) -> Table:
     """How much more each bus may draw or feed in before a limit binds, kW, by bus and hour.
 
@@ -224,6 +234,7 @@ def envelope(market: Market, *, solver: Any = None, tol: Any = None) -> Table:
     }
 
 
+@for_each
 @eqx.filter_jit
 def headroom(market: Market, clearing: Clearing) -> tuple[Float[Array, "B H"], Float[Array, "B H"]]:
     """What each bus may draw and feed in more, kW; never negative."""

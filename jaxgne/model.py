@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jax.ops import segment_sum
 from jaxtyping import Array, Float
 
+from .each import for_each
 from .market import Market
 
 
@@ -64,6 +65,7 @@ class Rows(eqx.Module):
     angle: Float[Array, "L H"]  # rad
 
 
+@for_each
 def aggregate(market: Market, plan: Plan) -> Float[Array, " H"]:
     """sigma: what all prosumers and passive consumers draw from the main grid, kW (MODEL 3)."""
     return jnp.sum(plan.imports, axis=0) + jnp.sum(market.grid.passive, axis=0)
@@ -91,6 +93,7 @@ def _traded(market: Market, balance: Float[Array, "N H"], trades: Array) -> Floa
     return less.at[market.trading.seller].add(trades)
 
 
+@for_each
 def net_load(market: Market, plan: Plan) -> Float[Array, "N H"]:
     """n_i: what each prosumer physically draws from its bus, kW (MODEL 2)."""
     net = (market.prosumers.load + plan.curtailed).at[market.generators.owner]
@@ -110,6 +113,7 @@ def device_costs(market: Market, plan: Plan) -> Float[Array, " N"]:
     return ts * jnp.sum(hourly, axis=1) - by_owner(market, left, stores.owner)[:, 0]
 
 
+@for_each
 def costs(market: Market, plan: Plan) -> Float[Array, " N"]:
     """J_i, what each prosumer minimises, EUR (MODEL 3; the paper, eq. 1-6)."""
     pairs = market.trading
@@ -125,6 +129,7 @@ def costs(market: Market, plan: Plan) -> Float[Array, " N"]:
     return device_costs(market, plan) + market.hour_length * jnp.sum(hourly, axis=1)
 
 
+@for_each
 def potential(market: Market, plan: Plan) -> Float[Array, ""]:
     """P(u), EUR: its constrained minimisers are the v-GNE (MODEL 6)."""
     sigma = aggregate(market, plan)
@@ -352,6 +357,7 @@ def pull(market: Market, prices: Rows) -> Plan:
     return pulled
 
 
+@for_each
 def voltages(market: Market, plan: Plan) -> Float[Array, "B H"]:
     """Voltage magnitudes in pu, whatever the grid model keeps; 1 under copperplate."""
     if market.grid.model == "copperplate":
@@ -361,6 +367,7 @@ def voltages(market: Market, plan: Plan) -> Float[Array, "B H"]:
     return plan.voltage
 
 
+@for_each
 def trade_prices(market: Market, prices: Rows) -> Float[Array, "E H"]:
     """mu_tr, EUR/kWh: (pi_i + pi_j - c_tr_(i,j) - c_tr_(j,i)) / 2 (MODEL 6)."""
     pairs = market.trading
@@ -368,6 +375,7 @@ def trade_prices(market: Market, prices: Rows) -> Float[Array, "E H"]:
     return (prices.balance[pairs.buyer] + prices.balance[pairs.seller] - fees) / 2
 
 
+@for_each
 def energy_prices(market: Market, prices: Rows) -> Float[Array, "N H"]:
     """pi_i + mu_pb: the full marginal value of energy at each prosumer, EUR/kWh (MODEL 4)."""
     return prices.balance + prices.bus[market.prosumers.bus]

@@ -20,21 +20,24 @@ from .comparison import REFERENCE, baselines, evenness, inequality, outcome
 from .market import Market
 from .model import aggregate
 from .sensitivity.implicit import Implicit
-from .settlement import settle
+from .settlement import for_each_priced, settle
 
 Scalar = Float[Array, ""]
 
 
+@for_each_priced
 def peak(market: Market, clearing: Clearing) -> Scalar:
     """Highest total import sigma, kW."""
     return jnp.max(aggregate(market, clearing.plan))
 
 
+@for_each_priced
 def total_cost(market: Market, clearing: Clearing) -> Scalar:
     """What all prosumers pay, devices and bills, EUR."""
     return jnp.sum(outcome(market, clearing).cost)
 
 
+@for_each_priced
 def worst_cost(market: Market, clearing: Clearing) -> Scalar:
     """What the prosumer who pays most pays, EUR.
 
@@ -43,37 +46,44 @@ def worst_cost(market: Market, clearing: Clearing) -> Scalar:
     return jnp.max(outcome(market, clearing).cost)
 
 
+@for_each_priced
 def social_cost(market: Market, clearing: Clearing) -> Scalar:
     """What all, passive consumers too, pay the main grid and for devices, EUR."""
     return outcome(market, clearing).social
 
 
+@for_each_priced
 def operator_revenue(market: Market, clearing: Clearing) -> Scalar:
     """What the operator receives: the tariff on trades, and for limits that bind, EUR."""
     return outcome(market, clearing).operator
 
 
+@for_each_priced
 def trading_revenue(market: Market, clearing: Clearing) -> Scalar:
     """What the tariff on trades (c_ta, paid by both sides) alone brings, EUR."""
     return jnp.sum(settle(market, clearing).tariff)
 
 
+@for_each_priced
 def operator_budget(market: Market, clearing: Clearing, *, cost: Any) -> Scalar:
     """What the operator receives less its `cost` of running the grid (EUR); 0: it breaks even."""
     return operator_revenue(market, clearing) - cost
 
 
+@for_each_priced
 def main_grid_revenue(market: Market, clearing: Clearing) -> Scalar:
     """What the main grid receives, less what it pays for exports, EUR."""
     return jnp.sum(settle(market, clearing).sales)
 
 
+@for_each_priced
 def congestion_rent(market: Market, clearing: Clearing) -> Scalar:
     """What everyone pays the operator for lines and voltages at their limits, EUR."""
     bills = settle(market, clearing)
     return jnp.sum(bills.congestion) + jnp.sum(bills.passive_congestion)
 
 
+@for_each_priced
 def carbon(
     market: Market, clearing: Clearing, *, grid_carbon: Any, generator_carbon: Any = 0.0
 ) -> Scalar:
@@ -82,27 +92,32 @@ def carbon(
     return outcome(market, clearing, **factors).carbon
 
 
+@for_each_priced
 def self_sufficiency(market: Market, clearing: Clearing) -> Scalar:
     """1 less imports over load net of own sun."""
     return outcome(market, clearing).self_sufficiency
 
 
+@for_each_priced
 def benefits(market: Market, clearing: Clearing, *, tol: Any = None) -> Float[Array, " N"]:
     """What each prosumer saves against the same market without trades, EUR."""
     alone = _cleared(baselines(market)[REFERENCE], tol)
     return outcome(market, alone).cost - outcome(market, clearing).cost
 
 
+@for_each_priced
 def gini(market: Market, clearing: Clearing, *, tol: Any = None) -> Scalar:
     """Gini index of the benefits: 0 where all benefit alike. Means little where someone loses."""
     return inequality(benefits(market, clearing, tol=tol))
 
 
+@for_each_priced
 def jain(market: Market, clearing: Clearing, *, tol: Any = None) -> Scalar:
     """Jain's index of the benefits: 1 where all benefit alike. Means little where someone loses."""
     return evenness(benefits(market, clearing, tol=tol))
 
 
+@for_each_priced
 def welfare_loss(market: Market, clearing: Clearing, *, tol: Any = None) -> Scalar:
     """Social cost above the least that any plan within the limits has, EUR.
 

@@ -7,9 +7,12 @@ loop over buses.
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Int, Num
 
-from .market import Grid
+from .each import for_each
+from .market import Grid, Market
 
 
 class Ladder(eqx.Module):
@@ -95,6 +98,24 @@ def forest(grid: Grid) -> Forest:
         ok = jnp.all(lines == jnp.where(fed, 0, 1)) & jnp.all(deeper) & jnp.all(level < buses)
     ladder = climb(near[branch], far[branch], fed)
     return Forest(near, far, outward, branch, chord, ladder, ok)
+
+
+def radial(caller: str, market: Market) -> None:
+    """Refuse a grid, or a scenario's, that is not radial; a traced one cannot be looked at."""
+    if isinstance(market.grid.source, Tracer):
+        return
+    good = np.ravel(_is_radial(market))
+    if not good.all():
+        where = f" of scenario {np.argmin(good)}" if good.size > 1 else ""
+        raise ValueError(
+            f"{caller}: Grid.source/target{where}: give a radial grid, in which one path leads "
+            "from a feeder bus to each other bus."
+        )
+
+
+@for_each
+def _is_radial(market: Market) -> Bool[Array, ""]:
+    return forest(market.grid).radial
 
 
 def lookup(values: Num[Array, "B ..."], index: Int[Array, "..."]) -> Num[Array, "..."]:

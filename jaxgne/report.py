@@ -9,14 +9,17 @@ from rich.table import Table
 from rich.text import Text
 
 from .certificate import explain_infeasible
-from .clearing import Clearing, Status, status_name
+from .clearing import Clearing, status_message, status_name
+from .each import for_one
 from .market import Market
 from .model import aggregate, energy_prices, grid_price, net_load, voltages
 
 _AT_LIMIT = 1e-3  # share of a line's rating, and of the load, within which a limit binds
 _VOLTAGE_AT_LIMIT = 1e-4  # pu
+_BATCH = "use jaxgne.batch_report.batch_summary(clearings), or jg.scenarios.lane(markets, k)"
 
 
+@for_one(_BATCH)
 def summary(market: Market, clearing: Clearing) -> dict[str, Any]:
     """What a clearing says, as plain Python numbers that JSON can hold (None where undefined).
 
@@ -62,7 +65,7 @@ def _number(value: Any) -> float | None:
 def _message(market: Market, clearing: Clearing) -> str:
     if status_name(clearing.status) == "infeasible":
         return explain_infeasible(market, clearing.prices)
-    return "" if bool(clearing.ok) else str(Status[clearing.status])
+    return "" if bool(clearing.ok) else status_message(clearing.status)
 
 
 def _energies(market: Market, clearing: Clearing) -> dict[str, float | None]:
@@ -211,6 +214,7 @@ def _by_hour(market: Market, clearing: Clearing) -> list[dict[str, float | None]
     ]
 
 
+@for_one(_BATCH)
 def table(market: Market, clearing: Clearing) -> Group:
     """The same for the eye: status first, the certificate in words, key figures, prices by hour."""
     facts = summary(market, clearing)

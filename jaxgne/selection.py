@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int
 
 from .certificate import certify
 from .clearing import Clearing, NotCleared, Progress, Status, clear
+from .each import for_each, for_one
 from .market import Market, cast
 from .model import Plan, Rows, aggregate, by_owner, costs, curvature, grid_price, potential, zeros
 from .optimality import scales
@@ -31,6 +32,7 @@ from .solvers.preference import Preference
 Objective = Literal["congestion", "trade", "fairness", "norm"]
 CHOICES: tuple[Objective, ...] = get_args(Objective)
 
+_EACH = "call it for each, jg.scenarios.lane(markets, k)"
 _FIRST = 0.1  # weight of the norm, relative to the market's price over its power
 _TIMES = 8  # it is divided by ten, at most
 _FREE = 1 / 30  # of `tol`: what an entry may cost, relative to the market's price, and still move
@@ -39,6 +41,7 @@ _ENOUGH = 1e-7  # and that is taken, where rounding lets it come no closer
 _PATIENCE = 8  # steps without a smaller error after which rounding does
 
 
+@for_each
 def congestion(market: Market, plan: Plan) -> Float[Array, ""]:
     """Half the sum of squared flows, kVA^2: 1/2 sum over lines and hours of p^2 + q^2.
 
@@ -47,16 +50,19 @@ def congestion(market: Market, plan: Plan) -> Float[Array, ""]:
     return jnp.sum(plan.active**2 + plan.reactive**2) / 2
 
 
+@for_each
 def traded(market: Market, plan: Plan) -> Float[Array, ""]:
     """Energy traded between peers, kWh."""
     return market.hour_length * jnp.sum(jnp.abs(plan.trades))
 
 
+@for_each
 def spread(market: Market, plan: Plan) -> Float[Array, ""]:
     """Standard deviation of the prosumers' costs J_i, EUR."""
     return jnp.std(costs(market, plan))
 
 
+@for_each
 def norm(market: Market, plan: Plan) -> Float[Array, ""]:
     """Euclidean norm of trades and storage powers, kW."""
     entries = (plan.trades, plan.charge, plan.discharge)
@@ -66,6 +72,7 @@ def norm(market: Market, plan: Plan) -> Float[Array, ""]:
 MEASURES = {"congestion": congestion, "traded": traded, "spread": spread, "norm": norm}
 
 
+@for_one(_EACH)
 def select(
     market: Market,
     objective: Objective = "congestion",
@@ -215,6 +222,7 @@ def _minimize(
     return solver.point(market, best)[0], steps, left
 
 
+@for_one(_EACH)
 def selection_table(market: Market, *, tol: Any = None) -> dict[str, dict[str, float]]:
     """What each choice of equilibrium leads to, beside that of `clear` ("as cleared").
 
@@ -228,6 +236,7 @@ def selection_table(market: Market, *, tol: Any = None) -> dict[str, dict[str, f
     return {name: measured(market, chosen) for name, chosen in found.items()}
 
 
+@for_one()
 def measured(market: Market, clearing: Clearing) -> dict[str, float]:
     """What an equilibrium leads to: a line of `selection_table`."""
     values = {name: float(measure(market, clearing.plan)) for name, measure in MEASURES.items()}
@@ -235,6 +244,7 @@ def measured(market: Market, clearing: Clearing) -> dict[str, float]:
     return values | {"error": float(clearing.certificate.error), "steps": float(clearing.steps)}
 
 
+@for_each
 def smoothed(market: Market, weight: Any) -> Market:
     """The market with `weight / 2 (t^2 + p_ch^2 + p_ds^2)` EUR per hour added to its costs.
 
@@ -249,6 +259,7 @@ def smoothed(market: Market, weight: Any) -> Market:
     return eqx.tree_at(costlier, market, (both_sides + weight / 4, own + weight / 2))
 
 
+@for_one(_EACH)
 def least_norm(
     market: Market,
     solver: AbstractSolver | None = None,

@@ -6,17 +6,28 @@ anticipated effect on the main grid's price and the preferences of `Trading.fee_
 `fee_seller` are no cash; reactive power is not billed.
 """
 
+import inspect
+from collections.abc import Callable
 from dataclasses import replace
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from .clearing import Clearing
+from .clearing import Clearing, Status
+from .each import for_each
 from .market import Market
 from .model import Plan, Rows, aggregate, bought, by_owner, grid_price, net_load, pull, rows_like
-from .radial import forest
+from .radial import forest, radial
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_UNPRICED = ("infeasible", "nonfinite")
 
 
 class Bills(eqx.Module):
@@ -72,6 +83,19 @@ class PriceParts(eqx.Module):
         return self.energy + self.limit + self.lines + self.voltage
 
 
+def for_each_priced(function: Callable[P, T]) -> Callable[P, T]:
+    """`for_each` for a function of market and clearing that needs prices."""
+    each, signature = for_each(function), inspect.signature(function)
+
+    @wraps(function)
+    def run(*given: P.args, **options: P.kwargs) -> T:
+        priced(function.__name__, signature.bind(*given, **options).arguments["clearing"])
+        return each(*given, **options)
+
+    return run
+
+
+@for_each_priced
 def settle(market: Market, clearing: Clearing) -> Bills:
     """Who pays whom, per prosumer, pair, bus and hour, EUR (MODEL 7).
 
@@ -80,11 +104,39 @@ def settle(market: Market, clearing: Clearing) -> Bills:
 
         rent = Ts (sum_y mu_pb_y inflow_y + lambda s + 2 sum_e c_ta |t_e|).
 
-    Traceable and differentiable; vmap it for a batch.
+    Traceable and differentiable. Of a batch the bills have its leading axis. Raises `ValueError`
+    for a clearing without prices: infeasible or non-finite.
     """
     return bills(market, clearing.plan, clearing.prices)
 
 
+def priced(caller: str, clearing: Clearing) -> None:
+    """Refuse a clearing whose prices are none: a proof of infeasibility, or not finite.
+
+    What stopped at `max_steps` is as good as its certificate says, and not refused.
+    """
+    if isinstance(clearing.steps, Tracer):
+        return
+    ended = {word: np.asarray(clearing.status == getattr(Status, word)) for word in _UNPRICED}
+    bad = np.logical_or(*ended.values())
+    if not bad.any():
+        return
+    word = next(word for word, found in ended.items() if found.any())
+    if not bad.ndim:
+        raise ValueError(
+            f"{caller}: the clearing is {word}, so there are no prices to pay; clear the market "
+            "first, after what jg.validate(market) says."
+        )
+    first = np.flatnonzero(bad)
+    more = f" and {len(first) - 5} more" if len(first) > 5 else ""
+    raise ValueError(
+        f"{caller}: scenarios {', '.join(map(str, first[:5]))}{more} did not clear ({word}), so "
+        "they have no prices to pay; keep the others, "
+        "jg.scenarios.lane((markets, clearings), clearings.ok)."
+    )
+
+
+@for_each
 def bills(market: Market, plan: Plan, prices: Rows) -> Bills:
     """`settle` for any plan and prices."""
     ts, grid, pairs = market.hour_length, market.grid, market.trading
@@ -121,19 +173,24 @@ def price_parts(market: Market, clearing: Clearing) -> PriceParts:
     parts are sums along the path from the feeder. Their total is p0 + d_mg sigma + lambda + mu_tg +
     mu_pb for any prices, and the same on every gauge.
 
-    Raises `ValueError` for a grid that is not radial: with loops there is no one path.
+    Of a batch the parts have its leading axis. Raises `ValueError` for a grid that is not radial:
+    with loops there is no one path; and for a clearing without prices, as `settle` does.
     """
-    grid, plan, prices = market.grid, clearing.plan, clearing.prices
+    priced("price_parts", clearing)
+    if market.grid.model != "copperplate":
+        radial("price_parts", market)
+    return _price_parts(market, clearing.plan, clearing.prices)
+
+
+@for_each
+def _price_parts(market: Market, plan: Plan, prices: Rows) -> PriceParts:
+    """`price_parts` of a radial grid."""
+    grid = market.grid
     scarce = prices.aggregate + prices.exchange
     nothing = jnp.zeros_like(prices.bus)
     limit, lines, voltage = nothing + scarce, nothing, nothing
     if grid.model != "copperplate":
         tree = forest(grid)
-        if not isinstance(grid.source, Tracer) and not bool(tree.radial):
-            raise ValueError(
-                "price_parts: Grid.source/target: give a radial grid, in which one path leads from "
-                "a feeder bus to each other bus."
-            )
         drops = replace(rows_like(market), voltage=prices.voltage, angle=prices.angle)
         lean = jnp.where(tree.outward[:, None], 1, -1) * pull(market, drops).active
         lean = lean / market.hour_length
@@ -153,11 +210,13 @@ def price_parts(market: Market, clearing: Clearing) -> PriceParts:
     )
 
 
+@for_each
 def settled_prices(market: Market, prices: Rows) -> Float[Array, "E H"]:
     """(pi_i + pi_j) / 2, at which pairs settle, EUR/kWh."""
     return (prices.balance[market.trading.buyer] + prices.balance[market.trading.seller]) / 2
 
 
+@for_each
 def network_prices(market: Market, prices: Rows) -> Float[Array, "E H"]:
     """What the operator asks more at the buyer's bus than at the seller's, EUR/kWh."""
     pairs, at = market.trading, prices.bus[market.prosumers.bus]

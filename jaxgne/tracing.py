@@ -8,11 +8,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from .clearing import Clearing, ready
+from .each import for_one
 from .market import Market, cast
 from .model import Plan, Rows
 from .optimality import residuals
 from .options import checked_options
 from .solvers.base import AbstractSolver
+from .validate import gate
 
 
 class Trace(eqx.Module):
@@ -25,6 +27,7 @@ class Trace(eqx.Module):
     dual: Float[Array, " T"]
 
 
+@for_one()
 def trace(
     market: Market,
     solver: AbstractSolver | None = None,
@@ -38,6 +41,7 @@ def trace(
     By default that is every quarter of what `clear` does between two looks, 100 times. Raises
     `ValueError` for an option that makes no sense.
     """
+    gate(market, "trace")
     checked_options("trace", market, solver, start=start, steps=steps, every=every)
     market, solver, plan, prices = ready(market, solver, start)
     every = max(1, solver.every // 4) if every is None else every

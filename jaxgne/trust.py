@@ -13,6 +13,7 @@ from jaxtyping import Array
 
 from .certificate import Certificate
 from .clearing import Clearing, clear, status_name
+from .each import for_one
 from .market import Market
 from .model import Plan, Rows, aggregate, costs
 from .optimality import scales
@@ -21,6 +22,7 @@ from .sensitivity.implicit import AbstractAdjoint, Implicit, slope
 from .sensitivity.lagrangian import Point, sizes, unfold
 from .sensitivity.refinement import add, dot
 from .solvers.newton import one_thread
+from .validate import gate
 
 _SOLVED = 1e-5  # relative residual up to which a derivative counts as solved for
 _MOVES = 1e-5  # share of an output, or a parameter's effect, that tells it from rounding
@@ -98,6 +100,7 @@ class Trust(eqx.Module):
         return "\n".join(lines)
 
 
+@for_one()
 def trust(
     market: Market,
     clearing: Clearing,
@@ -118,6 +121,7 @@ def trust(
     """
     if any(isinstance(a, Tracer) for a in jax.tree.leaves((market, clearing))):
         raise TypeError("trust() runs on the host: call it outside of jit, grad and vmap.")
+    gate(market, "trust")
     adjoint = Implicit() if adjoint is None else adjoint
     key = jax.random.key(seed)
 

@@ -155,14 +155,19 @@ def test_arrays_of_numpy_are_cleared_judged_and_explained():
 
 
 def test_a_nan_never_comes_back_silently():
-    market = feeder()
-    market = eqx.tree_at(
-        lambda m: m.prosumers.load, market, market.prosumers.load.at[1, 2].set(jnp.nan)
-    )
-    clearing = jg.clear(market, throw=False)
+    """Given: refused, or traced its status. Made, as 1e200 squared has no number: its status."""
+
+    def with_load(value: float) -> jg.Market:
+        load = feeder().prosumers.load.at[1, 2].set(value)
+        return eqx.tree_at(lambda m: m.prosumers.load, feeder(), load)
+
+    with pytest.raises(ValueError, match=r"Prosumers.load row 1, hour 2: nan is not a finite"):
+        jg.clear(with_load(jnp.nan), throw=False)
+    assert int(jax.jit(lambda m: jg.clear(m).status == jg.Status.nonfinite)(with_load(jnp.nan)))
+    clearing = jg.clear(with_load(1e200), throw=False)
     assert jg.clearing.status_name(clearing.status) == "nonfinite"
     with pytest.raises(jg.NotCleared, match="validate"):
-        jg.clear(market)
+        jg.clear(with_load(1e200))
 
 
 def test_nonsense_is_refused_before_any_computation():

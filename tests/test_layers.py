@@ -13,7 +13,7 @@ import jaxgne
 
 PACKAGE = Path(jaxgne.__file__).parent
 
-CORE = {"clock", "market", "devices", "describe", "validate", "model", "radial", "acflow"}
+CORE = {"clock", "each", "market", "devices", "describe", "validate", "model", "radial", "acflow"}
 CORE |= {"feasibility", "optimality"}
 RESULT = {*CORE, "solvers", "sensitivity", "certificate", "options", "clearing"}
 STUDIES = {"batch", "selection", "settlement", "scenarios", "placement", "tuning", "acsafe"}
@@ -25,12 +25,13 @@ LAYERS: dict[str, set[str]] = {
     "clock": set(),
     "describe": set(),
     "arrays": set(),
+    "each": set(),
     "market": {"arrays", "clock", "describe"},  # to print itself
-    "devices": {"arrays", "market", "devices"},
-    "validate": {"market"},
-    "model": {"market"},
-    "radial": {"market"},
-    "acflow": {"market", "model", "radial"},
+    "devices": {"arrays", "each", "market", "devices"},
+    "validate": {"each", "market", "validate.tables"},
+    "model": {"each", "market"},
+    "radial": {"each", "market"},
+    "acflow": {"each", "market", "model", "radial", "validate"},
     "feasibility": {"market", "model"},
     "optimality": {"market", "model", "feasibility"},
     "solvers": {
@@ -47,13 +48,15 @@ LAYERS: dict[str, set[str]] = {
         *("market", "model", "radial", "feasibility", "optimality", "sensitivity"),
         *(f"solvers.{part}" for part in ("columns", "newton", "tree")),
     },
-    "certificate": {"clock", "market", "model", "acflow", "feasibility", "optimality"},
+    "certificate": {
+        *("clock", "each", "market", "validate", "model", "acflow", "feasibility", "optimality"),
+    },
     "options": {"market", "model", "sensitivity", "solvers.base"},
     "clearing": RESULT - {"clearing"},
     **dict.fromkeys(STUDIES, RESULT),
-    "scenarios": {"clock", "market", "validate", "scenarios"},
-    "comparison": {"market", "model", "clearing", "settlement"},
-    "placement": {"market", "scenarios"},
+    "scenarios": {"clock", "each", "market", "validate", "scenarios"},
+    "comparison": {"each", "market", "model", "clearing", "settlement"},
+    "placement": {"each", "market", "scenarios"},
     "files": set(),
     "fingerprint": set(),
     "checkpoint": {"files", "fingerprint"},

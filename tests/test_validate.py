@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import jaxgne as jg
 from jaxgne.market import cast
-from jaxgne.validate import preference_cycle, problems, structure, validate
+from jaxgne.validate import numbers, preference_cycle, problems, structure, tables, validate
 
 HOURS = 4
 
@@ -96,12 +96,9 @@ def batch(size: int) -> jg.Market:
 # What is wrong, a market with that mistake, and what its sentence says: field, place, number, fix.
 # fmt: off
 BAD: list[tuple[str, Callable[[], jg.Market], tuple[str, ...]]] = [
-    ("a batch of markets",
-     lambda: batch(8),
-     ("clear() takes one market", "leading axis of 8 scenarios", "jax.vmap(jg.clear)(markets)")),
     ("one array with a batch axis",
      put(lambda m: m.tariff.slope, jnp.ones((5, HOURS))),
-     ("leading axis of 5 scenarios", "use jax.vmap(jg.clear)(markets)")),
+     ("Tariff.slope has a leading axis of 5 scenarios", "jg.scenarios.sweep gives it to every")),
     ("too few rows",
      put(lambda m: m.prosumers.reactive, jnp.ones((3, HOURS))),
      ("Prosumers.reactive: shape (3, 4), expected (4, 4)", "one number per prosumer and hour")),
@@ -394,11 +391,66 @@ def test_many_offenders_are_counted():
     assert "(and 2 more rows)" in sentence
 
 
-def test_structure_is_about_more_than_numbers():
-    """What `clear` asks before it runs: a wrong bus is refused, a NaN or a deficit is not."""
-    assert structure(at(lambda m: m.prosumers.load, (0, 0), np.nan)()) == []
+def test_clear_refuses_nonsense_and_leaves_what_has_no_plan_to_the_solver():
+    """A NaN, a wrong bus, crossed bounds are nonsense; a deficit is for the solver to find."""
+    for place, value, where in (
+        ((0, 0), np.nan, lambda m: m.prosumers.load),
+        (0, 4, lambda m: m.prosumers.bus),
+        ((1, 3), 4.0, lambda m: m.generators.power_min),
+    ):
+        with pytest.raises(ValueError, match=r"row \d.*\.$"):
+            jg.clear(at(where, place, value)())
     assert structure(good(tariff={"total_min": 20.0})) == []
-    assert len(structure(at(lambda m: m.prosumers.bus, 0, 4)())) == 1
+    assert problems(good(tariff={"total_min": 20.0})) != []
+
+
+@pytest.mark.parametrize("market", [case[1] for case in BAD], ids=[b[0] for b in BAD])
+def test_suspects_are_the_scenarios_that_have_a_wrong_number(market):
+    """What reads each array twice finds what the sentences find: alone, and in a batch of two."""
+    one = market()
+    if tables.shapes(one):
+        return
+    wrong = bool(numbers.mistakes(tables.Values(one)))
+    assert numbers.suspects(one).tolist() == [wrong]
+    twice = jax.tree.map(lambda a: np.stack([a, a]), one)
+    assert numbers.suspects(twice).tolist() == [wrong, wrong]
+
+
+def test_a_batch_is_checked_scenario_by_scenario():
+    """Percent in scenario 6, a negative resistance in 2: named, by `clear_many` and `validate`."""
+    many = eqx.tree_at(
+        lambda m: (m.buffers.charge_efficiency, m.grid.resistance),
+        batch(8),
+        (jnp.full((8, 1), 0.9).at[6].set(95.0), jnp.full((8, 3), 1e-5).at[2, 1].set(-1e-5)),
+    )
+    sentences = (
+        r"\Ascenario 2: Grid.resistance row 1: -1e-05 pu/kW is negative; give 0 or more\.\n"
+        r"scenario 6: Buffers.charge_efficiency row 0: 95 is out of range; give a share"
+    )
+    for refuses in (jg.clear_many, jg.validate):
+        with pytest.raises(ValueError, match=sentences):
+            refuses(many)
+    assert jg.validate(batch(2)).prosumers.load.shape == (2, 4, HOURS)
+
+
+def test_numbers_shared_by_all_scenarios_are_read_once():
+    """`sweep` broadcasts what it does not vary; a wrong number in there is in every scenario."""
+    market = at(lambda m: m.grid.resistance, 0, -1.0)()
+    swept = jg.scenarios.sweep(market, lambda m: m.tariff.base, np.linspace(0.1, 0.2, 7))
+    with pytest.raises(
+        ValueError, match=r"scenario 4: Grid.resistance.*\n2 more scenarios likewise"
+    ):
+        jg.clear_many(swept)
+
+
+def test_clear_says_what_to_do_with_a_batch():
+    with pytest.raises(
+        ValueError, match=r"^clear\(\) takes one market, this one has a leading axis of 8 "
+        r"scenarios: use jg\.clear_many\(markets\)\.$",
+    ):  # fmt: skip
+        jg.clear(batch(8))
+    with pytest.raises(ValueError, match=r"8 scenarios: use jax\.vmap\(jg\.clear\)\(markets\)\."):
+        jax.jit(jg.clear)(batch(8))
 
 
 CONSTRUCTORS: list[tuple[str, Callable[[], Any], str]] = [

@@ -6,9 +6,11 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from ..each import for_one
 from ..market import Market
 
 
+@for_one("give it to the market first, then make scenarios of that")
 def inverter(market: Market, prosumers: Any, rating: Any) -> Market:
     """The market in which each of `prosumers` meets the grid through an inverter of `rating` kVA.
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..each import for_one
 from ..market import Market
 from .layout import places_of
 from .style import GRAY, SCALE, begin
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@for_one()
 def grid_map(
     market: Market,
     values: Any,

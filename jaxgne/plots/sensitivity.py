@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
+from ..each import for_one
 from ..io.schema import MARKET, WHOLE
 from ..market import Market
 from .style import BLACK, GAIN, LOSS, begin, legend, name_rows
@@ -25,6 +26,7 @@ class _Slopes(NamedTuple):
     values: np.ndarray
 
 
+@for_one()
 def sensitivities(
     gradient: Market,
     ax: "Axes | None" = None,

@@ -67,7 +67,7 @@ def check(name: str, market: Market, clearing: Clearing) -> str:
     if np.ndim(clearing.steps):
         raise ValueError(
             f"plots.{name}: this is a batch of {clearing.steps.shape[0]} clearings; draw one, "
-            "jax.tree.map(lambda a: a[0], clearing), or all with plots.fan."
+            "jg.scenarios.lane((markets, clearings), k), or all with plots.fan."
         )
     ours, theirs = np.shape(market.prosumers.load), np.shape(clearing.plan.imports)
     if ours != theirs:

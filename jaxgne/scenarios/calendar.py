@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from ..clock import Clock
+from ..each import for_one
 from ..market import Market
 from ..validate.tables import TYPES
 from .rows import shared
@@ -28,6 +29,7 @@ class _Days(NamedTuple):
     clock: Clock | None  # of the series
 
 
+@for_one()
 def days(
     market: Market,
     load: Any,
@@ -83,6 +85,7 @@ def days(
     return _batch(market, cut, given, hours)
 
 
+@for_one()
 def days_by_length(market: Market, load: Any, *, times: Any = None, **fields: Any) -> list[Market]:
     """`days` of every length: a batch of the days of 23 hours, one of 24 and one of 25.
 

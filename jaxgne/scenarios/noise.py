@@ -8,11 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ..each import for_one
 from ..market import Market
 from .rows import shared
 from .sun import CAPS, check_caps, moved_caps, series, sun_of
 
 
+@for_one()
 def perturb(
     market: Market,
     key: PRNGKeyArray,

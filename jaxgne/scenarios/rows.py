@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from ..each import for_one, refuse_batch
 from ..market import Buffers, Generators, Grid, Market, Prosumers, Trading
 
 
@@ -22,7 +23,9 @@ def stack(markets: Sequence[Market]) -> Market:
     if not markets:
         raise ValueError("stack: no markets; give at least one.")
     first = markets[0]
+    join = "to join batches, jax.tree.map(lambda *a: np.concatenate(a), *batches)"
     for index, market in enumerate(markets):
+        refuse_batch("stack", join, market=market)
         ours, theirs = _kind(first), _kind(market)
         for name in ours:
             if ours[name] != theirs[name]:
@@ -39,9 +42,13 @@ def stack(markets: Sequence[Market]) -> Market:
     return jax.tree.map(lambda *leaves: np.stack([np.asarray(a) for a in leaves]), *padded)
 
 
-def lane(batch: Any, index: int) -> Any:
-    """One scenario of a batch of markets or clearings."""
-    return jax.tree.map(lambda a: a[index], batch)
+def lane(batch: Any, index: Any) -> Any:
+    """One scenario of a batch of markets or clearings, or of several: `lane((days, many), k)`.
+
+    With a list of numbers, or a mask like `many.ok`, those scenarios as a batch.
+    """
+    chosen = index if isinstance(index, slice) or np.ndim(index) == 0 else np.asarray(index)
+    return jax.tree.map(lambda a: a[chosen], batch)
 
 
 def _kind(market: Market) -> dict[str, Any]:
@@ -66,6 +73,7 @@ def _sizes(market: Market) -> dict[str, int]:
     }
 
 
+@for_one()
 def pad(
     market: Market,
     *,
@@ -167,7 +175,7 @@ def _with_buses(grid: Grid, more: int) -> Grid:
     buses = {
         name: grown(getattr(grid, name), filler)
         for name, filler in (
-            ("voltage_min", 0.0),
+            ("voltage_min", 0.1),
             ("voltage_max", 2.0),
             ("angle_min", -1.0),
             ("angle_max", 1.0),
@@ -180,6 +188,7 @@ def _with_buses(grid: Grid, more: int) -> Grid:
     return replace(grid, **(lines if lined else {}), **buses, names=names)
 
 
+@for_one()
 def sweep(market: Market, where: Callable[[Market], Any], values: Any) -> Market:
     """One scenario per value of a field: `sweep(market, lambda m: m.tariff.slope, [0.01, 0.02])`.
 

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from ..acflow import ac_power_flow
 from ..clearing import Clearing
+from ..each import for_one
 from ..market import Market
 from ..model import grid_price
 from .runner import Row, Study, Watch, clear_variants
@@ -19,6 +20,7 @@ FACTORS = (1.0, 1.05, 1.1, 1.2)
 _ROUNDING = 1e-3  # share of a rating beyond it that counts as respected
 
 
+@for_one()
 def line_limits(
     market: Market,
     values: Sequence[float] = FACTORS,

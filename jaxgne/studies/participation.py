@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from ..clearing import Clearing
 from ..comparison import baselines
+from ..each import for_one
 from ..market import Buffers, Market
 from ..model import Plan, device_costs, grid_price, net_load
 from .runner import Study, Variants, Watch, clear_variants, percent
@@ -17,6 +18,7 @@ from .runner import Study, Variants, Watch, clear_variants, percent
 ACTIVE, PASSIVE = "all active", "all passive"
 
 
+@for_one()
 def participation(
     market: Market,
     *,

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ..clearing import NotCleared, clear, status_name
+from ..each import for_one
 from ..fingerprint import fingerprint
 from ..market import Market
 from ..selection import CHOICES, measured, select
@@ -12,6 +13,7 @@ from .runner import Row, Runs, Study, Watch, percent
 PLAIN = "as cleared"
 
 
+@for_one()
 def selection(
     market: Market,
     *,

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..comparison import baselines
 from ..devices import battery, join
+from ..each import for_one
 from ..market import Market
 from .runner import Row, Study, Variants, Watch, clear_variants
 
@@ -16,6 +17,7 @@ WEARS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.08)
 POWER, HOURS = 0.3, 2.5  # of the owner's highest load; of full power
 
 
+@for_one()
 def storage(
     market: Market,
     values: Sequence[float] = WEARS,

@@ -7,6 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
+from ..each import for_one
 from ..market import Market
 from .runner import Study, Watch, clear_variants, percent
 
@@ -14,6 +15,7 @@ FORBIDDEN = "forbidden"
 CHARGES = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2)
 
 
+@for_one()
 def tariff(
     market: Market,
     values: Sequence[float] = CHARGES,

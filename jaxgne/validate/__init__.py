@@ -1,46 +1,122 @@
 """Whether a market makes sense: every mistake at once, in the user's words, before anything runs.
 
-All of it is NumPy on the host, and none of it is needed to clear a market.
+All of it is NumPy on the host. `gate` is what everything passes that computes with a market: it
+refuses nonsense, at the cost of reading each number twice. `validate` also says what no plan meets.
 """
 
 import warnings
+from collections.abc import Iterable, Iterator
 
+import jax
 import numpy as np
 from jaxtyping import Bool, Float
 
+from ..each import for_one, leading
 from ..market import Market
 from .cycles import negative_cycle
-from .tables import POINTS_TO, TYPES, Values, indices, number, shapes, structure, traced, unit, walk
-
-__all__ = ["preference_cycle", "problems", "structure", "validate"]
-
-_MAY_BE_INFINITE = {
-    "Prosumers.import_max": np.inf,
-    "Grid.rating": np.inf,
-    "Tariff.total_max": np.inf,
-    "Tariff.total_min": -np.inf,
-}
-_NOT_NEGATIVE = (
-    *("Prosumers.import_max", "Prosumers.export_max", "Prosumers.curtail_max"),
-    *("Generators.quadratic", "Buffers.charge_max", "Buffers.discharge_max", "Buffers.quadratic"),
-    *("Trading.limit", "Trading.charge", "Trading.quadratic", "Tariff.slope"),
-    *("Grid.resistance", "Grid.reactance", "Grid.rating", "Grid.compensation_max"),
+from .numbers import mistakes, suspects
+from .tables import (
+    POINTS_TO,
+    Values,
+    field,
+    indices,
+    lines,
+    number,
+    pairs,
+    shapes,
+    traced,
+    walk,
 )
-_BOUNDS = ("Generators.power", "Buffers.energy", "Grid.voltage", "Grid.angle", "Tariff.total")
+
+__all__ = ["gate", "preference_cycle", "problems", "structure", "validate"]
+
+_SHOWN = 5  # scenarios of a batch whose mistakes are told
+
+
+def gate(market: Market, caller: str = "clear", *, batch: bool = False) -> None:
+    """Refuse, one sentence a mistake, what `caller` cannot compute with: `ValueError`.
+
+    Of a traced market, and of one that other processes hold parts of, only shapes are known.
+    A batch is refused too, unless the caller computes with a `batch`.
+    """
+    known = not traced(market) and getattr(market.prosumers.load, "is_fully_addressable", True)
+    if batch and leading(market) != {()}:
+        if known:
+            gate_many(jax.tree.map(np.asarray, market))
+        return
+    wrong = structure(market, caller) if known else shapes(market, caller)
+    if wrong:
+        raise ValueError("\n".join(wrong))
+
+
+def gate_many(markets: Market, first: int = 0) -> None:
+    """`gate` for a batch on the host: the same checks of every scenario, which is named.
+
+    Integers (owners, buses, ends) are looked at again where they differ from the first scenario's.
+    `first` is the number of the first scenario.
+    """
+    one = _scenario(markets, 0)
+    doubtful = np.zeros(len(markets.prosumers.load), bool)
+    doubtful[0] = True
+    if not shapes(one):
+        doubtful |= suspects(markets)
+        for name in POINTS_TO:
+            table = np.asarray(field(markets, name))
+            if table.strides[0]:
+                doubtful |= np.any(table != table[:1], axis=1)
+        if markets.clock is not None:
+            starts = np.asarray(markets.clock.start)
+            doubtful[[starts.argmin(), starts.argmax()]] = True
+    wrong = _named(
+        (f"scenario {first + k}: ", structure(_scenario(markets, k)))
+        for k in np.flatnonzero(doubtful).tolist()
+    )
+    if wrong:
+        raise ValueError("\n".join(wrong))
+
+
+def _scenario(markets: Market, index: int) -> Market:
+    return jax.tree.map(lambda a: np.asarray(a)[index], markets)
+
+
+def _named(found: Iterable[tuple[str, list[str]]]) -> list[str]:
+    """Sentences behind the words for their scenario; beyond a few only how many scenarios."""
+    bad = [(where, sentences) for where, sentences in found if sentences]
+    told = [where + sentence for where, sentences in bad[:_SHOWN] for sentence in sentences]
+    more = len(bad) - _SHOWN
+    return told + ([f"{more} more scenario{'s' * (more > 1)} likewise."] if more > 0 else [])
+
+
+def structure(market: Market, caller: str = "clear") -> list[str]:
+    """What makes any computation with `market` meaningless, one sentence each; empty if nothing.
+
+    Shapes, indices, pairs, the lines of the grid, and numbers that are not finite, negative, out of
+    range or out of order. What only leaves no plan is for the solver to find.
+    """
+    wrong = shapes(market, caller)
+    if wrong or traced(market):
+        return wrong
+    v = Values(market)
+    wrong = indices(v)
+    wrong += [] if wrong else pairs(v) + lines(v)
+    wrong += mistakes(v) if np.any(suspects(market)) else []
+    unreal = market.clock and market.clock.wrong()
+    return [*wrong, unreal] if unreal else wrong
 
 
 def problems(market: Market) -> list[str]:
     """Everything wrong with `market`, one sentence each, `structure` first; empty if nothing.
 
-    Besides `structure`: finite numbers, signs, bounds in order, an export price below the purchase
-    price, buffers that can keep their bounds, and necessary conditions for demand to be met.
+    Besides `structure`: an export price below the purchase price, buffers that can keep their
+    bounds, and necessary conditions for demand to be met. Of a batch each scenario is looked at.
     """
-    wrong = structure(market)
+    if len(leading(market) - {()}) == 1 and () not in leading(market) and not traced(market):
+        return _named((where, problems(one)) for where, one in _each(market))
+    wrong = structure(market, "validate")
     if traced(market) or shapes(market):
         return wrong
     v = Values(market)
-    with np.errstate(all="ignore"):  # what is not finite is reported once, by _numbers
-        wrong += _numbers(v) + _bounds(v)
+    with np.errstate(all="ignore"):  # what is not finite is reported once, by `mistakes`
         if not indices(v):
             wrong += _islands(v)
             give, take, unkept = _storage(v)
@@ -52,24 +128,38 @@ def validate(market: Market) -> Market:
     """`market` unchanged, or `ValueError` with all its `problems`, one sentence a line.
 
     Warns (`UserWarning`) of preferences that send trades round in a circle. A market with traced
-    arrays has only its shapes checked.
+    arrays has only its shapes checked. Of a batch every scenario is checked, and named.
     """
     wrong = problems(market)
     if wrong:
         raise ValueError("\n".join(wrong))
-    cycle = [] if traced(market) else preference_cycle(market)
-    if cycle:
+    for where, one in [] if traced(market) else _each(market):
+        cycle = preference_cycle(one)
+        if not cycle:
+            continue
         shown = cycle if len(cycle) <= 8 else [*cycle[:6], "..."]
         warnings.warn(
-            f"Trading.fee_buyer and fee_seller: energy passed round prosumers "
+            f"{where}Trading.fee_buyer and fee_seller: energy passed round prosumers "
             f"{' to '.join(str(i) for i in [*shown, cycle[0]])} is worth more to them than the "
             "charges they pay, so these trades run to their limits; raise Trading.charge or bring "
             "the two fees of a pair closer together.",
             stacklevel=2,
         )
+        break
     return market
 
 
+def _each(market: Market) -> Iterator[tuple[str, Market]]:
+    """The one market, or each scenario of a batch behind the words that name it."""
+    if leading(market) == {()}:
+        yield "", market
+        return
+    held = jax.tree.map(np.asarray, market)
+    for k in range(len(held.prosumers.load)):
+        yield f"scenario {k}: ", jax.tree.map(lambda a, k=k: a[k], held)
+
+
+@for_one()
 def preference_cycle(market: Market) -> list[int]:
     """Prosumers round whom energy is passed at a negative cost, seller first; empty if none.
 
@@ -90,98 +180,6 @@ def preference_cycle(market: Market) -> list[int]:
         np.concatenate([toll + dislike, toll - dislike]) + v.rounding() * fees,
         len(v["Prosumers.bus"]),
     )
-
-
-def _numbers(v: Values) -> list[str]:
-    """Numbers that are not finite, or negative where they may not be."""
-    wrong = []
-    for name in (name for name in TYPES if name not in POINTS_TO):
-        odd = ~np.isfinite(v[name])
-        if name in _MAY_BE_INFINITE:
-            odd &= v[name] != _MAY_BE_INFINITE[name]
-        wrong += v.complain(
-            name,
-            odd,
-            lambda at, name=name: (
-                f"{v[name][at]} is not a finite number; give one"
-                + f" in {unit(name)}" * bool(unit(name))
-            ),
-        )
-    for name in _NOT_NEGATIVE:
-        wrong += v.complain(
-            name,
-            (v[name] < 0) & (v[name] > -np.inf),  # that one is in the list already
-            lambda at, name=name: f"{v.text(name, at)} is negative; give 0 or more",
-        )
-    return wrong
-
-
-def _bounds(v: Values) -> list[str]:
-    """Bounds out of order, and numbers that contradict one another or what they stand for."""
-    wrong = []
-    for pair in _BOUNDS:
-        low, high = f"{pair}_min", f"{pair}_max"
-        wrong += v.complain(
-            high,
-            v[high] < v[low],
-            lambda at, low=low, high=high: (
-                f"{v.text(high, at)} is below {low.split('.')[1]} "
-                f"{v.text(low, at)}; swap or raise it"
-            ),
-        )
-    wrong += v.complain(
-        "Grid.voltage_min",
-        (v["Grid.voltage_min"] <= 0) | (v["Grid.voltage_min"] > 2),
-        lambda at: (
-            f"{v.text('Grid.voltage_min', at)} is no voltage per unit; give a number like "
-            "0.95, not volts or kV"
-        ),
-    )
-    wrong += v.complain(
-        "Grid.feeder_voltage",
-        (v["Grid.feeder_voltage"] < 0.5) | (v["Grid.feeder_voltage"] > 1.5),
-        lambda at: (
-            f"{v.text('Grid.feeder_voltage', at)} is no voltage that a main grid holds; give a "
-            "number per unit like 1.04, from 0.5 to 1.5"
-        ),
-    )
-    anticipation = v["Tariff.anticipation"]
-    wrong += v.complain(
-        "Tariff.anticipation",
-        (anticipation < 0) | (anticipation > 1),
-        lambda at: (
-            f"{anticipation:.6g} is not between 0 and 1; give 1 for Nash, 0 for price takers"
-        ),
-    )
-    gain = v["Buffers.charge_efficiency"] * v["Buffers.discharge_efficiency"]
-    wrong += v.complain(
-        "Buffers.charge_efficiency",
-        (gain > 1) & np.any(v["Buffers.discharge_max"] > 0, axis=1),
-        lambda at: (
-            f"charging and discharging 1 kWh returns {gain[at]:.6g} kWh; lower an "
-            "efficiency, or set discharge_max to 0 for a heat pump"
-        ),
-    )
-    grid = v.market.grid
-    if grid.model == "paper" and not grid.reactive_balance:
-        wrong += v.complain(
-            "Grid.compensation_max",
-            v["Grid.compensation_max"] > 0,
-            lambda at: (
-                f"{v.text('Grid.compensation_max', at)} does nothing where reactive power is not "
-                "balanced; give the grid reactive_balance=True, or 0 here"
-            ),
-        )
-    if grid.model == "paper":
-        wrong += v.complain(
-            "Grid.reactance",
-            (v["Grid.resistance"] == 0) & (v["Grid.reactance"] == 0),
-            lambda at: (
-                "resistance and reactance are both 0, so the line has no admittance; give "
-                "it an impedance or merge its two buses"
-            ),
-        )
-    return wrong
 
 
 def _islands(v: Values) -> list[str]:

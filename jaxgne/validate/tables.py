@@ -53,12 +53,6 @@ _UNITS = {  # of fields, whatever their table; everything else is in kW
     },
     **{"rating": "kVA", "hour_length": "h"},
 }
-_FACTORS = {  # above 0, up to and with the limit
-    "Buffers.retention": (1.0, "give the share kept per step, at most 1"),
-    "Buffers.charge_efficiency": (20.0, "give a share (0.95, not 95) or a COP"),
-    "Buffers.discharge_efficiency": (1.0, "give a share, at most 1 (0.95, not 95)"),
-    "Market.hour_length": (np.inf, "give the length of a step in hours, above 0"),
-}
 
 
 class Values(dict[str, np.ndarray]):
@@ -69,12 +63,12 @@ class Values(dict[str, np.ndarray]):
         self.names = market.grid.names
 
     def __missing__(self, name: str) -> np.ndarray:
-        self[name] = np.asarray(_field(self.market, name), int if name in POINTS_TO else float)
+        self[name] = np.asarray(field(self.market, name), int if name in POINTS_TO else float)
         return self[name]
 
     def rows(self, name: str) -> int:
         """How many rows the table of `name` has, without looking at its numbers."""
-        return np.shape(_field(self.market, name))[0]
+        return np.shape(field(self.market, name))[0]
 
     def bus(self, bus: Any) -> str:
         """What people call a bus: its name where it has one."""
@@ -121,9 +115,10 @@ def number(value: float, unit: str) -> str:
     return f"{value:.6g} {unit}".strip()
 
 
-def _field(market: Market, name: str) -> jax.Array:
-    table, field = name.split(".")
-    return getattr(market if table == "Market" else getattr(market, table.lower()), field)
+def field(market: Market, name: str) -> jax.Array:
+    """The array of a name like `Prosumers.load`."""
+    table, last = name.split(".")
+    return getattr(market if table == "Market" else getattr(market, table.lower()), last)
 
 
 def _axes(name: str) -> list[str]:
@@ -135,33 +130,18 @@ def traced(market: Market) -> bool:
     return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(market))
 
 
-def structure(market: Market) -> list[str]:
-    """What makes any computation with `market` meaningless, one sentence each; empty if nothing.
-
-    Shapes, indices, pairs, the lines of the grid, and factors outside their range. It looks at no
-    hourly number, so it is cheap enough for every clearing; `problems` looks at all of them.
-    """
-    wrong = shapes(market)
-    if wrong or traced(market):
-        return wrong
-    v = Values(market)
-    wrong = indices(v)
-    wrong += ([] if wrong else _pairs(v) + _lines(v)) + _factors(v)
-    unreal = market.clock and market.clock.wrong()
-    return [*wrong, unreal] if unreal else wrong
-
-
-def shapes(market: Market) -> list[str]:
-    """Arrays whose shape or kind of number does not fit their table."""
+def shapes(market: Market, caller: str = "clear") -> list[str]:
+    """Arrays whose shape or kind of number does not fit their table; of a batch only that it is."""
     sizes: dict[str, int] = {}
     for name in (*dict.fromkeys(POINTS_TO.values()), *POINTS_TO):  # these say how many there are
-        axes, shape = _axes(name), np.shape(_field(market, name))
+        axes, shape = _axes(name), np.shape(field(market, name))
         for axis, size in zip(axes, shape[-len(axes) :], strict=False):
             sizes.setdefault(axis, size)
-    wrong, leading = [], set()
+    wrong: list[str] = []
+    leading: dict[str, int | None] = {}  # scenarios of each field that does not fit
     dtypes = {a.dtype for a in jax.tree.leaves(market) if _is_float(a)}
     dtype = max(dtypes, key=lambda d: jnp.finfo(d).bits, default=None)
-    arrays = {name: (_field(market, name), _axes(name)) for name in TYPES}
+    arrays = {name: (field(market, name), _axes(name)) for name in TYPES}
     whole = {*POINTS_TO, "Clock.start"}
     if market.clock is not None:
         arrays["Clock.start"] = (market.clock.start, [])
@@ -172,19 +152,16 @@ def shapes(market: Market) -> list[str]:
             each = " and ".join(_ONE[axis] for axis in axes)
             fix = f"give one number per {each}" if axes else "give one number"
             wrong.append(f"{name}: shape {shape}, expected {expected}; {fix}.")
-            leading.add(shape[0] if shape and shape[1:] == expected else None)
+            leading[name] = shape[0] if shape and shape[1:] == expected else None
         elif not (hasattr(array, "dtype") and jnp.issubdtype(array.dtype, kind[1])):
             found = getattr(array, "dtype", type(array).__name__)
             wrong.append(f"{name}: {found} instead of an array of {kind[0]}; convert it.")
-            leading.add(None)
+            leading[name] = None
         elif name not in whole and array.dtype != dtype:
             wrong.append(f"{name}: {array.dtype} in a market of {dtype}; convert it to {dtype}.")
-            leading.add(None)
-    if len(leading) == 1 and None not in leading:
-        return [
-            f"clear() takes one market, this one has a leading axis of {leading.pop()} scenarios: "
-            "use jax.vmap(jg.clear)(markets)."
-        ]
+            leading[name] = None
+    if len(set(leading.values())) == 1 and None not in leading.values():
+        return [_batch(market, caller, leading, len(leading) < len(arrays))]
     for axis, name in (("N", "Prosumers.load"), ("H", "Prosumers.load"), ("B", "Grid.passive")):
         if not sizes.get(axis):
             wrong.append(f"{name}: there is no {_ONE[axis]}; give at least one.")
@@ -199,6 +176,21 @@ def shapes(market: Market) -> list[str]:
 
 def _is_float(array: Any) -> bool:
     return hasattr(array, "dtype") and jnp.issubdtype(array.dtype, jnp.floating)
+
+
+def _batch(market: Market, caller: str, leading: dict[str, Any], partly: bool) -> str:
+    """What to do with a market of which these fields have a leading axis of scenarios."""
+    name, count = next(iter(leading.items()))
+    if partly:
+        return (
+            f"{caller}() takes one market, but {name} has a leading axis of {count} scenarios: "
+            "jg.scenarios.sweep gives it to every field, for jg.clear_many."
+        )
+    many = "jax.vmap(jg.clear)(markets)" if traced(market) else "jg.clear_many(markets)"
+    return (
+        f"{caller}() takes one market, this one has a leading axis of {count} scenarios: "
+        f"use {many}."
+    )
 
 
 def indices(v: Values) -> list[str]:
@@ -217,7 +209,7 @@ def indices(v: Values) -> list[str]:
     return wrong
 
 
-def _pairs(v: Values) -> list[str]:
+def pairs(v: Values) -> list[str]:
     """Pairs of one prosumer, and pairs given twice."""
     buyer, seller = v["Trading.buyer"], v["Trading.seller"]
     key = np.minimum(buyer, seller) * len(v["Prosumers.bus"]) + np.maximum(buyer, seller)
@@ -238,7 +230,7 @@ def _pairs(v: Values) -> list[str]:
     )
 
 
-def _lines(v: Values) -> list[str]:
+def lines(v: Values) -> list[str]:
     """Lines and feeder buses that make no grid, or no tree where lindistflow needs one."""
     model = v.market.grid.model
     source, target, feeder = v["Grid.source"], v["Grid.target"], v["Grid.feeder"]
@@ -367,14 +359,3 @@ def walk(v: Values) -> tuple[Int[np.ndarray, " B"], Int[np.ndarray, " B"], Bool[
                 root[other], depth[other], needed[line] = root[bus], depth[bus] + 1, True
                 queue.append(other)
     return root, depth, needed
-
-
-def _factors(v: Values) -> list[str]:
-    """Efficiencies, retention and the length of an hour outside their range."""
-    wrong = []
-    for name, (limit, fix) in _FACTORS.items():
-        bad = (v[name] <= 0) | (v[name] > limit)
-        wrong += v.complain(
-            name, bad, lambda at, name=name, fix=fix: f"{v.text(name, at)} is out of range; {fix}"
-        )
-    return wrong

@@ -1,0 +1,338 @@
+"""Every public function on a batch of markets, and on one scenario of it in NumPy's arrays.
+
+A batch either gives what its scenarios give one by one, or one sentence that says what to type.
+"""
+
+import importlib
+import inspect
+import re
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+import jaxgne as jg
+from jaxgne import (
+    acsafe,
+    batch_report,
+    certificate,
+    comparison,
+    fitting,
+    frames,
+    mechanisms,
+    model,
+    objectives,
+    plots,
+    report,
+    scenarios,
+    selection,
+    settlement,
+    studies,
+)
+
+COUNT = 3
+BASES = [[0.1, 0.2], [0.3, 0.1], [0.2, 0.2]]  # EUR/kWh, by scenario and hour
+Call = Callable[[jg.Market, jg.Clearing], Any]
+
+
+def small() -> jg.Market:
+    """Two houses behind one line, two hours: a generator, a battery, a pair."""
+    return jg.Market(
+        jg.Prosumers([1, 1], [[3.0, 1.0], [1.0, 2.0]], import_max=50.0),
+        jg.Grid([[0.0, 0.0], [5.0, 5.0]], [0], [1], 1e-4, 1e-5, rating=80.0),
+        jg.Tariff(0.01, hours=2, base=[0.1, 0.2]),
+        jg.Generators([1], 2.0, hours=2, quadratic=0.01, linear=0.1),
+        jg.Buffers([0], 1.0, 1.0, 4.0, 2.0, hours=2, charge_efficiency=0.9, quadratic=0.001),
+        jg.Trading([0], [1], limit=10.0, charge=0.02),
+    )
+
+
+@cache
+def batch() -> tuple[jg.Market, jg.Clearing]:
+    """Three scenarios and their clearings, as `scenarios` and `clear_many` give them."""
+    markets = scenarios.sweep(small(), lambda m: m.tariff.base, BASES)
+    return markets, jg.clear_many(markets)
+
+
+def first(market: jg.Market) -> Any:
+    return market.tariff.base
+
+
+# By name: what it is asked, of market and clearing. Scenario by scenario for a batch ...
+EACH: dict[str, Call] = {
+    "ac_power_flow": lambda m, c: jg.ac_power_flow(m, c.plan),
+    "with_margin": lambda m, c: acsafe.with_margin(m, 0.001, loading=0.01),
+    "certify": lambda m, c: jg.certify(m, c.plan, c.prices),
+    "outcome": lambda m, c: comparison.outcome(m, c, grid_carbon=0.4),
+    "baselines": lambda m, c: comparison.baselines(m),
+    "headroom": lambda m, c: mechanisms.headroom(m, c),
+    "smoothed": lambda m, c: selection.smoothed(m, 0.1),
+    "settle": lambda m, c: jg.settle(m, c),
+    "bills": lambda m, c: settlement.bills(m, c.plan, c.prices),
+    "price_parts": lambda m, c: settlement.price_parts(m, c),
+    **{
+        name: lambda m, c, name=name: getattr(model, name)(m, c.plan)
+        for name in ("aggregate", "net_load", "costs", "potential", "voltages")
+    },
+    **{
+        name: lambda m, c, name=name: getattr(model, name)(m, c.prices)
+        for name in ("trade_prices", "energy_prices")
+    },
+    **{
+        name: lambda m, c, name=name: getattr(selection, name)(m, c.plan)
+        for name in ("congestion", "traded", "spread", "norm")
+    },
+    **{
+        name: lambda m, c, name=name: getattr(settlement, name)(m, c.prices)
+        for name in ("settled_prices", "network_prices")
+    },
+    **{
+        name: lambda m, c, name=name, more=more: getattr(objectives, name)(m, c, **more)
+        for name, more in {
+            **{plain: {} for plain in ("peak", "total_cost", "worst_cost", "social_cost")},
+            **{plain: {} for plain in ("operator_revenue", "trading_revenue", "congestion_rent")},
+            **{plain: {} for plain in ("main_grid_revenue", "self_sufficiency")},
+            "operator_budget": {"cost": 0.1},
+            "carbon": {"grid_carbon": 0.4},
+        }.items()
+    },
+}
+# ... the same, but each clears another market inside, which takes long to compile ...
+CLEARING: dict[str, Call] = {
+    name: lambda m, c, name=name: getattr(objectives, name)(m, c)
+    for name in ("benefits", "gini", "jain", "welfare_loss")
+}
+# ... in its own way for a batch ...
+OWN: dict[str, Call] = {
+    "validate": lambda m, c: jg.validate(m),
+    "problems": lambda m, c: jg.validate.__globals__["problems"](m),
+    "compare": lambda m, c: jg.compare({"a": (m, c), "no trading": (m, c)}).rows["a"],
+    **{
+        f"frames.{name}": lambda m, c, name=name: getattr(frames, name)(m, c)
+        for name in ("prosumers", "generators", "buffers", "trades", "buses", "lines", "hours")
+    },
+    "frames.bills": lambda m, c: frames.bills(m, c),
+    "frames.price_parts": lambda m, c: frames.price_parts(m, c),
+    "print": lambda m, c: f"{m}{c}{c.certificate}",
+}
+# ... or a sentence that says what to do.
+ONE: dict[str, Call] = {
+    "summary": lambda m, c: report.summary(m, c),
+    "table": lambda m, c: report.table(m, c),
+    "inverter": lambda m, c: jg.devices.inverter(m, [0], 12.0),
+    "stack": lambda m, c: scenarios.stack([m, m]),
+    "pad": lambda m, c: scenarios.pad(m, prosumers=3),
+    "sweep": lambda m, c: scenarios.sweep(m, first, [0.1, 0.2]),
+    "perturb": lambda m, c: scenarios.perturb(m, jax.random.key(0), 2, load=0.1),
+    "days": lambda m, c: scenarios.days(m, np.ones((2, 4))),
+    "days_by_length": lambda m, c: scenarios.days_by_length(m, np.ones((2, 4))),
+    "preference_cycle": lambda m, c: jg.validate.__globals__["preference_cycle"](m),
+    "measured": lambda m, c: selection.measured(m, c),
+    **{
+        name: lambda m, c, name=name: getattr(mechanisms, name)(m)
+        for name in ("trading_buses", "bus_tariffs", "pair_tariffs", "hourly_slopes")
+    },
+    **{
+        f"plots.{name}": lambda m, c, name=name: getattr(plots, name)(m, c)
+        for name in ("bus_prices", "prices", "voltages", "costs", "energy", "storage", "feeder")
+    },
+    "plots.sigma": lambda m, c: plots.sigma({"a": (m, c)}),
+    "plots.grid_map": lambda m, c: plots.grid_map(m, [1.0], "load"),
+}
+# The same for what clears markets, or takes derivatives: slow on one scenario.
+LONG: dict[str, Call] = {
+    "clear": lambda m, c: jg.clear(m),
+    "trace": lambda m, c: jg.trace(m, steps=2, every=1),
+    "trust": lambda m, c: jg.trust(m, c, objectives.peak),
+    "select": lambda m, c: selection.select(m),
+    "selection_table": lambda m, c: selection.selection_table(m),
+    "least_norm": lambda m, c: jg.least_norm(m),
+    "clear_ac_safe": lambda m, c: jg.clear_ac_safe(m),
+    **{
+        name: lambda m, c, name=name: getattr(mechanisms, name)(m, steps=1)
+        for name in ("trading_tariff", "price_slope", "locational_tariff")
+    },
+    "reinforcement": lambda m, c: mechanisms.reinforcement(m),
+    "envelope": lambda m, c: mechanisms.envelope(m),
+    "plots.sensitivities": lambda m, c: plots.sensitivities(m),
+    **{
+        f"studies.{name}": lambda m, c, name=name: getattr(studies, name)(m)
+        for name in ("line_limits", "participation", "tariff", "selection", "storage")
+    },
+}
+OF_A_BATCH = {"clear_many", "fan", "batch_summary", "batch_table", "spread"}
+ELSEWHERE = {  # batches of these have tests of their own: test_tuning, test_fitting, test_io
+    *("tune", "fit", "identifiability", "save", "explain_infeasible"),
+    *("studies.connectivity", "studies.prosumers"),  # these build their markets
+}
+INSIDE = {  # one market's mathematics, and what the functions above are made of
+    *("by_owner", "bought", "device_costs", "curvature", "own_gradient", "pseudo_gradient"),
+    *("grid_price", "drop_factor", "rows", "limits", "boxes", "prox", "pull", "zeros", "rows_like"),
+    *("judge", "prefer", "priced", "parameter_names", "descend", "cleared"),
+    *("gate", "gate_many", "structure", "shapes", "traced", "field", "suspects"),
+}
+MODULES = (
+    *("acsafe", "batch_report", "certificate", "comparison", "fitting", "frames", "mechanisms"),
+    *("model", "objectives", "plots", "report", "scenarios", "selection", "settlement", "studies"),
+    *("tracing", "trust", "tuning", "validate"),
+)
+
+
+def public() -> set[str]:
+    """The functions of public modules that take a market or clearing, by name."""
+    found = {name: getattr(jg, name) for name in jg.__all__}
+    for module in MODULES:
+        place = importlib.import_module(f"jaxgne.{module}")
+        prefix = f"{module}." if module in ("frames", "plots", "studies") else ""
+        found |= {
+            prefix + name: value
+            for name, value in vars(place).items()
+            if getattr(value, "__module__", "").startswith(f"jaxgne.{module}")
+        }
+    return {
+        name
+        for name, value in found.items()
+        if callable(value)
+        and not inspect.isclass(value)
+        and not name.split(".")[-1].startswith("_")
+        and re.search("Market|Clearing", str(inspect.signature(value)).split(" -> ")[0])
+    }
+
+
+def close(one: Any, other: Any) -> None:
+    """The same numbers, to rounding."""
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        if not isinstance(a, str):
+            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
+
+
+def test_every_public_function_is_asked():
+    """A new one that takes markets or clearings says here what it does with a batch."""
+    asked = {*EACH, *CLEARING, *OWN, *ONE, *LONG, *ELSEWHERE, *INSIDE}
+    left = {name.removeprefix("plots.") for name in public() - asked} - OF_A_BATCH
+    assert left - {"for_each_priced"} == set()
+
+
+@pytest.mark.parametrize(
+    "name", [*EACH, *(pytest.param(name, marks=pytest.mark.slow) for name in CLEARING)]
+)
+def test_a_batch_gives_what_its_scenarios_give(name: str):
+    """With a leading axis, lane by lane; one lane in NumPy's arrays is what it is in JAX's."""
+    ask = (EACH | CLEARING)[name]
+    many = ask(*batch())
+    for index in range(COUNT):
+        lane = scenarios.lane(batch(), index)
+        alone = ask(*jax.tree.map(jnp.asarray, lane))
+        close(scenarios.lane(many, index), alone)
+        close(ask(*lane), alone)
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_batch_has_its_own_answer(name: str):
+    """And so has one scenario in NumPy's arrays: the one that it has in JAX's."""
+    assert OWN[name](*batch()) is not None
+    lane = scenarios.lane(batch(), 1)
+    found, right = (OWN[name](*each) for each in (lane, jax.tree.map(jnp.asarray, lane)))
+    assert str(found) == str(right)
+
+
+@pytest.mark.parametrize("name", [*ONE, *LONG])
+def test_a_batch_is_told_what_to_do(name: str):
+    """One sentence with the number of scenarios that ends in something to type."""
+    with pytest.raises(ValueError, match=r"\A[^\n]+\.\Z") as said:
+        (ONE | LONG)[name](*batch())
+    words = str(said.value)
+    assert re.search(rf"leading axis of {COUNT} scenarios: |batch of {COUNT} clearings; ", words)
+    assert re.search(r"jg\.|jax\.tree|jaxgne\.|first, then", words.split("; ")[-1]), words
+
+
+@pytest.mark.parametrize(
+    "name", [*ONE, *(pytest.param(name, marks=pytest.mark.slow) for name in LONG)]
+)
+def test_one_scenario_of_a_batch_needs_no_conversion(name: str):
+    """NumPy's arrays, as `lane` takes them out of a batch, are as good as JAX's."""
+    lane = scenarios.lane(batch(), 1)
+    assert isinstance(lane[0].prosumers.load, np.ndarray)
+    assert (ONE | LONG)[name](*lane) is not None
+    plt.close("all")
+
+
+def test_a_batch_and_one_clearing_do_not_mix():
+    markets, many = batch()
+    one = scenarios.lane(many, 0)
+    words = r"settle\(\): .* a leading axis of 3 scenarios.*give a batch and its clearing"
+    with pytest.raises(ValueError, match=words):
+        jg.settle(markets, one)
+    with pytest.raises(ValueError, match=r"trading\.limit|Trading\.limit"):
+        jg.settle(eqx.tree_at(lambda m: m.trading.limit, markets, np.ones((2, 1))), many)
+    with pytest.raises(ValueError, match="give the market that this clearing is of"):
+        jg.settle(scenarios.pad(small(), prosumers=4), jax.tree.map(jnp.asarray, one))
+    with pytest.raises(ValueError, match="of one market use"):
+        batch_report.batch_summary(one)
+
+
+def short() -> tuple[jg.Market, jg.Clearing]:
+    """The second of three scenarios asks more of the line than it carries."""
+    rating = np.array([[80.0], [2.0], [80.0]])
+    markets = scenarios.sweep(small(), lambda m: m.grid.rating, rating)
+    return markets, jg.clear_many(markets)
+
+
+def test_bills_of_what_did_not_clear_are_refused():
+    """The prices of an infeasible market are the proof of that: nobody can pay them."""
+    markets, many = short()
+    assert np.asarray(many.ok).tolist() == [True, False, True]
+    for ask in (jg.settle, settlement.price_parts, comparison.outcome, objectives.peak):
+        with pytest.raises(
+            ValueError, match=r"scenarios 1 did not clear \(infeasible\).*\.ok\)\.$"
+        ):
+            ask(markets, many)
+        with pytest.raises(ValueError, match="the clearing is infeasible, so there are no prices"):
+            ask(*scenarios.lane((markets, many), 1))
+    with pytest.raises(ValueError, match=r"compare: scenario 1 of 'a' did not clear \(1 of 3\)"):
+        jg.compare({"a": (markets, many)})
+    kept = scenarios.lane((markets, many), many.ok)
+    assert jg.settle(*kept).prosumers.shape == (2, 2, 2)
+    assert scenarios.lane(many, [2, 0]).steps.tolist() == many.steps[[2, 0]].tolist()
+
+
+def test_prints_say_which_scenarios_did_not_clear():
+    _, many = short()
+    lines = str(many).splitlines()
+    assert lines[:3] == ["Clearing of 3 scenarios", "  2 cleared", "  1 infeasible: 1"]
+    assert str(scenarios.lane(many, 1)).split(". ")[1].startswith("No plan meets all limits")
+
+
+def test_compare_means_over_scenarios():
+    """Rows are means of the scenarios' rows; outcomes keep them apart."""
+    markets, many = batch()
+    whole = jg.compare({"a": (markets, many)})
+    alone = [jg.compare({"a": scenarios.lane((markets, many), k)}).rows["a"] for k in range(COUNT)]
+    for key, value in whole.rows["a"].items():
+        each = [known for row in alone if (known := row[key]) is not None]
+        assert value == (pytest.approx(np.mean(each)) if len(each) == COUNT else None)
+    assert whole.outcomes["a"].cost.shape == (COUNT, 2)
+    with pytest.raises(ValueError, match=r"2 and 3 scenarios of 2 prosumers"):
+        jg.compare({"a": (markets, many), "b": scenarios.lane((markets, many), 0)})
+
+
+def test_nonsense_is_refused_by_whatever_computes():
+    """Not only `clear`: a certificate of a negative resistance would mean as little."""
+    market, clearing = jax.tree.map(jnp.asarray, scenarios.lane(batch(), 0))
+    wrong = eqx.tree_at(lambda m: m.grid.resistance, market, jnp.asarray([-1e-4]))
+    for ask in (
+        lambda: jg.certify(wrong, clearing.plan, clearing.prices),
+        lambda: jg.ac_power_flow(wrong, clearing.plan),
+        lambda: jg.trace(wrong, steps=2, every=1),
+        lambda: jg.trust(wrong, clearing, objectives.peak),
+    ):
+        with pytest.raises(ValueError, match=r"Grid.resistance row 0: -0.0001 pu/kW is negative"):
+            ask()
+    assert certificate.certify is jg.certify
+    assert fitting.fit is jg.fit
