@@ -25,9 +25,11 @@ from jaxtyping import Array
 from .clearing import (
     Carry,
     Clearing,
+    Status,
     advance,
     begin,
     checked,
+    decided,
     default_solver,
     differentiable,
     finish,
@@ -280,26 +282,43 @@ def _chunk(job: _Job, lanes: slice, width: int) -> Clearing:
     else:
         plans, prices = job.placed(_lanes((job.start.plan, job.start.prices), index))
     with jax.enable_x64(True):
-        carry = _run(job, markets, _begin_all(markets, plans, prices, job.solver, mesh=job.mesh))
+        carry = _begin_all(markets, plans, prices, job.solver, mesh=job.mesh)
+        carry = _run(job, markets, carry, jnp.minimum(job.limit, job.solver.doubtful))
+        carry = _decided(job, markets, carry, count)
+        carry = _run(job, markets, carry, job.limit)
     clearing = _finish_all(markets, carry, job.solver, mesh=job.mesh)
     return jax.tree.map(lambda a: np.asarray(a)[:count], clearing)
 
 
-def _run(job: _Job, markets: Market, whole: Carry) -> Carry:
-    """Step until all scenarios have ended, stragglers in narrower programs."""
+def _decided(job: _Job, markets: Market, carry: Carry, count: int) -> Carry:
+    """The same, with the proofs that linear programs find for scenarios in doubt."""
+    lasted = (carry.status == Status.max_steps) & (carry.steps >= job.solver.doubtful)
+    doubt = np.asarray(lasted | (carry.status == Status.nonfinite))
+    for at in np.flatnonzero(doubt[:count]):
+        same = at if at < count - 1 else slice(at, None)  # the last one fills the program up
+        market, one = _lanes((markets, carry), int(at))
+        new = decided(market, one)
+        if new is not one:
+            carry = jax.tree.map(lambda a, b: a.at[same].set(b), carry, new)  # noqa: B023
+            carry = carry if job.mesh is None else job.placed(carry)
+    return carry
+
+
+def _run(job: _Job, markets: Market, whole: Carry, limit: Array) -> Carry:
+    """Step until all scenarios have ended or done `limit`, stragglers in narrower programs."""
+    if not np.asarray(_live(whole, limit)).any():
+        return whole
     carry, here = whole, np.arange(whole.steps.shape[0])
     width = here.size // job.devices  # of each device
     while True:
         width = width // _NARROWER if width >= _NARROWEST * _NARROWER else 0
         few = jnp.asarray(width)
-        carry = _until(
-            markets, carry, job.solver, job.tol, job.limit, few, job.in_turn, mesh=job.mesh
-        )
+        carry = _until(markets, carry, job.solver, job.tol, limit, few, job.in_turn, mesh=job.mesh)
         if here.size == whole.steps.shape[0]:
             whole = carry
         else:
             whole = jax.tree.map(lambda a, b: a.at[here].set(b), whole, carry)  # noqa: B023
-        live = np.asarray(_live(carry, job.limit))
+        live = np.asarray(_live(carry, limit))
         if not live.any():
             return whole
         pick = np.argsort(~live, kind="stable")[: width * job.devices]

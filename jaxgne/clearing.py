@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from .acflow import check
 from .certificate import Certificate, explain_infeasible, judge
+from .elastic import fits, proof
 from .feasibility import infeasibility_proof
 from .market import Market, cast
 from .model import Plan, Rows, aggregate, costs, grid_price, rows_like, zeros
@@ -239,11 +240,15 @@ def _clear(
     with jax.enable_x64(True), alone:  # the judge's float64; the market keeps its own dtype
         carry = begin(market, solver, plan, prices)
         carry = replace(carry, steps=carry.steps + done)
-        if traced or progress is None:
+        if traced:
             carry = _advance(market, solver, carry, tol, limit)
         else:
-            carry = _report(market, solver, carry, tol, limit, progress)
-        carry = carry if traced else jax.block_until_ready(carry)
+            begun, doubt = time.perf_counter(), jnp.minimum(limit, solver.doubtful)
+            carry = _run(market, solver, carry, tol, doubt, progress, begun)
+            if in_doubt(carry, solver) and _held_here(market):
+                carry = decided(market, carry)
+            if bool(going(carry, limit)):
+                carry = _run(market, solver, carry, tol, limit, progress, begun)
     return checked(market, finish(market, solver, carry))
 
 
@@ -417,16 +422,32 @@ def checked(market: Market, clearing: Clearing) -> Clearing:
     return replace(clearing, certificate=replace(clearing.certificate, ac=found))
 
 
-def _report(
+def in_doubt(carry: Carry, solver: AbstractSolver) -> bool:
+    """Whether a solve has come to no end, or to none that says anything; on the host."""
+    lasted = bool(carry.status == Status.max_steps) and int(carry.steps) >= solver.doubtful
+    return lasted or bool(carry.status == Status.nonfinite)
+
+
+def decided(market: Market, carry: Carry) -> Carry:
+    """The same, or infeasible where a linear program finds a proof of that."""
+    ray = proof(market, _PROVEN) if fits(market) else None
+    if ray is None:
+        return carry
+    return replace(carry, prices=cast(ray, market.prosumers.load.dtype), status=Status.infeasible)
+
+
+def _run(
     market: Market,
     solver: AbstractSolver,
     carry: Carry,
     tol: Array,
     limit: Array,
-    progress: Callable[[Progress], None],
+    progress: Callable[[Progress], None] | None,
+    begun: float,
 ) -> Carry:
-    """The same loop in jitted chunks from the host, calling `progress` after each."""
-    begun = time.perf_counter()
+    """The loop in one call, or in jitted chunks from the host that call `progress` each."""
+    if progress is None:
+        return jax.block_until_ready(_advance(market, solver, carry, tol, limit))
     chunk = solver.every
     going = True
     while going:

@@ -14,7 +14,7 @@ import jaxgne
 PACKAGE = Path(jaxgne.__file__).parent
 
 CORE = {"clock", "each", "market", "devices", "describe", "validate", "model", "radial", "acflow"}
-CORE |= {"feasibility", "optimality"}
+CORE |= {"feasibility", "optimality", "matrix", "elastic"}
 RESULT = {*CORE, "solvers", "sensitivity", "certificate", "options", "clearing"}
 STUDIES = {"batch", "selection", "settlement", "scenarios", "placement", "tuning", "acsafe"}
 STUDIES |= {"comparison", "tracing", "trust"}
@@ -34,6 +34,8 @@ LAYERS: dict[str, set[str]] = {
     "acflow": {"each", "market", "model", "radial", "validate"},
     "feasibility": {"market", "model"},
     "optimality": {"market", "model", "feasibility"},
+    "matrix": {"market", "model"},
+    "elastic": {"market", "model", "feasibility", "matrix"},
     "solvers": {
         "market",
         "model",

@@ -91,6 +91,7 @@ class InteriorPoint(AbstractSolver):
 
     every: ClassVar[int] = 1
     most: ClassVar[int] = 100
+    doubtful: ClassVar[int] = 50
 
     def prepare(self, market: Market) -> "InteriorPoint":
         """Reactive flows are given on trees without inverters."""
