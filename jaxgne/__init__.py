@@ -8,6 +8,7 @@ from . import clock as clock
 from . import devices as devices
 from . import mechanisms as mechanisms
 from . import objectives as objectives
+from . import one_way as one_way
 from . import plots as plots
 from . import scenarios as scenarios
 from . import studies as studies

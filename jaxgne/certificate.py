@@ -1,6 +1,7 @@
 """What an answer proves, in words: from market, plan and prices alone, whoever found them."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -16,6 +17,7 @@ from .each import for_each, for_one
 from .feasibility import infeasibility_proof, proof_terms
 from .market import Market, cast
 from .model import Plan, Rows, pull
+from .one_way import Ways, metered, ways
 from .optimality import (
     Residuals,
     Scales,
@@ -52,6 +54,7 @@ class Certificate(eqx.Module):
     clock: Clock | None
     names: tuple[str, ...] = eqx.field(static=True)  # of buses
     hours: int = eqx.field(static=True)
+    ways: Ways | None = None  # what goes both ways at once
 
     @property
     def error(self) -> Any:
@@ -75,6 +78,7 @@ class Certificate(eqx.Module):
             f"together {gap.sum():.2g} EUR, the operator {float(found.operator_gap):.2g} EUR, "
             f"of a gross bill of {float(self.scales.bill):.2f} EUR",
             f"largest violation of a constraint: {self.worst()}",
+            *([] if self.ways is None else self.ways.sentences(partial(in_hour, self))),
         ]
 
     def _ac(self, found: Safety) -> str:
@@ -140,7 +144,11 @@ def certify(market: Market, plan: Plan, prices: Rows) -> Certificate:
 
 @for_each
 def _certify(market: Market, plan: Plan, prices: Rows) -> Certificate:
-    found = replace(judge(market, plan, prices), ac=check(market, plan))
+    if not isinstance(plan.imports, Tracer) and not isinstance(market.prosumers.load, Tracer):
+        market = metered(market, plan)
+    found = replace(
+        judge(market, plan, prices), ac=check(market, plan), ways=ways(market, plan, prices)
+    )
     return cast(found, jax.dtypes.canonicalize_dtype(float))
 
 

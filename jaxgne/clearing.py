@@ -20,6 +20,7 @@ from .elastic import fits, proof
 from .feasibility import infeasibility_proof
 from .market import Market, cast
 from .model import Plan, Rows, aggregate, costs, grid_price, rows_like, zeros
+from .one_way import decide, freed, metered, ways
 from .optimality import pin
 from .options import checked_options, tolerance
 from .sensitivity.implicit import AbstractAdjoint, Implicit, equilibrium
@@ -164,6 +165,7 @@ def clear(
     throw: bool = True,
     adjoint: AbstractAdjoint | None = None,
     progress: Callable[[Progress], None] | None = None,
+    one_way: bool = False,
 ) -> Clearing:
     """Find the variational generalized Nash equilibrium of a market (MODEL 6).
 
@@ -175,6 +177,12 @@ def clear(
     `start` warm-starts from another clearing of a market of the same shape. `progress` is called
     about twice a second. Goes through `jax.jit` and `jax.vmap`; there it never raises and
     `status` tells.
+
+    Where the main grid pays more than it asks nobody sells what it buys: such a market is cleared
+    anew with one way of a meter shut (`jaxgne.one_way`). With `one_way` each battery charges or
+    discharges in an hour, too. The plan is then an equilibrium of `one_way.narrowed(market, plan)`,
+    and `certificate.ways.regret` bounds what any other plan would save, EUR. Neither is done in
+    `jit` and `vmap`, where `one_way` raises `TypeError`.
 
     Plan, prices, costs and aggregate can be differentiated with respect to every number of the
     market, forward and in reverse, by `adjoint`: `Implicit()` unless given, or `Smoothed()`.
@@ -189,10 +197,43 @@ def clear(
     given = market
     if any(isinstance(a, Tracer) for a in jax.tree.leaves((market, start))):
         market, start = stop_gradient((market, start))
-    clearing = _clear(market, solver, tol, max_steps, start, progress)
-    if throw and not isinstance(clearing.steps, Tracer) and not bool(clearing.ok):
-        raise NotCleared(_complaint(market, clearing), clearing)
+    if any(isinstance(a, Tracer) for a in jax.tree.leaves((market, tol, start))):
+        if one_way:
+            raise TypeError(
+                "clear(one_way=True) runs on the host: call it outside of jit and vmap."
+            )
+        clearing = _clear(market, solver, tol, max_steps, start, progress)
+        return differentiable(given, clearing, adjoint)
+
+    def solve(market: Market, start: Clearing | None) -> Clearing:
+        return _clear(market, solver, tol, max_steps, start, progress)
+
+    if not _held_here(market):
+        first = clearing = solve(market, start)
+        ruled = market
+    else:
+        first, clearing, ruled = decide(market, solve, one_way, start)
+    if throw and not bool(clearing.ok):
+        raise NotCleared(_complaint(ruled, clearing), clearing)
+    if one_way:
+        clearing = _regretted(metered(market, clearing.plan), clearing, first.prices)
     return differentiable(given, clearing, adjoint)
+
+
+def _regretted(market: Market, clearing: Clearing, before: Rows) -> Clearing:
+    """The clearing with what its prosumers gain at most by any plan of `market`.
+
+    Whatever values a prosumer's own rows are given bound its gain: the clearing's, or those of
+    `before` one way was shut, whichever bounds it better.
+    """
+    found, prices = clearing.certificate, clearing.prices
+    relaxed = replace(prices, balance=before.balance, energy=before.energy)
+    judged = eqx.filter_jit(judge)
+    gaps = [judged(market, clearing.plan, y).residuals.gap for y in (prices, relaxed)]
+    gap = min((cast(g, jax.dtypes.canonicalize_dtype(float)) for g in gaps), key=jnp.sum)
+    seen = ways(market, clearing.plan, prices) if found.ways is None else found.ways
+    told = replace(seen, regret=jnp.sum(gap), worst=jnp.max(gap))
+    return replace(clearing, certificate=replace(found, ways=told))
 
 
 def differentiable(
@@ -400,6 +441,7 @@ def _advance(
 def finish(market: Market, solver: AbstractSolver, carry: Carry) -> Clearing:
     with jax.enable_x64(True):
         plan, prices = solver.point(market, carry.state)
+    plan = freed(market, plan)
     prices = jax.tree.map(
         lambda ray, price: jnp.where(carry.status == Status.infeasible, ray, price),
         carry.prices,
@@ -417,9 +459,10 @@ def finish(market: Market, solver: AbstractSolver, carry: Carry) -> Clearing:
 
 
 def checked(market: Market, clearing: Clearing) -> Clearing:
-    """The clearing with what an AC power flow finds for it in its certificate."""
+    """The clearing with what its certificate says beyond the error: AC power flow, both ways."""
     found = cast(check(market, clearing.plan), jax.dtypes.canonicalize_dtype(float))
-    return replace(clearing, certificate=replace(clearing.certificate, ac=found))
+    both = cast(ways(market, clearing.plan, clearing.prices), jax.dtypes.canonicalize_dtype(float))
+    return replace(clearing, certificate=replace(clearing.certificate, ac=found, ways=both))
 
 
 def in_doubt(carry: Carry, solver: AbstractSolver) -> bool:

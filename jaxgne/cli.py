@@ -110,6 +110,14 @@ def clear(
             min=0.0, help="--ac-safe from this margin on: voltages in pu, ratings as share."
         ),
     ] = None,
+    one_way: Annotated[
+        bool,
+        typer.Option(
+            "--one-way",
+            help="Let each battery charge or discharge in an hour, never both; the market with the "
+            "other way shut is what is shown and written.",
+        ),
+    ] = False,
     out: Annotated[
         Path | None, typer.Option(help="Folder to write the market and the result to.")
     ] = None,
@@ -133,8 +141,8 @@ def clear(
         "stress": stress,
     }
     ac_safe = ac_safe or ac_margin is not None
-    if least_norm and ac_safe:
-        raise typer.BadParameter("--least-norm and --ac-safe do not go together.")
+    if least_norm + ac_safe + one_way > 1:
+        raise typer.BadParameter("--least-norm, --ac-safe and --one-way do not go together.")
     try:
         if out is not None:
             check_replaceable(out)
@@ -143,6 +151,8 @@ def clear(
             find = jaxgne.least_norm if least_norm else jaxgne.clear
             if ac_safe:
                 find = partial(_find_safe, ac_margin=ac_margin or 0.0)
+            if one_way:
+                find = _find_one_way
             market, clearing, complaint = _clear(find, market, solver, tol, max_steps, live)
         if out is not None:
             save(out, market, clearing, summary=summary(market, clearing))
@@ -178,6 +188,12 @@ def _find_safe(market: jaxgne.Market, solver: Any, **options: Any) -> Any:
     """The market with margins, and its AC-safe clearing."""
     found = jaxgne.clear_ac_safe(market, solver, **options)
     return found.market, found.clearing
+
+
+def _find_one_way(market: jaxgne.Market, solver: Any, **options: Any) -> Any:
+    """The market with each battery's other way shut, and its clearing."""
+    clearing = jaxgne.clear(market, solver, one_way=True, **options)
+    return jaxgne.one_way.narrowed(market, clearing.plan), clearing
 
 
 def _print(tables: Any) -> Console:

@@ -21,6 +21,7 @@ from .clearing import Clearing, NotCleared, Progress, Status, clear
 from .each import for_each, for_one
 from .market import Market, cast
 from .model import Plan, Rows, aggregate, by_owner, costs, curvature, grid_price, potential, zeros
+from .one_way import freed
 from .optimality import scales
 from .options import checked_options, tolerance
 from .solvers.base import AbstractSolver
@@ -118,6 +119,7 @@ def select(
             preference = prefer(wide, first.plan, first.prices, objective, tol * _FREE)
             solver, limit = InteriorPoint(preference), jnp.asarray(max_steps, jnp.int32)
             plan, steps, left = _minimize(wide, solver, first.plan, first.prices, limit)
+            plan = freed(wide, plan)
         found = certify(wide, plan, first.prices)
     good = (found.error <= tol) & (left <= _ENOUGH)
     chosen = Clearing(

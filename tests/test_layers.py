@@ -14,7 +14,7 @@ import jaxgne
 PACKAGE = Path(jaxgne.__file__).parent
 
 CORE = {"clock", "each", "market", "devices", "describe", "validate", "model", "radial", "acflow"}
-CORE |= {"feasibility", "optimality", "matrix", "elastic"}
+CORE |= {"feasibility", "one_way", "optimality", "matrix", "elastic"}
 RESULT = {*CORE, "solvers", "sensitivity", "certificate", "options", "clearing"}
 STUDIES = {"batch", "selection", "settlement", "scenarios", "placement", "tuning", "acsafe"}
 STUDIES |= {"comparison", "tracing", "trust"}
@@ -28,11 +28,12 @@ LAYERS: dict[str, set[str]] = {
     "each": set(),
     "market": {"arrays", "clock", "describe"},  # to print itself
     "devices": {"arrays", "each", "market", "devices"},
-    "validate": {"each", "market", "validate.tables"},
+    "validate": {"each", "market", "validate"},
     "model": {"each", "market"},
     "radial": {"each", "market"},
     "acflow": {"each", "market", "model", "radial", "validate"},
     "feasibility": {"market", "model"},
+    "one_way": {"market", "model"},
     "optimality": {"market", "model", "feasibility"},
     "matrix": {"market", "model"},
     "elastic": {"market", "model", "feasibility", "matrix"},
@@ -52,6 +53,7 @@ LAYERS: dict[str, set[str]] = {
     },
     "certificate": {
         *("clock", "each", "market", "validate", "model", "acflow", "feasibility", "optimality"),
+        "one_way",
     },
     "options": {"market", "model", "sensitivity", "solvers.base"},
     "clearing": RESULT - {"clearing"},

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from ..each import for_one, leading
 from ..market import Market
 from .cycles import negative_cycle
+from .doubts import by_owner, doubts
 from .numbers import mistakes, suspects
 from .tables import (
     POINTS_TO,
@@ -107,8 +108,8 @@ def structure(market: Market, caller: str = "clear") -> list[str]:
 def problems(market: Market) -> list[str]:
     """Everything wrong with `market`, one sentence each, `structure` first; empty if nothing.
 
-    Besides `structure`: an export price below the purchase price, buffers that can keep their
-    bounds, and necessary conditions for demand to be met. Of a batch each scenario is looked at.
+    Besides `structure`: buffers that can keep their bounds, and necessary conditions for demand to
+    be met. Of a batch each scenario is looked at.
     """
     if len(leading(market) - {()}) == 1 and () not in leading(market) and not traced(market):
         return _named((where, problems(one)) for where, one in _each(market))
@@ -127,13 +128,16 @@ def problems(market: Market) -> list[str]:
 def validate(market: Market) -> Market:
     """`market` unchanged, or `ValueError` with all its `problems`, one sentence a line.
 
-    Warns (`UserWarning`) of preferences that send trades round in a circle. A market with traced
+    Warns (`UserWarning`) of preferences that send trades round in a circle, and of hours in which
+    the main grid may pay more than it asks. A market with traced
     arrays has only its shapes checked. Of a batch every scenario is checked, and named.
     """
     wrong = problems(market)
     if wrong:
         raise ValueError("\n".join(wrong))
     for where, one in [] if traced(market) else _each(market):
+        for doubt in doubts(Values(one)):
+            warnings.warn(where + doubt, stacklevel=2)
         cycle = preference_cycle(one)
         if not cycle:
             continue
@@ -199,13 +203,6 @@ def _islands(v: Values) -> list[str]:
     )
 
 
-def _by_owner(v: Values, owner: str, values: np.ndarray) -> Float[np.ndarray, "N H"]:
-    """Sum of `values`, hourly or one a row, over the rows of each prosumer."""
-    count = len(v["Prosumers.bus"])
-    columns = values.T if values.ndim == 2 else values[None]
-    return np.stack([np.bincount(v[owner], column, count) for column in columns], axis=1)
-
-
 def _storage(v: Values) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """What each prosumer's buffers can give and take per hour, kW; and bounds they cannot keep.
 
@@ -248,19 +245,19 @@ def _storage(v: Values) -> tuple[np.ndarray, np.ndarray, list[str]]:
             f"leaves {number(low[at], 'kWh')}; raise it or discharge_max, or lower energy_start"
         ),
     )
-    return _by_owner(v, "Buffers.owner", give), _by_owner(v, "Buffers.owner", take), unkept
+    return by_owner(v, "Buffers.owner", give), by_owner(v, "Buffers.owner", take), unkept
 
 
 def _supply(v: Values, give: Float[np.ndarray, "N H"], take: Float[np.ndarray, "N H"]) -> list[str]:
-    """Loads that cannot be met, surpluses that cannot go anywhere, prices that invite reselling.
+    """Loads that cannot be met, surpluses that cannot go anywhere.
 
     Necessary conditions only, from what each prosumer and all together can at most do: the network
     may still forbid it.
     """
     load, ends = v["Prosumers.load"], ("buyer", "seller")
-    trade = sum(_by_owner(v, f"Trading.{end}", v["Trading.limit"]) for end in ends)
+    trade = sum(by_owner(v, f"Trading.{end}", v["Trading.limit"]) for end in ends)
     made, forced = (
-        _by_owner(v, "Generators.owner", v[f"Generators.power_{end}"]) for end in ("max", "min")
+        by_owner(v, "Generators.owner", v[f"Generators.power_{end}"]) for end in ("max", "min")
     )
     drawn = {  # least and most that each prosumer takes from its bus
         "least": load - made - give,
@@ -288,13 +285,8 @@ def _supply(v: Values, give: Float[np.ndarray, "N H"], take: Float[np.ndarray, "
             "curtail_max or a trading limit"
         ),
     )
-    least_bought = np.sum(np.maximum(drawn["least"] - trade, 0), axis=0)
     known = np.any(short | stuck, axis=0)
-    return (
-        wrong
-        + _totals(v, drawn["least"], drawn["most"], known)
-        + _resale(v, drawn["least"], least_bought)
-    )
+    return wrong + _totals(v, drawn["least"], drawn["most"], known)
 
 
 def _totals(
@@ -346,30 +338,5 @@ def _totals(
         lambda at: (
             f"{v.text('Tariff.total_min', at)} is above {number(ceiling[at], 'kW')}, the most "
             "that load, charging and curtailment can draw; lower it"
-        ),
-    )
-
-
-def _resale(
-    v: Values, least: Float[np.ndarray, "N H"], bought: Float[np.ndarray, " H"]
-) -> list[str]:
-    """Export prices at which buying to resell pays (MODEL 3), in hours when both are allowed.
-
-    The rule: `export` may not exceed `base + slope sigma` at the least total import there can be,
-    passive demand plus what prosumers must buy (`bought`: one by one, `least`: together). With a
-    slope of 0 it may not even equal it.
-    """
-    passive = np.sum(v["Grid.passive"], axis=0)
-    sigma = passive + np.maximum(bought, np.sum(least, axis=0))
-    base, slope, export = (v[f"Tariff.{name}"] for name in ("base", "slope", "export"))
-    price = base + slope * sigma
-    pays = v.beyond(export, price, np.abs(base)) | ((slope == 0) & (export >= price))
-    able = [np.any(v[f"Prosumers.{way}_max"] > 0, axis=0) for way in ("import", "export")]
-    return v.complain(
-        "Tariff.export",
-        pays & able[0] & able[1],
-        lambda at: (
-            f"{v.text('Tariff.export', at)} is not below the purchase price, which may be as low "
-            f"as {number(price[at], 'EUR/kWh')}, so buying to resell pays; lower it or raise base"
         ),
     )
