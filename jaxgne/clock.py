@@ -7,21 +7,75 @@ has 23 or 25 hours. Whatever names a step for people asks `hour_name`.
 import datetime as dt
 import re
 import zoneinfo
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _YEARS = 1800, 2200
 _LIMITS = tuple((dt.datetime(y, 1, 1, tzinfo=dt.UTC) - _EPOCH).days * 1440 for y in _YEARS)
 _OFFSET = re.compile(r"([+-])(\d\d):([0-5]\d)")
 _EXAMPLE = 'such as Clock("2025-03-30T00:00", "Europe/Berlin")'
+
+
+class Made(NamedTuple):
+    """What steps a device was made for: their length, and when they begin where that matters."""
+
+    length: float  # h
+    start: int | None = None  # minutes since 1970-01-01 UTC; None: midnight, or any time
+    zone: str | None = None
+    by_hour: bool = False  # whether it goes by hours of the day
+
+    @classmethod
+    def by(cls, length: float, clock: "Clock | None") -> "Made":
+        """For steps of hours of the day, from midnight on or by a clock."""
+        start, zone = (None, None) if clock is None else (int(clock.start), clock.zone)
+        return cls(length, start, zone, by_hour=True)
+
+    @staticmethod
+    def of_all(each: "Sequence[Made | None]") -> "Made | None":
+        """What several devices in one table were made for; `ValueError` where that differs."""
+        known = sorted((made for made in each if made), key=lambda made: not made.by_hour)
+        for made in known[1:]:
+            if made.length != known[0].length or (made.by_hour and made != known[0]):
+                raise ValueError(
+                    "join: these are made for steps of other lengths, or for other hours of the "
+                    "day; give all the same hour_length= and clock=."
+                )
+        return known[0] if known else None
+
+    def unfit(self, hour_length: Any, clock: "Clock | None", steps: int) -> str | None:
+        """Why it does not fit a market's steps, in a sentence; None where it does."""
+        if isinstance(hour_length, Tracer) or np.ndim(hour_length):
+            return None
+        length = float(hour_length)
+        if abs(length - self.length) > 1e-6 * length:
+            return (
+                f"Buffers: made for steps of {self.length:g} h, the market's are {length:g} h; "
+                f"give the devices hour_length={length:g}."
+            )
+        known = clock is not None and not isinstance(clock.start, Tracer)
+        if not self.by_hour or clock is None or not known:
+            return None
+        passed = self.length * np.arange(steps)
+        if self.zone is None:
+            same = np.allclose(clock.local(passed), passed, atol=1e-3)
+        else:
+            same = (self.start, self.zone) == (int(clock.start), clock.zone)
+        return (
+            None
+            if same
+            else (
+                "Buffers: made for other hours of the day than the market's clock shows; give the "
+                "devices the same clock=."
+            )
+        )
 
 
 class Clock(eqx.Module):
@@ -67,6 +121,12 @@ class Clock(eqx.Module):
             (start + dt.timedelta(seconds=round(3600 * float(after)))).astimezone(zone)
             for after in hours
         ]
+
+    def local(self, hours: Iterable[float]) -> Float[np.ndarray, " n"]:
+        """Hours on the clock, `hours` after the start, since the midnight before it."""
+        naive = [moment.replace(tzinfo=None) for moment in self.moments([0.0, *hours])]
+        midnight = dt.datetime.combine(naive[0].date(), dt.time())
+        return np.array([(at - midnight).total_seconds() / 3600 for at in naive[1:]])
 
     def iso(self) -> str:
         """The start in ISO form, local with its offset."""

@@ -7,6 +7,7 @@ Sizes: `N` prosumers, `H` hours, `G` generators, `K` buffers, `E` trading pairs,
 `L` lines, `F` feeder (slack) buses.
 """
 
+from dataclasses import fields
 from typing import Any, Literal, get_args
 
 import equinox as eqx
@@ -16,7 +17,7 @@ from jaxtyping import Array, Float, Int
 
 from .arrays import Reader, floats, promoted, step_count, whole, wide
 from .arrays import cast as cast
-from .clock import Clock
+from .clock import Clock, Made
 from .describe import describe
 
 GridModel = Literal["copperplate", "paper", "lindistflow"]
@@ -116,6 +117,7 @@ class Buffers(eqx.Module):
     quadratic: Float[Array, " K"]  # EUR/kW^2h
     linear: Float[Array, " K"]  # EUR/kWh
     final_value: Float[Array, " K"]  # EUR/kWh
+    made: Made | None = eqx.field(static=True)  # what steps devices are for, until in a market
 
     def __init__(
         self,
@@ -134,6 +136,7 @@ class Buffers(eqx.Module):
         quadratic: Any = 0.0,
         linear: Any = 0.0,
         final_value: Any = 0.0,
+        made: Made | None = None,
     ):
         self.owner = whole("Buffers.owner", owner)
         read = Reader(
@@ -153,6 +156,14 @@ class Buffers(eqx.Module):
         self.quadratic = read.row("quadratic", quadratic)
         self.linear = read.row("linear", linear)
         self.final_value = read.row("final_value", final_value)
+        self.made = made
+
+    def made_for(self, made: Made | None) -> "Buffers":
+        """The same rows, said to be made for other steps, or for any."""
+        if made == self.made:
+            return self
+        rows = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Buffers(**(rows | {"made": made}), hours=self.charge_max.shape[1])
 
 
 class Trading(eqx.Module):
@@ -327,7 +338,8 @@ class Market(eqx.Module):
     and plots then read clock times, and hours since the start without. It changes no plan.
 
     All tables take the widest floating dtype among them, so one in float32 does not narrow a market
-    of float64. Raises `ValueError` when the tables disagree on the number of hours.
+    of float64. Raises `ValueError` when the tables disagree on the number of steps, or devices were
+    made for steps of another length or for other hours of the day.
     """
 
     prosumers: Prosumers
@@ -359,7 +371,11 @@ class Market(eqx.Module):
         self.grid = promoted(grid, dtype)
         self.tariff = promoted(tariff, dtype)
         self.generators = promoted(nobody[0] if generators is None else generators, dtype)
-        self.buffers = promoted(nobody[1] if buffers is None else buffers, dtype)
+        stores = nobody[1] if buffers is None else buffers
+        unfit = stores.made and stores.made.unfit(hour_length, clock, hours)
+        if unfit:
+            raise ValueError(unfit)
+        self.buffers = promoted(stores.made_for(None), dtype)
         self.trading = promoted(Trading((), (), ()) if trading is None else trading, dtype)
         self.hour_length = floats("Market.hour_length", hour_length, dtype)
         self.clock = clock

@@ -242,7 +242,7 @@ def test_an_empty_table_joins_as_nothing():
 
 def test_tables_of_other_hours_or_kinds_do_not_join():
     one = generator(0, power=5, hours=2, linear=0.1)
-    with pytest.raises(ValueError, match="2 and of 3 hours"):
+    with pytest.raises(ValueError, match="2 and of 3 steps"):
         join(one, generator(0, power=5, hours=3, linear=0.1))
     with pytest.raises(ValueError, match="Generators and Buffers are different tables"):
         join(one, battery(0, power=5, capacity=1, hours=2))  # type: ignore[type-var]
@@ -323,7 +323,7 @@ def test_a_vehicle_charges_while_it_is_plugged_in():
     np.testing.assert_allclose(car.drain, [[0] * 6, [0, 0, 0, 3, 0, 0]])
     both = vehicle(0, power=4.0, capacity=20.0, arrival=0, departure=6, hours=HOURS, v2g=True)
     np.testing.assert_allclose(both.discharge_max, both.charge_max)
-    with pytest.raises(ValueError, match="arrival, departure=7: give whole hours from 0 to 6"):
+    with pytest.raises(ValueError, match="departure=7: give an hour of the day from 0 to 6"):
         vehicle(0, power=4.0, capacity=20.0, arrival=0, departure=7, hours=HOURS)
 
 

@@ -27,7 +27,7 @@ LAYERS: dict[str, set[str]] = {
     "arrays": set(),
     "each": set(),
     "market": {"arrays", "clock", "describe"},  # to print itself
-    "devices": {"arrays", "each", "market", "devices"},
+    "devices": {"arrays", "clock", "each", "market", "devices"},
     "validate": {"each", "market", "validate"},
     "model": {"each", "market"},
     "radial": {"each", "market"},

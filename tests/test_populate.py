@@ -38,7 +38,8 @@ def over(grid: jg.Grid, hours: int) -> jg.Grid:
     """The same passive load in each of many hours."""
 
     def tables(grid: jg.Grid) -> tuple:
-        return grid.passive, grid.passive_reactive, grid.compensation_max
+        hourly = grid.passive, grid.passive_reactive, grid.compensation_max
+        return *hourly, grid.feeder_voltage
 
     return eqx.tree_at(tables, grid, tuple(np.tile(a, hours) for a in tables(grid)))
 

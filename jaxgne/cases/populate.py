@@ -224,9 +224,10 @@ def _vehicles(owner: Ints, size: Floats, draw: Draw, hours: int, hour_length: fl
         owner,
         power=capacity[:, None] / 8,
         capacity=capacity,
-        arrival=_step(arrival, hour_length, np.ceil),
-        departure=_step(departure, hour_length, np.floor),
+        arrival=_edge(arrival, hour_length, np.ceil),
+        departure=_edge(departure, hour_length, np.floor),
         hours=round(24 / hour_length),
+        hour_length=hour_length,
         trip=draw(0.1, 0.3) * capacity,
         final=0.5,
     )
@@ -259,12 +260,12 @@ def _shiftables(owner: Ints, size: Floats, draw: Draw, hours: int, hour_length: 
     power = 0.25 * size
     energy = draw(0.8, 2.0) * power
     earliest, latest = draw(6, 13).astype(int), draw(18, 23).astype(int)
-    midnights = np.arange(0, hours, round(24 / hour_length))
+    midnights = np.arange(0, hours * hour_length, 24)
     first, end = (
-        np.add.outer(_step(hour, hour_length, side), midnights)
+        np.add.outer(_edge(hour, hour_length, side), midnights)
         for hour, side in ((earliest, np.ceil), (latest, np.floor))
     )
-    who, day = np.nonzero(end <= hours)
+    who, day = np.nonzero(end <= hours * hour_length * (1 + 1e-9))
     return devices.shiftable(
         owner[who],
         energy=energy[who],
@@ -272,12 +273,14 @@ def _shiftables(owner: Ints, size: Floats, draw: Draw, hours: int, hour_length: 
         earliest=first[who, day],
         latest=end[who, day],
         hours=hours,
+        once=True,
+        hour_length=hour_length,
     )
 
 
-def _step(clock: Ints, hour_length: float, side: Callable[[Floats], Floats]) -> Ints:
-    """The step of the day that begins at an hour, or next to it on one side."""
-    return side(np.round(clock / hour_length, 6)).astype(int)
+def _edge(clock: Ints, hour_length: float, side: Callable[[Floats], Floats]) -> Floats:
+    """The hour at which a step begins, at an hour of the day or next to it on one side."""
+    return side(np.round(clock / hour_length, 6)) * hour_length
 
 
 def _prices(people: Prosumers, grid: Grid, hour_length: float, behaviour: Behaviour) -> Tariff:

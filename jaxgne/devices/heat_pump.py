@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..clock import Made
 from ..market import Buffers
 from .tables import Device
 
@@ -27,9 +28,10 @@ def heat_pump(
 
     The building loses (T - `outdoor`) / `resistance` kW (degC, K/kW) and holds `capacity` kWh/K.
     Its temperature, at `start` degC first (`None`: the middle), stays within `comfort` (lowest and
-    highest degC). These, `outdoor` and `power` may differ by device and hour; `cop`, heat over
-    electricity, and the others by device. With R C = resistance capacity and a = exp(-Ts / RC),
-    exactly for powers that are constant within an hour (MODEL 2):
+    highest degC). These, `outdoor` and `power` may differ by device and step, of which there are
+    `hours`, of `hour_length` h each; `cop`, heat over electricity, and the others by device. With
+    R C = resistance capacity and a = exp(-Ts / RC), exactly for powers that are constant within a
+    step (MODEL 2):
 
         T' = a T + (1 - a) (outdoor + resistance cop p).
 
@@ -47,7 +49,7 @@ def heat_pump(
     read.ordered(("comfort[0]", low), ("comfort[1]", high))
     cold = read.hour("outdoor", outdoor, "number")
     mass, loss = read.row("capacity", capacity, "size"), read.row("resistance", resistance, "size")
-    length = read.row("hour_length", hour_length, "size")
+    length = read.step_length(hour_length)
     kept = jnp.exp(-length / (loss * mass))
     ground = jnp.min(low, axis=1, keepdims=True)  # the content is 0 there
     first = (low[:, :1] + high[:, :1]) / 2 if start is None else read.row("start", start, "number")
@@ -64,6 +66,7 @@ def heat_pump(
         drain=(1 - kept) * mass * (ground - cold),
         retention=kept[:, 0],
         charge_efficiency=(_performance(read, cop) * taken)[:, 0],
+        made=Made(length),
     )
 
 

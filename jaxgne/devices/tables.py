@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from ..arrays import Reader, step_count, whole
+from ..clock import Made
 from ..market import Buffers, Generators
 
 Devices = TypeVar("Devices", Generators, Buffers)
@@ -51,6 +52,13 @@ class Device(Reader):
         self._in_range(field, array, _RANGES[kind])
         return array
 
+    def step_length(self, hour_length: Any) -> float:
+        """The length of a step, h, which is one for all devices."""
+        if isinstance(hour_length, Tracer) or np.ndim(hour_length):
+            raise ValueError(f"{self.name}hour_length: give one number, known before tracing.")
+        self._in_range("hour_length", np.atleast_1d(hour_length), _RANGES["size"])
+        return float(hour_length)
+
     def ordered(self, low: tuple[str, Any], high: tuple[str, Any]) -> None:
         """`ValueError` where the first of two named arguments is above the second."""
         if any(isinstance(a, Tracer) for a in (low[1], high[1])):
@@ -79,28 +87,12 @@ class Device(Reader):
         return f" of device {at[0]}" if self.rows > 1 else ""
 
 
-def window(name: str, first: Any, end: Any, owners: Array, hours: int) -> Bool[np.ndarray, "K H"]:
-    """Hours from `first` on and before `end`, by device; past midnight where `first` is later.
-
-    `ValueError` for hours that are not whole numbers from 0 to `hours`.
-    """
-    ends = []
-    for value in (first, end):
-        hour = np.broadcast_to(np.asarray(value), owners.shape)
-        if np.any((hour != np.floor(hour)) | (hour < 0) | (hour > hours)):
-            raise ValueError(f"{name}={value}: give whole hours from 0 to {hours}.")
-        ends.append(hour.astype(int)[:, None])
-    (first, end), at = ends, np.arange(hours)
-    inside, late = (at >= first) & (at < end), (at >= first) | (at < end)
-    return np.where(first < end, inside, late)
-
-
 def join(first: Devices, *others: Devices) -> Devices:
     """One table of all devices, in order: several for one prosumer, or of several kinds.
 
         buffers = join(battery(0, ...), battery([0, 2], ...))
 
-    `ValueError` when the tables are not of one kind or differ in their hours.
+    `ValueError` when the tables are not of one kind, or were made for other steps.
     """
     kind = type(first).__name__
     for other in others:
@@ -112,9 +104,13 @@ def join(first: Devices, *others: Devices) -> Devices:
         hours = [_hours(table) for table in (first, other)]
         if hours[0] != hours[1]:
             raise ValueError(
-                f"join: {kind} of {hours[0]} and of {hours[1]} hours; give all the same `hours`."
+                f"join: {kind} of {hours[0]} and of {hours[1]} steps; give all the same `hours`."
             )
-    return jax.tree.map(lambda *rows: jnp.concatenate(rows), first, *others)
+    tables = (first, *others)
+    if isinstance(first, Buffers):
+        made = Made.of_all([table.made for table in tables if isinstance(table, Buffers)])
+        tables = [table.made_for(made) for table in tables if isinstance(table, Buffers)]
+    return jax.tree.map(lambda *rows: jnp.concatenate(rows), *tables)
 
 
 def _hours(table: Generators | Buffers) -> int:

@@ -4,9 +4,12 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool
 
+from ..clock import Clock, Made
 from ..market import Buffers
-from .tables import Device, window
+from .tables import Device
+from .windows import Windows, windows
 
 
 def vehicle(
@@ -25,47 +28,50 @@ def vehicle(
     efficiency: Any = 0.93,
     wear: Any = 0.0,
     v2g: bool = False,
+    hour_length: float = 1.0,
+    clock: Clock | None = None,
 ) -> Buffers:
-    """A car of `capacity` kWh, plugged in from hour `arrival` until before hour `departure`.
+    """A car of `capacity` kWh, plugged in from `arrival` until `departure`, every day.
 
-    Where `arrival` is the later of the two it is plugged in over midnight: the day begins with the
-    car at home and ends with it back. `start`, `due`, `final` and `floor` are shares of the
-    capacity: the content at first (of a car that is away at first: on arrival), the least at
-    departure, the least at the end (`None`: the floor) and the least at any time. A car that comes
-    back within the day has used `trip` kWh when it arrives. It charges with up to `power` kW, and
-    with `v2g` gives back as much. `wear` is paid in EUR per kWh either way. Every number may differ
-    by device, `power` also by hour.
+    Both are hours of the day (18, 17.5, "17:30" or `datetime.time`), whatever the length of a step:
+    there are `hours` steps of `hour_length` h, from midnight on or as the `clock` says. Where
+    `arrival` is the later of the two it is plugged in over midnight: the first day begins with the
+    car at home. `start`, `due`, `final` and `floor` are shares of the capacity: the content at
+    first (of a car that is away at first: on arrival), the least at each departure, the least at
+    the end (`None`: the floor) and the least at any time. A car that comes back has used `trip` kWh
+    when it arrives. It charges with up to `power` kW, and with `v2g` gives back as much. `wear` is
+    paid in EUR per kWh either way. Every number may differ by device, `power` also by step.
 
-        vehicle([0, 3], power=11, capacity=60, arrival=18, departure=7, trip=12, hours=24)
+        vehicle([0, 3], power=11, capacity=60, arrival=18, departure="7:15", trip=12,
+                hours=96, hour_length=0.25)
 
-    Raises `ValueError` for hours outside the day, or the same hour for both; for shares outside 0
-    to 1, negative or non-finite numbers, and shapes that do not fit.
+    Raises `ValueError` for what is no hour of the day or between two steps, and the same hour for
+    both; for shares outside 0 to 1, negative or non-finite numbers, and shapes that do not fit.
     """
     read = Device("vehicle", owner, hours)
     owners, hours = read.owners, read.hours
-    departure = np.where(np.asarray(departure) == 0, hours, departure)  # midnight ends the day
-    if np.any(np.asarray(arrival) == departure):
+    length = read.step_length(hour_length)
+    home = windows(
+        "vehicle", ("arrival", arrival), ("departure", departure), rows=read.rows, steps=hours,
+        length=length, clock=clock,
+    )  # fmt: skip
+    if np.any(home.order == 0):
         raise ValueError(
             f"vehicle: arrival={arrival} is departure too; a car that never leaves has arrival=0, "
-            f"departure={hours}."
+            "departure=24."
         )
-    home = window("vehicle: arrival, departure", arrival, departure, owners, hours)
-    begin, end = (
-        np.broadcast_to(np.asarray(h, int), owners.shape)[:, None] for h in (arrival, departure)
-    )
+    at_home, leaving = home.inside(hours), home.ends(hours)
     limit, size = read.hour("power", power), read.row("capacity", capacity)
     first, low, goal = (
         read.row(name, share, "share")
         for name, share in (("start", start), ("floor", floor), ("due", due))
     )
     at, least = np.arange(hours), jnp.broadcast_to(low * size, limit.shape)
-    leaving = at == end - 1  # the content at the end of its last hour at home
     least = jnp.where(leaving, jnp.maximum(least, goal * size), least)
     if final is not None:
         last = jnp.maximum(least, read.row("final", final, "share") * size)
         least = jnp.where(at == hours - 1, last, least)
-    back = (at == begin - 1) & (begin > end)  # the hour before it is back
-    limit = jnp.where(home, limit, 0.0)
+    limit = jnp.where(at_home, limit, 0.0)
     share = read.row("efficiency", efficiency, "efficiency")[:, 0]
     return Buffers(
         owners,
@@ -75,8 +81,18 @@ def vehicle(
         (first * size)[:, 0],
         hours=hours,
         energy_min=least,
-        drain=jnp.where(back, read.row("trip", trip), 0.0),
+        drain=jnp.where(_back(home, hours), read.row("trip", trip), 0.0),
         charge_efficiency=share,
         discharge_efficiency=share,
         linear=read.row("wear", wear)[:, 0],
+        made=Made.by(length, clock),
     )
+
+
+def _back(home: Windows, steps: int) -> Bool[np.ndarray, "K H"]:
+    """The step before it is back from where it has gone since the first step."""
+    away = home.real[:, :-1] & (home.end[:, :-1] < home.first[:, 1:]) & home.real[:, 1:]
+    rows, window = np.nonzero(away)
+    back = np.zeros((len(home.first), steps), bool)
+    back[rows, home.first[rows, window + 1] - 1] = True
+    return back
