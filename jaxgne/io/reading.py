@@ -31,8 +31,9 @@ def answer_marks(market: Content, answer: Content) -> dict[str, str]:
     marks = {file: _mark(columns) for file, columns in market.tables.items()}
     found = {"market": _mark({"market.json": dict(market.head), **marks})}
     found |= {file: _mark(columns) for file, columns in answer.tables.items()}
-    own = {name: value for name, value in answer.head.items() if name != "sha256"}
-    return {**found, "clearing.json": _mark({**own, "sha256": found})}
+    others = dict(answer.head.get("sha256", found))  # as written there: each file has its own mark
+    others.pop("clearing.json", None)
+    return {**found, "clearing.json": _mark({**answer.head, "sha256": others})}
 
 
 def _mark(value: Mapping[str, Any]) -> str:
