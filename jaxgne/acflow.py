@@ -107,7 +107,7 @@ def ac_power_flow(market: Market, plan: Plan) -> Flow:
             grid = jax.tree.map(lambda a: a[k], market.grid) if good.ndim else market.grid
             where = f"scenario {k}: " if good.ndim else ""
             raise ValueError(f"ac_power_flow: {where}{unexamined(grid)}")
-    return _power_flow(market, plan)
+    return _ac_power_flow(market, plan)
 
 
 @for_each
@@ -117,7 +117,7 @@ def _examined(market: Market) -> Bool[Array, ""]:
 
 
 @for_each
-def _power_flow(market: Market, plan: Plan) -> Flow:
+def _ac_power_flow(market: Market, plan: Plan) -> Flow:
     return flow(market.grid, *drawn(market, plan))
 
 

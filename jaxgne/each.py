@@ -9,7 +9,7 @@ arrays, which both turn into JAX's.
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import fields
-from functools import wraps
+from functools import cache, wraps
 from typing import Any, ParamSpec, TypeVar
 
 import equinox as eqx
@@ -39,7 +39,7 @@ def for_each(function: Callable[P, T]) -> Callable[P, T]:
             bound.arguments.update(tables)
             return function(*bound.args, **bound.kwargs)
 
-        for _ in _scenarios(function.__name__, tables):
+        for _ in _scenarios(function.__name__.lstrip("_"), tables):
             once = jax.vmap(once)
         return once(tables)
 
@@ -97,15 +97,24 @@ def _arrays(table: Any, deep: bool = True) -> Iterator[tuple[str, tuple[int, ...
 
     Not of the parts' own parts: a certificate's hold one number where tables have rows and hours.
     """
-    for field in fields(table):
-        value, words = getattr(table, field.name), getattr(field.type, "dim_str", None)
-        if words is not None:
-            shape, axes = np.shape(value), words.split()
+    for field, name, axes in _annotated(type(table)):
+        value = getattr(table, field)
+        if axes is not None:
+            shape = np.shape(value)
             lead = max(0, len(shape) - len(axes))
-            sizes = dict(zip(axes, shape[lead:], strict=False))
-            yield f"{type(table).__name__}.{field.name}", shape[:lead], sizes
+            yield name, shape[:lead], dict(zip(axes, shape[lead:], strict=False))
         elif deep and isinstance(value, eqx.Module):
             yield from _arrays(value, deep=False)
+
+
+@cache
+def _annotated(kind: type) -> tuple[tuple[str, str, list[str] | None], ...]:
+    """The fields of a table, what people call them, and the axes of those that are arrays."""
+    found = ((field.name, getattr(field.type, "dim_str", None)) for field in fields(kind))
+    return tuple(
+        (name, f"{kind.__name__}.{name}", None if words is None else words.split())
+        for name, words in found
+    )
 
 
 def _scenarios(caller: str, tables: dict[str, Any]) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ import inspect
 import re
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -300,6 +301,29 @@ def test_bills_of_what_did_not_clear_are_refused():
     kept = scenarios.lane((markets, many), many.ok)
     assert jg.settle(*kept).prosumers.shape == (2, 2, 2)
     assert scenarios.lane(many, [2, 0]).steps.tolist() == many.steps[[2, 0]].tolist()
+
+
+def test_lane_takes_scenarios_that_there_are():
+    """JAX's arrays give the last row for any number beyond; a market alone has no scenarios."""
+    markets, many = jax.tree.map(jnp.asarray, batch())
+    for index in (3, -4, [0, 3], np.ones(2, bool)):
+        with pytest.raises(ValueError, match=r"^lane: scenario .*; this batch has 0 to 2\.$"):
+            scenarios.lane((markets, many), index)
+    with pytest.raises(ValueError, match="lane: this is one market"):
+        scenarios.lane(small(), 0)
+    assert scenarios.lane(many, slice(1, 3)).steps.shape == (2,)
+    assert float(scenarios.lane(markets, -1).tariff.base[0]) == BASES[-1][0]
+
+
+def test_a_batch_is_not_saved_as_one_market(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"save\(\) takes one market.*3 scenarios: save one, jg\."):
+        jg.save(tmp_path / "days", *batch())
+
+
+def test_benefits_of_a_batch_are_drawn_one_by_one():
+    compared = jg.compare({"a": batch(), "no trading": batch()})
+    with pytest.raises(ValueError, match=r"batches of 3 scenarios; compare one of them, jg\."):
+        plots.benefits(compared)
 
 
 def test_prints_say_which_scenarios_did_not_clear():

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..certificate import Certificate
 from ..clearing import Clearing, status_name
+from ..each import refuse_batch
 from ..market import Market
 from ..model import energy_prices, grid_price, rows_like, trade_prices, voltages, zeros
 from ..validate import structure
@@ -29,6 +30,7 @@ from .schema import (
 from .swap import replacing
 from .tables import write_hours, write_table
 
+_BATCH = "save one, jg.scenarios.lane(markets, k), or keep all, jg.clear_many(markets, folder=...)"
 _NAME = 1000  # bytes of the name of a bus
 
 
@@ -44,6 +46,7 @@ def save(
     The folder appears complete or not at all; a folder of ours that stands there is replaced,
     anything else is refused with `ValueError`. `summary` is stored beside the result for readers.
     """
+    refuse_batch("save", _BATCH, market=market)
     wrong = structure(market) or _unwritable(market)
     if wrong:
         raise ValueError("\n".join(wrong))

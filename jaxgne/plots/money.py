@@ -78,6 +78,11 @@ def benefits(
             raise ValueError(f"plots.benefits: {word!r} was not compared, but {', '.join(known)}.")
     saved = compared.outcomes[reference].cost - compared.outcomes[chosen].cost
     saved = np.asarray(saved)
+    if saved.ndim > 1:
+        raise ValueError(
+            f"plots.benefits: these are batches of {len(saved)} scenarios; compare one of them, "
+            "jg.scenarios.lane((markets, clearings), k)."
+        )
     title = f"Benefit by prosumer: {chosen} against {reference}"
     ax = begin(ax, title, "prosumer (index)", "benefit (EUR)")
     colors = [GAIN if amount >= 0 else LOSS for amount in saved]

@@ -8,9 +8,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array
 
-from ..each import for_one, refuse_batch
+from ..each import for_one, leading, refuse_batch
 from ..market import Buffers, Generators, Grid, Market, Prosumers, Trading
 
 
@@ -45,10 +46,19 @@ def stack(markets: Sequence[Market]) -> Market:
 def lane(batch: Any, index: Any) -> Any:
     """One scenario of a batch of markets or clearings, or of several: `lane((days, many), k)`.
 
-    With a list of numbers, or a mask like `many.ok`, those scenarios as a batch.
+    With a list of numbers, a slice, or a mask like `many.ok`, those scenarios as a batch. Raises
+    `ValueError` for what is no batch, and for a scenario that there is not.
     """
-    chosen = index if isinstance(index, slice) or np.ndim(index) == 0 else np.asarray(index)
-    return jax.tree.map(lambda a: a[chosen], batch)
+    whole = jax.tree.leaves(batch, is_leaf=lambda a: isinstance(a, eqx.Module))
+    if leading(*(table for table in whole if isinstance(table, eqx.Module))) == {()}:
+        raise ValueError("lane: this is one market, not a batch of them; take it as it is.")
+    if not isinstance(index, slice | Tracer):
+        count, chosen = np.shape(jax.tree.leaves(batch)[0])[0], np.asarray(index)
+        beyond = chosen.dtype != bool and np.any((chosen < -count) | (chosen >= count))
+        if beyond or (chosen.dtype == bool and chosen.shape != (count,)):
+            raise ValueError(f"lane: scenario {index}; this batch has 0 to {count - 1}.")
+        index = chosen if chosen.ndim else int(chosen)
+    return jax.tree.map(lambda a: a[index], batch)
 
 
 def _kind(market: Market) -> dict[str, Any]:
