@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from .acflow import MOST_LOOPS, Safety, check
 from .clock import Clock, hour_name, in_hour
@@ -27,9 +27,11 @@ from .optimality import (
 )
 from .validate import gate
 
-_ROWS = {  # family of rows: what people call it, unit, what its rows are, its scale
+_Family = tuple[str, str, str | None, str | None]  # words, unit, whose rows, scale
+
+ROWS: dict[str, _Family] = {
     "balance": ("own balance", "kW", "prosumer", "power"),
-    "energy": ("storage content", "kWh", "buffer", "energy"),
+    "energy": ("content left by charging and draining", "kWh", "buffer", "energy"),
     "aggregate": ("limit on the total exchange", "kW", None, "total"),
     "bus": ("power balance", "kW", "bus", "total"),
     "bus_reactive": ("reactive power balance", "kvar", "bus", "total"),
@@ -37,6 +39,44 @@ _ROWS = {  # family of rows: what people call it, unit, what its rows are, its s
     "voltage": ("voltage drop", "pu", "line", None),
     "angle": ("angle", "rad", "line", None),
 }
+BOUNDS: dict[str, _Family] = {
+    "generation": ("bounds on the power", "kW", "generator", "power"),
+    "charge": ("bounds on the charging power", "kW", "buffer", "power"),
+    "discharge": ("bounds on the discharging power", "kW", "buffer", "power"),
+    "energy": ("bounds on the content", "kWh", "buffer", "energy"),
+    "imports": ("bounds on the import", "kW", "prosumer", "power"),
+    "exports": ("bounds on the export", "kW", "prosumer", "power"),
+    "curtailed": ("bounds on the curtailment", "kW", "prosumer", "power"),
+    "trades": ("limit of the trade", "kW", "pair", "power"),
+    "active": ("no active power flows", "kW", "line", "total"),
+    "reactive": ("no reactive power flows", "kvar", "line", "total"),
+    "voltage": ("bounds on the voltage", "pu", "bus", None),
+    "angle": ("bounds on the angle", "rad", "bus", None),
+    "compensation": ("bounds on the compensation", "kvar", "bus", "total"),
+    "exchange": ("no power comes", "kW", "feeder", "total"),
+}
+
+
+class Owners(eqx.Module):
+    """Whose rows are whose, to name them: prosumers of devices and pairs, buses of feeders."""
+
+    generator: Int[Array, " G"]
+    buffer: Int[Array, " K"]
+    buyer: Int[Array, " E"]
+    seller: Int[Array, " E"]
+    feeder: Int[Array, " F"]
+
+
+def owners(market: Market) -> Owners:
+    """Whose the rows of a market are."""
+    pairs = market.trading
+    return Owners(
+        generator=market.generators.owner,
+        buffer=market.buffers.owner,
+        buyer=pairs.buyer,
+        seller=pairs.seller,
+        feeder=market.grid.feeder,
+    )
 
 
 class Certificate(eqx.Module):
@@ -50,10 +90,12 @@ class Certificate(eqx.Module):
     residuals: Residuals
     scales: Scales
     ac: Safety | None
+    owners: Owners | None
     hour_length: Float[Array, ""]  # h
     clock: Clock | None
     names: tuple[str, ...] = eqx.field(static=True)  # of buses
     hours: int = eqx.field(static=True)
+    squared: bool = eqx.field(static=True)  # whether voltages are squared, so in pu^2
     ways: Ways | None = None  # what goes both ways at once
 
     @property
@@ -78,6 +120,7 @@ class Certificate(eqx.Module):
             f"together {gap.sum():.2g} EUR, the operator {float(found.operator_gap):.2g} EUR, "
             f"of a gross bill of {float(self.scales.bill):.2f} EUR",
             f"largest violation of a constraint: {self.worst()}",
+            self._worst_off(),
             *([] if self.ways is None else self.ways.sentences(partial(in_hour, self))),
         ]
 
@@ -108,18 +151,40 @@ class Certificate(eqx.Module):
         )
 
     def worst(self) -> str:
-        """The row that is violated most, measured by its scale, with its place."""
-        found, entries = self.residuals, []
-        for family, (words, unit, each, size) in _ROWS.items():
-            amount = float(getattr(found.rows, family))
-            scale = 1.0 if size is None else float(getattr(self.scales, size))
-            row, hour = divmod(int(getattr(found.row_places, family)), self.hours)
-            where = f" of {each} {self._name(each, row)}" if each else ""
-            when = hour_name(self, hour)
-            entries.append((amount / scale, f"{amount:.1e} {unit}, {words}{where}, {when}"))
-        entries.append((float(found.rating / self.scales.total), self._overload()))
-        share, sentence = max(entries, key=lambda entry: entry[0])
-        return sentence if share > 0 else "none"
+        """The row or bound that is violated most, measured by its scale, with its place."""
+        return next(iter(self.violations()), "none")
+
+    def violations(self) -> list[str]:
+        """Every family of rows and bounds that is violated, where it is most, the worst first."""
+        found = self.residuals
+        entries = [(float(found.rating / self.scales.total), self._overload())]
+        for families, amounts, places in (
+            (ROWS, found.rows, found.row_places),
+            (BOUNDS, found.bounds, found.bound_places),
+        ):
+            for name, (words, unit, each, size) in families.items():
+                amount = float(getattr(amounts, name))
+                scale = 1.0 if size is None else float(getattr(self.scales, size))
+                row, hour = divmod(int(getattr(places, name)), self.hours)
+                where = f" of {each} {self._name(each, row)}" if each and amount > 0 else ""
+                unit = "pu^2" if unit == "pu" and self.squared else unit
+                sentence = f"{amount:.1e} {unit}, {words}{where}, {hour_name(self, hour)}"
+                entries.append((amount / scale, sentence))
+        entries.sort(key=lambda entry: -entry[0])
+        return [sentence for share, sentence in entries if share > 0]
+
+    def _worst_off(self) -> str:
+        """What is guaranteed to the prosumer that fares worst by its own size."""
+        own, gap = jax.tree.map(np.asarray, (self.residuals.own, self.residuals.gap))
+        if not own.share.size:
+            return "there are no prosumers"
+        i = int(own.share.argmax())
+        return (
+            f"by its own size prosumer {i} ({own.size[i]:.3g} kW) fares worst: within "
+            f"{own.missed[i]:.1e} kW, {own.content[i]:.1e} kWh and {own.price[i]:.1e} EUR/kWh, "
+            f"{own.share[i]:.1e} relative; it gains at most {gap[i]:.1e} EUR of a bill of "
+            f"{own.bill[i]:.2g} EUR"
+        )
 
     def _overload(self) -> str:
         line, hour = divmod(int(self.residuals.rating_place), self.hours)
@@ -129,7 +194,21 @@ class Certificate(eqx.Module):
         )
 
     def _name(self, each: str, row: int) -> str:
-        return self.names[row] if each == "bus" and self.names else str(row)
+        """A row by its number or name, and whose it is."""
+        if each == "bus" and self.names:
+            return self.names[row]
+        if self.owners is None:
+            return str(row)
+        if each == "generator":
+            return f"{row} (prosumer {int(self.owners.generator[row])})"
+        if each == "buffer":
+            return f"{row} (prosumer {int(self.owners.buffer[row])})"
+        if each == "pair":
+            ends = int(self.owners.buyer[row]), int(self.owners.seller[row])
+            return f"{row} (prosumers {ends[0]} and {ends[1]})"
+        if each == "feeder":
+            return f"{row} (bus {self._name('bus', int(self.owners.feeder[row]))})"
+        return str(row)
 
 
 def certify(market: Market, plan: Plan, prices: Rows) -> Certificate:
@@ -147,7 +226,10 @@ def _certify(market: Market, plan: Plan, prices: Rows) -> Certificate:
     if not isinstance(plan.imports, Tracer) and not isinstance(market.prosumers.load, Tracer):
         market = metered(market, plan)
     found = replace(
-        judge(market, plan, prices), ac=check(market, plan), ways=ways(market, plan, prices)
+        judge(market, plan, prices),
+        ac=check(market, plan),
+        owners=owners(market),
+        ways=ways(market, plan, prices),
     )
     return cast(found, jax.dtypes.canonicalize_dtype(float))
 
@@ -158,8 +240,17 @@ def judge(market: Market, plan: Plan, prices: Rows) -> Certificate:
         found = residuals(market, plan, prices)
         size = scales(*cast((market, plan), jnp.float64))
         step = cast(market.hour_length, jnp.float64)
-    hours = market.prosumers.load.shape[-1]
-    return Certificate(found, size, None, step, market.clock, market.grid.names, hours)
+    return Certificate(
+        residuals=found,
+        scales=size,
+        ac=None,
+        owners=None,
+        hour_length=step,
+        clock=market.clock,
+        names=market.grid.names,
+        hours=market.prosumers.load.shape[-1],
+        squared=market.grid.model == "lindistflow",
+    )
 
 
 @for_one("take one of them, jg.scenarios.lane((markets, clearings), k)")

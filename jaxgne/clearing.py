@@ -15,7 +15,7 @@ from jax.lax import stop_gradient
 from jaxtyping import Array, Bool, Float, Int
 
 from .acflow import check
-from .certificate import Certificate, explain_infeasible, judge
+from .certificate import Certificate, explain_infeasible, judge, owners
 from .elastic import fits, proof
 from .feasibility import infeasibility_proof
 from .market import Market, cast
@@ -462,7 +462,8 @@ def checked(market: Market, clearing: Clearing) -> Clearing:
     """The clearing with what its certificate says beyond the error: AC power flow, both ways."""
     found = cast(check(market, clearing.plan), jax.dtypes.canonicalize_dtype(float))
     both = cast(ways(market, clearing.plan, clearing.prices), jax.dtypes.canonicalize_dtype(float))
-    return replace(clearing, certificate=replace(clearing.certificate, ac=found, ways=both))
+    more = {"ac": found, "ways": both, "owners": owners(market)}
+    return replace(clearing, certificate=replace(clearing.certificate, **more))
 
 
 def in_doubt(carry: Carry, solver: AbstractSolver) -> bool:

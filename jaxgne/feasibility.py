@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from .market import Market
 from .model import Plan, Rows, boxes, by_owner, length, limits, pull, rows, zeros
+from .reach import bounded
 
 
 def implied_boxes(market: Market) -> tuple[Plan, Plan]:
@@ -16,6 +17,7 @@ def implied_boxes(market: Market) -> tuple[Plan, Plan]:
     Purchases are bounded through the own balance, flows by the total load and, with the paper's
     grid, by the boxes on voltages and angles, exchange with the main grid by the total load.
     """
+    market = bounded(market)
     lower, upper = boxes(market)
     prosumers, grid = market.prosumers, market.grid
     most = jax.tree.map(lambda low, high: jnp.maximum(jnp.abs(low), jnp.abs(high)), lower, upper)
@@ -106,6 +108,7 @@ def proof_terms(market: Market, prices: Rows) -> tuple[Rows, Plan]:
     rows within the limits. The sum of all terms is the least value of `y . (rows(u) - r)`; a line's
     term stands in `active`.
     """
+    market = bounded(market)
     y = existing(market, prices)
     lower, upper = implied_boxes(market)
     least, lines = support(market, pull(market, y), lower, upper)

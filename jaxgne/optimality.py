@@ -20,6 +20,7 @@ from .model import (
     boxes,
     by_owner,
     curvature,
+    energy_prices,
     grid_price,
     length,
     limits,
@@ -29,6 +30,10 @@ from .model import (
     rows,
     zeros,
 )
+from .reach import bounded
+
+_LEAST = 1e-6  # size, as a share of the largest, below which nothing is promised
+_ROOM = 100.0  # times its own size, by which what is small is measured
 
 
 class Scales(eqx.Module):
@@ -39,6 +44,29 @@ class Scales(eqx.Module):
     energy: Float[Array, ""]  # kWh, of the largest buffer
     price: Float[Array, ""]  # EUR/kWh, the highest marginal price
     bill: Float[Array, ""]  # EUR, gross cost of the energy used
+
+
+class Shares(eqx.Module):
+    """What small ones are measured by: a hundred times their own size, the market's at most.
+
+    And 1e-4 of the market's at least. So an error of 1e-6 is 1e-4 of whatever is at least 1e-6 as
+    large as the largest of its kind, and what is at least 1e-2 as large is measured by the largest.
+    """
+
+    prosumer: Float[Array, " N"]  # kW
+    buffer: Float[Array, " K"]  # kWh
+    line: Float[Array, " L"]  # kVA
+
+
+class Own(eqx.Module):
+    """How far an answer may be from an equilibrium for each prosumer, and by its own measure."""
+
+    size: Float[Array, " N"]  # kW, the largest load, generator or buffer
+    bill: Float[Array, " N"]  # EUR, its load, or its size for an hour, at its price of energy
+    missed: Float[Array, " N"]  # kW, of the own balance and of all own bounds
+    content: Float[Array, " N"]  # kWh, of what buffers hold and may hold
+    price: Float[Array, " N"]  # EUR/kWh, natural residual of all that the prosumer decides
+    share: Float[Array, " N"]  # the largest of these by size, largest buffer and own price
 
 
 class Residuals(eqx.Module):
@@ -57,6 +85,7 @@ class Residuals(eqx.Module):
     operator_gap: Float[Array, ""]  # EUR
     duality_gap: Float[Array, ""]  # EUR
     stationarity: Plan  # largest natural residual of each field, EUR/kWh (EUR/h per pu, rad)
+    own: Own
     sign: Float[Array, ""]  # EUR/kWh, prices of limits that do not exist (per total kW for pu, rad)
     infeasibility: Float[Array, ""]  # relative
     regret: Float[Array, ""]  # relative
@@ -80,7 +109,12 @@ def _place(array: Array) -> Int[Array, ""]:
 
 
 def scales(market: Market, plan: Plan) -> Scales:
-    """Natural magnitudes of a market at a plan, with floors from its data."""
+    """Natural magnitudes of a market at a plan, with floors from its data.
+
+    Every cost of the market is a floor of the price, so that errors have a measure where energy
+    is free. Where nothing costs anything, or nobody has a load or device, 1 EUR/kWh or 1 kW it is.
+    """
+    market = bounded(market)
     load = jnp.abs(market.prosumers.load)
     passive = jnp.abs(market.grid.passive)
     hourly = jnp.sum(load, axis=0) + jnp.sum(passive, axis=0)
@@ -89,24 +123,62 @@ def scales(market: Market, plan: Plan) -> Scales:
         _largest(jnp.abs(units.power_max)),
         jnp.maximum(_largest(stores.charge_max), _largest(stores.discharge_max)),
     )
-    tiny = jnp.finfo(load.dtype).tiny
     power = jnp.maximum(_largest(load), 1e-2 * jnp.maximum(device, _largest(hourly)))
-    power = jnp.maximum(power, tiny)
+    power = jnp.where(power > 0, power, 1.0)
     total = jnp.maximum(_largest(hourly), power)
     making = units.linear[:, None] + 2 * units.quadratic[:, None] * plan.generation
     expected = jnp.abs(tariff.base) + tariff.slope * hourly
     price = grid_price(market, aggregate(market, plan))
     dearest = jnp.maximum(_largest(jnp.abs(price)), _largest(jnp.abs(making)))
+    least = 1e-2 * _dearest_cost(market, power)
+    dearest = jnp.maximum(dearest, jnp.maximum(1e-2 * _largest(expected), least))
+    dearest = jnp.where(dearest > 0, dearest, 1.0)
     bought_kw = aggregate(market, plan) + jnp.sum(plan.exports, axis=0)
     bill = jnp.sum(jnp.abs(price * bought_kw)) + jnp.sum(jnp.abs(making * plan.generation))
+    usual = jnp.maximum(jnp.sum(expected * hourly), least * jnp.sum(hourly))
+    usual = jnp.maximum(usual, dearest * power)
     return Scales(
         power=power,
         total=total,
         energy=jnp.maximum(_largest(stores.energy_max), power * market.hour_length),
-        price=jnp.maximum(jnp.maximum(dearest, 1e-2 * _largest(expected)), tiny),
-        bill=jnp.maximum(
-            market.hour_length * jnp.maximum(bill, 1e-2 * jnp.sum(expected * hourly)), tiny
-        ),
+        price=dearest,
+        bill=market.hour_length * jnp.maximum(bill, 1e-2 * usual),
+    )
+
+
+def _dearest_cost(market: Market, power: Array) -> Float[Array, ""]:
+    """The highest price in the market's data, EUR/kWh: every cost there is, for one prosumer."""
+    units, stores, pairs = market.generators, market.buffers, market.trading
+    curved = (units.quadratic, stores.quadratic, pairs.quadratic)
+    plain = (units.linear, stores.linear, stores.final_value)
+    plain += (pairs.charge, pairs.fee_buyer, pairs.fee_seller, market.tariff.export)
+    each = [2 * power * _largest(a) for a in curved] + [_largest(jnp.abs(a)) for a in plain]
+    return jnp.max(jnp.stack(each))
+
+
+def sizes(market: Market) -> Float[Array, " N"]:
+    """Each prosumer's own size, kW: its largest load, generator or buffer."""
+    market = bounded(market)
+    units, stores = market.generators, market.buffers
+    made = jnp.maximum(jnp.abs(units.power_min), jnp.abs(units.power_max))
+    held = jnp.maximum(stores.charge_max, stores.discharge_max)
+    own = jnp.max(jnp.abs(market.prosumers.load), axis=1, initial=0.0)
+    own = own.at[units.owner].max(jnp.max(made, axis=1, initial=0.0))
+    return own.at[stores.owner].max(jnp.max(held, axis=1, initial=0.0))
+
+
+def shares(market: Market, scale: Scales, room: float = _ROOM) -> Shares:
+    """What each prosumer, buffer and line is measured by: `room` times its own size."""
+    market = bounded(market)
+
+    def by(own: Array, largest: Array) -> Array:
+        return jnp.clip(room * own, _LEAST * room * largest, largest)
+
+    full = jnp.max(jnp.abs(market.buffers.energy_max), axis=1, initial=0.0)
+    return Shares(
+        prosumer=by(sizes(market), scale.power),
+        buffer=by(full, scale.energy),
+        line=by(market.grid.rating, scale.total),
     )
 
 
@@ -185,25 +257,35 @@ def _complementarity(market: Market, plan: Plan, prices: Rows) -> Float[Array, "
     return jnp.where(price == 0, 0.0, jnp.abs(price) * jnp.abs(jnp.where(price == 0, 0.0, room)))
 
 
-def pushed(market: Market, plan: Plan, prices: Rows, scale: Scales) -> tuple[Plan, Plan]:
-    """Where marginal costs push each entry of a plan, u - rho g, and rho, one per field.
+def pushed(
+    market: Market, plan: Plan, prices: Rows, scale: Scales, share: Shares | None = None
+) -> tuple[Plan, Plan]:
+    """Where marginal costs push each entry of a plan, u - rho g, and rho, one per field or row.
 
-    A price of `scale.price` moves a prosumer's entry by `scale.power`, others likewise by theirs.
+    A price of `scale.price` moves a prosumer's entry by `scale.power`, or its `share`; a trade by
+    that of the smaller side; others likewise by theirs.
     """
-    power = scale.power / scale.price / market.hour_length
     network = scale.total / scale.price / market.hour_length
     unit = 1 / (scale.price * scale.total * market.hour_length)
+    made = stored = own = traded = scale.power / scale.price / market.hour_length
+    energy, lines = scale.energy / scale.price, network
+    if share is not None:
+        by, pairs = share.prosumer[:, None] / scale.price / market.hour_length, market.trading
+        own, made, stored = by, by[market.generators.owner], by[market.buffers.owner]
+        traded = jnp.minimum(by[pairs.buyer], by[pairs.seller])
+        energy = share.buffer[:, None] / scale.price
+        lines = share.line[:, None] / scale.price / market.hour_length
     rho = Plan(
-        generation=power,
-        charge=power,
-        discharge=power,
-        energy=scale.energy / scale.price,
-        imports=power,
-        exports=power,
-        curtailed=power,
-        trades=power,
-        active=network,
-        reactive=network,
+        generation=made,
+        charge=stored,
+        discharge=stored,
+        energy=energy,
+        imports=own,
+        exports=own,
+        curtailed=own,
+        trades=traded,
+        active=lines,
+        reactive=lines,
         voltage=unit,
         angle=unit,
         compensation=network,
@@ -214,18 +296,20 @@ def pushed(market: Market, plan: Plan, prices: Rows, scale: Scales) -> tuple[Pla
     return jax.tree.map(lambda u, g, r: u - r * g, plan, slope, rho), rho
 
 
-def _natural(market: Market, plan: Plan, prices: Rows, scale: Scales) -> tuple[Plan, Plan]:
+def _natural(
+    market: Market, plan: Plan, prices: Rows, scale: Scales, share: Shares
+) -> tuple[Plan, Plan]:
     """Natural residual |u - prox(u - rho g)| / rho, and what it is measured by, per field."""
-    wish, rho = pushed(market, plan, prices, scale)
+    wish, rho = pushed(market, plan, prices, scale, share)
     step = jax.tree.map(lambda r, u: jnp.broadcast_to(r, u.shape), rho, plan)
     moved = prox(market, wish, step)
-    residual = jax.tree.map(lambda u, v, r: _largest(jnp.abs(u - v)) / r, plan, moved, rho)
-    measure = jax.tree.map(lambda r: r * 0 + 1, rho)
+    residual = jax.tree.map(lambda u, v, r: jnp.abs(u - v) / r, plan, moved, rho)
+    kwh = scale.price * market.hour_length
     size = replace(
-        jax.tree.map(lambda one: one * scale.price * market.hour_length, measure),
+        jax.tree.map(lambda _: kwh, rho),
         energy=scale.price,
-        voltage=scale.price * scale.total * market.hour_length,
-        angle=scale.price * scale.total * market.hour_length,
+        voltage=kwh * scale.total,
+        angle=kwh * scale.total,
     )
     return residual, size
 
@@ -242,23 +326,17 @@ def residuals(market: Market, plan: Plan, prices: Rows) -> Residuals:
 
 def _residuals(market: Market, plan: Plan, prices: Rows) -> Residuals:
     scale = scales(market, plan)
+    share = shares(market, scale)
     used = existing(market, prices)
     value = rows(market, plan)
     low, high = limits(market)
-    outside = jax.tree.map(
-        lambda a, lo, up: jnp.maximum(jnp.maximum(a - up, lo - a), 0.0), value, low, high
-    )
-    lower, upper = boxes(market)
-    beyond = jax.tree.map(
-        lambda u, lo, up: jnp.maximum(jnp.maximum(u - up, lo - u), 0.0), plan, lower, upper
-    )
+    outside = jax.tree.map(_beyond, value, low, high)
+    beyond = jax.tree.map(_beyond, plan, *boxes(market))
     over = jnp.maximum(length(plan.active, plan.reactive) - market.grid.rating[:, None], 0.0)
-    worst_rows = jax.tree.map(_largest, outside)
-    worst_bounds = jax.tree.map(_largest, beyond)
     total, one = scale.total, jnp.ones_like(scale.total)
     row_scale = Rows(
-        balance=scale.power,
-        energy=scale.energy,
+        balance=share.prosumer[:, None],
+        energy=share.buffer[:, None],
         aggregate=total,
         bus=total,
         bus_reactive=total,
@@ -266,9 +344,17 @@ def _residuals(market: Market, plan: Plan, prices: Rows) -> Residuals:
         voltage=one,
         angle=one,
     )
-    bound_scale = replace(
-        jax.tree.map(lambda _: scale.power, worst_bounds),
-        energy=scale.energy,
+    pairs, by = market.trading, share.prosumer[:, None]
+    held = by[market.buffers.owner]
+    bound_scale = Plan(
+        generation=by[market.generators.owner],
+        charge=held,
+        discharge=held,
+        energy=share.buffer[:, None],
+        imports=by,
+        exports=by,
+        curtailed=by,
+        trades=jnp.minimum(by[pairs.buyer], by[pairs.seller]),
         active=total,
         reactive=total,
         compensation=total,
@@ -277,9 +363,9 @@ def _residuals(market: Market, plan: Plan, prices: Rows) -> Residuals:
         angle=one,
     )
     relative = jax.tree.leaves(
-        jax.tree.map(jnp.divide, (worst_rows, worst_bounds), (row_scale, bound_scale))
+        jax.tree.map(lambda a, s: _largest(a / s), (outside, beyond), (row_scale, bound_scale))
     )
-    infeasibility = jnp.max(jnp.stack([*relative, _largest(over) / total]))
+    infeasibility = jnp.max(jnp.stack([*relative, _largest(over / share.line[:, None])]))
     gap, operator_gap = gaps(market, plan, used)
 
     def unpaid(y: Array, weight: Array, a: Array, lo: Array, up: Array) -> Array:
@@ -289,7 +375,9 @@ def _residuals(market: Market, plan: Plan, prices: Rows) -> Residuals:
     missed = jax.tree.map(unpaid, used, weights(market), value, low, high)
     missed = replace(missed, aggregate=jnp.zeros_like(total))  # in the operator's gap already
     duality_gap = jnp.sum(gap) + operator_gap - sum(jax.tree.leaves(missed))
-    stationarity, measure = _natural(market, plan, used, scale)
+    left, measure = _natural(market, plan, used, scale, share)
+    by_own, _ = _natural(market, plan, used, scale, shares(market, scale, 1.0))
+    stationarity = jax.tree.map(_largest, left)
     wrong = jax.tree.map(lambda a, b: _largest(jnp.abs(a - b)), prices, used)
     per_unit = {"voltage": wrong.voltage / total, "angle": wrong.angle / total}
     sign = jnp.max(jnp.stack(jax.tree.leaves(replace(wrong, **per_unit))))
@@ -297,9 +385,9 @@ def _residuals(market: Market, plan: Plan, prices: Rows) -> Residuals:
     dual = jnp.maximum(dual, sign / scale.price)
     regret = jnp.maximum(jnp.sum(gap) + operator_gap, jnp.abs(duality_gap)) / scale.bill
     return Residuals(
-        rows=worst_rows,
+        rows=jax.tree.map(_largest, outside),
         row_places=jax.tree.map(_place, outside),
-        bounds=worst_bounds,
+        bounds=jax.tree.map(_largest, beyond),
         bound_places=jax.tree.map(_place, beyond),
         rating=_largest(over),
         rating_place=_place(over),
@@ -307,9 +395,55 @@ def _residuals(market: Market, plan: Plan, prices: Rows) -> Residuals:
         operator_gap=operator_gap,
         duality_gap=duality_gap,
         stationarity=stationarity,
+        own=_own(market, used, scale, (outside, beyond, by_own)),
         sign=sign,
         infeasibility=infeasibility,
         regret=regret,
         dual=dual,
         error=jnp.maximum(jnp.maximum(infeasibility, regret), dual),
     )
+
+
+def _own(market: Market, prices: Rows, scale: Scales, found: tuple[Rows, Plan, Plan]) -> Own:
+    """What is wrong by prosumer: violated rows and bounds, and natural residuals."""
+    outside, beyond, left = found
+    units, stores, pairs = market.generators, market.buffers, market.trading
+    ts, tiny = market.hour_length, jnp.finfo(scale.power.dtype).tiny
+
+    def powers(each: Plan) -> Array:
+        own = jnp.maximum(_by_row(each.imports), _by_row(each.exports))
+        own = jnp.maximum(own, _by_row(each.curtailed))
+        own = own.at[units.owner].max(_by_row(each.generation))
+        own = own.at[stores.owner].max(jnp.maximum(_by_row(each.charge), _by_row(each.discharge)))
+        traded = _by_row(each.trades)
+        return own.at[pairs.buyer].max(traded).at[pairs.seller].max(traded)
+
+    def contents(each: Array) -> Array:
+        return jnp.zeros_like(size).at[stores.owner].max(_by_row(each))
+
+    size, energy = sizes(market), jnp.abs(energy_prices(market, prices))
+    value = jnp.maximum(_by_row(energy), 1e-2 * scale.price)
+    missed = jnp.maximum(_by_row(outside.balance), powers(beyond))
+    content = contents(jnp.maximum(outside.energy, beyond.energy))
+    price = jnp.maximum(powers(left) / ts, contents(left.energy))
+    store = contents(jnp.abs(stores.energy_max))
+    share = jnp.maximum(missed / jnp.maximum(size, tiny), content / jnp.maximum(store, tiny))
+    used = jnp.sum(energy * jnp.abs(market.prosumers.load), axis=1)
+    return Own(
+        size=size,
+        bill=ts * jnp.maximum(used, value * size),
+        missed=missed,
+        content=content,
+        price=price,
+        share=jnp.maximum(share, price / value),
+    )
+
+
+def _beyond(value: Array, low: Array, high: Array) -> Array:
+    """How far values are outside of limits."""
+    return jnp.maximum(jnp.maximum(value - high, low - value), 0.0)
+
+
+def _by_row(array: Array) -> Array:
+    """The largest entry of each row."""
+    return jnp.max(array, axis=1, initial=0.0)

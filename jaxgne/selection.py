@@ -1,9 +1,10 @@
 """Which equilibrium, where there are several: the one with the least of something.
 
-Total import and prices are as good as unique; single trades, and schedules of storage that costs
-nothing, are not (MODEL 6). All equilibria at the same prices are those feasible plans whose every
-entry is as cheap as it can be at these prices: what would cost, or has a strictly convex cost,
-stands where it is, the rest is free. `select` minimizes over what is free.
+Prices, and total import where the tariff rises with it, are as good as unique; single trades, and
+schedules of storage that costs nothing, are not (MODEL 6). All equilibria at the same prices are
+those feasible plans whose every entry is as cheap as it can be at these prices: what would cost, or
+has a strictly convex cost, stands where it is, the rest is free. `select` minimizes over what is
+free.
 """
 
 from collections.abc import Callable

@@ -14,7 +14,7 @@ import jaxgne
 PACKAGE = Path(jaxgne.__file__).parent
 
 CORE = {"clock", "each", "market", "devices", "describe", "validate", "model", "radial", "acflow"}
-CORE |= {"feasibility", "one_way", "optimality", "matrix", "elastic"}
+CORE |= {"feasibility", "one_way", "optimality", "matrix", "elastic", "reach"}
 RESULT = {*CORE, "solvers", "sensitivity", "certificate", "options", "clearing"}
 STUDIES = {"batch", "selection", "settlement", "scenarios", "placement", "tuning", "acsafe"}
 STUDIES |= {"comparison", "tracing", "trust"}
@@ -32,9 +32,10 @@ LAYERS: dict[str, set[str]] = {
     "model": {"each", "market"},
     "radial": {"each", "market"},
     "acflow": {"each", "market", "model", "radial", "validate"},
-    "feasibility": {"market", "model"},
+    "reach": {"market", "model"},
+    "feasibility": {"market", "model", "reach"},
     "one_way": {"market", "model"},
-    "optimality": {"market", "model", "feasibility"},
+    "optimality": {"market", "model", "feasibility", "reach"},
     "matrix": {"market", "model"},
     "elastic": {"market", "model", "feasibility", "matrix"},
     "solvers": {
@@ -43,6 +44,7 @@ LAYERS: dict[str, set[str]] = {
         "feasibility",
         "optimality",
         "radial",
+        "reach",
         *(f"solvers.{part}" for part in ("base", "local", "network", "preconditioner")),
         *(f"solvers.{part}" for part in ("columns", "linearized", "newton", "preference")),
         *(f"solvers.{part}" for part in ("setting", "tree")),

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..certificate import Certificate, certify
+from ..certificate import Certificate, certify, owners
 from ..clearing import Clearing, Status
 from ..clock import Clock
 from ..market import Buffers, Generators, Grid, Market, Prosumers, Tariff, Trading
@@ -24,6 +24,7 @@ from .schema import (
     MARKET,
     MARKET_ENTRIES,
     OURS,
+    OWNERS,
     TIME,
     VERSION,
     Table,
@@ -247,6 +248,9 @@ def _certificate(market: Market, stored: Mapping[str, Any]) -> Certificate:
         filled = []
         for where, leaf in leaves:
             name = jax.tree_util.keystr(where, simple=True, separator=".")
+            if name.startswith(OWNERS):
+                filled.append(getattr(owners(market), name.removeprefix(OWNERS)))
+                continue
             if name not in stored:
                 raise ValueError(
                     f"the certificate was stored without {name!r} by another version of jaxgne; "

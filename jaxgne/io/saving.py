@@ -22,6 +22,7 @@ from .schema import (
     FORMAT,
     MARKET,
     OURS,
+    OWNERS,
     TIME,
     VERSION,
     Table,
@@ -202,7 +203,11 @@ def _answer_content(market: Market, content: Content, clearing: Clearing) -> Con
     head: dict[str, Any] = {
         "status": status_name(clearing.status),
         "steps": int(clearing.steps),
-        "certificate": {n: float(leaf) for n, leaf in judged.items() if n not in TIME},
+        "certificate": {
+            n: float(leaf)
+            for n, leaf in judged.items()
+            if n not in TIME and not n.startswith(OWNERS)
+        },
     }
     marks = answer_marks(content, Content(head, tables))
     return Content(head | {"sha256": marks}, tables)

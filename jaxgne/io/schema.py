@@ -8,6 +8,7 @@ from .entries import amounts, digests, flag, indices, number, one_of, sizes, tex
 
 FORMAT = "jaxgne market"
 VERSION = 2  # of the format; raised when an older reader would read wrong numbers
+OWNERS = "owners."  # of a certificate: those of its market
 TIME = ("hour_length", "clock.start")  # of a certificate: those of its market
 WHOLE = {"owner", "bus", "buyer", "seller", "source", "target"}
 STATUSES = ("cleared", "max_steps", "infeasible", "nonfinite")
@@ -20,6 +21,15 @@ class Added(NamedTuple):
     value: float  # what it is where an older folder lacks its column, or the whole table
 
 
+_EACH = {  # numbers of a certificate that each prosumer has
+    "gap_eur": "certificate.residuals.gap",
+    "size_kw": "certificate.residuals.own.size",
+    "own_bill_eur": "certificate.residuals.own.bill",
+    "missed_kw": "certificate.residuals.own.missed",
+    "missed_kwh": "certificate.residuals.own.content",
+    "price_error_eur_per_kwh": "certificate.residuals.own.price",
+    "own_error": "certificate.residuals.own.share",
+}
 ADDED: Mapping[str, Added] = {"grid.feeder_voltage": Added(2, 1.0)}  # by dotted field
 
 
@@ -189,7 +199,7 @@ def clearing_tables(model: GridModel) -> tuple[Table, ...]:
         Table(
             "prosumers.csv",
             "prosumer",
-            {"cost_eur": "costs", "gap_eur": "certificate.residuals.gap"},
+            {"cost_eur": "costs", **_EACH},
         ),
         Table(
             "hours.csv",

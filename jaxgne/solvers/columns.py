@@ -18,9 +18,11 @@ from ..market import Grid, Market
 from ..model import Plan, Rows, boxes, own_gradient, pull, rows, zeros
 from ..optimality import scales
 from ..radial import Ladder, climb
+from ..reach import bounded
 from .newton import Worth
 
 _WIDER = 1.5  # how far beyond implied bounds those are that stand in for missing ones
+_BEYOND = 1e6  # of the square of what lines may have to carry: a rating above is none
 PROXIMAL = 1e-7  # least stiffness of a column, in price over power: free columns move that easily
 
 NAMES = ("generation", "charge", "discharge", "energy", "imports", "exports", "curtailed")
@@ -63,12 +65,13 @@ def unpack(market: Market, columns: Float[Array, "C H"], flows: Float[Array, "2 
 
 def sets_of(market: Market) -> Sets:
     """Bounds of all columns; missing ones stand where no feasible plan comes."""
+    market = bounded(market)
     lower, upper = boxes(market)
     _, most = implied_boxes(market)
     passive = jnp.sum(market.grid.passive, axis=0)
     far = jnp.sum(most.imports + upper.exports, axis=0) + jnp.abs(passive)
-    far = _WIDER * (far + jnp.max(far))
-    beyond = _WIDER * (most.imports + jnp.max(most.imports, initial=0.0))
+    far = _some(_WIDER * (far + jnp.max(far)))
+    beyond = _some(_WIDER * (most.imports + jnp.max(most.imports, initial=0.0)))
     imports = jnp.where(jnp.isfinite(upper.imports), upper.imports, beyond)
     tariff = market.tariff
     net = (
@@ -82,7 +85,7 @@ def sets_of(market: Market) -> Sets:
     rating = market.grid.rating[:, None]
     radius = most.active**2 + most.reactive**2
     radius = _WIDER**2 * (radius + jnp.max(radius, initial=0.0))
-    square = jnp.where(jnp.isfinite(rating), rating**2, radius)
+    square = jnp.where(rating**2 > _BEYOND * radius, _some(radius), rating**2)
     scale = scales(market, zeros(market))
     power = scale.price * market.hour_length / scale.power
     line = scale.price * market.hour_length / scale.total
@@ -111,6 +114,11 @@ def sets_of(market: Market) -> Sets:
         stiff_line=PROXIMAL * line,
         unit=spread(worth, kwh, kwh),
     )
+
+
+def _some(bound: Array) -> Array:
+    """A bound that stands in for a missing one; any will do where there is no load at all."""
+    return jnp.where(bound > 0, bound, 1.0)
 
 
 def linear(market: Market, columns: Array, flows: Array) -> Worth:

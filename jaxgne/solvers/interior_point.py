@@ -34,6 +34,7 @@ from ..model import (
     rows_like,
 )
 from ..optimality import Scales, pin, scales
+from ..reach import bounded
 from .base import AbstractSolver
 from .columns import (
     PROXIMAL,
@@ -230,7 +231,7 @@ class InteriorPoint(AbstractSolver):
         columns = jnp.where(at.above < touch * at.high, sets.upper, columns)
         plan = unpack(wide, columns, at.flows)
         exchange = rows(wide, plan).bus[market.grid.feeder]
-        prices = existing(wide, at.prices)
+        prices = existing(bounded(wide), at.prices)
         if self.reactive is False:
             _, drift = pulled_by(wide, prices, at.price)
             steps = (drift[1] + 2 * at.tight * at.flows[1]) / wide.hour_length

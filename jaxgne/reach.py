@@ -1,0 +1,166 @@
+"""What "no limit", written as a large number, stands for: a bound that no one comes near.
+
+A pair's limit of 1e8 kW among houses means the same as none at all, but a gap measured over it, a
+power scale taken from it, or an interior point in the middle of it says nothing. Here such bounds
+come to where no plan needs to go.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .market import Market
+from .model import drop_factor
+
+_FAR = 1e3  # times what can be reached, from which on a bound is no limit
+_WIDER = 1.5  # how far beyond what can be reached bounds are put
+
+
+def bounded(market: Market) -> Market:
+    """The market with each bound that is a thousand times out of reach put where it still is.
+
+    Equilibria stay as they are: where some plan meets all limits, one does within these bounds, and
+    where no energy is had for nothing an equilibrium lies there too. Bounds that matter, or are
+    less far out, keep their very numbers. Reach is counted by hour over all prosumers: nobody
+    makes, buys or passes on more than all together can use, sells more than all can make, curtails
+    more than has to be made, or fills a buffer beyond its content.
+    """
+    people, units, stores = market.prosumers, market.generators, market.buffers
+    pairs, tariff = market.trading, market.tariff
+    surplus = jnp.sum(jnp.maximum(-people.load, 0.0), axis=0)
+    exports = _within(people.export_max, surplus + _sold(market, surplus))
+    used = jnp.sum(jnp.maximum(people.load, 0.0), axis=0) + jnp.sum(exports, axis=0)
+    content = _content(market, used)
+    charge, discharge = _powers(market, content)
+    left = jnp.sum(jnp.maximum(stores.energy_start, 0.0) * stores.discharge_efficiency)
+    spare = surplus + left / market.hour_length
+    # what has to be made, or is paid for being made or drawn, may have to be curtailed
+    must = jnp.where(units.linear[:, None] < 0, units.power_max, units.power_min)
+    must = jnp.sum(jnp.maximum(must, 0.0), axis=0) + _unwanted(market)
+    curtailed = _within(people.curtail_max, spare + must)
+    used = used + jnp.sum(charge, axis=0) + jnp.sum(curtailed, axis=0)
+    made = jnp.maximum(_within(units.power_max, used), units.power_min)
+    # passed round at a profit, trades run to their limits
+    paid = jnp.abs(pairs.fee_buyer - pairs.fee_seller) > 2 * pairs.charge
+    most = jnp.max(used, initial=0.0)[None]
+    limit = jnp.where(jnp.any(paid), pairs.limit, _within(pairs.limit, most))
+    carried = used + surplus + jnp.sum(discharge, axis=0)
+    carried += jnp.sum(made, axis=0) + jnp.sum(jnp.abs(market.grid.passive), axis=0)
+    far = _FAR * jnp.max(carried, initial=0.0)
+    free = (tariff.total_min < -far, tariff.total_max > far, people.import_max > far)
+    changed = {
+        "Tariff.total_min": jnp.where(free[0], -jnp.inf, tariff.total_min),
+        "Tariff.total_max": jnp.where(free[1], jnp.inf, tariff.total_max),
+        "Prosumers.import_max": jnp.where(free[2], jnp.inf, people.import_max),
+        "Prosumers.export_max": exports,
+        "Prosumers.curtail_max": curtailed,
+        "Generators.power_max": made,
+        "Buffers.charge_max": charge,
+        "Buffers.discharge_max": discharge,
+        "Buffers.energy_max": content,
+        "Trading.limit": limit,
+        **_network(market, jnp.max(carried, initial=0.0)),
+    }
+
+    def fields(m: Market) -> list[Array]:
+        tables = (m.tariff, m.prosumers, m.generators, m.buffers, m.trading, m.grid)
+        by_name = {type(table).__name__: table for table in tables}
+        paths = (name.split(".") for name in changed)
+        return [getattr(by_name[table], field) for table, field in paths]
+
+    return eqx.tree_at(fields, market, list(changed.values()))
+
+
+def _within(bound: Array, reach: Array) -> Array:
+    """A bound, or where it is far out of `reach` (the last axis are hours) one that is near."""
+    reach = jax.lax.stop_gradient(reach)
+    most = jnp.max(reach, axis=-1, keepdims=True, initial=0.0)
+    return jnp.where((bound > _FAR * most) & (most > 0), _WIDER * (reach + most), bound)
+
+
+def _unwanted(market: Market) -> Float[Array, " H"]:
+    """What may have to be drawn though no one needs it, kW: no end of it at negative prices."""
+    least = market.tariff.total_min
+    least = jnp.where(jnp.isfinite(least), jnp.maximum(least, 0.0), 0.0)
+    return jnp.where(jnp.any(market.tariff.base < 0), jnp.inf, least)
+
+
+def _sold(market: Market, surplus: Array) -> Float[Array, " H"]:
+    """What generators and buffers may sell to the main grid, kW.
+
+    Generators up to where they cost what it pays; buffers, where it never pays more than the least
+    price of an hour, what they were given for less: by the start, surplus and generators.
+    """
+    units, stores, tariff = market.generators, market.buffers, market.tariff
+    best = jnp.max(tariff.export, initial=-jnp.inf)
+    gain = jnp.maximum(best - units.linear, 0.0)
+    curved = units.quadratic > 0
+    worth = gain / jnp.where(curved, 2 * units.quadratic, 1.0)
+    worth = jnp.where((gain > 0) & ~curved, jnp.inf, worth)[:, None]
+    made = jnp.sum(jnp.clip(worth, units.power_min, units.power_max), axis=0)
+    given = jnp.sum(surplus + made)
+    given += jnp.sum(jnp.maximum(stores.energy_start, 0.0) * stores.discharge_efficiency) / (
+        market.hour_length
+    )
+    stored = jnp.sum(stores.discharge_max, axis=0)
+    bought = best > jnp.min(tariff.base, initial=jnp.inf)
+    stored = jnp.where(bought, stored, jnp.minimum(stored, given))
+    forced = jnp.where(jnp.isfinite(tariff.total_max), jnp.maximum(-tariff.total_max, 0.0), 0.0)
+    return made + stored + forced
+
+
+def _content(market: Market, used: Array) -> Float[Array, "K H"]:
+    """Most that each buffer needs to hold, kWh: what it may be given, or what is of use later."""
+    stores, ts = market.buffers, market.hour_length
+    given = ts * stores.charge_efficiency * jnp.sum(stores.charge_max, axis=1)
+    full = jnp.maximum(stores.energy_start, 0.0) + given
+    needed = ts * jnp.sum(used) / stores.discharge_efficiency
+    needed += jnp.sum(jnp.maximum(stores.drain, 0.0), axis=1)
+    kept = jnp.minimum(stores.retention, 1.0) ** used.shape[0]
+    needed = (needed + jnp.max(stores.energy_min, axis=1, initial=0.0)) / kept
+    kept_for_itself = (stores.final_value > 0) | jnp.any(market.tariff.base < 0)
+    full = jnp.where(kept_for_itself, full, jnp.minimum(full, needed))
+    return jnp.maximum(_within(stores.energy_max, full[:, None]), stores.energy_min)
+
+
+def _powers(market: Market, content: Array) -> tuple[Array, Array]:
+    """Charging and discharging powers that fill and empty each buffer within a step, kW.
+
+    Both at once burn what is drawn unwanted, where the way through the buffer has losses.
+    """
+    stores, ts, start = market.buffers, market.hour_length, market.buffers.energy_start
+    top = jnp.maximum(jnp.max(content, axis=1, initial=-jnp.inf), start)
+    bottom = jnp.minimum(jnp.min(stores.energy_min, axis=1, initial=jnp.inf), start)
+    span = top - bottom + jnp.max(jnp.abs(stores.drain), axis=1, initial=0.0)
+    span += (1 - stores.retention) * jnp.maximum(jnp.abs(top), jnp.abs(bottom))
+    into, out = stores.charge_efficiency, stores.discharge_efficiency
+    lost = (1 - into * out)[:, None]
+    burnt = jnp.where(lost > 0, _unwanted(market) / jnp.where(lost > 0, lost, 1.0), 0.0)
+    charge = (span / (ts * into))[:, None] + burnt
+    discharge = (span * out / ts)[:, None] + burnt
+    return _within(stores.charge_max, charge), _within(stores.discharge_max, discharge)
+
+
+def _network(market: Market, carried: Array) -> dict[str, Array]:
+    """Bounds of voltages, angles and reactive power, as far as `carried` kW can take them."""
+    grid = market.grid
+    if grid.model == "copperplate":
+        return {}
+    at_buses = jnp.sum(jnp.abs(grid.passive_reactive), axis=0)
+    drawn = jnp.max(at_buses + jnp.sum(jnp.abs(market.prosumers.reactive), axis=0), initial=0.0)
+    r, x, fall = grid.resistance, grid.reactance, drop_factor(market)
+    turn = jnp.sum(x * carried + r * drawn)
+    drop = fall * jnp.sum(r * carried + x * drawn)
+    top = _within(grid.voltage_max, 1 + drop[None])
+    widest = _within(jnp.maximum(grid.angle_max, -grid.angle_min), 1 + turn[None])
+    # what a line's reactive flow may be by the voltages at its ends
+    span = jnp.max(top, initial=0.0) ** fall + drop
+    by_line = jnp.where(x > 0, span / jnp.where(x > 0, fall * x, 1.0), jnp.inf)
+    injected = _within(grid.compensation_max, drawn[None] + jnp.sum(by_line, keepdims=True))
+    return {
+        "Grid.voltage_max": top,
+        "Grid.angle_max": jnp.minimum(grid.angle_max, widest),
+        "Grid.angle_min": jnp.maximum(grid.angle_min, -widest),
+        "Grid.compensation_max": injected,
+    }
