@@ -9,6 +9,7 @@ import jax
 import typer
 
 from . import plots
+from .cli_shared import MOST_STEPS
 from .files import whole
 from .io import load
 
@@ -17,7 +18,6 @@ Kind = Literal[
 ]  # what one result gives; the functions of `plots` by name
 
 _DOTS_PER_INCH = 150
-_BAD_INPUT = 1
 
 
 def plot(
@@ -31,10 +31,11 @@ def plot(
         typer.Option(help="File to write, .png or .svg; by default RESULT-KIND.png, here."),
     ] = None,
     prosumer: Annotated[
-        int | None, typer.Option(min=0, help="Of this one only: energy, storage.")
+        int | None, typer.Option(min=0, max=MOST_STEPS, help="Of this one only: energy, storage.")
     ] = None,
     hour: Annotated[
-        int | None, typer.Option(min=0, help="Step to draw: feeder; by default the peak.")
+        int | None,
+        typer.Option(min=0, max=MOST_STEPS, help="Step to draw: feeder; by default the peak."),
     ] = None,
 ) -> None:
     """Draw saved results: prices, voltages, power, storage, the grid with its trades, costs.
@@ -53,11 +54,7 @@ def plot(
         raise typer.BadParameter(f"--out {target}: end the name in .png or .svg.")
     jax.config.update("jax_enable_x64", True)
     os.environ.setdefault("MPLBACKEND", "Agg")  # no window, also where there is a display
-    try:
-        _write(_drawn(results, kind, options), target)
-    except (ValueError, OSError, ImportError) as error:
-        typer.echo(f"jaxgne: {error}", err=True)
-        raise typer.Exit(_BAD_INPUT) from error
+    _write(_drawn(results, kind, options), target)
     typer.echo(f"written to {target}")
 
 

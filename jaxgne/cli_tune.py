@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import typer
 
 import jaxgne
 
 from . import plots
+from .cli_shared import NOT_CLEARED, double, fail
 from .files import whole
 from .io import load_case, save
 from .io.tables import write_table
@@ -26,7 +26,6 @@ Objective = Literal[
     "revenue", "self-sufficiency",
 ]  # fmt: skip  # the keys of `mechanisms.OBJECTIVES`
 
-_BAD_INPUT, _NOT_CLEARED, _INFEASIBLE = 1, 3, 4
 _MAPS = {
     "reinforcement": ("value_eur_per_kva", "worth of one more kVA (EUR)", "lines"),
     "envelope": ("draw_kw", "power that it may draw more in every hour (kW)", "buses"),
@@ -43,7 +42,7 @@ def tune(
         Objective | None,
         typer.Option(help="What to make small, revenue and self-sufficiency large; by study."),
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of the optimizer.")] = 50,
+    steps: Annotated[int, typer.Option(min=1, max=1_000_000, help="Steps of the optimizer.")] = 50,
     tol: Annotated[float, typer.Option(help="Relative KKT error of each clear.")] = 1e-6,
     out: Annotated[
         Path | None,
@@ -66,38 +65,32 @@ def tune(
     mechanisms = jaxgne.mechanisms
     if study in mechanisms.READ and objective is not None:
         raise typer.BadParameter(f"--objective goes with {', '.join(mechanisms.TUNED)} only.")
-    try:
-        market = _double(load_case(case))
+    market = double(load_case(case))
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+    if study in mechanisms.READ:
+        table = mechanisms.READ[study](market, tol=tol)
+        ended = "steps"
+    else:
+        run, tabulate = mechanisms.TUNED[study]
+        options: dict[str, Any] = {"steps": steps, "tol": tol, "folder": out}
+        if objective is not None:
+            options["objective"] = mechanisms.OBJECTIVES[objective]
+        market, history = run(market, progress=None if quiet else _tell, **options)
+        table, ended = tabulate(market), history.stopped
+        typer.echo(str(history))
         if out is not None:
-            out.mkdir(parents=True, exist_ok=True)
-        if study in mechanisms.READ:
-            table = mechanisms.READ[study](market, tol=tol)
-            ended = "steps"
-        else:
-            run, tabulate = mechanisms.TUNED[study]
-            options: dict[str, Any] = {"steps": steps, "tol": tol, "folder": out}
-            if objective is not None:
-                options["objective"] = mechanisms.OBJECTIVES[objective]
-            market, history = run(market, progress=None if quiet else _tell, **options)
-            table, ended = tabulate(market), history.stopped
-            typer.echo(str(history))
-            if out is not None:
-                _write(out / "history.csv", _history(history))
-                save(out / "market", market, jaxgne.clear(market, tol=tol))
-        if out is not None:
-            _write(out / f"{study}.csv", table)
-            if study in _MAPS:
-                _draw(out / f"{study}.png", market, study, table)
-    except jaxgne.NotCleared as stop:
-        infeasible = jaxgne.clearing.status_name(stop.clearing.status) == "infeasible"
-        raise _fail(str(stop), _INFEASIBLE if infeasible else _NOT_CLEARED) from stop
-    except (ValueError, OSError) as error:
-        raise _fail(str(error), _BAD_INPUT) from error
+            _write(out / "history.csv", _history(history))
+            save(out / "market", market, jaxgne.clear(market, tol=tol))
+    if out is not None:
+        _write(out / f"{study}.csv", table)
+        if study in _MAPS:
+            _draw(out / f"{study}.png", market, study, table)
     _show(table)
     if out is not None:
         typer.echo(f"written to {out}")
     if ended not in ("steps", "patience"):
-        raise _fail(f"stopped early: {ended}; the best market so far is kept.", _NOT_CLEARED)
+        raise fail(f"stopped early: {ended}; the best market so far is kept.", NOT_CLEARED)
 
 
 def _draw(target: Path, market: jaxgne.Market, study: str, table: Mapping[str, Any]) -> None:
@@ -113,17 +106,6 @@ def _draw(target: Path, market: jaxgne.Market, study: str, table: Mapping[str, A
     figure: Any = plots.grid_map(market, values, label, of=of).figure
     with whole(target) as fresh:
         figure.savefig(fresh, dpi=150)
-
-
-def _double(tree: Any) -> Any:
-    return jax.tree.map(
-        lambda a: a.astype(jnp.float64) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree
-    )
-
-
-def _fail(sentence: str, code: int) -> typer.Exit:
-    typer.echo(f"jaxgne: {sentence}", err=True)
-    return typer.Exit(code)
 
 
 def _tell(now: Any) -> None:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -194,6 +195,97 @@ def test_wrong_usage_exits_2(words: list[str]):
     assert call(*words).exit_code == 2
 
 
+NUMBERS = [
+    ["clear", "{case}", "--max-steps", "3000000000"],
+    ["clear", "{case}", "--max-steps", "3e9"],
+    ["clear", "{case}", "--ac-margin", "nan"],
+    ["clear", "ieee37", "--seed", "-1"],
+    ["clear", "ieee37", "--prosumers", "1" + 30 * "0"],
+    ["batch", "{case}", "--load-noise", "1e300"],
+    ["batch", "{case}", "--load-noise", "nan"],
+    ["batch", "{case}", "--price-noise", "-0.1"],
+    ["batch", "{case}", "--seed", 23 * "9"],
+    ["batch", "{case}", "--scenarios", 20 * "9"],
+    ["batch", "{case}", "--scenarios", "-0"],
+    ["compare", "{case}", "--grid-carbon", "inf"],
+    ["tune", "envelope", "{case}", "--steps", 20 * "9"],
+    ["study", "tariff", "--hours", "0"],
+    ["study", "tariff", "--hour-length", "nan"],
+    ["plot", "{case}", "--kind", "feeder", "--hour", "1e3"],
+]
+
+
+@pytest.mark.parametrize("words", NUMBERS, ids=lambda words: " ".join(words[2:])[:40])
+def test_numbers_out_of_range_exit_2_with_one_sentence(words: list[str], case: Path):
+    result = call(*(word.format(case=case) for word in words))
+    assert result.exit_code == 2, result.output
+    assert result.stderr.startswith("jaxgne: Invalid value for '--")
+    assert result.stderr.count("\n") == 1
+
+
+REFUSED = {
+    "tol of 1": (["clear", "{case}", "--tol", "inf"], "tol=inf is no small relative error"),
+    "no steps of tol": (["tune", "price-slope", "{case}", "--tol", "0"], "tol=0 is below"),
+    "endless values": (["study", "tariff", "--values", "1,inf"], "give numbers with commas"),
+    "too many": (["study", "prosumers", "--values", "1e12"], "give numbers with commas"),
+    "very many": (["study", "prosumers", "--values", "1e8"], "prosumers=1e+08: give a whole"),
+    "file for a case": (["compare", "{file}"], "no case or folder"),
+    "long name": (["clear", 5000 * "a"], "File name too long"),
+    "file for a batch": (["batch", "{case}", "--out", "{file}"], "give a folder of its own"),
+    "market for a batch": (["batch", "{case}", "--out", "{case}"], "give a folder of its own"),
+    "below a file": (["tune", "envelope", "{case}", "--out", "{file}/x"], "Not a directory"),
+    "nothing to draw": (["plot", "{file}/x", "--kind", "prices"], "file/x"),
+    "no memory": (["batch", "{large}", "--scenarios", "1000000"], "GB are free; ask for fewer"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_done_exits_1_with_one_sentence(name: str, case: Path, tmp_path: Path):
+    words, sentence = REFUSED[name]
+    (tmp_path / "file").write_text("")
+    if "{large}" in words:
+        io.save(tmp_path / "large", jg.ieee37(60))
+    names = {"case": case, "file": tmp_path / "file", "large": tmp_path / "large"}
+    result = call(*(word.format(**names) for word in words))
+    assert result.exit_code == 1, result.output
+    assert sentence in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+ENDS = {
+    "memory": (
+        MemoryError("Unable to allocate 9 TiB"),
+        1,
+        "this is too large for this machine: Unable",
+    ),
+    "overflow": (
+        OverflowError("out of range"),
+        1,
+        "this is too large for this machine: out of range",
+    ),
+    "disk": (OSError(28, "No space left on device", "run"), 1, "run: No space left on device."),
+    "package": (ImportError("no matplotlib: pip install it"), 1, "no matplotlib: pip install it"),
+    "our fault": (KeyError("bus"), 1, "unexpected KeyError: 'bus' ("),
+    "stopped": (KeyboardInterrupt(), 130, "stopped"),
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_every_exception_ends_in_a_sentence(name: str, case: Path, monkeypatch: pytest.MonkeyPatch):
+    """What is the program's own fault also tells where, and where to report it."""
+    error, code, sentence = ENDS[name]
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "load_case", fails)
+    result = call("clear", case)
+    assert result.exit_code == code
+    assert result.stderr.startswith(f"jaxgne: {sentence}")
+    assert result.stderr.count("\n") == 1
+    assert ("/issues" in result.stderr) == (name == "our fault")
+
+
 def test_folder_with_a_nan_is_bad_input(tmp_path: Path):
     """A rating that is not a number could pass for none: it is found before anything runs."""
     io.save(
@@ -272,12 +364,12 @@ def test_module_runs_as_the_command_in_double_precision(case: Path):
 
 def test_a_batch_tells_how_costs_spread_and_goes_on(case: Path, tmp_path: Path):
     """Six variants of a small market; a second call reads the first one's files."""
-    words = ("batch", case, "--scenarios", 6, "--load-noise", 0.05, "--out", tmp_path / "runs")
+    words = ("batch", case, "--scenarios", 6, "--price-noise", 0.1, "--out", tmp_path / "runs")
     result = call(*words)
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("6 scenarios: 6 cleared")
     assert "cost total eur" in result.stdout
-    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.npz")}
     again = call(*words, "--json")
     assert again.exit_code == 0, again.output
     facts = json.loads(again.stdout)
@@ -285,7 +377,12 @@ def test_a_batch_tells_how_costs_spread_and_goes_on(case: Path, tmp_path: Path):
     spread = list(facts["quantiles"]["cost_total_eur"].values())
     assert spread == sorted(spread)
     assert spread[0] < spread[-1]
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()} == files
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.npz")} == files
+    markets, found = io.load(tmp_path / "runs")
+    assert found is not None and found.steps.shape == markets.prosumers.load.shape[:1] == (6,)
+    assert call("clear", tmp_path / "runs").stderr.count("holds a batch of markets") == 1
+    drawn = call("plot", tmp_path / "runs", "--kind", "prices")
+    assert drawn.exit_code == 1 and "holds a batch of 6 scenarios" in drawn.stderr
     other = call(*words, "--seed", 1)
     assert other.exit_code == 1
     assert "holds other scenarios" in other.stderr

@@ -84,13 +84,16 @@ LAYERS: dict[str, set[str]] = {
         *(f"plots.{part}" for part in ("layout", "style")),
     },
     "frames": {*RESULT - {"solvers"}, *STUDIES, "io.schema"},
-    "cli_plot": {"files", "io", "plots"},
+    "cli_shared": {"jaxgne"},  # public names only
+    "cli_plot": {"cli_shared", "files", "io", "plots"},
     "studies": {*RESULT, *STUDIES, "cases", "files", "fingerprint", "io.tables", "studies"},
     "live": {"batch", "clearing"},
-    "cli_tune": {"jaxgne", "files", "io", "plots"},
+    "cli_study": {"jaxgne", "cases", "cli_shared", "io", "live"},
+    "cli_tune": {"jaxgne", "cli_shared", "files", "io", "plots"},
     "cli": {
         "jaxgne",  # public names only
-        *("batch_report", "cases", "cli_plot", "cli_tune", "io", "live", "report"),
+        *("batch_report", "cases", "cli_plot", "cli_shared", "cli_study", "cli_tune"),
+        *("io", "live", "report"),
     },
     "__main__": {"cli"},
     "__init__": {*RESULT, *STUDIES, "cases", "io", "plots", "report", "studies"},

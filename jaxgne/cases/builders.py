@@ -22,6 +22,8 @@ from .limits import loose, stressed
 Behaviour = Literal["nash", "wardrop"]
 Graph = Literal["random", "ring"]
 
+_MOST = 10_000_000  # prosumers, buses, hours: far beyond what any memory holds
+
 
 def ieee37(
     prosumers: int = 25,
@@ -276,6 +278,7 @@ def check(**numbers: float) -> None:
         elif name == "hour_length":
             right, wanted = value > 0, "a positive number"
         else:
-            right, wanted = value >= 1 and value == int(value), "a whole number of at least 1"
+            right = 1 <= value <= _MOST and value == int(value)
+            wanted = f"a whole number of at least 1, at most {_MOST:,}"
         if not (right and np.isfinite(value)):
             raise ValueError(f"{name}={value:g}: give {wanted}.")

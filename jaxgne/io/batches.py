@@ -1,8 +1,8 @@
 """A folder of a batch: its markets, and the clearings of its scenarios, block by block.
 
-    market/                        the first scenario, as `save` writes a market
-    markets-FIRST-END.npz          the tables of scenarios FIRST to END that are not the first's
-    scenarios-FIRST-END.npz ...    the clearings of a block of scenarios, each file whole
+    scenarios-FIRST-END.npz ...    the clearings of scenarios FIRST to END, each file whole
+    markets/first/                 the first scenario, as `save` writes a market
+    markets/FIRST-END.npz          the tables of the markets that are not the first's
 
 `clear_many(folder=)` writes it and goes on from it; `load` reads it once all blocks are there.
 """
@@ -23,7 +23,7 @@ from .loading import load as load_one
 from .loading import load_market
 from .saving import save
 
-_FIRST = "market"  # the folder of the first scenario
+_FIRST = Path("markets", "first")
 _BLOCK, _BASE = "block", "first"  # in the file of markets: scenarios a block, digits of the first
 
 
@@ -137,7 +137,7 @@ def refuse_batch(path: str | Path) -> None:
 
 
 def _markets(folder: Path, first: int, end: int) -> Path:
-    return folder / f"markets-{first:07d}-{end:07d}.npz"
+    return folder / _FIRST.parent / f"{first:07d}-{end:07d}.npz"
 
 
 def _block(folder: Path, mark: str, first: int, end: int) -> tuple[Path, str]:
@@ -148,8 +148,8 @@ def _block(folder: Path, mark: str, first: int, end: int) -> tuple[Path, str]:
 def _held(folder: Path) -> list[tuple[Path, int, int]]:
     """The files of markets in a folder, and which scenarios they hold."""
     found = []
-    for path in folder.glob("markets-*-*.npz"):
-        words = path.stem.split("-")[1:]
+    for path in (folder / _FIRST.parent).glob("*.npz"):
+        words = path.stem.split("-")
         if len(words) == 2 and all(word.isascii() and word.isdigit() for word in words):
             found.append((path, *map(int, words)))
     return sorted(found, key=lambda one: one[1:])

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from ..cases import ieee37
 from .published import published
 from .rounds import DEFAULT, MECHANISM, SOLVERS, Build, exponent, measured, medians, spread_of
@@ -30,7 +32,7 @@ def prosumers(
     paper, the default solver on all, to the relative KKT error `tol`. Nothing here is given by
     theory. Raises `ValueError` for a number of prosumers that is not whole.
     """
-    if any(value != int(value) for value in values):
+    if any(not np.isfinite(value) or value != int(value) for value in values):
         raise ValueError(f"prosumers: values={list(values)}; give whole numbers of prosumers.")
     plans = {
         count: (

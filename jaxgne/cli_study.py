@@ -1,0 +1,122 @@
+"""The command `jaxgne study`: the studies of the paper."""
+
+import inspect
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import numpy as np
+import typer
+
+import jaxgne
+
+from .cases import CASES
+from .cli_shared import MOST_PROSUMERS, MOST_SEED, NOT_CLEARED, double, fail
+from .io import load_case
+from .live import LiveBatch
+
+_STUDIES: dict[str, dict[str, Any]] = {  # with options of a built-in case unless they are given
+    **{name: {} for name in (*jaxgne.studies.ON_MARKETS, *jaxgne.studies.ON_CASES)},
+    "line-limits": {"stress": True},
+    "connectivity": {"prosumers": 50},
+}
+
+_MOST_SEEDS = 10_000
+_MOST_HOURS = 4 * 24 * 366  # a year of quarter-hours
+_MOST_VALUE = 1e9  # of what a study sweeps
+
+
+def study(
+    name: Annotated[str, typer.Argument(metavar="NAME", help=f"One of {', '.join(_STUDIES)}.")],
+    case: Annotated[
+        str, typer.Argument(metavar="[CASE]", help="A built-in case, or a folder, of one market.")
+    ] = "ieee37",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for tables, picture and runs; the same call goes on after them."),
+    ] = None,
+    values: Annotated[
+        str | None,
+        typer.Option(
+            help="What to sweep, with commas: ratings' factors, batteries' costs, charges, shares "
+            "of pairs, numbers of prosumers."
+        ),
+    ] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(min=1, max=_MOST_SEEDS, help="Markets a value: connectivity, prosumers."),
+    ] = None,
+    prosumers: Annotated[
+        int | None, typer.Option(min=1, max=MOST_PROSUMERS, help="How many prosumers.")
+    ] = None,
+    hours: Annotated[
+        int | None, typer.Option(min=1, max=_MOST_HOURS, help="How many steps.")
+    ] = None,
+    hour_length: Annotated[
+        float | None, typer.Option(min=0.001, max=24.0, help="Hours of a step.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=MOST_SEED, help="Seed of the case.")
+    ] = None,
+    stress: Annotated[
+        bool | None, typer.Option("--stress/--no-stress", help="Let the limits of the grid bind.")
+    ] = None,
+    tol: Annotated[float | None, typer.Option(help="Relative KKT error to reach.")] = None,
+) -> None:
+    """Do a study of the paper on CASE: print what it finds, write tables and a picture.
+
+    By default on ieee37, for line-limits with --stress, for connectivity with 50 prosumers.
+
+    Exit codes: 0 all cleared, 1 bad input, 2 wrong usage, 3 some did not clear.
+    """
+    jax.config.update("jax_enable_x64", True)
+    case_options = {
+        "prosumers": prosumers,
+        "hours": hours,
+        "hour_length": hour_length,
+        "seed": seed,
+        "stress": stress,
+    }
+    given = {key: value for key, value in case_options.items() if value is not None}
+    if name not in _STUDIES:
+        raise typer.BadParameter(f"no study {name!r}; take one of {', '.join(_STUDIES)}.")
+    grown = name in jaxgne.studies.ON_CASES
+    do = (jaxgne.studies.ON_CASES if grown else jaxgne.studies.ON_MARKETS)[name]
+    words = {"values": values, "seeds": seeds, "tol": tol}
+    options: dict[str, Any] = {key: word for key, word in words.items() if word is not None}
+    strange = options.keys() - inspect.signature(do).parameters.keys()
+    strange |= {"seed", name} & given.keys() if grown else set()
+    if strange:
+        raise typer.BadParameter(f"the study {name} takes no --{min(strange)}.")
+    if case in CASES:
+        given = _STUDIES[name] | given
+    if values is not None:
+        options["values"] = _numbers(values)
+    of = partial(load_case, case, **given) if grown else double(load_case(case, **given))
+    with LiveBatch("runs") as live:
+        watch = live if live.shown else None
+        found = do(of, folder=out, progress=watch, **options)
+    if out is not None:
+        found.save(out)
+    typer.echo(str(found))
+    if out is not None:
+        try:
+            jaxgne.studies.draw(found, out / f"{name}.png")
+        except ImportError as missing:
+            typer.echo(f"jaxgne: no picture: {missing}", err=True)
+        typer.echo(f"\nwritten to {out}")
+    if found.missed:
+        raise fail(f"{found.missed} markets did not clear.", NOT_CLEARED)
+
+
+def _numbers(words: str) -> list[float]:
+    try:
+        numbers = [float(word) for word in words.split(",")]
+    except ValueError:
+        numbers = [np.nan]
+    if not np.all(np.abs(numbers) <= _MOST_VALUE):
+        raise ValueError(
+            f"--values {words[:40]}: give numbers with commas between them, up to {_MOST_VALUE:g}."
+        )
+    return numbers
