@@ -29,7 +29,9 @@ def main(case: str, count: int, folder: str) -> None:
     clearing = jg.clear_many(jg.spread(scenarios), folder=folder, progress=tell)
     whole = process_allgather(clearing, tiled=True)
     if first:
-        Path(folder, "summary.json").write_text(json.dumps(batch_summary(whole), indent=2))
+        Path(folder, "summary.json").write_text(
+            json.dumps(batch_summary(scenarios, whole), indent=2)
+        )
 
 
 if __name__ == "__main__":

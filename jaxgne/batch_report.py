@@ -2,22 +2,30 @@
 
 from typing import Any
 
+import equinox as eqx
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from .clearing import Clearing
+from .comparison import outcome
+from .market import Market
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+_CHUNK = 64  # scenarios whose bills are written at once
 _WORDS = ("cleared", "max_steps", "infeasible", "nonfinite")  # by the status' number
 
 
-def batch_summary(clearing: Clearing) -> dict[str, Any]:
+def batch_summary(markets: Market, clearing: Clearing) -> dict[str, Any]:
     """What a batch says, as plain Python numbers: counts by status, quantiles over what cleared.
 
-    Keys carry their units; a quantity has None for its quantiles where no scenario cleared.
+    Keys carry their units; `bill_total_eur` is what all prosumers pay, `cost_total_eur` that and
+    what their devices cost. A quantity has None for its quantiles where no scenario cleared.
     """
     if np.ndim(clearing.steps) != 1:
         raise ValueError(
@@ -29,11 +37,10 @@ def batch_summary(clearing: Clearing) -> dict[str, Any]:
     sigma = np.asarray(clearing.aggregate, float)
     price = np.asarray(clearing.prices.balance, float)
     quantities = {
-        "cost_total_eur": np.asarray(clearing.costs, float).sum(axis=1),
-        "peak_import_kw": sigma.max(axis=1),
+        **_means(markets, clearing),
+        "contracted_peak_kw": sigma.max(axis=1),
         "own_energy_value_mean_eur_per_kwh": price.mean(axis=(1, 2)),
         "own_energy_value_max_eur_per_kwh": price.max(axis=(1, 2)),
-        "traded_kw_hours": np.abs(np.asarray(clearing.plan.trades, float)).sum(axis=(1, 2)),
         "steps": np.asarray(clearing.steps, float),
     }
     return {
@@ -48,9 +55,31 @@ def batch_summary(clearing: Clearing) -> dict[str, Any]:
     }
 
 
-def batch_table(clearing: Clearing) -> Group:
+def _means(markets: Market, clearing: Clearing) -> dict[str, np.ndarray]:
+    """What each scenario means in cash and energy, a chunk of scenarios at a time."""
+
+    @eqx.filter_jit
+    @jax.vmap
+    def totals(market: Market, clearing: Clearing) -> dict[str, Array]:
+        found = outcome(market, clearing)
+        return {
+            "bill_total_eur": jnp.sum(found.bill),
+            "cost_total_eur": jnp.sum(found.cost),
+            "traded_kwh": found.traded,
+            "transformer_in_kwh": found.transformer_in,
+            "transformer_peak_in_kw": found.peak_in,
+        }
+
+    count, parts = clearing.steps.shape[0], []
+    for start in range(0, count, _CHUNK):
+        at = slice(start, start + _CHUNK)
+        parts.append(totals(*jax.tree.map(lambda a, at=at: a[at], (markets, clearing))))
+    return jax.tree.map(lambda *each: np.concatenate([np.asarray(a, float) for a in each]), *parts)
+
+
+def batch_table(markets: Market, clearing: Clearing) -> Group:
     """The same for the eye."""
-    facts = batch_summary(clearing)
+    facts = batch_summary(markets, clearing)
     ended = ", ".join(f"{count} {word}" for word, count in facts["status"].items() if count)
     fine = facts["status"]["cleared"] == facts["scenarios"]
     heading = Text(

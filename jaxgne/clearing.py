@@ -72,7 +72,7 @@ class Clearing(eqx.Module):
 
     plan: Plan
     prices: Rows  # EUR/kWh, on the gauge exchange = 0
-    costs: Float[Array, " N"]  # EUR, J_i
+    costs: Float[Array, " N"]  # EUR, J_i: what each minimizes, which is no bill (`settle`)
     aggregate: Float[Array, " H"]  # kW, sigma
     certificate: Certificate
     steps: Int[Array, ""]
@@ -96,8 +96,7 @@ class Clearing(eqx.Module):
         return "\n".join(
             [
                 head,
-                f"cost of all prosumers {float(np.sum(self.costs)):.2f} EUR",
-                f"total import {sigma.min():.1f} to {sigma.max():.1f} kW",
+                f"contracted import {sigma.min():.1f} to {sigma.max():.1f} kW",
                 f"own energy value {price.min():.4f} to {price.max():.4f} EUR/kWh",
                 str(self.certificate),
             ]

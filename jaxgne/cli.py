@@ -256,9 +256,9 @@ def batch(
         progress = live if live.shown else None
         found = jaxgne.clear_many(markets, chosen, tol=tol, folder=out, progress=progress)
     if as_json:
-        typer.echo(json.dumps(batch_summary(found), indent=2))
+        typer.echo(json.dumps(batch_summary(markets, found), indent=2))
     else:
-        _print(batch_table(found))
+        _print(batch_table(markets, found))
     missed = scenarios - int(found.ok.sum())
     if missed:
         raise fail(f"{missed} of {scenarios} scenarios did not clear.", NOT_CLEARED)

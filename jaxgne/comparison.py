@@ -24,16 +24,29 @@ REFERENCE = "no trading"  # what benefits are measured against, where it is amon
 
 
 class Outcome(eqx.Module):
-    """What one clearing means, in cash and energy. Scalars but for `cost`."""
+    """What one clearing means, in cash and energy. Scalars but for `cost` and `bill`.
 
-    cost: Float[Array, " N"]  # EUR, of each prosumer: devices and bills
+    Contracts are what is bought and sold; physical is what the transformer carries, net, beside
+    them. `docs/indicators.md` defines each number.
+    """
+
+    cost: Float[Array, " N"]  # EUR, of each prosumer: devices and bill
+    bill: Float[Array, " N"]  # EUR that each prosumer pays: main grid, peers, operator
     passive: Float[Array, ""]  # EUR that passive consumers pay
     operator: Float[Array, ""]  # EUR that the operator receives
     social: Float[Array, ""]  # EUR that all together pay the main grid and for devices
-    peak: Float[Array, ""]  # kW, highest total import
+    peak: Float[Array, ""]  # kW, highest contracted import
     imported: Float[Array, ""]  # kWh from the main grid, net of exports
     traded: Float[Array, ""]  # kWh
-    self_sufficiency: Float[Array, ""]  # 1 less imports over load net of own sun
+    contracted_self_sufficiency: Float[Array, ""]  # 1 less contracted imports over net load
+    transformer_in: Float[Array, ""]  # kWh from the main grid, of the hours that draw
+    transformer_out: Float[Array, ""]  # kWh to it, of the others
+    peak_in: Float[Array, ""]  # kW at the transformer
+    peak_out: Float[Array, ""]  # kW
+    consumed: Float[Array, ""]  # kWh used here
+    made: Float[Array, ""]  # kWh made here
+    self_sufficiency: Float[Array, ""]  # share of `consumed` that does not come from the main grid
+    self_consumption: Float[Array, ""]  # share of `made` that stays here; 1 where nothing is made
     carbon: Float[Array, ""]  # kg of CO2, 0 where no factors are given
 
 
@@ -59,19 +72,34 @@ def outcome(
     effort = pairs.quadratic[:, None] * plan.trades**2
     trading = by_owner(market, effort, pairs.buyer) + by_owner(market, effort, pairs.seller)
     devices = device_costs(market, plan) + ts * jnp.sum(trading, axis=1)
-    consumed = jnp.sum(jnp.maximum(load, 0.0)) + jnp.sum(market.grid.passive)
-    consumed += jnp.sum(plan.charge - plan.discharge)
+    stored, passive = jnp.sum(plan.charge - plan.discharge), market.grid.passive
+    needed = jnp.sum(jnp.maximum(load, 0.0)) + jnp.sum(passive) + stored
+    # curtailable power is own sun; what feeds in without being curtailable is, too
+    sun = jnp.maximum(market.prosumers.curtail_max, -jnp.minimum(load, 0.0))
+    consumed = ts * (jnp.sum(load + sun) + jnp.sum(jnp.maximum(passive, 0.0)) + stored)
+    made = jnp.sum(sun - plan.curtailed) + jnp.sum(plan.generation)
+    made = ts * (made - jnp.sum(jnp.minimum(passive, 0.0)))
+    drawn, fed = ts * jnp.sum(jnp.maximum(net, 0.0)), -ts * jnp.sum(jnp.minimum(net, 0.0))
     makers = market.generators.owner
     unit_carbon = jnp.broadcast_to(jnp.asarray(generator_carbon), makers.shape)
     return Outcome(
         cost=devices + jnp.sum(paid.prosumers, axis=1),
+        bill=jnp.sum(paid.prosumers, axis=1),
         passive=jnp.sum(paid.passive),
         operator=jnp.sum(paid.receipts),
         social=jnp.sum(devices) + jnp.sum(paid.sales),
         peak=jnp.max(sigma),
         imported=ts * jnp.sum(net),
         traded=ts * jnp.sum(jnp.abs(plan.trades)),
-        self_sufficiency=1 - jnp.sum(sigma) / jnp.where(consumed > 0, consumed, 1.0),
+        contracted_self_sufficiency=1 - jnp.sum(sigma) / jnp.where(needed > 0, needed, 1.0),
+        transformer_in=drawn,
+        transformer_out=fed,
+        peak_in=jnp.maximum(jnp.max(net), 0.0),
+        peak_out=jnp.maximum(-jnp.min(net), 0.0),
+        consumed=consumed,
+        made=made,
+        self_sufficiency=1 - drawn / jnp.where(consumed > 0, consumed, 1.0),
+        self_consumption=1 - fed / jnp.where(made > 0, made, 1.0),
         carbon=ts * (jnp.sum(grid_carbon * net) + jnp.sum(unit_carbon[:, None] * plan.generation)),
     )
 
@@ -151,15 +179,22 @@ def _mean_row(one: Outcome, alone: Outcome | None, best: Outcome | None) -> dict
 
 def _row(one: Outcome, alone: Outcome | None, best: Outcome | None) -> dict[str, float | None]:
     row: dict[str, float | None] = {
+        "prosumers_bill_eur": float(one.bill.sum()),
         "prosumers_cost_eur": float(one.cost.sum()),
         "passive_cost_eur": float(one.passive),
         "operator_receipts_eur": float(one.operator),
         "social_cost_eur": float(one.social),
         "price_of_anarchy": _ratio(one, best),
-        "peak_import_kw": float(one.peak),
+        "contracted_peak_kw": float(one.peak),
         "net_import_kwh": float(one.imported),
         "traded_kwh": float(one.traded),
-        "self_sufficiency": float(one.self_sufficiency),
+        "contracted_self_sufficiency": float(one.contracted_self_sufficiency),
+        "transformer_in_kwh": float(one.transformer_in),
+        "transformer_out_kwh": float(one.transformer_out),
+        "transformer_peak_in_kw": float(one.peak_in),
+        "transformer_peak_out_kw": float(one.peak_out),
+        "physical_self_sufficiency": float(one.self_sufficiency) if one.consumed > 0 else None,
+        "physical_self_consumption": float(one.self_consumption) if one.made > 0 else None,
         "co2_kg": float(one.carbon),
     }
     if alone is not None:

@@ -28,6 +28,7 @@ from .model import (
     by_owner,
     energy_prices,
     grid_price,
+    has_state,
     net_load,
     trade_prices,
     voltages,
@@ -118,8 +119,9 @@ def trades(market: Market, clearing: Clearing) -> "DataFrame":
 def buses(market: Market, clearing: Clearing) -> "DataFrame":
     """What each bus draws, its voltage, and the price of active energy there.
 
-    `voltage_pu` is the grid model's, `ac_voltage_pu` that of an AC power flow (`ac_power_flow`),
-    NaN where that does not converge; copperplate has neither. The price is what passive consumers
+    `voltage_pu` is the grid model's, NaN where that does not determine it (`paper` without a
+    reactive balance), `ac_voltage_pu` that of an AC power flow (`ac_power_flow`), NaN where that
+    does not converge; copperplate has neither. The price is what passive consumers
     pay; `price_parts` says what it is made of.
     """
     _check(market, clearing)
@@ -134,7 +136,7 @@ def buses(market: Market, clearing: Clearing) -> "DataFrame":
         "drawn_kw": active,
         "compensation_kvar": plan.compensation,
         "drawn_kvar": reactive,
-        "voltage_pu": _each(voltages, market, plan) if networked else nothing,
+        "voltage_pu": _each(voltages, market, plan) if has_state(market) else nothing,
         "ac_voltage_pu": _ac(market, clearing)["voltage"] if networked else nothing,
         "energy_price_eur_per_kwh": _by_hour(shared) + np.asarray(prices.bus),
     }
@@ -144,8 +146,10 @@ def buses(market: Market, clearing: Clearing) -> "DataFrame":
 def lines(market: Market, clearing: Clearing) -> "DataFrame":
     """What each line carries from source to target, by the grid model and by an AC power flow.
 
-    Loading is the share of the rating in use, NaN where that is 0. `ac_` columns are NaN in hours
-    in which the AC power flow does not converge. `ValueError` for a copperplate market, which has
+    Loading is the share of the rating in use, NaN where that is 0; by the AC power flow that is the
+    current's. Reactive power and loading are NaN where the grid model does not determine them
+    (`paper` without a reactive balance), `ac_` columns in hours in which the AC power flow does not
+    converge. `ValueError` for a copperplate market, which has
     no lines.
     """
     _check(market, clearing)
@@ -158,13 +162,14 @@ def lines(market: Market, clearing: Clearing) -> "DataFrame":
         undefined = np.full_like(apparent, np.nan)
         return np.divide(100 * apparent, rating, out=undefined, where=rating > 0)
 
+    reactive = plan.reactive if has_state(market) else np.full(np.shape(plan.reactive), np.nan)
     columns = {
         "source": _by_row(grid.source),
         "target": _by_row(grid.target),
         "rating_kva": rating,
         "active_kw": plan.active,
-        "reactive_kvar": plan.reactive,
-        "loading_percent": loading(np.hypot(plan.active, plan.reactive)),
+        "reactive_kvar": reactive,
+        "loading_percent": loading(np.hypot(plan.active, reactive)),
         "ac_loading_percent": loading(found["current"]),
         "ac_losses_kw": found["losses"],
     }
@@ -174,6 +179,7 @@ def lines(market: Market, clearing: Clearing) -> "DataFrame":
 def hours(market: Market, clearing: Clearing) -> "DataFrame":
     """Totals and shared prices by hour, and what main grid and operator receive.
 
+    `transformer_kw` is what flows in, net of exports; below 0 it flows out.
     `limit_price_eur_per_kwh` is lambda, of the limit on the total exchange; `rent_eur` is what the
     operator's limits and tariff are worth: its receipts at an equilibrium.
     """
@@ -181,7 +187,8 @@ def hours(market: Market, clearing: Clearing) -> "DataFrame":
     plan, prices = clearing.plan, clearing.prices
     paid = _each(settlement.settle, market, clearing)
     columns = {
-        "total_import_kw": clearing.aggregate,
+        "contracted_import_kw": clearing.aggregate,
+        "transformer_kw": np.asarray(clearing.aggregate) - np.sum(plan.exports, axis=-2),
         "exports_kw": np.sum(plan.exports, axis=-2),
         "passive_kw": np.sum(market.grid.passive, axis=-2),
         "traded_kw": np.sum(np.abs(plan.trades), axis=-2),

@@ -367,6 +367,15 @@ def voltages(market: Market, plan: Plan) -> Float[Array, "B H"]:
     return plan.voltage
 
 
+def has_state(market: Market) -> bool:
+    """Whether the grid model determines voltages and reactive flows.
+
+    Copperplate has none. Without a reactive balance any reactive flows do, at no cost: voltages and
+    loadings are then whatever a solver ends with, and only the AC power flow tells them.
+    """
+    return market.grid.model != "copperplate" and market.grid.reactive_balance
+
+
 @for_each
 def trade_prices(market: Market, prices: Rows) -> Float[Array, "E H"]:
     """mu_tr, EUR/kWh: (pi_i + pi_j - c_tr_(i,j) - c_tr_(j,i)) / 2 (MODEL 6)."""

@@ -27,7 +27,7 @@ Scalar = Float[Array, ""]
 
 @for_each_priced
 def peak(market: Market, clearing: Clearing) -> Scalar:
-    """Highest total import sigma, kW."""
+    """Highest contracted import sigma, kW."""
     return jnp.max(aggregate(market, clearing.plan))
 
 
@@ -94,7 +94,7 @@ def carbon(
 
 @for_each_priced
 def self_sufficiency(market: Market, clearing: Clearing) -> Scalar:
-    """1 less imports over load net of own sun."""
+    """Share of what is used here that does not come through the transformer, net by hour."""
     return outcome(market, clearing).self_sufficiency
 
 

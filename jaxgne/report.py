@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import equinox as eqx
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
@@ -10,9 +11,10 @@ from rich.text import Text
 
 from .certificate import explain_infeasible
 from .clearing import Clearing, status_message, status_name
+from .comparison import Outcome, outcome
 from .each import for_one
 from .market import Market
-from .model import aggregate, energy_prices, grid_price, net_load, voltages
+from .model import aggregate, energy_prices, grid_price, has_state, net_load, voltages
 
 _AT_LIMIT = 1e-3  # share of a line's rating, and of the load, within which a limit binds
 _VOLTAGE_AT_LIMIT = 1e-4  # pu
@@ -23,16 +25,18 @@ _BATCH = "use jaxgne.batch_report.batch_summary(clearings), or jg.scenarios.lane
 def summary(market: Market, clearing: Clearing) -> dict[str, Any]:
     """What a clearing says, as plain Python numbers that JSON can hold (None where undefined).
 
-    Keys carry their units. Prices of an infeasible market are the proof of that, no prices: they
-    are None.
+    Keys carry their units; `docs/indicators.md` defines them. Prices of an infeasible market are
+    the proof of that, no prices: they are None, and so are bills. Voltages and lines are None where
+    the grid model does not determine them (`paper` without a reactive balance): see `ac`.
     """
-    costs = np.asarray(clearing.costs, float)
+    meant = eqx.filter_jit(outcome)(market, clearing)
+    fine = status_name(clearing.status) != "infeasible"
     found = clearing.certificate.residuals
     return {
         "status": status_name(clearing.status),
         "message": _message(market, clearing),
         "steps": int(clearing.steps),
-        "prosumers": len(costs),
+        "prosumers": len(meant.cost),
         "hours": market.prosumers.load.shape[1],
         "grid_model": market.grid.model,
         "certificate": {
@@ -42,18 +46,39 @@ def summary(market: Market, clearing: Clearing) -> dict[str, Any]:
             "dual": _number(found.dual),
             "sentences": clearing.certificate.sentences(),
         },
-        "cost_eur": {
-            "total": _number(costs.sum()),
-            "mean": _number(costs.mean()) if costs.size else None,
-            "min": _number(costs.min()) if costs.size else None,
-            "max": _number(costs.max()) if costs.size else None,
-        },
+        "bill_eur": _spread(meant.bill if fine else None),
+        "cost_eur": _spread(meant.cost if fine else None),
+        "objective_eur": _spread(clearing.costs),
         "energy_kwh": _energies(market, clearing),
+        "transformer": _transformer(market, clearing, meant),
         **_exchange(market, clearing),
         "voltage": _voltage(market, clearing),
         "lines": _lines(market, clearing),
         "ac": _ac(market, clearing),
         "by_hour": _by_hour(market, clearing),
+    }
+
+
+def _spread(values: Any) -> dict[str, float | None]:
+    """Total, mean and range over prosumers; None without values."""
+    each = np.asarray([] if values is None else values, float)
+    if not each.size:
+        return dict.fromkeys(("total", "mean", "min", "max"))
+    made = {"total": each.sum(), "mean": each.mean(), "min": each.min(), "max": each.max()}
+    return {name: _number(value) for name, value in made.items()}
+
+
+def _transformer(market: Market, clearing: Clearing, meant: Outcome) -> dict[str, Any]:
+    """Energy and peaks from and to the main grid, net by hour, and what share of all that is."""
+    net = np.asarray(clearing.aggregate, float) - np.asarray(clearing.plan.exports).sum(axis=0)
+    some, made = bool(meant.consumed > 0), bool(meant.made > 0)
+    return {
+        "in_kwh": _number(meant.transformer_in),
+        "out_kwh": _number(meant.transformer_out),
+        "peak_in": {"kw": _number(meant.peak_in), "hour": int(net.argmax())},
+        "peak_out": {"kw": _number(meant.peak_out), "hour": int(net.argmin())},
+        "physical_self_sufficiency": _number(meant.self_sufficiency) if some else None,
+        "physical_self_consumption": _number(meant.self_consumption) if made else None,
     }
 
 
@@ -84,14 +109,14 @@ def _energies(market: Market, clearing: Clearing) -> dict[str, float | None]:
 
 
 def _exchange(market: Market, clearing: Clearing) -> dict[str, Any]:
-    """Peak of the total import, and where the limit on the total exchange binds."""
+    """Peak of the contracted import, and where the limit on the total exchange binds."""
     sigma = np.asarray(aggregate(market, clearing.plan), float)
     s = sigma - np.asarray(clearing.plan.exports, float).sum(axis=0)
     near = _AT_LIMIT * float(clearing.certificate.scales.total)
     low, high = (np.asarray(a) for a in (market.tariff.total_min, market.tariff.total_max))
     peak = int(sigma.argmax())
     return {
-        "peak_import": {"kw": _number(sigma[peak]), "hour": peak},
+        "contracted_peak": {"kw": _number(sigma[peak]), "hour": peak},
         "aggregate_limit_hours": np.flatnonzero((s >= high - near) | (s <= low + near)).tolist(),
     }
 
@@ -101,9 +126,9 @@ def _bus(market: Market, index: int) -> str:
 
 
 def _voltage(market: Market, clearing: Clearing) -> dict[str, Any] | None:
-    """Lowest and highest voltage with their places; None without a network."""
+    """Lowest and highest voltage with their places; None where the model determines none."""
     grid = market.grid
-    if grid.model == "copperplate":
+    if not has_state(market):
         return None
     volts = np.asarray(voltages(market, clearing.plan), float)
     low, high = (np.asarray(a)[:, None] for a in (grid.voltage_min, grid.voltage_max))
@@ -123,10 +148,10 @@ def _voltage(market: Market, clearing: Clearing) -> dict[str, Any] | None:
 
 
 def _lines(market: Market, clearing: Clearing) -> dict[str, Any] | None:
-    """How full the lines are; None where no line has a rating."""
+    """How full lines are; None where none has a rating, or the model does not determine it."""
     grid, plan = market.grid, clearing.plan
     rated = np.flatnonzero(np.isfinite(grid.rating))
-    if grid.model == "copperplate" or not rated.size:
+    if not has_state(market) or not rated.size:
         return None
     flow = np.hypot(np.asarray(plan.active, float), np.asarray(plan.reactive, float))[rated]
     rating = np.asarray(grid.rating, float)[rated, None]
@@ -197,9 +222,10 @@ def _by_hour(market: Market, clearing: Clearing) -> list[dict[str, float | None]
     weight = np.abs(np.asarray(net_load(market, plan), float))
     weight = np.where(weight.sum(axis=0) > 0, weight, 1.0)
     volts = np.asarray(voltages(market, plan), float)
-    networked = market.grid.model != "copperplate" and volts.size
+    networked = has_state(market) and volts.size
     columns = {
-        "total_import_kw": sigma,
+        "contracted_import_kw": sigma,
+        "transformer_kw": np.asarray(sigma) - np.asarray(plan.exports).sum(axis=0),
         "grid_price_eur_per_kwh": grid_price(market, sigma),
         "energy_price_mean_eur_per_kwh": (weight * price).sum(axis=0) / weight.sum(axis=0),
         "energy_price_min_eur_per_kwh": price.min(axis=0),
@@ -236,14 +262,17 @@ def _shown(value: float | None, digits: int) -> str:
 
 
 def _figures(facts: dict[str, Any]) -> Table:
-    cost, energy, peak = facts["cost_eur"], facts["energy_kwh"], facts["peak_import"]
+    bill, cost, energy = facts["bill_eur"], facts["cost_eur"], facts["energy_kwh"]
+    peak, physical = facts["contracted_peak"], facts["transformer"]
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold")
     grid.add_column()
+    more = _shown(cost["total"], 2)
     grid.add_row(
-        "Cost",
-        f"{_shown(cost['total'], 2)} EUR in total; per prosumer {_shown(cost['mean'], 2)} "
-        f"({_shown(cost['min'], 2)} to {_shown(cost['max'], 2)}) EUR",
+        "Bills",
+        f"{_shown(bill['total'], 2)} EUR in total; per prosumer {_shown(bill['mean'], 2)} "
+        f"({_shown(bill['min'], 2)} to {_shown(bill['max'], 2)}) EUR"
+        + (f"; {more} EUR with what devices cost" if more != _shown(bill["total"], 2) else ""),
     )
     amounts = [
         f"{name} {_shown(amount, 1)}"
@@ -251,7 +280,8 @@ def _figures(facts: dict[str, Any]) -> Table:
         if amount != 0 or name in ("imported", "traded")
     ]
     grid.add_row("Energy, kWh", ", ".join(amounts))
-    grid.add_row("Peak import", f"{_shown(peak['kw'], 1)} kW in hour {peak['hour']}")
+    grid.add_row("Contracted", f"import up to {_shown(peak['kw'], 1)} kW in hour {peak['hour']}")
+    grid.add_row("Transformer", _flows(physical))
     binding = facts["aggregate_limit_hours"]
     if binding:
         hours = ", ".join(str(hour) for hour in binding)
@@ -260,9 +290,27 @@ def _figures(facts: dict[str, Any]) -> Table:
     return grid
 
 
+def _flows(physical: dict[str, Any]) -> str:
+    """What the transformer carries either way, in words."""
+    ways = [
+        f"{_shown(physical[f'{way}_kwh'], 1)} kWh {way}, up to {_shown(most['kw'], 1)} kW in hour "
+        f"{most['hour']}"
+        for way, most in (("in", physical["peak_in"]), ("out", physical["peak_out"]))
+        if physical[f"{way}_kwh"] != 0
+    ]
+    shares = [
+        f"{name} {100 * share:.1f} %"
+        for name in ("self-sufficiency", "self-consumption")
+        if (share := physical[f"physical_{name.replace('-', '_')}"]) is not None
+    ]
+    return "; ".join([*ways, *shares]) or "idle"
+
+
 def _network(grid: Table, facts: dict[str, Any]) -> None:
     """Add the rows about voltages and lines."""
     volts, lines = facts["voltage"], facts["lines"]
+    if facts["ac"] and not volts:
+        grid.add_row("Voltage, lines", "not determined by this grid model: see the AC power flow")
     if volts:
         low, high = volts["lowest"], volts["highest"]
         grid.add_row(
@@ -285,10 +333,13 @@ def _network(grid: Table, facts: dict[str, Any]) -> None:
 
 def _ac_row(grid: Table, found: dict[str, Any]) -> None:
     """Add the row about the AC power flow."""
+    if not found["examined"]:
+        grid.add_row("AC power flow", "not examined: not every bus has a path to a feeder bus")
+        return
     words = "AC-safe" if found["safe"] else "NOT AC-safe"
     if not found["converged"]:
-        words += ": does not converge; some hour asks more of the lines than they carry, or the "
-        grid.add_row("AC power flow", words + "grid is not radial")
+        words += ": does not converge; some hour asks more of the lines than they carry"
+        grid.add_row("AC power flow", words)
         return
     low, high, most = found["lowest"], found["highest"], found["highest_loading"]
     loss = found["largest_loss"]
@@ -299,7 +350,7 @@ def _ac_row(grid: Table, found: dict[str, Any]) -> None:
     if most["ends"]:
         share = _shown(None if most["share"] is None else 100 * most["share"], 1)
         words += (
-            f"; lines up to {share} % ({'-'.join(most['ends'])}, hour "
+            f"; lines up to {share} % by current ({'-'.join(most['ends'])}, hour "
             f"{most['hour']}); losses {_shown(found['losses_kwh'], 1)} kWh, at most "
             f"{_shown(loss['kw'], 1)} kW ({'-'.join(loss['ends'])}, hour {loss['hour']})"
         )
@@ -314,14 +365,14 @@ def _hours(facts: dict[str, Any]) -> Table:
         title_style="bold",
         box=SIMPLE_HEAD,
     )
-    heads = ("hour", "total import kW", "grid price", "mean price", "min", "max", "traded kW")
+    heads = ("hour", "transformer kW", "grid price", "mean price", "min", "max", "traded kW")
     networked = facts["voltage"] is not None
     for head in (*heads, *(["lowest V pu"] if networked else [])):
         rows.add_column(head, justify="right")
     for entry in facts["by_hour"]:
         cells = [
             str(entry["hour"]),
-            _shown(entry["total_import_kw"], 1),
+            _shown(entry["transformer_kw"], 1),
             _shown(entry["grid_price_eur_per_kwh"], 4),
             _shown(entry["energy_price_mean_eur_per_kwh"], 4),
             _shown(entry["energy_price_min_eur_per_kwh"], 4),

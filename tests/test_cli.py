@@ -368,13 +368,13 @@ def test_a_batch_tells_how_costs_spread_and_goes_on(case: Path, tmp_path: Path):
     result = call(*words)
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("6 scenarios: 6 cleared")
-    assert "cost total eur" in result.stdout
+    assert "bill total eur" in result.stdout
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.npz")}
     again = call(*words, "--json")
     assert again.exit_code == 0, again.output
     facts = json.loads(again.stdout)
     assert facts["status"] == {"cleared": 6, "max_steps": 0, "infeasible": 0, "nonfinite": 0}
-    spread = list(facts["quantiles"]["cost_total_eur"].values())
+    spread = list(facts["quantiles"]["bill_total_eur"].values())
     assert spread == sorted(spread)
     assert spread[0] < spread[-1]
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.npz")} == files

@@ -9,7 +9,7 @@ import pytest
 from scipy.optimize import minimize
 
 import jaxgne as jg
-from jaxgne import devices, model
+from jaxgne import devices, model, settlement
 from jaxgne.comparison import baselines, compare, gini, jain, outcome
 from jaxgne.settlement import bills
 from tests.markets import many_devices, one_bus
@@ -87,6 +87,70 @@ def test_what_is_due_is_still_bought_without_storage():
     np.testing.assert_allclose(without.charge_max[2], 0.0)
 
 
+def test_physical_indicators_by_hand():
+    """Two houses, two half-hours. A uses 2 and 5 kW under 6 and 1 kW of sun, 1 kW of it curtailed.
+
+    B uses 3 kW, of which its unit makes 1 in step 1. The street lamp takes 0.5 kW. In step 0 A
+    sells 1 kW to B and 2 kW to the main grid, which sells 2 kW to B: 0.5 kW flow in. In step 1 A
+    buys 4 and B 2 kW: 6.5 kW flow in. Used (2 + 5 + 6 + 1) / 2 = 7 kWh, made (6 - 1 + 1 + 1) / 2.
+    """
+    market = jg.Market(
+        jg.Prosumers([0, 0], [[-4.0, 4.0], [3.0, 3.0]], export_max=9.0, curtail_max=[[6.0, 1.0],
+                     [0.0, 0.0]]),
+        jg.Grid([[0.5, 0.5]], model="copperplate"),
+        jg.Tariff(0.0, hours=2, base=0.3),
+        jg.Generators([1], 1.0, hours=2),
+        trading=jg.Trading([1], [0], 4.0),
+        hour_length=0.5,
+    )  # fmt: skip
+    plan = replace(
+        model.zeros(market),
+        imports=jnp.asarray([[0.0, 4.0], [2.0, 2.0]]),
+        exports=jnp.asarray([[2.0, 0.0], [0.0, 0.0]]),
+        curtailed=jnp.asarray([[1.0, 0.0], [0.0, 0.0]]),
+        generation=jnp.asarray([[0.0, 1.0]]),
+        trades=jnp.asarray([[1.0, 0.0]]),
+    )
+    assert float(jnp.abs(model.rows(market, plan).balance).max()) == 0.0
+    clearing = eqx.tree_at(
+        lambda c: (c.plan, c.prices), jg.clear(market), (plan, model.rows_like(market))
+    )
+    found = outcome(market, clearing)
+    assert float(found.consumed) == pytest.approx(7.0)
+    assert float(found.made) == pytest.approx(3.5)
+    assert float(found.transformer_in) == pytest.approx(3.5)
+    assert float(found.transformer_out) == 0.0
+    assert (float(found.peak_in), float(found.peak_out)) == (6.5, 0.0)
+    assert float(found.self_sufficiency) == pytest.approx(0.5)
+    assert float(found.self_consumption) == pytest.approx(1.0)
+    # contracts: 9 kW are bought of 11 kW, loads net of own sun and the lamp
+    assert float(found.contracted_self_sufficiency) == pytest.approx(1 - 9.0 / 11.0)
+    assert float(found.peak) == 6.5
+    sent = replace(plan, imports=jnp.asarray([[0.0, 4.0], [0.0, 2.0]]),
+                   generation=jnp.asarray([[2.0, 1.0]]))  # fmt: skip
+    out = outcome(market, eqx.tree_at(lambda c: c.plan, clearing, sent))
+    assert float(out.transformer_out) == pytest.approx(0.75)
+    assert float(out.peak_out) == pytest.approx(1.5)
+    assert float(out.self_consumption) == pytest.approx(1 - 0.75 / 4.5)
+
+
+def test_a_bill_is_what_is_paid_and_a_trade_no_cost_of_all():
+    """3 kWh change hands at p: the two pay -3 p and 3 p, while J_i knows fees of 0.05 alone."""
+    market = jg.Market(
+        jg.Prosumers([0, 0], [[-4.0], [3.0]], import_max=[[0.0], [50.0]],
+                     curtail_max=[[4.0], [0.0]]),
+        jg.Grid([[0.0]], model="copperplate"),
+        jg.Tariff(0.0, hours=1, base=0.40),
+        trading=jg.Trading([1], [0], limit=3.0, fee_buyer=-0.05, fee_seller=0.05),
+    )  # fmt: skip
+    clearing = jg.clear(market, tol=1e-9)
+    price = float(settlement.settled_prices(market, clearing.prices)[0, 0])
+    found = outcome(market, clearing)
+    np.testing.assert_allclose(found.bill, [-3 * price, 3 * price], atol=1e-6)
+    np.testing.assert_allclose(found.cost, found.bill, atol=1e-12)
+    np.testing.assert_allclose(clearing.costs, [-0.15, -0.15], atol=1e-6)
+
+
 def test_storage_makes_nothing_and_trades_may_cost():
     """5 kW charged and discharged again leave a lone importer without any of its own energy."""
     plan = replace(
@@ -100,6 +164,7 @@ def test_storage_makes_nothing_and_trades_may_cost():
         lambda c: (c.plan, c.prices), jg.clear(market), (plan, model.rows_like(market))
     )
     found = outcome(market, clearing)
+    assert float(found.contracted_self_sufficiency) == pytest.approx(0.0)
     assert float(found.self_sufficiency) == pytest.approx(0.0)
     paid = np.asarray(bills(market, plan, clearing.prices).prosumers).sum(axis=1)
     np.testing.assert_allclose(found.cost - paid, 0.01 * 9.0, atol=1e-12)

@@ -128,7 +128,7 @@ def test_what_follows_from_plan_and_prices(cleared: Cleared):
     bought = own.imports_kw - own.exports_kw + own.bought_kw
     np.testing.assert_allclose(bought, own.net_kw)
     by_hour = own.groupby("hour").sum(numeric_only=True)
-    np.testing.assert_allclose(totals.total_import_kw, by_hour.imports_kw + totals.passive_kw)
+    np.testing.assert_allclose(totals.contracted_import_kw, by_hour.imports_kw + totals.passive_kw)
     np.testing.assert_allclose(totals.exports_kw, by_hour.exports_kw)
     np.testing.assert_allclose(totals.traded_kw, pairs.trade_kw.abs().groupby(pairs.hour).sum())
 
@@ -277,7 +277,7 @@ def test_a_comparison_is_a_row_each(cleared: Cleared):
     frame = frames.comparison(compared)
     assert list(frame.market) == ["market", "no trading"]
     assert list(frame.columns[1:]) == list(compared.rows["market"])
-    assert frame.peak_import_kw[0] == compared.rows["market"]["peak_import_kw"]
+    assert frame.contracted_peak_kw[0] == compared.rows["market"]["contracted_peak_kw"]
     assert frame.price_of_anarchy.isna().all()  # None: no social optimum among them
 
 

@@ -482,7 +482,7 @@ BROKEN = {
     ),
     "edited": (replace("tariff.csv", "0.1", "0.2"), r"clearing belongs to another market.*edited"),
     "longer": (
-        append("clearing/hours.csv", "2,0,0,0,0\n"),
+        append("clearing/hours.csv", "2,0,0,0,0,0\n"),
         r"clearing/hours\.csv, line 4, column 'hour': 2, but there are 2",
     ),
     "certificate": (

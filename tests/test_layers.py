@@ -74,14 +74,14 @@ LAYERS: dict[str, set[str]] = {
     "fitting": {*RESULT, "coordinates", "history", "tuning"},
     "mechanisms": {*RESULT, "settlement", "objectives", "coordinates", "history", "tuning"},
     "cases": {"market", "devices", "validate", "cases"},
-    "io": {*RESULT, "io", "cases", "files", "fingerprint", "checkpoint"},
+    "io": {*RESULT, "io", "cases", "comparison", "files", "fingerprint", "checkpoint"},
     "report": {*RESULT - {"solvers"}, *STUDIES},
-    "batch_report": {*RESULT - {"solvers"}},
+    "batch_report": {*RESULT - {"solvers"}, "comparison"},
     "plots": {
         *RESULT - {"solvers"},
         *STUDIES,
         "io.schema",
-        *(f"plots.{part}" for part in ("layout", "style")),
+        *(f"plots.{part}" for part in ("layout", "state", "style")),
     },
     "frames": {*RESULT - {"solvers"}, *STUDIES, "io.schema"},
     "cli_shared": {"jaxgne"},  # public names only

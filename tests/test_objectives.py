@@ -92,11 +92,11 @@ def test_values_are_those_of_the_comparison(market: jg.Market):
     for key, objective in (
         ("gini", objectives.gini),
         ("jain", objectives.jain),
-        ("peak_import_kw", objectives.peak),
+        ("contracted_peak_kw", objectives.peak),
         ("prosumers_cost_eur", objectives.total_cost),
         ("social_cost_eur", objectives.social_cost),
         ("operator_receipts_eur", objectives.operator_revenue),
-        ("self_sufficiency", objectives.self_sufficiency),
+        ("physical_self_sufficiency", objectives.self_sufficiency),
     ):
         assert objective(market, clearing) == pytest.approx(row[key], rel=1e-5), key
     assert objectives.welfare_loss(market, clearing) > 0

@@ -122,7 +122,7 @@ def test_the_script_for_a_cluster_gives_what_one_process_gives(tmp_path):
     run(2, words, processes=2)
     found = json.loads((tmp_path / "runs" / "summary.json").read_text())
     scenarios = jg.scenarios.perturb(market, jax.random.key(0), 8, load=0.05, price=0.1)
-    wanted = batch_summary(jg.clear_many(scenarios))
+    wanted = batch_summary(scenarios, jg.clear_many(scenarios))
     assert found["status"] == wanted["status"]
     for name, quantiles in wanted["quantiles"].items():
         for share, value in quantiles.items():

@@ -1,6 +1,7 @@
 """Figures: none is empty or without units, colors are safe, and what they show is the result."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -276,6 +277,22 @@ def test_the_voltages_and_limits_drawn_are_those_that_are_closest():
     for draw in (plots.voltages, plots.feeder):
         with pytest.raises(ValueError, match="copperplate market has no"):
             draw(flat, clearing)
+
+
+def test_voltages_that_the_model_does_not_determine_are_those_of_the_power_flow():
+    """On the paper's grid without a reactive balance; lines then show currents."""
+    market, clearing = solved()
+    grid = replace(market.grid, model="paper", reactive_balance=False)
+    flat = eqx.tree_at(lambda m: m.grid, market, grid)
+    true = np.asarray(jg.ac_power_flow(market, clearing.plan).voltage)
+    ax = plots.voltages(flat, clearing)
+    high, _, low = stairs(ax)["buses, lowest to highest"]
+    np.testing.assert_allclose([low, high], [true.min(axis=0), true.max(axis=0)])
+    assert "AC power flow" in ax.get_title()
+    plots.feeder(flat, clearing)
+    heavy = eqx.tree_at(lambda m: m.grid.passive, flat, flat.grid.passive.at[3, 2].set(1e7))
+    with pytest.raises(ValueError, match="does not converge in hour 2"):
+        plots.voltages(heavy, clearing)
 
 
 @pytest.mark.parametrize("whose", ["all", "one"])

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -57,22 +58,69 @@ def test_energies_are_power_times_hours():
     assert energy["exported"] == 0.0
 
 
-def test_peak_import_has_its_hour():
+def test_contracted_peak_has_its_hour():
     """3 prosumers at 5 kW in hour 1 and three buses at 0.1 kW: 15.3 kW."""
     market = feeder()
     facts = report.summary(market, plan_of(market, imports=np.array([4.0, 5.0])))
-    assert facts["peak_import"]["hour"] == 1
-    assert facts["peak_import"]["kw"] == pytest.approx(15.3)
+    assert facts["contracted_peak"]["hour"] == 1
+    assert facts["contracted_peak"]["kw"] == pytest.approx(15.3)
 
 
-def test_costs_are_total_mean_and_range():
-    clearing = plan_of(feeder(), imports=np.array([[1.0], [2.0], [3.0]]))
-    cost = report.summary(feeder(), clearing)["cost_eur"]
-    assert cost["total"] == pytest.approx(float(clearing.costs.sum()))
-    assert cost["mean"] == pytest.approx(cost["total"] / 3)
-    assert (cost["min"], cost["max"]) == pytest.approx(
+def test_bills_are_total_mean_and_range():
+    """Purchases of 1, 2 and 3 kW at the main grid's price and nothing else: bills are objectives.
+
+    With a trade of 2 kW from prosumer 1 to 0 at 0.15 EUR/kWh, 0 pays 1 what no objective knows: in
+    two quarter-hours 0.15 EUR, so that the total stays.
+    """
+    market = feeder()
+    clearing = plan_of(market, imports=np.array([[1.0], [2.0], [3.0]]))
+    facts = report.summary(market, clearing)
+    bill = facts["bill_eur"]
+    assert bill == pytest.approx(facts["objective_eur"])
+    assert bill == pytest.approx(facts["cost_eur"])
+    assert bill["total"] == pytest.approx(float(clearing.costs.sum()))
+    assert bill["mean"] == pytest.approx(bill["total"] / 3)
+    assert (bill["min"], bill["max"]) == pytest.approx(
         (float(clearing.costs[0]), float(clearing.costs[2]))
     )
+    trading = eqx.tree_at(lambda c: c.plan.trades, clearing, jnp.asarray([[2.0, 2.0], [0.0, 0.0]]))
+    priced = jnp.broadcast_to(jnp.asarray([[0.1], [0.2], [0.3]]), (3, 2))
+    trading = eqx.tree_at(lambda c: c.prices.balance, trading, priced)
+    paid = np.asarray(jg.settle(market, trading).prosumers.sum(axis=1))
+    again = report.summary(market, trading)["bill_eur"]
+    assert (again["min"], again["max"]) == pytest.approx((paid.min(), paid.max()))
+
+
+def test_the_transformer_is_net_of_what_is_sold():
+    """4 kW bought and 5 kW sold by each of three, 0.3 kW passive: 2.7 kW flow out in hour 1.
+
+    In hour 0 nothing is sold and 12.3 kW flow in: in quarter-hours 3.075 kWh in, 0.675 kWh out.
+    """
+    market = feeder()
+    clearing = plan_of(market, imports=np.array(4.0), exports=np.array([0.0, 5.0]))
+    found = report.summary(market, clearing)["transformer"]
+    assert found["in_kwh"] == pytest.approx(3.075)
+    assert found["out_kwh"] == pytest.approx(0.675)
+    assert (found["peak_in"]["kw"], found["peak_in"]["hour"]) == (pytest.approx(12.3), 0)
+    assert (found["peak_out"]["kw"], found["peak_out"]["hour"]) == (pytest.approx(2.7), 1)
+    assert "12.3 kW in hour 0" in text(market, clearing)
+
+
+def test_what_the_model_does_not_determine_is_not_printed():
+    """Without a reactive balance voltages and loadings mean nothing; the AC state is shown."""
+    market = feeder()
+    flat = replace(market.grid, model="paper", reactive_balance=False)
+    market = eqx.tree_at(lambda m: m.grid, market, flat)
+    clearing = plan_of(market)
+    facts = report.summary(market, clearing)
+    assert facts["voltage"] is None and facts["lines"] is None
+    assert facts["by_hour"][0]["lowest_voltage_pu"] is None
+    assert facts["ac"]["lowest"]["pu"] <= 1.0
+    shown = text(market, clearing)
+    assert "not determined by this grid model" in shown
+    assert "lowest V" not in shown and "of the rating" not in shown
+    full = report.summary(feeder(), plan_of(feeder()))
+    assert full["voltage"] is not None and full["lines"] is not None
 
 
 def test_voltages_are_magnitudes_with_bus_and_hour():

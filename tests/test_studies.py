@@ -100,8 +100,10 @@ def test_batteries_widen_what_can_be_done(storage: Study):
     assert used[0] > used[1]
     owners = [row for row in storage.tables["costs"] if row["variant"] == "half"]
     assert sum(row["has_battery"] for row in owners) == 2
-    sigma = column([r for r in storage.tables["hours"] if r["variant"] == "all"], "total_import_kw")
-    assert sigma.max() == every["peak_import_kw"]
+    sigma = column(
+        [r for r in storage.tables["hours"] if r["variant"] == "all"], "contracted_import_kw"
+    )
+    assert sigma.max() == every["contracted_peak_kw"]
 
 
 def test_ratings_are_respected_where_they_are_set(line_limits: Study):

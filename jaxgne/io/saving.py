@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import jax
 import numpy as np
 
 from ..certificate import Certificate
 from ..clearing import Clearing, status_name
+from ..comparison import outcome
 from ..each import refuse_batch
 from ..market import Market
 from ..model import energy_prices, grid_price, rows_like, trade_prices, voltages, zeros
@@ -216,7 +218,13 @@ def _answer_content(market: Market, content: Content, clearing: Clearing) -> Con
 def _derived(market: Market, clearing: Clearing) -> dict[tuple[str, str], np.ndarray]:
     """Columns by file and name that follow from plan and prices, for whoever opens the tables."""
     plan, prices = clearing.plan, clearing.prices
+    meant = eqx.filter_jit(outcome)(market, clearing)
+    known = status_name(clearing.status) != "infeasible"  # whose proof is no price
+    bill, cost = (np.where(known, paid, np.nan) for paid in (meant.bill, meant.cost))
     more = {
+        ("prosumers.csv", "bill_eur"): bill,
+        ("prosumers.csv", "cost_eur"): cost,
+        ("hours.csv", "transformer_kw"): clearing.aggregate - np.sum(plan.exports, axis=0),
         ("hours.csv", "grid_price_eur_per_kwh"): grid_price(market, clearing.aggregate),
         ("prosumer_hours.csv", "energy_price_eur_per_kwh"): energy_prices(market, prices),
         ("pair_hours.csv", "price_eur_per_kwh"): trade_prices(market, prices),

@@ -199,17 +199,18 @@ def clearing_tables(model: GridModel) -> tuple[Table, ...]:
         Table(
             "prosumers.csv",
             "prosumer",
-            {"cost_eur": "costs", **_EACH},
+            {"objective_eur": "costs", **_EACH},
+            derived=("bill_eur", "cost_eur"),
         ),
         Table(
             "hours.csv",
             "hour",
             {
-                "total_import_kw": "aggregate",
+                "contracted_import_kw": "aggregate",
                 "limit_price_eur_per_kwh": "prices.aggregate",
                 "exchange_price_eur_per_kwh": "prices.exchange",
             },
-            derived=("grid_price_eur_per_kwh",),
+            derived=("grid_price_eur_per_kwh", "transformer_kw"),
         ),
         Table(
             "prosumer_hours.csv",

@@ -1,4 +1,4 @@
-"""Lines side by side: the total import of several clearings, the convergence of several solvers."""
+"""Lines side by side: contracted imports of several clearings, convergence of several solvers."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -24,7 +24,7 @@ def sigma(cleared: Mapping[str, tuple[Market, Clearing]], ax: "Axes | None" = No
     notes = {name: check("sigma", *pair) for name, pair in cleared.items()}
     missed = sum(bool(note) for note in notes.values())
     title = "Total import" + (f" ({missed} of {len(notes)} NOT CLEARED)" if missed else "")
-    ax = begin(ax, title, TIME, "total import (kW)")
+    ax = begin(ax, title, TIME, "contracted import (kW)")
     for k, (name, (market, clearing)) in enumerate(cleared.items()):
         ax.stairs(
             np.asarray(aggregate(market, clearing.plan)),

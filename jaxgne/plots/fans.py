@@ -7,7 +7,7 @@ import numpy as np
 
 from ..clearing import Clearing
 from ..market import Market
-from ..model import aggregate, energy_prices
+from ..model import aggregate, energy_prices, has_state
 from ..model import voltages as magnitudes
 from .style import BLUE, TIME, begin, legend
 
@@ -18,7 +18,7 @@ Quantity = Literal["sigma", "price", "voltage"]
 
 _BANDS = ((0.05, 0.95, 0.2), (0.25, 0.75, 0.4))  # from, to, opacity
 _LABELS = {
-    "sigma": "total import (kW)",
+    "sigma": "contracted import (kW)",
     "price": "mean price of prosumers (EUR/kWh)",
     "voltage": "lowest voltage (pu)",
 }
@@ -34,14 +34,19 @@ def fan(
     that did not clear are left out, which the title says.
 
     Raises `ValueError` for one market, where no scenario cleared, where steps differ in length, and
-    for voltages of copperplate markets.
+    for voltages that the grid model does not determine (copperplate; `paper` without a reactive
+    balance).
     """
     if quantity not in get_args(Quantity):
         raise ValueError(f"plots.fan: {quantity!r} is none of {', '.join(get_args(Quantity))}.")
     if not np.ndim(clearings.steps):
         raise ValueError("plots.fan: this is one clearing; draw a batch, as clear_many gives it.")
-    if quantity == "voltage" and markets.grid.model == "copperplate":
-        raise ValueError("plots.fan: copperplate markets have no voltages.")
+    if quantity == "voltage" and not has_state(markets):
+        model = markets.grid.model
+        raise ValueError(
+            f"plots.fan: {model} markets have no voltages"
+            + (" without a reactive balance." if model == "paper" else ".")
+        )
     lengths = np.unique(np.asarray(markets.hour_length))
     if len(lengths) > 1:
         raise ValueError("plots.fan: Market.hour_length differs between scenarios.")

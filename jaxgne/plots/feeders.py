@@ -6,8 +6,9 @@ import numpy as np
 
 from ..clearing import Clearing
 from ..market import Market
-from ..model import aggregate, voltages
+from ..model import aggregate
 from .layout import places_of
+from .state import state
 from .style import BLACK, GRAY, SCALE, VERMILLION, begin, check, pick
 
 if TYPE_CHECKING:
@@ -25,12 +26,13 @@ def feeder(
     hour: int | None = None,
     positions: Any = None,
 ) -> "Axes":
-    """The grid in one step, by default that of the highest total import.
+    """The grid in one step, by default that of the highest contracted import.
 
     Buses are colored by voltage (pu), lines by loading (% of the rating; dotted where they have
     none). Arrows go from where power is sold to where it is bought, as wide as the trade (kW):
     trades between prosumers at two buses, summed, the 40 largest. `positions` (B, 2) are the buses'
     coordinates; without, a radial grid is laid out as a tidy tree, in which lengths mean nothing.
+    Voltages and loadings are the AC power flow's where the grid model does not determine them.
 
     Raises `ValueError` for a copperplate market, which has no network, an hour that there is not,
     and positions of another shape.
@@ -66,8 +68,8 @@ def _lines(
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.lines import Line2D
 
-    grid, plan = market.grid, clearing.plan
-    flow = np.hypot(np.asarray(plan.active)[:, hour], np.asarray(plan.reactive)[:, hour])
+    grid = market.grid
+    flow = state("feeder", market, clearing.plan)[1][:, hour]
     rating = np.asarray(grid.rating)
     ends = np.stack([places[np.asarray(grid.source)], places[np.asarray(grid.target)]], axis=1)
     rated = np.isfinite(rating) & (rating > 0)
@@ -96,7 +98,7 @@ def _buses(
     from matplotlib.patheffects import withStroke
 
     grid, count = market.grid, len(places)
-    volts = np.asarray(voltages(market, clearing.plan))[:, hour]
+    volts = state("feeder", market, clearing.plan)[0][:, hour]
     area = 70.0 if count <= _NAMED else max(8.0, 4000.0 / count)
     fed = np.isin(np.arange(count), np.asarray(grid.feeder))
     homes = np.isin(np.arange(count), np.asarray(market.prosumers.bus))

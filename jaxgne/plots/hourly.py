@@ -7,7 +7,7 @@ import numpy as np
 from ..clearing import Clearing
 from ..market import Market
 from ..model import aggregate, energy_prices, grid_price
-from ..model import voltages as magnitudes
+from .state import state
 from .style import BLUE, GRAY, SCALE, TIME, VERMILLION, begin, check, hour_edges, legend, name_rows
 
 if TYPE_CHECKING:
@@ -58,15 +58,17 @@ def voltages(market: Market, clearing: Clearing, ax: "Axes | None" = None) -> "A
 
     Limits differ by bus: drawn are, by hour, the voltage and the limit (dashed) of the bus that
     is closest to its lower limit, and of the one closest to its upper limit. Feeders, whose voltage
-    is held, have none. `ValueError` for a copperplate market, which has no voltages.
+    is held, have none. Voltages are the AC power flow's where the grid model, `paper` without a
+    reactive balance, does not determine them. `ValueError` for a copperplate market, which has no
+    voltages.
     """
     grid = market.grid
     if grid.model == "copperplate":
         raise ValueError("plots.voltages: a copperplate market has no voltages.")
     note = check("voltages", market, clearing)
-    ax = begin(ax, f"Voltages{note}", TIME, "voltage (pu)")
+    values, _, by = state("voltages", market, clearing.plan)
+    ax = begin(ax, f"Voltages{by}{note}", TIME, "voltage (pu)")
     edges = hour_edges(market)
-    values = np.asarray(magnitudes(market, clearing.plan))
     _band(ax, values, edges, "buses, lowest to highest")
     inner = np.setdiff1d(np.arange(len(values)), np.asarray(grid.feeder))
     for word, limit, sign, color in (

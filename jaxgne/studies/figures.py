@@ -104,14 +104,14 @@ def _storage(tables: dict[str, list[Row]]) -> "Figure":
     for k, variant in enumerate(shares):
         hours = [row for row in tables["hours"] if row["variant"] == variant]
         left.step(
-            _column(hours, "hour"), _column(hours, "total_import_kw"), where="post",
+            _column(hours, "hour"), _column(hours, "contracted_import_kw"), where="post",
             color=COLORS[(0, 1, 5)[k]], label=f"batteries: {variant}",
         )  # fmt: skip
     left.legend()
     _label(left, "Total import", "hour", "kW")
     swept = [row for row in _cleared(tables["storage"]) if row["variant"].startswith("all")]
     cost = _column(swept, "battery_cost_eur_per_kwh")
-    middle.plot(cost, _column(swept, "peak_import_kw"), "o-", color=COLORS[5])
+    middle.plot(cost, _column(swept, "contracted_peak_kw"), "o-", color=COLORS[5])
     _label(middle, "Peak, batteries for all", "battery's cost, EUR per kWh in or out", "kW")
     none, half = _paid(tables["costs"], "none"), _paid(tables["costs"], "half")
     if none.size and half.size:

@@ -1,4 +1,4 @@
-"""What batteries do to the peak of the total import, and to whom they pay."""
+"""What batteries do to the peak of the contracted import, and to whom they pay."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,12 +70,12 @@ def storage(
         for k, cost in enumerate(each)
     ]
     hourly = [
-        {"variant": name, "hour": hour, "total_import_kw": float(sigma)}
+        {"variant": name, "hour": hour, "contracted_import_kw": float(sigma)}
         for name in found.compared.rows
         for hour, sigma in enumerate(found.clearings[name].aggregate)
     ]
     shown = (
-        "variant", "peak_import_kw", "throughput_kwh", "social_cost_eur", "prosumers_cost_eur",
+        "variant", "contracted_peak_kw", "throughput_kwh", "social_cost_eur", "prosumers_cost_eur",
         "passive_cost_eur", "mean_benefit_eur", "worst_benefit_eur", "share_that_gains",
     )  # fmt: skip
     tables = {"storage": rows, "costs": costs, "hours": hourly}
@@ -91,10 +91,10 @@ def _finding(found: Variants, rank: np.ndarray) -> str:
     gains = costs["none"] - costs["half"]
     owners = rank < len(rank) // 2
     return (
-        f"The peak of the total import goes from {none['peak_import_kw']:.1f} kW without batteries "
-        f"to {half['peak_import_kw']:.1f} kW where half of the prosumers have one and "
-        f"{every['peak_import_kw']:.1f} kW where all have; with half, the {owners.sum()} owners "
-        f"save {gains[owners].sum():.2f} EUR together, the other {(~owners).sum()} "
+        f"The peak of the contracted import goes from {none['contracted_peak_kw']:.1f} kW without "
+        f"batteries to {half['contracted_peak_kw']:.1f} kW where half of the prosumers have one "
+        f"and {every['contracted_peak_kw']:.1f} kW where all have; with half, the {owners.sum()} "
+        f"owners save {gains[owners].sum():.2f} EUR together, the other {(~owners).sum()} "
         f"{gains[~owners].sum():.2f} EUR and passive consumers "
         f"{none['passive_cost_eur'] - half['passive_cost_eur']:.2f} EUR; "
         f"{100 * every['share_that_gains']:.0f} % of the prosumers gain where all have one."

@@ -58,7 +58,7 @@ def tariff(
     ]
     shown = (
         "variant", "traded_kwh", "social_cost_eur", "prosumers_cost_eur", "tariff_receipts_eur",
-        "operator_receipts_eur", "peak_import_kw", "worst_benefit_eur", "share_that_gains",
+        "operator_receipts_eur", "contracted_peak_kw", "worst_benefit_eur", "share_that_gains",
     )  # fmt: skip
     return Study("tariff", {"tariff": rows, "costs": costs}, shown, _finding(rows), found.missed)
 
