@@ -28,6 +28,7 @@ from .solvers.base import AbstractSolver
 from .solvers.interior_point import InteriorPoint
 from .solvers.newton import is_small, one_thread
 from .solvers.primal_dual import PrimalDual
+from .surplus import unsold
 from .validate import gate
 
 STATUSES = ("cleared", "max_steps", "infeasible", "nonfinite")  # in the order of their numbers
@@ -214,9 +215,23 @@ def clear(
         first, clearing, ruled = decide(market, solve, one_way, start)
     if throw and not bool(clearing.ok):
         raise NotCleared(_complaint(ruled, clearing), clearing)
+    if bool(clearing.ok) and _held_here(market):
+        clearing = _unsold(ruled, clearing, tol)
     if one_way:
         clearing = _regretted(metered(market, clearing.plan), clearing, first.prices)
     return differentiable(given, clearing, adjoint)
+
+
+def _unsold(market: Market, clearing: Clearing, tol: Any) -> Clearing:
+    """The clearing without feed-in for nothing, where that is an equilibrium too."""
+    plan = unsold(market, clearing.plan, clearing.prices)
+    if plan is None:
+        return clearing
+    found = eqx.filter_jit(judge)(market, plan, clearing.prices)
+    if not float(found.error) <= float(tolerance(tol, market.prosumers.load.dtype)):
+        return clearing
+    found = cast(found, jax.dtypes.canonicalize_dtype(float))
+    return checked(market, replace(clearing, plan=plan, certificate=found))
 
 
 def _regretted(market: Market, clearing: Clearing, before: Rows) -> Clearing:

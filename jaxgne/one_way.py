@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from .market import Market
 from .model import Plan, Rows, aggregate, energy_prices, grid_price
+from .surplus import given_away
 
 _TOLD = 1e-3  # share of the smaller limit from which on both ways at once are no rounding
 _SHUT = 1e-4  # and from which on one of them is shut
@@ -46,6 +47,7 @@ class Ways(eqx.Module):
 
     batteries: Both
     meters: Both
+    gifts: Both  # sold at a price of 0 what may be curtailed: kWh that are not unique
     regret: Float[Array, ""] | None = None
     worst: Float[Array, ""] | None = None
 
@@ -54,13 +56,22 @@ class Ways(eqx.Module):
         told = []
         if int(self.batteries.count):
             told.append(
-                _sentence(self.batteries, "battery", "charges and discharges", in_hour)
+                _sentence(self.batteries, "battery", "charges and discharges at once", in_hour)
                 + "; no battery can follow this plan, clear it with one_way=True"
             )
         if int(self.meters.count):
             told.append(
-                _sentence(self.meters, "prosumer", "buys from and sells to the main grid", in_hour)
+                _sentence(
+                    self.meters, "prosumer", "buys from and sells to the main grid at once", in_hour
+                )
                 + "; one meter pays for no such thing, clear it outside of jit and batches"
+            )
+        if int(self.gifts.count):
+            told.append(
+                _sentence(
+                    self.gifts, "prosumer", "sells for nothing what may be curtailed", in_hour
+                )
+                + "; exports and curtailment are not unique"
             )
         if self.regret is not None and self.worst is not None:
             told.append(
@@ -75,14 +86,15 @@ def _sentence(both: Both, each: str, does: str, in_hour: Callable[[int], str]) -
     row, owner = int(both.row), int(both.owner)
     whose = f" (prosumer {owner})" if each == "battery" else ""
     more = int(both.count) - 1
-    total = (
-        f" ({more} more such case{'s' * (more > 1)}, {float(both.energy):.3g} kWh and "
-        f"{float(both.earned):.2g} EUR in all)"
-    )
-    return (
-        f"{each} {row}{whose} {does} at once {in_hour(int(both.hour))}: "
-        f"{float(both.most):.3g} kWh, worth {float(both.worth):.2g} EUR{total if more else ''}"
-    )
+
+    def amount(energy: Array, earned: Array) -> str:
+        return f"{float(energy):.3g} kWh" + f", worth {float(earned):.2g} EUR" * bool(earned != 0)
+
+    told = f"{each} {row}{whose} {does} {in_hour(int(both.hour))}: {amount(both.most, both.worth)}"
+    if more:
+        cases = f"{more} more such case{'s' * (more > 1)}"
+        told += f" ({cases}, {amount(both.energy, both.earned)} in all)"
+    return told
 
 
 def freed(market: Market, plan: Plan) -> Plan:
@@ -126,6 +138,8 @@ def ways(market: Market, plan: Plan, prices: Rows) -> Ways:
     least = jnp.minimum(stores.charge_max, stores.discharge_max)
     meter = _overlap(plan.imports, plan.exports)
     paid = tariff.export - grid_price(market, aggregate(market, plan))
+    everyone = jnp.arange(people.bus.shape[0], dtype=people.bus.dtype)
+    gifts = given_away(market, plan)
     return Ways(
         batteries=_both(
             ts * _overlap(plan.charge, plan.discharge),
@@ -135,8 +149,9 @@ def ways(market: Market, plan: Plan, prices: Rows) -> Ways:
         ),
         meters=_both(
             ts * meter, ts * paid * meter, _TOLD * ts * _meter_size(market),
-            jnp.arange(people.bus.shape[0], dtype=people.bus.dtype),
+            everyone,
         ),
+        gifts=_both(ts * gifts, 0 * gifts, _TOLD * ts * _meter_size(market), everyone),
     )  # fmt: skip
 
 

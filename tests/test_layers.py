@@ -14,7 +14,7 @@ import jaxgne
 PACKAGE = Path(jaxgne.__file__).parent
 
 CORE = {"clock", "each", "market", "devices", "describe", "validate", "model", "radial", "acflow"}
-CORE |= {"feasibility", "one_way", "optimality", "matrix", "elastic", "reach"}
+CORE |= {"feasibility", "one_way", "optimality", "matrix", "elastic", "reach", "surplus"}
 RESULT = {*CORE, "solvers", "sensitivity", "certificate", "options", "clearing"}
 STUDIES = {"batch", "selection", "settlement", "scenarios", "placement", "tuning", "acsafe"}
 STUDIES |= {"comparison", "tracing", "trust"}
@@ -34,7 +34,8 @@ LAYERS: dict[str, set[str]] = {
     "acflow": {"each", "market", "model", "radial", "validate"},
     "reach": {"market", "model"},
     "feasibility": {"market", "model", "reach"},
-    "one_way": {"market", "model"},
+    "surplus": {"market", "model", "radial"},
+    "one_way": {"market", "model", "surplus"},
     "optimality": {"market", "model", "feasibility", "reach"},
     "matrix": {"market", "model"},
     "elastic": {"market", "model", "feasibility", "matrix"},
