@@ -460,6 +460,10 @@ BROKEN = {
         lambda f: os.truncate(f / "pairs.csv", (f / "pairs.csv").stat().st_size - 1),
         r"pairs\.csv, line 3: the file ends inside this line",
     ),
+    "returns": (
+        replace("pairs.csv", "0.0\n", "0.0\r\r\n"),
+        r"pairs\.csv, line 2: holds the control character '\\r'",
+    ),
     "hole": (
         replace("prosumer_hours.csv", "0,1,", "0,0,"),
         r"line 3: a second line of prosumer 0, ho",

@@ -6,7 +6,6 @@ may be read and says what is wrong with the rest.
 
 import math
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -49,7 +48,7 @@ def header(data: bytes, path: str, faults: Faults) -> tuple[list[str], int] | No
     end = data.find(b"\n", begin)
     end = len(data) if end < 0 else end
     place = f", line {data.count(bytes([10]), 0, begin) + 1}"
-    line = _line(data[begin:end], path, place, faults)
+    line = _line(data[begin:end].removesuffix(b"\r"), path, place, faults)
     if line is None:
         return None
     names = _fields(line)
@@ -92,13 +91,10 @@ def line_numbers(data: bytes, start: int) -> list[int]:
 def _bulk(
     data: bytes, start: int, width: int, whole: Sequence[int], nan: bool
 ) -> Float[np.ndarray, "R C"] | None:
-    """All cells of lines in plain form: no quotes, no blank lines, nothing odd; else None."""
-    end = len(data)
-    while data.endswith((b"\n\n", b"\n\r\n"), start, end):  # blank lines at the end
-        end -= 2 if data[end - 2] == ord("\r") else 1
+    """All cells of lines in plain form: no quotes, nothing odd; else None."""
     found = []
-    while start < end:
-        stop = data.rfind(b"\n", start, min(start + _BLOCK, end)) + 1
+    while start < len(data):
+        stop = data.rfind(b"\n", start, start + _BLOCK) + 1
         block = _block(data[start:stop], width, whole, nan) if stop > start else None
         if block is None:
             return None
@@ -111,7 +107,11 @@ def _block(
     body: bytes, width: int, whole: Sequence[int], nan: bool
 ) -> Float[np.ndarray, "R C"] | None:
     """The cells of whole lines, where each has `width` and all are plain; else None."""
-    body = body.replace(b"\r\n", b"\n")
+    body = body.replace(b"\r\n", b"\n").lstrip(b"\n")
+    while b"\n\n" in body:
+        body = body.replace(b"\n\n", b"\n")
+    if not body:
+        return np.zeros((0, width))
     if body.translate(None, _BULK_NAN if nan else _BULK) or b"-na" in body:
         return None
     plus = body.count(b"+")
@@ -132,10 +132,8 @@ def _block(
         if not _all_digits(letters, begins[:, k], lengths[:, k]):
             return None
     try:
-        with warnings.catch_warnings():  # where it stops early, NumPy warns or raises by version
-            warnings.simplefilter("error", DeprecationWarning)
-            values = np.fromstring(body.replace(b"\n", b","), sep=",")
-    except (DeprecationWarning, ValueError):
+        values = np.fromstring(body.replace(b"\n", b","), sep=",")
+    except (DeprecationWarning, ValueError):  # or it stops early, by NumPy's version
         return None
     infinite = np.count_nonzero(np.isinf(values))
     if values.size != ends.size or (infinite and infinite != body.count(b"inf")):
@@ -198,7 +196,7 @@ def _line(raw: bytes, path: str, place: str, faults: Faults) -> str | None:
         faults.add(path, f"{place}: {len(raw)} bytes, a line has {LONGEST} at most; shorten it.")
         return None
     try:
-        line = raw.removesuffix(b"\r").decode()
+        line = raw.decode()
     except UnicodeDecodeError:
         faults.add(path, f"{place}: no text in UTF-8; save it as CSV (UTF-8).")
         return None
