@@ -27,8 +27,9 @@ class Prosumers(eqx.Module):
     """Consumers who may also produce, store and trade, one row each.
 
     `load` is net of the prosumer's own renewable generation, so it may be negative; `reactive` is
-    that of the gross load. `import_max` may be infinite; `export_max` and `curtail_max` are 0
-    where a prosumer may not sell to the main grid or curtail.
+    that of the gross load. `import_max` (it may be infinite) and `export_max` limit what is bought
+    of and sold to the main grid, not what the house draws through its wire, which trades add to:
+    that is `devices.connection`. `export_max` and `curtail_max` are 0 where neither is allowed.
     """
 
     bus: Int[Array, " N"]  # bus index

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 import jaxgne as jg
 from jaxgne.devices import (
     battery,
+    connection,
     generator,
     heat_pump,
     inverter,
@@ -309,6 +311,35 @@ def test_inverters_hold_voltages_within_their_ratings():
             inverter(feeder(), who, rating)
     with pytest.raises(ValueError, match="this one is 'paper'"):
         inverter(feeder("paper"), 0, 1.0)
+
+
+def test_a_connection_limits_the_wire_not_the_contract():
+    """With imports of 3 kW it draws 10, of its neighbor; a connection of 5 kVA holds p and q."""
+    market = jg.Market(
+        jg.Prosumers([1, 1], [[2.0], [-9.0]], [[1.5], [0.0]], import_max=[[3.0], [0.0]],
+                     curtail_max=[[9.0], [9.0]]),
+        jg.Grid([[0.0], [0.0]], [0], [1], 1e-4, 1e-4),
+        jg.Tariff(0.01, hours=1, base=0.2),
+        buffers=battery(0, power=8.0, capacity=20.0, hours=1, start=0.2, value=1.0, wear=0.0),
+        trading=jg.Trading([0], [1], 9.0, charge=0.01),
+    )  # fmt: skip
+
+    def drawn(market):
+        return float(np.asarray(jg.model.net_load(market, solve(market).plan))[0, 0])
+
+    assert drawn(market) == pytest.approx(10.0, abs=1e-5)  # 2 of load, 8 into the battery
+    held = jg.validate(connection(market, 0, rating=5.0))
+    assert drawn(held) == pytest.approx(np.sqrt(5.0**2 - 1.5**2), abs=1e-5)
+    assert np.all(np.asarray(held.grid.compensation_max) == 0)
+    check_agreement(held, jg.clear(held), solve(held))
+    seller = eqx.tree_at(lambda m: m.prosumers.export_max, market, jnp.full((2, 1), 9.0))
+    seller = connection(eqx.tree_at(lambda m: m.tariff.export, seller, jnp.full(1, 0.1)), 1, 4.0)
+    fed_in = np.asarray(jg.model.net_load(seller, solve(seller).plan))[1, 0]
+    assert fed_in == pytest.approx(-4.0, abs=1e-5)
+    with pytest.raises(ValueError, match="connection: prosumers=7: give each of 0 to 1 once"):
+        connection(market, 7, 5.0)
+    with pytest.raises(ValueError, match="connection: a grid with model='lindistflow' is needed"):
+        connection(household(battery(0, power=1.0, capacity=1.0, hours=HOURS)), 0, 5.0)
 
 
 def test_a_vehicle_charges_while_it_is_plugged_in():

@@ -3,7 +3,7 @@
 from .battery import battery
 from .generator import generator
 from .heat_pump import heat_pump
-from .inverter import inverter
+from .inverter import connection, inverter
 from .photovoltaic import photovoltaic
 from .shiftable import shiftable
 from .tables import join
@@ -11,6 +11,7 @@ from .vehicle import vehicle
 
 __all__ = [
     "battery",
+    "connection",
     "generator",
     "heat_pump",
     "inverter",

@@ -1,4 +1,4 @@
-"""Inverters that make reactive power within their rating."""
+"""What a prosumer meets the grid through: inverters, house connections."""
 
 from dataclasses import replace
 from typing import Any
@@ -28,20 +28,45 @@ def inverter(market: Market, prosumers: Any, rating: Any) -> Market:
     Raises `ValueError` for other grids than lindistflow, prosumers that do not exist or are named
     twice, and ratings that are not positive.
     """
+    return _behind("inverter", market, prosumers, rating, reactive=True)
+
+
+@for_one("give it to the market first, then make scenarios of that")
+def connection(market: Market, prosumers: Any, rating: Any) -> Market:
+    """The market in which the house connection of each of `prosumers` carries up to `rating` kVA.
+
+    Both ways, and all that flows: what it draws for itself, for its neighbors' trades and into
+    buffers, with its reactive power. `Prosumers.import_max` limits what it buys of the main grid,
+    not what its wire carries. As a grid it is a bus behind a line without impedance; where its
+    rating binds, the scarcity is in the price of that bus and the operator collects it.
+
+        market = connection(market, range(30), rating=13.8)  # 3 x 20 A at 230 V
+
+    Raises `ValueError` for other grids than lindistflow, prosumers that do not exist or are named
+    twice, and ratings that are not positive.
+    """
+    return _behind("connection", market, prosumers, rating, reactive=False)
+
+
+def _behind(device: str, market: Market, prosumers: Any, rating: Any, *, reactive: bool) -> Market:
+    """The market with each prosumer at a bus of its own, behind a line of that rating.
+
+    With `reactive` power that is made or drawn there.
+    """
     grid, people = market.grid, market.prosumers
     if grid.model != "lindistflow":
         raise ValueError(
-            f"inverter: a grid with model='lindistflow' is needed, this one is {grid.model!r}."
+            f"{device}: a grid with model='lindistflow' is needed, this one is {grid.model!r}."
         )
     who, count = np.atleast_1d(np.asarray(prosumers)), people.bus.shape[0]
-    new = [f"inverter {i}" for i in who]
+    new = [f"{device} {i}" for i in who]
     if not np.all(np.isin(who, np.arange(count))) or len({*new} - {*grid.names}) < len(who):
-        raise ValueError(f"inverter: prosumers={prosumers}: give each of 0 to {count - 1} once.")
+        raise ValueError(f"{device}: prosumers={prosumers}: give each of 0 to {count - 1} once.")
     who = who.astype(int)
     size = np.asarray(rating, float)
     if size.shape not in ((), who.shape) or not np.all((size > 0) & np.isfinite(size)):
         raise ValueError(
-            f"inverter: rating={rating}: give positive kVA, one number or one a prosumer."
+            f"{device}: rating={rating}: give positive kVA, one number or one a prosumer."
         )
     size = np.broadcast_to(size, who.shape)
     home = people.bus[who]
@@ -54,7 +79,8 @@ def inverter(market: Market, prosumers: Any, rating: Any) -> Market:
         new = jnp.broadcast_to(jnp.asarray(rows, table.dtype), (len(who), *table.shape[1:]))
         return jnp.concatenate([table, new])
 
-    most = 2 * (size[:, None] + jnp.abs(people.reactive[who]))  # never what holds: the disc is
+    # twice what could be used: never what holds, the disc is
+    most = 2 * (size[:, None] + jnp.abs(people.reactive[who])) if reactive else 0.0
     wired = replace(
         grid,
         source=added(grid.source, home),
