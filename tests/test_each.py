@@ -36,6 +36,7 @@ from jaxgne import (
     settlement,
     studies,
 )
+from jaxgne.validate import preference_cycle, problems
 
 COUNT = 3
 BASES = [[0.1, 0.2], [0.3, 0.1], [0.2, 0.2]]  # EUR/kWh, by scenario and hour
@@ -112,7 +113,7 @@ CLEARING: dict[str, Call] = {
 # ... in its own way for a batch ...
 OWN: dict[str, Call] = {
     "validate": lambda m, c: jg.validate(m),
-    "problems": lambda m, c: jg.validate.__globals__["problems"](m),
+    "problems": lambda m, c: problems(m),
     "compare": lambda m, c: jg.compare({"a": (m, c), "no trading": (m, c)}).rows["a"],
     **{
         f"frames.{name}": lambda m, c, name=name: getattr(frames, name)(m, c)
@@ -133,7 +134,7 @@ ONE: dict[str, Call] = {
     "perturb": lambda m, c: scenarios.perturb(m, jax.random.key(0), 2, load=0.1),
     "days": lambda m, c: scenarios.days(m, np.ones((2, 4))),
     "days_by_length": lambda m, c: scenarios.days_by_length(m, np.ones((2, 4))),
-    "preference_cycle": lambda m, c: jg.validate.__globals__["preference_cycle"](m),
+    "preference_cycle": lambda m, c: preference_cycle(m),
     "measured": lambda m, c: selection.measured(m, c),
     **{
         name: lambda m, c, name=name: getattr(mechanisms, name)(m)
