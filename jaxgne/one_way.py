@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from .each import for_each, for_one
 from .market import Market
 from .model import Plan, Rows, aggregate, energy_prices, grid_price
 from .surplus import given_away
@@ -97,6 +98,7 @@ def _sentence(both: Both, each: str, does: str, in_hour: Callable[[int], str]) -
     return told
 
 
+@for_each
 def freed(market: Market, plan: Plan) -> Plan:
     """The plan without what goes both ways at once for nothing.
 
@@ -118,6 +120,7 @@ def freed(market: Market, plan: Plan) -> Plan:
     )
 
 
+@for_each
 @eqx.filter_jit
 def ways(market: Market, plan: Plan, prices: Rows) -> Ways:
     """What the plan does both ways at once, and what that earns at the prices, EUR."""
@@ -205,6 +208,7 @@ def metered(market: Market, plan: Plan) -> Market:
     return _shut_meters(market, either & (imports <= small), either & (exports <= small), paid)
 
 
+@for_one()
 def narrowed(market: Market, plan: Plan) -> Market:
     """The market in which each battery may go only the way it goes in the plan, hour by hour."""
     charge, discharge = _host(plan.charge), _host(plan.discharge)

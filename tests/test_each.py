@@ -29,6 +29,7 @@ from jaxgne import (
     mechanisms,
     model,
     objectives,
+    one_way,
     plots,
     report,
     scenarios,
@@ -74,6 +75,8 @@ EACH: dict[str, Call] = {
     "outcome": lambda m, c: comparison.outcome(m, c, grid_carbon=0.4),
     "baselines": lambda m, c: comparison.baselines(m),
     "headroom": lambda m, c: mechanisms.headroom(m, c),
+    "freed": lambda m, c: one_way.freed(m, c.plan),
+    "ways": lambda m, c: one_way.ways(m, c.plan, c.prices),
     "smoothed": lambda m, c: selection.smoothed(m, 0.1),
     "settle": lambda m, c: jg.settle(m, c),
     "bills": lambda m, c: settlement.bills(m, c.plan, c.prices),
@@ -135,6 +138,7 @@ ONE: dict[str, Call] = {
     "days": lambda m, c: scenarios.days(m, np.ones((2, 4))),
     "days_by_length": lambda m, c: scenarios.days_by_length(m, np.ones((2, 4))),
     "preference_cycle": lambda m, c: preference_cycle(m),
+    "narrowed": lambda m, c: one_way.narrowed(m, c.plan),
     "measured": lambda m, c: selection.measured(m, c),
     **{
         name: lambda m, c, name=name: getattr(mechanisms, name)(m)
@@ -176,12 +180,22 @@ ELSEWHERE = {  # batches of these have tests of their own: test_tuning, test_fit
 INSIDE = {  # one market's mathematics, and what the functions above are made of
     *("by_owner", "bought", "device_costs", "curvature", "own_gradient", "pseudo_gradient"),
     *("grid_price", "drop_factor", "rows", "limits", "boxes", "prox", "pull", "zeros", "rows_like"),
-    *("judge", "prefer", "priced", "parameter_names", "descend", "cleared"),
+    *("metered", "decide", "judge", "prefer", "priced", "parameter_names", "descend", "cleared"),
     *("gate", "gate_many", "structure", "shapes", "traced", "field", "suspects"),
 }
 MODULES = (
     *("acsafe", "batch_report", "certificate", "comparison", "fitting", "frames", "mechanisms"),
-    *("model", "objectives", "plots", "report", "scenarios", "selection", "settlement", "studies"),
+    *(
+        "model",
+        "objectives",
+        "one_way",
+        "plots",
+        "report",
+        "scenarios",
+        "selection",
+        "settlement",
+        "studies",
+    ),
     *("tracing", "trust", "tuning", "validate"),
 )
 

@@ -35,7 +35,7 @@ LAYERS: dict[str, set[str]] = {
     "reach": {"market", "model"},
     "feasibility": {"market", "model", "reach"},
     "surplus": {"market", "model", "radial"},
-    "one_way": {"market", "model", "surplus"},
+    "one_way": {"each", "market", "model", "surplus"},
     "optimality": {"market", "model", "feasibility", "reach"},
     "matrix": {"market", "model"},
     "elastic": {"market", "model", "feasibility", "matrix"},
