@@ -166,7 +166,7 @@ def unequal_fees() -> jg.Market:
         jg.Prosumers([0, 0, 0], [[6.0, 4.0], [5.0, 5.0], [3.0, 8.0]]),
         jg.Grid([[1.0, 2.0]], model="copperplate"),
         jg.Tariff(0.01, hours=2, base=0.1, anticipation=0.5),
-        jg.Generators([1, 1], [6.0, 4.0], hours=2, quadratic=0.005, linear=[0.1, 0.15]),
+        jg.Generators([1, 1], [[6.0], [4.0]], hours=2, quadratic=0.005, linear=[0.1, 0.15]),
         trading=jg.Trading([0, 2], [1, 1], 4.0, fee_buyer=[-0.05, 0.03], fee_seller=[0.02, 0.0],
                            charge=0.004),
     )  # fmt: skip
@@ -395,7 +395,7 @@ def random_buffers(rng: np.random.Generator, sizes: Shape, hour_length: float) -
         rng.integers(0, sizes.prosumers, count),
         power * home,
         power * home * (rng.uniform(size=(count, 1)) < 0.8),
-        capacity,
+        capacity[:, None],
         start,
         hours=sizes.hours,
         energy_min=floor,
