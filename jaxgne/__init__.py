@@ -25,6 +25,7 @@ from .io import load, load_case, save
 from .market import Buffers, Generators, Grid, Market, Prosumers, Tariff, Trading
 from .model import Plan, Rows, aggregate, costs
 from .placement import spread
+from .relax import relax
 from .selection import least_norm
 from .sensitivity.implicit import Implicit, Smoothed
 from .settlement import settle
@@ -71,6 +72,7 @@ __all__ = [
     "least_norm",
     "load",
     "load_case",
+    "relax",
     "save",
     "settle",
     "spread",

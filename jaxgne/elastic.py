@@ -39,6 +39,7 @@ class Program:
     side: np.ndarray
     row_unit: np.ndarray
     kept: np.ndarray  # rows of the market that are limited
+    total: np.ndarray  # the column of each hour's net exchange, where that is limited
     cost: np.ndarray
     lines: np.ndarray  # those with a disc
     rating: np.ndarray  # theirs
@@ -162,6 +163,7 @@ def program(market: Market) -> Program:
     matrix = of.matrix[kept][:, : len(lower)]
     equal = sparse.diags_array(1 / per_row) @ matrix @ sparse.diags_array(unit)
     low, high = ((a - of.constant)[kept] / per_row for a in (low, high))
+    total = np.arange(of.rows["aggregate"].start, of.rows["aggregate"].stop)
     rated = np.flatnonzero(np.isfinite(np.asarray(wide.grid.rating)))
     rated = rated if market.grid.model != "copperplate" else rated[:0]
     made = Program(
@@ -172,20 +174,23 @@ def program(market: Market) -> Program:
         lower=lower / unit,
         upper=upper / unit,
         equal=sparse.csr_array(equal),
-        side=np.where(low == high, low, 0.0),
+        side=np.where((low == high) & ~np.isin(kept, total), low, 0.0),
         row_unit=per_row,
         kept=kept,
+        total=np.full(of.hours, -1),
         cost=np.zeros(len(lower)),
         lines=rated,
         rating=np.asarray(wide.grid.rating)[rated] / power,
         slack=np.full(len(rated), -1),
     )
-    open_ended = np.flatnonzero(low != high)  # what such a row comes to is a column of its own
+    # what such a row comes to is a column of its own
+    valued = np.flatnonzero((low != high) | np.isin(kept, total))
     value = sparse.csr_array(
-        (-np.ones(len(open_ended)), (open_ended, np.arange(len(open_ended)))),
-        shape=(len(kept), len(open_ended)),
+        (-np.ones(len(valued)), (valued, np.arange(len(valued)))), shape=(len(kept), len(valued))
     )
-    made.add(value, low[open_ended], high[open_ended], 0.0)
+    columns = made.add(value, low[valued], high[valued], 0.0)
+    within = np.isin(kept[valued], total)
+    made.total[kept[valued][within] - total[0]] = columns[within]
     return made
 
 

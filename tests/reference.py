@@ -66,6 +66,7 @@ class Program:
     unit: list[np.ndarray] = field(default_factory=list)
     families: list[Family] = field(default_factory=list)
     ratings: np.ndarray | None = None  # (L,) kVA: active and reactive lie in a disc
+    wider: str | None = None  # columns, one a line, that ratings may be exceeded by
 
     def column(
         self, name: str, lower: Any, upper: Any, unit: float, linear: Any = 0.0, quadratic: Any = 0
@@ -334,9 +335,11 @@ def discs(
     rows = 3 * np.arange(len(cells))
     active, reactive = (column[program.columns[k].start + cells] for k in ("active", "reactive"))
     scale_ = unit[program.columns["active"].start] if len(cells) else 1.0
+    at = [(rows + 1, active), (rows + 2, reactive)]
+    if program.wider:
+        at.append((rows, column[program.columns[program.wider].start + cells // hours]))
     blocks.append(sparse.csr_matrix(
-        (-np.ones(2 * len(cells)),
-         (np.concatenate([rows + 1, rows + 2]), np.concatenate([active, reactive]))),
+        (-np.ones(len(at) * len(cells)), np.concatenate(at, axis=1)),
         shape=(3 * len(cells), len(free)),
     ))  # fmt: skip
     side = np.zeros(3 * len(cells))

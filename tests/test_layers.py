@@ -14,7 +14,8 @@ import jaxgne
 PACKAGE = Path(jaxgne.__file__).parent
 
 CORE = {"clock", "each", "market", "devices", "describe", "validate", "model", "radial", "acflow"}
-CORE |= {"feasibility", "one_way", "optimality", "matrix", "elastic", "reach", "surplus"}
+CORE |= {"feasibility", "one_way", "optimality", "matrix", "elastic", "slack", "relax", "reach"}
+CORE |= {"surplus"}
 RESULT = {*CORE, "solvers", "sensitivity", "certificate", "options", "clearing"}
 STUDIES = {"batch", "selection", "settlement", "scenarios", "placement", "tuning", "acsafe"}
 STUDIES |= {"comparison", "tracing", "trust"}
@@ -39,6 +40,8 @@ LAYERS: dict[str, set[str]] = {
     "optimality": {"market", "model", "feasibility", "reach"},
     "matrix": {"market", "model"},
     "elastic": {"market", "model", "feasibility", "matrix"},
+    "slack": {"elastic"},
+    "relax": {"clock", "each", "market", "validate", "elastic", "slack"},
     "solvers": {
         "market",
         "model",
