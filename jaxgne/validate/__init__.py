@@ -108,8 +108,8 @@ def structure(market: Market, caller: str = "clear") -> list[str]:
 def problems(market: Market) -> list[str]:
     """Everything wrong with `market`, one sentence each, `structure` first; empty if nothing.
 
-    Besides `structure`: buffers that can keep their bounds, and necessary conditions for demand to
-    be met. Of a batch each scenario is looked at.
+    Besides `structure`: numbers that the grid model has no use for, buffers that can keep their
+    bounds, and necessary conditions for demand to be met. Of a batch each scenario is looked at.
     """
     if len(leading(market) - {()}) == 1 and () not in leading(market) and not traced(market):
         return _named((where, problems(one)) for where, one in _each(market))
@@ -119,7 +119,7 @@ def problems(market: Market) -> list[str]:
     v = Values(market)
     with np.errstate(all="ignore"):  # what is not finite is reported once, by `mistakes`
         if not indices(v):
-            wrong += _islands(v)
+            wrong += _paper(v) + _islands(v)
             give, take, unkept = _storage(v)
             wrong += unkept + _supply(v, give, take)
     return wrong
@@ -184,6 +184,30 @@ def preference_cycle(market: Market) -> list[int]:
         np.concatenate([toll + dislike, toll - dislike]) + v.rounding() * fees,
         len(v["Prosumers.bus"]),
     )
+
+
+def _paper(v: Values) -> list[str]:
+    """What the paper's grid has no use for; it clears all the same."""
+    wrong, grid = [], v.market.grid
+    if grid.model == "paper" and not grid.reactive_balance:
+        wrong += v.complain(
+            "Grid.compensation_max",
+            v["Grid.compensation_max"] > 0,
+            lambda at: (
+                f"{v.text('Grid.compensation_max', at)} does nothing where reactive power is not "
+                "balanced; give the grid reactive_balance=True, or 0 here"
+            ),
+        )
+    if grid.model == "paper":
+        wrong += v.complain(
+            "Grid.reactance",
+            (v["Grid.resistance"] == 0) & (v["Grid.reactance"] == 0),
+            lambda at: (
+                "resistance and reactance are both 0, so the line has no admittance; give "
+                "it an impedance or merge its two buses"
+            ),
+        )
+    return wrong
 
 
 def _islands(v: Values) -> list[str]:

@@ -76,10 +76,6 @@ def suspects(market: Market) -> Bool[np.ndarray, " S"]:
     gain = seen("Buffers.charge_efficiency") * seen("Buffers.discharge_efficiency")
     if np.any(gain > 1):
         found |= np.any((gain > 1) & np.any(seen("Buffers.discharge_max") > 0, axis=-1), axis=-1)
-    if market.grid.model == "paper":
-        if not market.grid.reactive_balance:
-            found |= np.any(seen("Grid.compensation_max") > 0, axis=(1, 2))
-        found |= np.any((seen("Grid.resistance") == 0) & (seen("Grid.reactance") == 0), axis=1)
     return found
 
 
@@ -172,23 +168,4 @@ def _bounds(v: Values) -> list[str]:
             "efficiency, or set discharge_max to 0 for a heat pump"
         ),
     )
-    grid = v.market.grid
-    if grid.model == "paper" and not grid.reactive_balance:
-        wrong += v.complain(
-            "Grid.compensation_max",
-            v["Grid.compensation_max"] > 0,
-            lambda at: (
-                f"{v.text('Grid.compensation_max', at)} does nothing where reactive power is not "
-                "balanced; give the grid reactive_balance=True, or 0 here"
-            ),
-        )
-    if grid.model == "paper":
-        wrong += v.complain(
-            "Grid.reactance",
-            (v["Grid.resistance"] == 0) & (v["Grid.reactance"] == 0),
-            lambda at: (
-                "resistance and reactance are both 0, so the line has no admittance; give "
-                "it an impedance or merge its two buses"
-            ),
-        )
     return wrong
