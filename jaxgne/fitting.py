@@ -26,7 +26,8 @@ from .tuning import AbstractMeasure, cleared, descend
 
 Observe = Callable[[Market, Clearing], Any]
 
-_RANK = 1e-6  # of the largest singular value: below it a combination moves nothing
+_RANK = 1e-6  # of the largest singular value, and of what is observed: below it nothing moves
+_LEAST = 1e-3  # noises by which a combination must move what is observed, over its whole range
 _PART = 0.1  # of a parameter within such combinations: above it, it is not identified
 
 
@@ -141,8 +142,10 @@ def identifiability(
     """Whether `observe(market, clearing)` determines the fields near those of the market.
 
     The singular values of d observe / d fields by the implicit rule, over the `noise` and in shares
-    of the range between `bounds`, without them of the fields' own size. What is NaN in `observed`
-    does not count. Clears the market; raises `NotCleared` if it does not.
+    of the range between `bounds`, without them of the fields' own size. Those count as none that
+    are a millionth of the largest, or where the whole range moves what is observed by less than a
+    thousandth of its noise, or a millionth of its size. What is NaN in `observed` does not count.
+    Clears the market; raises `NotCleared` if it does not.
     """
     market = jax.tree.map(jnp.asarray, market)
     coordinates, shares = place(market, where, bounds, bijection)
@@ -152,17 +155,22 @@ def identifiability(
     scale = jnp.ones_like(flat) if bounds is not None else jnp.where(flat != 0, abs(flat), 1.0)
     matrix = np.asarray(_jacobian(market, found, flat, unravel, observe, where, coordinates,
                                   adjoint, noise)) * np.asarray(scale)  # fmt: skip
+    values = (jax.vmap(observe) if is_batch(market) else observe)(market, found)
+    size = np.asarray(ravel_pytree(_over_noise(values, None, noise))[0])
     if observed is not None:
-        matrix = matrix[np.isfinite(np.asarray(ravel_pytree(observed)[0]))]
+        kept = np.isfinite(np.asarray(ravel_pytree(observed)[0]))
+        matrix, size = matrix[kept], size[kept]
     width = np.asarray(ravel_pytree(coordinates.width)[0]) * np.asarray(scale)
     names = parameter_names(market, where, bijection, shares)
-    return _ranked(matrix, width, names)
+    return _ranked(matrix, max(_LEAST, _RANK * float(np.linalg.norm(size))), width, names)
 
 
-def _ranked(matrix: np.ndarray, width: np.ndarray, names: tuple[str, ...]) -> Identifiability:
-    """Rank and deviations of a Jacobian in shares of the range."""
+def _ranked(
+    matrix: np.ndarray, floor: float, width: np.ndarray, names: tuple[str, ...]
+) -> Identifiability:
+    """Rank and deviations of a Jacobian in shares of the range; below `floor` is nothing."""
     _, sizes, right = np.linalg.svd(matrix, full_matrices=True)
-    rank = int(np.sum(sizes > _RANK * sizes.max(initial=0.0)))
+    rank = int(np.sum(sizes > max(floor, _RANK * sizes.max(initial=0.0))))
     lost = np.sqrt(np.sum(right[rank:] ** 2, axis=0))  # of each parameter, what moves nothing
     identified = lost < _PART
     deviation = np.sqrt(np.sum((right[:rank] / sizes[:rank, None]) ** 2, axis=0)) * width

@@ -110,6 +110,32 @@ def test_what_is_not_observed_is_warned_of():
         jg.fit(true, observed[:1], dispatch, where=linear, bounds=(0.02, 0.2))
 
 
+@pytest.mark.parametrize(("power", "base"), [(10.0, 0.30), (3.0, 0.30), (10.0, 0.05)])
+def test_what_nothing_determines_is_not_identified(power: float, base: float):
+    """One generator with nobody to sell to, of which the dispatch tells no cost.
+
+    Cheaper than the grid it covers the load of 4 and 5 kW, or runs at its 3 kW; dearer it rests.
+    What 0.55 EUR/kWh of cost move of that is rounding, not 1e10 deviations.
+    """
+    market = jg.Market(
+        jg.Prosumers([0], [[4.0, 5.0]], import_max=50.0),
+        jg.Grid([[20.0, 30.0]], model="copperplate"),
+        jg.Tariff(0.002, hours=2, base=base),
+        jg.Generators([0], power, hours=2, quadratic=0.001, linear=0.2),
+    )
+
+    def dispatch(m: jg.Market, c: jg.Clearing) -> Any:
+        return c.plan.generation
+
+    def linear(m: jg.Market) -> Any:
+        return m.generators.linear
+
+    for noise in (1.0, NOISE):
+        found = identifiability(market, dispatch, linear, bounds=(0.05, 0.6), noise=noise)
+        assert found.rank == 0 and not found.identified[0] and np.isinf(found.deviation[0])
+    assert "not identified" in str(found)
+
+
 def test_sensitivities_are_those_of_differences():
     """Singular values of dispatch by the implicit rule and by differences of clearings."""
     market = neighbors()
