@@ -493,6 +493,10 @@ BROKEN = {
         replace("clearing/clearing.json", "residuals.error", "residuals.joy"),
         r"clearing\.json was edited since it was saved",
     ),
+    "a file for a folder": (
+        lambda f: (shutil.rmtree(f / "clearing"), (f / "clearing").write_text("")),
+        r"clearing is no file of the format; move it away",
+    ),
     "no clearing": (
         lambda f: (f / "clearing" / "clearing.json").unlink(),
         r"clearing/clearing\.json is missing",
@@ -520,18 +524,33 @@ def test_market_can_be_edited_and_loaded_without_its_old_clearing(tmp_path: Path
     assert io.load_case(tmp_path / "case").prosumers.bus.tolist() == [0, 1, 1]
 
 
+UNITS = {
+    **{"_eur_per_kwh_per_kw": "EUR/kWh/kW", "_eur_per_kw2h": "EUR/kW²h", "_pu_per_kw": "pu/kW"},
+    **{"_eur_per_kvarh": "EUR/kvarh", "_eur_per_kwh": "EUR/kWh", "_eur_per_pu": "EUR/pu"},
+    **{"_eur_per_rad": "EUR/rad", "_pu2": "pu²", "_kwh": "kWh", "_kvar": "kvar", "_kva": "kVA"},
+    **{"_kw": "kW", "_pu": "pu", "_rad": "rad", "_eur": "EUR", "name": "text"},
+}
+
+
+def unit(column: str) -> str:
+    """What the name of a column ends with, as people write it."""
+    ends = (of for end, of in UNITS.items() if column.endswith(end))
+    return next(ends, "index" if column in schema.WHOLE else "1")
+
+
 def test_documentation_names_each_file_and_column_with_its_unit():
     """The tables of docs/files.md are those of the schema, in its order; entries of JSON too."""
     text = Path(__file__).parents[1].joinpath("docs", "files.md").read_text(encoding="utf-8")
-    found: dict[str, list[str]] = {}
     table = r"\n`([\w/.]+)`: (.*)\n\n\| column.*\n\|.*\n((?:\|.*\n)+)"
-    for file, keys, lines in re.findall(table, text):
-        found[file] = [*re.findall(r"`(\w+)`", keys), *re.findall(r"(?m)^\| `(\w+)`", lines)]
+    found = {
+        file: (re.findall(r"`(\w+)`", keys), re.findall(r"(?m)^\| `(\w+)` \| (\S+) \|", lines))
+        for file, keys, lines in re.findall(table, text)
+    }
     expected = {
-        prefix + table.file: [
-            *((table.row, "hour") if table.hourly else (table.row,)),
-            *(*table.columns, *table.names, *table.derived),
-        ]
+        prefix + table.file: (
+            [table.row, "hour"] if table.hourly else [table.row],
+            [(name, unit(name)) for name in (*table.columns, *table.names, *table.derived)],
+        )
         for prefix, tables in (
             ("", schema.MARKET),
             ("clearing/", schema.clearing_tables("lindistflow")),

@@ -39,6 +39,47 @@ def test_a_reader_beside_a_writer_has_one_state(tmp_path: Path):
     assert all(any(same(market, one) for one in markets) for market in found)
 
 
+def test_two_writers_leave_one_state(tmp_path: Path):
+    """Both begin where there is nothing; neither fails, and the last one's folder stays, whole."""
+    markets, start = (feeder(), bare()), threading.Barrier(2)
+    failed = []
+
+    def write(market: jg.Market):
+        start.wait()
+        try:
+            for _ in range(3):
+                io.save(tmp_path / "case", market)
+        except OSError as error:
+            failed.append(error)
+
+    writers = [threading.Thread(target=write, args=(market,)) for market in markets]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert not failed
+    assert any(same(io.load_market(tmp_path / "case"), market) for market in markets)
+    assert [path.name for path in tmp_path.iterdir()] == ["case"]
+
+
+def test_a_folder_put_in_place_by_another_writer_meanwhile_is_replaced(tmp_path: Path, monkeypatch):
+    """Where there was nothing a moment ago, a rename meets the other's folder."""
+    other = tmp_path / "other"
+    io.save(other, feeder())
+    rename = os.rename
+
+    def late(source: Path, target: Path):
+        if other.exists():
+            rename(other, target)
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", late)
+    io.save(tmp_path / "case", bare())
+    monkeypatch.undo()
+    assert same(bare(), io.load_market(tmp_path / "case"))
+    assert [path.name for path in tmp_path.iterdir()] == ["case"]
+
+
 def test_a_folder_replaced_after_it_was_opened_is_read_as_it_was(tmp_path: Path, monkeypatch):
     """The writer is done before the first table is read: the reader has the old state, whole."""
     market, answer = feeder(), unfinished(feeder(), jg.Status.cleared)

@@ -151,14 +151,14 @@ def _market(folder: Path, content: Content) -> Market:
         "grid.names": tuple(content.tables["buses.csv"].get("name", ())),
         "tariff.anticipation": np.asarray(head["anticipation"], dtype),
     }
-    hours = {"hours": len(content.tables["tariff.csv"]["base_eur_per_kwh"])}
+    hours = len(content.tables["tariff.csv"]["base_eur_per_kwh"])
     try:
         return Market(
             Prosumers(**_part(fields, "prosumers")),
             Grid(**_part(fields, "grid")),
-            Tariff(**_part(fields, "tariff"), **hours),
-            Generators(**_part(fields, "generators"), **hours),
-            Buffers(**_part(fields, "buffers"), **hours),
+            Tariff(**_part(fields, "tariff"), hours=hours),
+            Generators(**_part(fields, "generators"), hours=hours),
+            Buffers(**_part(fields, "buffers"), hours=hours),
             Trading(**_part(fields, "trading")),
             hour_length=np.asarray(head["hour_length_h"], dtype),
             clock=Clock(head["start"], head.get("zone")) if "start" in head else None,

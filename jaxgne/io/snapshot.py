@@ -28,7 +28,7 @@ class Snapshot:
         self._stack = ExitStack()
         self._files: dict[str, int | OSError] = {}
         self.folders: set[str] = set()
-        self.strange: list[str] = []  # tables and JSON that are not known
+        self.strange: list[str] = []  # tables and JSON that are not known, files for folders
 
     def __enter__(self) -> "Snapshot":
         for _ in range(_TRIES):
@@ -61,7 +61,10 @@ class Snapshot:
         for name, files in self._known.items():
             try:
                 place = self._directory(name, top) if name else top
-            except (FileNotFoundError, NotADirectoryError):
+            except FileNotFoundError:
+                continue
+            except NotADirectoryError:
+                self.strange.append(name)
                 continue
             self.folders.add(name)
             self._open_files(f"{name}/" if name else "", place, files)

@@ -99,9 +99,12 @@ def _restore(target: Path) -> None:
 def _put(fresh: Path, target: Path) -> None:
     """Put `fresh` in the place of `target`, whose old state is then at `fresh` or gone."""
     if not target.exists():
-        with suppress(FileExistsError):
+        try:
             os.rename(fresh, target)
             return
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):  # another writer was faster
+                raise
     if _exchange(fresh, target):
         return
     old = fresh.with_name(f"{fresh.name}.old")
