@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float
 from ..feasibility import implied_boxes
 from ..market import Grid, Market
 from ..model import Plan, Rows, boxes, own_gradient, pull, rows, zeros
-from ..optimality import scales
+from ..optimality import Shares, scales, shares
 from ..radial import Ladder, climb
 from ..reach import bounded
 from .newton import Worth
@@ -40,6 +40,7 @@ class Sets(eqx.Module):
     stiff: Float[Array, "C 1"]  # least stiffness, EUR per unit^2
     stiff_line: Float[Array, ""]
     unit: Float[Array, "C 1"]  # what a unit of each column is worth, EUR
+    share: Shares  # what is measured by its own size
 
 
 def pack(market: Market, plan: Plan, total: Array, net: Array) -> Float[Array, "C H"]:
@@ -87,11 +88,18 @@ def sets_of(market: Market) -> Sets:
     radius = _WIDER**2 * (radius + jnp.max(radius, initial=0.0))
     square = jnp.where(rating**2 > _BEYOND * radius, _some(radius), rating**2)
     scale = scales(market, zeros(market))
-    power = scale.price * market.hour_length / scale.power
+    share = shares(market, scale)
+    power = scale.price * market.hour_length / share.prosumer[:, None]
+    held, ends = power[market.buffers.owner], (market.trading.buyer, market.trading.seller)
+    traded = jnp.maximum(power[ends[0]], power[ends[1]])
     line = scale.price * market.hour_length / scale.total
     volts = scale.price * market.hour_length * scale.total
     stiff = {
-        "energy": scale.price / scale.energy,
+        "generation": power[market.generators.owner],
+        "charge": held,
+        "discharge": held,
+        "energy": scale.price / share.buffer[:, None],
+        **dict.fromkeys(("imports", "exports", "curtailed"), power),
         "voltage": volts,
         "angle": volts,
         "compensation": line,
@@ -102,7 +110,7 @@ def sets_of(market: Market) -> Sets:
     def spread(by_name: dict[str, Array], usual: Array, ends: Array) -> Float[Array, "C 1"]:
         sizes = [*(by_name.get(name, usual) for name in NAMES), usual, usual, ends, ends]
         each = zip(parts(market, low), sizes, strict=True)
-        return jnp.concatenate([jnp.full((part.shape[0], 1), size) for part, size in each])
+        return jnp.concatenate([jnp.broadcast_to(size, (part.shape[0], 1)) for part, size in each])
 
     return Sets(
         lower=low,
@@ -110,9 +118,10 @@ def sets_of(market: Market) -> Sets:
         free=high > low,
         square=square,
         open=(square > 0) & (market.grid.model != "copperplate"),
-        stiff=PROXIMAL * spread(stiff, power, line),
+        stiff=PROXIMAL * spread(stiff, traded, line),
         stiff_line=PROXIMAL * line,
         unit=spread(worth, kwh, kwh),
+        share=share,
     )
 
 

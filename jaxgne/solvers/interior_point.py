@@ -33,7 +33,7 @@ from ..model import (
     rows,
     rows_like,
 )
-from ..optimality import Scales, pin, scales
+from ..optimality import Scales, Shares, pin, scales
 from ..reach import bounded
 from .base import AbstractSolver
 from .columns import (
@@ -128,7 +128,7 @@ class InteriorPoint(AbstractSolver):
         wanted = flows - drift / bulk
         reach = jnp.sqrt(square / jnp.maximum(jnp.sum(wanted**2, axis=0), square))
         turn = jnp.where(sets.open, flows - wanted * reach, 0.0) / scale.total
-        missed = _missed(market, plan, scale)
+        missed = _missed(market, plan, scale, sets.share)
         unpriced = jnp.max(jnp.abs(shift) * stiff / sets.unit)
         error = jnp.maximum(jnp.maximum(missed, unpriced), jnp.max(jnp.abs(turn), initial=0.0))
         far = (missed > _MISSED) | (error > _FAR)
@@ -256,7 +256,7 @@ class InteriorPoint(AbstractSolver):
         mu = _means(sets, _products(at))[0]
         mu = mu / (market.hour_length * scale.price * scale.power)
         steep = self._steep(market, sets, at, scale)
-        return jnp.maximum(jnp.maximum(mu, steep), _missed(market, plan, scale))
+        return jnp.maximum(jnp.maximum(mu, steep), _missed(market, plan, scale, sets.share))
 
     def _closer(
         self,
@@ -268,7 +268,8 @@ class InteriorPoint(AbstractSolver):
         scale: Scales,
     ) -> Bool[Array, ""]:
         """Whether neither rows nor slopes are further off than before or than may be."""
-        missed = [_missed(market, unpack(market, a.columns, a.flows), scale) for a in (at, there)]
+        plans = (unpack(market, a.columns, a.flows) for a in (at, there))
+        missed = [_missed(market, plan, scale, sets.share) for plan in plans]
         steep = [self._steep(market, sets, a, scale) for a in (at, there)]
         near = missed[1] <= jnp.maximum(missed[0], jnp.minimum(excused, _ASTRAY))
         return near & (steep[1] <= jnp.maximum(steep[0], _STEEP))
@@ -294,18 +295,17 @@ class InteriorPoint(AbstractSolver):
         return sets if self.preference is None else self.preference.narrow(sets)
 
 
-def _missed(market: Market, plan: Plan, scale: Scales) -> Float[Array, ""]:
+def _missed(market: Market, plan: Plan, scale: Scales, share: Shares) -> Float[Array, ""]:
     """Largest relative violation of a row; rows that only the exchange closes do not count."""
     value, (low, high) = rows(market, plan), limits(market)
     value = replace(
         value, bus=value.bus.at[market.grid.feeder].set(0.0), exchange=0 * value.exchange
     )
-    outside = jax.tree.map(
-        lambda a, lo, up: jnp.max(jnp.maximum(a - up, lo - a), initial=0.0), value, low, high
-    )
-    sizes = {"balance": scale.power, "energy": scale.energy, "voltage": 1.0, "angle": 1.0}
+    outside = jax.tree.map(lambda a, lo, up: jnp.maximum(a - up, lo - a), value, low, high)
+    own = {"balance": share.prosumer[:, None], "energy": share.buffer[:, None]}
+    sizes = {**own, "voltage": 1.0, "angle": 1.0}
     each = [getattr(outside, f.name) / sizes.get(f.name, scale.total) for f in fields(Rows)]
-    return jnp.max(jnp.stack(each))
+    return jnp.max(jnp.stack([jnp.max(a, initial=0.0) for a in each]))
 
 
 def _products(state: State) -> Products:

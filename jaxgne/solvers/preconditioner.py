@@ -19,7 +19,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from ..market import Market
-from ..model import Plan, Rows, boxes, by_owner, curvature, pull, rows_like
+from ..model import Plan, Rows, boxes, by_owner, curvature, pull, rows_like, zeros
+from ..optimality import scales, shares
 from .network import Network, network
 
 STEP = 0.5  # of powers, before the balance omega; dimensionless
@@ -57,6 +58,7 @@ class Metric(eqx.Module):
     network: Network
     modes: Float[Array, "H H"]  # eigenvectors of storage dynamics without losses
     damping: Float[Array, "K H"]  # Sigma of storage dynamics in these
+    smaller: Float[Array, "N 1"]  # times that each prosumer is smaller than the market's scale
 
 
 class Steps(eqx.Module):
@@ -117,17 +119,21 @@ def metric(market: Market, held: Bool[Array, " B"]) -> Metric:
     fed = into[:, None] ** 2 * live.charge + out[:, None] ** 2 * live.discharge
     fed = STEP * jnp.max(fed, axis=1, keepdims=True, initial=0.0)
     losses = jnp.abs(1 - kept)
+    scale = scales(market, zeros(market))
+    smaller = (scale.power / shares(market, scale).prosumer)[:, None].astype(dtype)
+    made, held = smaller[market.generators.owner], smaller[stores.owner]
+    ends = (smaller[market.trading.buyer] + smaller[market.trading.seller]) / 2
     total = jnp.asarray(bus.shape[0], market.tariff.slope.dtype)
     return Metric(
         local=replace(
             none,
-            generation=one,
-            charge=one,
-            discharge=one,
-            imports=one,
-            exports=one,
-            curtailed=one,
-            trades=one / TRADE,
+            generation=one * made,
+            charge=one * held,
+            discharge=one * held,
+            imports=one * smaller,
+            exports=one * smaller,
+            curtailed=one * smaller,
+            trades=one / TRADE * ends,
         ),
         linked=replace(none, imports=2 * one / share, exports=limited.astype(dtype)),
         networked=replace(
@@ -143,12 +149,13 @@ def metric(market: Market, held: Bool[Array, " B"]) -> Metric:
             compensation=one,
             exchange=one,
         ),
-        stored=replace(none, charge=one, discharge=one, energy=one * STEP),
+        stored=replace(none, charge=one * held, discharge=one * held, energy=one * STEP * held),
         total=total,
         link=1 / (2 * total),
         network=grid,
         modes=jnp.asarray(modes, dtype),
-        damping=1 / (kept * jnp.asarray(stiffness, dtype) + losses + fed),
+        damping=held / (kept * jnp.asarray(stiffness, dtype) + losses + fed),
+        smaller=smaller,
     )
 
 
@@ -174,14 +181,14 @@ def steps(market: Market, metric: Metric, omega: Balance, activity: Plan) -> Ste
     return Steps(
         plan=wide_plan(jax.tree.map(lambda t, a: t.astype(a.dtype), tau, activity)),
         total=metric.total / omega.total,
-        balance=(omega.local / ts).astype(dtype) / reach(market, activity),
+        balance=(omega.local / ts).astype(dtype) / reach(market, metric, activity),
         energy=(omega.storage * metric.damping).astype(dtype),
         link=omega.total / ts * metric.link,
         network=omega.network / ts,
     )
 
 
-def reach(market: Market, activity: Plan) -> Float[Array, "N H"]:
+def reach(market: Market, metric: Metric, activity: Plan) -> Float[Array, "N H"]:
     """1/Sigma of own balances: what their columns, each by its step, can do to them."""
     pairs = market.trading
     own = by_owner(market, activity.generation, market.generators.owner)
@@ -189,7 +196,7 @@ def reach(market: Market, activity: Plan) -> Float[Array, "N H"]:
     own += activity.imports + activity.exports + activity.curtailed
     degree = by_owner(market, activity.trades, pairs.buyer)
     degree += by_owner(market, activity.trades, pairs.seller)
-    return STEP * jnp.maximum(own + 2 * TRADE * degree, REST)
+    return STEP * jnp.maximum(own + 2 * TRADE * degree, REST) / metric.smaller
 
 
 def activities(market: Market, before: Plan, now: Plan) -> Plan:
@@ -247,7 +254,7 @@ def squares(
     along = jax.tree.map(through, pull(market, grid), metric.networked, activity)
     modes = prices.energy @ metric.modes
     dual = Balance(
-        local=ts**2 * jnp.sum(prices.balance**2 * reach(market, activity), axis=0),
+        local=ts**2 * jnp.sum(prices.balance**2 * reach(market, metric, activity), axis=0),
         total=ts**2 * (prices.aggregate**2 + change.price**2) / metric.link,
         network=_sum(along),
         storage=jnp.sum(modes**2 / metric.damping, axis=1, keepdims=True),
