@@ -42,12 +42,12 @@ Columns = dict[str, "np.ndarray | list[str]"]
 
 def header(data: bytes, path: str, faults: Faults) -> tuple[list[str], int] | None:
     """The names of the columns, and where the lines below them begin."""
-    start = len(_BOM) if data.startswith(_BOM) else 0
-    first = re.compile(rb"(?:\r?\n)*").match(data, start)
-    begin = first.end() if first else start
+    begin = len(_BOM) if data.startswith(_BOM) else 0
+    while data.startswith((b"\n", b"\r\n"), begin):
+        begin = data.index(b"\n", begin) + 1
     end = data.find(b"\n", begin)
     end = len(data) if end < 0 else end
-    place = f", line {data.count(bytes([10]), 0, begin) + 1}"
+    place = f", line {_newlines(data, begin) + 1}"
     line = _line(data[begin:end].removesuffix(b"\r"), path, place, faults)
     if line is None:
         return None
@@ -83,9 +83,12 @@ def columns(
 
 def line_numbers(data: bytes, start: int) -> list[int]:
     """The number in the file of each line from `start` on that is not blank."""
-    before = data.count(b"\n", 0, start) + 1
-    lines = data[start:].split(b"\n")
-    return [k for k, line in enumerate(lines, before) if line.rstrip(b"\r")]
+    lines = enumerate(data[start:].split(b"\n"), _newlines(data, start) + 1)
+    return [number for number, line in lines if line.rstrip(b"\r")]
+
+
+def _newlines(data: bytes, end: int) -> int:
+    return data.count(b"\n", 0, end)
 
 
 def _bulk(
@@ -157,8 +160,8 @@ def _by_line(
 ) -> Columns | None:
     """All columns, read line by line; every cell that is wrong is a fault."""
     rows: list[list[float | str]] = []
-    sound, before = True, data.count(b"\n", 0, start) + 1
-    for number, raw in enumerate(data[start:].split(b"\n"), before):
+    sound = True
+    for number, raw in enumerate(data[start:].split(b"\n"), _newlines(data, start) + 1):
         raw = raw.removesuffix(b"\r")
         if not raw:
             continue

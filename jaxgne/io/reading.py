@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Set
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -237,7 +238,9 @@ class _Reader:
 
     def _complain(self, k: Any, column: str, sentence: str) -> None:
         """A fault of line `k` below the header, counted without blank lines."""
-        if not hasattr(self, "_lines"):
-            self._lines = line_numbers(self.data, self.start)
         place = f", column {column!r}" if column else ""
         self.faults.add(self.path, f", line {self._lines[k]}{place}: {sentence}")
+
+    @cached_property
+    def _lines(self) -> list[int]:
+        return line_numbers(self.data, self.start)
