@@ -26,9 +26,10 @@ class TuningProgress(eqx.Module):
 class History(eqx.Module):
     """What a tuning did: arrays by step, `T` of them, and why it `stopped`.
 
-    That is `steps` where all were done, `patience` where none was better for long, or why a market
-    did not clear: `infeasible`, `max_steps`, `nonfinite`; the latter also where objective or
-    gradient became so. All but a market's own numbers are in the optimizer's coordinates.
+    `stopped` is `steps` where all were done, `patience` where none was better for long, or why a
+    market did not clear: `infeasible`, `max_steps`, `nonfinite`; the latter also where objective or
+    gradient became so. Where only part of the step after a row clears, `halved` and `limit` tell.
+    All but a market's own numbers are in the optimizer's coordinates.
     """
 
     value: Float[np.ndarray, " T"]  # of the objective
@@ -36,6 +37,8 @@ class History(eqx.Module):
     weights: Float[np.ndarray, "T C"]  # what each of them weighed in the gradient
     gradient: Float[np.ndarray, " T"]  # its norm, without what only pushes against bounds
     foretold: Float[np.ndarray, " T"]  # the change that the gradient says its step makes
+    halved: Float[np.ndarray, " T"]  # share of its step that was taken: 1, 1/2, ... where not all
+    limit: Any  # words (T): what the market ran into where not all of its step was taken
     solver_steps: Int[np.ndarray, " T"]  # that clearing took; of a batch the most
     tuned: Any  # the fields, each with a leading axis of steps
     stopped: str = eqx.field(static=True, default="steps")
@@ -66,6 +69,13 @@ class History(eqx.Module):
         """With one step more, whose arrays have no axis of steps."""
         return jax.tree.map(lambda a, b: np.concatenate([a, np.asarray(b)[None]]), self, row)
 
+    def hindered(self, share: float, why: str) -> "History":
+        """With the last step no longer than this share of what it was, and why."""
+        foretold, halved, limit = self.foretold.copy(), self.halved.copy(), self.limit.tolist()
+        foretold[-1] *= share
+        halved[-1], limit[-1] = share, why
+        return replace(self, foretold=foretold, halved=halved, limit=np.array(limit))
+
     def ended(self, why: str) -> "History":
         """The same, stopped for a reason."""
         return replace(self, stopped=why)
@@ -82,6 +92,9 @@ class History(eqx.Module):
             f"solver steps a clear: {self.solver_steps[0]} at first, "
             f"{np.median(self.solver_steps[1:]) if len(self.value) > 1 else 0:.0f} later",
         ]
+        short = np.flatnonzero(self.halved < 1)
+        if short.size:
+            lines.append(f"{short.size} steps were cut short, the last by: {self.limit[short[-1]]}")
         if self.constraints.shape[1]:
             lines.append(
                 f"largest constraint {self.constraints[best].max():.3g} (at most 0 is met)"

@@ -39,6 +39,7 @@ Outcome = Callable[[Market, Clearing], Any]
 _RATE = 0.05  # of the range between the bounds, for the optimizer taken by default
 _UPDATE = 5  # steps between updates of the multipliers
 _STIFF = 10.0  # a constraint's penalty over objective, per range of what is tuned
+_HALVED = 5  # times that a step which does not clear is halved
 _LESS = 0.5  # of its violation at the last update: above it a penalty is doubled
 
 
@@ -114,10 +115,11 @@ def tune(
     A batch of markets, with a leading axis of scenarios, shares the fields; `reduce` makes one
     number of the scenarios' objectives, and of each constraint's values.
 
-    A step that does not clear ends the tuning, as do `patience` steps without a better one:
-    `history.stopped` tells. With `folder` each step is kept there, and a later call with the same
-    arguments, functions included by their code and all that it refers to, goes on after the last
-    one. `solver` and `tol` are for `clear`, `adjoint` for its
+    A step that does not clear is halved, five times at most: `history.halved` and `history.limit`
+    tell which, and what the market ran into. If it still does not clear the tuning ends, as after
+    `patience` steps without a better one: `history.stopped` tells. With `folder` each step is kept
+    there, and a later call with the same arguments, functions included by their code and all that
+    it refers to, goes on after the last one. `solver` and `tol` are for `clear`, `adjoint` for its
     derivatives, by default `Implicit(throw=False)`: what is not unique moves as little as it can.
 
     Raises `NotCleared` if the market does not clear as it is, and `ValueError` for fields out of
@@ -145,6 +147,7 @@ class State(eqx.Module):
     """Where a tuning stands before a step."""
 
     shares: Any  # what the optimizer moves
+    before: Any  # where the last step stood, which cleared
     memory: Any  # the optimizer's own
     multipliers: Float[Array, " C"]
     penalties: Float[Array, " C"]  # 0 until a constraint is first missed
@@ -180,7 +183,7 @@ def descend(
     job = _Job(market, measure, where, coordinates, adjoint)
     like = eqx.filter_eval_shape(lambda m: _each(m, lambda one: blank(one, solver)), market)
     count = eqx.filter_eval_shape(measure.limits, market, like).shape
-    state = State(shares, rule.init(shares), *[jnp.zeros(count)] * 3)
+    state = State(shares, shares, rule.init(shares), *[jnp.zeros(count)] * 3)
     clearing, history = None, job.blank(state)
     store = folder and (Path(folder) / "tuning.npz", fingerprint(job, rule, solver, tol))
     if store and (kept := read(*store, (state, like, history))):
@@ -190,10 +193,14 @@ def descend(
     while (step := len(history.value)) < steps:
         if patience is not None and step and step - 1 - history.best >= patience:
             return job.best(history), history.ended("patience")
-        here = job.market_at(state.shares)
-        clearing = cleared(here, solver, tol, clearing, throw=step == 0)
-        if not bool(jnp.all(clearing.ok)):
-            return job.best(history), history.ended(_word(clearing))
+        if step == 0:
+            clearing = cleared(job.market_at(state.shares), solver, tol, clearing, throw=True)
+        else:
+            state, now, share, why = _backed_off(job, state, solver, tol, clearing)
+            history = history.hindered(share, why) if why else history
+            if not bool(jnp.all(now.ok)):
+                return job.best(history), history.ended(_word(now))
+            clearing = now
         state, row, slope = job.measured(state, clearing)
         if not np.isfinite(row.value + row.gradient):
             if step == 0:
@@ -233,7 +240,8 @@ class _Job(eqx.Module):
         fields = jax.tree.map(np.asarray, self.coordinates.fields(state.shares))
         none, limits = np.zeros(0), np.zeros((0, *state.multipliers.shape))
         tuned = jax.tree.map(lambda a: np.zeros((0, *a.shape), a.dtype), fields)
-        return History(none, limits, limits, none, none, np.zeros(0, int), tuned)
+        words = np.zeros(0, "<U1")
+        return History(none, limits, limits, none, none, none, words, np.zeros(0, int), tuned)
 
     def measured(self, state: State, clearing: Clearing) -> tuple[State, History, Any]:
         """What a step finds: the state with its penalties, a row of history, and the gradient."""
@@ -261,6 +269,8 @@ class _Job(eqx.Module):
             weights=np.asarray(weighed),
             gradient=np.asarray(self.coordinates.steepness(state.shares, slope)),
             foretold=np.zeros(()),
+            halved=np.ones(()),
+            limit=np.array(""),
             solver_steps=np.max(np.asarray(clearing.steps)),
             tuned=self.coordinates.fields(state.shares),
         )
@@ -303,7 +313,34 @@ def _moved(
     updates, memory = rule.update(slope, state.memory, state.shares, value=value, grad=slope)
     shares = coordinates.project(jax.tree.map(jnp.add, state.shares, updates))
     went = jax.tree.map(lambda new, old, g: jnp.vdot(new - old, g), shares, state.shares, slope)
-    return replace(state, shares=shares, memory=memory), np.asarray(sum(jax.tree.leaves(went)))
+    moved = replace(state, shares=shares, before=state.shares, memory=memory)
+    return moved, np.asarray(sum(jax.tree.leaves(went)))
+
+
+def _backed_off(
+    job: _Job, state: State, solver: Any, tol: Any, start: Clearing | None
+) -> tuple[State, Clearing, float, str]:
+    """The state where a step ends that clears, the clearing, its share of the step, and the limit.
+
+    Where the market does not clear, half-way back to where it did, up to `_HALVED` times; what it
+    ran into at first is told in words.
+    """
+    share, why, moved = 1.0, "", state
+    while True:
+        try:
+            return (
+                moved,
+                cleared(job.market_at(moved.shares), solver, tol, start, throw=True),
+                share,
+                why,
+            )
+        except NotCleared as stop:
+            why = why or str(stop)
+            if share <= 0.5**_HALVED:
+                return moved, stop.clearing, share, why
+        share /= 2
+        went = jax.tree.map(lambda a, b, k=share: a + k * (b - a), state.before, state.shares)
+        moved = replace(state, shares=went)
 
 
 def _weighed(state: State, limits: Any) -> State:

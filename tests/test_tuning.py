@@ -144,8 +144,12 @@ def test_another_tuning_is_refused_its_folder(tmp_path: Any):
         jg.tune(market, lambda m, c: len(pages.name), folder=tmp_path, **call)
 
 
-def test_a_market_that_does_not_clear_ends_it():
-    """The total may not fall below 4 kW: 12 kW of load, 8 of which the pair can carry."""
+def test_a_step_that_does_not_clear_is_halved():
+    """The total may not fall below 4 kW: 12 kW of load, 8 of which the pair can carry.
+
+    From 10 in steps of 2.5 down to 5; from there 5/8 of a kW is a fourth of a step, and so on until
+    a 32nd, 0.08 kW, is too much.
+    """
     market = eqx.tree_at(lambda m: m.tariff.total_max, taxed(12.0), jnp.array([10.0]))
     tuned, history = jg.tune(
         market,
@@ -157,8 +161,12 @@ def test_a_market_that_does_not_clear_ends_it():
         tol=TOL,
     )
     assert history.stopped == "infeasible"
-    np.testing.assert_allclose(history.tuned[:, 0], [10.0, 7.5, 5.0])
-    assert float(tuned.tariff.total_max[0]) == 5.0 and bool(jg.clear(tuned).ok)
+    np.testing.assert_allclose(history.tuned[:4, 0], [10.0, 7.5, 5.0, 4.375])
+    np.testing.assert_allclose(history.halved[:3], [1.0, 1.0, 0.25])
+    np.testing.assert_allclose(history.foretold[:-1], np.diff(history.tuned[:, 0]), rtol=1e-9)
+    assert 4.0 <= float(tuned.tariff.total_max[0]) < 4.08 and bool(jg.clear(tuned).ok)
+    assert "Tariff.total_max" in history.limit[2] and history.limit[1] == ""
+    assert "steps were cut short, the last by: infeasible: Tariff.total_max" in str(history)
     hopeless = eqx.tree_at(lambda m: m.tariff.total_max, market, jnp.array([3.0]))
     with pytest.raises(jg.NotCleared, match="infeasible"):
         jg.tune(hopeless, revenue, where=charge, bounds=(0.0, 0.1))
