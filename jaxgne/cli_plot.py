@@ -34,8 +34,8 @@ def plot(
         int | None, typer.Option(min=0, max=MOST_STEPS, help="Of this one only: energy, storage.")
     ] = None,
     hour: Annotated[
-        int | None,
-        typer.Option(min=0, max=MOST_STEPS, help="Step to draw: feeder; by default the peak."),
+        float | None,
+        typer.Option(min=0, max=MOST_STEPS, help="Hour to draw: feeder; by default the peak."),
     ] = None,
 ) -> None:
     """Draw saved results: prices, voltages, power, storage, the grid with its trades, costs.

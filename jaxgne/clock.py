@@ -110,6 +110,11 @@ class Clock(eqx.Module):
             return f"Clock of a batch, or traced ({self.zone})"
         return f"{label(self.after(0.0))} {self.zone}"
 
+    @property
+    def tz(self) -> dt.tzinfo:
+        """The zone for `datetime` and pandas."""
+        return _zone(self.zone)
+
     def after(self, hours: float) -> dt.datetime:
         """The local time `hours` hours after the start, to the second."""
         return self.moments([hours])[0]
@@ -157,6 +162,36 @@ def times(market: Any) -> list[dt.datetime]:
     return market.clock.moments(length * np.arange(np.shape(market.prosumers.load)[-1]))
 
 
+def hours_of(market: Any) -> np.ndarray:
+    """Hours since the start at which steps begin (H), of a batch (S, H): whole where steps are."""
+    length = np.asarray(market.hour_length, float)[..., None]
+    steps = np.arange(np.shape(market.prosumers.load)[-1])
+    return steps + 0 * length.astype(int) if np.all(length == 1) else np.round(length * steps, 9)
+
+
+def step_at(market: Any, hour: Any) -> int:
+    """The step of a market that begins at an hour: hours since the start, 18 or 18.25.
+
+    With a clock also a local time, a datetime or "2025-03-30 18:15". `ValueError` where no step
+    begins then.
+    """
+    at = hours_of(market)
+    if isinstance(hour, str | dt.date | np.datetime64):
+        if market.clock is None:
+            raise ValueError(
+                f"hour {hour!r}: this market has no clock; give hours since the start."
+            )
+        moment = Clock(hour, market.clock.zone)
+        passed = (int(moment.start) - int(market.clock.start)) / 60
+    else:
+        passed = float(hour)
+    found = np.flatnonzero(np.abs(at - passed) < 1e-3)
+    if not found.size:
+        first, last = (hour_name(market, k) for k in (0, len(at) - 1))
+        raise ValueError(f"hour {hour!r}: no step begins then; give one from {first} to {last}.")
+    return int(found[0])
+
+
 def hour_name(of: Any, step: int) -> str:
     """What people call a step of a market or certificate: "2025-03-30 18:15", else "hour 18.25".
 
@@ -164,7 +199,9 @@ def hour_name(of: Any, step: int) -> str:
     zone's time as well.
     """
     after = step * float(of.hour_length)
-    return f"hour {hour(after)}" if of.clock is None else label(of.clock.after(after))
+    if of.clock is None or of.clock.wrong() or not abs(after) < 1e7:  # such are told elsewhere
+        return f"hour {hour(after)}"
+    return label(of.clock.after(after))
 
 
 def in_hour(of: Any, step: int) -> str:
@@ -175,6 +212,11 @@ def in_hour(of: Any, step: int) -> str:
 def hour(after: float) -> str:
     """Hours since the start as a short number: 18, 18.25, 0.3333."""
     return f"{round(after, 4):.10g}"
+
+
+def local_text(iso: str, zone: str) -> str:
+    """A moment in ISO form as people in a zone call it."""
+    return label(dt.datetime.fromisoformat(iso).astimezone(_zone(zone)))
 
 
 def label(moment: dt.datetime) -> str:

@@ -1,11 +1,12 @@
 """Tidy pandas tables of a cleared market; pandas is imported when one is made.
 
-Each function takes a market and its clearing and gives one row per thing and hour, which counts
-steps from 0. Units are in the column names, which are those of the files that `save` writes; `bus`,
-`source` and `target` are names where the grid has them, else indices. A batch and its clearing
-(`clear_many`) give the same columns behind `scenario` and `status`, with NaN for infeasible
-scenarios; of one market that is infeasible there is no table: `ValueError`. What stopped at
-`max_steps` is given as it stands.
+Each function takes a market and its clearing and gives one row per thing and step: `hour` is when
+it begins, in hours since the start, and `time` is that on the market's clock, if it has one. Units
+are in the column names, which are those of the files that `save` writes; `bus`, `source` and
+`target` are names where the grid has them, else indices. A batch and its clearing (`clear_many`)
+give the same columns behind `scenario` and `status`, with NaN for infeasible scenarios; of one
+market that is infeasible there is no table: `ValueError`. What stopped at `max_steps` is given as
+it stands.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,6 +20,7 @@ from jaxtyping import Array, Bool
 from . import settlement
 from .acflow import Flow, drawn, flow
 from .clearing import Clearing, Status, status_name
+from .clock import hours_of
 from .comparison import Comparison
 from .io.schema import STATUSES
 from .market import Market
@@ -323,7 +325,8 @@ def _frame(
     arrays = {name: np.asarray(column) for name, column in columns.items()}
     shape = np.broadcast_shapes(*(array.shape for array in arrays.values()))
     axes = list(np.indices(shape, sparse=True))
-    keys = {"hour": axes[-1]} if row is None else {row: axes[-2], "hour": axes[-1]}
+    keys = {"hour": _by_hour(hours_of(market))} | _times(market)
+    keys = keys if row is None else {row: axes[-2]} | keys
     if len(axes) == 3:
         ended = [np.asarray(clearing.status == getattr(Status, word)) for word in STATUSES]
         status = np.select(ended, STATUSES, "")[:, None, None]
@@ -336,4 +339,15 @@ def _frame(
     for name in {"bus", "source", "target"} & arrays.keys():
         arrays[name] = names[arrays[name]] if names.size else arrays[name]
     flat = {name: np.broadcast_to(array, shape).ravel() for name, array in arrays.items()}
+    if market.clock is not None:
+        times = _pandas().DatetimeIndex(flat["time"].astype("datetime64[s]"), tz="UTC")
+        flat["time"] = times.tz_convert(market.clock.tz)
     return _pandas().DataFrame(flat)
+
+
+def _times(market: Market) -> dict[str, np.ndarray]:
+    """When steps begin, seconds since 1970 in UTC, as a column `time`; none without a clock."""
+    if market.clock is None:
+        return {}
+    begun = 60 * np.asarray(market.clock.start, np.int64)[..., None]
+    return {"time": _by_hour(begun + np.rint(3600 * hours_of(market)).astype(np.int64))}

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from . import objectives
 from .clearing import Clearing, clear, differentiable
+from .clock import hours_of
 from .coordinates import Linear
 from .each import for_each, for_one
 from .history import History
@@ -161,7 +162,7 @@ def pair_tariffs(market: Market) -> Table:
 def hourly_slopes(market: Market) -> Table:
     """The slope of each hour."""
     slope = np.asarray(market.tariff.slope)
-    return {"hour": np.arange(len(slope)), "slope_eur_per_kwh_per_kw": slope}
+    return {"hour": hours_of(market), "slope_eur_per_kwh_per_kw": slope}
 
 
 @for_one()
@@ -224,10 +225,10 @@ def envelope(market: Market, *, solver: Any = None, tol: Any = None) -> Table:
     draw, feed = (np.asarray(a) for a in headroom(market, found))
     parts = price_parts(market, found)
     scarce = np.asarray(parts.total - parts.energy)
-    buses, hours = draw.shape
+    buses, steps = draw.shape
     return {
-        "bus": np.repeat(np.arange(buses), hours),
-        "hour": np.tile(np.arange(hours), buses),
+        "bus": np.repeat(np.arange(buses), steps),
+        "hour": np.tile(hours_of(market), buses),
         "draw_kw": draw.ravel(),
         "feed_in_kw": feed.ravel(),
         "scarcity_eur_per_kwh": scarce.ravel(),

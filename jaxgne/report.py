@@ -11,6 +11,8 @@ from rich.text import Text
 
 from .certificate import explain_infeasible
 from .clearing import Clearing, status_message, status_name
+from .clock import hour as hour_text
+from .clock import hours_of, local_text
 from .comparison import Outcome, outcome
 from .each import for_one
 from .market import Market
@@ -37,7 +39,9 @@ def summary(market: Market, clearing: Clearing) -> dict[str, Any]:
         "message": _message(market, clearing),
         "steps": int(clearing.steps),
         "prosumers": len(meant.cost),
-        "hours": market.prosumers.load.shape[1],
+        "hours": _total(market, market.prosumers.load.shape[1]),
+        "hour_length_h": _number(market.hour_length),
+        **_start(market),
         "grid_model": market.grid.model,
         "certificate": {
             "relative_kkt_error": _number(found.error),
@@ -75,8 +79,8 @@ def _transformer(market: Market, clearing: Clearing, meant: Outcome) -> dict[str
     return {
         "in_kwh": _number(meant.transformer_in),
         "out_kwh": _number(meant.transformer_out),
-        "peak_in": {"kw": _number(meant.peak_in), "hour": int(net.argmax())},
-        "peak_out": {"kw": _number(meant.peak_out), "hour": int(net.argmin())},
+        "peak_in": {"kw": _number(meant.peak_in)} | _when(market, int(net.argmax())),
+        "peak_out": {"kw": _number(meant.peak_out)} | _when(market, int(net.argmin())),
         "physical_self_sufficiency": _number(meant.self_sufficiency) if some else None,
         "physical_self_consumption": _number(meant.self_consumption) if made else None,
     }
@@ -85,6 +89,43 @@ def _transformer(market: Market, clearing: Clearing, meant: Outcome) -> dict[str
 def _number(value: Any) -> float | None:
     number = float(value)
     return number if np.isfinite(number) else None
+
+
+def _start(market: Market) -> dict[str, Any]:
+    clock = market.clock
+    return {} if clock is None else {"start": clock.iso(), "zone": clock.zone}
+
+
+def _when(market: Market, step: int) -> dict[str, Any]:
+    """When a step begins: hours since the start, and the local time where there is a clock."""
+    return _whens(market)[step]
+
+
+def _whens(market: Market) -> list[dict[str, Any]]:
+    """That of each step."""
+    hours = hours_of(market).tolist()
+    if market.clock is None:
+        return [{"hour": hour} for hour in hours]
+    moments = market.clock.moments(hours)
+    return [{"hour": h, "time": m.isoformat()} for h, m in zip(hours, moments, strict=True)]
+
+
+def _called(place: dict[str, Any], zone: str | None) -> str:
+    """That in words."""
+    if zone is None:
+        return f"hour {hour_text(place['hour'])}"
+    return local_text(place["time"], zone)
+
+
+def _within(place: dict[str, Any], zone: str | None) -> str:
+    """And in a sentence."""
+    return f"{'in' if zone is None else 'at'} {_called(place, zone)}"
+
+
+def _total(market: Market, steps: Any) -> float:
+    """Hours that so many steps are, whole where steps are."""
+    hours = round(int(steps) * float(market.hour_length), 6)
+    return int(hours) if hours == int(hours) else hours
 
 
 def _message(market: Market, clearing: Clearing) -> str:
@@ -116,8 +157,8 @@ def _exchange(market: Market, clearing: Clearing) -> dict[str, Any]:
     low, high = (np.asarray(a) for a in (market.tariff.total_min, market.tariff.total_max))
     peak = int(sigma.argmax())
     return {
-        "contracted_peak": {"kw": _number(sigma[peak]), "hour": peak},
-        "aggregate_limit_hours": np.flatnonzero((s >= high - near) | (s <= low + near)).tolist(),
+        "contracted_peak": {"kw": _number(sigma[peak])} | _when(market, peak),
+        "aggregate_limit_hours": hours_of(market)[(s >= high - near) | (s <= low + near)].tolist(),
     }
 
 
@@ -137,13 +178,13 @@ def _voltage(market: Market, clearing: Clearing) -> dict[str, Any] | None:
 
     def place(flat: np.intp) -> dict[str, Any]:
         bus, hour = divmod(int(flat), volts.shape[1])
-        return {"pu": _number(volts[bus, hour]), "bus": _bus(market, bus), "hour": hour}
+        return {"pu": _number(volts[bus, hour]), "bus": _bus(market, bus)} | _when(market, hour)
 
     return {
         "lowest": place(volts.argmin()),
         "highest": place(volts.argmax()),
-        "bus_hours_at_limit": int(near.sum()),
-        "bus_hours": int(near.size),
+        "bus_hours_at_limit": _total(market, near.sum()),
+        "bus_hours": _total(market, near.size),
     }
 
 
@@ -162,9 +203,9 @@ def _lines(market: Market, clearing: Clearing) -> dict[str, Any] | None:
         "highest_loading": _number(loading[row, hour]),
         "line": line,
         "ends": _ends(market, line),
-        "hour": hour,
-        "line_hours_at_limit": int((loading >= 1 - _AT_LIMIT).sum()),
-        "line_hours": int(loading.size),
+        **_when(market, hour),
+        "line_hours_at_limit": _total(market, (loading >= 1 - _AT_LIMIT).sum()),
+        "line_hours": _total(market, loading.size),
     }
 
 
@@ -181,7 +222,7 @@ def _ac(market: Market, clearing: Clearing) -> dict[str, Any] | None:
 
     def at(flat: Any) -> tuple[int, dict[str, Any]]:
         row, hour = divmod(int(flat), market.prosumers.load.shape[1])
-        return row, {"hour": hour}
+        return row, _when(market, hour)
 
     def bus(pu: Any, flat: Any) -> dict[str, Any]:
         row, hour = at(flat)
@@ -212,7 +253,7 @@ def _ends(market: Market, line: int) -> list[str]:
     return [_bus(market, int(end)) for end in ends]
 
 
-def _by_hour(market: Market, clearing: Clearing) -> list[dict[str, float | None]]:
+def _by_hour(market: Market, clearing: Clearing) -> list[dict[str, Any]]:
     """Prices and quantities of each hour; the mean price weighs prosumers by net load."""
     plan = clearing.plan
     sigma = aggregate(market, plan)
@@ -235,8 +276,8 @@ def _by_hour(market: Market, clearing: Clearing) -> list[dict[str, float | None]
     }
     lists = {name: [_number(value) for value in column] for name, column in columns.items()}
     return [
-        {"hour": hour} | {name: values[hour] for name, values in lists.items()}
-        for hour in range(len(sigma))
+        when | {name: values[step] for name, values in lists.items()}
+        for step, when in enumerate(_whens(market))
     ]
 
 
@@ -264,6 +305,7 @@ def _shown(value: float | None, digits: int) -> str:
 def _figures(facts: dict[str, Any]) -> Table:
     bill, cost, energy = facts["bill_eur"], facts["cost_eur"], facts["energy_kwh"]
     peak, physical = facts["contracted_peak"], facts["transformer"]
+    zone = facts.get("zone")
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold")
     grid.add_column()
@@ -280,21 +322,26 @@ def _figures(facts: dict[str, Any]) -> Table:
         if amount != 0 or name in ("imported", "traded")
     ]
     grid.add_row("Energy, kWh", ", ".join(amounts))
-    grid.add_row("Contracted", f"import up to {_shown(peak['kw'], 1)} kW in hour {peak['hour']}")
-    grid.add_row("Transformer", _flows(physical))
-    binding = facts["aggregate_limit_hours"]
+    when = _within(peak, zone)
+    grid.add_row("Contracted", f"import up to {_shown(peak['kw'], 1)} kW {when}")
+    grid.add_row("Transformer", _flows(physical, zone))
+    binding = set(facts["aggregate_limit_hours"])
     if binding:
-        hours = ", ".join(str(hour) for hour in binding)
-        grid.add_row("Total exchange", f"at its limit in {len(binding)} hours ({hours})")
+        when = [_called(at, zone) for at in facts["by_hour"] if at["hour"] in binding]
+        hours = hour_text(len(binding) * facts["hour_length_h"])
+        grid.add_row(
+            "Total exchange",
+            f"at its limit in {hours} hours ({', '.join(w.removeprefix('hour ') for w in when)})",
+        )
     _network(grid, facts)
     return grid
 
 
-def _flows(physical: dict[str, Any]) -> str:
+def _flows(physical: dict[str, Any], zone: str | None) -> str:
     """What the transformer carries either way, in words."""
     ways = [
-        f"{_shown(physical[f'{way}_kwh'], 1)} kWh {way}, up to {_shown(most['kw'], 1)} kW in hour "
-        f"{most['hour']}"
+        f"{_shown(physical[f'{way}_kwh'], 1)} kWh {way}, up to {_shown(most['kw'], 1)} kW "
+        f"{_within(most, zone)}"
         for way, most in (("in", physical["peak_in"]), ("out", physical["peak_out"]))
         if physical[f"{way}_kwh"] != 0
     ]
@@ -311,12 +358,13 @@ def _network(grid: Table, facts: dict[str, Any]) -> None:
     volts, lines = facts["voltage"], facts["lines"]
     if facts["ac"] and not volts:
         grid.add_row("Voltage, lines", "not determined by this grid model: see the AC power flow")
+    zone = facts.get("zone")
     if volts:
         low, high = volts["lowest"], volts["highest"]
         grid.add_row(
             "Voltage",
-            f"{_shown(low['pu'], 4)} pu (bus {low['bus']}, hour {low['hour']}) to "
-            f"{_shown(high['pu'], 4)} pu (bus {high['bus']}, hour {high['hour']}); at a limit in "
+            f"{_shown(low['pu'], 4)} pu (bus {low['bus']}, {_called(low, zone)}) to "
+            f"{_shown(high['pu'], 4)} pu (bus {high['bus']}, {_called(high, zone)}); at a limit in "
             f"{volts['bus_hours_at_limit']} of {volts['bus_hours']} bus-hours",
         )
     if lines:
@@ -324,14 +372,14 @@ def _network(grid: Table, facts: dict[str, Any]) -> None:
         grid.add_row(
             "Lines",
             f"up to {_shown(None if loading is None else 100 * loading, 1)} % of the rating (line "
-            f"{'-'.join(lines['ends'])}, hour {lines['hour']}); full in "
+            f"{'-'.join(lines['ends'])}, {_called(lines, zone)}); full in "
             f"{lines['line_hours_at_limit']} of {lines['line_hours']} line-hours",
         )
     if facts["ac"]:
-        _ac_row(grid, facts["ac"])
+        _ac_row(grid, facts["ac"], zone)
 
 
-def _ac_row(grid: Table, found: dict[str, Any]) -> None:
+def _ac_row(grid: Table, found: dict[str, Any], zone: str | None) -> None:
     """Add the row about the AC power flow."""
     if not found["examined"]:
         grid.add_row("AC power flow", "not examined: not every bus has a path to a feeder bus")
@@ -344,15 +392,16 @@ def _ac_row(grid: Table, found: dict[str, Any]) -> None:
     low, high, most = found["lowest"], found["highest"], found["highest_loading"]
     loss = found["largest_loss"]
     words += (
-        f" (balanced equivalent): {_shown(low['pu'], 4)} pu (bus {low['bus']}, hour {low['hour']}) "
-        f"to {_shown(high['pu'], 4)} pu (bus {high['bus']}, hour {high['hour']})"
+        f" (balanced equivalent): {_shown(low['pu'], 4)} pu (bus {low['bus']}, "
+        f"{_called(low, zone)}) to {_shown(high['pu'], 4)} pu (bus {high['bus']}, "
+        f"{_called(high, zone)})"
     )
     if most["ends"]:
         share = _shown(None if most["share"] is None else 100 * most["share"], 1)
         words += (
-            f"; lines up to {share} % by current ({'-'.join(most['ends'])}, hour "
-            f"{most['hour']}); losses {_shown(found['losses_kwh'], 1)} kWh, at most "
-            f"{_shown(loss['kw'], 1)} kW ({'-'.join(loss['ends'])}, hour {loss['hour']})"
+            f"; lines up to {share} % by current ({'-'.join(most['ends'])}, "
+            f"{_called(most, zone)}); losses {_shown(found['losses_kwh'], 1)} kWh, at most "
+            f"{_shown(loss['kw'], 1)} kW ({'-'.join(loss['ends'])}, {_called(loss, zone)})"
         )
     grid.add_row("AC power flow", words)
 
@@ -365,13 +414,15 @@ def _hours(facts: dict[str, Any]) -> Table:
         title_style="bold",
         box=SIMPLE_HEAD,
     )
-    heads = ("hour", "transformer kW", "grid price", "mean price", "min", "max", "traded kW")
+    zone = facts.get("zone")
+    names = ("transformer kW", "grid price", "mean price", "min", "max", "traded kW")
+    heads = ("hour" if zone is None else zone, *names)
     networked = facts["voltage"] is not None
     for head in (*heads, *(["lowest V pu"] if networked else [])):
-        rows.add_column(head, justify="right")
+        rows.add_column(head, justify="right", no_wrap=head == heads[0])
     for entry in facts["by_hour"]:
         cells = [
-            str(entry["hour"]),
+            _called(entry, zone).removeprefix("hour "),
             _shown(entry["transformer_kw"], 1),
             _shown(entry["grid_price_eur_per_kwh"], 4),
             _shown(entry["energy_price_mean_eur_per_kwh"], 4),

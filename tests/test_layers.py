@@ -29,7 +29,7 @@ LAYERS: dict[str, set[str]] = {
     "each": set(),
     "market": {"arrays", "clock", "describe"},  # to print itself
     "devices": {"arrays", "clock", "each", "market", "devices"},
-    "validate": {"each", "market", "validate"},
+    "validate": {"clock", "each", "market", "validate"},
     "model": {"each", "market"},
     "radial": {"each", "market"},
     "acflow": {"each", "market", "model", "radial", "validate"},

@@ -59,11 +59,13 @@ def test_energies_are_power_times_hours():
 
 
 def test_contracted_peak_has_its_hour():
-    """3 prosumers at 5 kW in hour 1 and three buses at 0.1 kW: 15.3 kW."""
+    """3 prosumers at 5 kW from hour 0.25 on and three buses at 0.1 kW: 15.3 kW."""
     market = feeder()
-    facts = report.summary(market, plan_of(market, imports=np.array([4.0, 5.0])))
-    assert facts["contracted_peak"]["hour"] == 1
+    clearing = plan_of(market, imports=np.array([4.0, 5.0]))
+    facts = report.summary(market, clearing)
+    assert facts["contracted_peak"]["hour"] == 0.25
     assert facts["contracted_peak"]["kw"] == pytest.approx(15.3)
+    assert "15.3 kW in hour 0.25" in text(market, clearing)
 
 
 def test_bills_are_total_mean_and_range():
@@ -92,7 +94,7 @@ def test_bills_are_total_mean_and_range():
 
 
 def test_the_transformer_is_net_of_what_is_sold():
-    """4 kW bought and 5 kW sold by each of three, 0.3 kW passive: 2.7 kW flow out in hour 1.
+    """4 kW bought and 5 kW sold by each of three, 0.3 kW passive: 2.7 kW flow out at hour 0.25.
 
     In hour 0 nothing is sold and 12.3 kW flow in: in quarter-hours 3.075 kWh in, 0.675 kWh out.
     """
@@ -102,7 +104,7 @@ def test_the_transformer_is_net_of_what_is_sold():
     assert found["in_kwh"] == pytest.approx(3.075)
     assert found["out_kwh"] == pytest.approx(0.675)
     assert (found["peak_in"]["kw"], found["peak_in"]["hour"]) == (pytest.approx(12.3), 0)
-    assert (found["peak_out"]["kw"], found["peak_out"]["hour"]) == (pytest.approx(2.7), 1)
+    assert (found["peak_out"]["kw"], found["peak_out"]["hour"]) == (pytest.approx(2.7), 0.25)
     assert "12.3 kW in hour 0" in text(market, clearing)
 
 
@@ -124,25 +126,25 @@ def test_what_the_model_does_not_determine_is_not_printed():
 
 
 def test_voltages_are_magnitudes_with_bus_and_hour():
-    """Squared 0.9604 at bus 2 in hour 1 is 0.98 pu; squared 1.0609 at bus 1 in hour 0 is 1.03."""
+    """Squared 0.9604 at bus 2 in hour 0.25 is 0.98 pu; squared 1.0609 at bus 1 at first is 1.03."""
     squared = np.array([[1.0, 1.0], [1.0609, 1.0], [1.0, 0.9604]])
     facts = report.summary(feeder(), plan_of(feeder(), voltage=squared))["voltage"]
     assert facts["lowest"]["pu"] == pytest.approx(0.98)
-    assert (facts["lowest"]["bus"], facts["lowest"]["hour"]) == ("Straße", 1)
+    assert (facts["lowest"]["bus"], facts["lowest"]["hour"]) == ("Straße", 0.25)
     assert facts["highest"]["pu"] == pytest.approx(1.03)
     assert (facts["highest"]["bus"], facts["highest"]["hour"]) == ('bus, "two"', 0)
     assert facts["bus_hours_at_limit"] == 0
 
 
 def test_voltage_at_a_limit_counts_outside_the_feeder_bus():
-    """0.95 pu at bus 1 in one hour; the feeder bus is held and never counts."""
+    """0.95 pu at bus 1 for a quarter of an hour; the feeder bus is held and never counts."""
     squared = np.array([[0.9025, 0.9025], [0.9025, 1.0], [1.0, 1.0]])
     facts = report.summary(feeder(), plan_of(feeder(), voltage=squared))["voltage"]
-    assert facts["bus_hours_at_limit"] == 1
+    assert facts["bus_hours_at_limit"] == 0.25
 
 
 def test_full_lines_are_counted_and_named():
-    """Line 0 is rated 20 kVA: (12, 16) fills it in hour 0, (6, 8) half in hour 1; line 1 has no
+    """Line 0 is rated 20 kVA: (12, 16) fills it at first, (6, 8) half at hour 0.25; line 1 has no
     rating and does not count."""
     clearing = plan_of(
         feeder(), active=np.array([[12.0, 6.0]] * 2), reactive=np.array([[16.0, 8.0]] * 2)
@@ -150,14 +152,15 @@ def test_full_lines_are_counted_and_named():
     facts = report.summary(feeder(), clearing)["lines"]
     assert facts["highest_loading"] == pytest.approx(1.0)
     assert (facts["line"], facts["hour"], facts["ends"]) == (0, 0, ["799", 'bus, "two"'])
-    assert (facts["line_hours_at_limit"], facts["line_hours"]) == (1, 2)
+    assert (facts["line_hours_at_limit"], facts["line_hours"]) == (0.25, 0.5)
 
 
 def test_aggregate_limit_binds_on_net_exchange():
-    """6.3 kW gross and 0.9 kW exported net 5.4 kW: at a limit of 5.4 kW in hour 1 only."""
+    """6.3 kW gross and 0.9 kW exported net 5.4 kW: at a limit of 5.4 kW from hour 0.25 on only."""
     market = feeder(total_max=(9.0, 5.4))
     clearing = plan_of(market, imports=np.array(2.0), exports=np.array(0.3))
-    assert report.summary(market, clearing)["aggregate_limit_hours"] == [1]
+    assert report.summary(market, clearing)["aggregate_limit_hours"] == [0.25]
+    assert "at its limit in 0.25 hours (0.25)" in text(market, clearing)
 
 
 def test_mean_price_weighs_by_what_prosumers_draw():
@@ -203,15 +206,15 @@ def test_table_of_what_did_not_clear_says_so_first(status: str):
 
 def test_table_of_what_cleared_says_so_first():
     shown = text(feeder(), plan_of(feeder()))
-    assert shown.startswith("Cleared after 7 steps (3 prosumers, 2 hours, lindistflow)")
+    assert shown.startswith("Cleared after 7 steps (3 prosumers, 0.5 hours, lindistflow)")
     assert "NOT CLEARED" not in shown
 
 
 def test_table_fits_100_columns_without_colors():
-    """Large numbers included; no escape codes, one row for each of 24 hours."""
+    """Large numbers included; no escape codes, one row for each of 24 quarter hours."""
     market = feeder(hours=24)
     shown = text(market, plan_of(market, imports=np.array(1234567.8)))
     assert max(map(len, shown.splitlines())) <= 100
     assert "\x1b" not in shown
     hours = [line.split()[0] for line in shown.split("By hour")[1].splitlines() if line.split()]
-    assert [hour for hour in hours if hour.isdigit()] == [str(hour) for hour in range(24)]
+    assert [h for h in hours if h[0].isdigit()] == [f"{0.25 * k:g}" for k in range(24)]

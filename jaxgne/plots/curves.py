@@ -1,6 +1,7 @@
 """Lines side by side: contracted imports of several clearings, convergence of several solvers."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,7 +10,7 @@ from ..clearing import Clearing
 from ..market import Market
 from ..model import aggregate
 from ..tracing import Trace
-from .style import CYCLE, DASHES, TIME, begin, check, hour_edges, legend
+from .style import CYCLE, DASHES, TIME, begin, check, hour_edges, legend, on_clock
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,10 +26,14 @@ def sigma(cleared: Mapping[str, tuple[Market, Clearing]], ax: "Axes | None" = No
     missed = sum(bool(note) for note in notes.values())
     title = "Total import" + (f" ({missed} of {len(notes)} NOT CLEARED)" if missed else "")
     ax = begin(ax, title, TIME, "contracted import (kW)")
+    zones = {market.clock and market.clock.zone for market, _ in cleared.values()}
+    one = len(zones) == 1  # else hours since each start
+    if one:
+        on_clock(ax, next(iter(cleared.values()))[0])
     for k, (name, (market, clearing)) in enumerate(cleared.items()):
         ax.stairs(
             np.asarray(aggregate(market, clearing.plan)),
-            hour_edges(market),
+            hour_edges(market if one else replace(market, clock=None)),
             baseline=None,
             color=CYCLE[k % len(CYCLE)],
             linestyle=DASHES[k % len(DASHES)],

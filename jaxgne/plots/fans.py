@@ -57,7 +57,7 @@ def fan(
     title, missed = f"{len(cleared)} scenarios", int((~cleared).sum())
     title += f" ({missed} NOT CLEARED, left out)" if missed else ""
     ax = begin(ax, title, TIME, _LABELS[quantity])
-    edges = np.arange(values.shape[1] + 1) * float(lengths[0])
+    edges = np.arange(values.shape[1] + 1) * float(lengths[0])  # since each start
     for low, high, opacity in _BANDS:
         bottom, top = np.quantile(values, (low, high), axis=0)
         label = f"{100 * low:g} to {100 * high:g} %"

@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..clearing import Clearing
+from ..clock import in_hour, step_at
 from ..market import Market
 from ..model import aggregate
 from .layout import places_of
 from .state import state
-from .style import BLACK, GRAY, SCALE, VERMILLION, begin, check, pick
+from .style import BLACK, GRAY, SCALE, VERMILLION, begin, check
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,10 +24,13 @@ def feeder(
     clearing: Clearing,
     ax: "Axes | None" = None,
     *,
-    hour: int | None = None,
+    hour: Any = None,
     positions: Any = None,
 ) -> "Axes":
-    """The grid in one step, by default that of the highest contracted import.
+    """The grid at an `hour`, by default in that of the highest contracted import.
+
+    Hours are counted from the start (18, 18.25); with a clock a local time does as well, such as
+    "2025-03-30 18:15".
 
     Buses are colored by voltage (pu), lines by loading (% of the rating; dotted where they have
     none). Arrows go from where power is sold to where it is bought, as wide as the trade (kW):
@@ -42,17 +46,16 @@ def feeder(
         raise ValueError("plots.feeder: a copperplate market has no network to draw.")
     note = check("feeder", market, clearing)
     total = np.asarray(aggregate(market, clearing.plan))
-    hour = int(total.argmax()) if hour is None else pick("feeder", "hour", hour, len(total))
+    step = int(total.argmax()) if hour is None else step_at(market, hour)
     places = places_of("feeder", market, positions)
     wide, high = np.ptp(places, axis=0) + 1.0
     size = (9.0, float(np.clip(2.0 + 7.0 * high / wide, 4.5, 8.0)))
-    when = f"{hour * float(market.hour_length):g} h"
-    ax = begin(ax, f"Grid and trades at {when}{note}", "", "", size=size)
+    ax = begin(ax, f"Grid and trades {in_hour(market, step)}{note}", "", "", size=size)
     ax.set_axis_off()
     shown = [
-        *_lines(ax, market, clearing, hour, places),
-        *_buses(ax, market, clearing, hour, places),
-        *_trades(ax, market, clearing, hour, places),
+        *_lines(ax, market, clearing, step, places),
+        *_buses(ax, market, clearing, step, places),
+        *_trades(ax, market, clearing, step, places),
     ]
     ax.margins(0.08)  # arcs reach beyond the buses
     # Below the map: beside it stand the scales.

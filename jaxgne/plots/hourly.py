@@ -8,7 +8,19 @@ from ..clearing import Clearing
 from ..market import Market
 from ..model import aggregate, energy_prices, grid_price
 from .state import state
-from .style import BLUE, GRAY, SCALE, TIME, VERMILLION, begin, check, hour_edges, legend, name_rows
+from .style import (
+    BLUE,
+    GRAY,
+    SCALE,
+    TIME,
+    VERMILLION,
+    begin,
+    check,
+    hour_edges,
+    legend,
+    name_rows,
+    on_clock,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +32,7 @@ def prices(market: Market, clearing: Clearing, ax: "Axes | None" = None) -> "Axe
     A prosumer's is pi_i + mu_pb of its bus (MODEL 4), the main grid's p0 + d_mg sigma.
     """
     note = check("prices", market, clearing)
-    ax = begin(ax, f"Prices{note}", TIME, "price (EUR/kWh)")
+    ax = on_clock(begin(ax, f"Prices{note}", TIME, "price (EUR/kWh)"), market)
     edges = hour_edges(market)
     values = np.asarray(energy_prices(market, clearing.prices))
     main = np.asarray(grid_price(market, aggregate(market, clearing.plan)))
@@ -41,7 +53,7 @@ def bus_prices(market: Market, clearing: Clearing, ax: "Axes | None" = None) -> 
     note = check("bus_prices", market, clearing)
     buses = len(market.grid.passive)
     size = (8.0, min(7.0, 3.0 + 0.08 * buses))
-    ax = begin(ax, f"Prices by bus{note}", TIME, "bus", size=size)
+    ax = on_clock(begin(ax, f"Prices by bus{note}", TIME, "bus", size=size), market)
     found = clearing.prices
     shared = grid_price(market, aggregate(market, clearing.plan)) + found.aggregate + found.exchange
     values = np.asarray(shared) + np.asarray(found.bus)
@@ -67,7 +79,7 @@ def voltages(market: Market, clearing: Clearing, ax: "Axes | None" = None) -> "A
         raise ValueError("plots.voltages: a copperplate market has no voltages.")
     note = check("voltages", market, clearing)
     values, _, by = state("voltages", market, clearing.plan)
-    ax = begin(ax, f"Voltages{by}{note}", TIME, "voltage (pu)")
+    ax = on_clock(begin(ax, f"Voltages{by}{note}", TIME, "voltage (pu)"), market)
     edges = hour_edges(market)
     _band(ax, values, edges, "buses, lowest to highest")
     inner = np.setdiff1d(np.arange(len(values)), np.asarray(grid.feeder))

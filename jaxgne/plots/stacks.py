@@ -21,6 +21,7 @@ from .style import (
     check,
     hour_edges,
     legend,
+    on_clock,
     pick,
 )
 
@@ -47,7 +48,7 @@ def energy(
     units, stores = (chosen[np.asarray(part.owner)] for part in (market.generators, market.buffers))
     # Of all the net trades are rounding errors, which would clutter the legend.
     peers = np.asarray(bought(market, plan.trades))[chosen] * (prosumer is not None)
-    ax = begin(ax, f"Power of {whose}{note}", TIME, "power (kW)")
+    ax = on_clock(begin(ax, f"Power of {whose}{note}", TIME, "power (kW)"), market)
     sources = {
         "imports": (BLUE, np.asarray(plan.imports)[chosen]),
         "generation": (VERMILLION, np.asarray(plan.generation)[units]),
@@ -91,7 +92,7 @@ def storage(
         raise ValueError(
             f"plots.storage: {whose} {'has' if prosumer is not None else 'have'} none."
         )
-    ax = begin(ax, f"Storage of {whose}{note}", TIME, "content (kWh)")
+    ax = on_clock(begin(ax, f"Storage of {whose}{note}", TIME, "content (kWh)"), market)
     edges = hour_edges(market)
     begun = np.asarray(table.energy_start)[:, None]
     content = np.concatenate([begun, np.asarray(clearing.plan.energy)], axis=1)[kept]

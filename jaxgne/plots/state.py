@@ -4,6 +4,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..acflow import ac_power_flow
+from ..clock import in_hour
 from ..market import Market
 from ..model import Plan, has_state, voltages
 
@@ -23,6 +24,6 @@ def state(
     if not np.all(found.ok):
         raise ValueError(
             f"plots.{name}: this grid model determines no voltages, and the AC power flow of the "
-            f"plan does not converge in hour {int(np.argmin(np.asarray(found.ok)))}."
+            f"plan does not converge {in_hour(market, int(np.argmin(np.asarray(found.ok))))}."
         )
     return np.asarray(found.voltage), np.asarray(found.current), ", AC power flow"

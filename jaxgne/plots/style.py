@@ -59,6 +59,18 @@ def begin(
     return ax
 
 
+def on_clock(ax: "Axes", market: Market) -> "Axes":
+    """The axes with local times along the time axis, where the market has a clock."""
+    clock = market.clock
+    if clock is not None:
+        from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+        ax.xaxis.set_major_locator(AutoDateLocator(tz=clock.tz))
+        ax.xaxis.set_major_formatter(ConciseDateFormatter(AutoDateLocator(tz=clock.tz), clock.tz))
+        ax.set_xlabel(f"time ({clock.zone})")
+    return ax
+
+
 def check(name: str, market: Market, clearing: Clearing) -> str:
     """What the title of a clearing must add: nothing, or that it did not clear.
 
@@ -82,8 +94,13 @@ def check(name: str, market: Market, clearing: Clearing) -> str:
 
 
 def hour_edges(market: Market) -> np.ndarray:
-    """When each step begins, and when the last one ends, h."""
-    return np.arange(market.prosumers.load.shape[-1] + 1) * float(market.hour_length)
+    """When each step begins, and when the last one ends: h, or matplotlib's dates with a clock."""
+    edges = np.arange(market.prosumers.load.shape[-1] + 1) * float(market.hour_length)
+    if market.clock is None:
+        return edges
+    from matplotlib.dates import date2num
+
+    return np.asarray(date2num(market.clock.moments(edges)))
 
 
 def pick(name: str, what: str, index: int, count: int) -> int:

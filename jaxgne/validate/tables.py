@@ -10,6 +10,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Bool, Int
 
+from ..clock import hour_name
 from ..market import Buffers, Generators, Grid, Market, Prosumers, Tariff, Trading
 
 Reason = Callable[[tuple[int, ...]], str]
@@ -97,10 +98,14 @@ class Values(dict[str, np.ndarray]):
         words = []
         for axis, index in zip(axes or "".join(_axes(name)), place, strict=True):
             called = f" ({self.names[index]!r})" if axis == "B" and self.names else ""
-            words.append(f"hour {index}" if axis == "H" else f"row {index}{called}")
+            hour = hour_name(self.market, index) if axis == "H" else ""
+            words.append(hour or f"row {index}{called}")
         rows = int(np.sum(np.any(bad, axis=1) if bad.ndim == 2 else bad)) - 1
         hours = int(np.sum(bad)) - 1
-        unit, count = ("row", rows) if rows and "hour" not in words[0] else ("hour", hours)
+        timed = (axes or "".join(_axes(name)))[:1] == "H"
+        length = float(self.market.hour_length)
+        each = "hour" if self.market.clock is None and length == 1 else "time"
+        unit, count = ("row", rows) if rows and not timed else (each, hours)
         more = f" (and {count} more {unit}{'s' * (count > 1)})" if count else ""
         return [f"{name} {', '.join(words)}".strip() + f": {reason(place)}{more}."]
 
