@@ -598,7 +598,7 @@ def at_the_edge(rng: np.random.Generator, market: jg.Market) -> jg.Market:
     least = least_peak(market, None)
     if least is None or not least > 0:
         return market
-    return _changed(market, tariff__total_max=share * least)
+    return _changed(market, tariff__total_min=-np.inf, tariff__total_max=share * least)
 
 
 TORMENTS = (nine_decades, free_energy, no_room, ties, stretched, huge_limits, at_the_edge)
