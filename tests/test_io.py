@@ -126,6 +126,19 @@ def test_single_precision_comes_back_in_single_precision(tmp_path: Path):
     assert same(single, io.load(tmp_path / "case")[0])
 
 
+def test_numbers_beyond_single_precision_are_refused_in_it(tmp_path: Path):
+    """1e300 would become infinite, which means no limit: in a table and in market.json."""
+    io.save(tmp_path / "case", feeder())
+    replace("market.json", "float64", "float32")(tmp_path / "case")
+    replace("market.json", "0.25", "1e300")(tmp_path / "case")
+    replace("lines.csv", "20.0", "1e300")(tmp_path / "case")
+    with pytest.raises(ValueError, match="too large") as caught:
+        io.load(tmp_path / "case")
+    in_head, in_table = str(caught.value).splitlines()
+    assert "entry 'hour_length_h' is 1e+300, too large for float32" in in_head
+    assert "lines.csv, line 2, column 'rating_kva': 1e+300 is too large" in in_table
+
+
 def test_tables_may_be_edited_by_hand(tmp_path: Path):
     """Lines in another order, columns moved, cells quoted, blank lines, a byte order mark, CRLF."""
     market = feeder()

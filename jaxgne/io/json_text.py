@@ -68,7 +68,9 @@ def convert(
     for name in content:
         if name not in entries:
             known, sound = ", ".join(entries), False
-            faults.add(path, f"{_line(text, name)}: unknown entry {shown(name)}; known: {known}.")
+            faults.add(
+                path, f"{place_of(text, name)}: unknown entry {shown(name)}; known: {known}."
+            )
     for name, entry in entries.items():
         if name not in content:
             if entry.since is not None and version >= entry.since:
@@ -79,7 +81,7 @@ def convert(
             found[name] = entry.convert(content[name])
         except Refused as error:
             sound, value = False, shown(content[name])
-            faults.add(path, f"{_line(text, name)}: entry {name!r} is {value}, but {error}.")
+            faults.add(path, f"{place_of(text, name)}: entry {name!r} is {value}, but {error}.")
     return found if sound else None
 
 
@@ -124,7 +126,7 @@ def _quoted(name: str) -> str:
     return json.dumps(name, ensure_ascii=False)
 
 
-def _line(text: str, name: str) -> str:
+def place_of(text: str, name: str) -> str:
     """Where an entry stands, for a sentence; nothing where its name is written with escapes."""
     found = re.search(re.escape(_quoted(name)) + r"\s*:", text)
     return _place(text, found.start()) if found else ""

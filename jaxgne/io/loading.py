@@ -15,7 +15,7 @@ from ..clock import Clock
 from ..market import Buffers, Generators, Grid, Market, Prosumers, Tariff, Trading
 from ..model import Plan, Rows, rows_like, zeros
 from .faults import Faults
-from .json_text import Document, convert
+from .json_text import Document, convert, place_of
 from .reading import Content, answer_marks, read_json, read_tables
 from .schema import (
     ADDED,
@@ -105,12 +105,23 @@ def _read_market(files: Snapshot, faults: Faults) -> Content | None:
     head = convert(document, MARKET_ENTRIES, version, faults)
     sizes, dtype = {}, np.float64
     if head is not None:
-        if "zone" in head and "start" not in head:
-            faults.add(document.path, ": a zone without a start; add the start, or remove it.")
         sizes = {**head.get("rows", {}), "feeder": len(head["feeder_buses"])}
-        dtype = np.dtype(head["dtype"]).type
+        dtype = jax.dtypes.canonicalize_dtype(head["dtype"]).type
+        _check_head(document, head, dtype, faults)
     tables = read_tables(files, "", MARKET, sizes, version, dtype, faults)
     return None if head is None else Content(head, tables)
+
+
+def _check_head(document: Document, head: Mapping[str, Any], dtype: type, faults: Faults) -> None:
+    """What entries mean together."""
+    if "zone" in head and "start" not in head:
+        at = place_of(document.text, "zone")
+        faults.add(document.path, f"{at}: a zone without a start; add that, or remove it.")
+    for name in ("hour_length_h", "anticipation"):
+        if float(np.finfo(dtype).max) < abs(head[name]) < np.inf:
+            at, value = place_of(document.text, name), f"{head[name]:g}"
+            words = f"entry {name!r} is {value}, too large for {dtype.__name__}"
+            faults.add(document.path, f"{at}: {words}; write a smaller number.")
 
 
 def _fields(
@@ -139,7 +150,7 @@ def _part(fields: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 def _market(folder: Path, content: Content) -> Market:
     head = content.head
-    dtype = np.dtype(head["dtype"])
+    dtype = jax.dtypes.canonicalize_dtype(head["dtype"])  # float32 where JAX has no float64
     fields = {
         name: array.astype(np.int32 if array.dtype.kind == "i" else dtype)
         for name, array in _fields(content, MARKET, _sizes(content)).items()
