@@ -131,6 +131,7 @@ ONE: dict[str, Call] = {
     "summary": lambda m, c: report.summary(m, c),
     "table": lambda m, c: report.table(m, c),
     "inverter": lambda m, c: jg.devices.inverter(m, [0], 12.0),
+    "connection": lambda m, c: jg.devices.connection(m, [0], 12.0),
     "stack": lambda m, c: scenarios.stack([m, m]),
     "pad": lambda m, c: scenarios.pad(m, prosumers=3),
     "sweep": lambda m, c: scenarios.sweep(m, first, [0.1, 0.2]),
@@ -184,19 +185,9 @@ INSIDE = {  # one market's mathematics, and what the functions above are made of
     *("gate", "gate_many", "structure", "shapes", "traced", "field", "suspects"),
 }
 MODULES = (
-    *("acsafe", "batch_report", "certificate", "comparison", "fitting", "frames", "mechanisms"),
-    *(
-        "model",
-        "objectives",
-        "one_way",
-        "plots",
-        "report",
-        "scenarios",
-        "selection",
-        "settlement",
-        "studies",
-    ),
-    *("tracing", "trust", "tuning", "validate"),
+    *("acsafe", "batch_report", "certificate", "comparison", "devices", "fitting", "frames"),
+    *("mechanisms", "model", "objectives", "one_way", "plots", "report", "scenarios", "selection"),
+    *("settlement", "studies", "tracing", "trust", "tuning", "validate"),
 )
 
 

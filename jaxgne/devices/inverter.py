@@ -9,8 +9,10 @@ import numpy as np
 from ..each import for_one
 from ..market import Market
 
+_FIRST = "give it to the market first, then make scenarios of that"
 
-@for_one("give it to the market first, then make scenarios of that")
+
+@for_one(_FIRST)
 def inverter(market: Market, prosumers: Any, rating: Any) -> Market:
     """The market in which each of `prosumers` meets the grid through an inverter of `rating` kVA.
 
@@ -31,7 +33,7 @@ def inverter(market: Market, prosumers: Any, rating: Any) -> Market:
     return _behind("inverter", market, prosumers, rating, reactive=True)
 
 
-@for_one("give it to the market first, then make scenarios of that")
+@for_one(_FIRST)
 def connection(market: Market, prosumers: Any, rating: Any) -> Market:
     """The market in which the house connection of each of `prosumers` carries up to `rating` kVA.
 
