@@ -20,7 +20,9 @@ from .model import aggregate, energy_prices, grid_price, has_state, net_load, vo
 
 _AT_LIMIT = 1e-3  # share of a line's rating, and of the load, within which a limit binds
 _VOLTAGE_AT_LIMIT = 1e-4  # pu
-_BATCH = "use jaxgne.batch_report.batch_summary(clearings), or jg.scenarios.lane(markets, k)"
+_BATCH = (
+    "use jaxgne.batch_report.batch_summary(markets, clearings), or jg.scenarios.lane(markets, k)"
+)
 
 
 @for_one(_BATCH)

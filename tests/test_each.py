@@ -124,6 +124,7 @@ OWN: dict[str, Call] = {
     },
     "frames.bills": lambda m, c: frames.bills(m, c),
     "frames.price_parts": lambda m, c: frames.price_parts(m, c),
+    "relax": lambda m, c: jg.relax(m),
     "print": lambda m, c: f"{m}{c}{c.certificate}",
 }
 # ... or a sentence that says what to do.
@@ -182,7 +183,17 @@ INSIDE = {  # one market's mathematics, and what the functions above are made of
     *("by_owner", "bought", "device_costs", "curvature", "own_gradient", "pseudo_gradient"),
     *("grid_price", "drop_factor", "rows", "limits", "boxes", "prox", "pull", "zeros", "rows_like"),
     *("metered", "decide", "judge", "prefer", "priced", "parameter_names", "descend", "cleared"),
-    *("gate", "gate_many", "structure", "shapes", "traced", "field", "suspects"),
+    *(
+        "owners",
+        "has_state",
+        "gate",
+        "gate_many",
+        "structure",
+        "shapes",
+        "traced",
+        "field",
+        "suspects",
+    ),
 }
 MODULES = (
     *("acsafe", "batch_report", "certificate", "comparison", "devices", "fitting", "frames"),
@@ -281,7 +292,7 @@ def test_a_batch_and_one_clearing_do_not_mix():
     with pytest.raises(ValueError, match="give the market that this clearing is of"):
         jg.settle(scenarios.pad(small(), prosumers=4), jax.tree.map(jnp.asarray, one))
     with pytest.raises(ValueError, match="of one market use"):
-        batch_report.batch_summary(one)
+        batch_report.batch_summary(scenarios.lane(markets, 0), one)
 
 
 def short() -> tuple[jg.Market, jg.Clearing]:
