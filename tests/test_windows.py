@@ -126,6 +126,17 @@ def test_steps_that_begin_in_the_morning():
         shiftable(0, **{**RUN, "earliest": 4, "latest": 8}, hours=24, clock=clock)
 
 
+@pytest.mark.parametrize(("steps", "length"), [(24, 1.0), (96, 0.25), (23, 1.0), (100, 0.25)])
+def test_a_heat_pump_needs_energy_by_hours_not_by_steps(steps: int, length: float):
+    """15 K over 6 K/kW are 2.5 kW of heat: at a COP of 3, 2.5 / 3 kWh in each hour of the day."""
+    pump = heat_pump(
+        0, power=3.0, cop=3.0, outdoor=5.0, resistance=6.0, capacity=4.0, start=20.0, hours=steps,
+        hour_length=length,
+    )  # fmt: skip
+    held = np.asarray(pump.drain[0]) / float(pump.charge_efficiency[0])  # kWh of power a step
+    assert held.sum() == pytest.approx(steps * length * 2.5 / 3)
+
+
 def test_a_market_refuses_devices_made_for_other_steps():
     """What 96 hours are for a car are no 96 quarter hours for a market; a battery fits any."""
     car = vehicle(0, **CAR, hours=96)
