@@ -177,7 +177,7 @@ def small(
         jg.Grid(np.zeros((4, 3)), [0, 0, 0], [1, 2, 3], 1e-5, 1e-5),
         jg.Tariff(0.01, hours=3, base=base),
         jg.Generators([2, 3], made, hours=3, linear=0.10),
-        jg.Buffers([0, 1, 2], [stored, stored, 0.0], [stored, stored, 0.0], 20.0, 0.0, hours=3),
+        jg.Buffers([0, 1, 2], *2 * ([[stored], [stored], [0.0]],), 20.0, 0.0, hours=3),
         jg.Trading([0, 0, 1, 1, 0], [2, 3, 2, 3, 1], limit),
     )
 

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 import jaxgne as jg
 from jaxgne.market import cast
 from jaxgne.validate import numbers, preference_cycle, problems, structure, tables, validate
+from jaxgne.validate.doubts import doubts
+from tests.markets import HAND_MADE, random_market
 
 HOURS = 4
 
@@ -353,6 +355,24 @@ def test_a_mistake_has_its_sentence(market, words):
     assert sentences == problems(market())
 
 
+def street(
+    *,
+    load: float = 1.0,
+    impedance: float = 1.0,
+    slope: float = 0.002,
+    base: float = 0.2,
+    **grid: Any,
+) -> jg.Market:
+    """Two houses on 0.2 ohm of cable each, at 0.4 kV."""
+    each = impedance * 0.2 / (1000 * 0.4**2)
+    wires = {"source": [0, 1], "target": [1, 2], "resistance": each, "reactance": each / 3}
+    return jg.Market(
+        jg.Prosumers([1, 2], load * np.array([[2.0, 3.0], [1.0, 4.0]])),
+        jg.Grid(np.zeros((3, 2)), **({} if "model" in grid else wires), **grid),
+        jg.Tariff(slope, hours=2, base=base),
+    )  # fmt: skip
+
+
 DOUBTFUL: list[tuple[str, Callable[[], jg.Market], str]] = [  # name, market, words of the warning
     (
         "selling to the main grid above its price",
@@ -364,6 +384,38 @@ DOUBTFUL: list[tuple[str, Callable[[], jg.Market], str]] = [  # name, market, wo
         "selling at the flat price of buying",
         lambda: good(tariff={"export": 0.1, "slope": 0.0}),
         r"Tariff.export hour 0: 0.1 EUR/kWh .* as low as 0.1 EUR/kWh; .* raise base",
+    ),
+    (
+        "ohms as pu/kW",  # of 0.4 kV: 160 times as much
+        lambda: street(impedance=160.0),
+        # 0.2 ohm and 7 kW, then 0.2 ohm and 4 kW
+        r"Grid.resistance: .* by 2.2 pu on the way to bus 2 in hour 1; give impedances in pu/kW",
+    ),
+    (
+        "W as kW",
+        lambda: street(load=1000.0, slope=1e-6),
+        r"Grid.resistance: .* by 13.75 pu .* loads in kW",
+    ),
+    (
+        "W as kW, without a network",
+        lambda: street(load=1000.0, model="copperplate"),
+        r"Tariff.slope hour 0: all load together, 3000 kW, would pay 6.2 EUR/kWh; .* not W",
+    ),
+    ("MW as kW", lambda: street(load=1e-3), r"Prosumers.load: .* is 0.007 kW; give kW, not MW"),
+    (
+        "volts",
+        lambda: street(voltage_max=420.0),
+        r"Grid.voltage_max row 0: 420 pu limits nothing; .* not volts",
+    ),
+    (
+        "ratings in MVA",
+        lambda: street(rating=0.1),
+        r"Grid.rating: 4 kW are drawn at bus 2 in hour 1, whose lines carry 0.1 kVA; .* not MVA",
+    ),
+    (
+        "prices in cents",
+        lambda: street(base=25.0),
+        r"Tariff.base hour 0: 25 EUR/kWh is no usual price; give EUR, not cents",
     ),
 ]
 
@@ -378,6 +430,15 @@ def test_what_is_seldom_meant_is_a_warning(market, words):
         assert validate(made) is made
     assert len(caught) == 1
     assert problems(made) == []
+
+
+def test_usual_markets_raise_no_doubts():
+    """Small and large, tight, sunny and flexible ones, of every grid model: no warning."""
+    usual = [random_market(seed) for seed in range(30)] + [made() for made in HAND_MADE.values()]
+    usual += [street(), street(load=3.0), street(impedance=3.0), street(rating=5.0)]
+    usual += [jg.ieee37(stress=True), jg.ieee123(20, stress=True), jg.synthetic(40, buses=9)]
+    for market in usual:  # what is wrong with a few of them is no doubt
+        assert doubts(tables.Values(market)) == []
 
 
 def test_there_are_enough_kinds_of_mistakes():

@@ -128,8 +128,9 @@ def problems(market: Market) -> list[str]:
 def validate(market: Market) -> Market:
     """`market` unchanged, or `ValueError` with all its `problems`, one sentence a line.
 
-    Warns (`UserWarning`) of preferences that send trades round in a circle, and of hours in which
-    the main grid may pay more than it asks. A market with traced
+    Warns (`UserWarning`) of preferences that send trades round in a circle, of hours in which the
+    main grid may pay more than it asks, and of numbers that look like another unit (volts, ohms, W,
+    MVA, cents). A market with traced
     arrays has only its shapes checked. Of a batch every scenario is checked, and named.
     """
     wrong = problems(market)

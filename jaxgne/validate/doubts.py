@@ -3,13 +3,19 @@
 import numpy as np
 from jaxtyping import Float
 
-from .tables import Values, number
+from .tables import Values, number, walk
+
+_VOLTS = 2.0  # pu; nominal voltages are 1
+_DROP = 0.3  # pu that no network loses on the way to a load
+_PRICE = 5.0  # EUR/kWh; cents begin about here
+_BEYOND = 10.0  # times the rating of all lines at a bus
+_LITTLE = 0.05  # kW, of all together
 
 
 def doubts(v: Values) -> list[str]:
     """What is plausible only in few markets, one sentence each; none of it makes one wrong."""
     with np.errstate(all="ignore"):
-        return _resale(v)
+        return _resale(v) + _prices(v) + _loads(v) + _network(v)
 
 
 def by_owner(v: Values, owner: str, values: np.ndarray) -> Float[np.ndarray, "N H"]:
@@ -45,3 +51,112 @@ def _resale(v: Values) -> list[str]:
             "buying to resell should not pay"
         ),
     )
+
+
+def _prices(v: Values) -> list[str]:
+    """Prices in cents, or of loads in W: what is asked, and would be if all load were bought."""
+    load = np.sum(_drawn(v), axis=0)
+    price = v["Tariff.base"] + v["Tariff.slope"] * load
+    found = v.complain(
+        "Tariff.base",
+        np.abs(v["Tariff.base"]) > _PRICE,
+        lambda at: f"{v.text('Tariff.base', at)} is no usual price; give EUR, not cents or per MWh",
+    )
+    found = found or v.complain(
+        "Tariff.slope",
+        price > _PRICE,
+        lambda at: (
+            f"all load together, {number(load[at], 'kW')}, would pay "
+            f"{number(price[at], 'EUR/kWh')}; give loads in kW, not W, and slope in EUR/kWh per kW"
+        ),
+    )
+    for name in ("Tariff.export", "Trading.charge"):
+        found += v.complain(
+            name,
+            np.abs(v[name]) > _PRICE,
+            lambda at, name=name: (
+                f"{v.text(name, at)} is no usual price; give EUR, not cents or per MWh"
+            ),
+        )
+    return found
+
+
+def _loads(v: Values) -> list[str]:
+    """Loads in MW: hardly any at all, of everybody together."""
+    load, passive = np.abs(v["Prosumers.load"]), np.abs(v["Grid.passive"])
+    most = np.max(np.sum(load, axis=0) + np.sum(passive, axis=0), initial=0.0)
+    if not 0 < most < _LITTLE:
+        return []
+    return [
+        f"Prosumers.load: the highest of all together is {number(most, 'kW')}; give kW, not MW."
+    ]
+
+
+def _network(v: Values) -> list[str]:
+    """Voltages in volts, impedances in ohms, ratings in MVA, loads in W."""
+    found = v.complain(
+        "Grid.voltage_max",
+        v["Grid.voltage_max"] > _VOLTS,
+        lambda at: (
+            f"{v.text('Grid.voltage_max', at)} limits nothing; give a number per unit, like 1.05, "
+            "not volts or kV"
+        ),
+    )
+    grid = v.market.grid
+    if grid.model == "copperplate" or not len(v["Grid.source"]):
+        return found
+    fall, drawn = _falls(v)
+    for table, power in (("Generators", "power_max"), ("Buffers", "discharge_max")):
+        owner = v[f"{table}.owner"]
+        np.subtract.at(drawn, v["Prosumers.bus"][owner], v[f"{table}.{power}"])
+    room = np.zeros(v.rows("Grid.passive"))
+    for end in ("source", "target"):
+        np.add.at(room, v[f"Grid.{end}"], v["Grid.rating"])
+    room[v["Grid.feeder"]] = np.inf
+    times = np.where(room[:, None] > 0, drawn / room[:, None], 0.0)
+    if np.max(fall) > _DROP:
+        bus, hour = np.unravel_index(np.argmax(fall), fall.shape)
+        found.append(
+            f"Grid.resistance: with the loads given the voltage falls by "
+            f"{number(fall[bus, hour], 'pu')} on the way to {v.bus(bus)} in hour {hour}; give "
+            "impedances in pu/kW, ohms divided by 1000 kV^2, and loads in kW."
+        )
+    if np.max(times) > _BEYOND:
+        bus, hour = np.unravel_index(np.argmax(times), times.shape)
+        found.append(
+            f"Grid.rating: {number(drawn[bus, hour], 'kW')} are drawn at {v.bus(bus)} in hour "
+            f"{hour}, whose lines carry {number(room[bus], 'kVA')}; give ratings in kVA, not MVA, "
+            "and loads in kW, not W."
+        )
+    return found
+
+
+def _drawn(v: Values, reactive: bool = False) -> Float[np.ndarray, "B H"]:
+    """What all loads at each bus draw, without what may be made there."""
+    fields = ("Grid.passive_reactive", "Prosumers.reactive") if reactive else (
+        "Grid.passive", "Prosumers.load")  # fmt: skip
+    passive, own = (np.maximum(v[name], 0.0) for name in fields)
+    np.add.at(passive, v["Prosumers.bus"], own)
+    return passive
+
+
+def _falls(v: Values) -> tuple[Float[np.ndarray, "B H"], Float[np.ndarray, "B H"]]:
+    """How far the voltage of each bus falls below its feeder's, pu, if loads alone drew power.
+
+    Along the tree of shortest ways from the feeders; and what is drawn at each bus, kW.
+    """
+    _, depth, needed = walk(v)
+    source, target = v["Grid.source"], v["Grid.target"]
+    outward = depth[source] < depth[target]
+    near, far = np.where(outward, source, target), np.where(outward, target, source)
+    order = [line for line in np.argsort(depth[far], kind="stable").tolist() if needed[line]]
+    active, reactive = _drawn(v), _drawn(v, reactive=True)
+    drawn, fall = active.copy(), np.zeros_like(active)
+    for line in reversed(order):
+        active[near[line]] += active[far[line]]
+        reactive[near[line]] += reactive[far[line]]
+    for line in order:
+        lost = v["Grid.resistance"][line] * active[far[line]]
+        lost = lost + v["Grid.reactance"][line] * reactive[far[line]]
+        fall[far[line]] = fall[near[line]] + lost
+    return fall, drawn
