@@ -22,8 +22,8 @@ Study = Literal[
     "trading-tariff", "price-slope", "locational-tariff", "reinforcement", "envelope"
 ]  # the keys of `mechanisms.TUNED` and `mechanisms.READ`
 Objective = Literal[
-    "peak", "total-cost", "worst-cost", "social-cost", "welfare-loss", "congestion-rent", "gini",
-    "revenue", "self-sufficiency",
+    "peak", "transformer-peak", "total-cost", "worst-cost", "social-cost", "welfare-loss",
+    "congestion-rent", "gini", "revenue", "self-sufficiency",
 ]  # fmt: skip  # the keys of `mechanisms.OBJECTIVES`
 
 _MAPS = {

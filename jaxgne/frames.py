@@ -35,7 +35,7 @@ from .model import (
     trade_prices,
     voltages,
 )
-from .radial import forest
+from .radial import forest, loops
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -150,9 +150,9 @@ def lines(market: Market, clearing: Clearing) -> "DataFrame":
 
     Loading is the share of the rating in use, NaN where that is 0; by the AC power flow that is the
     current's. Reactive power and loading are NaN where the grid model does not determine them
-    (`paper` without a reactive balance), `ac_` columns in hours in which the AC power flow does not
-    converge. `ValueError` for a copperplate market, which has
-    no lines.
+    (`paper` without a reactive balance; active power too if lines close loops), `ac_` columns in
+    hours in which the AC power flow does not converge. `ValueError` for a copperplate market, which
+    has no lines.
     """
     _check(market, clearing)
     plan, grid = clearing.plan, market.grid
@@ -164,12 +164,14 @@ def lines(market: Market, clearing: Clearing) -> "DataFrame":
         undefined = np.full_like(apparent, np.nan)
         return np.divide(100 * apparent, rating, out=undefined, where=rating > 0)
 
-    reactive = plan.reactive if has_state(market) else np.full(np.shape(plan.reactive), np.nan)
+    nothing = np.full(np.shape(plan.reactive), np.nan)
+    reactive = plan.reactive if has_state(market) else nothing
+    active = plan.active if has_state(market) or not loops(grid) else nothing
     columns = {
         "source": _by_row(grid.source),
         "target": _by_row(grid.target),
         "rating_kva": rating,
-        "active_kw": plan.active,
+        "active_kw": active,
         "reactive_kvar": reactive,
         "loading_percent": loading(np.hypot(plan.active, reactive)),
         "ac_loading_percent": loading(found["current"]),

@@ -31,6 +31,7 @@ Table = dict[str, Any]
 
 OBJECTIVES: dict[str, Outcome] = {
     "peak": objectives.peak,
+    "transformer-peak": objectives.transformer_peak,
     "total-cost": objectives.total_cost,
     "worst-cost": objectives.worst_cost,
     "social-cost": objectives.social_cost,

@@ -32,6 +32,11 @@ def peak(market: Market, clearing: Clearing) -> Scalar:
 
 
 @for_each_priced
+def transformer_peak(market: Market, clearing: Clearing) -> Scalar:
+    """Highest power that flows in from the main grid, net of exports, kW."""
+    return outcome(market, clearing).peak_in
+
+
 def total_cost(market: Market, clearing: Clearing) -> Scalar:
     """What all prosumers pay, devices and bills, EUR."""
     return jnp.sum(outcome(market, clearing).cost)

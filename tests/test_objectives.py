@@ -17,6 +17,7 @@ from .markets import feeder
 TOL = 1e-10
 OBJECTIVES = {
     "peak": objectives.peak,
+    "transformer's peak": objectives.transformer_peak,
     "total cost": objectives.total_cost,
     "worst cost": objectives.worst_cost,
     "social cost": objectives.social_cost,
@@ -93,6 +94,7 @@ def test_values_are_those_of_the_comparison(market: jg.Market):
         ("gini", objectives.gini),
         ("jain", objectives.jain),
         ("contracted_peak_kw", objectives.peak),
+        ("transformer_peak_in_kw", objectives.transformer_peak),
         ("prosumers_cost_eur", objectives.total_cost),
         ("social_cost_eur", objectives.social_cost),
         ("operator_receipts_eur", objectives.operator_revenue),

@@ -22,6 +22,7 @@ def inverter(market: Market, prosumers: Any, rating: Any) -> Market:
     is what the prosumer exchanges with its old bus. Panels or a battery whose house stands outside
     are a prosumer of their own, that trades with it without a charge.
 
+    The AC check holds that line's current to `rating`: at 0.95 pu an inverter has 95 % of it.
     Reactive power is neither paid nor billed. Where a rating binds its scarcity is in the price of
     the inverter's bus and the operator collects it, so rate inverters above the peak of p.
 

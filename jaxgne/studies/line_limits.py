@@ -12,7 +12,7 @@ from ..acflow import ac_power_flow
 from ..clearing import Clearing
 from ..each import for_one
 from ..market import Market
-from ..model import grid_price
+from ..model import grid_price, has_state
 from .runner import Row, Study, Watch, clear_variants
 
 FREE, RATED = "no ratings", "1 x ratings"
@@ -81,14 +81,16 @@ def _loadings(
 ) -> tuple[Float[np.ndarray, "L H"], Float[np.ndarray, "L H"] | None]:
     """Apparent flows over ratings of the grid model, and currents of an AC power flow.
 
-    0 where a line has no rating, or one of 0.
+    Of active power alone where the model leaves reactive flows open. 0 where a line has no rating,
+    or one of 0.
     """
     plan, rating = clearing.plan, np.asarray(market.grid.rating)[:, None]
 
     def share(flows: np.ndarray) -> np.ndarray:
         return np.divide(flows, rating, out=np.zeros_like(flows), where=rating > 0)
 
-    loading = share(np.hypot(np.asarray(plan.active), np.asarray(plan.reactive)))
+    reactive = np.asarray(plan.reactive) if has_state(market) else 0.0
+    loading = share(np.hypot(np.asarray(plan.active), reactive))
     ac = clearing.certificate.ac
     if ac is None or not bool(ac.converged):
         return loading, None
