@@ -67,6 +67,11 @@ def first(market: jg.Market) -> Any:
     return market.tariff.base
 
 
+def finite(array: Any) -> Any:
+    """As a derivative is: 0 where there is no limit."""
+    return np.where(np.isfinite(array), array, np.zeros_like(array))
+
+
 # By name: what it is asked, of market and clearing. Scenario by scenario for a batch ...
 EACH: dict[str, Call] = {
     "ac_power_flow": lambda m, c: jg.ac_power_flow(m, c.plan),
@@ -151,6 +156,7 @@ ONE: dict[str, Call] = {
         for name in ("bus_prices", "prices", "voltages", "costs", "energy", "storage", "feeder")
     },
     "plots.sigma": lambda m, c: plots.sigma({"a": (m, c)}),
+    "plots.sensitivities": lambda m, c: plots.sensitivities(jax.tree.map(finite, m)),
     "plots.grid_map": lambda m, c: plots.grid_map(m, [1.0], "load"),
 }
 # The same for what clears markets, or takes derivatives: slow on one scenario.
@@ -168,7 +174,6 @@ LONG: dict[str, Call] = {
     },
     "reinforcement": lambda m, c: mechanisms.reinforcement(m),
     "envelope": lambda m, c: mechanisms.envelope(m),
-    "plots.sensitivities": lambda m, c: plots.sensitivities(m),
     **{
         f"studies.{name}": lambda m, c, name=name: getattr(studies, name)(m)
         for name in ("line_limits", "participation", "tariff", "selection", "storage")
