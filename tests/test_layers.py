@@ -77,7 +77,7 @@ LAYERS: dict[str, set[str]] = {
     "tuning": {*RESULT, "batch", "checkpoint", "coordinates", "fingerprint", "history"},
     "fitting": {*RESULT, "coordinates", "history", "tuning"},
     "mechanisms": {*RESULT, "settlement", "objectives", "coordinates", "history", "tuning"},
-    "cases": {"market", "devices", "validate", "cases"},
+    "cases": {"clock", "market", "devices", "validate", "cases"},
     "io": {*RESULT, "io", "cases", "comparison", "files", "fingerprint", "checkpoint"},
     "report": {*RESULT - {"solvers"}, *STUDIES},
     "batch_report": {*RESULT - {"solvers"}, "comparison"},

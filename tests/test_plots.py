@@ -291,7 +291,7 @@ def test_voltages_that_the_model_does_not_determine_are_those_of_the_power_flow(
     assert "AC power flow" in ax.get_title()
     plots.feeder(flat, clearing)
     heavy = eqx.tree_at(lambda m: m.grid.passive, flat, flat.grid.passive.at[3, 2].set(1e7))
-    with pytest.raises(ValueError, match="does not converge in hour 2"):
+    with pytest.raises(ValueError, match="does not converge in hour 6"):
         plots.voltages(heavy, clearing)
 
 
@@ -364,7 +364,7 @@ def test_the_map_shows_voltages_loadings_and_trades_of_the_peak():
     market, clearing = solved()
     hour = int(clearing.aggregate.argmax())
     ax = plots.feeder(market, clearing)
-    assert f"at {3 * hour} h" in ax.get_title()
+    assert f"in hour {3 * hour}" in ax.get_title()
     spots = [c for c in ax.collections if isinstance(c, PathCollection)]
     shown = np.concatenate([np.asarray(c.get_array()) for c in spots])
     volts = np.asarray(jg.model.voltages(market, clearing.plan))[:, hour]

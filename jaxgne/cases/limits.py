@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..clock import in_hour
 from ..market import Grid, Market
 from .customers import at_buses
 from .feeders import Feeder, Floats, flows, squared_voltages
@@ -116,17 +117,18 @@ def servable(market: Market) -> Market:
         kvar = at_buses(len(passive), bus, np.asarray(people.reactive))
         injected = np.array(grid.compensation_max)
         injected[np.asarray(grid.feeder)] = 0.0
-        _on_tree(grid, drawn, np.asarray(grid.passive_reactive) + kvar, injected)
+        _on_tree(market, drawn, np.asarray(grid.passive_reactive) + kvar, injected)
     elif grid.model == "paper":
-        _on_mesh(grid, drawn)
+        _on_mesh(market, drawn)
     return market
 
 
-def _on_tree(grid: Grid, drawn: Floats, kvar: Floats, injected: Floats) -> None:
+def _on_tree(market: Market, drawn: Floats, kvar: Floats, injected: Floats) -> None:
     """Raises where a line carries more than its rating, or a bus falls below its voltage.
 
     Of what buses draw, `drawn` kW and `kvar`, inverters make up to `injected` kvar there.
     """
+    grid = market.grid
     lines = (np.asarray(a) for a in (grid.source, grid.target, grid.resistance, grid.reactance))
     held = np.ones_like(drawn)
     held[np.asarray(grid.feeder)] = grid.feeder_voltage
@@ -139,8 +141,8 @@ def _on_tree(grid: Grid, drawn: Floats, kvar: Floats, injected: Floats) -> None:
         ends = (called(grid, end[line]) for end in (feeder.source, feeder.target))
         raise ValueError(
             f"grid: the line from {' to '.join(ends)} has to carry {carried[line, hour]:.4g} kVA "
-            f"in hour {hour} whatever devices do, above its rating of {rating[line, 0]:.4g}; raise "
-            "it or lower the load behind it."
+            f"{in_hour(market, hour)} whatever devices do, above its rating of "
+            f"{rating[line, 0]:.4g}; raise it or lower the load behind it."
         )
     best = squared_voltages(feeder, drawn, kvar - injected)
     best = np.sqrt(np.maximum(best, 0.0))[feeder.target]
@@ -148,14 +150,15 @@ def _on_tree(grid: Grid, drawn: Floats, kvar: Floats, injected: Floats) -> None:
     if place := _beyond(lowest, best):
         line, hour = place
         raise ValueError(
-            f"grid: {called(grid, feeder.target[line])} has {best[line, hour]:.4f} pu at most in "
-            f"hour {hour} whatever devices do, below its voltage_min of {lowest[line, 0]:.4f}; "
-            "lower that or the load."
+            f"grid: {called(grid, feeder.target[line])} has {best[line, hour]:.4f} pu at most "
+            f"{in_hour(market, hour)} whatever devices do, below its voltage_min of "
+            f"{lowest[line, 0]:.4f}; lower that or the load."
         )
 
 
-def _on_mesh(grid: Grid, drawn: Floats) -> None:
+def _on_mesh(market: Market, drawn: Floats) -> None:
     """Raises where a bus, or all but the feeder buses, draw more than the lines to them carry."""
+    grid = market.grid
     source, target, rating = (np.asarray(a) for a in (grid.source, grid.target, grid.rating))
     fed = np.isin(np.arange(len(drawn)), np.asarray(grid.feeder))
     inner = np.flatnonzero(~fed)
@@ -166,8 +169,9 @@ def _on_mesh(grid: Grid, drawn: Floats) -> None:
         row, hour = place
         where = called(grid, inner[row]) if row < len(inner) else "all beyond the feeder buses"
         raise ValueError(
-            f"grid: {where} needs {need[row, hour]:.4g} kW in hour {hour} whatever devices do, and "
-            f"the lines to it carry {able[row, 0]:.4g} kVA; raise their rating or lower the load."
+            f"grid: {where} needs {need[row, hour]:.4g} kW {in_hour(market, hour)} whatever "
+            f"devices do, and the lines to it carry {able[row, 0]:.4g} kVA; raise their rating or "
+            "lower the load."
         )
 
 

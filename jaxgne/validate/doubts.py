@@ -3,6 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
+from ..clock import in_hour
 from .tables import Values, number, walk
 
 _VOLTS = 2.0  # pu; nominal voltages are 1
@@ -118,15 +119,16 @@ def _network(v: Values) -> list[str]:
         bus, hour = np.unravel_index(np.argmax(fall), fall.shape)
         found.append(
             f"Grid.resistance: with the loads given the voltage falls by "
-            f"{number(fall[bus, hour], 'pu')} on the way to {v.bus(bus)} in hour {hour}; give "
-            "impedances in pu/kW, ohms divided by 1000 kV^2, and loads in kW."
+            f"{number(fall[bus, hour], 'pu')} on the way to {v.bus(bus)} "
+            f"{in_hour(v.market, int(hour))}; give impedances in pu/kW, ohms divided by "
+            "1000 kV^2, and loads in kW."
         )
     if np.max(times) > _BEYOND:
         bus, hour = np.unravel_index(np.argmax(times), times.shape)
         found.append(
-            f"Grid.rating: {number(drawn[bus, hour], 'kW')} are drawn at {v.bus(bus)} in hour "
-            f"{hour}, whose lines carry {number(room[bus], 'kVA')}; give ratings in kVA, not MVA, "
-            "and loads in kW, not W."
+            f"Grid.rating: {number(drawn[bus, hour], 'kW')} are drawn at {v.bus(bus)} "
+            f"{in_hour(v.market, int(hour))}, whose lines carry {number(room[bus], 'kVA')}; "
+            "give ratings in kVA, not MVA, and loads in kW, not W."
         )
     return found
 
