@@ -29,6 +29,7 @@ from .clearing import (
     advance,
     begin,
     checked,
+    clear,
     decided,
     default_solver,
     differentiable,
@@ -287,7 +288,24 @@ def _chunk(job: _Job, lanes: slice, width: int) -> Clearing:
         carry = _decided(job, markets, carry, count)
         carry = _run(job, markets, carry, job.limit)
     clearing = _finish_all(markets, carry, job.solver, mesh=job.mesh)
-    return jax.tree.map(lambda a: np.asarray(a)[:count], clearing)
+    told = clearing.certificate.ways
+    resold = np.zeros(0, int)
+    if told is not None and job.mesh is None:
+        resold = np.flatnonzero(np.asarray((told.meters.count > 0) & clearing.ok)[:count])
+    clearing = jax.tree.map(lambda a: np.asarray(a)[:count], clearing)
+    return _metered(job, lanes.start, clearing, resold) if resold.size else clearing
+
+
+def _metered(job: _Job, first: int, found: Clearing, resold: np.ndarray) -> Clearing:
+    """The same, scenarios in which a meter sells what it buys cleared alone, as `clear` does."""
+    found = jax.tree.map(np.array, found)
+    options = {"tol": job.tol, "max_steps": int(job.limit), "throw": False}
+    for at in resold.tolist():
+        market = jax.tree.map(jnp.asarray, _lanes(job.markets, first + at))
+        one = clear(market, job.solver, start=_lanes(found, at), **options)
+        for all_, new in zip(*(jax.tree.leaves(c) for c in (found, one)), strict=True):
+            all_[at] = np.asarray(new)
+    return found
 
 
 def _decided(job: _Job, markets: Market, carry: Carry, count: int) -> Carry:

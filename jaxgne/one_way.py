@@ -65,7 +65,7 @@ class Ways(eqx.Module):
                 _sentence(
                     self.meters, "prosumer", "buys from and sells to the main grid at once", in_hour
                 )
-                + "; one meter pays for no such thing, clear it outside of jit and batches"
+                + "; one meter pays for no such thing, clear it outside of jit"
             )
         if int(self.gifts.count):
             told.append(

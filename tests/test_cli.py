@@ -86,6 +86,26 @@ def test_ac_safe_shows_the_market_with_margins(overloaded: Path, tmp_path: Path)
     assert call("clear", tmp_path / "case", "--ac-safe", "--least-norm").exit_code == 2
 
 
+def test_one_way_writes_what_it_cleared(tmp_path: Path):
+    """At a price below 0 burning energy pays; the plan written charges or discharges in an hour."""
+    market = eqx.tree_at(
+        lambda m: (m.tariff.base, m.buffers.energy_start, m.prosumers.export_max),
+        feeder(),
+        (jnp.full(2, -2.0), jnp.full(1, 4.0), jnp.zeros((3, 2))),
+    )
+    market = eqx.tree_at(lambda m: m.prosumers.load, market, jnp.abs(market.prosumers.load) + 2.0)
+    io.save(tmp_path / "case", market)
+    assert "charges and discharges at once" in call("clear", tmp_path / "case", "--json").stdout
+    found = call("clear", tmp_path / "case", "--one-way", "--json", "--out", tmp_path / "run")
+    assert found.exit_code == 0, found.output
+    assert "one way an hour: no prosumer gains more than" in found.stdout
+    narrow, clearing = io.load(tmp_path / "run")
+    assert clearing is not None and bool(clearing.ok)
+    assert float(jnp.minimum(clearing.plan.charge, clearing.plan.discharge).max()) < 1e-3
+    assert float(jnp.minimum(narrow.buffers.charge_max, narrow.buffers.discharge_max).min()) == 0
+    assert call("clear", tmp_path / "case", "--one-way", "--least-norm").exit_code == 2
+
+
 def test_where_no_margin_helps(case: Path, tmp_path: Path):
     """The limit with its margin is what is out of reach, and what is written beside the proof."""
     market, _ = io.load(case)

@@ -216,6 +216,15 @@ def test_a_battery_behind_one_meter():
             assert float(clearing.costs[0]) <= float(other.costs[0]) + slack
 
 
+def test_batches_keep_to_one_meter_too():
+    """The scenario with a feed-in above the price of an hour is that which `clear` finds."""
+    markets = [home(0.08, [0.25, price, 0.25, 0.25]) for price in (0.25, -0.05, 0.3)]
+    many = jg.clear_many(jg.scenarios.stack(markets))
+    np.testing.assert_allclose(many.plan.imports[:, 0], 2.0, atol=1e-4)
+    np.testing.assert_allclose(many.plan.exports, 0.0, atol=1e-4)
+    np.testing.assert_allclose(many.costs[:, 0], [2.0, 1.4, 2.1], atol=1e-4)
+
+
 def test_one_way_needs_numbers():
     market = lone_battery(NEGATIVE)
     with pytest.raises(TypeError, match=r"one_way=True.* outside of jit"):

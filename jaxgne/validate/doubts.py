@@ -48,7 +48,7 @@ def _resale(v: Values) -> list[str]:
         lambda at: (
             f"{v.text('Tariff.export', at)} is not below the purchase price, which may be as low "
             f"as {number(price[at], 'EUR/kWh')}; a meter then buys or sells in an hour, never "
-            "both, which clear() sees to, but jit and batches do not; lower it or raise base if "
+            "both, which clear() sees to outside of jit; lower it or raise base if "
             "buying to resell should not pay"
         ),
     )
