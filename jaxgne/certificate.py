@@ -12,7 +12,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from .acflow import MOST_LOOPS, Safety, check
-from .clock import Clock, hour_name, in_hour
+from .clock import Clock, hour_name, in_hour, in_hours
 from .each import for_each, for_one
 from .feasibility import infeasibility_proof, proof_terms
 from .market import Market, cast
@@ -262,58 +262,66 @@ def explain_infeasible(market: Market, prices: Rows) -> str:
     `prices` prove nothing.
     """
     with jax.enable_x64(True):
-        ray, proofs, terms, gradients = _evidence(*cast((market, prices), jnp.float64))
-    found = np.flatnonzero(np.asarray(proofs) > 0)
-    if not found.size:
+        found = _evidence(*cast((market, prices), jnp.float64))
+    ray, proofs, terms, gradients, timeless = found
+    proven = np.flatnonzero(np.asarray(proofs) > 0)
+    if not proven.size:
         raise ValueError("explain_infeasible: these prices do not prove the market infeasible.")
-    cause = _CAUSES[found[0]]
-    by_row, gradient = jax.tree.map(lambda a: np.asarray(a[found[0]]), (terms, gradients))
-    if cause == "private":
-        stores = _largest(by_row.energy) > _largest(by_row.balance)
-        cause = "buffer" if stores else "prosumer"
+    cause = _CAUSES[proven[0]]
+    by_row, gradient = jax.tree.map(lambda a: np.asarray(a[proven[0]]), (terms, gradients))
     grid = market.grid
     rated = np.isfinite(np.asarray(grid.rating))[:, None]
     fed = np.isin(np.arange(grid.passive.shape[0]), np.asarray(grid.feeder))[:, None]
     where = {
         "prosumer": by_row.balance,
         "buffer": gradient.energy,  # where a bound on the content is what the ray pushes against
+        "stored": by_row.balance,
         "aggregate": np.asarray(ray.aggregate)[None],
         "line": np.where(rated, gradient.active, 0.0),
         "reactive": np.where(rated, np.hypot(gradient.active, gradient.reactive), 0.0),
         "voltage": np.where(fed, 0.0, gradient.voltage),
     }[cause]
     row, hour = divmod(int(np.abs(where).argmax()), market.prosumers.load.shape[-1])
-    return _sentence(market, prices, cause, row, hour)
+    hours = [hour]
+    if not np.asarray(timeless)[proven[0]] > 0 and cause != "buffer":  # energy over hours
+        share = np.abs(where[row]) / np.abs(where[row]).max()
+        hours = np.flatnonzero(share > _HEARD).tolist()
+    return _sentence(market, prices, cause, row, hours)
 
 
-_CAUSES = ("private", "aggregate", "line", "reactive", "voltage")  # with all rows of those before
+# each with all rows of those before, but the buffers' own, which see no other row
+_CAUSES = ("prosumer", "buffer", "stored", "aggregate", "line", "reactive", "voltage")
+_HEARD = 0.1  # share of the ray's largest entry from which on an hour is named
 
 
 @jax.jit
-def _evidence(market: Market, prices: Rows) -> tuple[Rows, Array, Rows, Plan]:
-    """The ray, and for each cause, with only its rows: the proof, its terms and its gradient."""
+def _evidence(market: Market, prices: Rows) -> tuple[Rows, Array, Rows, Plan, Array]:
+    """The ray, and for each cause, with only its rows: the proof, its terms and its gradient.
+
+    And the proof without the rows of contents, which is one where hours do not matter together.
+    """
     ray = pin(market, prices)
     nothing = jax.tree.map(jnp.zeros_like, ray)
-    private = replace(nothing, balance=ray.balance, energy=ray.energy)
+    own, stores = replace(nothing, balance=ray.balance), replace(nothing, energy=ray.energy)
+    private = replace(stores, balance=ray.balance)
     total = replace(private, aggregate=ray.aggregate)
     lines = replace(total, bus=ray.bus)
-    parts = (private, total, lines, replace(lines, bus_reactive=ray.bus_reactive), ray)
+    reactive = replace(lines, bus_reactive=ray.bus_reactive)
+    parts = (own, stores, private, total, lines, reactive, ray)
     stacked = jax.tree.map(lambda *each: jnp.stack(each), *parts)
+    timeless = replace(stacked, energy=jnp.zeros_like(stacked.energy))
 
     def evidence(part: Rows) -> tuple[Array, Rows, Plan]:
         terms, _ = proof_terms(market, part)
         return infeasibility_proof(market, part), terms, pull(market, part)
 
-    return ray, *jax.vmap(evidence)(stacked)
+    without = jax.vmap(lambda part: infeasibility_proof(market, part))(timeless)
+    return ray, *jax.vmap(evidence)(stacked), without
 
 
-def _largest(terms: Any) -> float:
-    return float(np.abs(terms).max(initial=0.0))
-
-
-def _sentence(market: Market, prices: Rows, cause: str, row: int, hour: int) -> str:
+def _sentence(market: Market, prices: Rows, cause: str, row: int, hours: list[int]) -> str:
     """One cause of infeasibility in words."""
-    grid, tariff, when = market.grid, market.tariff, in_hour(market, hour)
+    grid, tariff, when, hour = market.grid, market.tariff, in_hours(market, hours), hours[0]
 
     def bus(index: int) -> str:
         return grid.names[index] if grid.names else str(index)
@@ -350,4 +358,6 @@ def _sentence(market: Market, prices: Rows, cause: str, row: int, hour: int) -> 
         if short
         else "it cannot get rid of its surplus; raise curtail_max, export_max or trade limits"
     )
+    if cause == "stored":
+        need = need.replace("its load exceeds", "its load and what its buffers must hold exceed")
     return f"Prosumers row {row} {when}: {need}."

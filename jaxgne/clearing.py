@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -15,7 +16,7 @@ from jax.lax import stop_gradient
 from jaxtyping import Array, Bool, Float, Int
 
 from .acflow import check
-from .certificate import Certificate, explain_infeasible, judge, owners
+from .certificate import Certificate, judge, owners
 from .elastic import fits, proof
 from .feasibility import infeasibility_proof
 from .market import Market, cast
@@ -23,6 +24,7 @@ from .model import Plan, Rows, aggregate, costs, grid_price, rows_like, zeros
 from .one_way import decide, freed, metered, ways
 from .optimality import pin
 from .options import checked_options, tolerance
+from .reasons import why_infeasible
 from .sensitivity.implicit import AbstractAdjoint, Implicit, equilibrium
 from .solvers.base import AbstractSolver
 from .solvers.interior_point import InteriorPoint
@@ -59,9 +61,19 @@ class NotCleared(RuntimeError):
     `.market` is the market of that clearing where it is not the one given: with margins.
     """
 
-    def __init__(self, message: str, clearing: "Clearing", market: Market | None = None):
-        super().__init__(message)
-        self.clearing, self.market = clearing, market
+    def __init__(
+        self,
+        message: str | Callable[[], str],
+        clearing: "Clearing",
+        market: Market | None = None,
+    ):
+        super().__init__()
+        self.clearing, self.market, self._message = clearing, market, message
+
+    def __str__(self) -> str:
+        if callable(self._message):  # it may take a linear program, so only when it is read
+            self._message = self._message()
+        return self._message
 
 
 class Clearing(eqx.Module):
@@ -214,7 +226,7 @@ def clear(
     else:
         first, clearing, ruled = decide(market, solve, one_way, start)
     if throw and not bool(clearing.ok):
-        raise NotCleared(_complaint(ruled, clearing), clearing)
+        raise NotCleared(partial(_complaint, ruled, clearing), clearing)
     if bool(clearing.ok) and _held_here(market):
         clearing = _unsold(ruled, clearing, tol)
     if one_way:
@@ -525,7 +537,7 @@ def _complaint(market: Market, clearing: Clearing) -> str:
     if bool(clearing.status == Status.infeasible):
         if not _held_here(market):
             return "infeasible: no plan meets all limits."
-        return f"infeasible: {explain_infeasible(market, clearing.prices)}"
+        return f"infeasible: {why_infeasible(market, clearing.prices)}"
     name = status_name(clearing.status)
     error = float(clearing.certificate.error)
     return (

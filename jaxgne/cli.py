@@ -121,6 +121,10 @@ def clear(
             "other way shut is what is shown and written.",
         ),
     ] = False,
+    explain: Annotated[
+        bool,
+        typer.Option("--explain", help="Where no plan meets all limits: what must give way."),
+    ] = False,
     out: Annotated[
         Path | None, typer.Option(help="Folder to write the market and the result to.")
     ] = None,
@@ -158,13 +162,30 @@ def clear(
         market, clearing, complaint = _clear(find, market, solver, tol, max_steps, live)
     if out is not None:
         save(out, market, clearing, summary=summary(market, clearing))
+    infeasible = jaxgne.clearing.status_name(clearing.status) == "infeasible"
+    relaxed, none = _relaxed(market) if explain and infeasible else (None, "")
     if as_json:
-        typer.echo(json.dumps(summary(market, clearing), indent=2, ensure_ascii=False))
+        facts = summary(market, clearing)
+        if relaxed is not None:
+            rows = [row._asdict() for row in relaxed.table]
+            facts["relax"] = {"cost_eur": float(relaxed.cost), "table": rows}
+        typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
     elif not quiet:
         _show(market, clearing, out)
+        if relaxed is not None:
+            typer.echo(f"\nwhat must give way, at least:\n{relaxed}")
+    if none:
+        typer.echo(f"jaxgne: {none}", err=True)
     if complaint:
-        infeasible = jaxgne.clearing.status_name(clearing.status) == "infeasible"
         raise fail(complaint, INFEASIBLE if infeasible else NOT_CLEARED)
+
+
+def _relaxed(market: jaxgne.Market) -> tuple[Any, str]:
+    """What must give way, or why that is not known."""
+    try:
+        return jaxgne.relax(market), ""
+    except ValueError as error:
+        return None, str(error)
 
 
 def _clear(

@@ -209,6 +209,24 @@ def in_hour(of: Any, step: int) -> str:
     return f"{'in' if of.clock is None else 'at'} {hour_name(of, step)}"
 
 
+def in_hours(of: Any, steps: list[int]) -> str:
+    """Several of them: "in hours 3 to 7, 9", "at 2025-03-30 18:15 to 2025-03-30 19:00"."""
+    runs: list[list[int]] = []
+    for step in steps:
+        if runs and step == runs[-1][-1] + 1:
+            runs[-1].append(step)
+        else:
+            runs.append([step])
+    shown = [
+        " to ".join(
+            hour_name(of, end).removeprefix("hour ") for end in dict.fromkeys((r[0], r[-1]))
+        )
+        for r in runs[:4]
+    ]
+    word = "at" if of.clock is not None else "in hours" if len(steps) > 1 else "in hour"
+    return f"{word} {', '.join(shown)}" + ", ..." * (len(runs) > 4)
+
+
 def hour(after: float) -> str:
     """Hours since the start as a short number: 18, 18.25, 0.3333."""
     return f"{round(after, 4):.10g}"

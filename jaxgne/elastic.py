@@ -202,14 +202,14 @@ def typical_power(market: Market) -> float:
     return total or max(float(np.asarray(a).max(initial=0.0)) for a in devices) or 1.0
 
 
-def fits(market: Market) -> bool:
-    """Whether linear programs over a market's plans take seconds, and its numbers are any."""
+def fits(market: Market, most: int = LARGEST) -> bool:
+    """Whether a plan has at most so many entries, and the market's numbers are any."""
     hours = market.prosumers.load.shape[-1]
     tables = (market.generators.owner, market.trading.buyer)
     count = sum(a.shape[0] for a in tables) + 3 * market.buffers.owner.shape[0]
     count += 3 * market.prosumers.bus.shape[0]
     count += 2 * market.grid.source.shape[0] + 3 * market.grid.passive.shape[0]
-    if count * hours > LARGEST:
+    if count * hours > most:
         return False
     return not any(bool(np.isnan(np.asarray(leaf)).any()) for leaf in jax.tree.leaves(market))
 

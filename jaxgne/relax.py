@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from .clock import hour_name
+from .clock import in_hours
 from .elastic import Program, program
 from .market import Market
 from .slack import LIMITS, NOTHING, Slack, fewest, give, only
@@ -270,25 +270,7 @@ def _line(market: Market, rows: list[GaveWay]) -> str:
     by = f"{most:.4g} {first.unit}"
     if limit.hourly and limit.unit == "kW" and len(rows) > 1:
         by = f"up to {by}, {length * sum(r.amount for r in rows):.4g} kWh"
-    when = spans(market, sorted({h for r in rows for h in r.hours}))
+    hours = sorted({h for r in rows for h in r.hours})
+    when = f" {in_hours(market, hours)}" if hours else ""
     where = "" if first.place == "all together" else f" of {first.place}"
     return f"{limit.verb} {first.limit}{where}{when} by {by}: {eur:.4g} EUR"
-
-
-def spans(market: Market, hours: list[int]) -> str:
-    """Hours within a sentence: " in hour 3", " in hours 3 to 7, 9"."""
-    if not hours:
-        return ""
-    runs: list[list[int]] = []
-    for hour in hours:
-        if runs and hour == runs[-1][-1] + 1:
-            runs[-1].append(hour)
-        else:
-            runs.append([hour])
-    words = [hour_name(market, h).removeprefix("hour ") for h in hours]
-    names = dict(zip(hours, words, strict=True))
-    shown = [names[r[0]] + (f" to {names[r[-1]]}" if len(r) > 1 else "") for r in runs[:4]]
-    more = ", ..." if len(runs) > 4 else ""
-    if market.clock is not None:
-        return f" at {', '.join(shown)}{more}"
-    return f" in hour{'s' * (len(hours) > 1)} {', '.join(shown)}{more}"

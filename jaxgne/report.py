@@ -9,7 +9,6 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from .certificate import explain_infeasible
 from .clearing import Clearing, status_message, status_name
 from .clock import hour as hour_text
 from .clock import hours_of, local_text
@@ -17,6 +16,7 @@ from .comparison import Outcome, outcome
 from .each import for_one
 from .market import Market
 from .model import aggregate, energy_prices, grid_price, has_state, net_load, voltages
+from .reasons import why_infeasible
 
 _AT_LIMIT = 1e-3  # share of a line's rating, and of the load, within which a limit binds
 _VOLTAGE_AT_LIMIT = 1e-4  # pu
@@ -132,7 +132,7 @@ def _total(market: Market, steps: Any) -> float:
 
 def _message(market: Market, clearing: Clearing) -> str:
     if status_name(clearing.status) == "infeasible":
-        return explain_infeasible(market, clearing.prices)
+        return why_infeasible(market, clearing.prices)
     return "" if bool(clearing.ok) else status_message(clearing.status)
 
 

@@ -16,7 +16,7 @@ PACKAGE = Path(jaxgne.__file__).parent
 CORE = {"clock", "each", "market", "devices", "describe", "validate", "model", "radial", "acflow"}
 CORE |= {"feasibility", "one_way", "optimality", "matrix", "elastic", "slack", "relax", "reach"}
 CORE |= {"surplus"}
-RESULT = {*CORE, "solvers", "sensitivity", "certificate", "options", "clearing"}
+RESULT = {*CORE, "solvers", "sensitivity", "certificate", "reasons", "options", "clearing"}
 STUDIES = {"batch", "selection", "settlement", "scenarios", "placement", "tuning", "acsafe"}
 STUDIES |= {"comparison", "tracing", "trust"}
 STUDIES |= {"objectives", "fitting", "history", "mechanisms"}
@@ -61,6 +61,7 @@ LAYERS: dict[str, set[str]] = {
         *("clock", "each", "market", "validate", "model", "acflow", "feasibility", "optimality"),
         "one_way",
     },
+    "reasons": {"clock", "market", "model", "certificate", "elastic", "relax"},
     "options": {"market", "model", "sensitivity", "solvers.base"},
     "clearing": RESULT - {"clearing"},
     **dict.fromkeys(STUDIES, RESULT),
