@@ -57,6 +57,9 @@ BOUNDS: dict[str, _Family] = {
 }
 
 
+_FINE = 1e-6  # infeasibility up to which limits are told to be kept: the tolerance in float64
+
+
 class Owners(eqx.Module):
     """Whose rows are whose, to name them: prosumers of devices and pairs, buses of feeders."""
 
@@ -121,6 +124,7 @@ class Certificate(eqx.Module):
             f"of a gross bill of {float(self.scales.bill):.2f} EUR",
             f"largest violation of a constraint: {self.worst()}",
             self._worst_off(),
+            *self._untold(),
             *([] if self.ways is None else self.ways.sentences(partial(in_hour, self))),
         ]
 
@@ -172,6 +176,22 @@ class Certificate(eqx.Module):
                 entries.append((amount / scale, sentence))
         entries.sort(key=lambda entry: -entry[0])
         return [sentence for share, sentence in entries if share > 0]
+
+    def _untold(self) -> list[str]:
+        """What the numbers cannot tell: limits missed by less, and which of several equilibria."""
+        found, said = self.residuals, []
+        if float(found.infeasibility) > _FINE:
+            amount = float(found.infeasibility * self.scales.total)
+            said.append(
+                f"limits are kept to {amount:.1e} kW in all: ones that are out of reach by less "
+                "look the same here; float64 and a smaller tol tell"
+            )
+        if loose := int(found.loose):
+            said.append(
+                f"total import need not be unique in {loose} hour{'s' * (loose > 1)} of a flat "
+                'tariff; select(market, "import") levels it'
+            )
+        return said
 
     def _worst_off(self) -> str:
         """What is guaranteed to the prosumer that fares worst by its own size."""

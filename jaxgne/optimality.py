@@ -86,6 +86,7 @@ class Residuals(eqx.Module):
     duality_gap: Float[Array, ""]  # EUR
     stationarity: Plan  # largest natural residual of each field, EUR/kWh (EUR/h per pu, rad)
     own: Own
+    loose: Int[Array, ""]  # hours of a flat tariff in which devices may move total import
     sign: Float[Array, ""]  # EUR/kWh, prices of limits that do not exist (per total kW for pu, rad)
     infeasibility: Float[Array, ""]  # relative
     regret: Float[Array, ""]  # relative
@@ -395,6 +396,7 @@ def _residuals(market: Market, plan: Plan, prices: Rows) -> Residuals:
         operator_gap=operator_gap,
         duality_gap=duality_gap,
         stationarity=stationarity,
+        loose=_loose(market),
         own=_own(market, used, scale, (outside, beyond, by_own)),
         sign=sign,
         infeasibility=infeasibility,
@@ -402,6 +404,17 @@ def _residuals(market: Market, plan: Plan, prices: Rows) -> Residuals:
         dual=dual,
         error=jnp.maximum(jnp.maximum(infeasibility, regret), dual),
     )
+
+
+def _loose(market: Market) -> Int[Array, ""]:
+    """In how many hours total import may be another at the same prices."""
+    low, high = boxes(market)
+    flexible = (high.charge, high.discharge, high.exports, high.curtailed)
+    moves = [jnp.any(a > 0, axis=0) for a in flexible]
+    linear = market.generators.quadratic[:, None] == 0
+    moves.append(jnp.any((high.generation > low.generation) & linear, axis=0))
+    open_hours = (market.tariff.slope == 0) & jnp.any(jnp.stack(moves), axis=0)
+    return jnp.sum(open_hours, dtype=jnp.int32)
 
 
 def _own(market: Market, prices: Rows, scale: Scales, found: tuple[Rows, Plan, Plan]) -> Own:

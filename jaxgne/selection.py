@@ -31,8 +31,8 @@ from .solvers.interior_point import InteriorPoint
 from .solvers.newton import one_thread
 from .solvers.preference import Preference
 
-Objective = Literal["congestion", "trade", "fairness", "norm"]
-CHOICES: tuple[Objective, ...] = get_args(Objective)
+Objective = Literal["congestion", "trade", "fairness", "norm", "import"]
+CHOICES: tuple[Objective, ...] = ("congestion", "trade", "fairness", "norm")  # that tables compare
 
 _EACH = "call it for each, jg.scenarios.lane(markets, k)"
 _FIRST = 0.1  # weight of the norm, relative to the market's price over its power
@@ -87,7 +87,9 @@ def select(
     """Of all v-GNE at the market's equilibrium prices the one with the least of an objective.
 
     `congestion`, `trade`, `fairness` and `norm` are least `congestion`, `traded`, `spread` and
-    `norm` of this module. Two stages, both by `InteriorPoint`: clear the market to a thousandth of
+    `norm` of this module. `import` is least in the sum of squares of the power at the transformer,
+    net of exports: at a flat tariff (`slope` 0) total import is not unique, and with this it is.
+    Two stages, both by `InteriorPoint`: clear the market to a thousandth of
     `tol`; hold every entry that costs something at these prices, or whose cost is strictly convex,
     and minimize over the others within their bounds and all rows. Prices are those of the first
     stage, and the certificate, on the market itself, judges them with the plan of the second.
@@ -101,8 +103,8 @@ def select(
     on the host. Raises what `clear` raises, `NotCleared` if the certificate of the plan chosen is
     above `tol`, `ValueError` for an objective that does not exist, `TypeError` when traced.
     """
-    if objective not in CHOICES:
-        known = ", ".join(CHOICES)
+    if objective not in get_args(Objective):
+        known = ", ".join(get_args(Objective))
         raise ValueError(f"select: objective {objective!r} does not exist; take one of {known}.")
     if any(isinstance(a, Tracer) for a in jax.tree.leaves((market, tol, start))):
         raise TypeError("select() runs on the host: call it outside of jit and vmap.")
@@ -175,6 +177,10 @@ def prefer(market: Market, plan: Plan, prices: Rows, objective: Objective, free:
     kwh, zero = ts * scale.price, zeros(market)
     if objective == "congestion":
         return replace(nothing, line=nothing.line + kwh / scale.total)
+    if objective == "import":
+        *_, net = parts(market, jnp.zeros_like(columns))
+        weight = jnp.zeros_like(columns).at[-net.shape[0] :].set(kwh / scale.total)
+        return replace(nothing, stiff=weight)
     one = {"norm": ("charge", "discharge", "trades"), "trade": ("trades",), "fairness": ()}
     marked = replace(zero, **{n: jnp.ones_like(getattr(zero, n)) for n in one[objective]})
     *own, bought, _, total, net = parts(market, pack(market, marked, none, none))

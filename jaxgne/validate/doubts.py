@@ -11,12 +11,20 @@ _DROP = 0.3  # pu that no network loses on the way to a load
 _PRICE = 5.0  # EUR/kWh; cents begin about here
 _BEYOND = 10.0  # times the rating of all lines at a bus
 _LITTLE = 0.05  # kW, of all together
+_HEARD = 1e-6  # size, as a share of the largest, from which on the default tolerance speaks for one
+_FAR = 1e3  # times all load, from which on a device's power is no limit
+_SHOWN = 5  # prosumers that a sentence names
+_DEVICES = (
+    ("Generators.owner", "Generators.power_max"),
+    ("Buffers.owner", "Buffers.charge_max"),
+    ("Buffers.owner", "Buffers.discharge_max"),
+)
 
 
 def doubts(v: Values) -> list[str]:
     """What is plausible only in few markets, one sentence each; none of it makes one wrong."""
     with np.errstate(all="ignore"):
-        return _resale(v) + _prices(v) + _loads(v) + _network(v)
+        return _resale(v) + _prices(v) + _loads(v) + _network(v) + _unheard(v)
 
 
 def by_owner(v: Values, owner: str, values: np.ndarray) -> Float[np.ndarray, "N H"]:
@@ -162,3 +170,27 @@ def _falls(v: Values) -> tuple[Float[np.ndarray, "B H"], Float[np.ndarray, "B H"
         lost = lost + v["Grid.reactance"][line] * reactive[far[line]]
         fall[far[line]] = fall[near[line]] + lost
     return fall, drawn
+
+
+def _unheard(v: Values) -> list[str]:
+    """Prosumers so small beside the largest that the default tolerance says nothing of them."""
+    load = np.abs(v["Prosumers.load"])
+    totals = np.sum(load, axis=0) + np.sum(np.abs(v["Grid.passive"]), axis=0)
+    size, total = np.max(load, axis=1, initial=0.0), np.max(totals, initial=0.0)
+    largest = max(np.max(size, initial=0.0), 1e-2 * total)
+    for owner, name in _DEVICES:
+        power = np.max(np.abs(v[name]), axis=1, initial=0.0)
+        np.maximum.at(size, v[owner], power)
+        near = power[power <= _FAR * total] if total > 0 else power  # beyond is "no limit"
+        largest = max(largest, 1e-2 * np.max(near, initial=0.0))
+    least = _HEARD * largest
+    rows = np.flatnonzero((size > 0) & (size < least))
+    if not rows.size:
+        return []
+    shown = ", ".join(f"{i} ({number(size[i], 'kW')})" for i in rows[:_SHOWN])
+    more = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
+    return [
+        f"Prosumers row{'s' * (len(rows) > 1)} {shown}{more}: smaller than "
+        f"{number(least, 'kW')}, a millionth of the largest, for whom the default tol promises no "
+        "price and no balance; clear them apart, or with a smaller tol."
+    ]
