@@ -39,15 +39,19 @@ def test_a_reader_beside_a_writer_has_one_state(tmp_path: Path):
     assert all(any(same(market, one) for one in markets) for market in found)
 
 
-def test_two_writers_leave_one_state(tmp_path: Path):
+@pytest.mark.parametrize("exchange", [True, False], ids=["exchange", "two renames"])
+def test_two_writers_leave_one_state(exchange: bool, tmp_path: Path, monkeypatch):
     """Both begin where there is nothing; neither fails, and the last one's folder stays, whole."""
+    if not exchange:
+        monkeypatch.setattr(swap, "_exchange", lambda *_: False)
+    monkeypatch.setattr(swap, "_flush", lambda _: None)  # faster, so they meet more often
     markets, start = (feeder(), bare()), threading.Barrier(2)
     failed = []
 
     def write(market: jg.Market):
         start.wait()
         try:
-            for _ in range(3):
+            for _ in range(10):
                 io.save(tmp_path / "case", market)
         except OSError as error:
             failed.append(error)

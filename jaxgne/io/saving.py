@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -109,15 +110,23 @@ def check_replaceable(path: str | Path) -> None:
             f"{target} holds {alien}, which is not part of a saved market; choose another folder, "
             "or move it away."
         )
-    with os.scandir(target) as entries:
-        empty = next(entries, None) is None
+    with _listed(target) as entries:
+        empty = next(iter(entries), None) is None
     if not empty:
         check_ours(target)
 
 
+def _listed(folder: Path) -> Any:
+    """The entries of a folder; none where another writer has just replaced it."""
+    try:
+        return os.scandir(folder)
+    except FileNotFoundError:
+        return nullcontext(())
+
+
 def _alien(folder: Path, inside: str = "") -> str | None:
     """The first entry that `save` did not write; looks no deeper than `save` does."""
-    with os.scandir(folder / inside) as entries:
+    with _listed(folder / inside) as entries:
         for entry in entries:
             name = f"{inside}/{entry.name}" if inside else entry.name
             place = name in OURS

@@ -37,7 +37,7 @@ class Snapshot:
                     return self
             except FileNotFoundError:
                 self.close()
-                if not any(leftovers(self.folder.absolute())):
+                if not any(leftovers(self.folder.absolute())) and not self.folder.exists():
                     raise FileNotFoundError(
                         f"{self.folder} does not exist; check the path."
                     ) from None

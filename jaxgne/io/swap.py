@@ -53,9 +53,12 @@ def _create(target: Path) -> tuple[Path, int]:
     while True:
         fresh = target.parent / f".{target.name}.{uuid4().hex}"
         fresh.mkdir()
-        lock = os.open(fresh, os.O_RDONLY)
+        try:
+            lock = os.open(fresh, os.O_RDONLY)
+        except FileNotFoundError:  # one who cleans up was faster
+            continue
         held(lock, wait=True)
-        if fresh.exists():  # else one who cleans up was faster
+        if fresh.exists():  # else one who cleans up held it first
             return fresh, lock
         os.close(lock)
 
@@ -76,7 +79,7 @@ def _abandoned(left: Path) -> Iterator[bool]:
 
 def _remove_stale(target: Path, ours: Callable[[Path], bool]) -> None:
     for left in leftovers(target):
-        with _abandoned(left) as free:
+        with _abandoned(left) as free, suppress(FileNotFoundError):  # others may clean up too
             if free and not left.is_symlink() and ours(left):
                 _remove(left)
 
@@ -98,23 +101,39 @@ def _restore(target: Path) -> None:
 
 def _put(fresh: Path, target: Path) -> None:
     """Put `fresh` in the place of `target`, whose old state is then at `fresh` or gone."""
+    while not _placed(fresh, target):  # else another writer was faster
+        pass
+
+
+def _placed(fresh: Path, target: Path) -> bool:
+    """Whether `fresh` came in the place of what stood there; False where that changed meanwhile."""
     if not target.exists():
-        try:
-            os.rename(fresh, target)
-            return
-        except OSError as error:
-            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):  # another writer was faster
-                raise
+        return _renamed(fresh, target)
     if _exchange(fresh, target):
-        return
+        return True
     old = fresh.with_name(f"{fresh.name}.old")
-    os.rename(target, old)
     try:
-        os.rename(fresh, target)
+        os.rename(target, old)
+    except FileNotFoundError:
+        return False
+    try:
+        done = _renamed(fresh, target)
     except OSError:
         os.rename(old, target)
         raise
     _remove(old)
+    return done
+
+
+def _renamed(fresh: Path, target: Path) -> bool:
+    """Rename a folder; False where another one stands in its way."""
+    try:
+        os.rename(fresh, target)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+        return False
+    return True
 
 
 def _exchange(one: Path, other: Path) -> bool:
