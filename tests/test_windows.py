@@ -3,6 +3,7 @@
 import datetime as dt
 from typing import Any
 
+import equinox as eqx
 import numpy as np
 import pytest
 
@@ -170,3 +171,28 @@ def test_a_market_refuses_devices_made_for_other_hours_of_the_day():
         market(by_clock, 1.0, jg.Clock("2025-01-16", BERLIN))
     with pytest.raises(ValueError, match="other hours of the day"):
         join(car, by_clock)
+
+
+def test_a_table_put_into_a_market_later_is_looked_at_too():
+    store = market(battery(0, power=1.0, capacity=2.0, hours=48), 0.5)
+    car = vehicle(0, **CAR, hours=48)
+    with pytest.raises(ValueError, match=r"made for steps of 1 h, the market's are 0\.5 h"):
+        jg.validate(eqx.tree_at(lambda m: m.buffers, store, car))
+
+
+def test_a_car_is_charged_by_the_clock_on_the_short_day(tmp_path):
+    """40 kWh at 7:00, in step 5 of the day without 2 o'clock, charged at home; files keep it."""
+    clock = jg.Clock("2025-03-30", BERLIN)
+    made = market(vehicle(0, **CAR, hours=23, clock=clock), 1.0, clock)
+    clearing = jg.clear(made)
+    plan = clearing.plan
+    wall = np.array([t.hour for t in jg.clock.times(made)])
+    assert np.all(np.asarray(plan.charge[0])[(wall >= 7) & (wall < 18)] <= 1e-6)
+    assert wall[5] == 6
+    assert float(plan.energy[0, 5]) == pytest.approx(40.0, abs=1e-3)
+    assert float(plan.charge.sum()) == pytest.approx(10.0 / 0.93, abs=1e-3)  # 30 to 40 kWh
+    jg.save(tmp_path / "day", made, clearing)
+    loaded, found = jg.load(tmp_path / "day")
+    assert eqx.tree_equal(loaded, made)
+    assert found is not None
+    assert "2025-03-30 " in str(found)

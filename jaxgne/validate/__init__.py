@@ -101,8 +101,10 @@ def structure(market: Market, caller: str = "clear") -> list[str]:
     wrong = indices(v)
     wrong += [] if wrong else pairs(v) + lines(v)
     wrong += mistakes(v) if np.any(suspects(market)) else []
+    made, steps = market.buffers.made, np.shape(market.prosumers.load)[-1]
     unreal = market.clock and market.clock.wrong()
-    return [*wrong, unreal] if unreal else wrong
+    unfit = made and not unreal and made.unfit(market.hour_length, market.clock, steps)
+    return wrong + [sentence for sentence in (unreal, unfit) if sentence]
 
 
 def problems(market: Market) -> list[str]:
