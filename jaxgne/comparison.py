@@ -79,7 +79,7 @@ def outcome(
     consumed = ts * (jnp.sum(load + sun) + jnp.sum(jnp.maximum(passive, 0.0)) + stored)
     made = jnp.sum(sun - plan.curtailed) + jnp.sum(plan.generation)
     made = ts * (made - jnp.sum(jnp.minimum(passive, 0.0)))
-    drawn, fed = ts * jnp.sum(jnp.maximum(net, 0.0)), -ts * jnp.sum(jnp.minimum(net, 0.0))
+    drawn, fed = (ts * jnp.sum(jnp.maximum(flow, 0.0)) for flow in (net, -net))
     makers = market.generators.owner
     unit_carbon = jnp.broadcast_to(jnp.asarray(generator_carbon), makers.shape)
     return Outcome(
