@@ -341,6 +341,40 @@ def square() -> jg.Market:
     )
 
 
+@pytest.mark.parametrize("apart", [0.0, 1e-10])
+@pytest.mark.parametrize("solver", [None, jg.PrimalDual()])
+def test_twins_that_reach_a_limit_together(solver: Any, apart: float):
+    """Two generators of 0.1 p + 0.02 p^2 beside a grid of 0.15 + 0.01 s serve 16 kW over pairs.
+
+    At 3.28125 kW each their cost with that of trades, 0.1 + 0.044 p, is the grid's price. With that
+    for their limit, kW more come from the grid alone, kW less from all three: derivatives lie
+    between these two, of generation between 0 and 0.01 / (0.044 + 0.02), however rounding falls.
+    """
+    limit = 3.28125
+    market = jg.Market(
+        jg.Prosumers([0, 0, 0], [[16.0], [0.0], [0.0]], import_max=30.0),
+        jg.Grid([[0.0]], model="copperplate"),
+        jg.Tariff(0.01, hours=1, base=0.15, anticipation=0.0),
+        jg.Generators(
+            [1, 2], [[limit + apart], [limit - apart]], hours=1, quadratic=0.02, linear=0.1
+        ),
+        trading=jg.Trading([0, 0], [1, 2], 20.0, quadratic=0.001),
+    )
+
+    def moved(extra: Any) -> Any:
+        load = market.prosumers.load.at[0, 0].add(extra)
+        here = eqx.tree_at(lambda m: m.prosumers.load, market, load)
+        found = jg.clear(here, solver, tol=1e-10)
+        return jnp.concatenate([found.plan.generation[:, 0], found.prices.balance[:, 0]])
+
+    step, middle = 1e-3, moved(0.0)
+    sides = jnp.stack([(middle - moved(-step)) / step, (moved(step) - middle) / step])
+    slope = jax.jacfwd(moved)(0.0)
+    assert jnp.all(slope >= sides.min(axis=0) - 1e-4), (slope, sides)
+    assert jnp.all(slope <= sides.max(axis=0) + 1e-4), (slope, sides)
+    np.testing.assert_allclose(sides[:, 0], [0.01 / 0.064, 0.0], atol=1e-4)
+
+
 def test_a_bound_about_to_switch_is_flagged():
     """A generator whose limit is just what it makes without one, beside an open main grid."""
     market = two_neighbors(load=8.0, import_max=10.0)

@@ -12,6 +12,7 @@ from ..model import Plan, Rows, aggregate, boxes, length
 from ..optimality import pushed, scales
 
 FREE, LOW, HIGH, NONE = 0, -1, 1, 2  # NONE: a trade that does not happen, a line that is shut
+_TIE = 1e-8  # of a scale: below it from its switching, a bound is at it
 TIGHT = 1  # of a line's `active`: its flow is as large as its rating
 
 
@@ -34,7 +35,9 @@ def active_set(market: Market, plan: Plan, prices: Rows) -> Active:
     """The bounds that hold: where `prox` ends of what marginal costs push each entry to.
 
     An entry whose two bounds are equal counts as held by the one that it is pushed against, so that
-    derivatives with respect to that bound are those of opening it.
+    derivatives with respect to that bound are those of opening it. A bound that is just about to
+    switch counts as held, whatever rounding says: where several are at once, as of twins that
+    reach a limit together, some held and some free would be the derivative on neither side.
     """
     scale = scales(market, plan)
     wish, rho = pushed(market, plan, prices, scale)
@@ -44,8 +47,9 @@ def active_set(market: Market, plan: Plan, prices: Rows) -> Active:
     )
     lower, upper = boxes(market)
 
-    def code(w: Array, low: Array, high: Array) -> Array:
-        held = jnp.where(w >= high, HIGH, jnp.where(w <= low, LOW, FREE))
+    def code(w: Array, low: Array, high: Array, s: Array) -> Array:
+        near = _TIE * s
+        held = jnp.where(w >= high - near, HIGH, jnp.where(w <= low + near, LOW, FREE))
         shut = jnp.where(w > low, HIGH, LOW)
         return jnp.where(low < high, held, shut).astype(jnp.int32)
 
@@ -53,19 +57,20 @@ def active_set(market: Market, plan: Plan, prices: Rows) -> Active:
         near = jnp.minimum(jnp.abs(w - low), jnp.abs(w - high)) / s
         return jnp.where(low < high, near, jnp.inf)
 
-    codes = jax.tree.map(code, wish, lower, upper)
+    codes = jax.tree.map(code, wish, lower, upper, size)
     margins = jax.tree.map(margin, wish, lower, upper, size)
     toll = 2 * market.hour_length * market.trading.charge[:, None] * rho.trades
     limit = upper.trades
     beyond = jnp.abs(wish.trades) - toll
     sign = jnp.sign(wish.trades)
-    trades = jnp.where(beyond >= limit, sign.astype(jnp.int32), FREE)
-    none = (beyond < 0) | ((toll > 0) & (beyond <= 0)) | (limit <= 0)
+    near = _TIE * size.trades
+    trades = jnp.where(beyond >= limit - near, sign.astype(jnp.int32), FREE)
+    none = (beyond < 0) | ((toll > 0) & (beyond <= near)) | (limit <= 0)
     kinks = jnp.where(toll > 0, jnp.abs(beyond), jnp.inf)
     kinks = jnp.minimum(kinks, jnp.abs(beyond - limit)) / size.trades
     pushed_flow = length(wish.active, wish.reactive)
     rating = market.grid.rating[:, None]
-    tight = (pushed_flow >= rating) & (market.grid.model != "copperplate")
+    tight = (pushed_flow >= rating - _TIE * size.active) & (market.grid.model != "copperplate")
     shut = _shut(market, tight)
     flow = jnp.where(jnp.isfinite(rating), jnp.abs(pushed_flow - rating) / size.active, jnp.inf)
     tariff = market.tariff
@@ -78,7 +83,7 @@ def active_set(market: Market, plan: Plan, prices: Rows) -> Active:
             active=jnp.where(shut, NONE, jnp.where(tight, TIGHT, FREE)),
             reactive=jnp.where(shut, NONE, FREE),
         ),
-        net=code(at, tariff.total_min, tariff.total_max),
+        net=code(at, tariff.total_min, tariff.total_max, scale.total),
         sign=sign,
         margin=replace(
             margins,
