@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import jax
 import matplotlib as mpl
 import matplotlib.dates
@@ -156,6 +157,11 @@ def test_figures_have_local_times(cleared: Cleared):
     assert plots.feeder(plain, clearing, hour=0.5).get_title() == "Grid and trades in hour 0.5"
     with pytest.raises(ValueError, match="no step begins then"):
         plots.feeder(plain, clearing, hour=9)
+    zero = jax.tree.map(lambda a: np.zeros(np.shape(a)), market)
+    slopes = eqx.tree_at(lambda m: m.tariff.base, zero, np.arange(10.0))
+    for given, word in ((market, "hour 2025-10-26 02:45 CET"), (plain, "hour 2.25")):
+        bars: Any = plots.sensitivities(slopes, market=given)
+        assert word in bars.get_yticklabels()[0].get_text()
     plt.close("all")
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
+from ..clock import hour_name
 from ..each import for_one
 from ..io.schema import MARKET, WHOLE
 from ..market import Market
@@ -34,6 +35,7 @@ def sensitivities(
     field: str | None = None,
     by: str | None = None,
     output: str = "output",
+    market: Market | None = None,
 ) -> "Axes":
     """How an output changes per unit of each field of a market.
 
@@ -42,7 +44,8 @@ def sensitivities(
     count. Without `field`: of each field the entry of the largest derivative, at most twelve, on a
     logarithmic scale since units differ; the unit is in the label. With it ("tariff.slope"): every
     entry by hour, or by what a row of it is ("bus"), summed over the other as if all of them
-    changed. `output` names the output and its unit: "peak import (kW)".
+    changed. `output` names the output and its unit: "peak import (kW)". Hours are counted as if
+    each step were one, unless the `market` is given, whose step length or clock names them.
 
     Raises `ValueError` for a field or an axis that there is not, for derivatives that are not
     finite, and where all are zero.
@@ -52,10 +55,18 @@ def sensitivities(
         if not np.all(np.isfinite(slopes.values)):
             raise ValueError(f"plots.sensitivities: derivatives of {name} are not finite.")
     if field is None:
-        return _largest(ax, found, gradient, output)
+        return _largest(ax, found, gradient, output, _hours(market))
     if field not in found:
         raise ValueError(f"plots.sensitivities: field {field!r} is none of {', '.join(found)}.")
-    return _entries(ax, field, found[field], gradient, by, output)
+    return _entries(ax, field, found[field], gradient, by, output, _hours(market))
+
+
+def _hours(market: Market | None) -> tuple[str, ...]:
+    """What steps are called, without the word; nothing where they are counted."""
+    if market is None:
+        return ()
+    steps = range(np.shape(market.prosumers.load)[-1])
+    return tuple(hour_name(market, k).removeprefix("hour ") for k in steps)
 
 
 def _slopes(gradient: Market) -> Iterator[tuple[str, _Slopes]]:
@@ -82,13 +93,15 @@ def _axes(row: str, hourly: bool) -> tuple[str, ...]:
     return (row, "hour") if hourly else (row,)
 
 
-def _largest(ax: "Axes | None", found: dict[str, _Slopes], names: Market, output: str) -> "Axes":
+def _largest(
+    ax: "Axes | None", found: dict[str, _Slopes], names: Market, output: str, hours: tuple[str, ...]
+) -> "Axes":
     bars = []
     for name, (unit, axes, values) in found.items():
         if np.any(values):
             flat = np.abs(values).argmax()
             at = tuple(int(k) for k in np.unravel_index(flat, values.shape))
-            place = ", ".join(_called(names, *pair) for pair in zip(axes, at, strict=True))
+            place = ", ".join(_called(names, hours, *p) for p in zip(axes, at, strict=True))
             bars.append((float(values[at]), f"{name}{', ' * bool(place)}{place} ({unit})"))
     if not bars:
         raise ValueError("plots.sensitivities: all derivatives are zero.")
@@ -111,7 +124,13 @@ def _largest(ax: "Axes | None", found: dict[str, _Slopes], names: Market, output
 
 
 def _entries(
-    ax: "Axes | None", field: str, slopes: _Slopes, names: Market, by: str | None, output: str
+    ax: "Axes | None",
+    field: str,
+    slopes: _Slopes,
+    names: Market,
+    by: str | None,
+    output: str,
+    hours: tuple[str, ...],
 ) -> "Axes":
     if not slopes.axes:
         raise ValueError(f"plots.sensitivities: {field} is one number; leave out field.")
@@ -126,7 +145,8 @@ def _entries(
     places = np.arange(len(values))
     _signed(ax, places, values, values, across=False)
     ax.axhline(0.0, color=BLACK, linewidth=1)
-    name_rows(ax.xaxis, names.grid.names if by == "bus" else (), len(values))
+    known = {"bus": names.grid.names, "hour": hours}.get(by, ())
+    name_rows(ax.xaxis, known, len(values))
     return ax
 
 
@@ -147,6 +167,7 @@ def _signed(
                 ax.bar(places[kept], lengths[kept], **look)
 
 
-def _called(names: Market, axis: str, index: int) -> str:
+def _called(names: Market, hours: tuple[str, ...], axis: str, index: int) -> str:
     """One row or hour by name: bus 742, hour 18."""
-    return f"{axis} {names.grid.names[index] if axis == 'bus' and names.grid.names else index}"
+    known = {"bus": names.grid.names, "hour": hours}.get(axis)
+    return f"{axis} {known[index] if known else index}"
