@@ -24,7 +24,7 @@ from .model import Plan, Rows, aggregate, costs, grid_price, rows_like, zeros
 from .one_way import decide, freed, metered, ways
 from .optimality import pin
 from .options import checked_options, tolerance
-from .reasons import why_infeasible
+from .reasons import said_by_ray, why_infeasible
 from .sensitivity.implicit import AbstractAdjoint, Implicit, equilibrium
 from .solvers.base import AbstractSolver
 from .solvers.interior_point import InteriorPoint
@@ -96,6 +96,25 @@ class Clearing(eqx.Module):
         """Whether the market cleared."""
         return self.status == Status.cleared
 
+    def why(self, index: int | None = None, market: Market | None = None) -> str:
+        """Why it ended as it did, in words; of a batch, scenario `index`.
+
+        With `market`, the one that was cleared or the batch of them, an infeasible one also says
+        what lacks and the cheapest way out. Raises `ValueError` for a batch without an index.
+        """
+        if np.ndim(self.steps):
+            if index is None or not -len(self.steps) <= index < len(self.steps):
+                raise ValueError(
+                    f"why: {len(self.steps)} scenarios; give one of 0 to {len(self.steps) - 1}."
+                )
+            one, market = jax.tree.map(lambda a: jnp.asarray(a[index]), (self, market))
+            return one.why(market=market)
+        if bool(self.ok):
+            return f"cleared after {int(self.steps)} steps"
+        if market is not None or bool(self.status != Status.infeasible):
+            return _complaint(market, self)
+        return f"infeasible: no plan meets all limits; {said_by_ray(self.certificate, self.prices)}"
+
     def __str__(self) -> str:
         if isinstance(self.steps, Tracer) or np.ndim(self.steps) > 1:
             return f"Clearing of a batch of shape {self.steps.shape}"
@@ -105,6 +124,8 @@ class Clearing(eqx.Module):
         head = f"{name} after {int(self.steps)} steps"
         if name != "cleared":
             head += f". {status_message(self.status)}"
+        if name == "infeasible":  # there is no plan whose numbers would say anything
+            return f"{head}\n{said_by_ray(self.certificate, self.prices)}"
         sigma, price = np.asarray(self.aggregate), np.asarray(self.prices.balance)
         return "\n".join(
             [
@@ -503,7 +524,10 @@ def decided(market: Market, carry: Carry) -> Carry:
     ray = proof(market, _PROVEN) if fits(market) else None
     if ray is None:
         return carry
-    return replace(carry, prices=cast(ray, market.prosumers.load.dtype), status=Status.infeasible)
+    with jax.enable_x64(True):
+        pinned = pin(cast(market, jnp.float64), ray)
+    prices = cast(pinned, market.prosumers.load.dtype)
+    return replace(carry, prices=prices, status=Status.infeasible)
 
 
 def _run(
@@ -532,9 +556,9 @@ def _run(
     return carry
 
 
-def _complaint(market: Market, clearing: Clearing) -> str:
+def _complaint(market: Market | None, clearing: Clearing) -> str:
     """Why a market did not clear, in words."""
-    if bool(clearing.status == Status.infeasible):
+    if market is not None and bool(clearing.status == Status.infeasible):
         if not _held_here(market):
             return "infeasible: no plan meets all limits."
         return f"infeasible: {why_infeasible(market, clearing.prices)}"

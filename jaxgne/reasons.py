@@ -1,14 +1,17 @@
 """Why a market has no plan, in words: what is out of reach, by how much, and what would do."""
 
+from typing import Any
+
 import numpy as np
 
-from .certificate import explain_infeasible
-from .clock import hour_name
+from .certificate import ROWS, explain_infeasible
+from .clock import hour_name, in_hours
 from .elastic import fits
 from .market import Market
 from .model import Rows
 from .relax import GaveWay, relax
 
+_HEARD = 0.05  # share of a ray's largest entry from which on a row is named
 _TOLD = 50_000  # entries of a plan up to which a sentence may take a linear program
 
 
@@ -55,3 +58,21 @@ def _lack(market: Market, prices: Rows) -> str:
         for row in told[:3]
     ]
     return f"Lacking: {', '.join(words)}{', ...' * (len(told) > 3)}. "
+
+
+def said_by_ray(of: Any, prices: Rows) -> str:
+    """Which rows a proof in `prices` rests on, without the market: `of` is its certificate."""
+    told, most = [], max(float(np.abs(np.asarray(a)).max(initial=0.0)) for a in _tables(prices))
+    for (words, _, each, _), table in zip(ROWS.values(), _tables(prices), strict=True):
+        share = np.abs(table) / (most or 1.0)
+        if share.max(initial=0.0) <= _HEARD:
+            continue
+        row = int(share.max(axis=1).argmax())
+        when = in_hours(of, np.flatnonzero(share[row] > _HEARD).tolist())
+        name = of.names[row] if each == "bus" and of.names else str(row)
+        told.append(f"{words} of {each} {name} {when}" if each else f"{words} {when}")
+    return f"the proof rests on {', '.join(told)}"
+
+
+def _tables(prices: Rows) -> list[np.ndarray]:
+    return [np.atleast_2d(np.asarray(getattr(prices, family))) for family in ROWS]

@@ -119,6 +119,11 @@ def test_energy_that_hours_cannot_bring_is_infeasible(make, edge):
         if share < 1:
             ray = jg.scenarios.lane(many, k).prices
             assert float(infeasibility_proof(markets[k], ray)) > 1e-9
+    assert many.why(4).startswith("cleared after")
+    assert "the proof rests on" in many.why(0) and " of buffer " in many.why(0)
+    assert "Cheapest way out" in many.why(1, jg.scenarios.stack(markets))
+    with pytest.raises(ValueError, match="why: 5 scenarios; give one of 0 to 4"):
+        many.why()
     with pytest.raises(jg.NotCleared, match=WORDS[make]) as alone:
         jg.clear(markets[1], jg.InteriorPoint())
     assert int(alone.value.clearing.steps) <= 50
