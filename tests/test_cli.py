@@ -236,7 +236,7 @@ NUMBERS = [
     ["tune", "envelope", "{case}", "--steps", 20 * "9"],
     ["study", "tariff", "--hours", "0"],
     ["study", "tariff", "--hour-length", "nan"],
-    ["plot", "{case}", "--kind", "feeder", "--hour", "1e3"],
+    ["plot", "{case}", "--kind", "feeder", "--hour", "nan"],
 ]
 
 
