@@ -5,6 +5,7 @@ from .generator import generator
 from .heat_pump import heat_pump
 from .inverter import connection, inverter
 from .photovoltaic import photovoltaic
+from .reach import recover
 from .shiftable import shiftable
 from .tables import join
 from .vehicle import vehicle
@@ -17,6 +18,7 @@ __all__ = [
     "inverter",
     "join",
     "photovoltaic",
+    "recover",
     "shiftable",
     "vehicle",
 ]

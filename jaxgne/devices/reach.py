@@ -1,0 +1,40 @@
+"""Floors that a storage cannot keep, lowered to what it can."""
+
+import warnings
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+
+from ..market import Buffers
+
+
+def recover(stores: Buffers, *, hour_length: float = 1.0) -> Buffers:
+    """The same storages, each floor and due lowered to what charging all the time reaches.
+
+    A battery found below its floor charges as soon as it can and keeps the floor from then on; a
+    car that cannot be full in time takes what it can. What is missing then is told (`UserWarning`):
+    device, kWh, step. Where the floors can be kept nothing changes. `hour_length` is the market's.
+
+        recover(battery(0, power=2, capacity=10, start=0.05, floor=0.3, hours=8))
+    """
+    rows = ("charge_max", "energy_min", "energy_max", "drain", "energy_start")
+    most, floor, ceiling, drain, top = (np.asarray(getattr(stores, name), float) for name in rows)
+    keep, gain = (np.asarray(a, float) for a in (stores.retention, stores.charge_efficiency))
+    reached = np.empty_like(floor)
+    for h in range(floor.shape[1]):
+        high = keep * top - drain[:, h] + hour_length * gain * most[:, h]
+        reached[:, h] = top = np.minimum(high, ceiling[:, h])
+    missing = floor - reached
+    missing[missing <= 1e-9 * np.abs(ceiling)] = 0.0
+    owner = np.asarray(stores.owner)
+    for row in np.flatnonzero(missing.any(axis=1)):
+        last = int(np.flatnonzero(missing[row])[-1])
+        warnings.warn(
+            f"recover: device {row} (prosumer {owner[row]}) holds {reached[row, last]:.4g} kWh at "
+            f"the end of step {last} where {floor[row, last]:.4g} kWh are due: "
+            f"{missing[row, last]:.4g} kWh are missing.",
+            stacklevel=2,
+        )
+    lowered = jnp.asarray(floor - missing, stores.energy_min.dtype)
+    return eqx.tree_at(lambda s: s.energy_min, stores, lowered)
