@@ -176,7 +176,7 @@ def _warn(steps: int, hours: int) -> None:
     warnings.warn(
         f"days: {steps} steps are cut every {hours}, though in most zones days of 23 and 25 hours "
         'are among them; give times=, or times=Clock(..., "UTC") where clocks never change.',
-        stacklevel=4,
+        stacklevel=5,
     )
 
 
