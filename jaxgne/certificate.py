@@ -369,8 +369,9 @@ def _sentence(market: Market, prices: Rows, cause: str, row: int, hours: list[in
     if cause == "buffer":
         return (
             f"Buffers row {row} (prosumer {int(market.buffers.owner[row])}) {when}: its "
-            "content cannot stay between energy_min and "
-            "energy_max; widen them, or check energy_start, drain and charge_max."
+            "content cannot stay between energy_min (its floor, or what is due) and energy_max; "
+            "widen them, check energy_start, drain and charge_max, or let jg.devices.recover lower "
+            "floors to what can be reached."
         )
     short = float(prices.balance[row, hour]) > 0
     need = (

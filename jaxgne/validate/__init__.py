@@ -261,8 +261,9 @@ def _storage(v: Values) -> tuple[np.ndarray, np.ndarray, list[str]]:
         "Buffers.energy_min",
         v.beyond(floor, high, scale),
         lambda at: (
-            f"{v.text('Buffers.energy_min', at)} is out of reach, charging all the time "
-            f"gives {number(high[at], 'kWh')}; lower it, or raise energy_start or charge_max"
+            f"{v.text('Buffers.energy_min', at)} is out of reach, be it a floor or due: charging "
+            f"all the time gives {number(high[at], 'kWh')}, {number(floor[at] - high[at], 'kWh')} "
+            "less; lower it (jg.devices.recover does), or raise energy_start or charge_max"
         ),
     ) + v.complain(
         "Buffers.energy_max",
