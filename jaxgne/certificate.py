@@ -243,7 +243,8 @@ def certify(market: Market, plan: Plan, prices: Rows) -> Certificate:
 
 @for_each
 def _certify(market: Market, plan: Plan, prices: Rows) -> Certificate:
-    if not isinstance(plan.imports, Tracer) and not isinstance(market.prosumers.load, Tracer):
+    known = not any(isinstance(a, Tracer) for a in jax.tree.leaves((market, plan)))
+    if known and getattr(plan.imports, "is_fully_addressable", True):  # all is in this process
         market = metered(market, plan)
     found = replace(
         judge(market, plan, prices),
