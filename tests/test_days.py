@@ -234,8 +234,11 @@ def test_sun_that_a_market_does_not_tell_must_be_given():
         made = market.prosumers.load + sun - many.load
         assert made[:, 0, 2].std() > 0.2 * share
         assert np.all(many.curtail_max == 0.0)
+    hidden = roof(1.0, feed_in=False, curtail=False)
     with pytest.raises(ValueError, match=r"load of -1 kW in hour 1 and a curtail_max of 0 kW, so"):
-        scenarios.perturb(roof(1.0, feed_in=False, curtail=False), key, 2, load=0.3)
+        scenarios.perturb(hidden, key, 2, load=0.3, renewable=0.3)
+    moved = scenarios.perturb(hidden, key, 20, load=0.3).prosumers.load[:, 0].std(axis=0)
+    assert np.all(moved[1:5] == 0) and np.all(moved[[0, 5]] > 0.1)  # a surplus is all sun
     small = roof(0.1, curtail=False)
     with pytest.raises(ValueError, match="export_max of prosumer 0 varies by hour"):
         scenarios.perturb(small, key, 2, renewable=0.3, generation=0.05 * SUN)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ..each import for_one
 from ..market import Market
 from .rows import shared
-from .sun import CAPS, check_caps, moved_caps, series, sun_of
+from .sun import CAPS, check_caps, moved_caps, series, sun_of, told_sun
 
 
 @for_one()
@@ -40,9 +40,10 @@ def perturb(
     Renewable generation is `generation`, kW by prosumer and hour; where it is left out it is
     `curtail_max`, or minus the load of a plant that has none. `curtail_max`, and an `export_max`
     that is the sun (and a constant), move with it; other caps stay. Caps may be given, in kW.
+    Without noise of renewables a surplus of unknown sun is taken to have no load beside it.
 
-    Raises `ValueError` for a deviation below 0, a correlation outside of 0 to 1, sun that is not
-    known, and caps that a scenario cannot keep.
+    Raises `ValueError` for a deviation below 0, a correlation outside of 0 to 1, caps that a
+    scenario cannot keep, and where renewables vary for sun that is not known.
     """
     for name, value in (("load", load), ("renewable", renewable), ("price", price)):
         if not value >= 0:
@@ -101,7 +102,10 @@ def _moved(
     if mine is None and sunny is None:
         return given
     now = np.asarray(market.prosumers.load, float)
-    sun = sun_of("perturb", market, generation)
+    if sunny is None and generation is None:
+        sun = np.maximum(told_sun(market), -now)  # at least this; it stays as it is
+    else:
+        sun = sun_of("perturb", market, generation)
     if sunny is not None and not np.any(sun):
         raise ValueError(
             "perturb: renewable noise needs to know the sun, and curtail_max is 0 everywhere; give "
