@@ -172,12 +172,13 @@ def small(
     Prosumers 0 and 1 have lines of their own and may have a battery that costs and loses nothing,
     2 and 3 share a line and may have a generator at a flat 0.10. Pairs: 0-2, 0-3, 1-2, 1-3, 0-1.
     """
+    power = [[stored], [stored], [0.0]]
     return jg.Market(
         jg.Prosumers([1, 2, 3, 3], load, import_max=import_max),
         jg.Grid(np.zeros((4, 3)), [0, 0, 0], [1, 2, 3], 1e-5, 1e-5),
         jg.Tariff(0.01, hours=3, base=base),
         jg.Generators([2, 3], made, hours=3, linear=0.10),
-        jg.Buffers([0, 1, 2], *2 * ([[stored], [stored], [0.0]],), 20.0, 0.0, hours=3),
+        jg.Buffers([0, 1, 2], power, power, 20.0, 0.0, hours=3),
         jg.Trading([0, 0, 1, 1, 0], [2, 3, 2, 3, 1], limit),
     )
 
