@@ -25,7 +25,8 @@ def wide(*values: Any) -> Any:
     """The widest floating dtype among arrays; plain numbers have none. JAX's default without."""
     given = (getattr(value, "dtype", None) for value in values if np.ndim(value))
     found = [dtype for dtype in given if dtype is not None and jnp.issubdtype(dtype, jnp.floating)]
-    return jax.dtypes.canonicalize_dtype(jnp.result_type(*found) if found else float)
+    known = [jax.dtypes.canonicalize_dtype(dtype) for dtype in found or [float]]
+    return jnp.result_type(*known)
 
 
 def cast(tree: Any, dtype: Any) -> Any:

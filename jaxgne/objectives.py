@@ -37,6 +37,7 @@ def transformer_peak(market: Market, clearing: Clearing) -> Scalar:
     return outcome(market, clearing).peak_in
 
 
+@for_each_priced
 def total_cost(market: Market, clearing: Clearing) -> Scalar:
     """What all prosumers pay, devices and bills, EUR."""
     return jnp.sum(outcome(market, clearing).cost)

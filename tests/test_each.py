@@ -105,7 +105,10 @@ EACH: dict[str, Call] = {
     **{
         name: lambda m, c, name=name, more=more: getattr(objectives, name)(m, c, **more)
         for name, more in {
-            **{plain: {} for plain in ("peak", "total_cost", "worst_cost", "social_cost")},
+            **{
+                plain: {}
+                for plain in ("peak", "transformer_peak", "total_cost", "worst_cost", "social_cost")
+            },
             **{plain: {} for plain in ("operator_revenue", "trading_revenue", "congestion_rent")},
             **{plain: {} for plain in ("main_grid_revenue", "self_sufficiency")},
             "operator_budget": {"cost": 0.1},

@@ -371,12 +371,12 @@ def test_the_map_shows_voltages_loadings_and_trades_of_the_peak():
     np.testing.assert_allclose(shown, np.concatenate([volts[1:], volts[:1]]))
     lines = next(c for c in ax.collections if isinstance(c, LineCollection))
     table = frames.lines(market, clearing)
-    loading = table[table.hour == hour].loading_percent
+    loading = table[table.hour == 3 * hour].loading_percent
     np.testing.assert_allclose(np.asarray(lines.get_array()), loading)
     trades = frames.trades(market, clearing)
     bus = np.asarray(market.prosumers.bus)
     net = np.zeros((36, 36))
-    rows: Any = trades[trades.hour == hour].itertuples()
+    rows: Any = trades[trades.hour == 3 * hour].itertuples()
     for row in rows:
         net[bus[row.seller], bus[row.buyer]] += row.trade_kw
         net[bus[row.buyer], bus[row.seller]] -= row.trade_kw
