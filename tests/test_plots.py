@@ -389,7 +389,7 @@ def test_the_map_shows_voltages_loadings_and_trades_of_the_peak():
     places = tidy_tree(source, target, fed, 36)
     seller, buyer = np.unravel_index(net.argmax(), net.shape)
     np.testing.assert_allclose(widest._posA_posB, [places[seller], places[buyer]])
-    with pytest.raises(ValueError, match="hour 8; give one of 0 to 7"):
+    with pytest.raises(ValueError, match="hour 8: no step begins then; give one from hour 0 to"):
         plots.feeder(market, clearing, hour=8)
     with pytest.raises(ValueError, match=r"positions of shape \(3, 2\); give one pair for each"):
         plots.feeder(market, clearing, positions=np.zeros((3, 2)))
