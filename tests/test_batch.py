@@ -82,6 +82,7 @@ def test_one_start_for_all():
     assert int(warm.steps.sum()) < int(cold.steps.sum())
 
 
+@pytest.mark.slow
 def test_what_any_scenario_needs_is_seen():
     """Reactive flows are data in the first scenario; in the second an inverter makes them move."""
     markets = loads(2)

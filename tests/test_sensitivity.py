@@ -341,7 +341,7 @@ def square() -> jg.Market:
     )
 
 
-@pytest.mark.parametrize("apart", [0.0, 1e-10])
+@pytest.mark.parametrize("apart", [0.0, pytest.param(1e-10, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("solver", [None, jg.PrimalDual()])
 def test_twins_that_reach_a_limit_together(solver: Any, apart: float):
     """Two generators of 0.1 p + 0.02 p^2 beside a grid of 0.15 + 0.01 s serve 16 kW over pairs.

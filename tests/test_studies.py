@@ -263,6 +263,7 @@ def test_the_authors_counts_are_those_of_their_files():
     assert basic[40] == 5721.0 and basic[150] == 19047.0
 
 
+@pytest.mark.slow
 def test_prosumers_runs_all_solvers_to_one_error(tmp_path: Path, monkeypatch):
     """Two sizes are really cleared; a later call reads them, and goes on with a third."""
     build = partial(jg.synthetic, buses=3, hours=2)

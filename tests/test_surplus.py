@@ -31,7 +31,9 @@ def sunny(export: float = 0.0, model: Any = "lindistflow") -> jg.Market:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("model", ["copperplate", "lindistflow"])
+@pytest.mark.parametrize(
+    "model", ["copperplate", pytest.param("lindistflow", marks=pytest.mark.slow)]
+)
 def test_surplus_that_earns_nothing_is_curtailed(model):
     """Of 5 and 7 kW over 2 go to the neighbor, so 3 and 5 kW are left unused and none is sold."""
     market = sunny(model=model)
