@@ -27,6 +27,7 @@ from .clearing import (
     Clearing,
     Status,
     advance,
+    anew,
     begin,
     checked,
     clear,
@@ -316,6 +317,8 @@ def _decided(job: _Job, markets: Market, carry: Carry, count: int) -> Carry:
         same = at if at < count - 1 else slice(at, None)  # the last one fills the program up
         market, one = _lanes((markets, carry), int(at))
         new = decided(market, one)
+        if bool(going(new, job.limit)):
+            new = anew(market, job.solver, new)
         if new is not one:
             carry = jax.tree.map(lambda a, b: a.at[same].set(b), carry, new)  # noqa: B023
             carry = carry if job.mesh is None else job.placed(carry)

@@ -336,6 +336,7 @@ def _clear(
             if in_doubt(carry, solver) and _held_here(market):
                 carry = decided(market, carry)
             if bool(going(carry, limit)):
+                carry = anew(market, solver, carry)
                 carry = _run(market, solver, carry, tol, limit, progress, begun)
     return checked(market, finish(market, solver, carry))
 
@@ -528,6 +529,15 @@ def decided(market: Market, carry: Carry) -> Carry:
         pinned = pin(cast(market, jnp.float64), ray)
     prices = cast(pinned, market.prosumers.load.dtype)
     return replace(carry, prices=prices, status=Status.infeasible)
+
+
+def anew(market: Market, solver: AbstractSolver, carry: Carry) -> Carry:
+    """A solve in doubt that has a plan, begun again from where it stands; its steps count on.
+
+    Products that fell apart over decades of bounds start alike again.
+    """
+    found = finish(market, solver, carry)
+    return replace(begin(market, solver, found.plan, found.prices), steps=carry.steps)
 
 
 def _run(

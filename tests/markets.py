@@ -491,6 +491,7 @@ def nine_decades(rng: np.random.Generator, market: jg.Market) -> jg.Market:
         trading__limit=np.asarray(pairs.limit) * small,
         trading__quadratic=np.asarray(pairs.quadratic) / np.maximum(small, 1e-9),
         tariff__slope=np.asarray(market.tariff.slope) / max(size.mean(), 1.0),
+        tariff__export=np.minimum(market.tariff.export, market.tariff.base - 0.01),
         tariff__total_min=-np.inf,
         tariff__total_max=np.inf,
         grid__resistance=np.asarray(market.grid.resistance) / max(size.max(), 1.0),

@@ -91,7 +91,7 @@ class InteriorPoint(AbstractSolver):
     reactive: bool | None = eqx.field(default=None, static=True)
 
     every: ClassVar[int] = 1
-    most: ClassVar[int] = 100
+    most: ClassVar[int] = 150
     doubtful: ClassVar[int] = 50
 
     def prepare(self, market: Market) -> "InteriorPoint":
