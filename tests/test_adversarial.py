@@ -99,10 +99,7 @@ def test_awkward_markets(name):
 @pytest.mark.parametrize("shape", range(len(ADVERSE)))
 @pytest.mark.parametrize("grid", range(len(GRIDS)))
 def test_two_thousand_awkward_markets(shape, grid, name):
-    """100 of each of 20 kinds by each solver: no false word, few undecided.
-
-    Aimed at is 1 % of all; loads of nine decades beside limits of 1e8 kW leave 3 % in some kinds.
-    """
+    """100 of each of 20 kinds by each solver: no false word, at most 1 % undecided."""
     counts = judged(list(range(1000, 1100)), shape, grid, name)
     print(counts)
-    assert counts["max_steps"] <= 4
+    assert counts["max_steps"] <= 1
