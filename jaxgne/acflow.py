@@ -14,7 +14,6 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Complex, Float, Int
@@ -23,6 +22,7 @@ from .each import for_each
 from .market import Grid, Market, cast
 from .model import Plan, length, net_load
 from .radial import Forest, forest, loops
+from .runner import jnp, lax, program, wide
 from .validate import gate
 
 VOLTAGE_SLACK = 1e-4  # pu beyond a limit that still counts as safe
@@ -142,7 +142,7 @@ def unexamined(grid: Grid) -> str:
     return ""
 
 
-@eqx.filter_jit
+@program
 def drawn(market: Market, plan: Plan) -> tuple[Float[Array, "B H"], Float[Array, "B H"]]:
     """What each bus draws, kW and kvar."""
     grid, bus = market.grid, market.prosumers.bus
@@ -151,10 +151,10 @@ def drawn(market: Market, plan: Plan) -> tuple[Float[Array, "B H"], Float[Array,
     return active, reactive.at[bus].add(market.prosumers.reactive)
 
 
-@eqx.filter_jit
+@program
 def flow(grid: Grid, active: Float[Array, "B H"], reactive: Float[Array, "B H"]) -> Flow:
     """The AC state of a grid whose buses draw `active` kW and `reactive` kvar."""
-    with jax.enable_x64(True):
+    with wide():
         grid, active, reactive = cast((grid, active, reactive), jnp.float64)
         wires = _wires(grid)
         tree = wires.tree
@@ -167,9 +167,9 @@ def flow(grid: Grid, active: Float[Array, "B H"], reactive: Float[Array, "B H"])
             return jnp.stack([after.real, after.imag])
 
         start = jnp.stack([tree.ladder.along(source), jnp.zeros_like(active)])
-        pair = jax.lax.custom_root(change, start, _sweep_on, _solve)
+        pair = lax.custom_root(change, start, _sweep_on, _solve)
         volts = pair[0] + 1j * pair[1]
-        left = jax.lax.stop_gradient(change(jax.lax.stop_gradient(pair)))
+        left = lax.stop_gradient(change(lax.stop_gradient(pair)))
         residual = jnp.max(jnp.hypot(*left), axis=0, initial=0.0)
         _, current = _sweep(wires, source, power, volts)
         sent, got = (volts[end] * jnp.conj(current) for end in (tree.near, tree.far))
@@ -200,12 +200,12 @@ def check(market: Market, plan: Plan) -> Safety | None:
     return _check(market.grid, market.hour_length, *drawn(market, plan))
 
 
-@eqx.filter_jit
+@program
 def _check(
     grid: Grid, hour_length: Array, active: Float[Array, "B H"], reactive: Float[Array, "B H"]
 ) -> Safety:
     found = flow(grid, active, reactive)
-    with jax.enable_x64(True):
+    with wide():
         grid, hour_length = cast((grid, hour_length), jnp.float64)
         free = jnp.ones(active.shape[0], bool).at[grid.feeder].set(False)[:, None]
         volts = found.voltage
@@ -258,10 +258,10 @@ class Wires(eqx.Module):
     ok: Bool[Array, ""]  # whether the grid can be examined
 
 
-@eqx.filter_jit
+@program
 def _wires(grid: Grid) -> Wires:
     """The lines of a grid for `_sweep`, in float64."""
-    with jax.enable_x64(True):
+    with wide():
         grid, tree = cast(grid, jnp.float64), forest(grid)
         impedance = (grid.resistance + 1j * grid.reactance)[:, None]
         count, buses = tree.chord.shape[0], grid.passive.shape[0]
@@ -312,7 +312,7 @@ def _sweep_on(change: Callable[[Array], Array], start: Array, size: Any = 1.0) -
         return count + 1, at + step, change(at + step)
 
     begun = (jnp.zeros((), jnp.int32), start, change(start))
-    return jax.lax.while_loop(going, sweep, begun)[1]
+    return lax.while_loop(going, sweep, begun)[1]
 
 
 def _solve(linear: Callable[[Array], Array], right: Array) -> Array:
@@ -322,4 +322,4 @@ def _solve(linear: Callable[[Array], Array], right: Array) -> Array:
         size = jnp.max(jnp.abs(right), initial=0.0)
         return _sweep_on(lambda x: apply(x) - right, jnp.zeros_like(right), size)
 
-    return jax.lax.custom_linear_solve(linear, right, solve=repeat, transpose_solve=repeat)
+    return lax.custom_linear_solve(linear, right, solve=repeat, transpose_solve=repeat)

@@ -12,6 +12,8 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
+from .runner import on_host
+
 
 def floats(name: str, value: Any, dtype: Any = None) -> Array:
     """`value` as floating numbers, in `dtype` or its own. `ValueError` where it is no numbers."""
@@ -33,6 +35,8 @@ def cast(tree: Any, dtype: Any) -> Any:
     """`tree` with every floating array in `dtype`, NumPy's too as JAX arrays."""
 
     def converted(a: Any) -> Any:
+        if on_host():
+            return a.astype(dtype, copy=False) if a.dtype.kind == "f" else a
         # looking is faster than converting; a weak type would compile again
         if isinstance(a, jax.Array) and a.dtype == dtype and not a.weak_type:
             return a

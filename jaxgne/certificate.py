@@ -1,12 +1,11 @@
 """What an answer proves, in words: from market, plan and prices alone, whoever found them."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
@@ -24,7 +23,9 @@ from .optimality import (
     pin,
     residuals,
     scales,
+    unknown,
 )
+from .runner import jnp, program, vmap, wide
 from .validate import gate
 
 _Family = tuple[str, str, str | None, str | None]  # words, unit, whose rows, scale
@@ -257,9 +258,21 @@ def _certify(market: Market, plan: Plan, prices: Rows) -> Certificate:
 
 def judge(market: Market, plan: Plan, prices: Rows) -> Certificate:
     """`certify` without the AC power flow, its numbers in float64 whatever JAX's default is."""
-    with jax.enable_x64(True):
+    with wide():
         found = residuals(market, plan, prices)
         size = scales(*cast((market, plan), jnp.float64))
+    return _certificate(market, found, size)
+
+
+def unjudged(market: Market) -> Certificate:
+    """The certificate of what nobody has looked at: all infinite."""
+    with wide():
+        size = Scales(**{f.name: jnp.full((), jnp.inf, jnp.float64) for f in fields(Scales)})
+        return _certificate(market, unknown(market), size)
+
+
+def _certificate(market: Market, found: Residuals, size: Scales) -> Certificate:
+    with wide():
         step = cast(market.hour_length, jnp.float64)
     return Certificate(
         residuals=found,
@@ -282,7 +295,7 @@ def explain_infeasible(market: Market, prices: Rows) -> str:
     the total exchange, with lines, with reactive power, with voltages. Raises `ValueError` when
     `prices` prove nothing.
     """
-    with jax.enable_x64(True):
+    with wide():
         found = _evidence(*cast((market, prices), jnp.float64))
     ray, proofs, terms, gradients, timeless = found
     proven = np.flatnonzero(np.asarray(proofs) > 0)
@@ -315,7 +328,7 @@ _CAUSES = ("prosumer", "buffer", "stored", "aggregate", "line", "reactive", "vol
 _HEARD = 0.1  # share of the ray's largest entry from which on an hour is named
 
 
-@jax.jit
+@program
 def _evidence(market: Market, prices: Rows) -> tuple[Rows, Array, Rows, Plan, Array]:
     """The ray, and for each cause, with only its rows: the proof, its terms and its gradient.
 
@@ -336,8 +349,8 @@ def _evidence(market: Market, prices: Rows) -> tuple[Rows, Array, Rows, Plan, Ar
         terms, _ = proof_terms(market, part)
         return infeasibility_proof(market, part), terms, pull(market, part)
 
-    without = jax.vmap(lambda part: infeasibility_proof(market, part))(timeless)
-    return ray, *jax.vmap(evidence)(stacked), without
+    without = vmap(lambda part: infeasibility_proof(market, part))(timeless)
+    return ray, *vmap(evidence)(stacked), without
 
 
 def _sentence(market: Market, prices: Rows, cause: str, row: int, hours: list[int]) -> str:

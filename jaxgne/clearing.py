@@ -5,18 +5,16 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.lax import stop_gradient
 from jaxtyping import Array, Bool, Float, Int
 
 from .acflow import check
-from .certificate import Certificate, judge, owners
+from .certificate import Certificate, judge, owners, unjudged
 from .elastic import fits, proof
 from .feasibility import infeasibility_proof
 from .market import Market, cast
@@ -25,6 +23,7 @@ from .one_way import decide, freed, metered, ways
 from .optimality import pin
 from .options import checked_options, tolerance
 from .reasons import said_by_ray, why_infeasible
+from .runner import by_numpy, concrete, jnp, lax, on_host, program, to_device, to_host, wide
 from .sensitivity.implicit import AbstractAdjoint, Implicit, equilibrium
 from .solvers.base import AbstractSolver
 from .solvers.interior_point import InteriorPoint
@@ -32,6 +31,8 @@ from .solvers.newton import is_small, one_thread
 from .solvers.primal_dual import PrimalDual
 from .surplus import unsold
 from .validate import gate
+
+Runner = Literal["numpy", "jax"]
 
 STATUSES = ("cleared", "max_steps", "infeasible", "nonfinite")  # in the order of their numbers
 
@@ -94,7 +95,7 @@ class Clearing(eqx.Module):
     @property
     def ok(self) -> Bool[Array, ""]:
         """Whether the market cleared."""
-        return self.status == Status.cleared
+        return _is(self.status, Status.cleared)
 
     def why(self, index: int | None = None, market: Market | None = None) -> str:
         """Why it ended as it did, in words; of a batch, scenario `index`.
@@ -178,9 +179,23 @@ class Carry(eqx.Module):
     status: Status
 
 
+def _is(status: Status, which: Status) -> Bool[Array, ""]:
+    """Whether a status is `which`; equinox' own comparison makes an array of JAX's."""
+    if isinstance(status._value, Tracer):
+        return status == which
+    return np.asarray(status._value) == np.asarray(which._value)
+
+
+def _either(chosen: Array, yes: Status, no: Status) -> Status:
+    """The status `yes` where `chosen`, else `no`."""
+    if on_host():
+        return yes if chosen else no
+    return Status.where(chosen, yes, no)
+
+
 def status_name(status: Status) -> str:
     """The word for a status: cleared, max_steps, infeasible or nonfinite."""
-    return next(word for word in STATUSES if bool(getattr(Status, word) == status))
+    return next(word for word in STATUSES if bool(_is(status, getattr(Status, word))))
 
 
 def status_message(status: Status) -> str:
@@ -199,6 +214,7 @@ def clear(
     adjoint: AbstractAdjoint | None = None,
     progress: Callable[[Progress], None] | None = None,
     one_way: bool = False,
+    runner: Runner | None = None,
 ) -> Clearing:
     """Find the variational generalized Nash equilibrium of a market (MODEL 6).
 
@@ -228,31 +244,42 @@ def clear(
         progress=progress,
     )  # fmt: skip
     given = market
-    if any(isinstance(a, Tracer) for a in jax.tree.leaves((market, start))):
-        market, start = stop_gradient((market, start))
-    if any(isinstance(a, Tracer) for a in jax.tree.leaves((market, tol, start))):
+    if not concrete((market, start)):
+        market, start = lax.stop_gradient((market, start))
+    if not concrete((market, tol, start)):
         if one_way:
             raise TypeError(
                 "clear(one_way=True) runs on the host: call it outside of jit and vmap."
             )
-        clearing = _clear(market, solver, tol, max_steps, start, progress)
+        clearing = _clear(
+            market, start, solver=solver, tol=tol, max_steps=max_steps, progress=progress
+        )
         return differentiable(given, clearing, adjoint)
 
-    def solve(market: Market, start: Clearing | None) -> Clearing:
-        return _clear(market, solver, tol, max_steps, start, progress)
-
-    if not _held_here(market):
-        first = clearing = solve(market, start)
-        ruled = market
+    solve = partial(_clear, solver=solver, tol=tol, max_steps=max_steps, progress=progress)
+    if host_runs(market, solver, runner):
+        with by_numpy():
+            found = _ruled(to_host(market), to_host(start), solve, tol, one_way)
+        clearing, ruled = to_device(found)
     else:
-        first, clearing, ruled = decide(market, solve, one_way, start)
+        clearing, ruled = _ruled(market, start, solve, tol, one_way)
     if throw and not bool(clearing.ok):
         raise NotCleared(partial(_complaint, ruled, clearing), clearing)
-    if bool(clearing.ok) and _held_here(market):
+    return differentiable(given, clearing, adjoint)
+
+
+def _ruled(
+    market: Market, start: Clearing | None, solve: Callable[..., Clearing], tol: Any, one_way: bool
+) -> tuple[Clearing, Market]:
+    """The clearing of a concrete market under the rules of meters, and the market that it clears."""
+    if not _held_here(market):
+        return solve(market, start=start), market
+    first, clearing, ruled = decide(market, solve, one_way, start)
+    if bool(clearing.ok):
         clearing = _unsold(ruled, clearing, tol)
     if one_way:
         clearing = _regretted(metered(market, clearing.plan), clearing, first.prices)
-    return differentiable(given, clearing, adjoint)
+    return clearing, ruled
 
 
 def _unsold(market: Market, clearing: Clearing, tol: Any) -> Clearing:
@@ -260,7 +287,7 @@ def _unsold(market: Market, clearing: Clearing, tol: Any) -> Clearing:
     plan = unsold(market, clearing.plan, clearing.prices)
     if plan is None:
         return clearing
-    found = eqx.filter_jit(judge)(market, plan, clearing.prices)
+    found = _judge(market, plan, clearing.prices)
     if not float(found.error) <= float(tolerance(tol, market.prosumers.load.dtype)):
         return clearing
     found = cast(found, jax.dtypes.canonicalize_dtype(float))
@@ -275,8 +302,7 @@ def _regretted(market: Market, clearing: Clearing, before: Rows) -> Clearing:
     """
     found, prices = clearing.certificate, clearing.prices
     relaxed = replace(prices, balance=before.balance, energy=before.energy)
-    judged = eqx.filter_jit(judge)
-    gaps = [judged(market, clearing.plan, y).residuals.gap for y in (prices, relaxed)]
+    gaps = [_judge(market, clearing.plan, y).residuals.gap for y in (prices, relaxed)]
     gap = min((cast(g, jax.dtypes.canonicalize_dtype(float)) for g in gaps), key=jnp.sum)
     seen = ways(market, clearing.plan, prices) if found.ways is None else found.ways
     told = replace(seen, regret=jnp.sum(gap), worst=jnp.max(gap))
@@ -293,10 +319,10 @@ def differentiable(
     numbers: AbstractAdjoint = jax.tree.map(  # arrays, so that new ones do not compile again
         lambda a: jnp.asarray(a) if isinstance(a, float) else a, chosen
     )
-    found = stop_gradient((clearing.plan, clearing.prices, clearing.ok))
+    found = lax.stop_gradient((clearing.plan, clearing.prices, clearing.ok))
     plan, prices = equilibrium(market, *found, numbers)
     return replace(
-        stop_gradient(clearing),
+        lax.stop_gradient(clearing),
         plan=plan,
         prices=prices,
         costs=costs(market, plan),
@@ -304,16 +330,22 @@ def differentiable(
     )
 
 
+@program
+def _judge(market: Market, plan: Plan, prices: Rows) -> Certificate:
+    return judge(market, plan, prices)
+
+
 def _clear(
     market: Market,
+    start: Clearing | None,
+    *,
     solver: AbstractSolver | None,
     tol: Any,
     max_steps: int | None,
-    start: Clearing | None,
     progress: Callable[[Progress], None] | None,
 ) -> Clearing:
     """`clear` without derivatives; what did not clear is returned."""
-    traced = any(isinstance(a, Tracer) for a in jax.tree.leaves((market, tol, start)))
+    traced = not concrete((market, tol, start))
     gate(market)
     dtype = market.prosumers.load.dtype
     tol, done = tolerance(tol, dtype), 0
@@ -325,7 +357,7 @@ def _clear(
     market, solver, plan, prices = ready(market, solver, start)
     limit = jnp.asarray(solver.most if max_steps is None else max_steps, jnp.int32)
     alone = nullcontext() if traced else one_thread()
-    with jax.enable_x64(True), alone:  # the judge's float64; the market keeps its own dtype
+    with wide(), alone:  # the judge's float64; the market keeps its own dtype
         carry = begin(market, solver, plan, prices)
         carry = replace(carry, steps=carry.steps + done)
         if traced:
@@ -372,7 +404,7 @@ def _roughly(
     goal = max(float(tol), enough)
     rough = clear(narrow, tol=goal, max_steps=most, throw=False, progress=progress)
     plan, prices = cast((rough.plan, rough.prices), jnp.float64)
-    found = eqx.filter_jit(judge)(market, plan, prices)
+    found = _judge(market, plan, prices)
     return Clearing(
         plan=plan,
         prices=prices,
@@ -389,6 +421,11 @@ def _held_here(market: Market) -> bool:
     return getattr(market.prosumers.load, "is_fully_addressable", True)
 
 
+def host_runs(market: Market, solver: AbstractSolver | None, runner: Runner | None) -> bool:
+    """Whether NumPy runs a concrete market."""
+    return runner == "numpy"
+
+
 def default_solver(market: Market) -> AbstractSolver:
     """The solver that is fastest for a market of this size; over several devices primal-dual."""
     load = market.prosumers.load
@@ -397,7 +434,7 @@ def default_solver(market: Market) -> AbstractSolver:
     return InteriorPoint() if is_small(market) and not cut else PrimalDual()
 
 
-@eqx.filter_jit
+@program
 def _autarky(market: Market) -> tuple[Plan, Rows]:
     """A cold start: everyone buys what they need of the main grid, at the price that this makes."""
     plan, people, stores = zeros(market), market.prosumers, market.buffers
@@ -412,14 +449,10 @@ def _autarky(market: Market) -> tuple[Plan, Rows]:
     return plan, replace(nothing, balance=nothing.balance + price)
 
 
-@eqx.filter_jit
+@program
 def begin(market: Market, solver: AbstractSolver, plan: Plan, prices: Rows) -> Carry:
     state = solver.init(market, plan, prices)
-    blank = jax.tree.map(
-        lambda a: jnp.full(a.shape, jnp.inf if a.dtype == jnp.float64 else -1, a.dtype),
-        eqx.filter_eval_shape(judge, market, plan, prices),
-    )
-    return Carry(state, prices, blank, jnp.zeros((), jnp.int32), Status.max_steps)
+    return Carry(state, prices, unjudged(market), jnp.zeros((), jnp.int32), Status.max_steps)
 
 
 def _proof(
@@ -437,7 +470,7 @@ def _proof(
 def going(carry: Carry, limit: Array) -> Bool[Array, ""]:
     """Whether a solve has neither ended nor done its steps."""
     unseen = jnp.isinf(carry.certificate.error)
-    return (carry.status == Status.max_steps) & ((carry.steps < limit) | unseen)
+    return _is(carry.status, Status.max_steps) & ((carry.steps < limit) | unseen)
 
 
 def advance(
@@ -446,14 +479,14 @@ def advance(
     """Steps up to the next look at the answer, and what that look says if it is worth it."""
     state = carry.state
     if solver.every > 1:  # a loop of no turns would be compiled all the same
-        state = jax.lax.fori_loop(
+        state = lax.fori_loop(
             0, solver.every - 1, lambda _, state: solver.step(market, state), state
         )
     state, steps = solver.look(market, state), carry.steps + solver.every
     worth = solver.worth_a_look(market, state, steps, tol)
     if worth is True:
         return _judged(market, solver, carry, state, tol)
-    return jax.lax.cond(
+    return lax.cond(
         worth | (steps >= limit),
         lambda: _judged(market, solver, carry, state, tol),
         lambda: replace(carry, state=state, steps=steps),
@@ -467,31 +500,31 @@ def _judged(market: Market, solver: AbstractSolver, carry: Carry, state: Any, to
     pinned = pin(market, prices)
     proven, ray = _proof(market, pinned, carry.prices, carry.steps // solver.every % 2 == 0)
     kept = jax.tree.map(lambda a, y: jnp.where(proven, a.astype(y.dtype), y), ray, pinned)
-    status = Status.where(proven, Status.infeasible, Status.max_steps)
-    status = Status.where(found.error <= tol, Status.cleared, status)
-    status = Status.where(jnp.isfinite(found.error), status, Status.nonfinite)
+    status = _either(proven, Status.infeasible, Status.max_steps)
+    status = _either(found.error <= tol, Status.cleared, status)
+    status = _either(jnp.isfinite(found.error), status, Status.nonfinite)
     return Carry(state, kept, found, carry.steps + solver.every, status)
 
 
-@eqx.filter_jit
+@program
 def _advance(
     market: Market, solver: AbstractSolver, carry: Carry, tol: Array, limit: Array
 ) -> Carry:
     """Step until cleared, proven infeasible, non-finite, or `limit` steps are done."""
-    return jax.lax.while_loop(
+    return lax.while_loop(
         lambda carry: going(carry, limit),
         lambda carry: advance(market, solver, carry, tol, limit),
         carry,
     )
 
 
-@eqx.filter_jit
+@program
 def finish(market: Market, solver: AbstractSolver, carry: Carry) -> Clearing:
-    with jax.enable_x64(True):
+    with wide():
         plan, prices = solver.point(market, carry.state)
     plan = freed(market, plan)
     prices = jax.tree.map(
-        lambda ray, price: jnp.where(carry.status == Status.infeasible, ray, price),
+        lambda ray, price: jnp.where(_is(carry.status, Status.infeasible), ray, price),
         carry.prices,
         pin(market, prices),
     )
@@ -516,8 +549,8 @@ def checked(market: Market, clearing: Clearing) -> Clearing:
 
 def in_doubt(carry: Carry, solver: AbstractSolver) -> bool:
     """Whether a solve has come to no end, or to none that says anything; on the host."""
-    lasted = bool(carry.status == Status.max_steps) and int(carry.steps) >= solver.doubtful
-    return lasted or bool(carry.status == Status.nonfinite)
+    lasted = bool(_is(carry.status, Status.max_steps)) and int(carry.steps) >= solver.doubtful
+    return lasted or bool(_is(carry.status, Status.nonfinite))
 
 
 def decided(market: Market, carry: Carry) -> Carry:
@@ -525,7 +558,7 @@ def decided(market: Market, carry: Carry) -> Carry:
     ray = proof(market, _PROVEN) if fits(market) else None
     if ray is None:
         return carry
-    with jax.enable_x64(True):
+    with wide():
         pinned = pin(cast(market, jnp.float64), ray)
     prices = cast(pinned, market.prosumers.load.dtype)
     return replace(carry, prices=prices, status=Status.infeasible)
@@ -560,7 +593,7 @@ def _run(
         carry = _advance(market, solver, carry, tol, stop)
         now = time.perf_counter()
         progress(Progress(int(carry.steps), float(carry.certificate.error), now - begun))
-        going = bool(carry.status == Status.max_steps) and int(carry.steps) < int(limit)
+        going = bool(_is(carry.status, Status.max_steps)) and int(carry.steps) < int(limit)
         if chunk > solver.every or now - since < 0.5:  # the first chunk may hold the compilation
             chunk = solver.every * max(1, round(0.5 * chunk / (now - since) / solver.every))
     return carry
@@ -583,5 +616,5 @@ def _complaint(market: Market | None, clearing: Clearing) -> str:
 def blank(market: Market, solver: AbstractSolver | None) -> Clearing:
     """A clearing of the right shapes, for `eqx.filter_eval_shape`."""
     market, solver, plan, prices = ready(market, solver, None)
-    with jax.enable_x64(True):
+    with wide():
         return checked(market, finish(market, solver, begin(market, solver, plan, prices)))

@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .runner import on_host
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -32,6 +34,8 @@ def for_each(function: Callable[P, T]) -> Callable[P, T]:
 
     @wraps(function)
     def run(*given: P.args, **options: P.kwargs) -> T:
+        if on_host():  # one market, in NumPy's arrays
+            return function(*given, **options)
         bound = signature.bind(*given, **options)
         tables = _tables(bound)
 

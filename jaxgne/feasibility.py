@@ -3,12 +3,12 @@
 from dataclasses import fields, replace
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .market import Market
 from .model import Plan, Rows, boxes, by_owner, length, limits, pull, rows, zeros
 from .reach import bounded
+from .runner import jnp
 
 
 def implied_boxes(market: Market) -> tuple[Plan, Plan]:

@@ -10,17 +10,17 @@ Grammatico, Games 13(5):66, 2022 (the follow-up); LinDistFlow: Baran, Wu, IEEE T
 Delivery 4, 1989. MODEL sections are those of the project's reference of symbols.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
-from jax.ops import segment_sum
 from jaxtyping import Array, Float
 
 from .each import for_each
 from .market import Market
+from .runner import jnp
 
 
 class Plan(eqx.Module):
@@ -78,7 +78,8 @@ def grid_price(market: Market, sigma: Float[Array, " H"]) -> Float[Array, " H"]:
 
 def by_owner(market: Market, values: Float[Array, "D H"], owner: Any) -> Float[Array, "N H"]:
     """Sum device values over each prosumer's devices."""
-    return segment_sum(values, owner, num_segments=market.prosumers.load.shape[0])
+    count = market.prosumers.load.shape[0]
+    return jnp.zeros((count, *values.shape[1:]), values.dtype).at[owner].add(values)
 
 
 def bought(market: Market, trades: Float[Array, "E H"]) -> Float[Array, "N H"]:
@@ -96,7 +97,11 @@ def _traded(market: Market, balance: Float[Array, "N H"], trades: Array) -> Floa
 @for_each
 def net_load(market: Market, plan: Plan) -> Float[Array, "N H"]:
     """n_i: what each prosumer physically draws from its bus, kW (MODEL 2)."""
-    net = (market.prosumers.load + plan.curtailed).at[market.generators.owner]
+    return _net(market, plan, market.prosumers.load)
+
+
+def _net(market: Market, plan: Plan, load: Float[Array, "N H"]) -> Float[Array, "N H"]:
+    net = (load + plan.curtailed).at[market.generators.owner]
     net = net.subtract(plan.generation).at[market.buffers.owner]
     return net.add(plan.charge - plan.discharge)
 
@@ -191,10 +196,21 @@ def drop_factor(market: Market) -> float:
 
 def rows(market: Market, plan: Plan) -> Rows:
     """Every linear constraint, demand minus supply (MODEL 2, 4, 5)."""
+    return _rows(market, plan, lambda data: data)
+
+
+def moved(market: Market, change: Plan) -> Rows:
+    """What a change of plan does to `rows`: these without the market's loads and starts."""
+    return _rows(market, change, jnp.zeros_like)
+
+
+def _rows(market: Market, plan: Plan, given: Callable[[Array], Array]) -> Rows:
+    """`rows` with what is `given` of the market's data."""
     stores, grid, ts = market.buffers, market.grid, market.hour_length
-    net = net_load(market, plan)
-    s = aggregate(market, plan) - jnp.sum(plan.exports, axis=0)
-    before = jnp.concatenate([stores.energy_start[:, None], plan.energy[:, :-1]], axis=1)
+    passive, start = given(grid.passive), given(stores.energy_start)
+    net = _net(market, plan, given(market.prosumers.load))
+    s = jnp.sum(plan.imports, axis=0) + jnp.sum(passive, axis=0) - jnp.sum(plan.exports, axis=0)
+    before = jnp.concatenate([start[:, None], plan.energy[:, :-1]], axis=1)
     stored = (
         stores.charge_efficiency[:, None] * plan.charge
         - plan.discharge / stores.discharge_efficiency[:, None]
@@ -211,20 +227,20 @@ def rows(market: Market, plan: Plan) -> Rows:
 
         r, x = grid.resistance[:, None], grid.reactance[:, None]
         at_bus = zero.at[market.prosumers.bus].add
-        bus = grid.passive + at_bus(net) + left(plan.active)
+        bus = passive + at_bus(net) + left(plan.active)
         bus = bus.at[grid.feeder].add(-plan.exchange)
         exchange = s - jnp.sum(plan.exchange, axis=0)
         fall = drop_factor(market) * (r * plan.active + x * plan.reactive)
         voltage = plan.voltage[grid.source] - plan.voltage[grid.target] - fall
         if grid.reactive_balance:
-            drawn = grid.passive_reactive + at_bus(market.prosumers.reactive)
+            drawn = given(grid.passive_reactive) + at_bus(given(market.prosumers.reactive))
             bus_reactive = drawn + left(plan.reactive) - plan.compensation
         if grid.model == "paper":
             turn = x * plan.active - r * plan.reactive
             angle = plan.angle[grid.source] - plan.angle[grid.target] - turn
     return Rows(
         balance=_traded(market, net - plan.imports + plan.exports, plan.trades),
-        energy=plan.energy - stores.retention[:, None] * before - ts * stored + stores.drain,
+        energy=plan.energy - stores.retention[:, None] * before - ts * stored + given(stores.drain),
         aggregate=s,
         bus=bus,
         bus_reactive=bus_reactive,
@@ -348,13 +364,50 @@ def pull(market: Market, prices: Rows) -> Plan:
 
     A row in kW enters the Lagrangian times Ts, a row in kWh (`energy`) without.
     """
-    value, transpose = jax.vjp(lambda plan: rows(market, plan), zeros(market))
-    weights = replace(
-        jax.tree.map(lambda _: market.hour_length, prices), energy=jnp.ones_like(market.hour_length)
+    ts, grid, stores, pairs = market.hour_length, market.grid, market.buffers, market.trading
+    networked = grid.model != "copperplate"
+    own, water = ts * prices.balance, prices.energy
+    drawn = ts * prices.aggregate + (ts * prices.exchange if networked else 0.0)
+    used = own + ts * prices.bus[market.prosumers.bus] if networked else own
+    later = jnp.concatenate([water[:, 1:], jnp.zeros_like(water[:, :1])], axis=1)
+    kept = water - stores.retention[:, None] * later
+    into, out = ts * stores.charge_efficiency[:, None], ts / stores.discharge_efficiency[:, None]
+    owner = stores.owner
+    pulled = replace(
+        zeros(market),
+        generation=-used[market.generators.owner],
+        charge=used[owner] - into * water,
+        discharge=out * water - used[owner],
+        energy=kept,
+        imports=drawn - own,
+        exports=own - drawn,
+        curtailed=used,
+        trades=own[pairs.seller] - own[pairs.buyer],
     )
-    weighted = jax.tree.map(lambda w, y, r: (w * y).astype(r.dtype), weights, prices, value)
-    (pulled,) = transpose(weighted)
-    return pulled
+    if not networked:
+        return pulled
+    r, x = grid.resistance[:, None], grid.reactance[:, None]
+    drop, nothing = ts * prices.voltage, jnp.zeros_like(prices.bus)
+
+    def ends(price: Array) -> Array:  # of a difference between the two ends of each line
+        return nothing.at[grid.source].add(price).at[grid.target].add(-price)
+
+    def along(price: Array) -> Array:  # of what leaves the source of each line for its target
+        return ts * (price[grid.source] - price[grid.target])
+
+    fall = drop_factor(market) * drop
+    active, reactive = along(prices.bus) - r * fall, -x * fall
+    if grid.reactive_balance:
+        reactive = reactive + along(prices.bus_reactive)
+        pulled = replace(pulled, compensation=-ts * prices.bus_reactive)
+    if grid.model == "paper":
+        turn = ts * prices.angle
+        active, reactive = active - x * turn, reactive + r * turn
+        pulled = replace(pulled, angle=ends(turn))
+    exchange = -ts * (prices.bus[grid.feeder] + prices.exchange)
+    return replace(
+        pulled, active=active, reactive=reactive, voltage=ends(drop), exchange=exchange
+    )
 
 
 @for_each

@@ -12,13 +12,13 @@ from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from .each import for_each, for_one
 from .market import Market
 from .model import Plan, Rows, aggregate, energy_prices, grid_price
+from .runner import jnp, program
 from .surplus import given_away
 
 _TOLD = 1e-3  # share of the smaller limit from which on both ways at once are no rounding
@@ -121,7 +121,7 @@ def freed(market: Market, plan: Plan) -> Plan:
 
 
 @for_each
-@eqx.filter_jit
+@program
 def ways(market: Market, plan: Plan, prices: Rows) -> Ways:
     """What the plan does both ways at once, and what that earns at the prices, EUR."""
     stores, people, tariff, ts = (

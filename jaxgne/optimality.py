@@ -4,11 +4,10 @@ Nothing here knows how an answer was found. Everything is computed in float64, a
 is in float32: rounding is the solver's problem, not the judge's.
 """
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from .feasibility import existing, implied_boxes, support, weights
@@ -31,6 +30,7 @@ from .model import (
     zeros,
 )
 from .reach import bounded
+from .runner import jnp, wide
 
 _LEAST = 1e-6  # size, as a share of the largest, below which nothing is promised
 _ROOM = 100.0  # times its own size, by which what is small is measured
@@ -315,12 +315,32 @@ def _natural(
     return residual, size
 
 
+def unknown(market: Market) -> Residuals:
+    """The residuals of what nobody has looked at: infinite, nowhere."""
+    nothing = jnp.full((), jnp.inf, jnp.float64)
+    nowhere, each = jnp.full((), -1, jnp.int32), jnp.full(market.prosumers.bus.shape, nothing)
+    rows, plan = ({f.name: nothing for f in fields(kind)} for kind in (Rows, Plan))
+    return Residuals(
+        rows=Rows(**rows),
+        row_places=Rows(**dict.fromkeys(rows, nowhere)),
+        bounds=Plan(**plan),
+        bound_places=Plan(**dict.fromkeys(plan, nowhere)),
+        rating_place=nowhere,
+        gap=each,
+        stationarity=Plan(**plan),
+        own=Own(**{f.name: each for f in fields(Own)}),
+        loose=nowhere,
+        **dict.fromkeys(("rating", "operator_gap", "duality_gap", "sign"), nothing),
+        **dict.fromkeys(("infeasibility", "regret", "dual", "error"), nothing),
+    )
+
+
 def residuals(market: Market, plan: Plan, prices: Rows) -> Residuals:
     """Every way in which `(plan, prices)` falls short of a v-GNE, in float64 (MODEL 8).
 
     Prices may be on any gauge; they are pinned first.
     """
-    with jax.enable_x64(True):
+    with wide():
         market, plan, prices = cast((market, plan, prices), jnp.float64)
         return _residuals(market, plan, pin(market, prices))
 

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax._src import xla_bridge  # no public name tells whether JAX has started its threads
 from jax.core import Tracer
@@ -17,6 +16,7 @@ from jaxtyping import Array
 
 from .market import Market
 from .model import Plan
+from .runner import jnp, wide
 from .sensitivity.implicit import AbstractAdjoint
 from .solvers.base import AbstractSolver
 
@@ -82,7 +82,7 @@ def tolerance(tol: Any, dtype: Any) -> Array:
             raise ValueError(f"tol={tol:g} is below what {dtype} can give ({least:g}): {advice}")
         if tol >= 1:
             raise ValueError(f"tol={tol:g} is no small relative error; ask for less than 1.")
-    with jax.enable_x64(True):
+    with wide():
         return jnp.asarray(tol, jnp.float64)
 
 

@@ -5,14 +5,13 @@ loop over buses.
 """
 
 import equinox as eqx
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Int, Num
 
 from .each import for_each
 from .market import Grid, Market
+from .runner import jnp, lax, program
 
 
 class Ladder(eqx.Module):
@@ -24,11 +23,11 @@ class Ladder(eqx.Module):
 
     def behind(self, values: Num[Array, "B ..."]) -> Num[Array, "B ..."]:
         """Sums over each bus and all behind it."""
-        return jax.lax.scan(lambda s, a: (s.at[a].add(s), None), values, self.ancestor)[0]
+        return lax.scan(lambda s, a: (s.at[a].add(s), None), values, self.ancestor)[0]
 
     def along(self, values: Num[Array, "B ..."]) -> Num[Array, "B ..."]:
         """Sums along the path from the feeder to each bus, its own value included."""
-        return jax.lax.scan(lambda s, a: (s + lookup(s, a), None), values, self.ancestor)[0]
+        return lax.scan(lambda s, a: (s + lookup(s, a), None), values, self.ancestor)[0]
 
 
 def climb(source: Int[Array, " L"], target: Int[Array, " L"], fed: Bool[Array, " B"]) -> Ladder:
@@ -43,7 +42,7 @@ def climb(source: Int[Array, " L"], target: Int[Array, " L"], fed: Bool[Array, "
 
     rungs = max(1, (buses - 1).bit_length())
     start = (parent, jnp.where(fed, 0, 1))
-    (_, depth), ancestor = jax.lax.scan(double, start, None, length=rungs)
+    (_, depth), ancestor = lax.scan(double, start, None, length=rungs)
     return Ladder(ancestor, depth, jnp.sum(jnp.any(ancestor < buses, axis=1)))
 
 
@@ -69,7 +68,7 @@ def loops(grid: Grid) -> int:
     return max(0, grid.source.shape[-1] - grid.passive.shape[-2] + grid.feeder.shape[-1])
 
 
-@eqx.filter_jit
+@program
 def forest(grid: Grid) -> Forest:
     """The trees of a grid, found from the feeders bus by bus."""
     buses = grid.passive.shape[0]
@@ -82,7 +81,7 @@ def forest(grid: Grid) -> Forest:
         return wider, jnp.any(wider != level)
 
     level = jnp.where(fed, 0, buses)
-    level, _ = jax.lax.while_loop(lambda carry: carry[1], spread, (level, jnp.array(True)))
+    level, _ = lax.while_loop(lambda carry: carry[1], spread, (level, jnp.array(True)))
     outward = level[source] < level[target]
     near, far = jnp.where(outward, source, target), jnp.where(outward, target, source)
     deeper, line = level[near] < level[far], jnp.arange(source.shape[0], dtype=jnp.int32)

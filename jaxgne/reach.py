@@ -6,12 +6,11 @@ come to where no plan needs to go.
 """
 
 import equinox as eqx
-import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .market import Market
 from .model import drop_factor
+from .runner import jnp, lax
 
 _FAR = 1e3  # times what can be reached, from which on a bound is no limit
 _WIDER = 1.5  # how far beyond what can be reached bounds are put
@@ -74,7 +73,7 @@ def bounded(market: Market) -> Market:
 
 def _within(bound: Array, reach: Array) -> Array:
     """A bound, or where it is far out of `reach` (the last axis are hours) one that is near."""
-    reach = jax.lax.stop_gradient(reach)
+    reach = lax.stop_gradient(reach)
     most = jnp.max(reach, axis=-1, keepdims=True, initial=0.0)
     return jnp.where((bound > _FAR * most) & (most > 0), _WIDER * (reach + most), bound)
 

@@ -13,7 +13,6 @@ from functools import wraps
 from typing import ParamSpec, TypeVar
 
 import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
@@ -23,6 +22,7 @@ from .each import for_each
 from .market import Market
 from .model import Plan, Rows, aggregate, bought, by_owner, grid_price, net_load, pull, rows_like
 from .radial import forest, radial
+from .runner import jnp
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -6,13 +6,13 @@ are equal to its owner, and a solver returns some mixture of both. The rule is t
 
 from dataclasses import replace
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from .market import Market
 from .model import Plan, Rows, aggregate, boxes, drop_factor, energy_prices
 from .radial import climb
+from .runner import jnp
 
 _ROUNDING = 1e-6  # of a price or a limit
 

@@ -8,17 +8,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import equinox as eqx
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from ..feasibility import implied_boxes
 from ..market import Grid, Market
-from ..model import Plan, Rows, boxes, own_gradient, pull, rows, zeros
+from ..model import Plan, Rows, boxes, moved, own_gradient, pull, zeros
 from ..optimality import Shares, scales, shares
 from ..radial import Ladder, climb
 from ..reach import bounded
+from ..runner import jnp
 from .newton import Worth
 
 _WIDER = 1.5  # how far beyond implied bounds those are that stand in for missing ones
@@ -133,7 +132,7 @@ def _some(bound: Array) -> Array:
 def linear(market: Market, columns: Array, flows: Array) -> Worth:
     """What a change of columns does to the rows."""
     change = unpack(market, columns, flows)
-    _, value = jax.jvp(lambda plan: rows(market, plan), (zeros(market),), (change,))
+    value = moved(market, change)
     bought = jnp.sum(change.imports, axis=0)
     return Worth(replace(value, aggregate=value.aggregate - columns[-1]), bought - columns[-2])
 

@@ -17,7 +17,6 @@ from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
@@ -35,6 +34,7 @@ from ..model import (
 )
 from ..optimality import Scales, Shares, pin, scales
 from ..reach import bounded
+from ..runner import jnp, lax
 from .base import AbstractSolver
 from .columns import (
     PROXIMAL,
@@ -204,7 +204,7 @@ class InteriorPoint(AbstractSolver):
             reached = _length(at, tried)
             return _where(reached > length, (corrected, tried, reached), best)
 
-        _, move, length = jax.lax.fori_loop(0, _CORRECTORS, correct, (wanted, move, length))
+        _, move, length = lax.fori_loop(0, _CORRECTORS, correct, (wanted, move, length))
         there = _moved(at, move, _BOUNDARY * length)
         apart = self._closer(market, sets, at, there, jnp.sqrt(mu / unit), scale)
         there = _where(apart, there, _moved(at, move, _BOUNDARY * jnp.min(length)))

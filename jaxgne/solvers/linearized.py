@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..market import Market
 from ..model import Rows, aggregate, curvature, rows, zeros
+from ..runner import jnp, vmap
 from .columns import NAMES, Sets, linear, pack, parts, pulled_by, slopes, unpack
 from .newton import Compliance, Newton, Worth, factor
 from .preference import Preference
@@ -195,5 +195,5 @@ def linearize(
     if preference is None or not preference.offset.size:
         return system
     none = jax.tree.map(jnp.zeros_like, (drift, system.residual))
-    linked = jax.vmap(lambda part: system.moved_along(market, part, *none))(preference.parts)
+    linked = vmap(lambda part: system.moved_along(market, part, *none))(preference.parts)
     return replace(system, linked=linked)

@@ -22,7 +22,6 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jax.custom_batching import sequential_vmap
 from jax.lax import platform_dependent
 from jax.lax.linalg import cholesky, triangular_solve
@@ -30,6 +29,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ..market import Market
 from ..model import Plan, Rows, by_owner, drop_factor, limits, rows_like
+from ..runner import inverse_factor, jnp, lax, on_host
 
 _SMALL = 128  # rows an hour: prosumers, buses and buffers
 _HALF = 16  # rows from which on half a block is still factored apart
@@ -133,6 +133,8 @@ def _one_by_one(blocks: Float[Array, "... n n"]) -> Float[Array, "... n n"]:
     jaxlib spreads a batch over the threads that run the program and waits for them: two such calls
     at once, from two threads or two parts of a program, can wait for one another forever.
     """
+    if on_host():
+        return inverse_factor(blocks)
     alone = sequential_vmap(_inverse_factors)
     for _ in blocks.shape[:-2]:
         alone = jax.vmap(alone)
@@ -150,6 +152,8 @@ def _factored(
     add = jnp.where(size > 0, _ROUNDING * size, 1.0)  # rows that nothing can move
     n = jnp.arange(block.shape[-1])
     block = block.at[..., n, n].add(add)
+    if on_host():
+        return _halved(block)
     return platform_dependent(block, cpu=_halved, default=_inverse_factors)
 
 
@@ -231,8 +235,8 @@ class Newton(eqx.Module):
 
         stored = stored - self.outer.felt(mid)
         nothing = jnp.zeros_like(stored[0])
-        _, swept = jax.lax.scan(forward, nothing, (self.stores, stored))
-        _, energy = jax.lax.scan(backward, nothing, (self.stores, swept), reverse=True)
+        _, swept = lax.scan(forward, nothing, (self.stores, stored))
+        _, energy = lax.scan(backward, nothing, (self.stores, swept), reverse=True)
         solved = self.outer.restore(mid, energy)
         balance = solved[:, :count]
         bus = at_bus
@@ -321,7 +325,7 @@ def factor(market: Market, theta: Compliance, reactive: bool = True) -> Newton:
         block = _eliminate(here - felt, jnp.diag(ahead), size)
         return block.coupling.T @ block.coupling, block
 
-    _, chain = jax.lax.scan(sweep, jnp.zeros_like(content[0]), (content, held, own.T))
+    _, chain = lax.scan(sweep, jnp.zeros_like(content[0]), (content, held, own.T))
     return Newton(inner, buses, outer, chain, used, reactive)
 
 

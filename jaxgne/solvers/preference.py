@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 import equinox as eqx
-import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from ..runner import jnp
 from .columns import Sets
 
 
