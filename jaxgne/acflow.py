@@ -12,7 +12,6 @@ Always in float64. Derivatives go through the solution, not the sweeps.
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import numpy as np
 from jax.core import Tracer
@@ -22,6 +21,7 @@ from .each import for_each
 from .market import Grid, Market, cast
 from .model import Plan, length, net_load
 from .radial import Forest, forest, loops
+from .record import Record
 from .runner import jnp, lax, program, wide
 from .validate import gate
 
@@ -34,7 +34,7 @@ _TOL = 1e-11  # pu, change of a voltage in one sweep
 _SWEEPS = 200
 
 
-class Flow(eqx.Module):
+class Flow(Record):
     """The AC state of a grid, hour by hour."""
 
     voltage: Float[Array, "B H"]  # pu, magnitude
@@ -50,7 +50,7 @@ class Flow(eqx.Module):
     examined: Bool[Array, ""]  # whether it can
 
 
-class Safety(eqx.Module):
+class Safety(Record):
     """What an AC power flow finds for a plan, of a balanced equivalent; places are flat indices.
 
     `excess` is how far a voltage lies outside its limits at most, `loading` the largest share of a
@@ -247,7 +247,7 @@ def _largest(values: Array) -> tuple[Float[Array, ""], Int[Array, ""]]:
     return top, jnp.min(jnp.where(flat == top, index, jnp.int32(flat.size - 1)))
 
 
-class Wires(eqx.Module):
+class Wires(Record):
     """A grid's lines for sweeps: its trees, and what a current round each loop does to them."""
 
     tree: Forest

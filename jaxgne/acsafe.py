@@ -16,12 +16,13 @@ from .each import LANE, for_each, for_one
 from .market import Grid, Market
 from .model import Plan, voltages
 from .options import checked_options
+from .record import Record
 from .solvers.base import AbstractSolver
 
 _BEYOND = 2e-5  # pu or share that a margin takes more than the last error, so that it is enough
 
 
-class Margins(eqx.Module):
+class Margins(Record):
     """How much tighter limits are: voltages in pu by bus, ratings by a factor of at least 1."""
 
     low: Float[Array, " B"]
@@ -29,7 +30,7 @@ class Margins(eqx.Module):
     loading: Float[Array, " L"]
 
 
-class AcSafe(eqx.Module):
+class AcSafe(Record):
     """A clearing with an AC-safe plan, the market with margins that it clears, and the margins.
 
     The clearing's certificate judges it on `market`; its AC findings are against the limits as they

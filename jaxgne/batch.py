@@ -44,6 +44,7 @@ from .market import Market
 from .model import Plan, Rows
 from .options import checked_options, tolerance
 from .placement import local_mesh, mesh_of, own_part, place, whole
+from .record import Record
 from .sensitivity.implicit import AbstractAdjoint
 from .solvers.base import AbstractSolver
 from .solvers.newton import one_thread
@@ -57,7 +58,7 @@ _SHARE = 0.5  # of the device's free memory that a chunk may take
 _WIDEST = {"cpu": 8}  # scenarios a chunk where it need not be wide
 
 
-class BatchProgress(eqx.Module):
+class BatchProgress(Record):
     """What a progress callback of `clear_many` is told."""
 
     done: int

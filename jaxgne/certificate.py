@@ -25,6 +25,7 @@ from .optimality import (
     scales,
     unknown,
 )
+from .record import Record
 from .runner import jnp, program, vmap, wide
 from .validate import gate
 
@@ -61,7 +62,7 @@ BOUNDS: dict[str, _Family] = {
 _FINE = 1e-6  # infeasibility up to which limits are told to be kept: the tolerance in float64
 
 
-class Owners(eqx.Module):
+class Owners(Record):
     """Whose rows are whose, to name them: prosumers of devices and pairs, buses of feeders."""
 
     generator: Int[Array, " G"]
@@ -83,7 +84,7 @@ def owners(market: Market) -> Owners:
     )
 
 
-class Certificate(eqx.Module):
+class Certificate(Record):
     """How good an answer is, recomputed in float64 from market, plan and prices (MODEL 8).
 
     `error` is the relative KKT error, the largest of `residuals.infeasibility`, `.regret` and

@@ -23,6 +23,7 @@ from .one_way import decide, freed, metered, ways
 from .optimality import pin
 from .options import checked_options, tolerance
 from .reasons import said_by_ray, why_infeasible
+from .record import Record
 from .runner import by_numpy, concrete, jnp, lax, on_host, program, to_device, to_host, wide
 from .sensitivity.implicit import AbstractAdjoint, Implicit, equilibrium
 from .solvers.base import AbstractSolver
@@ -77,7 +78,7 @@ class NotCleared(RuntimeError):
         return self._message
 
 
-class Clearing(eqx.Module):
+class Clearing(Record):
     """A cleared market: what everyone does, at which prices, and how good that is.
 
     Only a `status` of `cleared` (`.ok`) makes plan and prices an equilibrium. When it is
@@ -161,7 +162,7 @@ class Clearing(eqx.Module):
         return "\n".join(lines)
 
 
-class Progress(eqx.Module):
+class Progress(Record):
     """What a progress callback is told."""
 
     steps: int
@@ -169,7 +170,7 @@ class Progress(eqx.Module):
     seconds: float
 
 
-class Carry(eqx.Module):
+class Carry(Record):
     """Where a solve stands."""
 
     state: Any
@@ -271,7 +272,7 @@ def clear(
 def _ruled(
     market: Market, start: Clearing | None, solve: Callable[..., Clearing], tol: Any, one_way: bool
 ) -> tuple[Clearing, Market]:
-    """The clearing of a concrete market under the rules of meters, and the market that it clears."""
+    """The clearing of a concrete market under the rules of meters, and the market it clears."""
     if not _held_here(market):
         return solve(market, start=start), market
     first, clearing, ruled = decide(market, solve, one_way, start)

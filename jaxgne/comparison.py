@@ -18,12 +18,13 @@ from .clearing import Clearing
 from .each import for_each
 from .market import Market
 from .model import aggregate, by_owner, device_costs
+from .record import Record
 from .settlement import bills, for_each_priced
 
 REFERENCE = "no trading"  # what benefits are measured against, where it is among those compared
 
 
-class Outcome(eqx.Module):
+class Outcome(Record):
     """What one clearing means, in cash and energy. Scalars but for `cost` and `bill`.
 
     Contracts are what is bought and sold; physical is what the transformer carries, net, beside
@@ -104,7 +105,7 @@ def outcome(
     )
 
 
-class Comparison(eqx.Module):
+class Comparison(Record):
     """Outcomes side by side; prints as a table. `rows` maps each name to its numbers by key.
 
     Keys carry their units. Benefits are what each prosumer saves against the reference, the cost of

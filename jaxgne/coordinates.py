@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .market import Market
+from .record import Record
 
 _ROUNDING = 1e-6  # of a share: float32's
 
@@ -25,7 +26,7 @@ class Bijection(Protocol):
         ...
 
 
-class Linear(eqx.Module):
+class Linear(Record):
     """A field that is `matrix @ u` of fewer numbers u, which are moved instead of it.
 
     A column of ones ties all rows of a field: one tariff for all pairs.
@@ -42,7 +43,7 @@ class Linear(eqx.Module):
         return jnp.linalg.pinv(self.matrix) @ fields
 
 
-class Coordinates(eqx.Module):
+class Coordinates(Record):
     """How the optimizer sees what is tuned: as shares of the range between bounds, if there are."""
 
     low: Any

@@ -12,11 +12,11 @@ from dataclasses import fields
 from functools import cache, wraps
 from typing import Any, ParamSpec, TypeVar
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .record import Record
 from .runner import on_host
 
 P = ParamSpec("P")
@@ -89,7 +89,7 @@ def _tables(bound: inspect.BoundArguments) -> dict[str, Any]:
     tables = {
         name: value
         for name, value in bound.arguments.items()
-        if isinstance(value, eqx.Module) and any(_arrays(value))
+        if isinstance(value, Record) and any(_arrays(value))
     }
     return jax.tree.map(
         lambda a: jnp.asarray(a) if isinstance(a, np.ndarray | np.generic) else a, tables
@@ -107,7 +107,7 @@ def _arrays(table: Any, deep: bool = True) -> Iterator[tuple[str, tuple[int, ...
             shape = np.shape(value)
             lead = max(0, len(shape) - len(axes))
             yield name, shape[:lead], dict(zip(axes, shape[lead:], strict=False))
-        elif deep and isinstance(value, eqx.Module):
+        elif deep and isinstance(value, Record):
             yield from _arrays(value, deep=False)
 
 

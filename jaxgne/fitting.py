@@ -21,6 +21,7 @@ from .clearing import Clearing, differentiable
 from .coordinates import Coordinates, is_batch, names_of, place, with_fields
 from .history import History
 from .market import Market
+from .record import Record
 from .sensitivity.implicit import AbstractAdjoint, Implicit
 from .tuning import AbstractMeasure, cleared, descend
 
@@ -56,7 +57,7 @@ class Misfit(AbstractMeasure):
         return jnp.zeros(0, clearing.costs.dtype)
 
 
-class Identifiability(eqx.Module):
+class Identifiability(Record):
     """How well observations determine parameters: `P` of them, in shares of their range.
 
     `deviation` is each parameter's standard deviation that the noise makes (Cramer, Rao), in its

@@ -8,10 +8,12 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
+from .record import Record
+
 _SLACK = 1e-3  # of the largest that a constraint has been: within it, it counts as met
 
 
-class TuningProgress(eqx.Module):
+class TuningProgress(Record):
     """What a progress callback of `tune` is told after each step."""
 
     step: int  # from 0
@@ -23,7 +25,7 @@ class TuningProgress(eqx.Module):
     seconds: float
 
 
-class History(eqx.Module):
+class History(Record):
     """What a tuning did: arrays by step, `T` of them, and why it `stopped`.
 
     `stopped` is `steps` where all were done, `patience` where none was better for long, or why a

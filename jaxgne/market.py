@@ -19,11 +19,12 @@ from .arrays import Reader, floats, promoted, step_count, whole, wide
 from .arrays import cast as cast
 from .clock import Clock, Made
 from .describe import describe
+from .record import Record
 
 GridModel = Literal["copperplate", "paper", "lindistflow"]
 
 
-class Prosumers(eqx.Module):
+class Prosumers(Record):
     """Consumers who may also produce, store and trade, one row each.
 
     `load` is net of the prosumer's own renewable generation, so it may be negative; `reactive` is
@@ -64,7 +65,7 @@ class Prosumers(eqx.Module):
         self.curtail_max = read.hour("curtail_max", curtail_max)
 
 
-class Generators(eqx.Module):
+class Generators(Record):
     """Dispatchable units; cost `quadratic p^2 + linear p` per hour (no factor 1/2)."""
 
     owner: Int[Array, " G"]  # prosumer index
@@ -94,7 +95,7 @@ class Generators(eqx.Module):
         self.linear = read.row("linear", linear)
 
 
-class Buffers(eqx.Module):
+class Buffers(Record):
     """Storage: batteries, and whatever moves energy in time (cars, tanks, buildings).
 
     Content at the end of hour h, starting from `energy_start` (MODEL: x_{h+1} = a x_h + ...):
@@ -167,7 +168,7 @@ class Buffers(eqx.Module):
         return Buffers(**(rows | {"made": made}), hours=self.charge_max.shape[1])
 
 
-class Trading(eqx.Module):
+class Trading(Record):
     """Pairs that may trade, each once: a trade is positive when `buyer` buys from `seller`.
 
     `fee_buyer` and `fee_seller` are what each side reckons with (c_tr of MODEL section 3),
@@ -207,7 +208,7 @@ class Trading(eqx.Module):
         self.quadratic = read.row("quadratic", quadratic)
 
 
-class Grid(eqx.Module):
+class Grid(Record):
     """Buses and lines, the passive load at each bus, and which physics links them.
 
     `model` chooses the rows (static): `copperplate` has no network, `paper` is the linear model of
@@ -297,7 +298,7 @@ class Grid(eqx.Module):
         self.names = tuple(names)
 
 
-class Tariff(eqx.Module):
+class Tariff(Record):
     """What the main grid charges: `base + slope * sigma` per kWh, sigma the total gross import.
 
     `total_min`, `total_max` bound the net exchange s = sigma - exports. `anticipation` (kappa) is
@@ -332,7 +333,7 @@ class Tariff(eqx.Module):
         self.anticipation = floats("Tariff.anticipation", anticipation, read.dtype)
 
 
-class Market(eqx.Module):
+class Market(Record):
     """Everything the equilibrium depends on; `jg.validate(market)` checks it in full.
 
     Each of the H steps is `hour_length` hours long. With a `clock` they have a time: people, tables
@@ -380,8 +381,9 @@ class Market(eqx.Module):
         self.trading = promoted(Trading((), (), ()) if trading is None else trading, dtype)
         self.hour_length = floats("Market.hour_length", hour_length, dtype)
         self.clock = clock
+        self._check()
 
-    def __check_init__(self):
+    def _check(self) -> None:
         hours = self.prosumers.load.shape[-1]
         tables = {
             "Grid.passive": self.grid.passive,

@@ -14,16 +14,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import equinox as eqx
 import jax
 from jaxtyping import Array, Float
 
 from .each import for_each
 from .market import Market
+from .record import Record
 from .runner import jnp
 
 
-class Plan(eqx.Module):
+class Plan(Record):
     """What everyone does, hour by hour; kW unless noted.
 
     `trades` is what `buyer` buys from `seller` (negative the other way). `voltage` is the squared
@@ -46,7 +46,7 @@ class Plan(eqx.Module):
     exchange: Float[Array, "F H"]
 
 
-class Rows(eqx.Module):
+class Rows(Record):
     """One entry per linear constraint, *demand minus supply*; as `prices`, EUR/kWh.
 
     `balance` (pi, own energy value), `energy` (water value), `aggregate` (lambda), `bus` and

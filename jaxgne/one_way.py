@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 from .each import for_each, for_one
 from .market import Market
 from .model import Plan, Rows, aggregate, energy_prices, grid_price
+from .record import Record
 from .runner import jnp, program
 from .surplus import given_away
 
@@ -26,7 +27,7 @@ _SHUT = 1e-4  # and from which on one of them is shut
 _ROUNDING = 1e-6  # by which prices that are equal may differ
 
 
-class Both(eqx.Module):
+class Both(Record):
     """Cells (row and hour) that go both ways at once: how many, how much, and the largest."""
 
     count: Int[Array, ""]
@@ -39,7 +40,7 @@ class Both(eqx.Module):
     worth: Float[Array, ""]  # EUR, of the largest
 
 
-class Ways(eqx.Module):
+class Ways(Record):
     """What a plan does both ways in one hour: batteries, and meters of the main grid.
 
     `regret` is what all prosumers together gain at most by any other plan, EUR, where one way an

@@ -6,7 +6,6 @@ is in float32: rounding is the solver's problem, not the judge's.
 
 from dataclasses import fields, replace
 
-import equinox as eqx
 import jax
 from jaxtyping import Array, Float, Int
 
@@ -30,13 +29,14 @@ from .model import (
     zeros,
 )
 from .reach import bounded
+from .record import Record
 from .runner import jnp, wide
 
 _LEAST = 1e-6  # size, as a share of the largest, below which nothing is promised
 _ROOM = 100.0  # times its own size, by which what is small is measured
 
 
-class Scales(eqx.Module):
+class Scales(Record):
     """The market's own magnitudes, by which errors are measured; no bare 1 among them."""
 
     power: Float[Array, ""]  # kW, of one prosumer
@@ -46,7 +46,7 @@ class Scales(eqx.Module):
     bill: Float[Array, ""]  # EUR, gross cost of the energy used
 
 
-class Shares(eqx.Module):
+class Shares(Record):
     """What small ones are measured by: a hundred times their own size, the market's at most.
 
     And 1e-4 of the market's at least. So an error of 1e-6 is 1e-4 of whatever is at least 1e-6 as
@@ -58,7 +58,7 @@ class Shares(eqx.Module):
     line: Float[Array, " L"]  # kVA
 
 
-class Own(eqx.Module):
+class Own(Record):
     """How far an answer may be from an equilibrium for each prosumer, and by its own measure."""
 
     size: Float[Array, " N"]  # kW, the largest load, generator or buffer
@@ -69,7 +69,7 @@ class Own(eqx.Module):
     share: Float[Array, " N"]  # the largest of these by size, largest buffer and own price
 
 
-class Residuals(eqx.Module):
+class Residuals(Record):
     """What is wrong with an answer, by family. A scalar per field, `places` are flat indices.
 
     `error` is the relative KKT error: the largest of `infeasibility`, `regret` and `dual` below.

@@ -4,17 +4,17 @@ By pointer doubling, in as many passes as the depth has binary digits: O(B log d
 loop over buses.
 """
 
-import equinox as eqx
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Int, Num
 
 from .each import for_each
 from .market import Grid, Market
+from .record import Record
 from .runner import jnp, lax, program
 
 
-class Ladder(eqx.Module):
+class Ladder(Record):
     """For each bus those 1, 2, 4, ... buses towards the feeder; B where there is none."""
 
     ancestor: Int[Array, "K B"]
@@ -46,7 +46,7 @@ def climb(source: Int[Array, " L"], target: Int[Array, " L"], fed: Bool[Array, "
     return Ladder(ancestor, depth, jnp.sum(jnp.any(ancestor < buses, axis=1)))
 
 
-class Forest(eqx.Module):
+class Forest(Record):
     """A grid as trees below its feeders, and the lines beside these; lines may point either way."""
 
     near: Int[Array, " L"]  # the end of each line that is closer to the feeder

@@ -12,7 +12,6 @@ from dataclasses import replace
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
-import equinox as eqx
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
@@ -22,6 +21,7 @@ from .each import for_each
 from .market import Market
 from .model import Plan, Rows, aggregate, bought, by_owner, grid_price, net_load, pull, rows_like
 from .radial import forest, radial
+from .record import Record
 from .runner import jnp
 
 P = ParamSpec("P")
@@ -30,7 +30,7 @@ T = TypeVar("T")
 _UNPRICED = ("infeasible", "nonfinite")
 
 
-class Bills(eqx.Module):
+class Bills(Record):
     """What everyone pays, EUR by hour; negative where they are paid.
 
     Prosumers: to the main grid (less what it pays for exports), to each other, the network's tariff
@@ -62,7 +62,7 @@ class Bills(eqx.Module):
         return self.passive_main_grid + self.passive_capacity + self.passive_congestion
 
 
-class PriceParts(eqx.Module):
+class PriceParts(Record):
     """What energy at a bus costs, EUR/kWh: the sum of four parts; and at which price pairs trade.
 
     `energy` is the main grid's price, `limit` the scarcity of the total exchange, `lines` and

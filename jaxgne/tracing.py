@@ -13,11 +13,12 @@ from .market import Market, cast
 from .model import Plan, Rows
 from .optimality import residuals
 from .options import checked_options
+from .record import Record
 from .solvers.base import AbstractSolver
 from .validate import gate
 
 
-class Trace(eqx.Module):
+class Trace(Record):
     """How an answer improves with the steps of a solver: one entry per look."""
 
     steps: Int[Array, " T"]

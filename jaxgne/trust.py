@@ -17,6 +17,7 @@ from .each import for_one
 from .market import Market
 from .model import Plan, Rows, aggregate, costs
 from .optimality import scales
+from .record import Record
 from .sensitivity.active import Active, active_set
 from .sensitivity.implicit import AbstractAdjoint, Implicit, slope
 from .sensitivity.lagrangian import Point, sizes, unfold
@@ -38,7 +39,7 @@ def _loads_and_prices(market: Market) -> Any:
     return market.prosumers.load, market.grid.passive, market.tariff.base, market.tariff.slope
 
 
-class Trust(eqx.Module):
+class Trust(Record):
     """What is known of a derivative of `output`; prints as sentences.
 
     `residual` is that of the linear system behind it, relative. `freedom` is how much of the output

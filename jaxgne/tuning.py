@@ -27,6 +27,7 @@ from .fingerprint import fingerprint
 from .history import History, TuningProgress
 from .market import Market
 from .options import checked_options
+from .record import Record
 from .sensitivity.implicit import AbstractAdjoint, Implicit
 from .solvers.base import AbstractSolver
 from .solvers.newton import one_thread
@@ -143,7 +144,7 @@ def tune(
     )
 
 
-class State(eqx.Module):
+class State(Record):
     """Where a tuning stands before a step."""
 
     shares: Any  # what the optimizer moves
@@ -217,7 +218,7 @@ def descend(
     return job.best(history), history
 
 
-class _Job(eqx.Module):
+class _Job(Record):
     """What stays the same from step to step."""
 
     market: Market

@@ -13,6 +13,7 @@ from jaxtyping import Array
 
 from ..each import for_one, leading, refuse_batch
 from ..market import Buffers, Generators, Grid, Market, Prosumers, Trading
+from ..record import Record
 
 
 def stack(markets: Sequence[Market]) -> Market:
@@ -49,8 +50,8 @@ def lane(batch: Any, index: Any) -> Any:
     With a list of numbers, a slice, or a mask like `many.ok`, those scenarios as a batch. Raises
     `ValueError` for what is no batch, and for a scenario that there is not.
     """
-    whole = jax.tree.leaves(batch, is_leaf=lambda a: isinstance(a, eqx.Module))
-    if leading(*(table for table in whole if isinstance(table, eqx.Module))) == {()}:
+    whole = jax.tree.leaves(batch, is_leaf=lambda a: isinstance(a, Record))
+    if leading(*(table for table in whole if isinstance(table, Record))) == {()}:
         raise ValueError("lane: this is one market, not a batch of them; take it as it is.")
     if not isinstance(index, slice | Tracer):
         count, chosen = np.shape(jax.tree.leaves(batch)[0])[0], np.asarray(index)

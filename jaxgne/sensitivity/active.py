@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -10,13 +9,14 @@ from jaxtyping import Array, Bool, Float, Int
 from ..market import Market
 from ..model import Plan, Rows, aggregate, boxes, length
 from ..optimality import pushed, scales
+from ..record import Record
 
 FREE, LOW, HIGH, NONE = 0, -1, 1, 2  # NONE: a trade that does not happen, a line that is shut
 _TIE = 1e-8  # of a scale: below it from its switching, a bound is at it
 TIGHT = 1  # of a line's `active`: its flow is as large as its rating
 
 
-class Active(eqx.Module):
+class Active(Record):
     """For each entry of a plan and each hour's net exchange: the bound that holds, or `FREE`.
 
     `margin` is how far the entry, or the price of its bound, is from the bound's switching on or

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -23,10 +22,11 @@ from ..model import (
     zeros,
 )
 from ..optimality import scales
+from ..record import Record
 from .active import FREE, HIGH, LOW, TIGHT, Active
 
 
-class Point(eqx.Module):
+class Point(Record):
     """What can move at an equilibrium, and the prices that hold it.
 
     Entries of `plan` at a bound do not count. The flow of a line at its rating can only turn: its

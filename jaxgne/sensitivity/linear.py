@@ -9,7 +9,6 @@ what is asked for outside of its range, where it is not unique either. Everythin
 from collections.abc import Callable
 from dataclasses import replace
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.scipy.sparse.linalg import cg
@@ -19,6 +18,7 @@ from ..feasibility import weights
 from ..market import Market
 from ..model import Plan, Rows, pull, rows, zeros
 from ..optimality import scales
+from ..record import Record
 from ..solvers.columns import PROXIMAL
 from ..solvers.newton import Compliance, Worth, factor
 from .active import FREE, TIGHT, Active
@@ -33,7 +33,7 @@ _SOLVED = 1e-5  # relative residual to which conjugate gradients go; the rest is
 Moves = tuple[Plan, Array, Array]  # or forces: of free entries, total import and net exchange
 
 
-class Compliances(eqx.Module):
+class Compliances(Record):
     """How far each entry moves under a force, 1/(h + proximal): 0 where a bound holds it."""
 
     free: Plan  # of free entries; a line's `active` at its rating is its turning

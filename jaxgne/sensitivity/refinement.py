@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from ..record import Record
 from .lagrangian import Point
 
 Linear = Callable[[Point], Point]
@@ -16,7 +16,7 @@ _REFINED = 20  # times at most that a solution is improved
 _FALLS = 0.8  # what each time has to leave, at most, of the residual
 
 
-class Solved(eqx.Module):
+class Solved(Record):
     """A solution of K x = b and what is left of b."""
 
     point: Point

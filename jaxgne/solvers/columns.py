@@ -7,7 +7,6 @@ its seller buys, then the total import sigma and the net exchange s. Flows are k
 from collections.abc import Sequence
 from dataclasses import replace
 
-import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
@@ -17,6 +16,7 @@ from ..model import Plan, Rows, boxes, moved, own_gradient, pull, zeros
 from ..optimality import Shares, scales, shares
 from ..radial import Ladder, climb
 from ..reach import bounded
+from ..record import Record
 from ..runner import jnp
 from .newton import Worth
 
@@ -28,7 +28,7 @@ NAMES = ("generation", "charge", "discharge", "energy", "imports", "exports", "c
 NAMES += ("voltage", "angle", "compensation")  # then bought, sold, total, net
 
 
-class Sets(eqx.Module):
+class Sets(Record):
     """Bounds, all of them finite, and which columns and lines can move."""
 
     lower: Float[Array, "C H"]

@@ -34,6 +34,7 @@ from ..model import (
 )
 from ..optimality import Scales, Shares, pin, scales
 from ..reach import bounded
+from ..record import Record
 from ..runner import jnp, lax
 from .base import AbstractSolver
 from .columns import (
@@ -71,7 +72,7 @@ _FULL = 1 - 1e-9  # share of a rating that given reactive flows may take
 _BEYOND = 0.3  # how much longer a step correctors aim at
 
 
-class Inside(eqx.Module):
+class Inside(Record):
     """Where the method stands, inside of what; the bounds stay the same."""
 
     sets: Sets

@@ -6,19 +6,19 @@ Columns with bounds and their multipliers are those of `columns`; the step is so
 
 from dataclasses import replace
 
-import equinox as eqx
 import jax
 from jaxtyping import Array, Float
 
 from ..market import Market
 from ..model import Rows, aggregate, curvature, rows, zeros
+from ..record import Record
 from ..runner import jnp, vmap
 from .columns import NAMES, Sets, linear, pack, parts, pulled_by, slopes, unpack
 from .newton import Compliance, Newton, Worth, factor
 from .preference import Preference
 
 
-class Products(eqx.Module):
+class Products(Record):
     """Of multipliers and the room to their bounds, EUR."""
 
     low: Float[Array, "C H"]
@@ -26,7 +26,7 @@ class Products(eqx.Module):
     disc: Float[Array, "L H"]
 
 
-class State(eqx.Module):
+class State(Record):
     columns: Float[Array, "C H"]
     below: Float[Array, "C H"]  # room to the bounds, kept apart: close to a bound, a difference of
     above: Float[Array, "C H"]  # the column and the bound is all rounding; 1 for what cannot move
@@ -54,7 +54,7 @@ def all_slopes(
     return jax.tree.map(jnp.add, own, preference.slopes(columns, flows))
 
 
-class System(eqx.Module):
+class System(Record):
     """The market linearized at a state, and its Newton system."""
 
     slope: Float[Array, "C H"]  # of the Lagrangian without bounds, EUR per unit

@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from ..record import Record
+
 _STEPS = 400  # damped Newton steps of one call; one or two once warm
 _REACH = 1e3  # longest step: what moves the stiffest variable so many times the market's power
 _TINY = 1e-12  # least damping
@@ -24,7 +26,7 @@ _BRACKETS = 80  # evaluations of one hour's root
 _INNER = 60  # conjugate gradient iterations of one call
 
 
-class Choice(eqx.Module):
+class Choice(Record):
     """What one prosumer decides, in slots; or one number per decision (bounds, weights, costs).
 
     `trades` are the prosumer's own copies: power bought from each trading neighbor.
@@ -40,7 +42,7 @@ class Choice(eqx.Module):
     trades: Float[Array, "D H"]  # kW
 
 
-class Prosumer(eqx.Module):
+class Prosumer(Record):
     """One prosumer's private data: sets, own costs, buffers. Empty slots have bounds of 0."""
 
     load: Float[Array, " H"]  # kW
@@ -58,7 +60,7 @@ class Prosumer(eqx.Module):
     energy_scale: Float[Array, ""]  # kWh
 
 
-class Network(eqx.Module):
+class Network(Record):
     """The operator's private set in one hour: `matrix @ state = offset`, boxes, and line ratings.
 
     `state` stacks active and reactive flow of every line, voltage and angle of every bus (kW, kvar,
@@ -76,7 +78,7 @@ class Network(eqx.Module):
     row_scale: Float[Array, " R"]  # by which residuals are measured
 
 
-class Solution(eqx.Module):
+class Solution(Record):
     """A point on the dual: its multipliers, the minimizer there, row residuals (gradient).
 
     `slope` is how fast each entry of `answer` yields to its price, and `error` the largest residual

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +10,7 @@ from jaxtyping import Array, Bool, Float
 from ..market import Grid, Market, cast
 from ..model import Rows
 from ..radial import climb
+from ..record import Record
 from .tree import Tree, eliminate
 
 FLOW = 2.0  # step of a flow in prosumers behind its line
@@ -19,7 +19,7 @@ DENSE = 64  # buses up to which one dense product is faster than two climbs of a
 HELD = 0.1  # and what is left of it where a bound holds the voltage
 
 
-class Network(eqx.Module):
+class Network(Record):
     """Steps tau of flows, voltages and angles, and Sigma of the rows of buses and lines."""
 
     flow: Float[Array, "L 1"]

@@ -29,6 +29,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ..market import Market
 from ..model import Plan, Rows, by_owner, drop_factor, limits, rows_like
+from ..record import Record
 from ..runner import inverse_factor, jnp, lax, on_host
 
 _SMALL = 128  # rows an hour: prosumers, buses and buffers
@@ -42,7 +43,7 @@ def is_small(market: Market) -> bool:
     return market.prosumers.bus.shape[-1] + buses + market.buffers.owner.shape[-1] <= _SMALL
 
 
-class Compliance(eqx.Module):
+class Compliance(Record):
     """theta of every column; a line's active and reactive flow share a 2 x 2 block."""
 
     plan: Plan  # `active` and `reactive` are the diagonal of the block
@@ -51,14 +52,14 @@ class Compliance(eqx.Module):
     net: Float[Array, " H"]
 
 
-class Worth(eqx.Module):
+class Worth(Record):
     """One number per row: those of the market, and the link of the total import to its parts."""
 
     rows: Rows
     total: Float[Array, " H"]
 
 
-class _Eliminated(eqx.Module):
+class _Eliminated(Record):
     """Rows that were eliminated: L^-1 of their Cholesky factor, and that times their coupling."""
 
     inverse: Float[Array, "... n n"]
@@ -178,7 +179,7 @@ def _eliminate(
     return _Eliminated(inverse, inverse @ coupling)
 
 
-class _Buses(eqx.Module):
+class _Buses(Record):
     """Balances of buses, eliminated: devices behind the same or other buses feel one another."""
 
     inverse: Float[Array, "H B B"]
@@ -199,7 +200,7 @@ class _Buses(eqx.Module):
         return nothing.at[:, self.home].add(self.moved * others)
 
 
-class Newton(eqx.Module):
+class Newton(Record):
     """A theta A^T, factored. Call it with right-hand sides to get the rows' prices."""
 
     inner: _Eliminated  # rows of the network other than balances of buses

@@ -12,7 +12,6 @@ larger steps: the metric follows the active set, as the barrier of an interior p
 
 from dataclasses import replace
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +20,7 @@ from jaxtyping import Array, Bool, Float
 from ..market import Market
 from ..model import Plan, Rows, boxes, by_owner, curvature, pull, rows_like, zeros
 from ..optimality import scales, shares
+from ..record import Record
 from .network import Network, network
 
 STEP = 0.5  # of powers, before the balance omega; dimensionless
@@ -28,7 +28,7 @@ TRADE = 0.5  # step of a trade in those of other powers
 REST = 0.05  # activity of a column that rests at a bound
 
 
-class Point(eqx.Module):
+class Point(Record):
     """A primal-dual point: plan, total import, prices of rows, price of the main grid."""
 
     plan: Plan
@@ -37,7 +37,7 @@ class Point(eqx.Module):
     price: Float[Array, " H"]  # EUR/kWh
 
 
-class Balance(eqx.Module):
+class Balance(Record):
     """One entry per group of rows: an omega, EUR/kWh per kW, or a squared distance."""
 
     local: Float[Array, " H"]
@@ -46,7 +46,7 @@ class Balance(eqx.Module):
     storage: Float[Array, "K 1"]
 
 
-class Metric(eqx.Module):
+class Metric(Record):
     """1/tau of each group's columns, before omega and activity, and Sigma of its rows."""
 
     local: Plan
@@ -61,7 +61,7 @@ class Metric(eqx.Module):
     smaller: Float[Array, "N 1"]  # times that each prosumer is smaller than the market's scale
 
 
-class Steps(eqx.Module):
+class Steps(Record):
     """Step sizes with everything multiplied out: tau of the plan, Sigma of the rows."""
 
     plan: Plan

@@ -2,14 +2,14 @@
 
 from dataclasses import replace
 
-import equinox as eqx
 from jaxtyping import Array, Bool, Float
 
+from ..record import Record
 from ..runner import jnp
 from .columns import Sets
 
 
-class Preference(eqx.Module):
+class Preference(Record):
     """A convex quadratic cost on top of a market's own, and columns and lines that may not move.
 
         linear . x + 1/2 stiff . x^2 + 1/2 line . (f^2 + q^2) + 1/2 sum_r (parts_r . x + offset_r)^2

@@ -26,6 +26,7 @@ from ..feasibility import existing
 from ..market import Market, cast
 from ..model import Plan, Rows, aggregate, grid_price, limits, own_gradient, prox, pull, rows
 from ..optimality import pin, scales
+from ..record import Record
 from .base import AbstractSolver
 from .preconditioner import (
     Balance,
@@ -43,7 +44,7 @@ from .preconditioner import (
 )
 
 
-class _State(eqx.Module):
+class _State(Record):
     mirrored: Point  # 2 T w - w of the last point w
     image: Point  # T of the point at the last look: inside all private sets
     anchor: Point

@@ -30,6 +30,7 @@ from ..model import (
     zeros,
 )
 from ..model import rows as constraint_rows
+from ..record import Record
 from .base import AbstractSolver
 from .local import Choice, best_response, project_network
 from .setting import (
@@ -45,7 +46,7 @@ from .setting import (
 )
 
 
-class Point(eqx.Module):
+class Point(Record):
     """What the mechanism iterates on: everyone's decisions and the shared multipliers."""
 
     choices: Choice  # leading axis N
@@ -58,7 +59,7 @@ class Point(eqx.Module):
     exchange_price: Float[Array, " H"]  # mu_tg, EUR/kWh
 
 
-class State(eqx.Module):
+class State(Record):
     """The mechanism between two rounds."""
 
     now: Point

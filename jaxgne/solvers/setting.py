@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,6 +21,7 @@ from ..model import (
 )
 from ..model import rows as constraint_rows
 from ..optimality import scales
+from ..record import Record
 from .local import Choice, Network, Prosumer
 
 Rule = Literal["columns", "paper"]
@@ -30,7 +30,7 @@ _MARGIN = 0.99  # how close step sizes go to their bounds
 _LOOSE = 1e-3  # proximal weight of stored energy, times hour^2, against omega
 
 
-class Slots(eqx.Module):
+class Slots(Record):
     """Where each item (device, or side of a pair) sits in its owner's padded row of slots."""
 
     owner: Int[Array, " I"]
@@ -47,7 +47,7 @@ class Slots(eqx.Module):
         return padded[self.owner, self.place]
 
 
-class Steps(eqx.Module):
+class Steps(Record):
     """Step sizes (MODEL 9): of decisions, their inverse (EUR/kW^2); of rows, EUR/kWh per kW."""
 
     device: Float[Array, ""]  # 1/alpha of generation, charge, discharge, curtailed
@@ -61,7 +61,7 @@ class Steps(eqx.Module):
     bus: Float[Array, " B"]  # beta_pb
 
 
-class Setting(eqx.Module):
+class Setting(Record):
     """What stays the same from round to round."""
 
     prosumers: Prosumer  # leading axis N

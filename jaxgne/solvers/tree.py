@@ -6,16 +6,16 @@ and what a bus passes on to its parent is linear. What climbs the tree does so b
 `radial`: O(B log depth) an hour.
 """
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.ops import segment_sum
 from jaxtyping import Array, Bool, Float, Int
 
 from ..radial import Ladder, lookup
+from ..record import Record
 
 
-class Tree(eqx.Module):
+class Tree(Record):
     """(A tau A^T)^-1 of a feeder whose lines point away from the main grid."""
 
     source: Int[Array, " L"]
