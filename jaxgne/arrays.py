@@ -34,9 +34,13 @@ def wide(*values: Any) -> Any:
 def cast(tree: Any, dtype: Any) -> Any:
     """`tree` with every floating array in `dtype`, NumPy's too as JAX arrays."""
 
+    if on_host():
+        kinds = {a.dtype for a in jax.tree.leaves(tree) if a.dtype.kind == "f"}
+        if kinds <= {np.dtype(dtype)}:
+            return tree
+        return jax.tree.map(lambda a: a.astype(dtype) if a.dtype.kind == "f" else a, tree)
+
     def converted(a: Any) -> Any:
-        if on_host():
-            return a.astype(dtype, copy=False) if a.dtype.kind == "f" else a
         # looking is faster than converting; a weak type would compile again
         if isinstance(a, jax.Array) and a.dtype == dtype and not a.weak_type:
             return a

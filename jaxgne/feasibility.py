@@ -8,9 +8,10 @@ from jaxtyping import Array, Float
 from .market import Market
 from .model import Plan, Rows, boxes, by_owner, length, limits, pull, rows, zeros
 from .reach import bounded
-from .runner import jnp
+from .runner import jnp, remembered
 
 
+@remembered
 def implied_boxes(market: Market) -> tuple[Plan, Plan]:
     """Finite bounds that every feasible plan meets (MODEL 8): what `boxes` leaves open, closed.
 
@@ -82,6 +83,7 @@ def existing(market: Market, prices: Rows) -> Rows:
     return jax.tree.map(keep, prices, lower, upper)
 
 
+@remembered
 def weights(market: Market) -> Rows:
     """What a unit of each row counts in the Lagrangian: Ts, and 1 for rows in kWh."""
     hours = {field.name: market.hour_length for field in fields(Rows)}

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 from .each import for_each
 from .market import Market
 from .record import Record
-from .runner import jnp
+from .runner import jnp, remembered
 
 
 class Plan(Record):
@@ -145,6 +145,7 @@ def potential(market: Market, plan: Plan) -> Float[Array, ""]:
     return jnp.sum(costs(market, plan)) + market.hour_length * jnp.sum(shared - billed)
 
 
+@remembered
 def curvature(market: Market) -> Plan:
     """Second derivative of each player's cost at a held aggregate, entry by entry, EUR/kW^2."""
     ts, units, stores = market.hour_length, market.generators, market.buffers
@@ -250,6 +251,7 @@ def _rows(market: Market, plan: Plan, given: Callable[[Array], Array]) -> Rows:
     )
 
 
+@remembered
 def limits(market: Market) -> tuple[Rows, Rows]:
     """Lower and upper limit of every row; equal for equations, infinite where there is none."""
     equal = jax.tree.map(jnp.zeros_like, rows_like(market))
@@ -272,6 +274,7 @@ def limits(market: Market) -> tuple[Rows, Rows]:
     return lower, upper
 
 
+@remembered
 def boxes(market: Market) -> tuple[Plan, Plan]:
     """Lower and upper bound of every entry of a plan (line ratings are in `prox`)."""
     grid, zero = market.grid, zeros(market)
@@ -443,6 +446,7 @@ def energy_prices(market: Market, prices: Rows) -> Float[Array, "N H"]:
     return prices.balance + prices.bus[market.prosumers.bus]
 
 
+@remembered
 def zeros(market: Market) -> Plan:
     """The plan in which nothing happens."""
     prosumers, grid = market.prosumers, market.grid
@@ -471,6 +475,7 @@ def zeros(market: Market) -> Plan:
     )
 
 
+@remembered
 def rows_like(market: Market) -> Rows:
     """Prices of zero: the shape of `Rows` for this market."""
     plan = zeros(market)

@@ -30,7 +30,7 @@ from .model import (
 )
 from .reach import bounded
 from .record import Record
-from .runner import jnp, wide
+from .runner import jnp, remembered, wide
 
 _LEAST = 1e-6  # size, as a share of the largest, below which nothing is promised
 _ROOM = 100.0  # times its own size, by which what is small is measured
@@ -157,6 +157,7 @@ def _dearest_cost(market: Market, power: Array) -> Float[Array, ""]:
     return jnp.max(jnp.stack(each))
 
 
+@remembered
 def sizes(market: Market) -> Float[Array, " N"]:
     """Each prosumer's own size, kW: its largest load, generator or buffer."""
     market = bounded(market)
@@ -426,6 +427,7 @@ def _residuals(market: Market, plan: Plan, prices: Rows) -> Residuals:
     )
 
 
+@remembered
 def _loose(market: Market) -> Int[Array, ""]:
     """In how many hours total import may be another at the same prices."""
     low, high = boxes(market)

@@ -10,12 +10,13 @@ from jaxtyping import Array, Float
 
 from .market import Market
 from .model import drop_factor
-from .runner import jnp, lax
+from .runner import jnp, lax, remembered
 
 _FAR = 1e3  # times what can be reached, from which on a bound is no limit
 _WIDER = 1.5  # how far beyond what can be reached bounds are put
 
 
+@remembered
 def bounded(market: Market) -> Market:
     """The market with each bound that is a thousand times out of reach put where it still is.
 

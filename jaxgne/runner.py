@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from weakref import WeakKeyDictionary
 
 import equinox as eqx
 import jax
@@ -22,6 +23,7 @@ from jax.core import Tracer
 
 P = ParamSpec("P")
 T = TypeVar("T")
+R = TypeVar("R")
 
 _BY_NUMPY: ContextVar[bool] = ContextVar("by_numpy", default=False)
 on_host = _BY_NUMPY.get  # whether NumPy runs what is called here
@@ -254,6 +256,22 @@ def program(function: Callable[P, T]) -> Callable[P, T]:
     @wraps(function)
     def run(*args: P.args, **options: P.kwargs) -> T:
         return (function if on_host() else compiled)(*args, **options)
+
+    return run
+
+
+def remembered(function: Callable[[T], R]) -> Callable[[T], R]:
+    """`function` of one record, by NumPy computed once for each; JAX sees by itself what is equal."""
+    memory: WeakKeyDictionary[T, R] = WeakKeyDictionary()
+
+    @wraps(function)
+    def run(record: T) -> R:
+        if not on_host():
+            return function(record)
+        found = memory.get(record)
+        if found is None:
+            found = memory[record] = function(record)
+        return found
 
     return run
 
