@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from .acflow import check
 from .certificate import Certificate, judge, owners, unjudged
+from .choosing import Runner, chosen, default_solver, note
 from .elastic import fits, proof
 from .feasibility import infeasibility_proof
 from .market import Market, cast
@@ -27,13 +28,9 @@ from .record import Record
 from .runner import by_numpy, concrete, jnp, lax, on_host, program, to_device, to_host, wide
 from .sensitivity.implicit import AbstractAdjoint, Implicit, equilibrium
 from .solvers.base import AbstractSolver
-from .solvers.interior_point import InteriorPoint
-from .solvers.newton import is_small, one_thread
-from .solvers.primal_dual import PrimalDual
+from .solvers.newton import one_thread
 from .surplus import unsold
 from .validate import gate
-
-Runner = Literal["numpy", "jax"]
 
 STATUSES = ("cleared", "max_steps", "infeasible", "nonfinite")  # in the order of their numbers
 
@@ -92,6 +89,12 @@ class Clearing(Record):
     certificate: Certificate
     steps: Int[Array, ""]
     status: Status
+    compiled: Bool[Array, ""]  # whether JAX ran it, not NumPy
+
+    @property
+    def runner(self) -> Runner:
+        """What ran it: "numpy", at once, or "jax", compiled; a batch always is."""
+        return "jax" if np.all(np.asarray(self.compiled)) else "numpy"
 
     @property
     def ok(self) -> Bool[Array, ""]:
@@ -257,13 +260,17 @@ def clear(
         )
         return differentiable(given, clearing, adjoint)
 
+    ran, used = chosen(market, solver, start, runner)
+    begun, solver = time.perf_counter(), used if ran == "numpy" else solver
     solve = partial(_clear, solver=solver, tol=tol, max_steps=max_steps, progress=progress)
-    if host_runs(market, solver, runner):
+    if ran == "numpy":
         with by_numpy():
             found = _ruled(to_host(market), to_host(start), solve, tol, one_way)
         clearing, ruled = to_device(found)
+        note(market, "numpy", time.perf_counter() - begun)
     else:
         clearing, ruled = _ruled(market, start, solve, tol, one_way)
+        note(market, "jax", time.perf_counter() - begun)
     if throw and not bool(clearing.ok):
         raise NotCleared(partial(_complaint, ruled, clearing), clearing)
     return differentiable(given, clearing, adjoint)
@@ -413,6 +420,7 @@ def _roughly(
         aggregate=aggregate(market, plan),
         certificate=found,
         steps=rough.steps,
+        compiled=rough.compiled,
         status=Status.where(found.error <= tol, Status.cleared, Status.max_steps),
     )
 
@@ -420,19 +428,6 @@ def _roughly(
 def _held_here(market: Market) -> bool:
     """Whether this process holds all of a market; arrays on the host, NumPy's, are."""
     return getattr(market.prosumers.load, "is_fully_addressable", True)
-
-
-def host_runs(market: Market, solver: AbstractSolver | None, runner: Runner | None) -> bool:
-    """Whether NumPy runs a concrete market."""
-    return runner == "numpy"
-
-
-def default_solver(market: Market) -> AbstractSolver:
-    """The solver that is fastest for a market of this size; over several devices primal-dual."""
-    load = market.prosumers.load
-    known = isinstance(load, jax.Array) and not isinstance(load, Tracer)
-    cut = known and len(load.sharding.device_set) > 1
-    return InteriorPoint() if is_small(market) and not cut else PrimalDual()
 
 
 @program
@@ -537,6 +532,7 @@ def finish(market: Market, solver: AbstractSolver, carry: Carry) -> Clearing:
         certificate=cast(carry.certificate, jax.dtypes.canonicalize_dtype(float)),
         steps=carry.steps,
         status=carry.status,
+        compiled=jnp.asarray(not on_host()),
     )
 
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .record import Record
-from .runner import on_host
+from .runner import by_numpy, on_host, runs_here, to_device, to_host
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -28,7 +28,8 @@ LANE = "take one of them, jg.scenarios.lane(markets, k)"
 def for_each(function: Callable[P, T]) -> Callable[P, T]:
     """`function` of tables (markets, plans, clearings), by scenario where these are batches.
 
-    Results then have the leading axis. Other arguments are the same for all scenarios.
+    Results then have the leading axis. Other arguments are the same for all scenarios. NumPy
+    computes what is concrete, of one scenario and in float64: nothing is compiled for it.
     """
     signature = inspect.signature(function)
 
@@ -43,7 +44,12 @@ def for_each(function: Callable[P, T]) -> Callable[P, T]:
             bound.arguments.update(tables)
             return function(*bound.args, **bound.kwargs)
 
-        for _ in _scenarios(function.__name__.lstrip("_"), tables):
+        lead = _scenarios(function.__name__.lstrip("_"), tables)
+        if not lead and runs_here(bound.arguments):
+            bound.arguments.update(to_host(bound.arguments))
+            with by_numpy():
+                return to_device(function(*bound.args, **bound.kwargs))
+        for _ in lead:
             once = jax.vmap(once)
         return once(tables)
 

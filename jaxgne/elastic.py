@@ -6,15 +6,16 @@ A line's disc p^2 + q^2 <= s^2 is met by tangents, added where flows are found o
 from dataclasses import dataclass, field
 from typing import Any
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from .feasibility import infeasibility_proof, weights
 from .market import Market, cast
 from .matrix import Linear, as_rows, flat, linear
 from .model import Rows, boxes, limits, rows_like
+from .runner import jnp
+from .runner import program as compiled
+from .runner import wide as x64
 
 LARGEST = 200_000  # entries of a plan up to which linear programs take seconds
 _PRECISE = 1e-9  # to which linear programs are solved, and discs are met, relative
@@ -147,7 +148,7 @@ def program(market: Market) -> Program:
     from scipy import sparse
 
     of = linear(market)
-    with jax.enable_x64(True):
+    with x64():
         wide = cast(market, jnp.float64)
         lower, upper = (flat(a) for a in boxes(wide))
         low, high = (flat(a) for a in limits(wide))
@@ -226,7 +227,7 @@ def proof(market: Market, least: float) -> Rows | None:
     count = len(made.kept)
     own = sparse.eye_array(count, format="csr")
     made.add(sparse.hstack([own, -own], format="csr"), 0.0, np.inf, 1.0)
-    with jax.enable_x64(True):
+    with x64():
         weight = flat(jax.tree.map(jnp.broadcast_to, weights(made.market), _shapes(made.market)))
     made._around()
     for _ in range(_ROUNDS):
@@ -235,7 +236,7 @@ def proof(market: Market, least: float) -> Rows | None:
             return None
         price = np.zeros(len(made.of.constant))
         price[made.kept] = -found.eqlin.marginals / made.row_unit
-        with jax.enable_x64(True):
+        with x64():
             ray = as_rows(price / weight, rows_like(made.market))
             if float(_judged(made.market, ray)) > least:
                 return ray
@@ -248,4 +249,4 @@ def _shapes(market: Market) -> Any:
     return jax.tree.map(lambda a: a.shape, rows_like(market))
 
 
-_judged = eqx.filter_jit(infeasibility_proof)
+_judged = compiled(infeasibility_proof)

@@ -4,14 +4,13 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
-import equinox as eqx
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
 from .market import Market, cast
 from .model import Plan, Rows, rows, zeros
+from .record import changed
+from .runner import jnp, program, vmap, wide
 
 _BYTES = 2**25  # of answers that are probed for at once
 _DATA = ("load", "load_reactive", "energy_start")  # tables beside the plan that rows are linear in
@@ -40,7 +39,7 @@ def linear(market: Market) -> Linear:
     """
     from scipy import sparse
 
-    with jax.enable_x64(True):
+    with wide():
         market = cast(market, jnp.float64)
         tables = _tables(market)
         value = rows(market, zeros(market))
@@ -48,11 +47,11 @@ def linear(market: Market) -> Linear:
         total = sum(a.shape[0] for a in tables.values())
         where, families = _slices(tables, hours), _slices(_families(value), hours)
         height = sum(a.shape[0] for a in _families(value).values())
-        wide = max(1, min(total, _BYTES // (16 * height * hours)))
+        many = max(1, min(total, _BYTES // (16 * height * hours)))
         parts: list[np.ndarray] = []
         numbers: list[np.ndarray] = []
-        for first in range(0, total, wide):
-            index = np.minimum(np.arange(first, first + wide), total - 1)
+        for first in range(0, total, many):
+            index = np.minimum(np.arange(first, first + many), total - 1)
             found = np.asarray(_answers(market, jnp.asarray(index)))[: total - first]
             entry, parity, row, at = np.nonzero(found)
             numbers.append(found[entry, parity, row, at])
@@ -68,7 +67,8 @@ def linear(market: Market) -> Linear:
 
 def flat(tree: Plan | Rows) -> np.ndarray:
     """A plan, or rows, as one vector, in the order of `Linear`."""
-    return np.concatenate([np.asarray(getattr(tree, f.name)).ravel() for f in fields(tree)])
+    each = [np.asarray(getattr(tree, f.name)).ravel() for f in fields(tree)]
+    return np.asarray(np.concatenate(each))
 
 
 def as_rows(vector: np.ndarray, like: Rows) -> Rows:
@@ -102,12 +102,19 @@ def _slices(tables: dict[str, Array], hours: int) -> dict[str, slice]:
     return found
 
 
-def _data(market: Market) -> tuple[Array, Array, Array]:
-    people = market.prosumers
-    return people.load, people.reactive, market.buffers.energy_start
+def _given(market: Market, load: Array, reactive: Array, start: Array) -> Market:
+    """The market with nothing else given than these: its rows are linear."""
+    people, grid, stores = market.prosumers, market.grid, market.buffers
+    nothing = jnp.zeros_like(grid.passive)
+    return changed(
+        market,
+        prosumers=changed(people, load=load, reactive=reactive),
+        grid=changed(grid, passive=nothing, passive_reactive=nothing),
+        buffers=changed(stores, energy_start=start, drain=jnp.zeros_like(stores.drain)),
+    )
 
 
-@eqx.filter_jit
+@program
 def _answers(market: Market, index: Int[Array, " C"]) -> Array:
     """What all rows say to each entry in even hours, then in odd ones: C 2 rows H."""
     tables = _tables(market)
@@ -118,16 +125,12 @@ def _answers(market: Market, index: Int[Array, " C"]) -> Array:
     def value(everything: Array) -> Array:
         parts = dict(zip(tables, jnp.split(everything, ends), strict=True))
         load, reactive, start = (parts.pop(name) for name in _DATA)
-        old = _data(market)
-        new = (old[0] + load, old[1] + reactive, old[2] + start[:, 0])
-        there = eqx.tree_at(_data, market, new)
+        there = _given(market, load, reactive, start[:, 0])
         return jnp.concatenate(list(_families(rows(there, Plan(**parts))).values()))
 
     nothing = jnp.zeros((sum(sizes), hours), market.prosumers.load.dtype)
 
     def answer(entry: Array, parity: Array) -> Array:
-        asked = nothing.at[entry].set(jnp.arange(hours) % 2 == parity)
-        return jax.jvp(value, (nothing,), (asked,))[1]
+        return value(nothing.at[entry].set(jnp.arange(hours) % 2 == parity))
 
-    each = jax.vmap(jax.vmap(answer, (None, 0)), (0, None))
-    return each(index, jnp.arange(2))
+    return vmap(lambda entry: vmap(lambda parity: answer(entry, parity))(jnp.arange(2)))(index)

@@ -408,9 +408,7 @@ def pull(market: Market, prices: Rows) -> Plan:
         active, reactive = active - x * turn, reactive + r * turn
         pulled = replace(pulled, angle=ends(turn))
     exchange = -ts * (prices.bus[grid.feeder] + prices.exchange)
-    return replace(
-        pulled, active=active, reactive=reactive, voltage=ends(drop), exchange=exchange
-    )
+    return replace(pulled, active=active, reactive=reactive, voltage=ends(drop), exchange=exchange)
 
 
 @for_each

@@ -6,10 +6,12 @@ adjoints and measures, which have behaviour and abstract parts, are equinox' mod
 """
 
 from dataclasses import FrozenInstanceError, dataclass, fields
-from typing import Any, dataclass_transform
+from typing import Any, TypeVar, dataclass_transform
 
 import equinox as eqx
 import jax
+
+R = TypeVar("R", bound="Record")
 
 
 @dataclass_transform(eq_default=False, frozen_default=True, field_specifiers=(eqx.field,))
@@ -47,3 +49,10 @@ class Record:
 
     def __repr__(self) -> str:
         return eqx.tree_pformat(self)
+
+
+def changed(record: R, **values: Any) -> R:
+    """The record with other values of some fields, also where its class makes fields itself."""
+    new = object.__new__(type(record))
+    new.__dict__.update(record.__dict__ | values)
+    return new

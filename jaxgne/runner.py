@@ -257,11 +257,12 @@ def program(function: Callable[P, T]) -> Callable[P, T]:
     def run(*args: P.args, **options: P.kwargs) -> T:
         return (function if on_host() else compiled)(*args, **options)
 
+    run.compiled = compiled  # pyright: ignore[reportAttributeAccessIssue]
     return run
 
 
 def remembered(function: Callable[[T], R]) -> Callable[[T], R]:
-    """`function` of one record, by NumPy computed once for each; JAX sees by itself what is equal."""
+    """`function` of one record, by NumPy computed once for each; JAX sees what is equal."""
     memory: WeakKeyDictionary[T, R] = WeakKeyDictionary()
 
     @wraps(function)
@@ -287,8 +288,9 @@ def inverse_factor(blocks: np.ndarray) -> np.ndarray:
 
 
 def to_host(tree: Any) -> Any:
-    """`tree` with NumPy's arrays in place of JAX's."""
-    return jax.tree.map(lambda a: _ours(np.asarray(a)) if isinstance(a, jax.Array) else a, tree)
+    """`tree` with the arrays of `by_numpy` in place of JAX's and NumPy's."""
+    kinds = jax.Array | np.ndarray | np.generic
+    return jax.tree.map(lambda a: _ours(np.asarray(a)) if isinstance(a, kinds) else a, tree)
 
 
 def to_device(tree: Any) -> Any:
@@ -297,6 +299,18 @@ def to_device(tree: Any) -> Any:
         lambda a: jax.device_put(np.asarray(a)) if isinstance(a, np.ndarray | np.generic) else a,
         tree,
     )
+
+
+def runs_here(tree: Any) -> bool:
+    """Whether NumPy can run what is asked of `tree`: concrete, in float64, on one CPU."""
+    for leaf in jax.tree.leaves(tree):
+        if isinstance(leaf, Tracer) or getattr(leaf, "dtype", None) == np.float32:
+            return False
+        if isinstance(leaf, jax.Array):
+            devices = leaf.devices()
+            if len(devices) > 1 or next(iter(devices)).platform != "cpu":
+                return False
+    return True
 
 
 def concrete(tree: Any) -> bool:

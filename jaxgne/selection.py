@@ -133,6 +133,7 @@ def select(
         certificate=found,
         steps=first.steps + steps,
         status=Status.where(good, Status.cleared, Status.max_steps),
+        compiled=jnp.asarray(True),
     )
     chosen = cast(chosen, market.prosumers.load.dtype)
     if throw and not bool(good):

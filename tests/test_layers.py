@@ -16,7 +16,8 @@ PACKAGE = Path(jaxgne.__file__).parent
 CORE = {"clock", "each", "market", "devices", "describe", "validate", "model", "radial", "acflow"}
 CORE |= {"feasibility", "one_way", "optimality", "matrix", "elastic", "slack", "relax", "reach"}
 CORE |= {"surplus"}
-RESULT = {*CORE, "solvers", "sensitivity", "certificate", "reasons", "options", "clearing"}
+RESULT = {*CORE, "solvers", "sensitivity", "certificate", "reasons", "options", "choosing"}
+RESULT |= {"clearing"}
 STUDIES = {"batch", "selection", "settlement", "scenarios", "placement", "tuning", "acsafe"}
 STUDIES |= {"comparison", "tracing", "trust"}
 STUDIES |= {"objectives", "fitting", "history", "mechanisms"}
@@ -67,6 +68,7 @@ LAYERS: dict[str, set[str]] = {
     },
     "reasons": {"clock", "market", "model", "certificate", "elastic", "relax"},
     "options": {"market", "model", "sensitivity", "solvers.base"},
+    "choosing": {"market", "solvers"},
     "clearing": RESULT - {"clearing"},
     **dict.fromkeys(STUDIES, RESULT),
     "scenarios": {"clock", "each", "market", "validate", "scenarios"},

@@ -246,6 +246,7 @@ def _clearing(market: Market, content: Content) -> Clearing:
         certificate=_certificate(market, {**head["certificate"], **_part(fields, "certificate")}),
         steps=jnp.asarray(head["steps"], jnp.int32),
         status=getattr(Status, head["status"]),
+        compiled=jnp.asarray(True),
     )
 
 

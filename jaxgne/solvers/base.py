@@ -19,6 +19,7 @@ class AbstractSolver(eqx.Module):
 
     every: ClassVar[int] = 40
     most: ClassVar[int] = 200_000  # steps after which it is not worth to go on
+    by_numpy: ClassVar[bool] = False  # whether its source runs by `runner.by_numpy`, fast enough
     doubtful: ClassVar[int] = 200_000  # steps after which to ask whether there is a plan at all
 
     def prepare(self, market: Market) -> "AbstractSolver":

@@ -92,6 +92,7 @@ class InteriorPoint(AbstractSolver):
     reactive: bool | None = eqx.field(default=None, static=True)
 
     every: ClassVar[int] = 1
+    by_numpy: ClassVar[bool] = True
     most: ClassVar[int] = 150
     doubtful: ClassVar[int] = 50
 

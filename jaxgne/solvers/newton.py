@@ -39,8 +39,13 @@ _ROUNDING = 1e-13  # share of its diagonal that is added to a block: keeps it po
 
 def is_small(market: Market) -> bool:
     """Whether factoring a market's rows is faster than many cheap steps; for a batch, of each."""
+    return rows_an_hour(market) <= _SMALL
+
+
+def rows_an_hour(market: Market) -> int:
+    """Prosumers, buses and buffers: the rows that are factored together; for a batch, of each."""
     buses = 0 if market.grid.model == "copperplate" else market.grid.passive.shape[-2]
-    return market.prosumers.bus.shape[-1] + buses + market.buffers.owner.shape[-1] <= _SMALL
+    return market.prosumers.bus.shape[-1] + buses + market.buffers.owner.shape[-1]
 
 
 class Compliance(Record):

@@ -1,0 +1,73 @@
+"""Who clears a market, and how: NumPy at once, or JAX once its programs pay.
+
+Compiling the programs of a shape of market takes as long as dozens of small clears by NumPy. So
+NumPy runs the first ones; when they have taken `_PATIENCE` together, or where the programs are
+there already, JAX takes over. With the same solver neither changes an answer beyond rounding;
+by default mid-sized markets (over 128 rows an hour) are cleared by few exact steps in NumPy, by
+many cheap ones in JAX, both to the same tolerance.
+"""
+
+from collections import defaultdict
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from jax.core import Tracer
+
+from .market import Market
+from .runner import runs_here
+from .solvers.base import AbstractSolver
+from .solvers.interior_point import InteriorPoint
+from .solvers.newton import is_small, rows_an_hour
+from .solvers.primal_dual import PrimalDual
+
+Runner = Literal["numpy", "jax"]
+
+_LARGEST = 350  # rows an hour up to which NumPy's steps take tenths of a second
+_PATIENCE = 6.0  # seconds of NumPy's on one shape after which compiling it pays
+
+_spent: dict[Any, float] = defaultdict(float)  # seconds, by shape; infinite once compiled
+
+
+def default_solver(market: Market) -> AbstractSolver:
+    """The solver that is fastest for a market of this size; over several devices primal-dual."""
+    load = market.prosumers.load
+    known = isinstance(load, jax.Array) and not isinstance(load, Tracer)
+    cut = known and len(load.sharding.device_set) > 1
+    return InteriorPoint() if is_small(market) and not cut else PrimalDual()
+
+
+def chosen(
+    market: Market, solver: AbstractSolver | None, start: Any, runner: Runner | None
+) -> tuple[Runner, AbstractSolver]:
+    """Who clears a concrete market, and how; what is given is kept.
+
+    Raises `ValueError` for a runner that cannot, or that there is not.
+    """
+    if runner not in (None, "numpy", "jax"):
+        raise ValueError(f'clear: runner={runner!r}; give "numpy", "jax" or None.')
+    compiled = default_solver(market) if solver is None else solver
+    exact = InteriorPoint() if solver is None else solver  # few steps: NumPy's take long
+    obstacle = _obstacle(market, exact, start)
+    if runner == "numpy" and obstacle:
+        raise ValueError(f'clear: runner="numpy" {obstacle}.')
+    small = rows_an_hour(market) <= _LARGEST and _spent[_shape(market)] < _PATIENCE
+    if runner == "numpy" or (runner is None and small and not obstacle):
+        return "numpy", exact
+    return "jax", compiled
+
+
+def note(market: Market, runner: Runner, seconds: float) -> None:
+    """Remember that a market of this shape was cleared, and what that took."""
+    _spent[_shape(market)] += seconds if runner == "numpy" else np.inf
+
+
+def _obstacle(market: Market, solver: AbstractSolver, start: Any) -> str:
+    """Why NumPy cannot clear a market; empty where it can."""
+    if not solver.by_numpy:
+        return f"runs InteriorPoint() only, not {type(solver).__name__}()"
+    return "" if runs_here((market, start)) else "takes markets in float64, on one CPU"
+
+
+def _shape(market: Market) -> Any:
+    return jax.tree.structure(market), tuple(np.shape(a) for a in jax.tree.leaves(market))
