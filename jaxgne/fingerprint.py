@@ -16,6 +16,7 @@ import sys
 import sysconfig
 import types
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -297,5 +298,7 @@ def _version(module: str) -> str | None:
     inside = [place for place in places if place and homes & {*Path(place).resolve().parents}]
     if not inside:
         return None
-    names = metadata.packages_distributions().get(top, [top])
+    with suppress(metadata.PackageNotFoundError):  # mostly both have one name
+        return metadata.version(top)
+    names = metadata.packages_distributions().get(top, [top])  # reads all that is installed
     return ",".join(metadata.version(name) for name in names)

@@ -10,6 +10,8 @@ import equinox as eqx
 import jax
 import pytest
 
+from jaxgne import programs
+
 jax.config.update("jax_enable_x64", True)
 
 # Most tests compile far longer than they run: XLA leaves out what only makes programs faster. Flags
@@ -26,6 +28,7 @@ def pytest_configure(config):
         config.add_cleanup(folder.cleanup)
         os.environ["JAX_COMPILATION_CACHE_DIR"] = folder.name
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+        os.environ["JAXGNE_CACHE"] = os.path.join(folder.name, "jaxgne")
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
@@ -43,5 +46,6 @@ def pytest_collection_modifyitems(items):
 def forgotten_programs():
     """Drops a module's compiled programs: hundreds exhaust the memory maps a process may have."""
     yield
+    programs.forget()
     eqx.clear_caches()
     jax.clear_caches()

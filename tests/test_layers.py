@@ -15,7 +15,7 @@ PACKAGE = Path(jaxgne.__file__).parent
 
 CORE = {"clock", "each", "market", "devices", "describe", "validate", "model", "radial", "acflow"}
 CORE |= {"feasibility", "one_way", "optimality", "matrix", "elastic", "slack", "relax", "reach"}
-CORE |= {"surplus"}
+CORE |= {"surplus", "programs"}
 RESULT = {*CORE, "solvers", "sensitivity", "certificate", "reasons", "options", "choosing"}
 RESULT |= {"clearing"}
 STUDIES = {"batch", "selection", "settlement", "scenarios", "placement", "tuning", "acsafe"}
@@ -32,6 +32,10 @@ LAYERS: dict[str, set[str]] = {
     "describe": set(),
     "arrays": set(),
     "each": set(),
+    "fingerprint": set(),
+    "store": set(),
+    "waiting": set(),
+    "programs": {"fingerprint", "store", "waiting"},
     "market": {"arrays", "clock", "describe"},  # to print itself
     "devices": {"arrays", "clock", "each", "market", "devices"},
     "validate": {"clock", "each", "market", "validate"},
@@ -75,7 +79,6 @@ LAYERS: dict[str, set[str]] = {
     "comparison": {"each", "market", "model", "clearing", "settlement"},
     "placement": {"each", "market", "scenarios"},
     "files": set(),
-    "fingerprint": set(),
     "checkpoint": {"files", "fingerprint"},
     "history": set(),
     "coordinates": {"market"},
