@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import ref
 
 import equinox as eqx
 import jax
@@ -263,16 +263,18 @@ def program(function: Callable[P, T]) -> Callable[P, T]:
 
 def remembered(function: Callable[[T], R]) -> Callable[[T], R]:
     """`function` of one record, by NumPy computed once for each; JAX sees what is equal."""
-    memory: WeakKeyDictionary[T, R] = WeakKeyDictionary()
+    memory: dict[int, tuple[ref, R]] = {}  # by identity, while the record lives
 
     @wraps(function)
     def run(record: T) -> R:
         if not on_host():
             return function(record)
-        found = memory.get(record)
-        if found is None:
-            found = memory[record] = function(record)
-        return found
+        key = id(record)
+        known = memory.get(key)
+        if known is None:
+            forget = ref(record, lambda _: memory.pop(key, None))
+            known = memory[key] = forget, function(record)
+        return known[1]
 
     return run
 
