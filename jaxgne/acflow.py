@@ -20,9 +20,10 @@ from jaxtyping import Array, Bool, Complex, Float, Int
 from .each import for_each
 from .market import Grid, Market, cast
 from .model import Plan, length, net_load
+from .programs import program
 from .radial import Forest, forest, loops
 from .record import Record
-from .runner import jnp, lax, program, wide
+from .runner import jnp, lax, wide
 from .validate import gate
 
 VOLTAGE_SLACK = 1e-4  # pu beyond a limit that still counts as safe
@@ -142,7 +143,7 @@ def unexamined(grid: Grid) -> str:
     return ""
 
 
-@program
+@program("what buses draw", once=True)
 def drawn(market: Market, plan: Plan) -> tuple[Float[Array, "B H"], Float[Array, "B H"]]:
     """What each bus draws, kW and kvar."""
     grid, bus = market.grid, market.prosumers.bus
@@ -151,7 +152,7 @@ def drawn(market: Market, plan: Plan) -> tuple[Float[Array, "B H"], Float[Array,
     return active, reactive.at[bus].add(market.prosumers.reactive)
 
 
-@program
+@program("the AC power flow", once=True)
 def flow(grid: Grid, active: Float[Array, "B H"], reactive: Float[Array, "B H"]) -> Flow:
     """The AC state of a grid whose buses draw `active` kW and `reactive` kvar."""
     with wide():
@@ -200,7 +201,7 @@ def check(market: Market, plan: Plan) -> Safety | None:
     return _check(market.grid, market.hour_length, *drawn(market, plan))
 
 
-@program
+@program("the AC power flow", once=True)
 def _check(
     grid: Grid, hour_length: Array, active: Float[Array, "B H"], reactive: Float[Array, "B H"]
 ) -> Safety:
@@ -258,7 +259,7 @@ class Wires(Record):
     ok: Bool[Array, ""]  # whether the grid can be examined
 
 
-@program
+@program("the lines of the grid", once=True)
 def _wires(grid: Grid) -> Wires:
     """The lines of a grid for `_sweep`, in float64."""
     with wide():

@@ -9,7 +9,7 @@ go on in one of a quarter its width.
 import os
 import time
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache, partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ from .market import Market
 from .model import Plan, Rows
 from .options import checked_options, tolerance
 from .placement import local_mesh, mesh_of, own_part, place, whole
+from .programs import program
 from .record import Record
 from .sensitivity.implicit import AbstractAdjoint
 from .solvers.base import AbstractSolver
@@ -348,37 +349,41 @@ def _run(job: _Job, markets: Market, whole: Carry, limit: Array) -> Carry:
         here = here[pick]
 
 
-def _on_each(body: Callable[..., Any]) -> Callable[..., Any]:
+def _on_each(words: str, once: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Compiled; over a mesh each device runs it on the scenarios that it holds, by itself.
 
     Solvers and numbers are the same for all, everything else is cut by scenario.
     """
 
-    @eqx.filter_jit
-    def run(*arguments: Any, mesh: Mesh | None) -> Any:
-        if mesh is None:
-            return body(*arguments)
-        arrays, rest = eqx.partition(arguments, eqx.is_array)
-        shared = (AbstractSolver, Array)
-        cut = PartitionSpec(*mesh.axis_names)
-        specs = tuple(PartitionSpec() if isinstance(a, shared) else cut for a in arguments)
-        return jax.shard_map(
-            lambda *arrays: body(*eqx.combine(arrays, rest)),
-            mesh=mesh,
-            in_specs=specs,
-            out_specs=cut,
-            check_vma=False,
-        )(*arrays)
+    def on_each(body: Callable[..., Any]) -> Callable[..., Any]:
+        @program(words, once=once)
+        @wraps(body)
+        def run(*arguments: Any, mesh: Mesh | None) -> Any:
+            if mesh is None:
+                return body(*arguments)
+            arrays, rest = eqx.partition(arguments, eqx.is_array)
+            shared = (AbstractSolver, Array)
+            cut = PartitionSpec(*mesh.axis_names)
+            specs = tuple(PartitionSpec() if isinstance(a, shared) else cut for a in arguments)
+            return jax.shard_map(
+                lambda *arrays: body(*eqx.combine(arrays, rest)),
+                mesh=mesh,
+                in_specs=specs,
+                out_specs=cut,
+                check_vma=False,
+            )(*arrays)
 
-    return run
+        return run
+
+    return on_each
 
 
-@eqx.filter_jit
+@program("what is left of the batch", once=True)
 def _live(carry: Carry, limit: Array) -> Array:
     return jax.vmap(lambda c: going(c, limit))(carry)
 
 
-@_on_each
+@_on_each("the batch's steps", once=False)
 def _until(
     markets: Market,
     carry: Carry,
@@ -414,17 +419,17 @@ def _until(
     return jax.lax.while_loop(lambda c: jnp.sum(_live(c, limit)) > few, step, carry)
 
 
-@eqx.filter_jit
+@program("cold starts", once=True)
 def _cold(markets: Market) -> tuple[Plan, Rows]:
     return jax.vmap(lambda market: ready(market, None, None)[2:])(markets)
 
 
-@_on_each
+@_on_each("the batch's start", once=True)
 def _begin_all(markets: Market, plans: Plan, prices: Rows, solver: AbstractSolver) -> Carry:
     return jax.vmap(lambda m, u, y: begin(m, solver, u, y))(markets, plans, prices)
 
 
-@_on_each
+@_on_each("the batch's answers", once=True)
 def _finish_all(markets: Market, carry: Carry, solver: AbstractSolver) -> Clearing:
     return jax.vmap(lambda m, c: checked(m, finish(m, solver, c)))(markets, carry)
 

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +14,7 @@ from rich.text import Text
 from .clearing import Clearing
 from .comparison import outcome
 from .market import Market
+from .programs import program
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _CHUNK = 64  # scenarios whose bills are written at once
@@ -55,25 +55,26 @@ def batch_summary(markets: Market, clearing: Clearing) -> dict[str, Any]:
     }
 
 
+@program("what scenarios mean", once=True)
+@jax.vmap
+def _totals(market: Market, clearing: Clearing) -> dict[str, Array]:
+    found = outcome(market, clearing)
+    return {
+        "bill_total_eur": jnp.sum(found.bill),
+        "cost_total_eur": jnp.sum(found.cost),
+        "traded_kwh": found.traded,
+        "transformer_in_kwh": found.transformer_in,
+        "transformer_peak_in_kw": found.peak_in,
+    }
+
+
 def _means(markets: Market, clearing: Clearing) -> dict[str, np.ndarray]:
     """What each scenario means in cash and energy, a chunk of scenarios at a time."""
-
-    @eqx.filter_jit
-    @jax.vmap
-    def totals(market: Market, clearing: Clearing) -> dict[str, Array]:
-        found = outcome(market, clearing)
-        return {
-            "bill_total_eur": jnp.sum(found.bill),
-            "cost_total_eur": jnp.sum(found.cost),
-            "traded_kwh": found.traded,
-            "transformer_in_kwh": found.transformer_in,
-            "transformer_peak_in_kw": found.peak_in,
-        }
 
     count, parts = clearing.steps.shape[0], []
     for start in range(0, count, _CHUNK):
         at = slice(start, start + _CHUNK)
-        parts.append(totals(*jax.tree.map(lambda a, at=at: a[at], (markets, clearing))))
+        parts.append(_totals(*jax.tree.map(lambda a, at=at: a[at], (markets, clearing))))
     return jax.tree.map(lambda *each: np.concatenate([np.asarray(a, float) for a in each]), *parts)
 
 

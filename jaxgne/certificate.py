@@ -25,8 +25,9 @@ from .optimality import (
     scales,
     unknown,
 )
+from .programs import program
 from .record import Record
-from .runner import jnp, program, vmap, wide
+from .runner import jnp, vmap, wide
 from .validate import gate
 
 _Family = tuple[str, str, str | None, str | None]  # words, unit, whose rows, scale
@@ -329,7 +330,7 @@ _CAUSES = ("prosumer", "buffer", "stored", "aggregate", "line", "reactive", "vol
 _HEARD = 0.1  # share of the ray's largest entry from which on an hour is named
 
 
-@program
+@program("the proof of infeasibility", once=True)
 def _evidence(market: Market, prices: Rows) -> tuple[Rows, Array, Rows, Plan, Array]:
     """The ray, and for each cause, with only its rows: the proof, its terms and its gradient.
 

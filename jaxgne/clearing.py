@@ -23,9 +23,10 @@ from .model import Plan, Rows, aggregate, costs, grid_price, rows_like, zeros
 from .one_way import decide, freed, metered, ways
 from .optimality import pin
 from .options import checked_options, tolerance
+from .programs import program
 from .reasons import said_by_ray, why_infeasible
 from .record import Record
-from .runner import by_numpy, concrete, jnp, lax, on_host, program, to_device, to_host, wide
+from .runner import by_numpy, concrete, jnp, lax, on_host, to_device, to_host, wide
 from .sensitivity.implicit import AbstractAdjoint, Implicit, equilibrium
 from .solvers.base import AbstractSolver
 from .solvers.newton import one_thread
@@ -338,7 +339,7 @@ def differentiable(
     )
 
 
-@program
+@program("the certificate", once=True)
 def _judge(market: Market, plan: Plan, prices: Rows) -> Certificate:
     return judge(market, plan, prices)
 
@@ -430,7 +431,7 @@ def _held_here(market: Market) -> bool:
     return getattr(market.prosumers.load, "is_fully_addressable", True)
 
 
-@program
+@program("a cold start", once=True)
 def _autarky(market: Market) -> tuple[Plan, Rows]:
     """A cold start: everyone buys what they need of the main grid, at the price that this makes."""
     plan, people, stores = zeros(market), market.prosumers, market.buffers
@@ -445,7 +446,7 @@ def _autarky(market: Market) -> tuple[Plan, Rows]:
     return plan, replace(nothing, balance=nothing.balance + price)
 
 
-@program
+@program("the solver's start", once=True)
 def begin(market: Market, solver: AbstractSolver, plan: Plan, prices: Rows) -> Carry:
     state = solver.init(market, plan, prices)
     return Carry(state, prices, unjudged(market), jnp.zeros((), jnp.int32), Status.max_steps)
@@ -502,7 +503,7 @@ def _judged(market: Market, solver: AbstractSolver, carry: Carry, state: Any, to
     return Carry(state, kept, found, carry.steps + solver.every, status)
 
 
-@program
+@program("the solver's steps")
 def _advance(
     market: Market, solver: AbstractSolver, carry: Carry, tol: Array, limit: Array
 ) -> Carry:
@@ -514,7 +515,7 @@ def _advance(
     )
 
 
-@program
+@program("the answer", once=True)
 def finish(market: Market, solver: AbstractSolver, carry: Carry) -> Clearing:
     with wide():
         plan, prices = solver.point(market, carry.state)

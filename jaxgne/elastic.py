@@ -13,8 +13,8 @@ from .feasibility import infeasibility_proof, weights
 from .market import Market, cast
 from .matrix import Linear, as_rows, flat, linear
 from .model import Rows, boxes, limits, rows_like
+from .programs import program as compiled
 from .runner import jnp
-from .runner import program as compiled
 from .runner import wide as x64
 
 LARGEST = 200_000  # entries of a plan up to which linear programs take seconds
@@ -249,4 +249,4 @@ def _shapes(market: Market) -> Any:
     return jax.tree.map(lambda a: a.shape, rows_like(market))
 
 
-_judged = compiled(infeasibility_proof)
+_judged = compiled("the proof of infeasibility", once=True)(infeasibility_proof)

@@ -9,8 +9,9 @@ from jaxtyping import Array, Int
 
 from .market import Market, cast
 from .model import Plan, Rows, rows, zeros
+from .programs import program
 from .record import changed
-from .runner import jnp, program, vmap, wide
+from .runner import jnp, vmap, wide
 
 _BYTES = 2**25  # of answers that are probed for at once
 _DATA = ("load", "load_reactive", "energy_start")  # tables beside the plan that rows are linear in
@@ -114,7 +115,7 @@ def _given(market: Market, load: Array, reactive: Array, start: Array) -> Market
     )
 
 
-@program
+@program("the matrix of the market's rows", once=True)
 def _answers(market: Market, index: Int[Array, " C"]) -> Array:
     """What all rows say to each entry in even hours, then in odd ones: C 2 rows H."""
     tables = _tables(market)

@@ -21,6 +21,7 @@ from .each import for_each, for_one
 from .history import History
 from .market import Market
 from .model import potential, voltages
+from .programs import program
 from .radial import forest
 from .sensitivity.implicit import Implicit
 from .settlement import price_parts
@@ -193,7 +194,7 @@ def reinforcement(market: Market, *, solver: Any = None, tol: Any = None) -> Tab
     }
 
 
-@eqx.filter_jit
+@program("what lines are worth", once=True)
 def _worth(market: Market, clearing: Clearing) -> Float[Array, " L"]:
     """-dP / d rating."""
 
@@ -237,7 +238,7 @@ def envelope(market: Market, *, solver: Any = None, tol: Any = None) -> Table:
 
 
 @for_each
-@eqx.filter_jit
+@program("the room on lines", once=True)
 def headroom(market: Market, clearing: Clearing) -> tuple[Float[Array, "B H"], Float[Array, "B H"]]:
     """What each bus may draw and feed in more, kW; never negative."""
     grid, plan = market.grid, clearing.plan

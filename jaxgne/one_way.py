@@ -18,8 +18,9 @@ from jaxtyping import Array, Bool, Float, Int
 from .each import for_each, for_one
 from .market import Market
 from .model import Plan, Rows, aggregate, energy_prices, grid_price
+from .programs import program
 from .record import Record
-from .runner import jnp, program
+from .runner import jnp
 from .surplus import given_away
 
 _TOLD = 1e-3  # share of the smaller limit from which on both ways at once are no rounding
@@ -122,7 +123,7 @@ def freed(market: Market, plan: Plan) -> Plan:
 
 
 @for_each
-@program
+@program("what flows both ways", once=True)
 def ways(market: Market, plan: Plan, prices: Rows) -> Ways:
     """What the plan does both ways at once, and what that earns at the prices, EUR."""
     stores, people, tariff, ts = (

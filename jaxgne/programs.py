@@ -1,8 +1,9 @@
 """Functions that are compiled once for each shape, and kept for the processes to come.
 
 `@program("what it computes")` stands where `eqx.filter_jit` would, on functions that are called
-from the host. Under a trace it is `eqx.filter_jit`. With plain arrays on a CPU it runs an
-executable: from memory, from the store on disk, or compiled ahead of time and put there.
+from the host. Under a trace it is `eqx.filter_jit`, inside `by_numpy` the function as it is. With
+plain arrays on a CPU it runs an executable: from memory, from the store on disk, or compiled ahead
+of time and put there.
 """
 
 import importlib
@@ -27,6 +28,7 @@ from jax.experimental import serialize_executable
 
 from . import store
 from .fingerprint import digits
+from .runner import on_host
 from .waiting import waiting
 
 P = ParamSpec("P")
@@ -34,6 +36,7 @@ T = TypeVar("T")
 
 # What runs once takes less time to run than to optimize: kernels compile 3 to 4 times as fast.
 _QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+_MAPS = 40_000  # in memory at once, of the 65,530 that Linux allows a process
 _PROGRAMS: "list[Program[Any, Any]]" = []
 
 
@@ -91,6 +94,8 @@ class Program(Generic[P, T]):
         _PROGRAMS.append(self)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
+        if on_host():
+            return self.fn(*args, **kwargs)
         call = _taken_apart(args, kwargs)
         if call is None:
             return self._jitted(*args, **kwargs)
@@ -141,6 +146,8 @@ class Program(Generic[P, T]):
                 name = self._name(call)
                 with self._told(call):
                     found = _loaded(name, call) or self._compiled(name, call)
+                if _crowded():
+                    forget()
                 self._found[call.key] = found
         return found
 
@@ -173,11 +180,13 @@ class Program(Generic[P, T]):
 
         What a function closes over, or does where it is an argument, is not known well enough.
         """
-        closed = getattr(self.fn, "__closure__", None)
-        if store.folder() is None or closed or any(callable(x) for x in call.leaves):
-            return None
         name = (self.fn.__module__, self.fn.__qualname__)
-        own = name[0].partition(".")[0] == __package__  # then `_here` knows all of its source
+        own = name[0].partition(".")[0] == __package__ and "<locals>" not in name[1]
+        vague = [x for x in call.leaves if callable(x)]
+        if not own:  # else `_here` knows all of its source
+            vague += getattr(self.fn, "__closure__", None) or ()
+        if vague or store.folder() is None:
+            return None
         kinds = [
             (x.shape, str(x.dtype), bool(getattr(x, "weak_type", False))) if eqx.is_array(x) else x
             for x in call.leaves
@@ -206,6 +215,15 @@ def forget() -> None:
     """Drop all programs in memory, of all functions; those on disk stay."""
     for each in _PROGRAMS:
         each.forget()
+
+
+def _crowded() -> bool:
+    """Whether the process has so many memory maps, one a kernel, that programs have to go."""
+    try:
+        with open("/proc/self/maps", "rb") as lines:
+            return sum(1 for _ in lines) > _MAPS
+    except OSError:  # not on Linux, which alone counts them
+        return False
 
 
 def _taken_apart(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Call | None:

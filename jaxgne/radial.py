@@ -10,8 +10,9 @@ from jaxtyping import Array, Bool, Int, Num
 
 from .each import for_each
 from .market import Grid, Market
+from .programs import program
 from .record import Record
-from .runner import jnp, lax, program
+from .runner import jnp, lax
 
 
 class Ladder(Record):
@@ -68,7 +69,7 @@ def loops(grid: Grid) -> int:
     return max(0, grid.source.shape[-1] - grid.passive.shape[-2] + grid.feeder.shape[-1])
 
 
-@program
+@program("the trees of the grid", once=True)
 def forest(grid: Grid) -> Forest:
     """The trees of a grid, found from the feeders bus by bus."""
     buses = grid.passive.shape[0]

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import equinox as eqx
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
@@ -33,7 +32,7 @@ def summary(market: Market, clearing: Clearing) -> dict[str, Any]:
     the proof of that, no prices: they are None, and so are bills. Voltages and lines are None where
     the grid model does not determine them (`paper` without a reactive balance): see `ac`.
     """
-    meant = eqx.filter_jit(outcome)(market, clearing)
+    meant = outcome(market, clearing)
     fine = status_name(clearing.status) != "infeasible"
     found = clearing.certificate.residuals
     return {

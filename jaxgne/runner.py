@@ -16,7 +16,6 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from weakref import ref
 
-import equinox as eqx
 import jax
 import numpy as np
 from jax.core import Tracer
@@ -247,18 +246,6 @@ def vmap(function: Callable) -> Callable:
 def wide() -> AbstractContextManager[Any]:
     """JAX in 64-bit mode while it lasts; NumPy always is."""
     return nullcontext() if on_host() else jax.enable_x64(True)
-
-
-def program(function: Callable[P, T]) -> Callable[P, T]:
-    """`function`, compiled once a shape by JAX; inside `by_numpy` as it is."""
-    compiled = eqx.filter_jit(function)
-
-    @wraps(function)
-    def run(*args: P.args, **options: P.kwargs) -> T:
-        return (function if on_host() else compiled)(*args, **options)
-
-    run.compiled = compiled  # pyright: ignore[reportAttributeAccessIssue]
-    return run
 
 
 def remembered(function: Callable[[T], R]) -> Callable[[T], R]:

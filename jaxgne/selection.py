@@ -25,6 +25,7 @@ from .model import Plan, Rows, aggregate, by_owner, costs, curvature, grid_price
 from .one_way import freed
 from .optimality import scales
 from .options import checked_options, tolerance
+from .programs import program
 from .solvers.base import AbstractSolver
 from .solvers.columns import pack, parts, sets_of, slopes, unpack
 from .solvers.interior_point import InteriorPoint
@@ -146,7 +147,7 @@ def select(
     return chosen
 
 
-@eqx.filter_jit
+@program("the second stage", once=True)
 def prefer(market: Market, plan: Plan, prices: Rows, objective: Objective, free: Any) -> Preference:
     """An objective, scaled to the market's prices, over the equilibria with these prices.
 
@@ -208,7 +209,7 @@ def prefer(market: Market, plan: Plan, prices: Rows, objective: Objective, free:
     return replace(nothing, parts=slant, offset=value - jnp.einsum("rch,ch->r", slant, columns))
 
 
-@eqx.filter_jit
+@program("the second stage's steps")
 def _minimize(
     market: Market, solver: InteriorPoint, plan: Plan, prices: Rows, limit: Array
 ) -> tuple[Plan, Int[Array, ""], Float[Array, ""]]:

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -13,6 +12,7 @@ from .market import Market, cast
 from .model import Plan, Rows
 from .optimality import residuals
 from .options import checked_options
+from .programs import program
 from .record import Record
 from .solvers.base import AbstractSolver
 from .validate import gate
@@ -50,7 +50,7 @@ def trace(
     return _trace(market, solver, plan, prices, looks=steps // every, every=every)
 
 
-@eqx.filter_jit
+@program("the convergence curve")
 def _trace(
     market: Market, solver: AbstractSolver, plan: Plan, prices: Rows, *, looks: int, every: int
 ) -> Trace:

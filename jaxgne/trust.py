@@ -17,6 +17,7 @@ from .each import for_one
 from .market import Market
 from .model import Plan, Rows, aggregate, costs
 from .optimality import scales
+from .programs import program
 from .record import Record
 from .sensitivity.active import Active, active_set
 from .sensitivity.implicit import AbstractAdjoint, Implicit, slope
@@ -159,7 +160,7 @@ def _combined(output: Output, key: Array, market: Market, clearing: Clearing) ->
     return jnp.vdot(jax.random.normal(key, value.shape, value.dtype), value)
 
 
-@eqx.filter_jit
+@program("what can be trusted")
 def _look(
     market: Market, clearing: Clearing, output: Output, adjoint: AbstractAdjoint, key: Array
 ) -> Any:

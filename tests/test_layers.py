@@ -15,14 +15,14 @@ PACKAGE = Path(jaxgne.__file__).parent
 
 CORE = {"clock", "each", "market", "devices", "describe", "validate", "model", "radial", "acflow"}
 CORE |= {"feasibility", "one_way", "optimality", "matrix", "elastic", "slack", "relax", "reach"}
-CORE |= {"surplus", "programs"}
+CORE |= {"surplus"}
 RESULT = {*CORE, "solvers", "sensitivity", "certificate", "reasons", "options", "choosing"}
 RESULT |= {"clearing"}
 STUDIES = {"batch", "selection", "settlement", "scenarios", "placement", "tuning", "acsafe"}
 STUDIES |= {"comparison", "tracing", "trust"}
 STUDIES |= {"objectives", "fitting", "history", "mechanisms"}
 
-GROUND = {"runner", "record"}  # what all modules stand on
+GROUND = {"runner", "record", "programs"}  # what all modules stand on
 
 # Who may import what, lowest layer first; a folder's name stands for all its modules.
 LAYERS: dict[str, set[str]] = {
@@ -35,7 +35,7 @@ LAYERS: dict[str, set[str]] = {
     "fingerprint": set(),
     "store": set(),
     "waiting": set(),
-    "programs": {"fingerprint", "store", "waiting"},
+    "programs": {"fingerprint", "runner", "store", "waiting"},
     "market": {"arrays", "clock", "describe"},  # to print itself
     "devices": {"arrays", "clock", "each", "market", "devices"},
     "validate": {"clock", "each", "market", "validate"},

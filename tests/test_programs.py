@@ -332,3 +332,14 @@ def test_terminal_tells_what_is_compiled(monkeypatch: pytest.MonkeyPatch):
     line, wiped = written
     assert line == "\rjaxgne: compiling the start for 25 prosumers, 24 hours ... 0 s"
     assert wiped == f"\r{' ' * (len(line) - 1)}\r"
+
+
+def test_programs_go_before_memory_maps_do(monkeypatch: pytest.MonkeyPatch):
+    """All in memory, of all functions; the store still has them."""
+    made, other = counted(), counted()
+    made(jnp.ones(1))
+    monkeypatch.setattr(programs, "_MAPS", 0)
+    other(jnp.ones(2))
+    assert not made._found and len(other._found) == 1
+    assert made.ready(jnp.ones(1)) and made(jnp.ones(1))["shape"] == (1,)
+    assert made.times == 1

@@ -7,7 +7,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import equinox as eqx
 import jax
 import numpy as np
 
@@ -227,7 +226,7 @@ def _answer_content(market: Market, content: Content, clearing: Clearing) -> Con
 def _derived(market: Market, clearing: Clearing) -> dict[tuple[str, str], np.ndarray]:
     """Columns by file and name that follow from plan and prices, for whoever opens the tables."""
     plan, prices = clearing.plan, clearing.prices
-    meant = eqx.filter_jit(outcome)(market, clearing)
+    meant = outcome(market, clearing)
     known = status_name(clearing.status) != "infeasible"  # whose proof is no price
     bill, cost = (np.where(known, paid, np.nan) for paid in (meant.bill, meant.cost))
     more = {
