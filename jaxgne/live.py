@@ -8,6 +8,7 @@ from rich.text import Text
 
 from .batch import BatchProgress
 from .clearing import Progress
+from .waiting import waiting
 
 
 class Live:
@@ -20,13 +21,19 @@ class Live:
         self.before: Progress | None = None
 
     def __enter__(self) -> Self:
+        waiting.show = self.say
         if self.shown:
             self.live.start()
-            self.live.update(Text("compiling ..."), refresh=True)
         return self
 
     def __exit__(self, *_: object) -> None:
+        waiting.show = None
         self.live.stop()
+
+    def say(self, text: str) -> None:
+        """Show what is waited for."""
+        if self.shown:
+            self.live.update(Text(text), refresh=True)
 
     def __call__(self, progress: Progress) -> None:
         """Show where a solve stands, and how fast it goes (the first chunk may hold a compile)."""

@@ -66,8 +66,7 @@ class _Waiting:
     def _line(self, text: str) -> None:
         """Put `text` in place of the line that stands there."""
         if self.show is not None:
-            if text:
-                self.show(text)
+            self.show(text)
         elif text or self.width:
             text = text[: shutil.get_terminal_size().columns - 1]
             sys.stderr.write(f"\r{text:<{self.width}}" + ("" if text else "\r"))

@@ -101,7 +101,7 @@ LAYERS: dict[str, set[str]] = {
     "cli_shared": {"jaxgne"},  # public names only
     "cli_plot": {"cli_shared", "files", "io", "plots"},
     "studies": {*RESULT, *STUDIES, "cases", "files", "fingerprint", "io.tables", "studies"},
-    "live": {"batch", "clearing"},
+    "live": {"batch", "clearing", "waiting"},
     "cli_study": {"jaxgne", "cases", "cli_shared", "io", "live"},
     "cli_tune": {"jaxgne", "cli_shared", "files", "io", "plots"},
     "cli": {
