@@ -125,9 +125,9 @@ def test_other_batches_do_not_recompile():
     """Same width, other numbers and more scenarios: the programs of before."""
     parts = (batch._begin_all, batch._until, batch._finish_all)
     jg.clear_many(loads(8), jg.PrimalDual(), width=4)
-    before = [part._cached._cache_size() for part in parts]  # type: ignore[attr-defined]
+    before = [len(part._found) for part in parts]
     jg.clear_many(loads(11), jg.PrimalDual(), width=4, tol=1e-5, max_steps=4000)
-    assert [part._cached._cache_size() for part in parts] == before  # type: ignore[attr-defined]
+    assert [len(part._found) for part in parts] == before
 
 
 def test_a_folder_goes_on_after_the_last_block(tmp_path, monkeypatch):
