@@ -140,7 +140,8 @@ def _ours(value: Any) -> Any:
 class _Dispatch:
     """A name space that is JAX's, or inside `by_numpy` another."""
 
-    def __init__(self, compiled: Any, host: dict[str, Any]):
+    def __init__(self, name: str, compiled: Any, host: dict[str, Any]):
+        self.__name__ = name  # by which it is known, whatever it has looked up
         self._compiled, self._host = compiled, host
 
     def __getattr__(self, name: str) -> Any:
@@ -224,8 +225,8 @@ if TYPE_CHECKING:
     import jax.numpy as jnp
     from jax import lax
 else:
-    jnp = _Dispatch(jax.numpy, {"linalg": _Linalg, "clip": _clip})
-    lax = _Dispatch(jax.lax, dict(_LAX))
+    jnp = _Dispatch("jnp", jax.numpy, {"linalg": _Linalg, "clip": _clip})
+    lax = _Dispatch("lax", jax.lax, dict(_LAX))
 
 
 def vmap(function: Callable) -> Callable:

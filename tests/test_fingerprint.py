@@ -17,9 +17,11 @@ import optax
 import pytest
 
 import jaxgne as jg
+from jaxgne import runner
 from jaxgne.fingerprint import fingerprint
 
 WEIGHT = 2.0
+SPACE = runner.jnp  # JAX's or NumPy's
 TABLE = np.arange(3.0)
 
 
@@ -193,3 +195,11 @@ def test_another_process_finds_the_same():
         check=True,
     )
     assert told.stdout.strip() == fingerprint(list(DIFFERENT.values()), {"c", "b", "a"})
+
+
+def test_what_numpy_was_asked_for_does_not_count():
+    """A function of the package's `jnp` stays the same one whatever ran in between."""
+    before = fingerprint(lambda x: SPACE.arctan2(x, x))
+    with runner.by_numpy():
+        SPACE.arctan2(1.0, 2.0)
+    assert fingerprint(lambda x: SPACE.arctan2(x, x)) == before
