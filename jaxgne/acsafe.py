@@ -6,7 +6,6 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
@@ -17,6 +16,7 @@ from .market import Grid, Market
 from .model import Plan, voltages
 from .options import checked_options
 from .record import Record
+from .runner import jnp
 from .solvers.base import AbstractSolver
 
 _BEYOND = 2e-5  # pu or share that a margin takes more than the last error, so that it is enough

@@ -17,10 +17,28 @@ from .runner import on_host
 
 def floats(name: str, value: Any, dtype: Any = None) -> Array:
     """`value` as floating numbers, in `dtype` or its own. `ValueError` where it is no numbers."""
+    return put(_floats(name, value, dtype))
+
+
+def _floats(name: str, value: Any, dtype: Any = None) -> Any:
+    """The same, by NumPy where `value` is on the host."""
     try:
-        return jnp.asarray(value, wide(value) if dtype is None else dtype)
+        library = jnp if _is_jax(value) else np
+        return library.asarray(value, wide(value) if dtype is None else dtype)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name}: {value!r:.60} is not all numbers; give numbers.") from error
+
+
+def _is_jax(value: Any) -> bool:
+    """Whether JAX holds numbers of `value`, or they are traced."""
+    return any(isinstance(a, jax.Array) for a in jax.tree.leaves(value))
+
+
+def put(array: Any) -> Array:
+    """An array of NumPy's on the device, without a program of its shape; JAX's as it is."""
+    if isinstance(array, jax.Array):
+        return array
+    return jax.device_put(np.ascontiguousarray(array) if np.ndim(array) else np.asarray(array))
 
 
 def wide(*values: Any) -> Any:
@@ -44,7 +62,9 @@ def cast(tree: Any, dtype: Any) -> Any:
         # looking is faster than converting; a weak type would compile again
         if isinstance(a, jax.Array) and a.dtype == dtype and not a.weak_type:
             return a
-        return jnp.asarray(a, dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a
+        if not jnp.issubdtype(a.dtype, jnp.floating):
+            return a
+        return jnp.asarray(a, dtype) if isinstance(a, jax.Array) else put(np.asarray(a, dtype))
 
     return jax.tree.map(converted, tree)
 
@@ -54,7 +74,7 @@ def promoted(tree: Any, dtype: Any) -> Any:
 
     def converted(a: Any) -> Any:
         other = jnp.issubdtype(a.dtype, jnp.floating) and a.dtype != dtype
-        return jnp.asarray(a, dtype) if other else a
+        return jnp.asarray(a, dtype) if other else a  # of what JAX holds already
 
     return jax.tree.map(converted, tree)
 
@@ -65,14 +85,16 @@ def whole(name: str, value: Any) -> Int[Array, " R"]:
     kind = np.dtype(array.dtype).kind
     if array.ndim != 1:
         raise ValueError(f"{name}: shape {array.shape}; give a list of whole numbers, one a row.")
-    if isinstance(array, Tracer) or kind in "iu":
+    if isinstance(array, jax.Array) and kind in "iu":
         return jnp.asarray(array, jnp.int32)
-    numbers = np.asarray(floats(name, array), float)
+    if kind in "iu":
+        return put(array.astype(np.int32))
+    numbers = np.asarray(_floats(name, array), float)
     bad = ~(np.isfinite(numbers) & (numbers == np.round(numbers)) & (np.abs(numbers) < 2**31))
     if kind == "b" or np.any(bad):
         found = value if kind == "b" else f"{numbers[bad][0]:g}"
         raise ValueError(f"{name}: {found} is no index; give whole numbers, the first row is 0.")
-    return jnp.asarray(numbers, jnp.int32)
+    return put(numbers.astype(np.int32))
 
 
 def by_row(name: str, value: Any, rows: int, one: str, dtype: Any = None) -> Array:
@@ -80,7 +102,7 @@ def by_row(name: str, value: Any, rows: int, one: str, dtype: Any = None) -> Arr
 
     `ValueError` for any shape but (), `(rows,)` and `(rows, 1)`, as for numbers by hour.
     """
-    array = floats(name, value, dtype)
+    array = _floats(name, value, dtype)
     if array.shape == (rows, 1):
         array = array[:, 0]
     if array.shape not in ((), (1,), (rows,)):
@@ -88,7 +110,7 @@ def by_row(name: str, value: Any, rows: int, one: str, dtype: Any = None) -> Arr
             f"{name}: shape {array.shape} does not fit; give one number, or one a {one}, shape "
             f"({rows},)" + ", for all hours." * (one != "hour")
         )
-    return jnp.broadcast_to(array, (rows,))
+    return _spread(array, (rows,))
 
 
 def by_hour(name: str, value: Any, rows: int, hours: int, one: str, dtype: Any = None) -> Array:
@@ -98,7 +120,7 @@ def by_hour(name: str, value: Any, rows: int, hours: int, one: str, dtype: Any =
     `(rows, hours)` both. Where there are as many rows as hours a plain list could be either:
     `ValueError`, as for any other shape.
     """
-    array = floats(name, value, dtype)
+    array = _floats(name, value, dtype)
     twice = array.shape == (rows,) == (hours,) != (1,)
     fits = ((), (1,), (hours,), (rows,), (1, 1), (1, hours), (rows, 1), (rows, hours))
     if twice or array.shape not in fits:
@@ -110,7 +132,14 @@ def by_hour(name: str, value: Any, rows: int, hours: int, one: str, dtype: Any =
         )
     if array.shape == (rows,) != (hours,):
         array = array[:, None]
-    return jnp.broadcast_to(array, (rows, hours))
+    return _spread(array, (rows, hours))
+
+
+def _spread(array: Any, shape: tuple[int, ...]) -> Array:
+    """`array` in that shape, as JAX's."""
+    if isinstance(array, jax.Array):
+        return array if array.shape == shape else jnp.broadcast_to(array, shape)
+    return put(np.broadcast_to(array, shape))
 
 
 def step_count(name: str, hours: Any) -> int:

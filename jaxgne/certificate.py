@@ -27,7 +27,7 @@ from .optimality import (
 )
 from .programs import program
 from .record import Record
-from .runner import jnp, vmap, wide
+from .runner import hosted, jnp, vmap, wide
 from .validate import gate
 
 _Family = tuple[str, str, str | None, str | None]  # words, unit, whose rows, scale
@@ -109,12 +109,14 @@ class Certificate(Record):
         """The relative KKT error: 0 at an equilibrium."""
         return self.residuals.error
 
+    @hosted
     def __str__(self) -> str:
         error = self.residuals.error
         if isinstance(error, Tracer) or np.ndim(error):
             return f"Certificate of a batch of shape {error.shape}"
         return "\n".join([*self.sentences(), *([] if self.ac is None else [self._ac(self.ac)])])
 
+    @hosted
     def sentences(self) -> list[str]:
         """The certificate in words, one statement a line, without the AC power flow."""
         found, gap = self.residuals, np.asarray(self.residuals.gap)
@@ -157,10 +159,12 @@ class Certificate(Record):
             f"({place(found.loading_place, 'line')}), losses {float(found.losses):.1f} kWh"
         )
 
+    @hosted
     def worst(self) -> str:
         """The row or bound that is violated most, measured by its scale, with its place."""
         return next(iter(self.violations()), "none")
 
+    @hosted
     def violations(self) -> list[str]:
         """Every family of rows and bounds that is violated, where it is most, the worst first."""
         found = self.residuals

@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import equinox as eqx
 import jax
 import numpy as np
 from jax.core import Tracer
@@ -26,33 +25,18 @@ from .options import checked_options, tolerance
 from .programs import program
 from .reasons import said_by_ray, why_infeasible
 from .record import Record
-from .runner import by_numpy, concrete, jnp, lax, on_host, to_device, to_host, wide
+from .runner import by_numpy, concrete, hosted, jnp, lax, on_host, to_device, to_host, wide
 from .sensitivity.implicit import AbstractAdjoint, Implicit, equilibrium
 from .solvers.base import AbstractSolver
 from .solvers.newton import one_thread
+from .status import STATUSES, Status, either, is_status, status_message, status_name
 from .surplus import unsold
 from .validate import gate
-
-STATUSES = ("cleared", "max_steps", "infeasible", "nonfinite")  # in the order of their numbers
 
 _LARGE = 1_000_000  # prosumer-hours from which on steps in float32 save more than they compile
 _ROUGH = 1e-5, 6_000  # relative error that float32 reaches, and steps after which it has not
 _PROVEN = 1e-9  # relative size of a proof of infeasibility that rounding cannot make
 _SHOWN = 8  # scenarios of a batch that are named
-
-
-class Status(eqx.Enumeration):
-    """How a clearing ended; the message says what to do."""
-
-    cleared = "cleared"
-    max_steps = (
-        "Stopped at max_steps before reaching tol. Raise max_steps, loosen tol, pass "
-        "start=clearing to go on, or take solver=PrimalDual()."
-    )
-    infeasible = "No plan meets all limits."
-    nonfinite = (
-        "Iterates became non-finite. Run jg.validate(market): a NaN, or a number far out of scale?"
-    )
 
 
 class NotCleared(RuntimeError):
@@ -100,7 +84,7 @@ class Clearing(Record):
     @property
     def ok(self) -> Bool[Array, ""]:
         """Whether the market cleared."""
-        return _is(self.status, Status.cleared)
+        return is_status(self.status, Status.cleared)
 
     def why(self, index: int | None = None, market: Market | None = None) -> str:
         """Why it ended as it did, in words; of a batch, scenario `index`.
@@ -121,6 +105,7 @@ class Clearing(Record):
             return _complaint(market, self)
         return f"infeasible: no plan meets all limits; {said_by_ray(self.certificate, self.prices)}"
 
+    @hosted
     def __str__(self) -> str:
         if isinstance(self.steps, Tracer) or np.ndim(self.steps) > 1:
             return f"Clearing of a batch of shape {self.steps.shape}"
@@ -182,30 +167,6 @@ class Carry(Record):
     certificate: Certificate  # of the last look, in float64
     steps: Int[Array, ""]
     status: Status
-
-
-def _is(status: Status, which: Status) -> Bool[Array, ""]:
-    """Whether a status is `which`; equinox' own comparison makes an array of JAX's."""
-    if isinstance(status._value, Tracer):
-        return status == which
-    return np.asarray(status._value) == np.asarray(which._value)
-
-
-def _either(chosen: Array, yes: Status, no: Status) -> Status:
-    """The status `yes` where `chosen`, else `no`."""
-    if on_host():
-        return yes if chosen else no
-    return Status.where(chosen, yes, no)
-
-
-def status_name(status: Status) -> str:
-    """The word for a status: cleared, max_steps, infeasible or nonfinite."""
-    return next(word for word in STATUSES if bool(_is(status, getattr(Status, word))))
-
-
-def status_message(status: Status) -> str:
-    """What a status says to do; also where it holds a number of NumPy's."""
-    return str(Status[getattr(Status, status_name(status))])
 
 
 def clear(
@@ -467,7 +428,7 @@ def _proof(
 def going(carry: Carry, limit: Array) -> Bool[Array, ""]:
     """Whether a solve has neither ended nor done its steps."""
     unseen = jnp.isinf(carry.certificate.error)
-    return _is(carry.status, Status.max_steps) & ((carry.steps < limit) | unseen)
+    return is_status(carry.status, Status.max_steps) & ((carry.steps < limit) | unseen)
 
 
 def advance(
@@ -497,9 +458,9 @@ def _judged(market: Market, solver: AbstractSolver, carry: Carry, state: Any, to
     pinned = pin(market, prices)
     proven, ray = _proof(market, pinned, carry.prices, carry.steps // solver.every % 2 == 0)
     kept = jax.tree.map(lambda a, y: jnp.where(proven, a.astype(y.dtype), y), ray, pinned)
-    status = _either(proven, Status.infeasible, Status.max_steps)
-    status = _either(found.error <= tol, Status.cleared, status)
-    status = _either(jnp.isfinite(found.error), status, Status.nonfinite)
+    status = either(proven, Status.infeasible, Status.max_steps)
+    status = either(found.error <= tol, Status.cleared, status)
+    status = either(jnp.isfinite(found.error), status, Status.nonfinite)
     return Carry(state, kept, found, carry.steps + solver.every, status)
 
 
@@ -521,7 +482,7 @@ def finish(market: Market, solver: AbstractSolver, carry: Carry) -> Clearing:
         plan, prices = solver.point(market, carry.state)
     plan = freed(market, plan)
     prices = jax.tree.map(
-        lambda ray, price: jnp.where(_is(carry.status, Status.infeasible), ray, price),
+        lambda ray, price: jnp.where(is_status(carry.status, Status.infeasible), ray, price),
         carry.prices,
         pin(market, prices),
     )
@@ -547,8 +508,8 @@ def checked(market: Market, clearing: Clearing) -> Clearing:
 
 def in_doubt(carry: Carry, solver: AbstractSolver) -> bool:
     """Whether a solve has come to no end, or to none that says anything; on the host."""
-    lasted = bool(_is(carry.status, Status.max_steps)) and int(carry.steps) >= solver.doubtful
-    return lasted or bool(_is(carry.status, Status.nonfinite))
+    lasted = bool(is_status(carry.status, Status.max_steps)) and int(carry.steps) >= solver.doubtful
+    return lasted or bool(is_status(carry.status, Status.nonfinite))
 
 
 def decided(market: Market, carry: Carry) -> Carry:
@@ -590,8 +551,9 @@ def _run(
         stop = jnp.minimum(carry.steps + chunk, limit)
         carry = _advance(market, solver, carry, tol, stop)
         now = time.perf_counter()
-        progress(Progress(int(carry.steps), float(carry.certificate.error), now - begun))
-        going = bool(_is(carry.status, Status.max_steps)) and int(carry.steps) < int(limit)
+        with by_numpy(False):
+            progress(Progress(int(carry.steps), float(carry.certificate.error), now - begun))
+        going = bool(is_status(carry.status, Status.max_steps)) and int(carry.steps) < int(limit)
         if chunk > solver.every or now - since < 0.5:  # the first chunk may hold the compilation
             chunk = solver.every * max(1, round(0.5 * chunk / (now - since) / solver.every))
     return carry

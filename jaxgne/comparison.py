@@ -10,7 +10,6 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -19,6 +18,7 @@ from .each import for_each
 from .market import Market
 from .model import aggregate, by_owner, device_costs
 from .record import Record
+from .runner import jnp
 from .settlement import bills, for_each_priced
 
 REFERENCE = "no trading"  # what benefits are measured against, where it is among those compared

@@ -13,7 +13,6 @@ from functools import cache, wraps
 from typing import Any, ParamSpec, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from .record import Record
@@ -64,6 +63,8 @@ def for_one(remedy: str = LANE) -> Callable[[Callable[P, T]], Callable[P, T]]:
 
         @wraps(function)
         def run(*given: P.args, **options: P.kwargs) -> T:
+            if on_host():
+                return function(*given, **options)
             bound = signature.bind(*given, **options)
             tables = _tables(bound)
             refuse_batch(function.__name__, remedy, **tables)
@@ -98,7 +99,7 @@ def _tables(bound: inspect.BoundArguments) -> dict[str, Any]:
         if isinstance(value, Record) and any(_arrays(value))
     }
     return jax.tree.map(
-        lambda a: jnp.asarray(a) if isinstance(a, np.ndarray | np.generic) else a, tables
+        lambda a: jax.device_put(a) if isinstance(a, np.ndarray | np.generic) else a, tables
     )
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -23,6 +22,7 @@ from .market import Market
 from .model import potential, voltages
 from .programs import program
 from .radial import forest
+from .runner import jnp
 from .sensitivity.implicit import Implicit
 from .settlement import price_parts
 from .tuning import tune

@@ -12,13 +12,13 @@ costs a clear without warm start each time.
 from typing import Any
 
 import equinox as eqx
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .clearing import Clearing, clear
 from .comparison import REFERENCE, baselines, evenness, inequality, outcome
 from .market import Market
 from .model import aggregate
+from .runner import jnp
 from .sensitivity.implicit import Implicit
 from .settlement import for_each_priced, settle
 

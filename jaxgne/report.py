@@ -16,6 +16,7 @@ from .each import for_one
 from .market import Market
 from .model import aggregate, energy_prices, grid_price, has_state, net_load, voltages
 from .reasons import why_infeasible
+from .runner import hosted
 
 _AT_LIMIT = 1e-3  # share of a line's rating, and of the load, within which a limit binds
 _VOLTAGE_AT_LIMIT = 1e-4  # pu
@@ -25,6 +26,7 @@ _BATCH = (
 
 
 @for_one(_BATCH)
+@hosted
 def summary(market: Market, clearing: Clearing) -> dict[str, Any]:
     """What a clearing says, as plain Python numbers that JSON can hold (None where undefined).
 
@@ -283,6 +285,7 @@ def _by_hour(market: Market, clearing: Clearing) -> list[dict[str, Any]]:
 
 
 @for_one(_BATCH)
+@hosted
 def table(market: Market, clearing: Clearing) -> Group:
     """The same for the eye: status first, the certificate in words, key figures, prices by hour."""
     facts = summary(market, clearing)

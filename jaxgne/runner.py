@@ -18,6 +18,7 @@ from weakref import ref
 
 import jax
 import numpy as np
+from jax._src.core import trace_state_clean  # no public name tells whether a trace is under way
 from jax.core import Tracer
 
 P = ParamSpec("P")
@@ -25,15 +26,22 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _BY_NUMPY: ContextVar[bool] = ContextVar("by_numpy", default=False)
-on_host = _BY_NUMPY.get  # whether NumPy runs what is called here
+
+
+def on_host() -> bool:
+    """Whether NumPy runs what is called here; what JAX traces it does not."""
+    return _BY_NUMPY.get() and trace_state_clean()
 
 
 @contextmanager
-def by_numpy() -> Iterator[None]:
-    """While it lasts, NumPy runs the mathematics in this context; non-finite numbers as in JAX."""
-    token = _BY_NUMPY.set(True)
+def by_numpy(run: bool = True) -> Iterator[None]:
+    """While it lasts, NumPy runs the mathematics in this context; non-finite numbers as in JAX.
+
+    `by_numpy(False)` gives the context back to JAX: for what users call.
+    """
+    token = _BY_NUMPY.set(run)
     try:
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore") if run else nullcontext():
             yield
     finally:
         _BY_NUMPY.reset(token)
@@ -145,7 +153,7 @@ class _Dispatch:
         self._compiled, self._host = compiled, host
 
     def __getattr__(self, name: str) -> Any:
-        if not _BY_NUMPY.get():
+        if not on_host():
             return getattr(self._compiled, name)
         found = self._host.get(name)
         if found is None:
@@ -301,6 +309,19 @@ def runs_here(tree: Any) -> bool:
             if len(devices) > 1 or next(iter(devices)).platform != "cpu":
                 return False
     return True
+
+
+def hosted(function: Callable[P, T]) -> Callable[P, T]:
+    """`function`, of which no arrays come, run by NumPy where that can: words, tables, figures."""
+
+    @wraps(function)
+    def run(*args: P.args, **options: P.kwargs) -> T:
+        if on_host() or not runs_here((args, options)):
+            return function(*args, **options)
+        with by_numpy():
+            return function(*to_host(args), **to_host(options))
+
+    return run
 
 
 def concrete(tree: Any) -> bool:

@@ -13,7 +13,6 @@ from typing import Any, Literal, get_args
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
@@ -26,6 +25,7 @@ from .one_way import freed
 from .optimality import scales
 from .options import checked_options, tolerance
 from .programs import program
+from .runner import jnp
 from .solvers.base import AbstractSolver
 from .solvers.columns import pack, parts, sets_of, slopes, unpack
 from .solvers.interior_point import InteriorPoint

@@ -16,13 +16,14 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from .clearing import Clearing, Status
+from .clearing import Clearing
 from .each import for_each
 from .market import Market
 from .model import Plan, Rows, aggregate, bought, by_owner, grid_price, net_load, pull, rows_like
 from .radial import forest, radial
 from .record import Record
 from .runner import jnp
+from .status import Status, is_status
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -117,7 +118,8 @@ def priced(caller: str, clearing: Clearing) -> None:
     """
     if isinstance(clearing.steps, Tracer):
         return
-    ended = {word: np.asarray(clearing.status == getattr(Status, word)) for word in _UNPRICED}
+    status = clearing.status
+    ended = {word: np.asarray(is_status(status, getattr(Status, word))) for word in _UNPRICED}
     bad = np.logical_or(*ended.values())
     if not bad.any():
         return

@@ -17,6 +17,7 @@ CORE = {"clock", "each", "market", "devices", "describe", "validate", "model", "
 CORE |= {"feasibility", "one_way", "optimality", "matrix", "elastic", "slack", "relax", "reach"}
 CORE |= {"surplus"}
 RESULT = {*CORE, "solvers", "sensitivity", "certificate", "reasons", "options", "choosing"}
+RESULT |= {"status"}
 RESULT |= {"clearing"}
 STUDIES = {"batch", "selection", "settlement", "scenarios", "placement", "tuning", "acsafe"}
 STUDIES |= {"comparison", "tracing", "trust"}
@@ -73,6 +74,7 @@ LAYERS: dict[str, set[str]] = {
     "reasons": {"clock", "market", "model", "certificate", "elastic", "relax"},
     "options": {"market", "model", "sensitivity", "solvers.base"},
     "choosing": {"market", "solvers"},
+    "status": set(),
     "clearing": RESULT - {"clearing"},
     **dict.fromkeys(STUDIES, RESULT),
     "scenarios": {"clock", "each", "market", "validate", "scenarios"},
