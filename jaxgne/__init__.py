@@ -4,39 +4,45 @@ A market is data; `clear` finds its variational generalized Nash equilibrium; th
 comes with every answer says how good it is, whatever solver found it.
 """
 
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
 from . import clock as clock
 from . import devices as devices
-from . import mechanisms as mechanisms
-from . import objectives as objectives
 from . import one_way as one_way
-from . import plots as plots
-from . import scenarios as scenarios
-from . import studies as studies
 from .acflow import ac_power_flow
-from .acsafe import clear_ac_safe
-from .batch import clear_many
 from .cases import ieee37, ieee123, synthetic
 from .certificate import certify
 from .clearing import Clearing, NotCleared, Status, clear
 from .clock import Clock
-from .comparison import compare
-from .fitting import fit
-from .io import load, load_case, save
 from .market import Buffers, Generators, Grid, Market, Prosumers, Tariff, Trading
 from .model import Plan, Rows, aggregate, costs
-from .placement import spread
 from .relax import relax
-from .selection import least_norm
 from .sensitivity.implicit import Implicit, Smoothed
 from .settlement import settle
 from .solvers.base import AbstractSolver
 from .solvers.interior_point import InteriorPoint
 from .solvers.primal_dual import PrimalDual
-from .solvers.semidecentralized import SemiDecentralized
-from .tracing import trace
 from .trust import trust
-from .tuning import tune
 from .validate import validate
+
+if TYPE_CHECKING:
+    from . import mechanisms as mechanisms
+    from . import objectives as objectives
+    from . import plots as plots
+    from . import scenarios as scenarios
+    from . import studies as studies
+    from .acsafe import clear_ac_safe
+    from .batch import clear_many
+    from .comparison import compare
+    from .fitting import fit
+    from .io import load, load_case, save
+    from .placement import spread
+    from .selection import least_norm
+    from .solvers.semidecentralized import SemiDecentralized
+    from .tracing import trace
+    from .tuning import tune
 
 __all__ = [
     "AbstractSolver",
@@ -82,3 +88,33 @@ __all__ = [
     "tune",
     "validate",
 ]
+
+_LATER = {  # imported when first asked for: a first clear needs none of them
+    "SemiDecentralized": "solvers.semidecentralized",
+    "clear_ac_safe": "acsafe",
+    "clear_many": "batch",
+    "compare": "comparison",
+    "fit": "fitting",
+    "least_norm": "selection",
+    "load": "io",
+    "load_case": "io",
+    "save": "io",
+    "spread": "placement",
+    "trace": "tracing",
+    "tune": "tuning",
+}
+_MODULES = ("mechanisms", "objectives", "plots", "scenarios", "studies")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        found = getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+        globals()[name] = found
+        return found
+    if not name.startswith("_") and find_spec(f"{__name__}.{name}"):
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER, *_MODULES})

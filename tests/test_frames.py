@@ -60,7 +60,9 @@ def found(market: jg.Market, seed: int, status: Any = jg.Status.cleared) -> jg.C
     plan = replace(plan, imports=drawing + plan.exports)
     sigma = jg.aggregate(market, plan)
     none: Any = None  # tables need no certificate
-    return jg.Clearing(plan, prices, jg.costs(market, plan), sigma, none, jnp.array(9), status)
+    return jg.Clearing(
+        plan, prices, jg.costs(market, plan), sigma, none, jnp.array(9), status, jnp.asarray(True)
+    )
 
 
 @pytest.fixture(scope="module")

@@ -91,6 +91,7 @@ def unfinished(market: jg.Market, status: jg.Status) -> jg.Clearing:
         certificate=eqx.filter_jit(jg.certify)(market, plan, prices),
         steps=jnp.asarray(7, jnp.int32),
         status=status,
+        compiled=jnp.asarray(True),
     )
 
 

@@ -188,18 +188,61 @@ def test_module_without_a_layer_is_refused():
         upward("", ("newcomer",))
 
 
-def test_import_is_light():
-    """`import jaxgne` leaves JAX's precision alone and pulls neither figures nor the CLI."""
+LATER = {"optax", "scipy", "matplotlib", "pandas", "typer", "IPython"}
+LATER |= {"jaxgne.batch", "jaxgne.io", "jaxgne.plots", "jaxgne.scenarios", "jaxgne.studies"}
+LATER |= {"jaxgne.fitting", "jaxgne.mechanisms", "jaxgne.tuning", "jaxgne.selection"}
+
+
+def test_a_first_answer_imports_and_compiles_what_it_needs():
+    """Importing leaves JAX's precision alone; a small clear needs neither the rest nor XLA."""
     script = """
 import json, sys
 import jax
+from jax import monitoring
 before = jax.config.jax_enable_x64
 import jaxgne
-heavy = sorted({"matplotlib", "pandas", "typer", "scipy.optimize", "IPython"} & set(sys.modules))
-print(json.dumps({"precision_kept": before == jax.config.jax_enable_x64, "heavy": heavy}))
+told = {"precision_kept": before == jax.config.jax_enable_x64, "imported": sorted(sys.modules)}
+jax.config.update("jax_enable_x64", True)
+programs = []
+monitoring.register_event_duration_secs_listener(
+    lambda event, *_, **__: programs.append(event) if "backend_compile" in event else None
+)
+market = jaxgne.ieee37()
+clearing = jaxgne.clear(market)
+words = str(clearing)
+told |= {"cleared": sorted(sys.modules), "programs": programs, "runner": clearing.runner}
+print(json.dumps(told))
 """
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert json.loads(run.stdout) == {"precision_kept": True, "heavy": []}
+    told = json.loads(run.stdout)
+    assert told["precision_kept"] and told["runner"] == "numpy" and told["programs"] == []
+    assert LATER & set(told["imported"]) == set()
+    assert LATER & set(told["cleared"]) == set()
+
+
+def test_the_command_compiles_nothing():
+    """`jaxgne clear ieee37`, report and all."""
+    script = """
+import sys
+from jax import monitoring
+monitoring.register_event_duration_secs_listener(
+    lambda event, *_, **__: print(event, file=sys.stderr) if "backend_compile" in event else None
+)
+sys.argv = ["jaxgne", "clear", "ieee37"]
+from jaxgne.cli import main
+main()
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "AC-safe" in run.stdout and "backend_compile" not in run.stderr
+
+
+def test_what_is_imported_later_is_there():
+    """All public names and modules are found, listed, and refused by name where there are none."""
+    assert {*jaxgne.__all__, "plots", "studies"} <= set(dir(jaxgne))
+    assert all(getattr(jaxgne, name) is not None for name in jaxgne.__all__)
+    assert jaxgne.tuning.tune is jaxgne.tune
+    with pytest.raises(AttributeError, match="no attribute 'clere'"):
+        _ = jaxgne.clere  # type: ignore[attr-defined]
 
 
 def test_public_namespace_is_small_and_documented():

@@ -98,9 +98,10 @@ _ONE = _OneThread()
 
 
 @cache
-def _libraries() -> Any:
+def _libraries(compiled: bool) -> Any:
     """What sets the threads of the libraries that are loaded; finding them takes milliseconds."""
-    import scipy.linalg  # noqa: F401  the library that JAX calls, loaded to be limited
+    if compiled:
+        import scipy.linalg  # noqa: F401  the library that JAX calls, loaded to be limited
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()
@@ -115,7 +116,7 @@ def one_thread() -> Iterator[None]:
     """
     with _ONE.lock:
         if _ONE.inside == 0:
-            _ONE.limits = _libraries().limit(limits=1, user_api="blas")
+            _ONE.limits = _libraries(not on_host()).limit(limits=1, user_api="blas")
         _ONE.inside += 1
     try:
         yield
