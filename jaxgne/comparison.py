@@ -65,6 +65,13 @@ def outcome(
     give the CO2 of what is bought of the main grid, net of exports, and of what units make. Raises
     `ValueError` for a clearing without prices, as `settle` does.
     """
+    return measured(market, clearing, grid_carbon, generator_carbon)
+
+
+def measured(
+    market: Market, clearing: Clearing, grid_carbon: Any = 0.0, generator_carbon: Any = 0.0
+) -> Outcome:
+    """`outcome` of whatever plan and prices a clearing holds, also where they mean nothing."""
     ts, plan, load = market.hour_length, clearing.plan, market.prosumers.load
     paid = bills(market, plan, clearing.prices)
     sigma = aggregate(market, plan)

@@ -11,7 +11,7 @@ from rich.text import Text
 from .clearing import Clearing, status_message, status_name
 from .clock import hour as hour_text
 from .clock import hours_of, local_text
-from .comparison import Outcome, outcome
+from .comparison import Outcome, measured
 from .each import for_one
 from .market import Market
 from .model import aggregate, energy_prices, grid_price, has_state, net_load, voltages
@@ -34,7 +34,7 @@ def summary(market: Market, clearing: Clearing) -> dict[str, Any]:
     the proof of that, no prices: they are None, and so are bills. Voltages and lines are None where
     the grid model does not determine them (`paper` without a reactive balance): see `ac`.
     """
-    meant = outcome(market, clearing)
+    meant = measured(market, clearing)
     fine = status_name(clearing.status) != "infeasible"
     found = clearing.certificate.residuals
     return {
