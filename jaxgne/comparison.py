@@ -172,9 +172,9 @@ def compare(
 
 def _mean_row(one: Outcome, alone: Outcome | None, best: Outcome | None) -> dict[str, float | None]:
     """The row of one market, or the mean of those of a batch's scenarios."""
-    if not np.ndim(one.peak):
-        return _row(one, alone, best)
     held = jax.tree.map(np.asarray, (one, alone, best))
+    if not np.ndim(one.peak):
+        return _row(*held)
     rows = [
         _row(*jax.tree.map(lambda a, k=k: a[k], held)) for k in range(len(np.asarray(one.peak)))
     ]

@@ -293,6 +293,8 @@ def to_host(tree: Any) -> Any:
 
 def to_device(tree: Any) -> Any:
     """`tree` with JAX's arrays in place of NumPy's, without compiling anything."""
+    if isinstance(tree, dict):  # in its order: JAX would sort it
+        return {key: to_device(value) for key, value in tree.items()}
     return jax.tree.map(
         lambda a: jax.device_put(np.asarray(a)) if isinstance(a, np.ndarray | np.generic) else a,
         tree,

@@ -12,10 +12,11 @@ import numpy as np
 
 from ..certificate import Certificate
 from ..clearing import Clearing, status_name
-from ..comparison import outcome
+from ..comparison import measured
 from ..each import refuse_batch
 from ..market import Market
 from ..model import energy_prices, grid_price, rows_like, trade_prices, voltages, zeros
+from ..runner import hosted
 from ..validate import structure
 from .loading import check_ours
 from .parsing import CONTROL
@@ -223,10 +224,11 @@ def _answer_content(market: Market, content: Content, clearing: Clearing) -> Con
     return Content(head | {"sha256": marks}, tables)
 
 
+@hosted
 def _derived(market: Market, clearing: Clearing) -> dict[tuple[str, str], np.ndarray]:
     """Columns by file and name that follow from plan and prices, for whoever opens the tables."""
     plan, prices = clearing.plan, clearing.prices
-    meant = outcome(market, clearing)
+    meant = measured(market, clearing)
     known = status_name(clearing.status) != "infeasible"  # whose proof is no price
     bill, cost = (np.where(known, paid, np.nan) for paid in (meant.bill, meant.cost))
     more = {
