@@ -12,7 +12,6 @@ import pickle
 import platform
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cache, update_wrapper
 from importlib import metadata
@@ -196,19 +195,6 @@ class Program(Generic[P, T]):
             return digits(name, None if own else self.fn, asked, _here())
         except (ValueError, metadata.PackageNotFoundError):  # told from no other; not installed
             return None
-
-
-def prepare_all(calls: Iterable[tuple[Program[Any, Any], tuple[Any, ...]]]) -> None:
-    """Load or compile several programs for their arguments, two at a time."""
-    config: Any = jax.config
-    wide = config.jax_enable_x64
-
-    def one(item: tuple[Program[Any, Any], tuple[Any, ...]]) -> None:
-        with jax.enable_x64(wide):  # threads begin with the setting of the process
-            item[0].prepare(*item[1])
-
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(one, calls))
 
 
 def forget() -> None:

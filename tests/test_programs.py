@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 from jaxgne import programs, store
-from jaxgne.programs import Program, prepare_all, program
+from jaxgne.programs import Program, program
 from jaxgne.waiting import waiting
 
 SCRIPT = """
@@ -293,15 +294,18 @@ def test_callbacks_and_closures_are_not_stored(cache: Path):
     assert entries(cache) == []
 
 
-def test_prepared_programs_are_ready():
-    """Several at once, for the 64-bit mode of the one who asks, without running them."""
-    made = [program("a sum")(lambda x, n=n: x.sum() + n.size) for n in (np.ones(1), np.ones(2))]
-    with jax.enable_x64(False):
-        assert not made[0].ready(np.ones(3))
-        prepare_all((one, (np.ones(3),)) for one in made)
-        assert all(one.ready(np.ones(3)) for one in made)
-        assert made[1](np.ones(3)).dtype == jnp.float32
-    assert made[0].ready(np.ones(3)) is False
+def test_a_thread_prepares():
+    """Loaded or compiled but not run, once, by whichever thread comes first."""
+    made = counted()
+    assert not made.ready(jnp.ones(3))
+    threads = [threading.Thread(target=made.prepare, args=(jnp.ones(3),)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert made.ready(jnp.ones(3)) and made.times == 1
+    made(jnp.ones(3))
+    assert made.times == 1
 
 
 def test_failing_program_says_what_filter_jit_says():
