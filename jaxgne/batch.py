@@ -9,6 +9,7 @@ go on in one of a quarter its width.
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache, partial, wraps
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from jaxtyping import Array
 from .clearing import (
     Carry,
     Clearing,
+    Run,
     Status,
     advance,
     anew,
@@ -37,6 +39,7 @@ from .clearing import (
     finish,
     going,
     ready,
+    run_of,
 )
 from .fingerprint import fingerprint
 from .io.batches import Blocks
@@ -155,10 +158,11 @@ def _clear_all(
     gate_many(markets, offset)
     one = jax.tree.map(lambda a: jnp.asarray(a[0]), markets)
     solver = default_solver(one) if solver is None else solver
+    tol = tolerance(tol, one.prosumers.load.dtype)
+    run = run_of(one, solver, tol)
     # what any scenario needs, not the first alone
     _, solver, _, _ = ready(one, solver.prepare(markets), None)
-    tol = tolerance(tol, one.prosumers.load.dtype)
-    job = _Job(markets, solver, start, tol, max_steps, mesh, offset)
+    job = _Job(markets, solver, start, tol, run, max_steps, mesh, offset)
     block = min(total, job.whole(width or _width(job)))
     store = None if folder is None else _store(Path(folder), job, block)
     wide = block  # scenarios of a program
@@ -193,11 +197,13 @@ class _Job:
         solver: AbstractSolver,
         start: Clearing | None,
         tol: Array,
+        run: Run,
         max_steps: int | None,
         mesh: Mesh | None,
         offset: int,
     ):
-        self.markets, self.solver, self.start, self.tol = markets, solver, start, tol
+        self.markets, self.solver, self.start = markets, solver, start
+        self.tol, self.run = tol, run
         self.mesh, self.offset = mesh, offset
         self.devices = 1 if mesh is None else mesh.size
         self.in_turn = jax.local_devices()[0].platform in _IN_TURN
@@ -296,6 +302,8 @@ def _chunk(job: _Job, lanes: slice, width: int) -> Clearing:
     if told is not None and job.mesh is None:
         resold = np.flatnonzero(np.asarray((told.meters.count > 0) & clearing.ok)[:count])
     clearing = jax.tree.map(lambda a: np.asarray(a)[:count], clearing)
+    run = jax.tree.map(lambda a: np.full(count, a), job.run)
+    clearing = replace(clearing, run=run)
     return _metered(job, lanes.start, clearing, resold) if resold.size else clearing
 
 
@@ -442,4 +450,4 @@ def _store(folder: Path, job: _Job, block: int) -> Blocks:
     """A folder of finished blocks, under a fingerprint of all that their answers depend on."""
     start = job.start and (job.start.plan, job.start.prices)
     mark = fingerprint(job.markets, job.solver, job.tol, job.limit, start)
-    return Blocks(folder, job.markets, mark, block, job.offset)
+    return Blocks(folder, job.markets, mark, block, job.offset, job.run.solver)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import equinox as eqx
 import jax
 import numpy as np
 from jax.core import Tracer
@@ -27,7 +28,7 @@ from .reasons import said_by_ray, why_infeasible
 from .record import Record
 from .runner import by_numpy, concrete, hosted, jnp, lax, on_host, to_device, to_host, wide
 from .sensitivity.implicit import AbstractAdjoint, Implicit, equilibrium
-from .solvers.base import AbstractSolver
+from .solvers.base import AbstractSolver, written
 from .solvers.newton import one_thread
 from .status import STATUSES, Status, either, is_status, status_message, status_name
 from .surplus import unsold
@@ -60,6 +61,14 @@ class NotCleared(RuntimeError):
         return self._message
 
 
+class Run(Record):
+    """How a clearing was found: by which solver, to which tolerance, compiled by JAX or not."""
+
+    solver: str = eqx.field(static=True)
+    tol: Float[Array, ""]  # relative KKT error asked for
+    compiled: Bool[Array, ""]
+
+
 class Clearing(Record):
     """A cleared market: what everyone does, at which prices, and how good that is.
 
@@ -74,12 +83,12 @@ class Clearing(Record):
     certificate: Certificate
     steps: Int[Array, ""]
     status: Status
-    compiled: Bool[Array, ""]  # whether JAX ran it, not NumPy
+    run: Run | None  # None while it is made
 
     @property
     def runner(self) -> Runner:
         """What ran it: "numpy", at once, or "jax", compiled; a batch always is."""
-        return "jax" if np.all(np.asarray(self.compiled)) else "numpy"
+        return "jax" if self.run is None or np.all(np.asarray(self.run.compiled)) else "numpy"
 
     @property
     def ok(self) -> Bool[Array, ""]:
@@ -324,6 +333,7 @@ def _clear(
         if bool(start.ok):
             return checked(market, start)
         done = int(start.steps)
+    run = run_of(market, solver, tol)
     market, solver, plan, prices = ready(market, solver, start)
     limit = jnp.asarray(solver.most if max_steps is None else max_steps, jnp.int32)
     alone = nullcontext() if traced else one_thread()
@@ -340,7 +350,14 @@ def _clear(
             if bool(going(carry, limit)):
                 carry = anew(market, solver, carry)
                 carry = _run(market, solver, carry, tol, limit, progress, begun)
-    return checked(market, finish(market, solver, carry))
+    return checked(market, replace(finish(market, solver, carry), run=run))
+
+
+def run_of(market: Market, solver: AbstractSolver | None, tol: Array) -> Run:
+    """What `clear` with these options notes of itself; no program depends on it."""
+    used = default_solver(market) if solver is None else solver
+    run = Run(written(used), tol, jnp.asarray(not on_host()))
+    return cast(run, jax.dtypes.canonicalize_dtype(float))
 
 
 def ready(
@@ -382,7 +399,7 @@ def _roughly(
         aggregate=aggregate(market, plan),
         certificate=found,
         steps=rough.steps,
-        compiled=rough.compiled,
+        run=replace(rough.run, tol=tol),
         status=Status.where(found.error <= tol, Status.cleared, Status.max_steps),
     )
 
@@ -494,7 +511,7 @@ def finish(market: Market, solver: AbstractSolver, carry: Carry) -> Clearing:
         certificate=cast(carry.certificate, jax.dtypes.canonicalize_dtype(float)),
         steps=carry.steps,
         status=carry.status,
-        compiled=jnp.asarray(not on_host()),
+        run=None,
     )
 
 
@@ -575,6 +592,8 @@ def _complaint(market: Market | None, clearing: Clearing) -> str:
 
 def blank(market: Market, solver: AbstractSolver | None) -> Clearing:
     """A clearing of the right shapes, for `eqx.filter_eval_shape`."""
+    run = run_of(market, solver, tolerance(None, market.prosumers.load.dtype))
     market, solver, plan, prices = ready(market, solver, None)
     with wide():
-        return checked(market, finish(market, solver, begin(market, solver, plan, prices)))
+        carry = begin(market, solver, plan, prices)
+        return checked(market, replace(finish(market, solver, carry), run=run))

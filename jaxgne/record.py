@@ -14,17 +14,17 @@ import jax
 R = TypeVar("R", bound="Record")
 
 
-@dataclass_transform(eq_default=False, frozen_default=True, field_specifiers=(eqx.field,))
+@dataclass_transform(eq_default=False, field_specifiers=(eqx.field,))
 class Record:
     """Base of a record: annotated fields are its leaves, `eqx.field(static=True)` its structure."""
 
     def __init_subclass__(cls, **options: Any):
         super().__init_subclass__(**options)
         dataclass(eq=False, repr=False, init="__init__" not in cls.__dict__)(cls)
-        static = {f.name for f in fields(cls) if f.metadata.get("static")}
-        names = tuple(f.name for f in fields(cls) if f.name not in static)
+        own: Any = fields(cls)  # pyright: ignore[reportArgumentType]
+        names = tuple(f.name for f in own if not f.metadata.get("static"))
+        fixed = tuple(f.name for f in own if f.metadata.get("static"))
         keys = tuple(jax.tree_util.GetAttrKey(name) for name in names)
-        fixed = tuple(f.name for f in fields(cls) if f.name in static)
 
         def leaves(record: Any) -> tuple[tuple, tuple]:
             values = record.__dict__

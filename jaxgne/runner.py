@@ -85,7 +85,7 @@ class _At:
         return _At(self.array, index)
 
     def set(self, values: Any) -> HostArray:
-        new = self.array.copy()
+        new: Any = self.array.copy()
         new[self.index] = values
         return new
 
@@ -110,7 +110,7 @@ class _At:
         return _ours(np.where(inside, found, fill_value))
 
     def _each(self, operation: np.ufunc, values: Any) -> HostArray:
-        new = self.array.copy()
+        new: Any = self.array.copy()
         index = self.index
         if isinstance(index, slice) or (
             isinstance(index, tuple) and all(isinstance(i, int | slice) for i in index)
@@ -275,7 +275,7 @@ def remembered(function: Callable[[T], R]) -> Callable[[T], R]:
     return run
 
 
-def inverse_factor(blocks: np.ndarray) -> np.ndarray:
+def inverse_factor(blocks: Any) -> Any:
     """L^-1 of each block's Cholesky factor L, by NumPy; NaN where there is none, as in JAX."""
     try:
         return np.linalg.inv(np.linalg.cholesky(blocks))
@@ -321,7 +321,8 @@ def hosted(function: Callable[P, T]) -> Callable[P, T]:
         if on_host() or not runs_here((args, options)):
             return function(*args, **options)
         with by_numpy():
-            return function(*to_host(args), **to_host(options))
+            args, options = to_host((args, options))
+            return function(*args, **options)
 
     return run
 

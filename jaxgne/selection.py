@@ -17,7 +17,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from .certificate import certify
-from .clearing import Clearing, NotCleared, Progress, Status, clear
+from .clearing import Clearing, NotCleared, Progress, Run, Status, clear
 from .each import for_each, for_one
 from .market import Market, cast
 from .model import Plan, Rows, aggregate, by_owner, costs, curvature, grid_price, potential, zeros
@@ -26,7 +26,7 @@ from .optimality import scales
 from .options import checked_options, tolerance
 from .programs import program
 from .runner import jnp
-from .solvers.base import AbstractSolver
+from .solvers.base import AbstractSolver, written
 from .solvers.columns import pack, parts, sets_of, slopes, unpack
 from .solvers.interior_point import InteriorPoint
 from .solvers.newton import one_thread
@@ -134,7 +134,7 @@ def select(
         certificate=found,
         steps=first.steps + steps,
         status=Status.where(good, Status.cleared, Status.max_steps),
-        compiled=jnp.asarray(True),
+        run=Run(written(InteriorPoint(preference)), jnp.asarray(tol), jnp.asarray(True)),
     )
     chosen = cast(chosen, market.prosumers.load.dtype)
     if throw and not bool(good):

@@ -123,7 +123,7 @@ def test_lanes_do_not_disturb_one_another(platforms, monkeypatch):
 
 def test_other_batches_do_not_recompile():
     """Same width, other numbers and more scenarios: the programs of before."""
-    parts = (batch._begin_all, batch._until, batch._finish_all)
+    parts: Any = (batch._begin_all, batch._until, batch._finish_all)
     jg.clear_many(loads(8), jg.PrimalDual(), width=4)
     before = [len(part._found) for part in parts]
     jg.clear_many(loads(11), jg.PrimalDual(), width=4, tol=1e-5, max_steps=4000)

@@ -61,7 +61,14 @@ def found(market: jg.Market, seed: int, status: Any = jg.Status.cleared) -> jg.C
     sigma = jg.aggregate(market, plan)
     none: Any = None  # tables need no certificate
     return jg.Clearing(
-        plan, prices, jg.costs(market, plan), sigma, none, jnp.array(9), status, jnp.asarray(True)
+        plan,
+        prices,
+        jg.costs(market, plan),
+        sigma,
+        none,
+        jnp.array(9),
+        status,
+        jg.clearing.Run("", jnp.array(1e-6), jnp.array(True)),
     )
 
 

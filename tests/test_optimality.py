@@ -14,6 +14,7 @@ import jaxgne as jg
 from jaxgne import model
 from jaxgne.feasibility import implied_boxes, infeasibility_proof
 from jaxgne.optimality import pin, residuals
+from jaxgne.record import Record
 from tests.markets import random_market
 from tests.reference import solve
 
@@ -117,7 +118,7 @@ def test_error_depends_on_no_unit(seed, money, power):
 def rescale(market: jg.Market, money: float, power: float) -> jg.Market:
     """The same market in a currency and a power unit that are smaller by these factors."""
 
-    def times(table: eqx.Module, **factors: float) -> eqx.Module:
+    def times(table: Record, **factors: float) -> Record:
         names = list(factors)
         return eqx.tree_at(
             lambda t: [getattr(t, n) for n in names],

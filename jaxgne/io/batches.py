@@ -8,6 +8,7 @@
 """
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from .loading import load_market
 from .saving import save
 
 _FIRST = Path("markets", "first")
-_BLOCK, _BASE = "block", "first"  # in the file of markets: scenarios a block, digits of the first
+# in the file of markets: scenarios a block, digits of the first, and how all were cleared
+_BLOCK, _BASE, _SOLVER = "block", "first", "solver"
 
 
 class Blocks:
@@ -34,11 +36,13 @@ class Blocks:
     Raises `ValueError` for a folder with other scenarios or settings.
     """
 
-    def __init__(self, folder: Path, markets: Market, mark: str, block: int, offset: int):
+    def __init__(
+        self, folder: Path, markets: Market, mark: str, block: int, offset: int, solver: str
+    ):
         self.folder, self.mark, self.offset, self.block = folder, mark, offset, block
         if (folder / "market.json").exists() or (folder.exists() and not folder.is_dir()):
             raise ValueError(f"{folder} is a saved market or a file; give a folder of its own.")
-        self.like = _like(markets)
+        self.like = _like(markets, solver)
         end = offset + markets.prosumers.load.shape[0]
         path = _markets(folder, offset, end)
         for other, first, last in _held(folder):
@@ -59,7 +63,7 @@ class Blocks:
         if first is not None:
             save(folder / _FIRST, first)
         base = "" if first is None else _digits(first)
-        checkpoint.write_named(path, mark, {_BLOCK: block, _BASE: base, **other})
+        checkpoint.write_named(path, mark, {_BLOCK: block, _BASE: base, _SOLVER: solver, **other})
 
     def _block(self, lanes: slice) -> tuple[Path, str]:
         first, end = lanes.start + self.offset, lanes.stop + self.offset
@@ -107,8 +111,9 @@ def _load_batch(folder: Path) -> tuple[Market, Clearing]:
                     f"{folder / _FIRST} was changed since the batch was cleared, or JAX is not in "
                     "its precision (64-bit mode)"
                 )
+            solver = str(tables.pop(_SOLVER, ""))
             parts.append(_joined(base, tables, end - first))
-            like, reached = _like(parts[-1]), end
+            like, reached = _like(parts[-1], solver), end
             for at in range(first, end, block):
                 last = min(at + block, end)
                 name, origin = _block(folder, mark, at, last)
@@ -155,10 +160,11 @@ def _held(folder: Path) -> list[tuple[Path, int, int]]:
     return sorted(found, key=lambda one: one[1:])
 
 
-def _like(markets: Market) -> Clearing:
-    """A batch of clearings of these markets, in shapes only."""
+def _like(markets: Market, solver: str) -> Clearing:
+    """A batch of clearings of these markets by a solver, in shapes only."""
     one = jax.tree.map(lambda a: a[:1], markets)
-    return eqx.filter_eval_shape(jax.vmap(lambda market: blank(market, None)), one)
+    like = eqx.filter_eval_shape(jax.vmap(lambda market: blank(market, None)), one)
+    return replace(like, run=replace(like.run, solver=solver))
 
 
 def _named(tree: Any) -> dict[str, np.ndarray]:

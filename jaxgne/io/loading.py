@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..certificate import Certificate, certify, owners
-from ..clearing import Clearing, Status
+from ..clearing import Clearing, Run, Status
 from ..clock import Clock
 from ..market import Buffers, Generators, Grid, Market, Prosumers, Tariff, Trading
 from ..model import Plan, Rows, rows_like, zeros
@@ -246,7 +246,9 @@ def _clearing(market: Market, content: Content) -> Clearing:
         certificate=_certificate(market, {**head["certificate"], **_part(fields, "certificate")}),
         steps=jnp.asarray(head["steps"], jnp.int32),
         status=getattr(Status, head["status"]),
-        compiled=jnp.asarray(True),
+        run=Run(
+            head["solver"], jnp.asarray(head["tol"], float), jnp.asarray(head["runner"] == "jax")
+        ),
     )
 
 

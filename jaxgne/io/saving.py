@@ -203,7 +203,9 @@ def _market_content(market: Market) -> Content:
 
 
 def _answer_content(market: Market, content: Content, clearing: Clearing) -> Content:
-    judged = _certificate_leaves(clearing.certificate)
+    judged, run = _certificate_leaves(clearing.certificate), clearing.run
+    if run is None:
+        raise ValueError("save(): this clearing does not say how it was found; clear the market.")
     more, tables = _derived(market, clearing), {}
     for table in clearing_tables(market.grid.model):
         columns = tables[table.file] = {}
@@ -214,6 +216,9 @@ def _answer_content(market: Market, content: Content, clearing: Clearing) -> Con
     head: dict[str, Any] = {
         "status": status_name(clearing.status),
         "steps": int(clearing.steps),
+        "solver": run.solver,
+        "tol": float(run.tol),
+        "runner": clearing.runner,
         "certificate": {
             n: float(leaf)
             for n, leaf in judged.items()

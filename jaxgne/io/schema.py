@@ -57,6 +57,9 @@ MARKET_ENTRIES: Mapping[str, Entry] = {
 CLEARING_ENTRIES: Mapping[str, Entry] = {
     "status": Entry(one_of(*STATUSES)),
     "steps": Entry(whole),
+    "solver": Entry(text),
+    "tol": Entry(number),
+    "runner": Entry(one_of("numpy", "jax")),
     "certificate": Entry(amounts),
     "sha256": Entry(digests),
 }

@@ -1,13 +1,31 @@
 """What a solver is: three pure functions. It has no tolerance, no status and no loop."""
 
 import abc
+from dataclasses import fields
 from typing import Any, ClassVar, Literal
 
 import equinox as eqx
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
 from ..market import Market
 from ..model import Plan, Rows
+from ..record import Record
+
+
+def written(solver: Any) -> str:
+    """How a solver, or one of its options, would be written: what is not the default."""
+    if not isinstance(solver, eqx.Module):
+        number = hasattr(solver, "dtype") or isinstance(solver, float)
+        return f"{float(solver):g}" if number else repr(solver)
+    told = []
+    for field in fields(solver):
+        value = getattr(solver, field.name)
+        if isinstance(value, Record | Tracer):
+            told.append(f"{field.name}=...")
+        elif value is not field.default and value != field.default:
+            told.append(f"{field.name}={written(value)}")
+    return f"{type(solver).__name__}({', '.join(told)})"
 
 
 class AbstractSolver(eqx.Module):
