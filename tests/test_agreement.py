@@ -51,10 +51,32 @@ def test_hand_made_markets(kind, name):
     if name == "mechanism" and kind in ("paper feeder", "many devices", "unequal fees", "exports"):
         pytest.skip("the mechanism's own tests clear it; kept short")
     market = HAND_MADE[kind]()
-    clearing = jg.clear(market, solver, tol=tol, max_steps=most)
+    clearing = jg.clear(market, solver, tol=tol, max_steps=most, runner="jax")
     check_agreement(market, clearing, solve(market))
     price = float(clearing.certificate.scales.price)
     check_signs(market, clearing.plan, clearing.prices, atol=2e-3 * price)
+
+
+@pytest.mark.parametrize("kind", HAND_MADE)
+def test_hand_made_markets_by_numpy(kind):
+    market = HAND_MADE[kind]()
+    clearing = jg.clear(market, jg.InteriorPoint(), tol=1e-7, runner="numpy")
+    check_agreement(market, clearing, solve(market))
+    price = float(clearing.certificate.scales.price)
+    check_signs(market, clearing.plan, clearing.prices, atol=2e-3 * price)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_markets_by_numpy(seed):
+    """Also where there is no plan."""
+    market = random_market(seed)
+    clearing = jg.clear(market, jg.InteriorPoint(), tol=1e-7, runner="numpy", throw=False)
+    oracle = solve(market)
+    assert bool(clearing.ok) == (oracle.status == "solved")
+    if clearing.ok:
+        check_agreement(market, clearing, oracle)
+    else:
+        assert jg.clearing.status_name(clearing.status) == "infeasible"
 
 
 @partial(jax.jit, static_argnums=(1, 2))

@@ -15,14 +15,22 @@ QUICK = {name for name in names() if "n020" in name or "reactive" in name}
 
 @pytest.mark.parametrize("behavior", ["nash", "wardrop"])
 @pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in names() or ["none"]],
+    ("name", "runner"),
+    [
+        *(pytest.param(n, "numpy", marks=needs_golden) for n in names() or ["none"]),
+        *(
+            pytest.param(n, "jax", marks=() if n in QUICK else pytest.mark.slow)
+            for n in names() or ["none"]
+        ),
+    ],
 )
-def test_published_optima(name, behavior):
+def test_published_optima(name, runner, behavior):
     """Potential, total import, generation, purchases and prices on the gauge, within 1e-5."""
     market, expected = golden_market(name, behavior), golden_expected(name, behavior)
-    clearing = jg.clear(market, tol=1e-7)
+    exact = jg.InteriorPoint() if runner == "numpy" else None
+    clearing = jg.clear(market, exact, tol=1e-7, runner=runner)
     plan, prices = clearing.plan, clearing.prices
+    assert clearing.runner == runner
     assert float(jg.model.potential(market, plan)) == pytest.approx(expected.potential, rel=1e-6)
     assert float(clearing.costs.sum()) == pytest.approx(expected.total_cost, rel=1e-5)
     total, price = expected.sigma.max(), float(clearing.certificate.scales.price)
