@@ -180,7 +180,7 @@ def test_rows_and_their_transpose_are_what_jax_derives():
         market = random_market(5, shape=SMALL, grid=grid)
         rng, zero = np.random.default_rng(1), model.zeros(market)
         plan, prices = jax.tree.map(
-            lambda a: jnp.asarray(rng.normal(size=a.shape)),
+            lambda a, rng=rng: jnp.asarray(rng.normal(size=a.shape)),
             (zero, model.rows_like(market)),
         )
         _, slope = jax.jvp(lambda u: model.rows(market, u), (zero,), (plan,))  # noqa: B023
