@@ -40,6 +40,7 @@ from .clearing import (
     going,
     ready,
     run_of,
+    with_regret,
 )
 from .fingerprint import fingerprint
 from .io.batches import Blocks
@@ -89,6 +90,7 @@ def clear_many(
     folder: str | Path | None = None,
     adjoint: AbstractAdjoint | None = None,
     progress: Callable[[BatchProgress], None] | None = None,
+    one_way: bool = False,
 ) -> Clearing:
     """Clear a batch of markets: every array of `markets` has a leading axis of scenarios.
 
@@ -101,14 +103,18 @@ def clear_many(
     that was damaged since is cleared again, with a warning. `jaxgne.load(folder)` gives markets and
     clearing once all are done. Ctrl-C raises `Stopped`, which holds what was done.
 
+    `one_way` is that of `clear`, for each scenario: those that cleared are cleared again from
+    there, one after the other. `certificate.ways.regret` then has one number each, EUR, which is
+    NaN where a scenario did not clear.
+
     A batch that `spread` has cut over several devices is cleared on all of them, `width` being what
     all hold together. With several processes each clears its own scenarios, and the clearing is
     spread as the batch was.
 
     Runs on the host; under `jax.jit` use `jax.vmap(clear)`. Under `jax.grad` and its like outside
     of jit it gives the derivatives that `clear` does, by `adjoint`. Raises `TypeError` traced, and
-    `ValueError` for arrays without one leading axis, markets that make no sense, or a folder that
-    holds other scenarios.
+    `ValueError` for arrays without one leading axis, markets that make no sense, `one_way` over
+    several devices, or a folder that holds other scenarios.
     """
     checked_options(
         "clear_many", markets, solver, max_steps=max_steps, start=start, adjoint=adjoint,
@@ -119,6 +125,11 @@ def clear_many(
         raise TypeError("clear_many() runs on the host: under jit use jax.vmap(jaxgne.clear).")
     _scenarios(markets)
     mesh = mesh_of(markets)
+    if one_way and mesh is not None:
+        raise ValueError(
+            "clear_many(one_way=True) clears scenarios one after the other on one device: give a "
+            "batch that `spread` has not cut."
+        )
     if mesh is not None and not markets.prosumers.load.is_fully_addressable:
         pieces = markets.prosumers.load.addressable_shards
         offset = min(piece.index[0].start or 0 for piece in pieces)
@@ -129,8 +140,9 @@ def clear_many(
         found = whole(found, mesh)
     else:
         found = _clear_all(
-            markets, solver, tol, max_steps, start, width, folder, progress, mesh=mesh, offset=0
-        )
+            markets, solver, tol, max_steps, start, width, folder, progress,
+            mesh=mesh, offset=0, one_way=one_way,
+        )  # fmt: skip
     if not any(isinstance(a, Tracer) for a in jax.tree.leaves(given)):
         return found
     found = jax.tree.map(jnp.asarray, found)
@@ -149,6 +161,7 @@ def _clear_all(
     *,
     mesh: Mesh | None,
     offset: int,
+    one_way: bool = False,
 ) -> Clearing:
     """`clear_many` of what this process holds: scenarios from `offset` on."""
     total = _scenarios(markets)
@@ -162,7 +175,7 @@ def _clear_all(
     run = run_of(one, solver, tol)
     # what any scenario needs, not the first alone
     _, solver, _, _ = ready(one, solver.prepare(markets), None)
-    job = _Job(markets, solver, start, tol, run, max_steps, mesh, offset)
+    job = _Job(markets, solver, start, tol, run, max_steps, mesh, offset, one_way)
     block = min(total, job.whole(width or _width(job)))
     store = None if folder is None else _store(Path(folder), job, block)
     wide = block  # scenarios of a program
@@ -201,10 +214,11 @@ class _Job:
         max_steps: int | None,
         mesh: Mesh | None,
         offset: int,
+        one_way: bool,
     ):
         self.markets, self.solver, self.start = markets, solver, start
         self.tol, self.run = tol, run
-        self.mesh, self.offset = mesh, offset
+        self.mesh, self.offset, self.one_way = mesh, offset, one_way
         self.devices = 1 if mesh is None else mesh.size
         self.in_turn = jax.local_devices()[0].platform in _IN_TURN
         self.limit = jnp.asarray(solver.most if max_steps is None else max_steps, jnp.int32)
@@ -298,20 +312,23 @@ def _chunk(job: _Job, lanes: slice, width: int) -> Clearing:
         carry = _run(job, markets, carry, job.limit)
     clearing = _finish_all(markets, carry, job.solver, mesh=job.mesh)
     told = clearing.certificate.ways
-    resold = np.zeros(0, int)
+    alone = np.zeros(0, int)
     if told is not None and job.mesh is None:
-        resold = np.flatnonzero(np.asarray((told.meters.count > 0) & clearing.ok)[:count])
+        ruled = (told.meters.count > 0) | job.one_way
+        alone = np.flatnonzero(np.asarray(ruled & clearing.ok)[:count])
     clearing = jax.tree.map(lambda a: np.asarray(a)[:count], clearing)
     run = jax.tree.map(lambda a: np.full(count, a), job.run)
     clearing = replace(clearing, run=run)
-    return _metered(job, lanes.start, clearing, resold) if resold.size else clearing
+    if job.one_way:
+        clearing = with_regret(clearing)
+    return _ruled(job, lanes.start, clearing, alone) if alone.size else clearing
 
 
-def _metered(job: _Job, first: int, found: Clearing, resold: np.ndarray) -> Clearing:
-    """The same, scenarios in which a meter sells what it buys cleared alone, as `clear` does."""
+def _ruled(job: _Job, first: int, found: Clearing, alone: np.ndarray) -> Clearing:
+    """The same, scenarios that rules of meters and batteries change cleared alone, by `clear`."""
     found = jax.tree.map(np.array, found)
-    options = {"tol": job.tol, "max_steps": int(job.limit), "throw": False}
-    for at in resold.tolist():
+    options = {"tol": job.tol, "max_steps": int(job.limit), "throw": False, "one_way": job.one_way}
+    for at in alone.tolist():
         market = jax.tree.map(jnp.asarray, _lanes(job.markets, first + at))
         one = clear(market, job.solver, start=_lanes(found, at), **options)
         for all_, new in zip(*(jax.tree.leaves(c) for c in (found, one)), strict=True):
@@ -449,5 +466,6 @@ def _joined(parts: list[Clearing]) -> Clearing:
 def _store(folder: Path, job: _Job, block: int) -> Blocks:
     """A folder of finished blocks, under a fingerprint of all that their answers depend on."""
     start = job.start and (job.start.plan, job.start.prices)
-    mark = fingerprint(job.markets, job.solver, job.tol, job.limit, start)
-    return Blocks(folder, job.markets, mark, block, job.offset, job.run.solver)
+    mark = fingerprint(job.markets, job.solver, job.tol, job.limit, start, job.one_way)
+    solver = job.run.solver
+    return Blocks(folder, job.markets, mark, block, job.offset, solver, job.one_way)

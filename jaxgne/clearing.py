@@ -202,6 +202,10 @@ def clear(
     about twice a second. Goes through `jax.jit` and `jax.vmap`; there it never raises and
     `status` tells.
 
+    `runner` is "numpy", which compiles nothing, "jax", or None for whichever is sooner done: NumPy
+    for the first clears of a small shape, JAX once these took seconds, and for all others
+    (`docs/runners.md`). `clearing.runner` tells which it was.
+
     Where the main grid pays more than it asks nobody sells what it buys: such a market is cleared
     anew with one way of a meter shut (`jaxgne.one_way`). With `one_way` each battery charges or
     discharges in an hour, too. The plan is then an equilibrium of `one_way.narrowed(market, plan)`,
@@ -285,6 +289,14 @@ def _regretted(market: Market, clearing: Clearing, before: Rows) -> Clearing:
     gap = min((cast(g, jax.dtypes.canonicalize_dtype(float)) for g in gaps), key=jnp.sum)
     seen = ways(market, clearing.plan, prices) if found.ways is None else found.ways
     told = replace(seen, regret=jnp.sum(gap), worst=jnp.max(gap))
+    return replace(clearing, certificate=replace(found, ways=told))
+
+
+def with_regret(clearing: Clearing) -> Clearing:
+    """A batch with a regret for each scenario, which is NaN until `clear` finds it."""
+    found = clearing.certificate
+    unknown = found.error * np.nan
+    told = replace(found.ways, regret=unknown, worst=unknown)  # pyright: ignore
     return replace(clearing, certificate=replace(found, ways=told))
 
 
@@ -399,7 +411,7 @@ def _roughly(
         aggregate=aggregate(market, plan),
         certificate=found,
         steps=rough.steps,
-        run=replace(rough.run, tol=tol),
+        run=run_of(market, None, tol),
         status=Status.where(found.error <= tol, Status.cleared, Status.max_steps),
     )
 

@@ -225,6 +225,28 @@ def test_batches_keep_to_one_meter_too():
     np.testing.assert_allclose(many.costs[:, 0], [2.0, 1.4, 2.1], atol=1e-4)
 
 
+def test_batches_go_one_way_as_each_market_alone(tmp_path):
+    """Scenarios with and without burning, and one that no plan serves, which has no regret."""
+    many = [lone_battery(NEGATIVE), lone_battery(0.2), lone_battery(NEGATIVE, load=40.0)]
+    markets = jg.scenarios.stack(many)
+    found = jg.clear_many(markets, one_way=True, folder=tmp_path)
+    assert found.ok.tolist() == [True, True, False]
+    assert np.max(overlap(found.plan)[:2]) < 1e-4
+    told = found.certificate.ways
+    assert told is not None and told.regret is not None and told.worst is not None
+    assert np.isnan(told.regret[2]) and np.isnan(told.worst[2])
+    for at in range(2):
+        alone = jg.clear(many[at], one_way=True)
+        expected = alone.certificate.ways
+        assert expected is not None and expected.regret is not None
+        assert np.allclose(found.costs[at], alone.costs, atol=1e-5)
+        assert np.allclose(told.regret[at], expected.regret, atol=1e-5)
+    assert float(told.regret[0]) > 1e-3 > float(told.regret[1])
+    _, kept = jg.load(tmp_path)
+    same = jax.tree.map(lambda a, b: np.array_equal(a, b, equal_nan=True), found, kept)
+    assert all(jax.tree.leaves(same))
+
+
 def test_one_way_needs_numbers():
     market = lone_battery(NEGATIVE)
     with pytest.raises(TypeError, match=r"one_way=True.* outside of jit"):

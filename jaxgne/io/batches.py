@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from .. import checkpoint
-from ..clearing import Clearing, blank
+from ..clearing import Clearing, blank, with_regret
 from ..fingerprint import digits
 from ..market import Market
 from .loading import load as load_one
@@ -26,7 +26,7 @@ from .saving import save
 
 _FIRST = Path("markets", "first")
 # in the file of markets: scenarios a block, digits of the first, and how all were cleared
-_BLOCK, _BASE, _SOLVER = "block", "first", "solver"
+_BLOCK, _BASE, _SOLVER, _ONE_WAY = "block", "first", "solver", "one_way"
 
 
 class Blocks:
@@ -37,12 +37,19 @@ class Blocks:
     """
 
     def __init__(
-        self, folder: Path, markets: Market, mark: str, block: int, offset: int, solver: str
+        self,
+        folder: Path,
+        markets: Market,
+        mark: str,
+        block: int,
+        offset: int,
+        solver: str,
+        one_way: bool,
     ):
         self.folder, self.mark, self.offset, self.block = folder, mark, offset, block
         if (folder / "market.json").exists() or (folder.exists() and not folder.is_dir()):
             raise ValueError(f"{folder} is a saved market or a file; give a folder of its own.")
-        self.like = _like(markets, solver)
+        self.like = _like(markets, solver, one_way)
         end = offset + markets.prosumers.load.shape[0]
         path = _markets(folder, offset, end)
         for other, first, last in _held(folder):
@@ -63,7 +70,8 @@ class Blocks:
         if first is not None:
             save(folder / _FIRST, first)
         base = "" if first is None else _digits(first)
-        checkpoint.write_named(path, mark, {_BLOCK: block, _BASE: base, _SOLVER: solver, **other})
+        how = {_BLOCK: block, _BASE: base, _SOLVER: solver, _ONE_WAY: one_way}
+        checkpoint.write_named(path, mark, how | other)
 
     def _block(self, lanes: slice) -> tuple[Path, str]:
         first, end = lanes.start + self.offset, lanes.stop + self.offset
@@ -111,9 +119,9 @@ def _load_batch(folder: Path) -> tuple[Market, Clearing]:
                     f"{folder / _FIRST} was changed since the batch was cleared, or JAX is not in "
                     "its precision (64-bit mode)"
                 )
-            solver = str(tables.pop(_SOLVER, ""))
+            solver, one_way = str(tables.pop(_SOLVER, "")), bool(tables.pop(_ONE_WAY, False))
             parts.append(_joined(base, tables, end - first))
-            like, reached = _like(parts[-1], solver), end
+            like, reached = _like(parts[-1], solver, one_way), end
             for at in range(first, end, block):
                 last = min(at + block, end)
                 name, origin = _block(folder, mark, at, last)
@@ -160,10 +168,11 @@ def _held(folder: Path) -> list[tuple[Path, int, int]]:
     return sorted(found, key=lambda one: one[1:])
 
 
-def _like(markets: Market, solver: str) -> Clearing:
+def _like(markets: Market, solver: str, one_way: bool) -> Clearing:
     """A batch of clearings of these markets by a solver, in shapes only."""
     one = jax.tree.map(lambda a: a[:1], markets)
-    like = eqx.filter_eval_shape(jax.vmap(lambda market: blank(market, None)), one)
+    more = with_regret if one_way else lambda clearing: clearing
+    like = eqx.filter_eval_shape(jax.vmap(lambda market: more(blank(market, None))), one)
     return replace(like, run=replace(like.run, solver=solver))
 
 
