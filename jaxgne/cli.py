@@ -147,18 +147,11 @@ def clear(
         "behaviour": behaviour,
         "stress": stress,
     }
-    ac_safe = ac_safe or ac_margin is not None
-    if least_norm + ac_safe + one_way > 1:
-        raise typer.BadParameter("--least-norm, --ac-safe and --one-way do not go together.")
+    find = _finder(least_norm, ac_safe, ac_margin, one_way)
     if out is not None:
         check_replaceable(out)
     market = double(load_case(case, **{k: v for k, v in given.items() if v is not None}))
     with Live(silent=quiet or as_json) as live:
-        find = jaxgne.least_norm if least_norm else jaxgne.clear
-        if ac_safe:
-            find = partial(_find_safe, ac_margin=ac_margin or 0.0)
-        if one_way:
-            find = _find_one_way
         market, clearing, complaint = _clear(find, market, solver, tol, max_steps, live)
     if out is not None:
         save(out, market, clearing, summary=summary(market, clearing))
@@ -178,6 +171,18 @@ def clear(
         typer.echo(f"jaxgne: {none}", err=True)
     if complaint:
         raise fail(complaint, INFEASIBLE if infeasible else NOT_CLEARED)
+
+
+def _finder(least_norm: bool, ac_safe: bool, ac_margin: float | None, one_way: bool) -> Any:
+    """The function that finds what was asked for; a margin asks for an AC-safe clearing."""
+    ac_safe = ac_safe or ac_margin is not None
+    if least_norm + ac_safe + one_way > 1:
+        raise typer.BadParameter("--least-norm, --ac-safe and --one-way do not go together.")
+    if ac_safe:
+        return partial(_find_safe, ac_margin=ac_margin or 0.0)
+    if one_way:
+        return _find_one_way
+    return jaxgne.least_norm if least_norm else jaxgne.clear
 
 
 def _relaxed(market: jaxgne.Market) -> tuple[Any, str]:
