@@ -1,13 +1,14 @@
 """Who clears a market, and how: NumPy at once, or JAX once its programs pay.
 
 Compiling the programs of a shape of market takes as long as dozens of small clears by NumPy. So
-NumPy runs the first ones; when they have taken `_PATIENCE` together, or where the programs are
-there already, JAX takes over. With the same solver neither changes an answer beyond rounding;
-by default mid-sized markets (over 128 rows an hour) are cleared by few exact steps in NumPy, by
-many cheap ones in JAX, both to the same tolerance.
+NumPy runs the first ones; when they have taken `_PATIENCE` together, or `_LOADING` where the
+programs lie on disk, JAX takes over. With the same solver neither changes an answer beyond
+rounding; by default mid-sized markets (over 128 rows an hour) are cleared by few exact steps in
+NumPy, by many cheap ones in JAX, both to the same tolerance.
 """
 
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -25,6 +26,7 @@ Runner = Literal["numpy", "jax"]
 
 _LARGEST = 350  # rows an hour up to which NumPy's steps take tenths of a second
 _PATIENCE = 6.0  # seconds of NumPy's on one shape after which compiling it pays
+_LOADING = 1.0  # and after which loading its programs does, where they are kept
 
 _spent: dict[Any, float] = defaultdict(float)  # seconds, by shape; infinite once compiled
 
@@ -38,9 +40,15 @@ def default_solver(market: Market) -> AbstractSolver:
 
 
 def chosen(
-    market: Market, solver: AbstractSolver | None, start: Any, runner: Runner | None
+    market: Market,
+    solver: AbstractSolver | None,
+    start: Any,
+    runner: Runner | None,
+    stored: Callable[[], bool],
 ) -> tuple[Runner, AbstractSolver]:
     """Who clears a concrete market, and how; what is given is kept.
+
+    `stored` tells whether the programs of its shape need no compiling.
 
     Raises `ValueError` for a runner that cannot, or that there is not.
     """
@@ -51,10 +59,16 @@ def chosen(
     obstacle = _obstacle(market, exact, start)
     if runner == "numpy" and obstacle:
         raise ValueError(f'clear: runner="numpy" {obstacle}.')
-    small = rows_an_hour(market) <= _LARGEST and _spent[_shape(market)] < _PATIENCE
-    if runner == "numpy" or (runner is None and small and not obstacle):
+    if runner == "numpy" or (runner is None and not obstacle and _at_once(market, stored)):
         return "numpy", exact
     return "jax", compiled
+
+
+def _at_once(market: Market, stored: Callable[[], bool]) -> bool:
+    """Whether NumPy's answer is to come before programs pay."""
+    spent = _spent[_shape(market)]
+    early = spent < _LOADING or (spent < _PATIENCE and not stored())
+    return early and rows_an_hour(market) <= _LARGEST
 
 
 def note(market: Market, runner: Runner, seconds: float) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import equinox as eqx
@@ -235,7 +236,7 @@ def clear(
         )
         return differentiable(given, clearing, adjoint)
 
-    ran, used = chosen(market, solver, start, runner)
+    ran, used = chosen(market, solver, start, runner, partial(_stored, market, solver))
     begun, solver = time.perf_counter(), used if ran == "numpy" else solver
     solve = partial(_clear, solver=solver, tol=tol, max_steps=max_steps, progress=progress)
     if ran == "numpy":
@@ -324,6 +325,16 @@ def differentiable(
 @program("the certificate", once=True)
 def _judge(market: Market, plan: Plan, prices: Rows) -> Certificate:
     return judge(market, plan, prices)
+
+
+def _stored(market: Market, solver: AbstractSolver | None) -> bool:
+    """Whether the programs of a concrete market's shape are in memory or on disk."""
+    with by_numpy():
+        nothing = zeros(to_host(market)), rows_like(to_host(market))
+    plan, prices = to_device(nothing)
+    start: Any = SimpleNamespace(plan=plan, prices=prices)
+    with wide():
+        return begin.ready(*ready(market, solver, start))
 
 
 def _clear(

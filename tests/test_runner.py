@@ -74,6 +74,10 @@ def test_numpy_comes_first_and_jax_when_it_pays(monkeypatch):
     choosing.note(market, "numpy", choosing._PATIENCE)
     assert jg.clear(market).runner == "jax"
     assert jg.clear(market, runner="numpy").runner == "numpy"
+    choosing._spent.clear()  # as in another process, which finds the programs on disk
+    assert jg.clear(market).runner == "numpy"
+    choosing.note(market, "numpy", choosing._LOADING)
+    assert jg.clear(market).runner == "jax"
     other = random_market(3, grid="lindistflow")
     assert jg.clear(other, jg.PrimalDual()).runner == "jax"
     with pytest.raises(ValueError, match=r"runs InteriorPoint\(\) only, not PrimalDual"):
