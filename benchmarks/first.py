@@ -80,6 +80,10 @@ import equinox as eqx
 market = synthetic(50)
 measured("first gradient", lambda: eqx.filter_grad(lambda m: jg.clear(m).costs.sum())(market))
 """,
+    "sensitivities, 50 prosumers": """
+market = synthetic(50)
+measured("first gradient", lambda: jg.sensitivities(market, lambda m, c: c.costs.sum()))
+""",
     "20 shapes": """
 for count in range(10, 30):
     compiled(jg.synthetic(count))

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .batch import clear_many
     from .comparison import compare
     from .fitting import fit
+    from .gradients import sensitivities
     from .io import load, load_case, save
     from .placement import spread
     from .selection import least_norm
@@ -80,6 +81,7 @@ __all__ = [
     "load_case",
     "relax",
     "save",
+    "sensitivities",
     "settle",
     "spread",
     "synthetic",
@@ -99,6 +101,7 @@ _LATER = {  # imported when first asked for: a first clear needs none of them
     "load": "io",
     "load_case": "io",
     "save": "io",
+    "sensitivities": "gradients",
     "spread": "placement",
     "trace": "tracing",
     "tune": "tuning",

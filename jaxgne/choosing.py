@@ -64,11 +64,16 @@ def chosen(
     return "jax", compiled
 
 
+def is_quick(market: Market) -> bool:
+    """Whether NumPy takes no more than seconds for a market of this size."""
+    return rows_an_hour(market) <= _LARGEST
+
+
 def _at_once(market: Market, stored: Callable[[], bool]) -> bool:
     """Whether NumPy's answer is to come before programs pay."""
     spent = _spent[_shape(market)]
     early = spent < _LOADING or (spent < _PATIENCE and not stored())
-    return early and rows_an_hour(market) <= _LARGEST
+    return early and is_quick(market)
 
 
 def note(market: Market, runner: Runner, seconds: float) -> None:

@@ -313,8 +313,13 @@ def differentiable(
     )
     found = lax.stop_gradient((clearing.plan, clearing.prices, clearing.ok))
     plan, prices = equilibrium(market, *found, numbers)
+    return moved_to(lax.stop_gradient(clearing), market, plan, prices)
+
+
+def moved_to(clearing: Clearing, market: Market, plan: Plan, prices: Rows) -> Clearing:
+    """The clearing with another plan and other prices, and what follows from these."""
     return replace(
-        lax.stop_gradient(clearing),
+        clearing,
         plan=plan,
         prices=prices,
         costs=costs(market, plan),

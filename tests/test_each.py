@@ -167,6 +167,7 @@ LONG: dict[str, Call] = {
     "clear": lambda m, c: jg.clear(m),
     "trace": lambda m, c: jg.trace(m, steps=2, every=1),
     "trust": lambda m, c: jg.trust(m, c, objectives.peak),
+    "sensitivities": lambda m, c: jg.sensitivities(m, objectives.peak, clearing=c),
     "select": lambda m, c: selection.select(m),
     "selection_table": lambda m, c: selection.selection_table(m),
     "least_norm": lambda m, c: jg.least_norm(m),

@@ -3,13 +3,13 @@
 from dataclasses import replace
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ..market import Market
 from ..model import Plan, Rows, aggregate, boxes, length
 from ..optimality import pushed, scales
 from ..record import Record
+from ..runner import jnp
 
 FREE, LOW, HIGH, NONE = 0, -1, 1, 2  # NONE: a trade that does not happen, a line that is shut
 _TIE = 1e-8  # of a scale: below it from its switching, a bound is at it

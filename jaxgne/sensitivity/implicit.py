@@ -17,7 +17,16 @@ from .lagrangian import Point, lagrangian, point_of, sizes, unfold
 from .linear import factored, iterated
 from .refinement import Solved, refined
 
-_LEFT = 1e-3  # relative residual from which on a derivative is refused
+LEFT = 1e-3  # relative residual from which on a derivative is refused
+UNCLEARED = (
+    "The derivative of a market that did not clear means nothing. Look at clearing.status, "
+    "or pass adjoint=jaxgne.Implicit(throw=False) for NaN instead."
+)
+UNDETERMINED = (
+    "The derivative asked for is not determined: what is differentiated is not unique at this "
+    "equilibrium, or the linear system did not converge. jaxgne.trust(market, clearing, "
+    "output) says which; adjoint=jaxgne.Smoothed() gives a derivative all the same."
+)
 
 
 class AbstractAdjoint(eqx.Module):
@@ -158,16 +167,5 @@ def _sound(move: Point, ok: Array, residual: Float[Array, ""], throw: bool) -> P
     """The solution, unless it means nothing."""
     if not throw:
         return jax.tree.map(lambda a: jnp.where(ok, a, jnp.nan), move)
-    move = eqx.error_if(
-        move,
-        ~ok,
-        "The derivative of a market that did not clear means nothing. Look at clearing.status, "
-        "or pass adjoint=jaxgne.Implicit(throw=False) for NaN instead.",
-    )
-    return eqx.error_if(
-        move,
-        ~(residual <= _LEFT),
-        "The derivative asked for is not determined: what is differentiated is not unique at this "
-        "equilibrium, or the linear system did not converge. jaxgne.trust(market, clearing, "
-        "output) says which; adjoint=jaxgne.Smoothed() gives a derivative all the same.",
-    )
+    move = eqx.error_if(move, ~ok, UNCLEARED)
+    return eqx.error_if(move, ~(residual <= LEFT), UNDETERMINED)

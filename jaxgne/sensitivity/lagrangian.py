@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..feasibility import weights
@@ -23,6 +22,7 @@ from ..model import (
 )
 from ..optimality import scales
 from ..record import Record
+from ..runner import jnp
 from .active import FREE, HIGH, LOW, TIGHT, Active
 
 

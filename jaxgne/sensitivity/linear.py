@@ -10,19 +10,20 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import jax
-import jax.numpy as jnp
 from jax.scipy.sparse.linalg import cg
 from jaxtyping import Array, Float
 
 from ..feasibility import weights
 from ..market import Market
-from ..model import Plan, Rows, pull, rows, zeros
+from ..model import Plan, Rows, moved, pull, zeros
 from ..optimality import scales
 from ..record import Record
+from ..runner import jnp
 from ..solvers.columns import PROXIMAL
 from ..solvers.newton import Compliance, Worth, factor
 from .active import FREE, TIGHT, Active
-from .lagrangian import Point, equations, plan_of, sizes
+from .by_hand import turned, turned_back
+from .lagrangian import Point, equations, sizes
 from .preconditioner import Rowwise, is_deep, preconditioner
 from .refinement import Linear
 
@@ -73,10 +74,7 @@ def compliances(
     cross = -cross * free.active * free.reactive * shrunk
     free = replace(free, active=free.active * shrunk, reactive=free.reactive * shrunk)
     turn, swell = (
-        jax.jvp(
-            lambda u: plan_of(market, active, plan, u), (zero,), (replace(zero, **{name: only}),)
-        )[1]
-        for name in ("active", "reactive")
+        turned(active, plan, replace(zero, **{name: only})) for name in ("active", "reactive")
     )
 
     def block(first: str, second: str) -> Array:
@@ -163,13 +161,8 @@ def _eliminated(
     invert: Callable[[Rowwise], Rowwise],
 ) -> Linear:
     """The inverse of K, exact but for the proximal term, given how A theta A^T is inverted."""
-    zero, ts, whole = zeros(market), market.hour_length, theta.whole
+    ts, whole = market.hour_length, theta.whole
     given, weight = equations(market), weights(market)
-
-    def placed(free: Plan) -> Plan:
-        return plan_of(market, active, plan, free)
-
-    _, back = jax.vjp(placed, zero)
 
     def bent(force: Moves) -> Moves:
         """How forces move what is free."""
@@ -177,11 +170,11 @@ def _eliminated(
 
     def felt(moves: Moves) -> Worth:
         """What moves do to the rows."""
-        _, moved = jax.jvp(placed, (zero,), (moves[0],))
-        _, value = jax.jvp(lambda u: rows(market, u), (zero,), (moved,))
+        change = turned(active, plan, moves[0])
+        value = moved(market, change)
         value = replace(value, aggregate=value.aggregate - moves[2])
         value = jax.tree.map(jnp.multiply, given, value)
-        return Worth(value, jnp.sum(moved.imports, axis=0) - moves[1])
+        return Worth(value, jnp.sum(change.imports, axis=0) - moves[1])
 
     def prices_of(worth: Worth) -> Rows:
         return jax.tree.map(lambda y, w, here: here * y / w, worth.rows, weight, given)
@@ -190,8 +183,8 @@ def _eliminated(
         """The forces that prices are."""
         prices = prices_of(worth)
         force = pull(market, prices)
-        (force,) = back(replace(force, imports=force.imports + worth.total))
-        return force, -worth.total, -ts * prices.aggregate
+        force = replace(force, imports=force.imports + worth.total)
+        return turned_back(active, plan, force), -worth.total, -ts * prices.aggregate
 
     solve = invert(lambda worth: felt(bent(pulled(worth))))
 

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ..record import Record
+from ..runner import jnp, lax
 from .lagrangian import Point
 
 Linear = Callable[[Point], Point]
@@ -59,5 +59,5 @@ def refined(matvec: Linear, inverse: Linear, right: Point, size: Point, tol: flo
     nothing = jax.tree.map(jnp.zeros_like, right)
     one, count = norm(right) / whole, jnp.zeros((), jnp.int32)
     start = improve((nothing, right, one, one, count))
-    x, _, left, _, count = jax.lax.while_loop(going, improve, start)
+    x, _, left, _, count = lax.while_loop(going, improve, start)
     return Solved(x, left, count)

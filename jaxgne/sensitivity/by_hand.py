@@ -1,0 +1,286 @@
+"""Derivatives of the Lagrangian's slope by hand: NumPy can run them, and JAX traces less.
+
+The Lagrangian is quadratic in a plan and its prices, but for flows at their rating, which turn.
+Everything is taken where these have not turned, at the equilibrium itself, and without a barrier.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, Float
+
+from ..feasibility import weights
+from ..market import Market
+from ..model import (
+    Plan,
+    Rows,
+    aggregate,
+    curvature,
+    drop_factor,
+    length,
+    moved,
+    own_gradient,
+    pull,
+    rows,
+    rows_like,
+)
+from ..record import changed
+from ..runner import jnp
+from .active import FREE, HIGH, LOW, TIGHT, Active
+from .lagrangian import Point, equations, net_of, plan_of
+
+
+def _direction(active: Active, base: Plan) -> tuple[Array, Array, Array]:
+    """Whether each line's flow is at its rating, and the cosine and sine of where it points."""
+    tight = active.plan.active == TIGHT
+    size = jnp.where(tight, length(base.active, base.reactive), 1.0)
+    return tight, base.active / size, base.reactive / size
+
+
+def turned(active: Active, base: Plan, change: Plan) -> Plan:
+    """How a plan moves with its free entries (`plan_of`), but for what the feeders exchange."""
+    tight, cos, sin = _direction(active, base)
+    free = _free(active, change)
+    return replace(
+        free,
+        active=jnp.where(tight, -sin * change.active, free.active),
+        reactive=jnp.where(tight, cos * change.active, free.reactive),
+    )
+
+
+def turned_back(active: Active, base: Plan, force: Plan) -> Plan:
+    """The transpose: what forces on a plan are on its free entries."""
+    tight, cos, sin = _direction(active, base)
+    free = _free(active, force)
+    around = cos * force.reactive - sin * force.active
+    return replace(
+        free,
+        active=jnp.where(tight, around, free.active),
+        reactive=jnp.where(tight, 0.0, free.reactive),
+    )
+
+
+def _free(active: Active, plan: Plan) -> Plan:
+    free = jax.tree.map(lambda code, u: jnp.where(code == FREE, u, 0.0), active.plan, plan)
+    return replace(free, exchange=jnp.zeros_like(free.exchange))
+
+
+def hessian(market: Market, active: Active, base: Plan, point: Point) -> Callable[[Point], Point]:
+    """K, the second derivative of the Lagrangian at an equilibrium, as it acts on changes."""
+    ts, given, weight, bend = (
+        market.hour_length,
+        equations(market),
+        weights(market),
+        curvature(market),
+    )
+    tight, cos, sin = _direction(active, base)
+    push = pull(market, _times(given, point.prices))
+    radius = jnp.where(tight, market.grid.rating[:, None], 1.0)
+    curl = jnp.where(tight, -(cos * push.active + sin * push.reactive) / radius, 0.0)
+
+    def apply(change: Point) -> Point:
+        plan, net = turned(active, base, change.plan), _net(active, change.net)
+        prices = _times(given, change.prices)
+        force = jax.tree.map(lambda h, u, p: h * u + p, bend, plan, pull(market, prices))
+        force = replace(force, imports=force.imports + ts * change.price)
+        back = turned_back(active, base, force)
+        value = moved(market, plan)
+        value = replace(value, aggregate=value.aggregate - net)
+        return Point(
+            plan=replace(back, active=back.active + curl * change.plan.active),
+            total=ts * (market.tariff.slope * change.total - change.price),
+            net=_net(active, -ts * prices.aggregate),
+            prices=_times(weight, _times(given, value)),
+            price=ts * (jnp.sum(plan.imports, axis=0) - change.total),
+        )
+
+    return apply
+
+
+def _net(active: Active, net: Float[Array, " H"]) -> Float[Array, " H"]:
+    return jnp.where(active.net == FREE, net, 0.0)
+
+
+def _times(one: Any, other: Any) -> Any:
+    return jax.tree.map(jnp.multiply, one, other)
+
+
+def fed(market: Market, weight: Plan) -> Rows:
+    """Prices of the feeders' buses that count what they exchange by a `weight`."""
+    none, feeder = rows_like(market), market.grid.feeder
+    bus = none.bus.at[feeder].add(weight.exchange / market.hour_length)
+    return replace(none, bus=bus)
+
+
+def unfolded_back(market: Market, active: Active, base: Plan, plan: Plan, prices: Rows) -> Point:
+    """The transpose of `unfold` in a point: what weights of plan and prices are on it."""
+    force = jax.tree.map(jnp.add, plan, pull(market, fed(market, plan)))
+    hour = jnp.zeros_like(market.tariff.slope)
+    priced = _times(equations(market), prices)
+    return Point(turned_back(active, base, force), hour, hour, priced, hour)
+
+
+def by_market(
+    market: Market, active: Active, base: Plan, point: Point, weight: Plan, move: Point
+) -> Market:
+    """d/dm of `weight` . plan - `move` . slope, at a point: a number for each of the market.
+
+    `base` is the equilibrium's plan. Entries that bounds hold move with them.
+    """
+    ts, tariff, grid = market.hour_length, market.tariff, market.grid
+    units, stores, pairs = market.generators, market.buffers, market.trading
+    given, scale, bend = equations(market), weights(market), curvature(market)
+    u, v = plan_of(market, active, base, point.plan), turned(active, base, move.plan)
+    net = _net(active, move.net)
+    y, dual = _times(given, point.prices), _times(given, move.prices)
+    total, price = move.total, move.price
+    value, felt = rows(market, u), moved(market, v)
+    value = replace(value, aggregate=value.aggregate - net_of(market, active, point.net))
+    felt = replace(felt, aggregate=felt.aggregate - net)
+
+    def hourly(array: Array) -> Array:
+        return jnp.sum(array, axis=0)
+
+    def each(array: Array) -> Array:
+        return jnp.sum(array, axis=1)
+
+    # rows of the plan, and of its move, by what they count
+    count = jax.tree.map(jnp.subtract, fed(market, weight), dual)
+    force = jax.tree.map(lambda w, h, m, p: w - h * m + p, weight, bend, v, pull(market, count))
+    force = replace(force, imports=force.imports - ts * price)
+    r, s = _times(scale, count), jax.tree.map(lambda w, a: -w * a, scale, y)
+    low = jax.tree.map(lambda code, f: jnp.where(code == LOW, f, 0.0), active.plan, force)
+    high = jax.tree.map(lambda code, f: jnp.where(code == HIGH, f, 0.0), active.plan, force)
+
+    before = jnp.concatenate([stores.energy_start[:, None], u.energy[:, :-1]], axis=1)
+    ahead = jnp.concatenate([jnp.zeros_like(v.energy[:, :1]), v.energy[:, :-1]], axis=1)
+    into, out = stores.charge_efficiency[:, None], stores.discharge_efficiency[:, None]
+    stored = [into * plan.charge - plan.discharge / out for plan in (u, v)]
+    buffers = changed(
+        stores,
+        owner=None,
+        charge_max=high.charge,
+        discharge_max=high.discharge,
+        energy_min=low.energy,
+        energy_max=high.energy,
+        energy_start=-stores.retention * r.energy[:, 0],
+        drain=r.energy,
+        retention=-each(r.energy * before + s.energy * ahead),
+        charge_efficiency=-ts * each(r.energy * u.charge + s.energy * v.charge),
+        discharge_efficiency=-ts * each((r.energy * u.discharge + s.energy * v.discharge) / out**2),
+        quadratic=-2 * ts * each(u.charge * v.charge + u.discharge * v.discharge),
+        linear=-ts * each(v.charge + v.discharge),
+        final_value=v.energy[:, -1],
+    )
+    generators = changed(
+        units,
+        owner=None,
+        power_min=low.generation,
+        power_max=high.generation,
+        quadratic=-2 * ts * each(u.generation * v.generation),
+        linear=-ts * each(v.generation),
+    )
+    trading = changed(
+        pairs,
+        buyer=None,
+        seller=None,
+        limit=each(high.trades - low.trades),
+        fee_buyer=-ts * each(v.trades),
+        fee_seller=ts * each(v.trades),
+        charge=-2 * ts * each(active.sign * v.trades),
+        quadratic=-4 * ts * each(u.trades * v.trades),
+    )
+    networked = grid.model != "copperplate"
+    home = market.prosumers.bus
+    prosumers = changed(
+        market.prosumers,
+        bus=None,
+        load=r.balance + r.bus[home] * networked,
+        reactive=r.bus_reactive[home] * (networked and grid.reactive_balance),
+        import_max=high.imports,
+        export_max=high.exports,
+        curtail_max=high.curtailed,
+    )
+    own = hourly(u.imports * v.imports)
+    shared = tariff.base * total + tariff.slope * point.total * total
+    shared = shared + price * (aggregate(market, u) - point.total)
+    shared = shared + point.price * (hourly(v.imports) - total)
+    dearer = own_gradient(market, u, jnp.zeros_like(price))
+    dearer = replace(dearer, energy=jnp.zeros_like(dearer.energy))
+    worth = jax.tree.map(lambda a, b, c, d: jnp.sum(a * b + c * d), dual, value, y, felt)
+    worth = replace(worth, energy=-jnp.sum(dual.energy * stored[0] + y.energy * stored[1]))
+    toll = 2 * jnp.sum(pairs.charge[:, None] * active.sign * v.trades)
+    costs = sum(jnp.sum(a) for a in jax.tree.leaves(_times(dearer, v))) / ts
+    return changed(
+        eqx.filter(market, eqx.is_inexact_array),
+        prosumers=prosumers,
+        generators=generators,
+        buffers=buffers,
+        trading=trading,
+        grid=_by_grid(market, active, u, v, r, s, low, high, force, ts * price),
+        tariff=changed(
+            tariff,
+            base=-ts * total,
+            slope=-ts * (point.total * total + tariff.anticipation * own),
+            export=ts * hourly(v.exports),
+            total_min=jnp.where(active.net == LOW, ts * dual.aggregate, 0.0),
+            total_max=jnp.where(active.net == HIGH, ts * dual.aggregate, 0.0),
+            anticipation=-ts * jnp.sum(tariff.slope * own),
+        ),
+        hour_length=-(costs + toll + jnp.sum(shared) + sum(jax.tree.leaves(worth))),
+    )
+
+
+def _by_grid(
+    market: Market,
+    active: Active,
+    u: Plan,
+    v: Plan,
+    r: Rows,
+    s: Rows,
+    low: Plan,
+    high: Plan,
+    force: Plan,
+    drawn: Float[Array, " H"],
+) -> Any:
+    """The same for the grid's own numbers."""
+    grid = market.grid
+    networked = grid.model != "copperplate"
+    power, drop = (2 if grid.model == "lindistflow" else 1), drop_factor(market)
+    tight, cos, sin = _direction(active, u)
+    inner = jnp.ones_like(grid.voltage_min).at[grid.feeder].set(0.0)
+    outer = (low.voltage + high.voltage)[grid.feeder]
+
+    def line(of_drop: str, of_turn: str, sign: float) -> Array:
+        felt = -drop * (r.voltage * getattr(u, of_drop) + s.voltage * getattr(v, of_drop))
+        if grid.model == "paper":
+            felt = felt + sign * (r.angle * getattr(u, of_turn) + s.angle * getattr(v, of_turn))
+        return networked * jnp.sum(felt, axis=1)
+
+    def volts(bound: Array, held: Array) -> Array:
+        return networked * power * bound ** (power - 1) * held
+
+    def angle(held: Array) -> Array:
+        return (grid.model == "paper") * inner * jnp.sum(held, axis=1)
+
+    injected = networked and grid.reactive_balance
+    return changed(
+        grid,
+        source=None,
+        target=None,
+        feeder=None,
+        resistance=line("active", "reactive", 1.0),
+        reactance=line("reactive", "active", -1.0),
+        rating=jnp.sum(jnp.where(tight, cos * force.active + sin * force.reactive, 0.0), axis=1),
+        voltage_min=volts(grid.voltage_min, inner * jnp.sum(low.voltage, axis=1)),
+        voltage_max=volts(grid.voltage_max, inner * jnp.sum(high.voltage, axis=1)),
+        angle_min=angle(low.angle),
+        angle_max=angle(high.angle),
+        feeder_voltage=volts(grid.feeder_voltage, outer),
+        passive=networked * r.bus + r.aggregate - drawn,
+        passive_reactive=injected * r.bus_reactive,
+        compensation_max=injected * inner[:, None] * (high.compensation - low.compensation),
+    )
