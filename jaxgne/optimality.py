@@ -115,7 +115,7 @@ def scales(market: Market, plan: Plan) -> Scales:
     Every cost of the market is a floor of the price, so that errors have a measure where energy
     is free. Where nothing costs anything, or nobody has a load or device, 1 EUR/kWh or 1 kW it is.
     """
-    market = bounded(market)
+    own, market = sizes(market), bounded(market)
     load = jnp.abs(market.prosumers.load)
     passive = jnp.abs(market.grid.passive)
     hourly = jnp.sum(load, axis=0) + jnp.sum(passive, axis=0)
@@ -131,7 +131,7 @@ def scales(market: Market, plan: Plan) -> Scales:
     expected = jnp.abs(tariff.base) + tariff.slope * hourly
     price = grid_price(market, aggregate(market, plan))
     dearest = jnp.maximum(_largest(jnp.abs(price)), _largest(jnp.abs(making)))
-    least = 1e-2 * _dearest_cost(market, power)
+    least = 1e-2 * _dearest_cost(market, jnp.minimum(own, power))
     dearest = jnp.maximum(dearest, jnp.maximum(1e-2 * _largest(expected), least))
     dearest = jnp.where(dearest > 0, dearest, 1.0)
     bought_kw = aggregate(market, plan) + jnp.sum(plan.exports, axis=0)
@@ -147,13 +147,21 @@ def scales(market: Market, plan: Plan) -> Scales:
     )
 
 
-def _dearest_cost(market: Market, power: Array) -> Float[Array, ""]:
-    """The highest price in the market's data, EUR/kWh: every cost there is, for one prosumer."""
+def _dearest_cost(market: Market, own: Array) -> Float[Array, ""]:
+    """The highest price in the market's data, EUR/kWh: every cost there is, at its owner's size.
+
+    Costs of a mW prosumer that rise by 1 EUR/kWh per mW would rise by 1e9 EUR/kWh at a MW, which
+    is no measure of anything; a trade is as large as its smaller side.
+    """
     units, stores, pairs = market.generators, market.buffers, market.trading
-    curved = (units.quadratic, stores.quadratic, pairs.quadratic)
+    curved = (
+        units.quadratic * own[units.owner],
+        stores.quadratic * own[stores.owner],
+        pairs.quadratic * jnp.minimum(own[pairs.buyer], own[pairs.seller]),
+    )
     plain = (units.linear, stores.linear, stores.final_value)
     plain += (pairs.charge, pairs.fee_buyer, pairs.fee_seller, market.tariff.export)
-    each = [2 * power * _largest(a) for a in curved] + [_largest(jnp.abs(a)) for a in plain]
+    each = [2 * _largest(a) for a in curved] + [_largest(jnp.abs(a)) for a in plain]
     return jnp.max(jnp.stack(each))
 
 

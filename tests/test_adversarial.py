@@ -63,6 +63,21 @@ def check_own(market: jg.Market, clearing: jg.Clearing) -> int:
     return int(inside.sum() + free.sum())
 
 
+def held_to_the_oracle(market: jg.Market, clearing: jg.Clearing, seed: int) -> tuple[str, int]:
+    """How a market ended, which the convex solver does not deny, and how many prices are right."""
+    word, oracle = jg.clearing.status_name(clearing.status), solve(market)
+    assert word != "nonfinite", seed
+    if word == "infeasible":
+        assert oracle.status != "solved", seed
+    if word != "cleared":
+        return word, 0
+    assert oracle.status != "infeasible", seed
+    if oracle.status == "solved":
+        bill = float(clearing.certificate.scales.bill)
+        assert abs(float(potential(market, clearing.plan)) - oracle.potential) < 5e-6 * bill
+    return word, check_own(market, clearing)
+
+
 def judged(seeds: list[int], shape: int, grid: int, name: str) -> Counter[str]:
     """How markets of one shape and grid end, each held to the convex solver's word."""
     markets = [adversarial_market(s, shape=ADVERSE[shape], grid=GRIDS[grid]) for s in seeds]
@@ -71,18 +86,8 @@ def judged(seeds: list[int], shape: int, grid: int, name: str) -> Counter[str]:
     counts: Counter[str] = Counter()
     for lane, market in enumerate(markets):
         clearing = jax.tree.map(lambda a, lane=lane: a[lane], many)
-        word, oracle = jg.clearing.status_name(clearing.status), solve(market)
-        counts[word] += 1
-        assert word != "nonfinite", seeds[lane]
-        if word == "infeasible":
-            assert oracle.status != "solved", seeds[lane]
-        if word != "cleared":
-            continue
-        assert oracle.status != "infeasible", seeds[lane]
-        counts["prices checked"] += check_own(market, clearing)
-        if oracle.status == "solved":
-            bill = float(clearing.certificate.scales.bill)
-            assert abs(float(potential(market, clearing.plan)) - oracle.potential) < 5e-6 * bill
+        word, prices = held_to_the_oracle(market, clearing, seeds[lane])
+        counts.update({word: 1, "prices checked": prices})
     return counts
 
 
@@ -92,6 +97,18 @@ def test_awkward_markets(name):
     counts = judged(list(range(12)), 2, 0, name)
     assert counts["max_steps"] == 0
     assert counts["cleared"] > 3 and counts["prices checked"] > 10
+
+
+@pytest.mark.parametrize(
+    ("shape", "grid", "seed"),
+    [(4, 0, 1013), (4, 0, 1073), (2, 1, 1077), (2, 3, 1077)],
+)
+def test_small_ones_that_may_resell_any_amount_clear(shape, grid, seed):
+    """In 20 steps: a mW prosumer with a limit of 1e6 to 1e9 kW, and costs that rise steeply."""
+    market = adversarial_market(seed, shape=ADVERSE[shape], grid=GRIDS[grid])
+    clearing = jg.clear(market, jg.InteriorPoint(), max_steps=20, throw=False)
+    word, prices = held_to_the_oracle(market, clearing, seed)
+    assert word == "cleared" and prices > 0
 
 
 @pytest.mark.slow

@@ -92,3 +92,15 @@ def test_a_small_line_is_held_to_its_own_rating():
     found = shares(market, scales(market, jg.model.zeros(market)))
     assert found.line.tolist() == [400.0]
     assert found.prosumer.tolist() == [1e6, 600.0]
+
+
+def test_costs_of_a_small_one_are_measured_at_its_own_size():
+    """A trade of 1 mW at 0.05 EUR/kWh per mW is a matter of 0.1 EUR/kWh, not of 1e5 at 1 kW.
+
+    The highest price is that of the main grid: 0.05 + 0.2 at full load, from a load of at least
+    0.3 of the sizes on.
+    """
+    market = neighbors([1.0, 1e-6, 1.0], 0)
+    curved = eqx.tree_at(lambda m: m.trading.quadratic, market, jnp.array([0.05e6]))
+    plan = jg.model.zeros(curved)
+    assert float(scales(curved, plan).price) == float(scales(market, plan).price) < 0.5
