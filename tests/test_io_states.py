@@ -250,6 +250,21 @@ def test_results_of_version_1_are_not_taken_on_trust(cleared: Path, tmp_path: Pa
     assert same(io.load_market(folder), feeder())
 
 
+def test_results_that_do_not_say_how_they_were_found_are_not_taken_on_trust(
+    cleared: Path, tmp_path: Path
+):
+    folder = shutil.copytree(cleared, tmp_path / "case")
+    path = folder / "clearing" / "clearing.json"
+    said = json.loads(path.read_text())
+    for name in ("solver", "tol", "runner"):
+        del said[name]
+    path.write_text(json.dumps(said))
+    with pytest.raises(ValueError, match=r"clearing: .*which solver.*clear the market") as caught:
+        io.load(folder)
+    assert "\n" not in str(caught.value)
+    assert same(io.load_market(folder), feeder())
+
+
 def test_all_faults_of_a_folder_are_told_at_once(cleared: Path, tmp_path: Path):
     """Four files, three of them with one fault, one with six, of which five are told: 3 + 5 + 1."""
     folder = shutil.copytree(cleared, tmp_path / "case")

@@ -198,6 +198,13 @@ def _read_clearing(files: Snapshot, market: Content, faults: Faults) -> Content 
         )
         return None
     document = read_json(files, "clearing/clearing.json", faults)
+    if document is not None and "solver" not in document.content:
+        faults.add(
+            inside,
+            ": does not say by which solver and to which tolerance it was found, as results of an "
+            "earlier jaxgne; delete it, and clear the market again.",
+        )
+        return None
     head = None if document is None else convert(document, CLEARING_ENTRIES, version, faults)
     if any(table.file not in market.tables for table in MARKET if not table.hourly):
         return None  # how many rows there are is not known
