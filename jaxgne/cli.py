@@ -24,11 +24,15 @@ from .cases import CASES
 from .cli_plot import plot
 from .cli_shared import (
     INFEASIBLE,
-    MOST_PROSUMERS,
     MOST_SEED,
     MOST_STEPS,
     NOT_CLEARED,
+    Case,
     Commands,
+    Json,
+    Prosumers,
+    Stress,
+    Tol,
     double,
     fail,
 )
@@ -66,12 +70,8 @@ _SOLVERS = {
 
 @app.command()
 def clear(
-    case: Annotated[
-        str, typer.Argument(metavar="CASE", help="A built-in case, or a folder that jaxgne wrote.")
-    ],
-    prosumers: Annotated[
-        int | None, typer.Option(min=1, max=MOST_PROSUMERS, help="How many prosumers.")
-    ] = None,
+    case: Case,
+    prosumers: Prosumers = None,
     seed: Annotated[
         int | None, typer.Option(min=0, max=MOST_SEED, help="Seed of everything drawn by chance.")
     ] = None,
@@ -82,14 +82,12 @@ def clear(
         Literal["nash", "wardrop"] | None,
         typer.Option("--behaviour", "--behavior", help="Do prosumers see their effect on prices?"),
     ] = None,
-    stress: Annotated[
-        bool | None, typer.Option("--stress/--no-stress", help="Let the limits of the grid bind.")
-    ] = None,
+    stress: Stress = None,
     solver: Annotated[
         Literal["interior-point", "primal-dual", "semidecentralized"] | None,
         typer.Option(help="How to solve; by default what is fastest for the size."),
     ] = None,
-    tol: Annotated[float, typer.Option(help="Relative KKT error to reach.")] = 1e-6,
+    tol: Tol = 1e-6,
     max_steps: Annotated[
         int | None,
         typer.Option(min=1, max=MOST_STEPS, help="Steps to give up after; default by solver."),
@@ -128,9 +126,7 @@ def clear(
     out: Annotated[
         Path | None, typer.Option(help="Folder to write the market and the result to.")
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document instead of tables.")
-    ] = False,
+    as_json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing if cleared.")] = False,
 ) -> None:
     """Clear CASE: find its equilibrium, and say how good it is.
@@ -156,19 +152,13 @@ def clear(
     if out is not None:
         save(out, market, clearing, summary=summary(market, clearing))
     infeasible = jaxgne.clearing.status_name(clearing.status) == "infeasible"
-    relaxed, none = _relaxed(market) if explain and infeasible else (None, "")
+    relaxed, unknown = _relaxed(market) if explain and infeasible else (None, "")
     if as_json:
-        facts = summary(market, clearing)
-        if relaxed is not None:
-            rows = [row._asdict() for row in relaxed.table]
-            facts["relax"] = {"cost_eur": float(relaxed.cost), "table": rows}
-        typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(_facts(market, clearing, relaxed), indent=2, ensure_ascii=False))
     elif not quiet:
-        _show(market, clearing, out)
-        if relaxed is not None:
-            typer.echo(f"\nwhat must give way, at least:\n{relaxed}")
-    if none:
-        typer.echo(f"jaxgne: {none}", err=True)
+        _show(market, clearing, relaxed, out)
+    if unknown:
+        typer.echo(f"jaxgne: {unknown}", err=True)
     if complaint:
         raise fail(complaint, INFEASIBLE if infeasible else NOT_CLEARED)
 
@@ -230,17 +220,26 @@ def _print(tables: Any) -> Console:
     return console
 
 
-def _show(market: jaxgne.Market, clearing: jaxgne.Clearing, out: Path | None) -> None:
+def _facts(market: jaxgne.Market, clearing: jaxgne.Clearing, relaxed: Any) -> dict[str, Any]:
+    """The summary, with what must give way if that was asked for."""
+    facts = summary(market, clearing)
+    if relaxed is not None:
+        rows = [row._asdict() for row in relaxed.table]
+        facts["relax"] = {"cost_eur": float(relaxed.cost), "table": rows}
+    return facts
+
+
+def _show(market: jaxgne.Market, clearing: jaxgne.Clearing, relaxed: Any, out: Path | None) -> None:
     console = _print(table(market, clearing))
     if out is not None:
         console.print(f"\nwritten to {out}", highlight=False, markup=False)
+    if relaxed is not None:
+        typer.echo(f"\nwhat must give way, at least:\n{relaxed}")
 
 
 @app.command()
 def batch(
-    case: Annotated[
-        str, typer.Argument(metavar="CASE", help="A built-in case, or a folder that jaxgne wrote.")
-    ],
+    case: Case,
     scenarios: Annotated[
         int, typer.Option(min=1, max=_MOST_SCENARIOS, help="How many variants.")
     ] = 100,
@@ -259,14 +258,12 @@ def batch(
         Literal["interior-point", "primal-dual"] | None,
         typer.Option(help="How to solve; by default what is fastest for the size."),
     ] = None,
-    tol: Annotated[float, typer.Option(help="Relative KKT error to reach.")] = 1e-6,
+    tol: Tol = 1e-6,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for finished chunks; the same call goes on after them."),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document instead of tables.")
-    ] = False,
+    as_json: Json = False,
 ) -> None:
     """Clear many random variants of CASE, and tell how costs and prices spread.
 
@@ -303,19 +300,15 @@ def _check_room(market: jaxgne.Market, scenarios: int) -> None:
 
 @app.command()
 def compare(
-    case: Annotated[
-        str, typer.Argument(metavar="CASE", help="A built-in case, or a folder that jaxgne wrote.")
-    ],
-    tol: Annotated[float, typer.Option(help="Relative KKT error to reach.")] = 1e-6,
+    case: Case,
+    tol: Tol = 1e-6,
     grid_carbon: Annotated[
         float, typer.Option(min=0.0, max=_MOST_CARBON, help="kg of CO2 per kWh of the main grid.")
     ] = 0.0,
     generator_carbon: Annotated[
         float, typer.Option(min=0.0, max=_MOST_CARBON, help="kg of CO2 per kWh of a generator.")
     ] = 0.0,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document instead of a table.")
-    ] = False,
+    as_json: Json = False,
 ) -> None:
     """Compare CASE with itself without trades, without storage, with price takers, at its optimum.
 

@@ -2,7 +2,7 @@
 
 import traceback
 import warnings
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,19 @@ BAD_INPUT, NOT_CLEARED, INFEASIBLE, STOPPED = 1, 3, 4, 130
 MOST_STEPS = 2**31 - 1
 MOST_SEED = 2**63 - 1
 MOST_PROSUMERS = 1_000_000
+
+# Arguments and options that several commands take.
+Case = Annotated[
+    str, typer.Argument(metavar="CASE", help="A built-in case, or a folder that jaxgne wrote.")
+]
+Prosumers = Annotated[
+    int | None, typer.Option(min=1, max=MOST_PROSUMERS, help="How many prosumers.")
+]
+Stress = Annotated[
+    bool | None, typer.Option("--stress/--no-stress", help="Let the limits of the grid bind.")
+]
+Tol = Annotated[float, typer.Option(help="Relative KKT error to reach.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 
 # What a person may mend: numbers and words, files and folders, packages that lack.
 _TOLD = (ValueError, OSError, ImportError)

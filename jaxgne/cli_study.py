@@ -12,7 +12,7 @@ import typer
 import jaxgne
 
 from .cases import CASES
-from .cli_shared import MOST_PROSUMERS, MOST_SEED, NOT_CLEARED, double, fail
+from .cli_shared import MOST_SEED, NOT_CLEARED, Prosumers, Stress, double, fail
 from .io import load_case
 from .live import LiveBatch
 
@@ -47,9 +47,7 @@ def study(
         int | None,
         typer.Option(min=1, max=_MOST_SEEDS, help="Markets a value: connectivity, prosumers."),
     ] = None,
-    prosumers: Annotated[
-        int | None, typer.Option(min=1, max=MOST_PROSUMERS, help="How many prosumers.")
-    ] = None,
+    prosumers: Prosumers = None,
     hours: Annotated[
         int | None, typer.Option(min=1, max=_MOST_HOURS, help="How many steps.")
     ] = None,
@@ -59,9 +57,7 @@ def study(
     seed: Annotated[
         int | None, typer.Option(min=0, max=MOST_SEED, help="Seed of the case.")
     ] = None,
-    stress: Annotated[
-        bool | None, typer.Option("--stress/--no-stress", help="Let the limits of the grid bind.")
-    ] = None,
+    stress: Stress = None,
     tol: Annotated[float | None, typer.Option(help="Relative KKT error to reach.")] = None,
 ) -> None:
     """Do a study of the paper on CASE: print what it finds, write tables and a picture.

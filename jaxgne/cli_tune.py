@@ -13,7 +13,7 @@ import typer
 import jaxgne
 
 from . import plots
-from .cli_shared import NOT_CLEARED, double, fail
+from .cli_shared import NOT_CLEARED, Case, double, fail
 from .files import whole
 from .io import load_case, save
 from .io.tables import write_table
@@ -35,9 +35,7 @@ _SHOWN = 12  # rows of a table that are printed
 
 def tune(
     study: Annotated[Study, typer.Argument(help="What to tune, or to read off the multipliers.")],
-    case: Annotated[
-        str, typer.Argument(metavar="CASE", help="A built-in case, or a folder that jaxgne wrote.")
-    ],
+    case: Case,
     objective: Annotated[
         Objective | None,
         typer.Option(help="What to make small, revenue and self-sufficiency large; by study."),
