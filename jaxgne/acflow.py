@@ -14,7 +14,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, Bool, Complex, Float, Int
 
 from .each import for_each
@@ -23,7 +22,7 @@ from .model import Plan, length, net_load
 from .programs import program
 from .radial import Forest, forest, loops
 from .record import Record
-from .runner import jnp, lax, wide
+from .runner import built, concrete, hosted, jnp, lax, wide
 from .validate import gate
 
 VOLTAGE_SLACK = 1e-4  # pu beyond a limit that still counts as safe
@@ -77,6 +76,7 @@ class Safety(Record):
     examined: Bool[Array, ""]
 
     @property
+    @built
     def safe(self) -> Bool[Array, ""]:
         """Whether all limits are known to hold, to 1e-4 pu and 0.1 % of ratings."""
         return self.converged & (self.excess <= VOLTAGE_SLACK) & (self.loading <= 1 + LOADING_SLACK)
@@ -101,7 +101,7 @@ def ac_power_flow(market: Market, plan: Plan) -> Flow:
     if market.grid.model == "copperplate":
         raise ValueError("ac_power_flow: copperplate has no grid; build the market with one.")
     gate(market, "ac_power_flow", batch=True)
-    if not isinstance(market.grid.source, Tracer):
+    if concrete(market.grid):
         good = np.asarray(_examined(market))
         if not good.all():
             k = int(good.argmin())
@@ -122,6 +122,7 @@ def _ac_power_flow(market: Market, plan: Plan) -> Flow:
     return flow(market.grid, *drawn(market, plan))
 
 
+@hosted
 def unexamined(grid: Grid) -> str:
     """Why the AC state of a grid cannot be examined, in one sentence; empty where it can."""
     if loops(grid) > MOST_LOOPS:

@@ -12,7 +12,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
-from .runner import on_host
+from .runner import on_host, to_host
 
 
 def floats(name: str, value: Any, dtype: Any = None) -> Array:
@@ -35,10 +35,14 @@ def _is_jax(value: Any) -> bool:
 
 
 def put(array: Any) -> Array:
-    """An array of NumPy's on the device, without a program of its shape; JAX's as it is."""
+    """An array of NumPy's on the device, without a program of its shape; JAX's as it is.
+
+    Where NumPy runs it stays on the host.
+    """
     if isinstance(array, jax.Array):
         return array
-    return jax.device_put(np.ascontiguousarray(array) if np.ndim(array) else np.asarray(array))
+    array = np.ascontiguousarray(array) if np.ndim(array) else np.asarray(array)
+    return to_host(array) if on_host() else jax.device_put(array)
 
 
 def wide(*values: Any) -> Any:
@@ -74,7 +78,7 @@ def promoted(tree: Any, dtype: Any) -> Any:
 
     def converted(a: Any) -> Any:
         other = jnp.issubdtype(a.dtype, jnp.floating) and a.dtype != dtype
-        return jnp.asarray(a, dtype) if other else a  # of what JAX holds already
+        return a.astype(dtype) if other else a
 
     return jax.tree.map(converted, tree)
 

@@ -12,10 +12,11 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
+
+from .arrays import put
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _YEARS = 1800, 2200
@@ -96,14 +97,14 @@ class Clock(eqx.Module):
     zone: str = eqx.field(static=True)
 
     def __init__(self, start: Any, zone: str | None = None):
-        if hasattr(start, "dtype") and jnp.issubdtype(start.dtype, jnp.integer):
+        if getattr(getattr(start, "dtype", None), "kind", None) in ("i", "u"):
             if zone is None:
                 raise ValueError(f"Clock: minutes need a zone, {_EXAMPLE}.")
-            self.start, self.zone = jnp.asarray(start, jnp.int32), zone
+            self.start, self.zone = put(start.astype(np.int32)), zone
             _zone(zone)
         else:
             moment, self.zone = _moment(_datetime(start), zone)
-            self.start = jnp.asarray(_minutes(moment), jnp.int32)
+            self.start = put(np.int32(_minutes(moment)))
 
     def __str__(self) -> str:
         if np.ndim(self.start) or isinstance(self.start, Tracer) or self.start is None:

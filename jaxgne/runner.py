@@ -54,6 +54,9 @@ class HostArray(np.ndarray):
     def at(self) -> _At:
         return _At(self)
 
+    def __repr__(self) -> str:
+        return repr(self.view(np.ndarray))
+
     def __iadd__(self, other: Any) -> Any:
         return self + other
 
@@ -303,8 +306,10 @@ def to_device(tree: Any) -> Any:
 
 def runs_here(tree: Any) -> bool:
     """Whether NumPy can run what is asked of `tree`: concrete, in float64, on one CPU."""
+    if not concrete(tree):
+        return False
     for leaf in jax.tree.leaves(tree):
-        if isinstance(leaf, Tracer) or getattr(leaf, "dtype", None) == np.float32:
+        if getattr(leaf, "dtype", None) == np.float32:
             return False
         if isinstance(leaf, jax.Array):
             devices = leaf.devices()
@@ -327,6 +332,18 @@ def hosted(function: Callable[P, T]) -> Callable[P, T]:
     return run
 
 
+def built(function: Callable[P, T]) -> Callable[P, T]:
+    """`function`, which makes tables, run by NumPy where that can; its arrays are then JAX's."""
+    make = hosted(function)
+
+    @wraps(function)
+    def run(*args: P.args, **options: P.kwargs) -> T:
+        found = make(*args, **options)
+        return found if on_host() else to_device(found)
+
+    return run
+
+
 def concrete(tree: Any) -> bool:
-    """Whether no array of `tree` is traced."""
-    return not any(isinstance(a, Tracer) for a in jax.tree.leaves(tree))
+    """Whether no array of `tree` is traced, nor will be: under a trace all are."""
+    return trace_state_clean() and not any(isinstance(a, Tracer) for a in jax.tree.leaves(tree))

@@ -29,7 +29,7 @@ GROUND = {"runner", "record", "programs"}  # what all modules stand on
 LAYERS: dict[str, set[str]] = {
     "runner": set(),
     "record": set(),
-    "clock": set(),
+    "clock": {"arrays"},
     "describe": set(),
     "arrays": set(),
     "each": set(),

@@ -6,11 +6,11 @@ from typing import Any, get_args
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from .. import devices
 from ..market import Buffers, Grid, Market, Prosumers, Tariff, Trading
+from ..runner import built, jnp
 from ..validate import validate
 from .builders import Behaviour, Graph, check, choose, pairs_of, tariff
 from .customers import KINDS, KVAR_PER_KW, at_buses, daily, shape, sunshine
@@ -20,6 +20,7 @@ from .limits import called, servable
 Draw = Callable[[float, float], Floats]  # uniform, one number a device
 
 
+@built
 def populate(
     grid: Grid,
     prosumers: int,

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-import jax.numpy as jnp
-
 from ..market import Buffers
+from ..runner import built, jnp
 from .tables import Device
 
 
+@built
 def battery(
     owner: Any,
     *,

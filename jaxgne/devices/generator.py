@@ -3,9 +3,11 @@
 from typing import Any
 
 from ..market import Generators
+from ..runner import built
 from .tables import Device
 
 
+@built
 def generator(
     owner: Any,
     *,

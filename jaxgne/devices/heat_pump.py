@@ -2,15 +2,16 @@
 
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from ..clock import Made
 from ..market import Buffers
+from ..runner import built, jnp
 from .tables import Device
 
 
+@built
 def heat_pump(
     owner: Any,
     *,

@@ -3,16 +3,17 @@
 from dataclasses import replace
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from ..each import for_one
 from ..market import Market
+from ..runner import built, jnp
 
 _FIRST = "give it to the market first, then make scenarios of that"
 
 
 @for_one(_FIRST)
+@built
 def inverter(market: Market, prosumers: Any, rating: Any) -> Market:
     """The market in which each of `prosumers` meets the grid through an inverter of `rating` kVA.
 
@@ -35,6 +36,7 @@ def inverter(market: Market, prosumers: Any, rating: Any) -> Market:
 
 
 @for_one(_FIRST)
+@built
 def connection(market: Market, prosumers: Any, rating: Any) -> Market:
     """The market in which the house connection of each of `prosumers` carries up to `rating` kVA.
 

@@ -7,9 +7,11 @@ import numpy as np
 from jax.core import Tracer
 
 from ..market import Prosumers
+from ..runner import built
 from .tables import Device
 
 
+@built
 def photovoltaic(
     prosumers: Prosumers,
     owner: Any,

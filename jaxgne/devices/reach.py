@@ -3,9 +3,9 @@
 import warnings
 
 import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
 
+from ..arrays import put
 from ..market import Buffers
 
 
@@ -36,5 +36,5 @@ def recover(stores: Buffers, *, hour_length: float = 1.0) -> Buffers:
             f"{missing[row, last]:.4g} kWh are missing.",
             stacklevel=2,
         )
-    lowered = jnp.asarray(floor - missing, stores.energy_min.dtype)
+    lowered = put((floor - missing).astype(stores.energy_min.dtype))
     return eqx.tree_at(lambda s: s.energy_min, stores, lowered)

@@ -2,15 +2,16 @@
 
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from ..clock import Clock, Made
 from ..market import Buffers
+from ..runner import built, jnp
 from .tables import Device
 from .windows import windows
 
 
+@built
 def shiftable(
     owner: Any,
     *,

@@ -3,7 +3,6 @@
 from typing import Any, Literal, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
@@ -11,6 +10,7 @@ from jaxtyping import Array, Float
 from ..arrays import Reader, step_count, whole
 from ..clock import Made
 from ..market import Buffers, Generators
+from ..runner import built, jnp
 
 Devices = TypeVar("Devices", Generators, Buffers)
 
@@ -87,6 +87,7 @@ class Device(Reader):
         return f" of device {at[0]}" if self.rows > 1 else ""
 
 
+@built
 def join(first: Devices, *others: Devices) -> Devices:
     """One table of all devices, in order: several for one prosumer, or of several kinds.
 

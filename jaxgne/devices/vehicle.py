@@ -2,16 +2,17 @@
 
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool
 
 from ..clock import Clock, Made
 from ..market import Buffers
+from ..runner import built, jnp
 from .tables import Device
 from .windows import Windows, windows
 
 
+@built
 def vehicle(
     owner: Any,
     *,

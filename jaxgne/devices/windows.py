@@ -93,9 +93,7 @@ def windows(
 
 def _hours(name: str, given: Any, rows: int, most: float) -> Float[np.ndarray, " K"]:
     """Hours of the day, one a device."""
-    listed = isinstance(given, list | tuple | np.ndarray) or (
-        hasattr(given, "__array__") and np.ndim(given) > 0
-    )
+    listed = isinstance(given, list | tuple) or np.ndim(given) > 0
     hours = np.array([_hour(name, value, most) for value in (given if listed else [given])], float)
     if len(hours) not in (1, rows):
         raise ValueError(f"{name}: {len(hours)} hours for {rows} devices; give one, or one each.")

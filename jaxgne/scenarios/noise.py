@@ -1,15 +1,17 @@
 """Random variants of a market."""
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..each import for_one
 from ..market import Market
+from ..programs import program
 from .rows import shared
 from .sun import CAPS, check_caps, moved_caps, series, sun_of, told_sun
 
@@ -53,21 +55,17 @@ def perturb(
             raise ValueError(f"perturb: {name}={value:g}; give a correlation from 0 to 1.")
     people, grid, tariff = market.prosumers, market.grid, market.tariff
     hours, dtype = people.load.shape[-1], people.load.dtype
-    keys = jax.random.split(key, 4)
-
-    def factor(key: Array, rows: int, deviation: float) -> Float[np.ndarray, "S n H"]:
-        spread = float(np.sqrt(np.log1p(deviation**2)))
-        own, common_to_all = (
-            _persistent(k, (scenarios, size, hours), persistence, dtype)
-            for k, size in zip(jax.random.split(key), (rows, 1), strict=True)
-        )
-        noise = np.sqrt(1 - common) * own + np.sqrt(common) * common_to_all
-        return np.asarray(jnp.exp(spread * noise - spread**2 / 2))
-
     count, buses = people.bus.shape[0], grid.passive.shape[0]
-    drawn = factor(keys[0], count + buses, load)
-    mine, theirs = drawn[:, :count], drawn[:, count:]
-    sunny, worth = factor(keys[1], count, renewable), factor(keys[2], 1, price)[:, 0]
+    shocks = _shocks(key, scenarios, (count + buses, count, 1), hours, dtype)
+
+    def factor(shocks: tuple[Array, Array], deviation: float) -> Float[np.ndarray, "S n H"]:
+        spread = math.sqrt(math.log1p(deviation**2))
+        own, common_to_all = (_persistent(np.array(shock), persistence) for shock in shocks)
+        noise = math.sqrt(1 - common) * own + math.sqrt(common) * common_to_all
+        return np.exp(spread * noise - spread**2 / 2)
+
+    gross, sunny, worth = map(factor, shocks, (load, renewable, price))
+    mine, theirs, worth = gross[:, :count], gross[:, count:], worth[:, 0]
     given = {
         name: series("perturb", name, value, people.load.shape)
         for name, value in zip(CAPS, (import_max, export_max, curtail_max), strict=True)
@@ -119,17 +117,28 @@ def _moved(
     return {"load": load, **caps}
 
 
+@program("the noise of scenarios", once=True)
+def _shocks(
+    key: PRNGKeyArray, scenarios: int, rows: Sequence[int], hours: int, dtype: Any
+) -> list[tuple[Array, Array]]:
+    """Standard normal numbers (S, n, H) for each n of `rows`, and such for all rows (S, 1, H)."""
+
+    def drawn(key: PRNGKeyArray, count: int) -> tuple[Array, Array]:
+        own, of_all = jax.random.split(key)
+        return (
+            jax.random.normal(own, (scenarios, count, hours), dtype),
+            jax.random.normal(of_all, (scenarios, 1, hours), dtype),
+        )
+
+    keys = jax.random.split(key, 4)
+    return [drawn(keys[k], count) for k, count in enumerate(rows)]
+
+
 def _persistent(
-    key: Array, shape: tuple[int, int, int], persistence: float, dtype: Any
-) -> Float[Array, "S n H"]:
-    """Standard normal numbers, each correlated with the one an hour before (an AR(1) process)."""
-    drawn = jax.random.normal(key, shape, dtype)
-    fresh = jnp.sqrt(1 - jnp.asarray(persistence, dtype) ** 2)
-
-    def step(before: Array, shock: Array) -> tuple[Array, Array]:
-        now = persistence * before + fresh * shock
-        return now, now
-
-    first = drawn[..., 0]
-    _, later = jax.lax.scan(step, first, jnp.moveaxis(drawn[..., 1:], -1, 0))
-    return jnp.concatenate([first[..., None], jnp.moveaxis(later, 0, -1)], axis=-1)
+    shocks: Float[np.ndarray, "S n H"], persistence: float
+) -> Float[np.ndarray, "S n H"]:
+    """Numbers that correlate with the one an hour before (an AR(1) process), of these shocks."""
+    fresh = math.sqrt(1 - persistence**2)
+    for hour in range(1, shocks.shape[-1]):
+        shocks[..., hour] = persistence * shocks[..., hour - 1] + fresh * shocks[..., hour]
+    return shocks

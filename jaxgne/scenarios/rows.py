@@ -6,7 +6,6 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
@@ -14,6 +13,7 @@ from jaxtyping import Array
 from ..each import for_one, leading, refuse_batch
 from ..market import Buffers, Generators, Grid, Market, Prosumers, Trading
 from ..record import Record
+from ..runner import built, jnp
 
 
 def stack(markets: Sequence[Market]) -> Market:
@@ -85,6 +85,7 @@ def _sizes(market: Market) -> dict[str, int]:
 
 
 @for_one()
+@built
 def pad(
     market: Market,
     *,
@@ -175,7 +176,7 @@ def _with_buses(grid: Grid, more: int) -> Grid:
     lined = grid.model != "copperplate"
 
     def grown(leaf: Array, filler: Any) -> Array:
-        return jnp.concatenate([leaf, jnp.broadcast_to(filler, (more, *leaf.shape[1:]))])
+        return jnp.concatenate([leaf, jnp.full((more, *leaf.shape[1:]), filler, leaf.dtype)])
 
     lines = {
         "source": grown(grid.source, at_feeder),
