@@ -16,8 +16,9 @@ from .market import Grid, Market
 from .model import Plan, voltages
 from .options import checked_options
 from .record import Record
-from .runner import jnp
+from .runner import built, hosted, jnp
 from .solvers.base import AbstractSolver
+from .status import is_status
 
 _BEYOND = 2e-5  # pu or share that a margin takes more than the last error, so that it is enough
 
@@ -92,26 +93,22 @@ def clear_ac_safe(
     reason = unexamined(grid)
     if reason:
         raise ValueError(f"clear_ac_safe: {reason}")
-    margins = Margins(
-        low=jnp.full_like(grid.voltage_min, ac_margin),
-        high=jnp.full_like(grid.voltage_max, ac_margin),
-        loading=jnp.full_like(grid.rating, 1 + ac_margin),
-    )
+    margins = _alike(grid, ac_margin)
     now, last, tight, possible, beyond = start, None, market, None, ""
     for count in range(1, rounds + 1):
         tight = _tightened(market, margins)
         try:
             last = clear(tight, solver, tol=tol, max_steps=max_steps, start=now, progress=progress)
         except NotCleared as failed:
-            if possible is not None and bool(failed.clearing.status == Status.infeasible):
-                margins = jax.tree.map(lambda a, b: (a + b) / 2, possible, margins)
+            if possible is not None and is_status(failed.clearing.status, Status.infeasible):
+                margins = _halfway(possible, margins)
                 beyond = f"\nWider margins are {failed}"
                 continue
             words = f"{failed} This is with margins for the AC power flow: {_told(margins)}."
             raise NotCleared(
                 words if count > 1 or ac_margin else str(failed), failed.clearing, tight
             ) from None
-        found = check(market, last.plan)
+        found = built(check)(market, last.plan)
         last = now = replace(last, certificate=replace(last.certificate, ac=found))
         if found is not None and bool(found.safe):
             return AcSafe(last, tight, margins, count)
@@ -132,6 +129,17 @@ def clear_ac_safe(
     )
 
 
+@built
+def _alike(grid: Grid, margin: float) -> Margins:
+    """The same margin everywhere: pu, and share of ratings."""
+    return Margins(
+        low=jnp.full_like(grid.voltage_min, margin),
+        high=jnp.full_like(grid.voltage_max, margin),
+        loading=jnp.full_like(grid.rating, 1 + margin),
+    )
+
+
+@built
 def _wider(market: Market, plan: Plan, margins: Margins) -> Margins:
     """Margins that also cover where the linear model of the plan was wrong beyond a limit.
 
@@ -155,6 +163,12 @@ def _wider(market: Market, plan: Plan, margins: Margins) -> Margins:
     )
 
 
+@built
+def _halfway(one: Margins, other: Margins) -> Margins:
+    return jax.tree.map(lambda a, b: (a + b) / 2, one, other)
+
+
+@built
 def _tightened(market: Market, margins: Margins) -> Market:
     """The market within margins; where both sides meet, at their middle."""
 
@@ -168,6 +182,7 @@ def _tightened(market: Market, margins: Margins) -> Market:
     return eqx.tree_at(lambda m: limits(m.grid), market, tight)
 
 
+@hosted
 def _told(margins: Margins) -> str:
     return (
         f"up to {float(jnp.maximum(margins.low.max(), margins.high.max())):.4f} pu and "

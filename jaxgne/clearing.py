@@ -111,7 +111,7 @@ class Clearing(Record):
             return one.why(market=market)
         if bool(self.ok):
             return f"cleared after {int(self.steps)} steps"
-        if market is not None or bool(self.status != Status.infeasible):
+        if market is not None or not is_status(self.status, Status.infeasible):
             return _complaint(market, self)
         return f"infeasible: no plan meets all limits; {said_by_ray(self.certificate, self.prices)}"
 
@@ -140,8 +140,7 @@ class Clearing(Record):
     def _by_scenario(self) -> str:
         """How the scenarios of a batch ended, and which did not clear."""
         ended = {
-            word: np.flatnonzero(np.asarray(self.status == getattr(Status, word)))
-            for word in STATUSES
+            word: np.flatnonzero(is_status(self.status, getattr(Status, word))) for word in STATUSES
         }
         lines = [f"Clearing of {np.size(self.steps)} scenarios"]
         for word, which in ended.items():
@@ -606,7 +605,7 @@ def _run(
 
 def _complaint(market: Market | None, clearing: Clearing) -> str:
     """Why a market did not clear, in words."""
-    if market is not None and bool(clearing.status == Status.infeasible):
+    if market is not None and is_status(clearing.status, Status.infeasible):
         if not _held_here(market):
             return "infeasible: no plan meets all limits."
         return f"infeasible: {why_infeasible(market, clearing.prices)}"

@@ -18,7 +18,7 @@ from .each import for_each
 from .market import Market
 from .model import aggregate, by_owner, device_costs
 from .record import Record
-from .runner import jnp
+from .runner import hosted, jnp
 from .settlement import bills, for_each_priced
 
 REFERENCE = "no trading"  # what benefits are measured against, where it is among those compared
@@ -226,12 +226,12 @@ def _ratio(one: Outcome, best: Outcome | None) -> float | None:
 
 def gini(values: np.ndarray) -> float | None:
     """`inequality`, or None where a value is negative or all are 0."""
-    return float(inequality(jnp.asarray(values))) if _shared(values) else None
+    return float(hosted(inequality)(values)) if _shared(values) else None
 
 
 def jain(values: np.ndarray) -> float | None:
     """`evenness`, or None where a value is negative or all are 0."""
-    return float(evenness(jnp.asarray(values))) if _shared(values) else None
+    return float(hosted(evenness)(values)) if _shared(values) else None
 
 
 def _shared(values: np.ndarray) -> bool:

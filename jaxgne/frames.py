@@ -12,7 +12,6 @@ it stands.
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Array, Bool
@@ -35,7 +34,10 @@ from .model import (
     trade_prices,
     voltages,
 )
+from .programs import program
 from .radial import forest, loops
+from .runner import hosted
+from .status import is_status
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -127,7 +129,8 @@ def buses(market: Market, clearing: Clearing) -> "DataFrame":
     pay; `price_parts` says what it is made of.
     """
     _check(market, clearing)
-    plan, prices, grid = clearing.plan, clearing.prices, market.grid
+    plan, grid = clearing.plan, market.grid
+    prices = jax.tree.map(np.asarray, clearing.prices)
     active, reactive = _each(drawn, market, plan)
     shared = _each(grid_price, market, clearing.aggregate) + prices.aggregate + prices.exchange
     nothing = np.full(np.shape(grid.passive), np.nan)
@@ -140,7 +143,7 @@ def buses(market: Market, clearing: Clearing) -> "DataFrame":
         "drawn_kvar": reactive,
         "voltage_pu": _each(voltages, market, plan) if has_state(market) else nothing,
         "ac_voltage_pu": _ac(market, clearing)["voltage"] if networked else nothing,
-        "energy_price_eur_per_kwh": _by_hour(shared) + np.asarray(prices.bus),
+        "energy_price_eur_per_kwh": _by_hour(shared) + prices.bus,
     }
     return _frame("bus", columns, market, clearing)
 
@@ -188,14 +191,14 @@ def hours(market: Market, clearing: Clearing) -> "DataFrame":
     operator's limits and tariff are worth: its receipts at an equilibrium.
     """
     _check(market, clearing)
-    plan, prices = clearing.plan, clearing.prices
-    paid = _each(settlement.settle, market, clearing)
+    plan, prices = jax.tree.map(np.asarray, (clearing.plan, clearing.prices))
+    sigma, paid = np.asarray(clearing.aggregate), _each(settlement.settle, market, clearing)
     columns = {
-        "contracted_import_kw": clearing.aggregate,
-        "transformer_kw": np.asarray(clearing.aggregate) - np.sum(plan.exports, axis=-2),
-        "exports_kw": np.sum(plan.exports, axis=-2),
-        "passive_kw": np.sum(market.grid.passive, axis=-2),
-        "traded_kw": np.sum(np.abs(plan.trades), axis=-2),
+        "contracted_import_kw": sigma,
+        "transformer_kw": sigma - plan.exports.sum(axis=-2),
+        "exports_kw": plan.exports.sum(axis=-2),
+        "passive_kw": np.asarray(market.grid.passive).sum(axis=-2),
+        "traded_kw": np.abs(plan.trades).sum(axis=-2),
         "grid_price_eur_per_kwh": _each(grid_price, market, clearing.aggregate),
         "limit_price_eur_per_kwh": prices.aggregate,
         "exchange_price_eur_per_kwh": prices.exchange,
@@ -277,9 +280,13 @@ def _pandas() -> Any:
     return pandas
 
 
-@eqx.filter_jit
 def _each(of: Callable[..., Any], market: Market, *more: Any) -> Any:
-    """`of(market, ...)`, for each scenario where the market is a batch."""
+    """`of(market, ...)`, for each scenario where the market is a batch, which pays compiling."""
+    return (_column if np.ndim(market.hour_length) else hosted(_column))(of, market, *more)
+
+
+@program("columns of tables", once=True)
+def _column(of: Callable[..., Any], market: Market, *more: Any) -> Any:
     return (jax.vmap(of) if np.ndim(market.hour_length) else of)(market, *more)
 
 
@@ -330,7 +337,7 @@ def _frame(
     keys = {"hour": _by_hour(hours_of(market))} | _times(market)
     keys = keys if row is None else {row: axes[-2]} | keys
     if len(axes) == 3:
-        ended = [np.asarray(clearing.status == getattr(Status, word)) for word in STATUSES]
+        ended = [np.asarray(is_status(clearing.status, getattr(Status, w))) for w in STATUSES]
         status = np.select(ended, STATUSES, "")[:, None, None]
         keys = {"scenario": axes[0], "status": status} | keys
         for name, array in arrays.items():

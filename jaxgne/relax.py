@@ -6,13 +6,13 @@ from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
 from .clock import in_hours
 from .elastic import Program, program
 from .market import Market
+from .runner import hosted, to_device
 from .slack import LIMITS, NOTHING, Slack, fewest, give, only
 from .validate import structure
 
@@ -116,11 +116,11 @@ def _each(markets: Market, cost: dict[str, float], how: How) -> Relaxation:
     """Every scenario of a batch on its own."""
     found = []
     for k in range(np.shape(markets.prosumers.load)[0]):
-        one = jax.tree.map(lambda a, k=k: jnp.asarray(a[k]), markets)
+        one = jax.tree.map(lambda a, k=k: to_device(np.asarray(a)[k]), markets)
         found.append(_relaxed(one, cost, how, k))
     return Relaxation(
         table=tuple(row for one in found for row in one.table),
-        market=jax.tree.map(lambda *a: jnp.stack(a), *(one.market for one in found)),
+        market=jax.tree.map(lambda *a: to_device(np.stack(a)), *(one.market for one in found)),
         cost=np.array([one.cost for one in found]),
         lines=tuple(f"scenario {k}: {line}" for k, one in enumerate(found) for line in one.lines),
     )
@@ -130,7 +130,7 @@ def _relaxed(market: Market, cost: dict[str, float], how: How, scenario: int | N
     wrong = structure(market)
     if wrong:
         raise ValueError("\n".join(wrong))
-    made = program(market)
+    made = hosted(program)(market)
     slacks = [slack for name, price in cost.items() for slack in give(made, name, price)]
     if how == "fewest":
         only(made, slacks, fewest(made, slacks))
@@ -251,7 +251,7 @@ def _moved(made: Program, market: Market, slack: Slack, amount: np.ndarray) -> M
 
 
 def _like(values: np.ndarray, market: Market) -> Any:
-    return jnp.asarray(values, market.prosumers.load.dtype)
+    return to_device(values.astype(market.prosumers.load.dtype))
 
 
 def _lines(market: Market, table: list[GaveWay]) -> tuple[str, ...]:

@@ -4,16 +4,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ..certificate import Certificate, certify, owners
 from ..clearing import Clearing, Run, Status
 from ..clock import Clock
-from ..market import Buffers, Generators, Grid, Market, Prosumers, Tariff, Trading
+from ..market import Buffers, Generators, Grid, Market, Prosumers, Tariff, Trading, cast
 from ..model import Plan, Rows, rows_like, zeros
+from ..runner import by_numpy, to_device, to_host
 from .faults import Faults
 from .json_text import Document, convert, place_of
 from .reading import Content, answer_marks, read_json, read_tables
@@ -244,24 +243,26 @@ def _clearing(market: Market, content: Content) -> Clearing:
         "hour": market.prosumers.load.shape[1],
     }
     fields, head = _fields(content, tables, sizes), content.head
-    arrays = {name: jnp.asarray(array.astype(dtype)) for name, array in fields.items()}
+    arrays = {name: to_device(array.astype(dtype)) for name, array in fields.items()}
+    ran = {"tol": np.float64(head["tol"]), "compiled": np.bool_(head["runner"] == "jax")}
     return Clearing(
         plan=Plan(**_part(arrays, "plan")),
         prices=Rows(**_part(arrays, "prices")),
         costs=arrays["costs"],
         aggregate=arrays["aggregate"],
         certificate=_certificate(market, {**head["certificate"], **_part(fields, "certificate")}),
-        steps=jnp.asarray(head["steps"], jnp.int32),
+        steps=to_device(np.int32(head["steps"])),
         status=getattr(Status, head["status"]),
-        run=Run(
-            head["solver"], jnp.asarray(head["tol"], float), jnp.asarray(head["runner"] == "jax")
-        ),
+        run=Run(head["solver"], **to_device(ran)),
     )
 
 
 def _certificate(market: Market, stored: Mapping[str, Any]) -> Certificate:
     """The certificate as stored; its form is that of any certificate of this market."""
-    like = eqx.filter_eval_shape(certify, market, zeros(market), rows_like(market))
+    with by_numpy():
+        exact = cast(to_host(market), np.float64)
+        like = certify(exact, zeros(exact), rows_like(exact))
+    real = jax.dtypes.canonicalize_dtype(float)
     clock = None if market.clock is None else int(market.clock.start)
     stored = {**stored, **dict(zip(TIME, (float(market.hour_length), clock), strict=True))}
     leaves, form = jax.tree_util.tree_flatten_with_path(like)
@@ -277,5 +278,7 @@ def _certificate(market: Market, stored: Mapping[str, Any]) -> Certificate:
                     f"the certificate was stored without {name!r} by another version of jaxgne; "
                     "clear the market again."
                 )
-            filled.append(jnp.asarray(np.asarray(stored[name], leaf.dtype)))
+            kind = np.asarray(leaf).dtype
+            value = np.asarray(stored[name], real if kind == np.float64 else kind)
+            filled.append(to_device(value))
     return jax.tree_util.tree_unflatten(form, filled)

@@ -85,6 +85,7 @@ def _unwritable(market: Market) -> list[str]:
     return wrong
 
 
+@hosted
 def _check_belongs(market: Market, clearing: Clearing) -> None:
     if np.ndim(clearing.steps):
         raise ValueError(

@@ -7,6 +7,7 @@ import numpy as np
 from ..clearing import Clearing
 from ..market import Market
 from ..model import aggregate, energy_prices, grid_price
+from ..runner import hosted
 from .state import state
 from .style import (
     BLUE,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@hosted
 def prices(market: Market, clearing: Clearing, ax: "Axes | None" = None) -> "Axes":
     """Marginal value of energy by hour, EUR/kWh: the prosumers' range, their median, the grid's.
 
@@ -45,6 +47,7 @@ def prices(market: Market, clearing: Clearing, ax: "Axes | None" = None) -> "Axe
     return ax
 
 
+@hosted
 def bus_prices(market: Market, clearing: Clearing, ax: "Axes | None" = None) -> "Axes":
     """Price of energy at each bus and hour, EUR/kWh, which passive consumers there pay.
 

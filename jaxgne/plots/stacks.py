@@ -7,6 +7,7 @@ import numpy as np
 from ..clearing import Clearing
 from ..market import Market
 from ..model import bought
+from ..runner import hosted
 from .style import (
     BLACK,
     BLUE,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@hosted
 def energy(
     market: Market,
     clearing: Clearing,
