@@ -306,7 +306,7 @@ def to_device(tree: Any) -> Any:
 
 def runs_here(tree: Any) -> bool:
     """Whether NumPy can run what is asked of `tree`: concrete, in float64, on one CPU."""
-    if not concrete(tree):
+    if not settled(tree):
         return False
     for leaf in jax.tree.leaves(tree):
         if getattr(leaf, "dtype", None) == np.float32:
@@ -345,5 +345,10 @@ def built(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def concrete(tree: Any) -> bool:
-    """Whether no array of `tree` is traced, nor will be: under a trace all are."""
-    return trace_state_clean() and not any(isinstance(a, Tracer) for a in jax.tree.leaves(tree))
+    """Whether no array of `tree` is traced; under a trace what is made of it may be."""
+    return not any(isinstance(a, Tracer) for a in jax.tree.leaves(tree))
+
+
+def settled(tree: Any) -> bool:
+    """Whether no array of `tree` is traced, nor what is made of it will be."""
+    return trace_state_clean() and concrete(tree)
