@@ -22,7 +22,7 @@ from .model import Plan, length, net_load
 from .programs import program
 from .radial import Forest, forest, loops
 from .record import Record
-from .runner import built, hosted, jnp, lax, settled, wide
+from .runner import built, concrete, hosted, jnp, lax, wide
 from .validate import gate
 
 VOLTAGE_SLACK = 1e-4  # pu beyond a limit that still counts as safe
@@ -101,7 +101,7 @@ def ac_power_flow(market: Market, plan: Plan) -> Flow:
     if market.grid.model == "copperplate":
         raise ValueError("ac_power_flow: copperplate has no grid; build the market with one.")
     gate(market, "ac_power_flow", batch=True)
-    if settled(market.grid):
+    if concrete(market.grid):
         good = np.asarray(_examined(market))
         if not good.all():
             k = int(good.argmin())

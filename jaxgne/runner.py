@@ -184,9 +184,24 @@ def _clip(value: Any, low: Any = None, high: Any = None) -> Any:
     return value if high is None else np.minimum(value, high)
 
 
+def _or_nan(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` of matrices, NaN for those it has no answer for, where NumPy raises."""
+
+    @wraps(function)
+    def run(*matrices: Any) -> Any:
+        try:
+            return _ours(function(*matrices))
+        except np.linalg.LinAlgError:
+            if matrices[0].ndim == 2:
+                return np.full_like(matrices[-1], math.nan)
+            return _ours(np.stack([run(*each) for each in zip(*matrices, strict=True)]))
+
+    return run
+
+
 class _Linalg:
-    solve = staticmethod(_as_numpy(np.linalg.solve))
-    inv = staticmethod(_as_numpy(np.linalg.inv))
+    solve = staticmethod(_or_nan(np.linalg.solve))
+    inv = staticmethod(_or_nan(np.linalg.inv))
 
 
 def _scan(
@@ -278,14 +293,10 @@ def remembered(function: Callable[[T], R]) -> Callable[[T], R]:
     return run
 
 
+@_or_nan
 def inverse_factor(blocks: Any) -> Any:
     """L^-1 of each block's Cholesky factor L, by NumPy; NaN where there is none, as in JAX."""
-    try:
-        return np.linalg.inv(np.linalg.cholesky(blocks))
-    except np.linalg.LinAlgError:
-        if blocks.ndim == 2:
-            return np.full_like(blocks, math.nan)
-        return _ours(np.stack([inverse_factor(block) for block in blocks]))
+    return np.linalg.inv(np.linalg.cholesky(blocks))
 
 
 def to_host(tree: Any) -> Any:
@@ -306,7 +317,7 @@ def to_device(tree: Any) -> Any:
 
 def runs_here(tree: Any) -> bool:
     """Whether NumPy can run what is asked of `tree`: concrete, in float64, on one CPU."""
-    if not settled(tree):
+    if not (trace_state_clean() and concrete(tree)):
         return False
     for leaf in jax.tree.leaves(tree):
         if getattr(leaf, "dtype", None) == np.float32:
@@ -345,10 +356,6 @@ def built(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def concrete(tree: Any) -> bool:
-    """Whether no array of `tree` is traced; under a trace what is made of it may be."""
-    return not any(isinstance(a, Tracer) for a in jax.tree.leaves(tree))
-
-
-def settled(tree: Any) -> bool:
-    """Whether no array of `tree` is traced, nor what is made of it will be."""
-    return trace_state_clean() and concrete(tree)
+    """Whether no array of `tree` is traced, nor what is made of it: under `jit` all is."""
+    staged = not trace_state_clean() and isinstance(jax.device_put(0), Tracer)
+    return not (staged or any(isinstance(a, Tracer) for a in jax.tree.leaves(tree)))

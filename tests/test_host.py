@@ -10,6 +10,8 @@ import pytest
 
 import jaxgne as jg
 from jaxgne import devices
+from jaxgne.model import zeros
+from jaxgne.runner import by_numpy, jnp, to_host
 
 from .markets import feeder
 
@@ -108,6 +110,30 @@ def test_devices_are_the_same_traced_and_not(kind: str):
     for ours, theirs in zip(jax.tree.leaves(host), jax.tree.leaves(traced), strict=True):
         assert isinstance(ours, jax.Array) and ours.dtype == theirs.dtype
         np.testing.assert_allclose(ours, theirs, rtol=1e-14)
+
+
+def test_singular_matrices_have_no_answer_and_raise_nothing():
+    """NumPy's LAPACK raises where JAX's gives no finite number; so here: each matrix by itself."""
+    one, nothing = np.eye(2), np.ones((2, 2))
+    with by_numpy():
+        inverses = np.asarray(jnp.linalg.inv(to_host(np.stack([2 * one, nothing]))))
+        solved = np.asarray(jnp.linalg.solve(to_host(nothing), to_host(one)))
+    np.testing.assert_array_equal(inverses[0], one / 2)
+    assert not np.isfinite(inverses[1]).any() and not np.isfinite(solved).any()
+
+
+def test_a_loop_without_impedance_is_told_of_a_concrete_market():
+    """Its currents are not determined: a sentence says so, by NumPy and within a gradient."""
+    grid = jg.Grid(np.zeros((3, 1)), [0, 1, 2], [1, 2, 0], 0.0, 0.0, model="paper")
+    market = jg.Market(jg.Prosumers([1], [[1.0]]), grid, jg.Tariff(0.1, hours=1))
+    plan = zeros(market)
+
+    def losses(factor: float):
+        return factor * jg.ac_power_flow(market, plan).losses.sum()
+
+    for look in (losses, jax.grad(losses)):
+        with pytest.raises(ValueError, match="without impedance close a loop"):
+            look(1.0)
 
 
 def test_a_concrete_market_under_a_trace():
