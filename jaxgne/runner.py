@@ -1,9 +1,9 @@
 """One source, two runners: JAX compiles the mathematics, or NumPy runs it as it is written.
 
-Modules of mathematics take `jnp`, `lax`, `vmap` and `program` from here. They are JAX's own, but
-inside `by_numpy()`, where they are NumPy's and plain loops: nothing is traced or compiled, so the
-first answer of a small market comes at once. There arrays are `HostArray`, which has JAX's `.at`
-and is never changed in place. Where the two differ, they differ here and nowhere else.
+Modules of mathematics take `jnp`, `lax` and `vmap` from here. They are JAX's own, but inside
+`by_numpy()`, where they are NumPy's and plain loops: nothing is traced or compiled, so the first
+answer of a small market comes at once. There arrays are `HostArray`, which has JAX's `.at` and is
+never changed in place. Where the two differ, they differ here and nowhere else.
 """
 
 from __future__ import annotations
