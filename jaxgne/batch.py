@@ -381,7 +381,6 @@ def _on_each(words: str, once: bool) -> Callable[[Callable[..., Any]], Callable[
     """
 
     def on_each(body: Callable[..., Any]) -> Callable[..., Any]:
-        @program(words, once=once)
         @wraps(body)
         def run(*arguments: Any, mesh: Mesh | None) -> Any:
             if mesh is None:
@@ -398,7 +397,8 @@ def _on_each(words: str, once: bool) -> Callable[[Callable[..., Any]], Callable[
                 check_vma=False,
             )(*arrays)
 
-        return run
+        del run.__wrapped__  # it takes a mesh, which the body does not
+        return program(words, once=once)(run)
 
     return on_each
 
