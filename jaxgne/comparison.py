@@ -224,12 +224,12 @@ def _ratio(one: Outcome, best: Outcome | None) -> float | None:
     return float(one.social / best.social) if best is not None and best.social > 0 else None
 
 
-def gini(values: np.ndarray) -> float | None:
+def gini(values: Any) -> float | None:
     """`inequality`, or None where a value is negative or all are 0."""
     return float(hosted(inequality)(values)) if _shared(values) else None
 
 
-def jain(values: np.ndarray) -> float | None:
+def jain(values: Any) -> float | None:
     """`evenness`, or None where a value is negative or all are 0."""
     return float(hosted(evenness)(values)) if _shared(values) else None
 
