@@ -54,7 +54,7 @@ class _Executable(NamedTuple):
     run: Callable[..., list[Any]]
     tree: Any  # structure of the value
     leaves: list[Any]  # of the value: `_Hole` for an array, others as they are
-    stored: str | None  # the name of the entry that it was loaded from
+    stored: str | None  # the name of the entry that it was loaded from, until it has run once
 
     def __call__(self, arrays: list[Any]) -> Any:
         found = iter(self.run(*arrays))
@@ -108,6 +108,7 @@ class Program(Generic[P, T]):
             value = found(call.arrays)
             if found.stored is not None:  # a broken entry may tell only when its arrays are read
                 jax.block_until_ready(value)
+                self._found[call.key] = found._replace(stored=None)
             return value
         except Exception:
             if found.stored is None:
@@ -169,9 +170,10 @@ class Program(Generic[P, T]):
 
         flat.__name__ = flat.__qualname__ = getattr(self.fn, "__name__", "program")
         options = _QUICK if self.once else None
-        run = jax.jit(flat).lower(*call.arrays).compile(compiler_options=options)
+        lowered, before = jax.jit(flat).lower(*call.arrays), _hits()
+        run = lowered.compile(compiler_options=options)
         tree, leaves = value
-        if name is not None:
+        if name is not None and _hits() == before:  # else it serializes without its functions
             with suppress(Exception):  # callbacks, or what does not pickle: of this process alone
                 machine, _, _ = serialize_executable.serialize(run)
                 store.write(name, pickle.dumps((machine, tree.unflatten(leaves))))
@@ -198,6 +200,22 @@ class Program(Generic[P, T]):
             return digits(name, None if own else self.fn, asked, _here())
         except (ValueError, metadata.PackageNotFoundError):  # told from no other; not installed
             return None
+
+
+_HEARD = threading.local()
+
+
+def _hits() -> int:
+    """How many programs JAX's own cache, where a user has one, gave this thread."""
+    return getattr(_HEARD, "hits", 0)
+
+
+def _hear(event: str, **_: Any) -> None:
+    if event == "/jax/compilation_cache/cache_hits":
+        _HEARD.hits = _hits() + 1
+
+
+jax.monitoring.register_event_listener(_hear)
 
 
 def forget() -> None:

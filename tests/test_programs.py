@@ -153,6 +153,22 @@ def test_second_process_loads_without_compiling(tmp_path: Path, cache: Path):
     np.testing.assert_allclose(second["x"], [1 / 11, 7 / 11], rtol=1e-12)
 
 
+def test_what_jaxs_own_cache_gave_is_not_stored(tmp_path: Path):
+    """Such a program serializes in part: an entry of it would load, and fail when it runs."""
+    own = {
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "jax"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+    (first,) = processes(1, tmp_path, JAXGNE_CACHE=str(tmp_path / "one"), **own)
+    assert entries(tmp_path / "one") and any((tmp_path / "jax").iterdir())
+    for _ in range(2):
+        (later,) = processes(1, tmp_path, JAXGNE_CACHE=str(tmp_path / "two"), **own)
+        assert later["x"] == first["x"] and not later["ready"]
+    (loaded,) = processes(1, tmp_path, JAXGNE_CACHE=str(tmp_path / "one"), **own)
+    assert loaded["ready"] and loaded["compiled"] == 0 and loaded["x"] == first["x"]
+
+
 def test_entry_of_other_flags_is_not_taken(tmp_path: Path):
     """What XLA was told belongs to the name of an entry."""
     processes(1, tmp_path, XLA_FLAGS="")
