@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from .. import devices
-from ..market import Buffers, Grid, Market, Prosumers, Tariff, Trading
+from ..market import Buffers, Generators, Grid, Market, Prosumers, Tariff, Trading
 from ..runner import built, jnp
 from ..validate import validate
 from .builders import Behaviour, Graph, check, choose, pairs_of, tariff
@@ -73,17 +73,10 @@ def populate(
         raise ValueError(
             f"hour_length={hour_length:g}: give a part of 12 hours, such as 0.25, 1, 3 or 6."
         )
-    shares = {
-        "photovoltaic": photovoltaic,
-        "battery": battery,
-        "generator": generator,
-        "vehicle": vehicle,
-        "heat_pump": heat_pump,
-        "shiftable": shiftable,
-    }
-    for name, share in shares.items():
-        if not 0 <= share <= 1:
-            raise ValueError(f"{name}={share:g}: give a share from 0 to 1: 0.3, not 30.")
+    shares = _shares(
+        photovoltaic=photovoltaic, battery=battery, generator=generator, vehicle=vehicle,
+        heat_pump=heat_pump, shiftable=shiftable,
+    )  # fmt: skip
     streams = ("customers", "trading", *shares)  # a new one goes to the end
     rng = {name: np.random.default_rng([seed, k]) for k, name in enumerate(streams)}
     people, left = _settle(
@@ -91,42 +84,41 @@ def populate(
         rng["customers"],
     )  # fmt: skip
     steps, size = people.load.shape[1], np.asarray(people.load).max(axis=1)
-    owner = {
-        name: np.sort(rng[name].permutation(prosumers)[: round(share * prosumers)])
-        for name, share in shares.items()
-    }
-
-    def drawn(name: str) -> tuple[Ints, Floats, Draw]:
-        """Owners, their sizes, and numbers for them that do not depend on how many they are."""
-        who = owner[name]
-        return who, size[who], lambda low, high: rng[name].uniform(low, high, prosumers)[who]
-
-    who, peak, draw = drawn("generator")
-    units = devices.generator(
-        who,
-        power=0.8 * peak[:, None],
-        hours=steps,
-        linear=draw(0.08, 0.14),
-        quadratic=draw(0.04, 0.06) / (0.8 * peak),
-    )
-    panels = rng["photovoltaic"].uniform(0.3, 0.9, prosumers) * size
-    sun = sunshine(panels, steps, hour_length, rng["photovoltaic"])[owner["photovoltaic"]]
+    owned = {name: _owned(share, size, rng[name]) for name, share in shares.items()}
     buffers = devices.join(
-        _batteries(*drawn("battery"), steps),
-        _vehicles(*drawn("vehicle"), steps, hour_length),
-        _heat_pumps(*drawn("heat_pump"), steps, hour_length),
-        _shiftables(*drawn("shiftable"), steps, hour_length),
+        _batteries(*owned["battery"], steps),
+        _vehicles(*owned["vehicle"], steps, hour_length),
+        _heat_pumps(*owned["heat_pump"], steps, hour_length),
+        _shiftables(*owned["shiftable"], steps, hour_length),
     )
     market = Market(
-        devices.photovoltaic(people, owner["photovoltaic"], generation=sun),
+        _under_sun(people, owned["photovoltaic"][0], hour_length, rng["photovoltaic"]),
         left,
         _prices(people, left, hour_length, behaviour),
-        units,
+        _generators(*owned["generator"], steps),
         buffers,
         Trading(*pairs_of(graph, prosumers, degree, rng["trading"]), 30.0, charge=0.01),
         hour_length=hour_length,
     )
     return servable(validate(market))
+
+
+def _shares(**shares: float) -> dict[str, float]:
+    """The shares of prosumers who own each kind of device, each from 0 to 1."""
+    for name, share in shares.items():
+        if not 0 <= share <= 1:
+            raise ValueError(f"{name}={share:g}: give a share from 0 to 1: 0.3, not 30.")
+    return shares
+
+
+def _owned(share: float, size: Floats, rng: np.random.Generator) -> tuple[Ints, Floats, Draw]:
+    """Owners of a kind of device, their sizes, and how to draw numbers for them.
+
+    A prosumer's numbers do not depend on how many own such a device.
+    """
+    count = len(size)
+    who = np.sort(rng.permutation(count)[: round(share * count)])
+    return who, size[who], lambda low, high: rng.uniform(low, high, count)[who]
 
 
 def _over_hours(grid: Grid, hours: int | None, hour_length: float) -> Grid:
@@ -204,6 +196,28 @@ def _kinds(kinds: Mapping[str, float] | None, count: int) -> Ints:
         raise ValueError(f"kinds: the shares sum to {sum(given.values()):g}; they must sum to 1.")
     ends = np.cumsum([0.0, *(given.get(name, 0.0) for name in KINDS)])
     return np.repeat(np.arange(len(KINDS)), np.diff(np.rint(ends * count).astype(int)))
+
+
+def _under_sun(
+    people: Prosumers, owner: Ints, hour_length: float, rng: np.random.Generator
+) -> Prosumers:
+    """Panels of 0.3 to 0.9 of the owner's highest load."""
+    count, hours = people.load.shape
+    panels = rng.uniform(0.3, 0.9, count) * np.asarray(people.load).max(axis=1)
+    sun = sunshine(panels, hours, hour_length, rng)[owner]
+    return devices.photovoltaic(people, owner, generation=sun)
+
+
+def _generators(owner: Ints, size: Floats, draw: Draw, hours: int) -> Generators:
+    """0.8 of the owner's highest load; a kWh costs 0.08 to 0.14 EUR, the last 0.08 to 0.12 more."""
+    power = 0.8 * size
+    return devices.generator(
+        owner,
+        power=power[:, None],
+        hours=hours,
+        linear=draw(0.08, 0.14),
+        quadratic=draw(0.04, 0.06) / power,
+    )
 
 
 def _batteries(owner: Ints, size: Floats, draw: Draw, hours: int) -> Buffers:
