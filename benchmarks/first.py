@@ -14,7 +14,6 @@ results/first.jsonl, all of them as a table in results/first.md.
 import argparse
 import json
 import os
-import pickle
 import statistics
 import subprocess
 import sys
@@ -30,7 +29,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent))  # tests/reference.py
 
 import jax
+import numpy as np
 import record
+from scipy import sparse
 
 import jaxgne as jg
 from benchmarks import convex
@@ -93,10 +94,14 @@ with open("/proc/self/maps") as lines:
 }
 PEERS = ("PIQP", "CLARABEL")
 PEER = """
-import json, pickle, sys, time
+import json, sys, time
 begun = time.perf_counter()
 import cvxpy as cp
-P, q, A, b, G, h, lower, upper = pickle.load(open(sys.argv[1], "rb"))
+import numpy as np
+from scipy import sparse
+P, A, G = (sparse.load_npz(f"{sys.argv[1]}/{name}.npz") for name in "PAG")
+vectors = np.load(f"{sys.argv[1]}/vectors.npz")
+q, b, h, lower, upper = (vectors[name] for name in ("q", "b", "h", "lower", "upper"))
 x = cp.Variable(len(q))
 limits = [A @ x == b, G @ x <= h, x >= lower, x <= upper]
 problem = cp.Problem(cp.Minimize(cp.quad_form(x, cp.psd_wrap(P)) / 2 + q @ x), limits)
@@ -189,11 +194,13 @@ def peers(scratch: Path, runs: int) -> None:
         return
     jax.config.update("jax_enable_x64", True)
     _, _, box = convex.program(jg.synthetic(50, degree=8.0, buses=36, stress=True))
-    path = scratch / "program.pickle"
-    path.write_bytes(pickle.dumps((box.P, box.q, box.A, box.b, box.G, box.h, box.lower, box.upper)))
+    for name in "PAG":
+        sparse.save_npz(scratch / f"{name}.npz", getattr(box, name))
+    vectors = {name: getattr(box, name) for name in ("q", "b", "h", "lower", "upper")}
+    np.savez(scratch / "vectors.npz", **vectors)
     for name in [peer for peer in PEERS if find_spec(peer.lower()) is not None]:
-        command = [sys.executable, "-c", PEER, str(path), name]
-        told = [subprocess.run(command, capture_output=True, check=True) for _ in range(runs)]
+        command = [sys.executable, "-c", PEER, str(scratch), name]
+        told = [subprocess.run(command, stdout=subprocess.PIPE, check=True) for _ in range(runs)]
         seconds = [json.loads(one.stdout)["first answer"] for one in told]
         write("50 prosumers", f"CVXPY, {name}", {"first answer": seconds})
 
