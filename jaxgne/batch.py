@@ -18,7 +18,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jax.lax import stop_gradient
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array
@@ -50,6 +49,7 @@ from .options import checked_options, tolerance
 from .placement import local_mesh, mesh_of, own_part, place, whole
 from .programs import program
 from .record import Record
+from .runner import concrete
 from .sensitivity.implicit import AbstractAdjoint
 from .solvers.base import AbstractSolver
 from .solvers.newton import one_thread
@@ -121,7 +121,7 @@ def clear_many(
         progress=progress, width=width,
     )  # fmt: skip
     given, (markets, start) = markets, stop_gradient((markets, start))
-    if any(isinstance(a, Tracer) for a in jax.tree.leaves((markets, start))):
+    if not concrete((markets, start)):
         raise TypeError("clear_many() runs on the host: under jit use jax.vmap(jaxgne.clear).")
     _scenarios(markets)
     mesh = mesh_of(markets)
@@ -143,7 +143,7 @@ def clear_many(
             markets, solver, tol, max_steps, start, width, folder, progress,
             mesh=mesh, offset=0, one_way=one_way,
         )  # fmt: skip
-    if not any(isinstance(a, Tracer) for a in jax.tree.leaves(given)):
+    if concrete(given):
         return found
     found = jax.tree.map(jnp.asarray, found)
     return jax.vmap(lambda m, c: differentiable(m, c, adjoint))(given, found)

@@ -27,7 +27,7 @@ from .optimality import (
 )
 from .programs import program
 from .record import Record
-from .runner import hosted, jnp, vmap, wide
+from .runner import concrete, hosted, jnp, vmap, wide
 from .validate import gate
 
 _Family = tuple[str, str, str | None, str | None]  # words, unit, whose rows, scale
@@ -250,7 +250,7 @@ def certify(market: Market, plan: Plan, prices: Rows) -> Certificate:
 
 @for_each
 def _certify(market: Market, plan: Plan, prices: Rows) -> Certificate:
-    known = not any(isinstance(a, Tracer) for a in jax.tree.leaves((market, plan)))
+    known = concrete((market, plan))
     if known and getattr(plan.imports, "is_fully_addressable", True):  # all is in this process
         market = metered(market, plan)
     found = replace(

@@ -28,7 +28,7 @@ _LARGEST = 350  # rows an hour up to which NumPy's steps take tenths of a second
 _PATIENCE = 6.0  # seconds of NumPy's on one shape after which compiling it pays
 _LOADING = 1.0  # and after which loading its programs does, where they are kept
 
-_spent: dict[Any, float] = defaultdict(float)  # seconds, by shape; infinite once compiled
+_spent: dict[Any, float] = defaultdict(float)  # seconds, by `_shape`; infinite once compiled
 
 
 def default_solver(market: Market) -> AbstractSolver:
@@ -59,7 +59,8 @@ def chosen(
     obstacle = _obstacle(market, exact, start)
     if runner == "numpy" and obstacle:
         raise ValueError(f'clear: runner="numpy" {obstacle}.')
-    if runner == "numpy" or (runner is None and not obstacle and _at_once(market, stored)):
+    early = _at_once(market, compiled, stored)
+    if runner == "numpy" or (runner is None and not obstacle and early):
         return "numpy", exact
     return "jax", compiled
 
@@ -69,16 +70,17 @@ def is_quick(market: Market) -> bool:
     return rows_an_hour(market) <= _LARGEST
 
 
-def _at_once(market: Market, stored: Callable[[], bool]) -> bool:
+def _at_once(market: Market, solver: AbstractSolver, stored: Callable[[], bool]) -> bool:
     """Whether NumPy's answer is to come before programs pay."""
-    spent = _spent[_shape(market)]
+    spent = _spent[_shape(market, solver)]
     early = spent < _LOADING or (spent < _PATIENCE and not stored())
     return early and is_quick(market)
 
 
-def note(market: Market, runner: Runner, seconds: float) -> None:
-    """Remember that a market of this shape was cleared, and what that took."""
-    _spent[_shape(market)] += seconds if runner == "numpy" else np.inf
+def note(market: Market, solver: AbstractSolver | None, runner: Runner, seconds: float) -> None:
+    """Remember that a market of this shape was cleared by what `solver` asks for, and how long."""
+    compiled = default_solver(market) if solver is None else solver
+    _spent[_shape(market, compiled)] += seconds if runner == "numpy" else np.inf
 
 
 def _obstacle(market: Market, solver: AbstractSolver, start: Any) -> str:
@@ -88,5 +90,7 @@ def _obstacle(market: Market, solver: AbstractSolver, start: Any) -> str:
     return "" if runs_here((market, start)) else "takes markets in float64, on one CPU"
 
 
-def _shape(market: Market) -> Any:
-    return jax.tree.structure(market), tuple(np.shape(a) for a in jax.tree.leaves(market))
+def _shape(market: Market, solver: AbstractSolver) -> Any:
+    """What the programs depend on by which JAX would clear a market."""
+    sizes = tuple(np.shape(a) for a in jax.tree.leaves(market))
+    return jax.tree.structure((market, solver)), sizes

@@ -236,16 +236,15 @@ def clear(
         return differentiable(given, clearing, adjoint)
 
     ran, used = chosen(market, solver, start, runner, partial(_stored, market, solver))
-    begun, solver = time.perf_counter(), used if ran == "numpy" else solver
-    solve = partial(_clear, solver=solver, tol=tol, max_steps=max_steps, progress=progress)
+    begun, asked = time.perf_counter(), used if ran == "numpy" else solver
+    solve = partial(_clear, solver=asked, tol=tol, max_steps=max_steps, progress=progress)
     if ran == "numpy":
         with by_numpy():
             found = _ruled(to_host(market), to_host(start), solve, tol, one_way)
         clearing, ruled = to_device(found)
-        note(market, "numpy", time.perf_counter() - begun)
     else:
         clearing, ruled = _ruled(market, start, solve, tol, one_way)
-        note(market, "jax", time.perf_counter() - begun)
+    note(market, solver, ran, time.perf_counter() - begun)
     if throw and not bool(clearing.ok):
         raise NotCleared(partial(_complaint, ruled, clearing), clearing)
     return differentiable(given, clearing, adjoint)
@@ -304,7 +303,7 @@ def differentiable(
     market: Market, clearing: Clearing, adjoint: AbstractAdjoint | None = None
 ) -> Clearing:
     """A clearing of `market` as a function of it: the same numbers, with derivatives."""
-    if not any(isinstance(a, Tracer) for a in jax.tree.leaves(market)):
+    if concrete(market):
         return clearing
     chosen = Implicit() if adjoint is None else adjoint
     numbers: AbstractAdjoint = jax.tree.map(  # arrays, so that new ones do not compile again

@@ -7,12 +7,11 @@ from typing import Any, Literal, NamedTuple
 import equinox as eqx
 import jax
 import numpy as np
-from jax.core import Tracer
 
 from .clock import in_hours
 from .elastic import Program, program
 from .market import Market
-from .runner import hosted, to_device
+from .runner import concrete, hosted, to_device
 from .slack import LIMITS, NOTHING, Slack, fewest, give, only
 from .validate import structure
 
@@ -83,7 +82,7 @@ def relax(
     and 0.1 % of that more, so that it clears. Takes a batch as well. Raises `ValueError` for names
     that are no limits, prices not above 0, traced arrays, and where not even these limits suffice.
     """
-    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(market)):
+    if not concrete(market):
         raise TypeError("relax() runs on the host: call it outside of jit, vmap and grad.")
     if how not in ("least-cost", "fewest"):
         raise ValueError(f"relax: how={how!r} is neither 'least-cost' nor 'fewest'.")

@@ -13,7 +13,6 @@ from typing import Any, Literal, get_args
 
 import equinox as eqx
 import jax
-from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from .certificate import certify
@@ -25,7 +24,7 @@ from .one_way import freed
 from .optimality import scales
 from .options import checked_options, tolerance
 from .programs import program
-from .runner import jnp
+from .runner import concrete, jnp
 from .solvers.base import AbstractSolver, written
 from .solvers.columns import pack, parts, sets_of, slopes, unpack
 from .solvers.interior_point import InteriorPoint
@@ -107,7 +106,7 @@ def select(
     if objective not in get_args(Objective):
         known = ", ".join(get_args(Objective))
         raise ValueError(f"select: objective {objective!r} does not exist; take one of {known}.")
-    if any(isinstance(a, Tracer) for a in jax.tree.leaves((market, tol, start))):
+    if not concrete((market, tol, start)):
         raise TypeError("select() runs on the host: call it outside of jit and vmap.")
     checked_options("select", market, max_steps=max_steps, start=start)
     tol = float(tolerance(tol, market.prosumers.load.dtype))
@@ -292,7 +291,7 @@ def least_norm(
     Runs on the host: not under `jax.jit` or `jax.vmap`. Raises what `clear` raises, and `TypeError`
     when traced.
     """
-    if any(isinstance(a, Tracer) for a in jax.tree.leaves((market, tol, start))):
+    if not concrete((market, tol, start)):
         raise TypeError("least_norm() runs on the host: call it outside of jit and vmap.")
     checked_options(
         "least_norm", market, solver, max_steps=max_steps, start=start, progress=progress

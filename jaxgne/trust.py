@@ -8,7 +8,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array
 
 from .certificate import Certificate
@@ -19,6 +18,7 @@ from .model import Plan, Rows, aggregate, costs
 from .optimality import scales
 from .programs import program
 from .record import Record
+from .runner import concrete
 from .sensitivity.active import Active, active_set
 from .sensitivity.implicit import AbstractAdjoint, Implicit, slope
 from .sensitivity.lagrangian import Point, sizes, unfold
@@ -121,7 +121,7 @@ def trust(
 
     Runs on the host. Raises `TypeError` when traced.
     """
-    if any(isinstance(a, Tracer) for a in jax.tree.leaves((market, clearing))):
+    if not concrete((market, clearing)):
         raise TypeError("trust() runs on the host: call it outside of jit, grad and vmap.")
     gate(market, "trust")
     adjoint = Implicit() if adjoint is None else adjoint

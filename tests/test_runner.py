@@ -71,13 +71,16 @@ def test_numpy_comes_first_and_jax_when_it_pays(monkeypatch):
     monkeypatch.setattr(choosing, "_spent", choosing.defaultdict(float))
     market = random_market(3, shape=SMALL, grid="lindistflow")
     assert jg.clear(market).runner == "numpy"
-    choosing.note(market, "numpy", choosing._PATIENCE)
+    choosing.note(market, None, "numpy", choosing._PATIENCE)
     assert jg.clear(market).runner == "jax"
     assert jg.clear(market, runner="numpy").runner == "numpy"
     choosing._spent.clear()  # as in another process, which finds the programs on disk
     assert jg.clear(market).runner == "numpy"
-    choosing.note(market, "numpy", choosing._LOADING)
+    choosing.note(market, None, "numpy", choosing._LOADING)
     assert jg.clear(market).runner == "jax"
+    jg.clear(market, jg.PrimalDual(), throw=False)  # whose programs are not the default's
+    choosing._spent.pop(choosing._shape(market, jg.InteriorPoint()))
+    assert jg.clear(market).runner == "numpy"
     other = random_market(3, grid="lindistflow")
     assert jg.clear(other, jg.PrimalDual()).runner == "jax"
     with pytest.raises(ValueError, match=r"runs InteriorPoint\(\) only, not PrimalDual"):
