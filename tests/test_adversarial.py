@@ -6,7 +6,6 @@ written out here prosumer by prosumer in units of that prosumer's own size.
 
 from collections import Counter
 
-import equinox as eqx
 import jax
 import numpy as np
 import pytest
@@ -64,24 +63,15 @@ def check_own(market: jg.Market, clearing: jg.Clearing) -> int:
     return int(inside.sum() + free.sum())
 
 
-def eased(market: jg.Market, clearing: jg.Clearing) -> jg.Market:
-    """The market with all that a tolerance of 1e-6 leaves open of its limit on the total."""
-    more = 1e-6 * float(clearing.certificate.scales.total)
-    return eqx.tree_at(lambda m: m.tariff.total_max, market, market.tariff.total_max + more)
-
-
 def held_to_the_oracle(market: jg.Market, clearing: jg.Clearing, seed: int) -> tuple[str, int]:
-    """How a market ended, which the convex solver does not deny, and how many prices are right.
-
-    What clears has a plan to the tolerance: a limit on the total may be out of reach by less.
-    """
+    """How a market ended, which the convex solver does not deny, and how many prices are right."""
     word, oracle = jg.clearing.status_name(clearing.status), solve(market)
     assert word != "nonfinite", seed
     if word == "infeasible":
         assert oracle.status != "solved", seed
     if word != "cleared":
         return word, 0
-    assert oracle.status != "infeasible" or solve(eased(market, clearing)).status == "solved", seed
+    assert oracle.status != "infeasible", seed
     if oracle.status == "solved":
         bill = float(clearing.certificate.scales.bill)
         assert abs(float(potential(market, clearing.plan)) - oracle.potential) < 5e-6 * bill
