@@ -106,7 +106,7 @@ def ours(market: jg.Market, facts: Any, name: str, solver: Any, limit: float) ->
             **facts,
             solver=name,
             asked=tol,
-            status=jg.clearing.status_name(clearing.status),
+            status=jg.status.status_name(clearing.status),
             iterations=int(clearing.steps),
             error=float(clearing.certificate.error),
             compile_s=round(first - again, 3),

@@ -78,7 +78,7 @@ def measure(market: jg.Market, name: str, arguments: argparse.Namespace) -> None
             dtype=str(market.prosumers.load.dtype),
             tol=tol,
             max_steps=MOST,
-            status=jg.clearing.status_name(clearing.status),
+            status=jg.status.status_name(clearing.status),
             rounds=int(clearing.steps),
             error=float(clearing.certificate.error),
             worst_gap_eur=float(np.max(clearing.certificate.residuals.gap)),

@@ -76,7 +76,7 @@ def one(count: int, dtype: str, tol: float | None) -> None:
         clearing, seconds = record.timed(lambda: jg.clear(market, tol=tol, throw=False))
         facts = {
             "tol": tol,
-            "status": jg.clearing.status_name(clearing.status),
+            "status": jg.status.status_name(clearing.status),
             "iterations": int(clearing.steps),
             "error": float(clearing.certificate.error),
             "run_s": round(seconds, 2),

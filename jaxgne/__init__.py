@@ -14,16 +14,18 @@ from . import one_way as one_way
 from .acflow import ac_power_flow
 from .cases import ieee37, ieee123, synthetic
 from .certificate import certify
-from .clearing import Clearing, NotCleared, Status, clear
+from .clearing import clear
 from .clock import Clock
 from .market import Buffers, Generators, Grid, Market, Prosumers, Tariff, Trading
 from .model import Plan, Rows, aggregate, costs
 from .relax import relax
+from .result import Clearing, NotCleared
 from .sensitivity.implicit import Implicit, Smoothed
 from .settlement import settle
 from .solvers.base import AbstractSolver
 from .solvers.interior_point import InteriorPoint
 from .solvers.primal_dual import PrimalDual
+from .status import Status
 from .trust import trust
 from .validate import validate
 

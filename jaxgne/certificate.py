@@ -27,7 +27,7 @@ from .optimality import (
 )
 from .programs import program
 from .record import Record
-from .runner import concrete, hosted, jnp, vmap, wide
+from .runner import concrete, held_here, hosted, jnp, vmap, wide
 from .validate import gate
 
 _Family = tuple[str, str, str | None, str | None]  # words, unit, whose rows, scale
@@ -250,8 +250,7 @@ def certify(market: Market, plan: Plan, prices: Rows) -> Certificate:
 
 @for_each
 def _certify(market: Market, plan: Plan, prices: Rows) -> Certificate:
-    known = concrete((market, plan))
-    if known and getattr(plan.imports, "is_fully_addressable", True):  # all is in this process
+    if concrete((market, plan)) and held_here(plan.imports):  # all is in this process
         market = metered(market, plan)
     found = replace(
         judge(market, plan, prices),

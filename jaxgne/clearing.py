@@ -1,4 +1,4 @@
-"""Clearing a market: the only loop, and what comes out of it."""
+"""Clearing a market: the only loop."""
 
 import time
 from collections.abc import Callable
@@ -8,11 +8,9 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
-import equinox as eqx
 import jax
 import numpy as np
-from jax.core import Tracer
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Int
 
 from .acflow import check
 from .certificate import Certificate, judge, owners, unjudged
@@ -25,139 +23,19 @@ from .one_way import decide, freed, metered, ways
 from .optimality import pin
 from .options import checked_options, tolerance
 from .programs import program
-from .reasons import said_by_ray, why_infeasible
 from .record import Record
-from .runner import by_numpy, concrete, hosted, jnp, lax, on_host, to_device, to_host, wide
+from .result import Clearing, NotCleared, Run, complaint
+from .runner import by_numpy, concrete, held_here, jnp, lax, on_host, to_device, to_host, wide
 from .sensitivity.implicit import AbstractAdjoint, Implicit, equilibrium
 from .solvers.base import AbstractSolver, written
 from .solvers.newton import one_thread
-from .status import STATUSES, Status, either, is_status, status_message, status_name
+from .status import Status, either, is_status
 from .surplus import unsold
 from .validate import gate
 
 _LARGE = 1_000_000  # prosumer-hours from which on steps in float32 save more than they compile
 _ROUGH = 1e-5, 6_000  # relative error that float32 reaches, and steps after which it has not
 _PROVEN = 1e-9  # relative size of a proof of infeasibility that rounding cannot make
-_SHOWN = 8  # scenarios of a batch that are named
-
-
-class NotCleared(RuntimeError):
-    """Raised by `clear` when a market did not clear; `.clearing` holds what there is.
-
-    `.market` is the market of that clearing where it is not the one given: with margins.
-    """
-
-    def __init__(
-        self,
-        message: str | Callable[[], str],
-        clearing: "Clearing",
-        market: Market | None = None,
-    ):
-        super().__init__()
-        self.clearing, self.market, self._message = clearing, market, message
-
-    def __str__(self) -> str:
-        if callable(self._message):  # it may take a linear program, so only when it is read
-            self._message = self._message()
-        return self._message
-
-
-class Run(Record):
-    """How a clearing was found: by which solver, to which tolerance, compiled by JAX or not."""
-
-    solver: str = eqx.field(static=True)
-    tol: Float[Array, ""]  # relative KKT error asked for
-    compiled: Bool[Array, ""]
-
-
-class Clearing(Record):
-    """A cleared market: what everyone does, at which prices, and how good that is.
-
-    Only a `status` of `cleared` (`.ok`) makes plan and prices an equilibrium. When it is
-    `infeasible`, `prices` are the proof: a ray along which no plan meets all limits.
-    """
-
-    plan: Plan
-    prices: Rows  # EUR/kWh, on the gauge exchange = 0
-    costs: Float[Array, " N"]  # EUR, J_i: what each minimizes, which is no bill (`settle`)
-    aggregate: Float[Array, " H"]  # kW, sigma
-    certificate: Certificate
-    steps: Int[Array, ""]
-    status: Status
-    run: Run | None  # None while it is made
-
-    @property
-    def runner(self) -> Runner:
-        """What ran it: "numpy", at once, or "jax", compiled; a batch always is."""
-        return "jax" if self.run is None or np.all(np.asarray(self.run.compiled)) else "numpy"
-
-    @property
-    def ok(self) -> Bool[Array, ""]:
-        """Whether the market cleared."""
-        return is_status(self.status, Status.cleared)
-
-    def why(self, index: int | None = None, market: Market | None = None) -> str:
-        """Why it ended as it did, in words; of a batch, scenario `index`.
-
-        With `market`, the one that was cleared or the batch of them, an infeasible one also says
-        what lacks and the cheapest way out. Raises `ValueError` for a batch without an index.
-        """
-        if np.ndim(self.steps):
-            if index is None or not -len(self.steps) <= index < len(self.steps):
-                raise ValueError(
-                    f"why: {len(self.steps)} scenarios; give one of 0 to {len(self.steps) - 1}."
-                )
-            one, market = jax.tree.map(lambda a: jnp.asarray(a[index]), (self, market))
-            return one.why(market=market)
-        if bool(self.ok):
-            return f"cleared after {int(self.steps)} steps"
-        if market is not None or not is_status(self.status, Status.infeasible):
-            return _complaint(market, self)
-        return f"infeasible: no plan meets all limits; {said_by_ray(self.certificate, self.prices)}"
-
-    @hosted
-    def __str__(self) -> str:
-        if isinstance(self.steps, Tracer) or np.ndim(self.steps) > 1:
-            return f"Clearing of a batch of shape {self.steps.shape}"
-        if np.ndim(self.steps):
-            return self._by_scenario()
-        name = status_name(self.status)
-        head = f"{name} after {int(self.steps)} steps"
-        if name != "cleared":
-            head += f". {status_message(self.status)}"
-        if name == "infeasible":  # there is no plan whose numbers would say anything
-            return f"{head}\n{said_by_ray(self.certificate, self.prices)}"
-        sigma, price = np.asarray(self.aggregate), np.asarray(self.prices.balance)
-        return "\n".join(
-            [
-                head,
-                f"contracted import {sigma.min():.1f} to {sigma.max():.1f} kW",
-                f"own energy value {price.min():.4f} to {price.max():.4f} EUR/kWh",
-                str(self.certificate),
-            ]
-        )
-
-    def _by_scenario(self) -> str:
-        """How the scenarios of a batch ended, and which did not clear."""
-        ended = {
-            word: np.flatnonzero(is_status(self.status, getattr(Status, word))) for word in STATUSES
-        }
-        lines = [f"Clearing of {np.size(self.steps)} scenarios"]
-        for word, which in ended.items():
-            shown = ", ".join(map(str, which[:_SHOWN])) + ", ..." * (len(which) > _SHOWN)
-            if len(which):
-                lines.append(f"  {len(which)} {word}" + f": {shown}" * (word != "cleared"))
-        good = ended["cleared"]
-        if len(good):
-            error, cost = np.asarray(self.certificate.error)[good], np.asarray(self.costs)[good]
-            most = int(error.argmax())
-            total = cost.sum(axis=1)
-            lines += [
-                f"largest relative KKT error of the cleared {error[most]:.1e} "
-                f"(scenario {good[most]})",
-                f"cost of all prosumers {total.min():.2f} to {total.max():.2f} EUR",
-            ]
-        return "\n".join(lines)
 
 
 class Progress(Record):
@@ -246,7 +124,7 @@ def clear(
         clearing, ruled = _ruled(market, start, solve, tol, one_way)
     note(market, solver, ran, time.perf_counter() - begun)
     if throw and not bool(clearing.ok):
-        raise NotCleared(partial(_complaint, ruled, clearing), clearing)
+        raise NotCleared(partial(complaint, ruled, clearing), clearing)
     return differentiable(given, clearing, adjoint)
 
 
@@ -254,7 +132,7 @@ def _ruled(
     market: Market, start: Clearing | None, solve: Callable[..., Clearing], tol: Any, one_way: bool
 ) -> tuple[Clearing, Market]:
     """The clearing of a concrete market under the rules of meters, and the market it clears."""
-    if not _held_here(market):
+    if not held_here(market.prosumers.load):
         return solve(market, start=start), market
     first, clearing, ruled = decide(market, solve, one_way, start)
     if bool(clearing.ok):
@@ -371,7 +249,7 @@ def _clear(
         else:
             begun, doubt = time.perf_counter(), jnp.minimum(limit, solver.doubtful)
             carry = _run(market, solver, carry, tol, doubt, progress, begun)
-            if in_doubt(carry, solver) and _held_here(market):
+            if in_doubt(carry, solver) and held_here(market.prosumers.load):
                 carry = decided(market, carry)
             if bool(going(carry, limit)):
                 carry = anew(market, solver, carry)
@@ -428,11 +306,6 @@ def _roughly(
         run=run_of(market, None, tol),
         status=Status.where(found.error <= tol, Status.cleared, Status.max_steps),
     )
-
-
-def _held_here(market: Market) -> bool:
-    """Whether this process holds all of a market; arrays on the host, NumPy's, are."""
-    return getattr(market.prosumers.load, "is_fully_addressable", True)
 
 
 @program("a cold start", once=True)
@@ -600,20 +473,6 @@ def _run(
         if chunk > solver.every or now - since < 0.5:  # the first chunk may hold the compilation
             chunk = solver.every * max(1, round(0.5 * chunk / (now - since) / solver.every))
     return carry
-
-
-def _complaint(market: Market | None, clearing: Clearing) -> str:
-    """Why a market did not clear, in words."""
-    if market is not None and is_status(clearing.status, Status.infeasible):
-        if not _held_here(market):
-            return "infeasible: no plan meets all limits."
-        return f"infeasible: {why_infeasible(market, clearing.prices)}"
-    name = status_name(clearing.status)
-    error = float(clearing.certificate.error)
-    return (
-        f"{name} after {int(clearing.steps)} steps, relative KKT error {error:.1e}. "
-        f"{status_message(clearing.status)}"
-    )
 
 
 def blank(market: Market, solver: AbstractSolver | None) -> Clearing:

@@ -151,7 +151,7 @@ def clear(
         market, clearing, complaint = _clear(find, market, solver, tol, max_steps, live)
     if out is not None:
         save(out, market, clearing, summary=summary(market, clearing))
-    infeasible = jaxgne.clearing.status_name(clearing.status) == "infeasible"
+    infeasible = jaxgne.status.status_name(clearing.status) == "infeasible"
     relaxed, unknown = _relaxed(market) if explain and infeasible else (None, "")
     if as_json:
         typer.echo(json.dumps(_facts(market, clearing, relaxed), indent=2, ensure_ascii=False))
@@ -321,7 +321,7 @@ def compare(
         for name, variant in jaxgne.comparison.baselines(market).items():
             _, clearing, complaint = _clear(jaxgne.clear, variant, None, tol, None, live)
             if complaint:
-                infeasible = jaxgne.clearing.status_name(clearing.status) == "infeasible"
+                infeasible = jaxgne.status.status_name(clearing.status) == "infeasible"
                 raise fail(f"{name}: {complaint}", INFEASIBLE if infeasible else NOT_CLEARED)
             found[name] = (market, clearing)
     table_ = jaxgne.compare(found, grid_carbon=grid_carbon, generator_carbon=generator_carbon)

@@ -79,7 +79,7 @@ def _ended(error: BaseException) -> typer.Exit:
     if isinstance(error, KeyboardInterrupt):
         return fail(str(error) or "stopped", STOPPED)
     if isinstance(error, jaxgne.NotCleared):
-        name = jaxgne.clearing.status_name(error.clearing.status)
+        name = jaxgne.status.status_name(error.clearing.status)
         return fail(str(error), INFEASIBLE if name == "infeasible" else NOT_CLEARED)
     said = " ".join(str(error).split())
     if isinstance(error, _TOO_LARGE) or "RESOURCE_EXHAUSTED" in said:

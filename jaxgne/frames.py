@@ -18,10 +18,9 @@ from jaxtyping import Array, Bool
 
 from . import settlement
 from .acflow import Flow, drawn, flow
-from .clearing import Clearing, Status, status_name
+from .clearing import Clearing
 from .clock import hours_of
 from .comparison import Comparison
-from .io.schema import STATUSES
 from .market import Market
 from .model import (
     Plan,
@@ -37,7 +36,7 @@ from .model import (
 from .programs import program
 from .radial import forest, loops
 from .runner import hosted
-from .status import is_status
+from .status import STATUSES, Status, is_status, status_name
 
 if TYPE_CHECKING:
     from pandas import DataFrame

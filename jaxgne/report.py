@@ -8,7 +8,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from .clearing import Clearing, status_message, status_name
+from .clearing import Clearing
 from .clock import hour as hour_text
 from .clock import hours_of, local_text
 from .comparison import Outcome, measured
@@ -17,6 +17,7 @@ from .market import Market
 from .model import aggregate, energy_prices, grid_price, has_state, net_load, voltages
 from .reasons import why_infeasible
 from .runner import hosted
+from .status import status_message, status_name
 
 _AT_LIMIT = 1e-3  # share of a line's rating, and of the load, within which a limit binds
 _VOLTAGE_AT_LIMIT = 1e-4  # pu

@@ -355,6 +355,11 @@ def built(function: Callable[P, T]) -> Callable[P, T]:
     return run
 
 
+def held_here(array: Any) -> bool:
+    """Whether this process holds all of an array; NumPy's it does."""
+    return getattr(array, "is_fully_addressable", True)
+
+
 def concrete(tree: Any) -> bool:
     """Whether no array of `tree` is traced, nor what is made of it: under `jit` all is."""
     staged = not trace_state_clean() and isinstance(jax.device_put(0), Tracer)

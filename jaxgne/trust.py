@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array
 
 from .certificate import Certificate
-from .clearing import Clearing, clear, status_name
+from .clearing import Clearing, clear
 from .each import for_one
 from .market import Market
 from .model import Plan, Rows, aggregate, costs
@@ -24,6 +24,7 @@ from .sensitivity.implicit import AbstractAdjoint, Implicit, slope
 from .sensitivity.lagrangian import Point, sizes, unfold
 from .sensitivity.refinement import add, dot
 from .solvers.newton import one_thread
+from .status import status_name
 from .validate import gate
 
 _SOLVED = 1e-5  # relative residual up to which a derivative counts as solved for

@@ -21,7 +21,7 @@ from jaxtyping import Array, Float
 
 from .batch import clear_many
 from .checkpoint import read, write
-from .clearing import Clearing, NotCleared, blank, clear, differentiable, status_name
+from .clearing import Clearing, NotCleared, blank, clear, differentiable
 from .coordinates import Bijection, Coordinates, is_batch, norm, place, with_fields
 from .fingerprint import fingerprint
 from .history import History, TuningProgress
@@ -31,6 +31,7 @@ from .record import Record
 from .sensitivity.implicit import AbstractAdjoint, Implicit
 from .solvers.base import AbstractSolver
 from .solvers.newton import one_thread
+from .status import status_name
 
 if TYPE_CHECKING:
     from optax import GradientTransformation

@@ -65,7 +65,7 @@ def check_own(market: jg.Market, clearing: jg.Clearing) -> int:
 
 def held_to_the_oracle(market: jg.Market, clearing: jg.Clearing, seed: int) -> tuple[str, int]:
     """How a market ended, which the convex solver does not deny, and how many prices are right."""
-    word, oracle = jg.clearing.status_name(clearing.status), solve(market)
+    word, oracle = jg.status.status_name(clearing.status), solve(market)
     assert word != "nonfinite", seed
     if word == "infeasible":
         assert oracle.status != "solved", seed

@@ -76,7 +76,7 @@ def test_random_markets_by_numpy(seed):
     if clearing.ok:
         check_agreement(market, clearing, oracle)
     else:
-        assert jg.clearing.status_name(clearing.status) == "infeasible"
+        assert jg.status.status_name(clearing.status) == "infeasible"
 
 
 @partial(jax.jit, static_argnums=(1, 2))
@@ -100,7 +100,7 @@ def check_batch(markets: list, cleared: jg.Clearing) -> Counter[str]:
     cleared = jax.tree.map(np.asarray, cleared)
     for lane, market in enumerate(markets):
         clearing = jax.tree.map(lambda a, lane=lane: a[lane], cleared)
-        name, oracle = jg.clearing.status_name(clearing.status), solve(market)
+        name, oracle = jg.status.status_name(clearing.status), solve(market)
         if oracle.status == "failed":
             counts["oracle failed"] += 1
             continue

@@ -110,7 +110,7 @@ def test_lanes_do_not_disturb_one_another(platforms, monkeypatch):
     sick = eqx.tree_at(lambda m: (m.prosumers.load, m.grid.rating), well, (sick_load, sick_rating))
     for solver in SOLVERS:
         fine, ill = (jg.clear_many(m, solver, width=4) for m in (well, sick))
-        names = [jg.clearing.status_name(scenarios.lane(ill.status, k)) for k in range(4)]
+        names = [jg.status.status_name(scenarios.lane(ill.status, k)) for k in range(4)]
         assert names == ["cleared", "nonfinite", "infeasible", "cleared"]
         for index in (0, 3):
             for a, b in zip(

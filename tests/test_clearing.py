@@ -129,7 +129,7 @@ def test_an_infeasible_market_ends_as_such_and_names_the_limit(fault, solver):
     with pytest.raises(jg.NotCleared, match="infeasible") as caught:
         jg.clear(market, solver)
     assert words in str(caught.value)
-    assert jg.clearing.status_name(caught.value.clearing.status) == "infeasible"
+    assert jg.status.status_name(caught.value.clearing.status) == "infeasible"
     again = jg.clear(market, solver, throw=False)
     assert words in jg.certificate.explain_infeasible(market, again.prices)
     assert "infeasible" in str(again)
@@ -165,7 +165,7 @@ def test_a_nan_never_comes_back_silently():
         jg.clear(with_load(jnp.nan), throw=False)
     assert int(jax.jit(lambda m: jg.clear(m).status == jg.Status.nonfinite)(with_load(jnp.nan)))
     clearing = jg.clear(with_load(1e200), throw=False)
-    assert jg.clearing.status_name(clearing.status) == "nonfinite"
+    assert jg.status.status_name(clearing.status) == "nonfinite"
     with pytest.raises(jg.NotCleared, match="validate"):
         jg.clear(with_load(1e200))
 
@@ -224,7 +224,7 @@ def test_one_bad_lane_does_not_end_a_batch():
         lambda r: jg.clear(eqx.tree_at(lambda m: m.grid.rating, market, r), max_steps=20_000)
     )(rating)
     ended = [jax.tree.map(lambda a, k=k: a[k], batch.status) for k in range(2)]
-    names = [jg.clearing.status_name(status) for status in ended]
+    names = [jg.status.status_name(status) for status in ended]
     assert names == ["cleared", "infeasible"]
 
 
@@ -367,7 +367,7 @@ def test_reactive_power_alone_may_be_too_much(share):
     rating = market.grid.rating.at[1].set(share * most)
     tight = eqx.tree_at(lambda m: m.grid.rating, market, rating)
     found = jg.clear(tight, jg.InteriorPoint(), throw=False)
-    assert jg.clearing.status_name(found.status) == "infeasible"
+    assert jg.status.status_name(found.status) == "infeasible"
     assert int(found.steps) <= 6
     assert "Grid.rating of line 1" in jg.certificate.explain_infeasible(tight, found.prices)
 

@@ -159,7 +159,7 @@ def test_step_limit_exits_3_and_is_kept_as_such(case: Path, tmp_path: Path):
     assert "Raise max_steps" in result.stderr
     clearing = io.load(tmp_path / "run")[1]
     assert clearing is not None
-    assert jg.clearing.status_name(clearing.status) == "max_steps"
+    assert jg.status.status_name(clearing.status) == "max_steps"
 
 
 def test_infeasible_exits_4_and_names_the_limit(overloaded: Path):

@@ -113,7 +113,7 @@ def test_energy_that_hours_cannot_bring_is_infeasible(make, edge):
     markets = [make(share * edge) for share in shares]
     many = jg.clear_many(jg.scenarios.stack(markets), jg.InteriorPoint())
     for k, share in enumerate(shares):
-        word = jg.clearing.status_name(jg.scenarios.lane(many, k).status)
+        word = jg.status.status_name(jg.scenarios.lane(many, k).status)
         assert word == ("cleared" if share > 1 else "infeasible"), share
         assert int(many.steps[k]) <= 50
         if share < 1:
@@ -134,7 +134,7 @@ def test_quarter_hours_of_energy_are_decided():
     """The same cars in 32 quarter-hours."""
     for share, word in ((0.9, "infeasible"), (0.999, "infeasible"), (1.001, "cleared")):
         found = jg.clear(cars(share * 46 / 6, 4), throw=False)
-        assert jg.clearing.status_name(found.status) == word
+        assert jg.status.status_name(found.status) == word
         assert int(found.steps) <= 50
 
 

@@ -68,7 +68,7 @@ def found(market: jg.Market, seed: int, status: Any = jg.Status.cleared) -> jg.C
         none,
         jnp.array(9),
         status,
-        jg.clearing.Run("", jnp.array(1e-6), jnp.array(True)),
+        jg.result.Run("", jnp.array(1e-6), jnp.array(True)),
     )
 
 

@@ -91,7 +91,7 @@ def unfinished(market: jg.Market, status: jg.Status) -> jg.Clearing:
         certificate=eqx.filter_jit(jg.certify)(market, plan, prices),
         steps=jnp.asarray(7, jnp.int32),
         status=status,
-        run=jg.clearing.Run("InteriorPoint()", jnp.asarray(1e-6), jnp.asarray(True)),
+        run=jg.result.Run("InteriorPoint()", jnp.asarray(1e-6), jnp.asarray(True)),
     )
 
 
@@ -115,7 +115,7 @@ def test_clearing_comes_back_bit_by_bit_with_its_status(name: str, status: str, 
     assert again is not None
     assert same(market, loaded)
     assert same(clearing, again)
-    assert jg.clearing.status_name(again.status) == status
+    assert jg.status.status_name(again.status) == status
     assert again.certificate.sentences() == clearing.certificate.sentences()
 
 

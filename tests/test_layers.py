@@ -17,7 +17,7 @@ CORE = {"clock", "each", "market", "devices", "describe", "validate", "model", "
 CORE |= {"feasibility", "one_way", "optimality", "matrix", "elastic", "slack", "relax", "reach"}
 CORE |= {"surplus"}
 RESULT = {*CORE, "solvers", "sensitivity", "certificate", "reasons", "options", "choosing"}
-RESULT |= {"status"}
+RESULT |= {"status", "result"}
 RESULT |= {"clearing"}
 STUDIES = {"batch", "selection", "settlement", "scenarios", "placement", "tuning", "acsafe"}
 STUDIES |= {"comparison", "tracing", "trust"}
@@ -75,6 +75,7 @@ LAYERS: dict[str, set[str]] = {
     "options": {"market", "model", "sensitivity", "solvers.base"},
     "choosing": {"market", "solvers"},
     "status": set(),
+    "result": {"market", "model", "certificate", "reasons", "choosing", "status"},
     "clearing": RESULT - {"clearing"},
     **dict.fromkeys(STUDIES, RESULT),
     "scenarios": {"clock", "each", "market", "validate", "scenarios"},
@@ -99,7 +100,7 @@ LAYERS: dict[str, set[str]] = {
         "io.schema",
         *(f"plots.{part}" for part in ("layout", "state", "style")),
     },
-    "frames": {*RESULT - {"solvers"}, *STUDIES, "io.schema"},
+    "frames": {*RESULT - {"solvers"}, *STUDIES},
     "cli_shared": {"jaxgne"},  # public names only
     "cli_plot": {"cli_shared", "files", "io", "plots"},
     "studies": {*RESULT, *STUDIES, "cases", "files", "fingerprint", "io.tables", "studies"},

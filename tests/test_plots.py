@@ -350,7 +350,7 @@ def test_storage_of_many_ends_in_one_area_of_the_others():
     unjudged: Any = None
     clearing = jg.Clearing(
         plan, jg.model.rows_like(market), jnp.zeros(1), jnp.zeros(2), unjudged, jnp.array(1),
-        jg.Status.cleared, jg.clearing.Run("", jnp.array(1e-6), jnp.array(True)),
+        jg.Status.cleared, jg.result.Run("", jnp.array(1e-6), jnp.array(True)),
     )  # fmt: skip
     ax = plots.storage(market, clearing)
     labels = [str(area.get_label()) for area in ax.collections]

@@ -54,11 +54,11 @@ def test_either_runner_clears_alike(grid):
         market = random_market(seed, shape=SMALL, grid=grid)
         host, compiled = both(market)
         check_same(host, compiled)
-        ended.add(jg.clearing.status_name(host.status))
+        ended.add(jg.status.status_name(host.status))
     for kind in KINDS:
         host, compiled = both(infeasible_market(kind, 1, grid))
         check_same(host, compiled)
-        ended.add(jg.clearing.status_name(host.status))
+        ended.add(jg.status.status_name(host.status))
     assert ended == {"cleared", "infeasible"}
     market = random_market(0, shape=SMALL, grid=grid)
     host, compiled = both(market, max_steps=3)

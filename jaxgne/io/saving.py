@@ -11,12 +11,13 @@ import jax
 import numpy as np
 
 from ..certificate import Certificate
-from ..clearing import Clearing, status_name
+from ..clearing import Clearing
 from ..comparison import measured
 from ..each import refuse_batch
 from ..market import Market
 from ..model import energy_prices, grid_price, rows_like, trade_prices, voltages, zeros
 from ..runner import hosted
+from ..status import status_name
 from ..validate import structure
 from .loading import check_ours
 from .parsing import CONTROL

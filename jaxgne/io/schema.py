@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, get_args
 
 from ..market import GridModel
+from ..status import STATUSES
 from .entries import amounts, digests, flag, indices, number, one_of, sizes, text, whole
 
 FORMAT = "jaxgne market"
@@ -11,7 +12,6 @@ VERSION = 2  # of the format; raised when an older reader would read wrong numbe
 OWNERS = "owners."  # of a certificate: those of its market
 TIME = ("hour_length", "clock.start")  # of a certificate: those of its market
 WHOLE = {"owner", "bus", "buyer", "seller", "source", "target"}
-STATUSES = ("cleared", "max_steps", "infeasible", "nonfinite")
 
 
 class Added(NamedTuple):

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..clearing import Clearing, status_name
+from ..clearing import Clearing
 from ..market import Market
+from ..status import status_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,11 +11,12 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from ..clearing import clear, status_name
+from ..clearing import clear
 from ..fingerprint import fingerprint
 from ..market import Market
 from ..solvers.base import AbstractSolver
 from ..solvers.semidecentralized import SemiDecentralized
+from ..status import status_name
 from .runner import Row, Runs, Watch
 
 Build = Callable[..., Market]  # options of a case to a market

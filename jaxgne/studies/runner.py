@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..batch import BatchProgress, clear_many
-from ..clearing import Clearing, status_name
+from ..clearing import Clearing
 from ..comparison import Comparison, compare
 from ..files import whole
 from ..fingerprint import fingerprint
@@ -25,6 +25,7 @@ from ..io.tables import write_table
 from ..market import Market
 from ..model import potential
 from ..scenarios import lane, stack
+from ..status import status_name
 
 Row = dict[str, Any]  # one line of a table: words, numbers, or None where there is none
 Watch = Callable[[BatchProgress], None] | None

@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from ..clearing import NotCleared, clear, status_name
+from ..clearing import NotCleared, clear
 from ..each import for_one
 from ..fingerprint import fingerprint
 from ..market import Market
 from ..selection import CHOICES, measured, select
+from ..status import status_name
 from .runner import Row, Runs, Study, Watch, percent
 
 PLAIN = "as cleared"

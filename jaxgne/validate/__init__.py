@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 
 from ..each import for_one, leading
 from ..market import Market
+from ..runner import held_here
 from .cycles import negative_cycle
 from .doubts import by_owner, doubts
 from .numbers import mistakes, suspects
@@ -40,7 +41,7 @@ def gate(market: Market, caller: str = "clear", *, batch: bool = False) -> None:
     Of a traced market, and of one that other processes hold parts of, only shapes are known.
     A batch is refused too, unless the caller computes with a `batch`.
     """
-    known = not traced(market) and getattr(market.prosumers.load, "is_fully_addressable", True)
+    known = not traced(market) and held_here(market.prosumers.load)
     if batch and leading(market) != {()}:
         if known:
             gate_many(jax.tree.map(np.asarray, market))
