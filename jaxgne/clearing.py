@@ -245,7 +245,7 @@ def _clear(
         carry = begin(market, solver, plan, prices)
         carry = replace(carry, steps=carry.steps + done)
         if traced:
-            carry = _advance(market, solver, carry, tol, limit)
+            carry = _solved(market, solver, carry, tol, limit)
         else:
             begun, doubt = time.perf_counter(), jnp.minimum(limit, solver.doubtful)
             carry = _run(market, solver, carry, tol, doubt, progress, begun)
@@ -351,6 +351,14 @@ def advance(
     market: Market, solver: AbstractSolver, carry: Carry, tol: Array, limit: Array
 ) -> Carry:
     """Steps up to the next look at the answer, and what that look says if it is worth it."""
+    state = solver.refreshed(market, carry.state)
+    return _onward(market, solver, replace(carry, state=state), tol, limit)
+
+
+def _onward(
+    market: Market, solver: AbstractSolver, carry: Carry, tol: Array, limit: Array
+) -> Carry:
+    """The same with a solver that needs no renewal."""
     state = carry.state
     if solver.every > 1:  # a loop of no turns would be compiled all the same
         state = lax.fori_loop(
@@ -381,7 +389,7 @@ def _judged(market: Market, solver: AbstractSolver, carry: Carry, state: Any, to
 
 
 @program("the solver's steps")
-def _advance(
+def _solved(
     market: Market, solver: AbstractSolver, carry: Carry, tol: Array, limit: Array
 ) -> Carry:
     """Step until cleared, proven infeasible, non-finite, or `limit` steps are done."""
@@ -390,6 +398,38 @@ def _advance(
         lambda carry: advance(market, solver, carry, tol, limit),
         carry,
     )
+
+
+@program("the solver's steps")
+def _steps(
+    market: Market, solver: AbstractSolver, carry: Carry, tol: Array, limit: Array
+) -> tuple[Carry, Bool[Array, ""]]:
+    """The same, or until a renewal is due; and whether it is."""
+
+    def due(carry: Carry) -> Bool[Array, ""]:
+        return going(carry, limit) & solver.outdated(carry.state)
+
+    carry = lax.while_loop(
+        lambda carry: going(carry, limit) & ~due(carry),
+        lambda carry: _onward(market, solver, carry, tol, limit),
+        carry,
+    )
+    return carry, due(carry)
+
+
+@program("the solver's renewal", once=True)
+def _renewed(market: Market, solver: AbstractSolver, carry: Carry) -> Carry:
+    return replace(carry, state=solver.renew(market, carry.state))
+
+
+def _advance(
+    market: Market, solver: AbstractSolver, carry: Carry, tol: Array, limit: Array
+) -> Carry:
+    """`_solved` from the host, in programs that are sooner compiled."""
+    carry, due = _steps(market, solver, carry, tol, limit)
+    while bool(due):
+        carry, due = _steps(market, solver, _renewed(market, solver, carry), tol, limit)
+    return carry
 
 
 @program("the answer", once=True)
@@ -459,7 +499,7 @@ def _run(
 ) -> Carry:
     """The loop in one call, or in jitted chunks from the host that call `progress` each."""
     if progress is None:
-        return jax.block_until_ready(_advance(market, solver, carry, tol, limit))
+        return _advance(market, solver, carry, tol, limit)
     chunk = solver.every
     going = True
     while going:

@@ -35,6 +35,8 @@ T = TypeVar("T")
 
 # What runs once takes less time to run than to optimize: kernels compile 3 to 4 times as fast.
 _QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+# Above LLVM's first level kernels compile a quarter longer, and run no faster.
+_FAST = {"xla_backend_optimization_level": 1}
 _MAPS = 40_000  # in memory at once, of the 65,530 that Linux allows a process
 _PROGRAMS: "list[Program[Any, Any]]" = []
 
@@ -169,7 +171,7 @@ class Program(Generic[P, T]):
             return [x for x in leaves if eqx.is_array(x)]
 
         flat.__name__ = flat.__qualname__ = getattr(self.fn, "__name__", "program")
-        options = _QUICK if self.once else None
+        options = _QUICK if self.once else _FAST
         lowered, before = jax.jit(flat).lower(*call.arrays), _hits()
         run = lowered.compile(compiler_options=options)
         tree, leaves = value

@@ -61,7 +61,7 @@ def _trace(
             state = jax.lax.cond(
                 now, lambda s: solver.look(market, s), lambda s: solver.step(market, s), state
             )
-            return count + 1, state
+            return count + 1, solver.refreshed(market, state)
 
         count, state = jax.lax.fori_loop(0, every, one, carry)
         found = residuals(market, *solver.point(market, state))

@@ -230,7 +230,7 @@ def test_one_bad_lane_does_not_end_a_batch():
 
 def test_other_numbers_do_not_recompile():
     """Same shapes, other loads, tolerance, step limit, tariff: one compilation of each part."""
-    parts = (module.begin, module._advance, module.finish)
+    parts = (module.begin, module._steps, module.finish)
     market = random_market(2)
     jg.clear(market, jg.PrimalDual(), throw=False, max_steps=200)
     before = [len(part._found) for part in parts]

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 from ..market import Market
 from ..model import Plan, Rows
 from ..record import Record
+from ..runner import lax
 
 
 def written(solver: Any) -> str:
@@ -61,6 +62,21 @@ class AbstractSolver(eqx.Module):
     ) -> Bool[Array, ""] | Literal[True]:
         """Whether the state may be as good as `tol`: judging it takes time too."""
         return True
+
+    def outdated(self, state: Any) -> Bool[Array, ""] | Literal[False]:
+        """Whether `renew` is due before the next step."""
+        return False
+
+    def renew(self, market: Market, state: Any) -> Any:
+        """The state with what seldom changes computed anew; it is compiled apart from the steps."""
+        return state
+
+    def refreshed(self, market: Market, state: Any) -> Any:
+        """The state, renewed where that is due."""
+        due = self.outdated(state)
+        if due is False:
+            return state
+        return lax.cond(due, lambda: self.renew(market, state), lambda: state)
 
     @abc.abstractmethod
     def point(self, market: Market, state: Any) -> tuple[Plan, Rows]:

@@ -50,6 +50,7 @@ class _State(Record):
     anchor: Point
     metric: Metric
     held: Bool[Array, " B"]  # buses whose voltage a bound has held; it only grows
+    grown: Bool[Array, ""]  # whether it has since the metric was made
     activity: Plan
     omega: Balance
     steps: Steps
@@ -98,6 +99,7 @@ class PrimalDual(AbstractSolver):
             anchor=start,
             metric=geometry,
             held=free,
+            grown=jnp.zeros((), bool),
             activity=activity,
             omega=omega,
             steps=steps(market, geometry, omega, activity),
@@ -132,15 +134,13 @@ class PrimalDual(AbstractSolver):
         def restart() -> _State:
             activity = activities(market, state.anchor.plan, image.plan)
             held = state.held | holds(market, state.anchor.plan, image.plan)
-            same = jnp.all(held == state.held)
-            geometry = jax.lax.cond(same, lambda: state.metric, lambda: metric(market, held))
             return _stepped(
                 market,
                 state,
                 mirrored=image,
                 anchor=image,
-                metric=geometry,
                 held=held,
+                grown=jnp.any(held != state.held),
                 activity=activity,
                 omega=self._balance(market, state, image, moved),
                 age=jnp.zeros_like(age),
@@ -153,6 +153,20 @@ class PrimalDual(AbstractSolver):
             return replace(state, mirrored=mirrored, age=age, last=residual)
 
         return replace(jax.lax.cond(due, restart, go_on), image=image)
+
+    def outdated(self, state: _State) -> Bool[Array, ""]:
+        """Whether bounds hold the voltage of buses that the metric takes as free."""
+        return state.grown
+
+    def renew(self, market: Market, state: _State) -> _State:
+        """The metric of the buses that bounds hold."""
+        market = _widened(market)
+        return _stepped(
+            market,
+            state,
+            metric=metric(market, state.held),
+            grown=jnp.zeros_like(state.grown),
+        )
 
     def _balance(
         self, market: Market, state: _State, image: Point, moved: tuple[Balance, Balance]
