@@ -8,6 +8,7 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
+import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Array, Bool, Int
@@ -188,19 +189,20 @@ def differentiable(
         lambda a: jnp.asarray(a) if isinstance(a, float) else a, chosen
     )
     found = lax.stop_gradient((clearing.plan, clearing.prices, clearing.ok))
-    plan, prices = equilibrium(market, *found, numbers)
+    at_once = concrete(clearing) and clearing.runner == "numpy"
+    plan, prices = equilibrium(market, *found, numbers, at_once)
     return moved_to(lax.stop_gradient(clearing), market, plan, prices)
 
 
 def moved_to(clearing: Clearing, market: Market, plan: Plan, prices: Rows) -> Clearing:
     """The clearing with another plan and other prices, and what follows from these."""
-    return replace(
-        clearing,
-        plan=plan,
-        prices=prices,
-        costs=costs(market, plan),
-        aggregate=aggregate(market, plan),
-    )
+    cost, sigma = _followed(market, plan)
+    return replace(clearing, plan=plan, prices=prices, costs=cost, aggregate=sigma)
+
+
+@eqx.filter_jit
+def _followed(market: Market, plan: Plan) -> tuple[Array, Array]:
+    return costs(market, plan), aggregate(market, plan)
 
 
 @program("the certificate", once=True)

@@ -31,10 +31,10 @@ def sensitivities(
 ) -> Any:
     """The gradient of a scalar `output(market, clearing)` by every number of the market, at once.
 
-    What `eqx.filter_grad(lambda m: output(m, jg.clear(m)))(market)` is, without the tens of seconds
-    that this compiles: for a market in float64 that NumPy clears (up to 350 prosumers, buses and
-    buffers) NumPy computes all but the derivative of `output` itself. Larger ones are left to
-    `filter_grad`, which is also quicker wherever many gradients of one shape are asked for.
+    What `eqx.filter_grad(lambda m: output(m, jg.clear(m)))(market)` is, from one program that is
+    compiled, the derivative of `output` itself: for a market in float64 that NumPy clears (up to
+    350 prosumers, buses and buffers) NumPy computes the rest. Larger ones are left to
+    `filter_grad`; where many gradients of one shape are asked for, that in `jit` is quicker.
 
     Returns a record like the market, or what `where` picks of it: the output's unit per unit of
     each field, and None in place of indices. `clearing` is the market's, which is cleared unless it

@@ -21,22 +21,20 @@ from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
 import equinox as eqx
 import jax
-from jax._src.core import trace_state_clean  # no public name tells whether a trace is under way
-from jax.core import Tracer
 from jax.experimental import serialize_executable
 
 from . import store
 from .fingerprint import digits
-from .runner import on_host
+from .runner import concrete, on_host
 from .waiting import waiting
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 # What runs once takes less time to run than to optimize: kernels compile 3 to 4 times as fast.
-_QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+_QUICK: dict[str, Any] = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 # Above LLVM's first level kernels compile a quarter longer, and run no faster.
-_FAST = {"xla_backend_optimization_level": 1}
+_FAST: dict[str, Any] = {"xla_backend_optimization_level": 1}
 _MAPS = 40_000  # in memory at once, of the 65,530 that Linux allows a process
 _PROGRAMS: "list[Program[Any, Any]]" = []
 
@@ -241,13 +239,11 @@ def _taken_apart(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Call | None:
     devices = jax.devices()
     if config.jax_disable_jit or config.jax_debug_nans or config.jax_debug_infs:
         return None
-    if not trace_state_clean():
-        return None
     leaves, tree = jax.tree.flatten((args, kwargs))
+    if not concrete(leaves):
+        return None
     kinds, arrays = [], []
     for leaf in leaves:
-        if isinstance(leaf, Tracer):
-            return None
         if isinstance(leaf, jax.Array):
             kinds.append(leaf.aval)
             arrays.append(leaf)

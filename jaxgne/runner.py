@@ -18,19 +18,20 @@ from weakref import ref
 
 import jax
 import numpy as np
-from jax._src.core import trace_state_clean  # no public name tells whether a trace is under way
+from jax._src.core import trace_ctx  # no public name tells which trace is under way
 from jax.core import Tracer
 
 P = ParamSpec("P")
 T = TypeVar("T")
 R = TypeVar("R")
 
-_BY_NUMPY: ContextVar[bool] = ContextVar("by_numpy", default=False)
+_BY_NUMPY: ContextVar[Any] = ContextVar("by_numpy", default=None)  # the trace it was called in
 
 
 def on_host() -> bool:
-    """Whether NumPy runs what is called here; what JAX traces it does not."""
-    return _BY_NUMPY.get() and trace_state_clean()
+    """Whether NumPy runs what is called here; what JAX traces there it does not."""
+    outside = _BY_NUMPY.get()
+    return outside is not None and outside is trace_ctx.trace
 
 
 @contextmanager
@@ -39,7 +40,7 @@ def by_numpy(run: bool = True) -> Iterator[None]:
 
     `by_numpy(False)` gives the context back to JAX: for what users call.
     """
-    token = _BY_NUMPY.set(run)
+    token = _BY_NUMPY.set(trace_ctx.trace if run else None)
     try:
         with np.errstate(all="ignore") if run else nullcontext():
             yield
@@ -317,7 +318,7 @@ def to_device(tree: Any) -> Any:
 
 def runs_here(tree: Any) -> bool:
     """Whether NumPy can run what is asked of `tree`: concrete, in float64, on one CPU."""
-    if not (trace_state_clean() and concrete(tree)):
+    if not concrete(tree):
         return False
     for leaf in jax.tree.leaves(tree):
         if getattr(leaf, "dtype", None) == np.float32:
@@ -362,5 +363,5 @@ def held_here(array: Any) -> bool:
 
 def concrete(tree: Any) -> bool:
     """Whether no array of `tree` is traced, nor what is made of it: under `jit` all is."""
-    staged = not trace_state_clean() and isinstance(jax.device_put(0), Tracer)
+    staged = not trace_ctx.is_top_level() and isinstance(jax.device_put(0), Tracer)
     return not (staged or any(isinstance(a, Tracer) for a in jax.tree.leaves(tree)))

@@ -98,7 +98,7 @@ def test_gradients_are_those_through_clear(grid: str, behavior: str):
     market = stressed(grid, behavior, 2)
     clearing = jg.clear(market, tol=TOL)
     found = jg.sensitivities(market, mixed, clearing=clearing)
-    expected = eqx.filter_grad(lambda m: mixed(m, jg.clear(m, tol=TOL)))(market)
+    expected = eqx.filter_grad(lambda m: mixed(m, jg.clear(m, tol=TOL, runner="jax")))(market)
     assert jax.tree.structure(found) == jax.tree.structure(expected)
     close(found, expected, 1e-6)
 
@@ -183,6 +183,35 @@ def test_nothing_but_the_output_is_compiled():
     finally:
         monitoring.unregister_event_duration_listener(heard)
     assert first.shape == market.tariff.base.shape and np.array_equal(first, again)
+
+
+def test_an_eager_gradient_compiles_no_rule(caplog: Any):
+    """`filter_grad` of what NumPy clears is what `sensitivities` gives, by the same means."""
+    market = stressed()
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        found = eqx.filter_grad(lambda m: mixed(m, cleared(m)))(market)
+    made = [r.getMessage() for r in caplog.records if "Finished XLA compilation" in r.getMessage()]
+    assert made and not [line for line in made if "_tangent" in line]
+    expected = jg.sensitivities(market, mixed, clearing=cleared(market))
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    close(found, expected, 1e-12)
+
+
+def test_what_numpy_derives_can_be_transposed_batched_and_compiled():
+    """Rows of a Jacobian by the eager rule, columns by the compiled one."""
+    market = two_neighbors(load=3.0)
+
+    def prices(load: jax.Array) -> jax.Array:
+        loaded = eqx.tree_at(lambda m: m.prosumers.load, market, load)
+        return energy_prices(loaded, cleared(loaded).prices)[:, 0]
+
+    at = market.prosumers.load
+    columns = jax.jacfwd(prices)(at)
+    assert np.abs(columns).max() > 0
+    assert np.allclose(jax.jacrev(prices)(at), columns, rtol=1e-6)
+    _, back = jax.vjp(prices, at)
+    (rows,) = jax.jit(jax.vmap(back))(jnp.eye(2))
+    assert np.allclose(rows, columns, rtol=1e-6)
 
 
 def test_what_has_no_derivative_is_refused():

@@ -439,7 +439,7 @@ def test_gradients_do_not_compile_again(caplog: Any):
     """New numbers, same programs: outside of jit too."""
 
     def peak(market: jg.Market) -> Any:
-        return jnp.sum(jg.clear(market, tol=TOL).aggregate ** 2)
+        return jnp.sum(jg.clear(market, tol=TOL, runner="jax").aggregate ** 2)
 
     eqx.filter_grad(peak)(stressed(seed=0))
     with jax.log_compiles(), caplog.at_level("WARNING"):

@@ -1,6 +1,7 @@
 """The derivative of a clearing: the implicit-function rule, forward and reverse."""
 
 import abc
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -11,13 +12,14 @@ from jaxtyping import Array, Bool, Float
 
 from ..market import Market, cast
 from ..model import Plan, Rows
+from ..runner import runs_here
 from ..solvers.newton import is_small
 from .active import Active, active_set, smoothed_set
+from .at_once import Move
 from .lagrangian import Point, lagrangian, point_of, sizes, unfold
 from .linear import factored, iterated
-from .refinement import Solved, refined
+from .refinement import LEFT, Solved, refined
 
-LEFT = 1e-3  # relative residual from which on a derivative is refused
 UNCLEARED = (
     "The derivative of a market that did not clear means nothing. Look at clearing.status, "
     "or pass adjoint=jaxgne.Implicit(throw=False) for NaN instead."
@@ -108,21 +110,33 @@ def slope(market: Market, active: Active, base: Plan, point: Point) -> Point:
 
 @eqx.filter_custom_jvp
 def equilibrium(
-    market: Market, plan: Plan, prices: Rows, ok: Bool[Array, ""], adjoint: AbstractAdjoint
+    market: Market,
+    plan: Plan,
+    prices: Rows,
+    ok: Bool[Array, ""],
+    adjoint: AbstractAdjoint,
+    by_numpy: bool = False,
 ) -> tuple[Plan, Rows]:
     """Plan and prices of a cleared market, as a function of the market.
 
     They are returned as they are, and differentiated as the implicit function that they are a value
-    of. `ok` says whether the market cleared.
+    of: in reverse `by_numpy` where that can. `ok` says whether the market cleared.
     """
     return plan, prices
 
 
 @equilibrium.def_jvp
 def _moves(primals: Any, tangents: Any) -> Any:
-    market, plan, prices, ok, adjoint = primals
-    plan, prices = equilibrium(market, plan, prices, ok, adjoint)
-    return (plan, prices), _tangent(market, plan, prices, ok, adjoint, tangents[0])
+    market, plan, prices, ok, adjoint, by_numpy = primals
+    plan, prices = equilibrium(market, plan, prices, ok, adjoint, by_numpy)
+    ahead = partial(_tangent, market, plan, prices, ok, adjoint)
+    exact = isinstance(adjoint, Implicit) and adjoint.throw
+    if by_numpy and exact and runs_here((market, plan, prices, ok)):
+        if not bool(ok):
+            raise RuntimeError(UNCLEARED)
+        move = Move(market, plan, prices, ahead, float(adjoint.tol), UNDETERMINED)
+        return (plan, prices), move(tangents[0])
+    return (plan, prices), ahead(tangents[0])
 
 
 @eqx.filter_jit

@@ -12,6 +12,7 @@ from .lagrangian import Point
 
 Linear = Callable[[Point], Point]
 
+LEFT = 1e-3  # relative residual from which on a solution is refused
 _REFINED = 20  # times at most that a solution is improved
 _FALLS = 0.8  # what each time has to leave, at most, of the residual
 

@@ -4,10 +4,9 @@ from ..market import Market
 from ..model import Plan, Rows
 from .active import active_set
 from .by_hand import by_market, hessian, unfolded_back
-from .implicit import LEFT
 from .lagrangian import point_of, sizes
 from .linear import factored
-from .refinement import refined
+from .refinement import LEFT, refined
 
 
 def reverse(
