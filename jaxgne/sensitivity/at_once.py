@@ -50,8 +50,9 @@ class Move:
         """An output's derivatives by what changes, from those by plan and prices."""
         outside = jax.tree.structure((self.plan, self.prices))
         with by_numpy(), one_thread():
-            here = to_host((self.market, self.plan, self.prices))
-            found = reverse(*here, *outside.unflatten(to_host(list(given))), self.tol)
+            market, plan, prices = to_host((self.market, self.plan, self.prices))
+            by_plan, by_prices = outside.unflatten(to_host(list(given)))
+            found = reverse(market, plan, prices, by_plan, by_prices, self.tol)
         if found is None:
             raise RuntimeError(self.message)
         asked = tree.unflatten([True] * tree.num_leaves)
@@ -105,7 +106,8 @@ def _called_back(*given: Any, **job: Any) -> list[Any]:
     """The operation inside a program."""
     if not job["back"]:
         return _run(*given, **job)
-    shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in _shapes(*given, **job)]
+    avals: list[Any] = _shapes(*given, **job)
+    shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals]
     return jax.pure_callback(lambda *a: _run(*a, **job), shapes, *given)
 
 
