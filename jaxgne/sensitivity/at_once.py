@@ -83,8 +83,12 @@ def _shapes(*_: Any, move: Move, tree: Any, back: bool) -> list[Any]:
 
 
 def _transposed(slopes: Any, *_: Any, back: bool, **others: Any) -> list[Any]:
-    known = [np.zeros(a.aval.shape, a.aval.dtype) if type(a) is ad.Zero else a for a in slopes]
-    return _move_p.bind(*known, back=not back, **others)
+    return _move_p.bind(*map(_written_out, slopes), back=not back, **others)
+
+
+def _written_out(slope: Any) -> Any:
+    aval: Any = slope.aval
+    return np.zeros(aval.shape, aval.dtype) if isinstance(slope, ad.Zero) else slope
 
 
 def _batched(given: Any, axes: Any, **job: Any) -> tuple[list[Any], list[int]]:
