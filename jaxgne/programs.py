@@ -149,7 +149,7 @@ class Program(Generic[P, T]):
                 name = self._name(call)
                 with self._told(call):
                     found = _loaded(name, call) or self._compiled(name, call)
-                if _crowded():
+                if crowded(_MAPS):
                     forget()
                 self._found[call.key] = found
         return found
@@ -224,11 +224,11 @@ def forget() -> None:
         each.forget()
 
 
-def _crowded() -> bool:
-    """Whether the process has so many memory maps, one a kernel, that programs have to go."""
+def crowded(most: int) -> bool:
+    """Whether the process has more than `most` memory maps, one a kernel: programs have to go."""
     try:
         with open("/proc/self/maps", "rb") as lines:
-            return sum(1 for _ in lines) > _MAPS
+            return sum(1 for _ in lines) > most
     except OSError:  # not on Linux, which alone counts them
         return False
 

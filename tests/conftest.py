@@ -1,3 +1,5 @@
+import gc
+import math
 import os
 import tempfile
 from importlib.metadata import version
@@ -10,15 +12,21 @@ import equinox as eqx
 import jax
 import pytest
 
-from jaxgne import programs
+from jaxgne import choosing, programs
 
 jax.config.update("jax_enable_x64", True)
+
+# Small markets are cleared by NumPy, however slow the machine is, unless a test asks for JAX.
+choosing._LOADING = choosing._PATIENCE = math.inf
 
 # Most tests compile far longer than they run: XLA leaves out what only makes programs faster. Flags
 # that it does not know end the process, so other versions go without.
 if version("jaxlib").startswith("0.10."):
     quick = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {quick}"
+    alone = "--xla_cpu_parallel_codegen_split_count=1"  # the other cores have workers of their own
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {quick} {alone}"
+
+gc.set_threshold(100_000, 20, 100)  # tracing makes many objects, few of them garbage
 
 
 def pytest_configure(config):
@@ -33,6 +41,8 @@ def pytest_configure(config):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
+_MAPS = 20_000  # leaves room for a module of many programs, which makes some 25,000
+
 SLOW_NOTEBOOKS = {"paper.ipynb"}  # its six studies have tests of their own
 
 
@@ -44,8 +54,10 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True, scope="module")
 def forgotten_programs():
-    """Drops a module's compiled programs: hundreds exhaust the memory maps a process may have."""
+    """Drops compiled programs between modules, before they exhaust a process' memory maps."""
     yield
-    programs.forget()
-    eqx.clear_caches()
-    jax.clear_caches()
+    choosing._spent.clear()
+    if programs.crowded(_MAPS):
+        programs.forget()
+        eqx.clear_caches()
+        jax.clear_caches()

@@ -69,6 +69,8 @@ def test_either_runner_clears_alike(grid):
 def test_numpy_comes_first_and_jax_when_it_pays(monkeypatch):
     """By the seconds that a shape has taken; who names a runner, or a solver, gets it."""
     monkeypatch.setattr(choosing, "_spent", choosing.defaultdict(float))
+    monkeypatch.setattr(choosing, "_LOADING", 1.0)
+    monkeypatch.setattr(choosing, "_PATIENCE", 60.0)
     market = random_market(3, shape=SMALL, grid="lindistflow")
     assert jg.clear(market).runner == "numpy"
     choosing.note(market, None, "numpy", choosing._PATIENCE)
