@@ -12,7 +12,6 @@ import jaxgne as jg
 from jaxgne import clearing as module
 from jaxgne import model
 from jaxgne.model import net_load
-from tests.markets import random_market
 
 
 def neighbors(load: float = 3.0, *, behaviour: float = 1.0, **grid: object) -> jg.Market:
@@ -154,6 +153,19 @@ def test_arrays_of_numpy_are_cleared_judged_and_explained():
         jg.clear(jax.tree.map(np.asarray, neighbors(99.0)))
 
 
+@jax.jit
+@jax.vmap
+def cleared_with(load: jax.Array, rating: jax.Array) -> jg.Clearing:
+    """One program for all tests of traced clears, which take three lanes."""
+    return jg.clear(
+        eqx.tree_at(lambda m: (m.prosumers.load, m.grid.rating), feeder(), (load, rating))
+    )
+
+
+def ratings() -> jax.Array:
+    return jnp.stack([feeder().grid.rating] * 3)
+
+
 def test_a_nan_never_comes_back_silently():
     """Given: refused, or traced its status. Made, as 1e200 squared has no number: its status."""
 
@@ -163,7 +175,9 @@ def test_a_nan_never_comes_back_silently():
 
     with pytest.raises(ValueError, match=r"Prosumers.load row 1, hour 2: nan is not a finite"):
         jg.clear(with_load(jnp.nan), throw=False)
-    assert int(jax.jit(lambda m: jg.clear(m).status == jg.Status.nonfinite)(with_load(jnp.nan)))
+    three = jnp.stack([with_load(value).prosumers.load for value in (15.0, jnp.nan, 15.0)])
+    traced = jg.status.is_status(cleared_with(three, ratings()).status, jg.Status.nonfinite)
+    assert traced.tolist() == [False, True, False]
     clearing = jg.clear(with_load(1e200), throw=False)
     assert jg.status.status_name(clearing.status) == "nonfinite"
     with pytest.raises(jg.NotCleared, match="validate"):
@@ -206,7 +220,7 @@ def test_jit_and_vmap_equal_a_loop():
     def at(load: jax.Array) -> jg.Clearing:
         return jg.clear(eqx.tree_at(lambda m: m.prosumers.load, market, load))
 
-    batch = jax.jit(jax.vmap(at))(loads)
+    batch = cleared_with(loads, ratings())
     assert batch.plan.imports.shape == (3, 2, 4)
     assert str(batch).startswith("Clearing of 3 scenarios")
     for scenario in range(3):
@@ -218,20 +232,17 @@ def test_jit_and_vmap_equal_a_loop():
 
 
 def test_one_bad_lane_does_not_end_a_batch():
-    market = feeder()
-    rating = jnp.asarray([[200.0, 200.0], [200.0, 5.0]])
-    batch = jax.vmap(
-        lambda r: jg.clear(eqx.tree_at(lambda m: m.grid.rating, market, r), max_steps=20_000)
-    )(rating)
-    ended = [jax.tree.map(lambda a, k=k: a[k], batch.status) for k in range(2)]
+    loads = jnp.stack([feeder().prosumers.load] * 3)
+    batch = cleared_with(loads, ratings().at[1, 1].set(5.0))
+    ended = [jax.tree.map(lambda a, k=k: a[k], batch.status) for k in range(3)]
     names = [jg.status.status_name(status) for status in ended]
-    assert names == ["cleared", "infeasible"]
+    assert names == ["cleared", "infeasible", "cleared"]
 
 
 def test_other_numbers_do_not_recompile():
     """Same shapes, other loads, tolerance, step limit, tariff: one compilation of each part."""
     parts = (module.begin, module._steps, module.finish)
-    market = random_market(2)
+    market = feeder()
     jg.clear(market, jg.PrimalDual(), throw=False, max_steps=200)
     before = [len(part._found) for part in parts]
     other = eqx.tree_at(
