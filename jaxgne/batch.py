@@ -22,6 +22,7 @@ from jax.lax import stop_gradient
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array
 
+from .choosing import Runner, batch_runner
 from .clearing import (
     Carry,
     Clearing,
@@ -44,12 +45,12 @@ from .clearing import (
 from .fingerprint import fingerprint
 from .io.batches import Blocks
 from .market import Market
-from .model import Plan, Rows
+from .model import Plan, Rows, rows_like, zeros
 from .options import checked_options, tolerance
 from .placement import local_mesh, mesh_of, own_part, place, whole
 from .programs import program
 from .record import Record
-from .runner import concrete
+from .runner import by_numpy, concrete, to_host
 from .sensitivity.implicit import AbstractAdjoint
 from .solvers.base import AbstractSolver
 from .solvers.newton import one_thread
@@ -91,6 +92,7 @@ def clear_many(
     adjoint: AbstractAdjoint | None = None,
     progress: Callable[[BatchProgress], None] | None = None,
     one_way: bool = False,
+    runner: Runner | None = None,
 ) -> Clearing:
     """Clear a batch of markets: every array of `markets` has a leading axis of scenarios.
 
@@ -107,6 +109,10 @@ def clear_many(
     there, one after the other. `certificate.ways.regret` then has one number each, EUR, which is
     NaN where a scenario did not clear.
 
+    `runner` is "numpy", one scenario after the other without compiling anything, "jax", or None for
+    whichever is sooner done: NumPy for few small markets, and never with `one_way`
+    (`docs/runners.md`). `clearing.runner` tells which it was.
+
     A batch that `spread` has cut over several devices is cleared on all of them, `width` being what
     all hold together. With several processes each clears its own scenarios, and the clearing is
     spread as the batch was.
@@ -114,7 +120,7 @@ def clear_many(
     Runs on the host; under `jax.jit` use `jax.vmap(clear)`. Under `jax.grad` and its like outside
     of jit it gives the derivatives that `clear` does, by `adjoint`. Raises `TypeError` traced, and
     `ValueError` for arrays without one leading axis, markets that make no sense, `one_way` over
-    several devices, or a folder that holds other scenarios.
+    several devices, a `runner` that cannot, or a folder that holds other scenarios.
     """
     checked_options(
         "clear_many", markets, solver, max_steps=max_steps, start=start, adjoint=adjoint,
@@ -141,7 +147,7 @@ def clear_many(
     else:
         found = _clear_all(
             markets, solver, tol, max_steps, start, width, folder, progress,
-            mesh=mesh, offset=0, one_way=one_way,
+            mesh=mesh, offset=0, one_way=one_way, runner=runner,
         )  # fmt: skip
     if concrete(given):
         return found
@@ -162,6 +168,7 @@ def _clear_all(
     mesh: Mesh | None,
     offset: int,
     one_way: bool = False,
+    runner: Runner | None = None,
 ) -> Clearing:
     """`clear_many` of what this process holds: scenarios from `offset` on."""
     total = _scenarios(markets)
@@ -182,6 +189,7 @@ def _clear_all(
     if store:
         block = store.block
         wide = job.whole(min(wide, block))
+    job.at_once = _at_once(job, one, runner, wide)
     begun, found = time.perf_counter(), []
     try:
         for at in range(0, total, block):
@@ -223,6 +231,8 @@ class _Job:
         self.in_turn = jax.local_devices()[0].platform in _IN_TURN
         self.limit = jnp.asarray(solver.most if max_steps is None else max_steps, jnp.int32)
         self.widest: int | None = None  # scenarios at once that memory has been found to hold
+        self.at_once = False  # whether NumPy clears them, one after the other
+        self.first: Clearing | None = None  # of the first scenario, by NumPy
 
     def whole(self, width: int) -> int:
         """A width that the devices divide."""
@@ -296,8 +306,52 @@ def _with_room(job: _Job, lanes: slice, width: int) -> Clearing:
             job.widest = job.whole((job.widest + 1) // 2)
 
 
+def _at_once(job: _Job, one: Market, runner: Runner | None, width: int) -> bool:
+    """Whether NumPy clears the batch, of which `one` is the first; it is cleared to find out."""
+    if job.one_way or job.mesh is not None:
+        if runner == "numpy":
+            raise ValueError(
+                'clear_many: runner="numpy" works on one device, without one_way; leave it out.'
+            )
+        return False
+
+    def pace() -> float:
+        begun = time.perf_counter()
+        job.first = _alone(job, 0)
+        return time.perf_counter() - begun
+
+    def stored() -> bool:
+        with by_numpy():
+            nothing = zeros(to_host(one)), rows_like(to_host(one))
+        lane = np.zeros(width, int)
+        plans, prices = job.placed(jax.tree.map(lambda a: np.stack([a])[lane], nothing))
+        with jax.enable_x64(True):
+            markets = job.placed(_lanes(job.markets, lane))
+            return _begin_all.ready(markets, plans, prices, job.solver, mesh=None)
+
+    count = job.markets.prosumers.load.shape[0]
+    return batch_runner(one, job.solver, job.start, runner, count, pace, stored) == "numpy"
+
+
+def _alone(job: _Job, at: int) -> Clearing:
+    """A scenario's clearing by NumPy."""
+    market = jax.tree.map(jnp.asarray, _lanes(job.markets, at))
+    start = None if job.start is None else jax.tree.map(jnp.asarray, _lanes(job.start, at))
+    limit = int(job.limit)
+    found = clear(
+        market, job.solver, tol=job.tol, max_steps=limit, start=start, throw=False, runner="numpy"
+    )
+    return replace(found, run=replace(job.run, compiled=jnp.zeros((), bool)))
+
+
 def _chunk(job: _Job, lanes: slice, width: int) -> Clearing:
     """Scenarios `lanes` in a program `width` wide, filled up with copies of the last."""
+    if job.at_once:
+        found = [
+            _alone(job, at) if at or job.first is None else job.first
+            for at in range(lanes.start, lanes.stop)
+        ]
+        return jax.tree.map(lambda *each: np.stack(each), *found)
     count = lanes.stop - lanes.start
     index = np.minimum(np.arange(lanes.start, lanes.start + width), lanes.stop - 1)
     markets = job.placed(_lanes(job.markets, index))

@@ -28,6 +28,9 @@ _LARGEST = 350  # rows an hour up to which NumPy's steps take tenths of a second
 _PATIENCE = 6.0  # seconds of NumPy's on one shape after which compiling it pays
 _LOADING = 1.0  # and after which loading its programs does, where they are kept
 
+_BATCH = 20.0  # seconds of NumPy's on batches of one shape after which compiling them pays
+_BATCH_LOADING = 3.0
+
 _spent: dict[Any, float] = defaultdict(float)  # seconds, by `_shape`; infinite once compiled
 
 
@@ -63,6 +66,35 @@ def chosen(
     if runner == "numpy" or (runner is None and not obstacle and early):
         return "numpy", exact
     return "jax", compiled
+
+
+def batch_runner(
+    market: Market,
+    solver: AbstractSolver,
+    start: Any,
+    runner: Runner | None,
+    count: int,
+    pace: Callable[[], float],
+    stored: Callable[[], bool],
+) -> Runner:
+    """Who clears `count` markets like this one; what is given is kept.
+
+    `pace` tells how many seconds NumPy takes for one, `stored` whether the programs of the batch
+    need no compiling. Raises `ValueError` for a runner that cannot, or that there is not.
+    """
+    if runner not in (None, "numpy", "jax"):
+        raise ValueError(f'clear_many: runner={runner!r}; give "numpy", "jax" or None.')
+    obstacle = _obstacle(market, solver, start)
+    if runner == "numpy" and obstacle:
+        raise ValueError(f'clear_many: runner="numpy" {obstacle}.')
+    if runner is not None or obstacle or not is_quick(market):
+        return runner or "jax"
+    shape = "batch", _shape(market, solver)
+    most = _BATCH_LOADING if stored() else _BATCH
+    if _spent[shape] >= most:
+        return "jax"
+    _spent[shape] += count * pace()
+    return "numpy" if _spent[shape] < most else "jax"
 
 
 def is_quick(market: Market) -> bool:

@@ -67,7 +67,7 @@ class Clearing(Record):
 
     @property
     def runner(self) -> Runner:
-        """What ran it: "numpy", at once, or "jax", compiled; a batch always is."""
+        """What ran it: "numpy", at once, or "jax", compiled."""
         return "jax" if self.run is None or np.all(np.asarray(self.run.compiled)) else "numpy"
 
     @property

@@ -13,10 +13,17 @@ import numpy as np
 import pytest
 
 import jaxgne as jg
-from jaxgne import batch, scenarios
+from jaxgne import batch, choosing, scenarios
 from tests.test_clearing import feeder
 
 SOLVERS = [jg.InteriorPoint(), jg.PrimalDual()]
+
+
+@pytest.fixture(autouse=True)
+def compiled(monkeypatch):
+    """Batches are JAX's here, however few scenarios they have, unless a test asks for NumPy."""
+    monkeypatch.setattr(choosing, "_BATCH", 0.0)
+    monkeypatch.setattr(choosing, "_BATCH_LOADING", 0.0)
 
 
 def loads(count: int) -> jg.Market:
@@ -44,6 +51,44 @@ def test_a_batch_is_a_loop(solver):
     many = jg.clear_many(markets, solver)
     for index in range(4):
         close(jg.clear(scenarios.lane(markets, index), solver), scenarios.lane(many, index))
+
+
+def test_numpy_and_jax_give_the_same_batch(tmp_path):
+    """Also where a scenario is infeasible, and where one finishes what the other began."""
+    rating = np.tile(np.asarray(feeder().grid.rating), (4, 1))
+    rating[2, 1] = 5.0
+    markets = eqx.tree_at(lambda m: m.grid.rating, loads(4), rating)
+    by_numpy = jg.clear_many(markets, runner="numpy", folder=tmp_path)
+    by_jax = jg.clear_many(markets, runner="jax")
+    assert (by_numpy.runner, by_jax.runner) == ("numpy", "jax")
+    assert jax.tree.structure(by_numpy) == jax.tree.structure(by_jax)
+    names = [jg.status.status_name(scenarios.lane(by_numpy.status, k)) for k in range(4)]
+    assert names == ["cleared", "cleared", "infeasible", "cleared"]
+    close(*(jax.tree.map(lambda a: a[[0, 1, 3]], c) for c in (by_numpy, by_jax)), atol=1e-9)
+    resumed = jg.clear_many(markets, runner="jax", folder=tmp_path)
+    assert resumed.runner == "numpy"
+    with pytest.raises(ValueError, match="one_way"):
+        jg.clear_many(markets, runner="numpy", one_way=True)
+    with pytest.raises(ValueError, match="InteriorPoint"):
+        jg.clear_many(markets, jg.PrimalDual(), runner="numpy")
+
+
+def test_numpy_clears_batches_until_compiling_pays(monkeypatch):
+    """By the seconds that a shape takes, which are added up; where programs are kept, sooner."""
+    monkeypatch.setattr(choosing, "_BATCH", 20.0)
+    monkeypatch.setattr(choosing, "_BATCH_LOADING", 3.0)
+    monkeypatch.setattr(choosing, "_spent", choosing.defaultdict(float))
+
+    def ran(count: int, pace: float, stored: bool = False) -> str:
+        return choosing.batch_runner(
+            feeder(), SOLVERS[0], None, None, count, lambda: pace, lambda: stored
+        )
+
+    assert [ran(16, 0.5), ran(16, 0.5), ran(16, 0.5)] == ["numpy", "numpy", "jax"]
+    choosing._spent.clear()
+    assert ran(100, 0.5) == "jax"
+    choosing._spent.clear()
+    assert [ran(4, 0.5, stored=True), ran(4, 0.5, stored=True)] == ["numpy", "jax"]
 
 
 def test_chunks_and_compaction_change_nothing(monkeypatch):
@@ -239,7 +284,8 @@ import jax, sys
 jax.config.update("jax_enable_x64", True)
 import jaxgne as jg
 from tests.test_batch import loads
-done = jg.clear_many(loads(12), width=2, folder=sys.argv[1], progress=lambda p: print(p.done))
+to = {"folder": sys.argv[1], "progress": lambda p: print(p.done)}
+done = jg.clear_many(loads(12), width=2, runner="jax", **to)
 print("end", float(done.costs.sum()))
 """
 
