@@ -428,13 +428,13 @@ def _run(job: _Job, markets: Market, whole: Carry, limit: Array) -> Carry:
         here = here[pick]
 
 
-def _on_each(words: str, once: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def _on_each(words: str, once: bool) -> Callable[[Callable[..., Any]], Any]:
     """Compiled; over a mesh each device runs it on the scenarios that it holds, by itself.
 
     Solvers and numbers are the same for all, everything else is cut by scenario.
     """
 
-    def on_each(body: Callable[..., Any]) -> Callable[..., Any]:
+    def on_each(body: Callable[..., Any]) -> Any:
         @wraps(body)
         def run(*arguments: Any, mesh: Mesh | None) -> Any:
             if mesh is None:
