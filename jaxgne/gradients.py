@@ -52,7 +52,7 @@ def sensitivities(
         return where(gradient)
     if not bool(found.ok):
         raise RuntimeError(UNCLEARED)
-    direct, plan, prices = _direct(output, market, found)
+    direct, plan, prices = by_parts(output, market, found)
     with by_numpy(), one_thread():
         here, at, by_plan, by_prices = to_host((market, found, plan, prices))
         through = reverse(here, at.plan, at.prices, by_plan, by_prices, Implicit().tol)
@@ -63,7 +63,7 @@ def sensitivities(
 
 
 @program("the derivative of an output", once=True)
-def _direct(output: Output, market: Market, clearing: Clearing) -> tuple[Market, Plan, Rows]:
+def by_parts(output: Output, market: Market, clearing: Clearing) -> tuple[Market, Plan, Rows]:
     """The output's derivatives by the market, with plan and prices held, and by these."""
 
     def value(given: tuple[Market, Plan, Rows]) -> Array:

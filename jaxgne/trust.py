@@ -6,23 +6,26 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
 from .certificate import Certificate
+from .choosing import is_quick
 from .clearing import Clearing, clear
 from .each import for_one
+from .gradients import by_parts
 from .market import Market
-from .model import Plan, Rows, aggregate, costs
+from .model import Plan, Rows, aggregate, costs, zeros
 from .optimality import scales
 from .programs import program
 from .record import Record
-from .runner import concrete
+from .runner import by_numpy, concrete, jnp, lax, runs_here, to_host
 from .sensitivity.active import Active, active_set
+from .sensitivity.by_hand import by_market, hessian, unfolded_back
 from .sensitivity.implicit import AbstractAdjoint, Implicit, slope
-from .sensitivity.lagrangian import Point, sizes, unfold
-from .sensitivity.refinement import add, dot
+from .sensitivity.lagrangian import Point, point_of, sizes, unfold
+from .sensitivity.linear import factored
+from .sensitivity.refinement import add, dot, refined
 from .solvers.newton import one_thread
 from .status import status_name
 from .validate import gate
@@ -130,7 +133,10 @@ def trust(
 
     combined = eqx.Partial(_combined, output, key)  # the same one compiles once
     with one_thread():
-        found = _look(market, clearing, combined, adjoint, key)
+        if isinstance(adjoint, Implicit) and is_quick(market) and runs_here((market, clearing)):
+            found = _look_at_once(market, clearing, combined, adjoint, seed)
+        else:
+            found = _look(market, clearing, combined, adjoint, key)
         residual, freedom, near, moved = jax.tree.map(np.asarray, found)
         predicted = measured = None
         if check:
@@ -174,32 +180,69 @@ def _look(
         return output(market, _with(clearing, market, *unfold(market, active, plan, point)))
 
     pull = jax.grad(seen)(point)
-    residual = adjoint.solve(market, plan, prices, pull).residual
-    scale, size = scales(market, plan), sizes(market, plan)
+    size = sizes(market, plan)
     leaves, tree = jax.tree.flatten(point)
     keys = jax.tree.unflatten(tree, list(jax.random.split(key, len(leaves))))
     wild = jax.tree.map(
         lambda k, a, s: s * jax.random.normal(k, a.shape, a.dtype), keys, point, size
     )
     _, matvec = jax.linearize(lambda w: slope(market, active, plan, w), point)
-    ahead = adjoint.solve(market, plan, prices, matvec(wild)).point
+    both = jax.tree.map(lambda a, b: jnp.stack([a, b]), pull, matvec(wild))
+    found = lax.map(lambda right: adjoint.solve(market, plan, prices, right), both)
+    ahead = jax.tree.map(lambda a: a[1], found.point)
     loose = add(wild, -1.0, jax.tree.map(lambda a, b: a.astype(b.dtype), ahead, wild))
-    most = sum(
-        jnp.sum(jnp.abs(a * b)) for a, b in zip(*map(jax.tree.leaves, (pull, wild)), strict=True)
-    )
-    freedom = jnp.abs(dot(pull, loose)) / jnp.where(most > 0, most, 1.0)
     real, rest = eqx.partition(market, eqx.is_inexact_array)
 
     def felt(real: Market) -> Array:
         return dot(slope(eqx.combine(real, rest), active, plan, point), loose)
 
+    effects = _effects(market, plan, jax.grad(felt)(real))
+    near = _near(active_set(market, plan, prices), clearing.certificate)
+    return found.residual[0], _freedom(pull, wild, loose), near, effects
+
+
+def _look_at_once(
+    market: Market, clearing: Clearing, output: Output, adjoint: Implicit, seed: int
+) -> Any:
+    """The same by NumPy, in which nothing is compiled but the derivative of the output."""
+    _, by_plan, by_prices = by_parts(output, market, clearing)
+    rng = np.random.default_rng(seed)
+    with by_numpy():
+        market, clearing, by_plan, by_prices = to_host((market, clearing, by_plan, by_prices))
+        plan, prices = clearing.plan, clearing.prices
+        active = active_set(market, plan, prices)
+        point, size = point_of(market, active, plan, prices), sizes(market, plan)
+        matvec = hessian(market, active, plan, point)
+        inverse = factored(market, active, plan, matvec)
+        pull = unfolded_back(market, active, plan, by_plan, by_prices)
+        wild = jax.tree.map(lambda a, s: s * to_host(rng.normal(size=a.shape)), point, size)
+        ahead = refined(matvec, inverse, matvec(wild), size, adjoint.tol).point
+        loose = add(wild, -1.0, ahead)
+        return (
+            refined(matvec, inverse, pull, size, adjoint.tol).residual,
+            _freedom(pull, wild, loose),
+            _near(active, clearing.certificate),
+            _effects(market, plan, by_market(market, active, plan, point, zeros(market), loose)),
+        )
+
+
+def _freedom(pull: Point, wild: Point, loose: Point) -> Array:
+    """How much of an output that changes by `pull` what is `loose` of a random move changes."""
+    pairs = zip(*map(jax.tree.leaves, (pull, wild)), strict=True)
+    most = sum(jnp.sum(jnp.abs(a * b)) for a, b in pairs)
+    return jnp.abs(dot(pull, loose)) / jnp.where(most > 0, most, 1.0)
+
+
+def _effects(market: Market, plan: Plan, felt: Market) -> Market:
+    """The largest effect of each field, as large as it is, on what is loose; no unit."""
+    scale = scales(market, plan)
     unit = market.hour_length * scale.power * scale.price
-    effects = jax.tree.map(
-        lambda g, m: jnp.max(jnp.where(jnp.isfinite(m), jnp.abs(g * m), 0.0), initial=0.0) / unit,
-        jax.grad(felt)(real),
-        real,
-    )
-    return residual, freedom, _near(active_set(market, plan, prices), clearing.certificate), effects
+    real = eqx.filter(market, eqx.is_inexact_array)
+
+    def largest(g: Array, m: Array) -> Array:
+        return jnp.max(jnp.where(jnp.isfinite(m), jnp.abs(g * m), 0.0), initial=0.0) / unit
+
+    return jax.tree.map(largest, felt, real)
 
 
 def _near(active: Active, certificate: Certificate) -> dict[str, Array]:

@@ -87,6 +87,7 @@ LAYERS: dict[str, set[str]] = {
     "coordinates": {"market"},
     "batch": {*RESULT, "placement", "fingerprint", "io.batches"},
     "objectives": {*RESULT, "settlement", "comparison"},
+    "trust": {*RESULT, "gradients"},
     "tuning": {*RESULT, "batch", "checkpoint", "coordinates", "fingerprint", "history"},
     "fitting": {*RESULT, "coordinates", "history", "tuning"},
     "mechanisms": {*RESULT, "settlement", "objectives", "coordinates", "history", "tuning"},

@@ -1,5 +1,6 @@
 """Derivatives of clearings: the oracle's differences, closed forms, degenerate points."""
 
+import importlib
 from functools import partial
 from typing import Any
 
@@ -311,6 +312,25 @@ def test_what_is_not_unique_is_flagged_and_refused():
     free = jg.Implicit(throw=False)
     along_least = eqx.filter_grad(lambda m: jg.clear(m, tol=TOL, adjoint=free).plan.trades[0, 0])
     assert bool(jnp.all(jnp.isfinite(along_least(market).prosumers.load)))
+
+
+@pytest.mark.parametrize("unique", [pytest.param(True, marks=pytest.mark.slow), False])
+def test_trust_is_the_same_by_both_runners(unique: bool, monkeypatch: Any):
+    """What is unique, what is about to switch, and which fields are not determined."""
+    market = stressed() if unique else square()
+    clearing = jg.clear(market, tol=TOL)
+
+    def output(market: jg.Market, clearing: jg.Clearing) -> jax.Array:
+        return clearing.plan.generation**2 if unique else clearing.plan.trades[0, 0]
+
+    at_once = jg.trust(market, clearing, output)
+    module = importlib.import_module("jaxgne.trust")
+    monkeypatch.setattr(module, "is_quick", lambda market: False)
+    compiled = jg.trust(market, clearing, output)
+    assert at_once.unique == compiled.unique == unique
+    assert at_once.weak == compiled.weak
+    assert set(at_once.undetermined) == set(compiled.undetermined)
+    assert at_once.residual == pytest.approx(compiled.residual, abs=1e-6)
 
 
 def test_trust_looks_at_one_output_without_compiling_again():
