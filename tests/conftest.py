@@ -26,6 +26,8 @@ if version("jaxlib").startswith("0.10."):
     alone = "--xla_cpu_parallel_codegen_split_count=1"  # the other cores have workers of their own
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {quick} {alone}"
 
+programs._FAST = programs._QUICK  # also of programs that the package has optimized
+
 gc.set_threshold(100_000, 20, 100)  # tracing makes many objects, few of them garbage
 
 
