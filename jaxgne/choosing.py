@@ -124,5 +124,5 @@ def _obstacle(market: Market, solver: AbstractSolver, start: Any) -> str:
 
 def _shape(market: Market, solver: AbstractSolver) -> Any:
     """What the programs depend on by which JAX would clear a market."""
-    sizes = tuple(np.shape(a) for a in jax.tree.leaves(market))
-    return jax.tree.structure((market, solver)), sizes
+    arrays = tuple((np.shape(a), getattr(a, "dtype", None)) for a in jax.tree.leaves(market))
+    return jax.tree.structure((market, solver)), arrays
