@@ -18,6 +18,7 @@ jax.config.update("jax_enable_x64", True)
 
 # Small markets are cleared by NumPy, however slow the machine is, unless a test asks for JAX.
 choosing._LOADING = choosing._PATIENCE = math.inf
+choosing._BATCH_LOADING = choosing._BATCH = math.inf
 
 # Most tests compile far longer than they run: XLA leaves out what only makes programs faster. Flags
 # that it does not know end the process, so other versions go without.

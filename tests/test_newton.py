@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +12,18 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from threadpoolctl import threadpool_info, threadpool_limits
 
+import jaxgne as jg
 from jaxgne.model import aggregate, limits, rows, zeros
 from jaxgne.solvers import newton
 from jaxgne.solvers.newton import Compliance, Worth, factor
 from tests.markets import GRIDS, SHAPES, random_market
+
+
+@partial(jax.jit, static_argnums=2)
+def solved(market: jg.Market, theta: Compliance, reactive: bool, right: Worth) -> Worth:
+    """The solution y of (A theta A^T) y = `right`."""
+    return factor(market, theta, reactive)(market, right)
+
 
 RADIAL = GRIDS.index("lindistflow")
 
@@ -60,10 +69,11 @@ def test_newton_solves_the_dense_system(grid, reactive, shape):
         exists = replace(exists, bus_reactive=0 * exists.bus_reactive)
     used, back = ravel_pytree(Worth(exists, 1 + 0 * hour))
 
-    matrix = np.asarray(jax.jacfwd(value)(columns))
+    matrix = np.asarray(jax.jit(jax.jacfwd(value))(columns))
     normal = matrix @ weight @ matrix.T
     wanted = np.asarray(used) * rng.standard_normal(used.size)
-    found = factor(market, own, reactive)(market, back(jnp.asarray(normal @ wanted)))
+    right = back(jnp.asarray(normal @ wanted))
+    found = solved(market, own, reactive, right)
     assert np.allclose(ravel_pytree(found)[0], wanted, rtol=1e-6, atol=1e-6)
 
 

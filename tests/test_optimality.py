@@ -11,12 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxgne as jg
-from jaxgne import model
-from jaxgne.feasibility import implied_boxes, infeasibility_proof
-from jaxgne.optimality import pin, residuals
+from jaxgne import feasibility, model, optimality
+from jaxgne.optimality import pin
 from jaxgne.record import Record
+from jaxgne.runner import built, to_host
 from tests.markets import random_market
 from tests.reference import solve
+
+# By NumPy, which compiles nothing; that JAX finds the same tests/test_runner.py tells.
+residuals = built(optimality.residuals)
+implied_boxes = built(feasibility.implied_boxes)
+infeasibility_proof = built(feasibility.infeasibility_proof)
 
 
 def importer(behaviour: float = 0.0) -> jg.Market:
@@ -34,7 +39,8 @@ def randomly(market: jg.Market, seed: int) -> tuple[jg.Plan, jg.Rows]:
     rng = np.random.default_rng(seed)
     lower, upper = implied_boxes(market)
     plan = jax.tree.map(
-        lambda low, high: low + (high - low) * rng.uniform(size=low.shape), lower, upper
+        lambda low, high: jnp.asarray(low + (high - low) * rng.uniform(size=low.shape)),
+        *to_host((lower, upper)),
     )
     prices = jax.tree.map(lambda a: jnp.asarray(rng.normal(size=a.shape)), model.rows_like(market))
     return plan, prices
@@ -99,12 +105,12 @@ def test_error_depends_on_no_unit(seed, money, power):
     rescaled = rescale(market, money, power)
     squeeze = ("voltage", "angle")
     moved = replace(
-        jax.tree.map(lambda a: a * power, plan),
+        jax.tree.map(lambda a: a * power, to_host(plan)),
         **{name: getattr(plan, name) for name in squeeze},
     )
     # a voltage row's multiplier is EUR/kWh times kW per pu
     charged = replace(
-        jax.tree.map(lambda a: a * money / power, prices),
+        jax.tree.map(lambda a: a * money / power, to_host(prices)),
         **{name: getattr(prices, name) * money for name in squeeze},
     )
     before, after = (
@@ -123,7 +129,7 @@ def rescale(market: jg.Market, money: float, power: float) -> jg.Market:
         return eqx.tree_at(
             lambda t: [getattr(t, n) for n in names],
             table,
-            [getattr(table, n) * factors[n] for n in names],
+            [np.asarray(getattr(table, n)) * factors[n] for n in names],
         )
 
     per = money / power  # EUR/kWh
@@ -242,10 +248,13 @@ def test_the_yardstick_has_finite_derivatives(grid):
     """At a plan of zeros, where norms and |trades| have kinks."""
     market = random_market(1, grid=grid)
     plan, prices = model.zeros(market), model.rows_like(market)
-    slope = eqx.filter_grad(lambda m: residuals(m, plan, prices).error)(market)
-    assert all(np.all(np.isfinite(a)) for a in jax.tree.leaves(slope))
-    slope = jax.grad(lambda u: residuals(market, u, prices).error)(plan)
-    assert all(np.all(np.isfinite(a)) for a in jax.tree.leaves(slope))
+
+    @eqx.filter_jit
+    @eqx.filter_grad
+    def slope(given):
+        return optimality.residuals(*given, prices).error
+
+    assert all(np.all(np.isfinite(a)) for a in jax.tree.leaves(slope((market, plan))))
 
 
 def test_judged_in_float64_whatever_the_market():
@@ -255,4 +264,5 @@ def test_judged_in_float64_whatever_the_market():
     )
     wide = jax.tree.map(lambda a: a.astype(jnp.float64) if a.dtype == jnp.float32 else a, market)
     plan, prices = randomly(wide, 0)
-    assert residuals(market, plan, prices).error == residuals(wide, plan, prices).error
+    judged = jax.jit(optimality.residuals)
+    assert judged(market, plan, prices).error == judged(wide, plan, prices).error
