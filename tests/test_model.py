@@ -1,6 +1,7 @@
 """The four functions of the model against first principles and the independent oracle."""
 
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,10 +13,13 @@ from hypothesis import strategies as st
 
 import jaxgne as jg
 from jaxgne import model
+from jaxgne.runner import built
 from tests.markets import HAND_MADE, random_market
 from tests.reference import solve
 
 ORACLE_SEEDS = [3, 4, 6, 7, 10, 11]
+rows, pseudo_gradient = jax.jit(model.rows), jax.jit(model.pseudo_gradient)
+prox = built(model.prox)  # by NumPy: the shapes are many; that JAX finds the same see test_runner
 PARAMETERS = pytest.mark.parametrize("name", HAND_MADE)
 
 
@@ -48,8 +52,8 @@ def assert_close(first: Any, second: Any, atol: float) -> None:
 def test_rows_are_affine(name: str):
     market = HAND_MADE[name]()
     u, v = random_plan(market, 0), random_plan(market, 1)
-    blend = model.rows(market, jax.tree.map(lambda a, b: 0.3 * a + 0.7 * b, u, v))
-    parts = model.rows(market, u), model.rows(market, v)
+    blend = rows(market, jax.tree.map(lambda a, b: 0.3 * a + 0.7 * b, u, v))
+    parts = rows(market, u), rows(market, v)
     assert_close(blend, jax.tree.map(lambda a, b: 0.3 * a + 0.7 * b, *parts), 1e-10)
 
 
@@ -58,13 +62,11 @@ def test_pull_is_the_transpose_of_rows(name: str):
     """<pull(y), u> = sum of y (rows(u) - rows(0)), a kW row counted Ts times, a kWh row once."""
     market = HAND_MADE[name]()
     plan, prices = random_plan(market, 2), random_prices(market, 3)
-    moved = jax.tree.map(
-        jnp.subtract, model.rows(market, plan), model.rows(market, model.zeros(market))
-    )
+    moved = jax.tree.map(jnp.subtract, rows(market, plan), rows(market, model.zeros(market)))
     ts = float(market.hour_length)
     weighted = replace(jax.tree.map(lambda y: ts * y, prices), energy=prices.energy)
     expected = inner(weighted, moved)
-    assert inner(model.pull(market, prices), plan) == pytest.approx(expected, rel=1e-10)
+    assert inner(jax.jit(model.pull)(market, prices), plan) == pytest.approx(expected, rel=1e-10)
 
 
 @PARAMETERS
@@ -76,14 +78,14 @@ def test_pseudo_gradient_is_each_players_own_marginal_cost(name: str):
     """
     market = HAND_MADE[name]()
     plan = random_plan(market, 4)
-    jacobian = jax.jacrev(lambda u: model.costs(market, u))(plan)  # (N, ...) a field
+    jacobian = jax.jit(jax.jacrev(partial(model.costs, market)))(plan)  # (N, ...) a field
     everyone = np.arange(market.prosumers.bus.shape[0])
     owner = {
         **dict.fromkeys(["generation"], np.asarray(market.generators.owner)),
         **dict.fromkeys(["charge", "discharge", "energy"], np.asarray(market.buffers.owner)),
         **dict.fromkeys(["imports", "exports", "curtailed"], everyone),
     }
-    found, ts = model.pseudo_gradient(market, plan), market.hour_length
+    found, ts = pseudo_gradient(market, plan), market.hour_length
     unseen = (1 - market.tariff.anticipation) * ts * market.tariff.slope * plan.imports
     kink = 2 * ts * market.trading.charge[:, None] * jnp.sign(plan.trades)
     for entry in fields(model.Plan):
@@ -103,10 +105,9 @@ def test_pseudo_gradient_is_each_players_own_marginal_cost(name: str):
 def test_pseudo_gradient_is_the_gradient_of_the_potential(name: str):
     market = HAND_MADE[name]()
     plan = random_plan(market, 5)
-    slope = jax.grad(lambda u: model.potential(market, u))(plan)
+    slope = jax.jit(jax.grad(partial(model.potential, market)))(plan)
     kink = 2 * market.hour_length * market.trading.charge[:, None] * jnp.sign(plan.trades)
-    assert_close(replace(slope, trades=slope.trades - kink), model.pseudo_gradient(market, plan),
-                 1e-11)  # fmt: skip
+    assert_close(replace(slope, trades=slope.trades - kink), pseudo_gradient(market, plan), 1e-11)
 
 
 @pytest.mark.parametrize("seed", ORACLE_SEEDS)
@@ -130,7 +131,7 @@ def test_the_oracle_agrees_on_costs_rows_and_prices(seed: int):
         jnp.add, model.pseudo_gradient(market, plan), model.pull(market, found.prices)
     )
     unit = jax.tree.map(jnp.ones_like, plan)
-    moved = model.prox(market, jax.tree.map(jnp.subtract, plan, slope), unit)
+    moved = prox(market, jax.tree.map(jnp.subtract, plan, slope), unit)
     for entry in fields(model.Plan):
         gone = np.abs(getattr(moved, entry.name) - getattr(plan, entry.name)).max(initial=0.0)
         assert gone < 2e-5 * scale, entry.name
@@ -146,8 +147,8 @@ def test_prox_is_the_cheapest_admissible_point(seed: int, draw: int):
     wish = jax.tree.map(lambda a: 4 * a, random_plan(market, draw))
     step = jax.tree.map(lambda a: jnp.asarray(rng.uniform(0.1, 50, a.shape)), wish)
     step = replace(step, reactive=step.active)
-    best = model.prox(market, wish, step)
-    assert_close(model.prox(market, best, jax.tree.map(lambda a: 0 * a, step)), best, 1e-12)
+    best = prox(market, wish, step)
+    assert_close(prox(market, best, jax.tree.map(lambda a: 0 * a, step)), best, 1e-12)
 
     def price(plan: jg.Plan, center: jg.Plan) -> float:
         gone = jax.tree.map(lambda u, w, s: (u - w) ** 2 / (2 * s), plan, center, step)
@@ -160,6 +161,6 @@ def test_prox_is_the_cheapest_admissible_point(seed: int, draw: int):
     none = jax.tree.map(lambda a: 0 * a, step)
     for k in range(3):
         other = jax.tree.map(lambda a, k=k: a * 3.0**k, random_plan(market, draw + 1 + k))
-        other = model.prox(market, other, none)  # any admissible plan
+        other = prox(market, other, none)  # any admissible plan
         gain = toll(other) + price(other, wish) - toll(best) - price(best, wish)
         assert gain >= price(other, best) - 1e-9 * (1 + price(other, wish))

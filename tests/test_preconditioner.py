@@ -68,7 +68,7 @@ def test_steps_never_overshoot(name, seed):
         )
         return ravel_pytree((moves, size.link * drawn))[0]
 
-    matrix = np.asarray(jax.jacobian(turn)(jnp.zeros_like(flat)))
+    matrix = np.asarray(jax.jit(jax.jacobian(turn))(jnp.zeros_like(flat)))
     worst = np.linalg.eigvals(matrix)
     assert np.abs(worst.imag).max() < 1e-6
     # lines without impedance condition the network's block badly
@@ -79,21 +79,23 @@ def test_steps_never_overshoot(name, seed):
 def test_lengths_are_those_of_the_metric():
     """y = Sigma r has the squared length y . r in the network's part of the metric."""
     market, rng = HAND_MADE["feeder"](), np.random.default_rng(0)
-    geometry, activity = (
-        preconditioner.metric(market, jnp.zeros(market.grid.passive.shape[0], bool)),
-        preconditioner.movable(market),
-    )
-    plan = model.zeros(market)
+    plan, names = model.zeros(market), ("bus", "bus_reactive", "voltage", "angle")
     prices = jax.tree.map(
         lambda a: jnp.asarray(rng.standard_normal(a.shape)), model.rows_like(market)
     )
-    value = geometry.network(market, prices)  # Sigma y: its squared length is y . Sigma y
-    nothing = jnp.zeros_like(market.tariff.slope)
-    change = preconditioner.Point(plan, nothing, value, nothing)
-    _, dual = preconditioner.squares(market, geometry, activity, change)
-    names = ("bus", "bus_reactive", "voltage", "angle")
-    inner = sum(jnp.sum(getattr(value, n) * getattr(prices, n), axis=0) for n in names)
-    assert np.allclose(dual.network, market.hour_length**2 * inner, rtol=1e-9)
+
+    @jax.jit
+    def lengths(prices: jg.Rows) -> tuple[jax.Array, jax.Array]:
+        geometry = preconditioner.metric(market, jnp.zeros(market.grid.passive.shape[0], bool))
+        value = geometry.network(market, prices)  # Sigma y: its squared length is y . Sigma y
+        nothing = jnp.zeros_like(market.tariff.slope)
+        change = preconditioner.Point(plan, nothing, value, nothing)
+        activity = preconditioner.movable(market)
+        _, dual = preconditioner.squares(market, geometry, activity, change)
+        inner = sum(jnp.sum(getattr(value, n) * getattr(prices, n), axis=0) for n in names)
+        return dual.network, market.hour_length**2 * inner
+
+    assert np.allclose(*lengths(prices), rtol=1e-9)
 
 
 def test_a_column_at_rest_is_told_from_one_that_moves():
