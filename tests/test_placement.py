@@ -29,7 +29,7 @@ from jax.experimental.multihost_utils import process_allgather
 import jaxgne as jg
 from jaxgne import scenarios
 from tests.markets import HAND_MADE
-from tests.test_batch import loads
+from tests.test_batch import slopes
 
 def apart(a, b):
     if jax.process_count() > 1:
@@ -41,8 +41,8 @@ def apart(a, b):
     )
 
 found = {"devices": len(jax.devices())}
-market = HAND_MADE["feeder"]()
-market = scenarios.pad(market, prosumers=market.prosumers.bus.shape[0] + 1)  # 5: nothing divides it
+market = HAND_MADE["one bus"]()
+market = scenarios.pad(market, prosumers=5)  # nothing divides it
 cut = jg.spread(market, "prosumers")
 tables = (cut.generators.owner, cut.buffers.owner, cut.trading.buyer)
 sizes = {n: t.shape[0] for n, t in zip(("generators", "buffers", "pairs"), tables)}
@@ -54,7 +54,7 @@ if sys.argv[1] == "alone":
     cleared = jg.clear(cut)
     found["ok"] = bool(cleared.ok)
     found["total"] = apart(cleared.aggregate, jg.clear(whole, jg.PrimalDual()).aggregate)
-    batch = loads(8)
+    batch = slopes(8)
     many = jg.clear_many(jg.spread(batch), jg.PrimalDual())
     one = jg.clear_many(batch, jg.PrimalDual(), width=8)
     found["lanes"] = apart((many.plan, many.prices, many.steps), (one.plan, one.prices, one.steps))

@@ -11,6 +11,7 @@ import pytest
 import jaxgne as jg
 from jaxgne.model import boxes, rows, rows_like, zeros
 from jaxgne.optimality import residuals
+from jaxgne.runner import built, by_numpy, to_host
 from jaxgne.solvers.semidecentralized import (
     SemiDecentralized,
     State,
@@ -91,13 +92,17 @@ def shared_matrix(market: jg.Market, steps: Steps) -> tuple[np.ndarray, np.ndarr
     return matrix[exists], beta[exists], kinds + ["trades"] * (2 * pairs)
 
 
+sizes = built(step_sizes)
+
+
 @pytest.mark.parametrize("rule", ["columns", "paper"])
 @pytest.mark.parametrize("seed", range(12))
 def test_step_rule_makes_the_metric_positive_definite(rule: Rule, seed: int):
     """[[1/alpha - Ts d 1 1', -Ts A'], [-Ts A, Ts/beta]] > 0, built densely for one hour."""
     market = random_market(seed)
-    steps = step_sizes(market, jnp.asarray(0.01), rule)
-    matrix, beta, kinds = shared_matrix(market, steps)
+    steps = sizes(market, jnp.asarray(0.01), rule)
+    with by_numpy():
+        matrix, beta, kinds = shared_matrix(*to_host((market, steps)))
     ts, slope = float(market.hour_length), float(market.tariff.slope[0])
     imports = np.array([kind == "imports" for kind in kinds], float)
     weight = np.diag([column_weight(steps, kind) for kind in kinds])
