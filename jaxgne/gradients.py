@@ -14,7 +14,7 @@ from .market import Market
 from .model import Plan, Rows
 from .programs import program
 from .runner import by_numpy, concrete, runs_here, to_device, to_host
-from .sensitivity.implicit import UNCLEARED, UNDETERMINED, Implicit
+from .sensitivity.implicit import UNCLEARED, Implicit
 from .sensitivity.reverse import reverse
 from .solvers.newton import one_thread
 
@@ -56,8 +56,6 @@ def sensitivities(
     with by_numpy(), one_thread():
         here, at, by_plan, by_prices = to_host((market, found, plan, prices))
         through = reverse(here, at.plan, at.prices, by_plan, by_prices, Implicit().tol)
-        if through is None:
-            raise RuntimeError(UNDETERMINED)
         gradient = jax.tree.map(lambda a, b: a + b, to_host(direct), through)
     return where(to_device(gradient))
 

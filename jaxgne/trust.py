@@ -20,10 +20,10 @@ from .optimality import scales
 from .programs import program
 from .record import Record
 from .runner import by_numpy, concrete, jnp, lax, runs_here, to_host
-from .sensitivity.active import Active, active_set
+from .sensitivity.active import Active, active_set, firm
 from .sensitivity.by_hand import by_market, hessian, unfolded_back
-from .sensitivity.implicit import AbstractAdjoint, Implicit, slope
-from .sensitivity.lagrangian import Point, point_of, sizes, unfold
+from .sensitivity.implicit import AbstractAdjoint, Implicit
+from .sensitivity.lagrangian import Point, point_of, sizes, slope, unfold
 from .sensitivity.linear import factored
 from .sensitivity.refinement import add, dot, refined
 from .solvers.newton import one_thread
@@ -173,8 +173,8 @@ def _look(
 ) -> Any:
     """Residual, freedom of the output, bounds about to switch, effect of fields on what is free."""
     plan, prices = clearing.plan, clearing.prices
-    active = adjoint.conditions(market, plan, prices)
-    point = adjoint.point(market, active, plan, prices)
+    active, plan, point = adjoint.place(market, plan, prices)
+    active = firm(active)
 
     def seen(point: Point) -> Array:
         return output(market, _with(clearing, market, *unfold(market, active, plan, point)))
@@ -188,7 +188,7 @@ def _look(
     )
     _, matvec = jax.linearize(lambda w: slope(market, active, plan, w), point)
     both = jax.tree.map(lambda a, b: jnp.stack([a, b]), pull, matvec(wild))
-    found = lax.map(lambda right: adjoint.solve(market, plan, prices, right), both)
+    found = lax.map(lambda right: adjoint.solve(market, active, plan, point, right).solved, both)
     ahead = jax.tree.map(lambda a: a[1], found.point)
     loose = add(wild, -1.0, jax.tree.map(lambda a, b: a.astype(b.dtype), ahead, wild))
     real, rest = eqx.partition(market, eqx.is_inexact_array)
@@ -210,7 +210,7 @@ def _look_at_once(
     with by_numpy():
         market, clearing, by_plan, by_prices = to_host((market, clearing, by_plan, by_prices))
         plan, prices = clearing.plan, clearing.prices
-        active = active_set(market, plan, prices)
+        active = firm(active_set(market, plan, prices))
         point, size = point_of(market, active, plan, prices), sizes(market, plan)
         matvec = hessian(market, active, plan, point)
         inverse = factored(market, active, plan, matvec)

@@ -16,8 +16,7 @@ from jaxgne.model import Plan, energy_prices, potential
 from jaxgne.runner import by_numpy, to_host
 from jaxgne.sensitivity.active import TIGHT, Active, active_set
 from jaxgne.sensitivity.by_hand import by_market, hessian, unfolded_back
-from jaxgne.sensitivity.implicit import slope
-from jaxgne.sensitivity.lagrangian import Point, point_of, unfold
+from jaxgne.sensitivity.lagrangian import Point, point_of, slope, unfold
 from tests.markets import two_neighbors
 from tests.test_sensitivity import along, moved, square, stressed, varied
 

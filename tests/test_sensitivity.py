@@ -15,8 +15,7 @@ import jaxgne as jg
 from jaxgne.model import energy_prices, potential
 from jaxgne.sensitivity import preconditioner
 from jaxgne.sensitivity.active import active_set
-from jaxgne.sensitivity.implicit import slope
-from jaxgne.sensitivity.lagrangian import point_of, sizes, unfold
+from jaxgne.sensitivity.lagrangian import point_of, sizes, slope, unfold
 from jaxgne.sensitivity.linear import factored, iterated
 from jaxgne.sensitivity.preconditioner import clusters
 from jaxgne.sensitivity.refinement import refined

@@ -12,7 +12,7 @@ from ..record import Record
 from ..runner import jnp
 
 FREE, LOW, HIGH, NONE = 0, -1, 1, 2  # NONE: a trade that does not happen, a line that is shut
-_TIE = 1e-8  # of a scale: below it from its switching, a bound is at it
+_TIE = 1e-7  # of a scale: below it from its switching, a bound is at it
 TIGHT = 1  # of a line's `active`: its flow is as large as its rating
 
 
@@ -20,7 +20,9 @@ class Active(Record):
     """For each entry of a plan and each hour's net exchange: the bound that holds, or `FREE`.
 
     `margin` is how far the entry, or the price of its bound, is from the bound's switching on or
-    off, relative to the market's scales; infinite where nothing can switch.
+    off, relative to the market's scales; infinite where nothing can switch. What is held by a bound
+    that is just about to switch is `weak`: it may also leave its bound, by as much as its entry of
+    a `Point` says. A line's flow leaves its rating as an entry of `reactive`.
     """
 
     plan: Plan  # codes
@@ -28,6 +30,8 @@ class Active(Record):
     sign: Float[Array, "E H"]  # of trades that happen
     margin: Plan
     net_margin: Float[Array, " H"]
+    weak: Plan  # whether
+    net_weak: Bool[Array, " H"]
     barrier: Float[Array, ""] | None = None  # mu, EUR: bounds are smoothed instead of held
 
 
@@ -36,8 +40,7 @@ def active_set(market: Market, plan: Plan, prices: Rows) -> Active:
 
     An entry whose two bounds are equal counts as held by the one that it is pushed against, so that
     derivatives with respect to that bound are those of opening it. A bound that is just about to
-    switch counts as held, whatever rounding says: where several are at once, as of twins that
-    reach a limit together, some held and some free would be the derivative on neither side.
+    switch counts as held, whatever rounding says, and its entry as weak.
     """
     scale = scales(market, plan)
     wish, rho = pushed(market, plan, prices, scale)
@@ -76,6 +79,13 @@ def active_set(market: Market, plan: Plan, prices: Rows) -> Active:
     tariff = market.tariff
     s = aggregate(market, plan) - jnp.sum(plan.exports, axis=0)
     at = s + prices.aggregate * scale.total / scale.price
+    margins = replace(
+        margins,
+        trades=jnp.where(limit > 0, kinks, jnp.inf),
+        active=jnp.where(shut, jnp.inf, flow),
+    )
+    net_margin = margin(at, tariff.total_min, tariff.total_max, scale.total)
+    weak = jax.tree.map(lambda m: m <= _TIE, margins)
     return Active(
         plan=replace(
             codes,
@@ -85,13 +95,34 @@ def active_set(market: Market, plan: Plan, prices: Rows) -> Active:
         ),
         net=code(at, tariff.total_min, tariff.total_max, scale.total),
         sign=sign,
-        margin=replace(
-            margins,
-            trades=jnp.where(limit > 0, kinks, jnp.inf),
-            active=jnp.where(rating > 0, flow, jnp.inf),
-        ),
-        net_margin=margin(at, tariff.total_min, tariff.total_max, scale.total),
+        margin=margins,
+        net_margin=net_margin,
+        weak=replace(weak, active=weak.reactive, reactive=weak.active & tight),
+        net_weak=net_margin <= _TIE,
     )
+
+
+def inward(active: Active) -> tuple[Plan, Float[Array, " H"]]:
+    """The sign with which entries of a plan, and each hour's net exchange, leave their bounds.
+
+    A trade that does not happen leaves by its sign, and a line's flow its rating toward less.
+    """
+    signs = jax.tree.map(lambda code: -code.astype(active.sign.dtype), active.plan)
+    trades = jnp.where(active.plan.trades == NONE, active.sign, signs.trades)
+    inner = -jnp.ones_like(signs.reactive)
+    return replace(signs, trades=trades, reactive=inner), -active.net.astype(active.sign.dtype)
+
+
+def nearest(active: Active) -> Float[Array, ""]:
+    """The least distance of a bound from its switching, relative to the market's scales."""
+    margins = jax.tree.leaves((active.margin, active.net_margin))
+    return jnp.min(jnp.stack([jnp.min(margin, initial=jnp.inf) for margin in margins]))
+
+
+def firm(active: Active) -> Active:
+    """The same with none that may leave its bound."""
+    weak, net = jax.tree.map(jnp.zeros_like, (active.weak, active.net_weak))
+    return replace(active, weak=weak, net_weak=net)
 
 
 def _shut(market: Market, flow: Array) -> Bool[Array, "L H"]:
@@ -111,7 +142,7 @@ def smoothed_set(
     bound about to switch gives `width` of the market's scale.
     """
     scale = scales(market, plan)
-    held = active_set(market, plan, prices)
+    held = firm(active_set(market, plan, prices))
     wish, rho = pushed(market, plan, prices, scale)
     lower, upper = boxes(market)
     mu = width**2 * scale.power * scale.price * market.hour_length

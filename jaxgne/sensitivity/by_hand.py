@@ -26,6 +26,7 @@ from ..model import (
     pull,
     rows,
     rows_like,
+    zeros,
 )
 from ..record import changed
 from ..runner import jnp
@@ -44,10 +45,11 @@ def turned(active: Active, base: Plan, change: Plan) -> Plan:
     """How a plan moves with its free entries (`plan_of`), but for what the feeders exchange."""
     tight, cos, sin = _direction(active, base)
     free = _free(active, change)
+    grown = jnp.where(active.weak.reactive, change.reactive, 0.0)
     return replace(
         free,
-        active=jnp.where(tight, -sin * change.active, free.active),
-        reactive=jnp.where(tight, cos * change.active, free.reactive),
+        active=jnp.where(tight, cos * grown - sin * change.active, free.active),
+        reactive=jnp.where(tight, sin * grown + cos * change.active, free.reactive),
     )
 
 
@@ -56,16 +58,42 @@ def turned_back(active: Active, base: Plan, force: Plan) -> Plan:
     tight, cos, sin = _direction(active, base)
     free = _free(active, force)
     around = cos * force.reactive - sin * force.active
+    outward = jnp.where(active.weak.reactive, cos * force.active + sin * force.reactive, 0.0)
     return replace(
         free,
         active=jnp.where(tight, around, free.active),
-        reactive=jnp.where(tight, 0.0, free.reactive),
+        reactive=jnp.where(tight, outward, free.reactive),
     )
 
 
 def _free(active: Active, plan: Plan) -> Plan:
-    free = jax.tree.map(lambda code, u: jnp.where(code == FREE, u, 0.0), active.plan, plan)
+    free = jax.tree.map(
+        lambda code, weak, u: jnp.where((code == FREE) | weak, u, 0.0),
+        active.plan, active.weak, plan,
+    )  # fmt: skip
     return replace(free, exchange=jnp.zeros_like(free.exchange))
+
+
+def gradient(market: Market, active: Active, base: Plan, point: Point) -> Point:
+    """dL/dw: zero at the equilibrium."""
+    ts, given, tariff = market.hour_length, equations(market), market.tariff
+    plan, net = plan_of(market, active, base, point.plan), net_of(market, active, point.net)
+    prices = _times(given, point.prices)
+    linear = own_gradient(market, zeros(market), jnp.zeros_like(point.price))
+    force = jax.tree.map(
+        lambda g, h, u, p: g + h * u + p, linear, curvature(market), plan, pull(market, prices)
+    )
+    toll = 2 * ts * market.trading.charge[:, None] * active.sign
+    force = replace(force, imports=force.imports + ts * point.price, trades=force.trades + toll)
+    value = rows(market, plan)
+    value = replace(value, aggregate=value.aggregate - net)
+    return Point(
+        plan=turned_back(active, base, force),
+        total=ts * (tariff.base + tariff.slope * point.total - point.price),
+        net=_net(active, -ts * prices.aggregate),
+        prices=_times(weights(market), _times(given, value)),
+        price=ts * (aggregate(market, plan) - point.total),
+    )
 
 
 def hessian(market: Market, active: Active, base: Plan, point: Point) -> Callable[[Point], Point]:
@@ -101,7 +129,7 @@ def hessian(market: Market, active: Active, base: Plan, point: Point) -> Callabl
 
 
 def _net(active: Active, net: Float[Array, " H"]) -> Float[Array, " H"]:
-    return jnp.where(active.net == FREE, net, 0.0)
+    return jnp.where((active.net == FREE) | active.net_weak, net, 0.0)
 
 
 def _times(one: Any, other: Any) -> Any:

@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.lax import custom_linear_solve, stop_gradient
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool
 
 from ..market import Market, cast
 from ..model import Plan, Rows
@@ -16,18 +16,14 @@ from ..runner import runs_here
 from ..solvers.newton import is_small
 from .active import Active, active_set, smoothed_set
 from .at_once import Move
-from .lagrangian import Point, lagrangian, point_of, sizes, unfold
-from .linear import factored, iterated
-from .refinement import LEFT, Solved, refined
+from .kinks import TORN, UNDETERMINED, Sided, sided
+from .lagrangian import Point, point_of, slope, unfold
+from .polish import polished
+from .refinement import LEFT
 
 UNCLEARED = (
     "The derivative of a market that did not clear means nothing. Look at clearing.status, "
     "or pass adjoint=jaxgne.Implicit(throw=False) for NaN instead."
-)
-UNDETERMINED = (
-    "The derivative asked for is not determined: what is differentiated is not unique at this "
-    "equilibrium, or the linear system did not converge. jaxgne.trust(market, clearing, "
-    "output) says which; adjoint=jaxgne.Smoothed() gives a derivative all the same."
 )
 
 
@@ -39,44 +35,53 @@ class AbstractAdjoint(eqx.Module):
     throw: eqx.AbstractVar[bool]
 
     @abc.abstractmethod
-    def conditions(self, market: Market, plan: Plan, prices: Rows) -> Active:
-        """Which bounds hold, and how."""
+    def conditions(self, market: Market, plan: Plan, prices: Rows) -> tuple[Active, Plan, Rows]:
+        """Which bounds hold, and how, in float64, and the plan and prices where they do so."""
 
     def point(self, market: Market, active: Active, plan: Plan, prices: Rows) -> Point:
         """Where the conditions are differentiated."""
         return point_of(market, active, plan, prices)
 
-    def solve(self, market: Market, plan: Plan, prices: Rows, right: Point) -> Solved:
+    def place(self, market: Market, plan: Plan, prices: Rows) -> tuple[Active, Plan, Point]:
+        """Which bounds hold, the plan there and the point, in the market's own dtype."""
+        dtype = market.prosumers.load.dtype
+        with jax.enable_x64(True):
+            still = cast(stop_gradient((market, plan, prices)), jnp.float64)
+            found = cast(self.conditions(*still), dtype)
+        active, *near = found
+        plan, prices = jax.tree.map(lambda a, b: a + stop_gradient(b - a), (plan, prices), (*near,))
+        return active, plan, self.point(market, active, plan, prices)
+
+    def solve(
+        self, market: Market, active: Active, plan: Plan, point: Point, right: Point
+    ) -> Sided:
         """K w = right, in float64."""
         with jax.enable_x64(True):
-            market, plan, prices, right = cast((market, plan, prices, right), jnp.float64)
-            active = self.conditions(market, plan, prices)
-            point = self.point(market, active, plan, prices)
-            _, matvec = jax.linearize(lambda w: slope(market, active, plan, w), point)
-            if is_small(market):
-                inverse = factored(market, active, plan, matvec)
-            else:
-                inverse = iterated(market, active, plan, matvec, self.max_steps)
-            return refined(matvec, inverse, right, sizes(market, plan), self.tol)
+            wide = cast((market, active, plan, point, right), jnp.float64)
+            return sided(*wide, tol=self.tol, max_steps=self.max_steps)
 
 
 class Implicit(AbstractAdjoint):
     """Through the optimality conditions, with the bounds that hold held: exact, and the default.
 
-    At an equilibrium where a bound is about to switch, a derivative is one-sided; what is not
-    unique has none (`jaxgne.trust` tells). `tol` is the relative residual of the linear system,
-    `max_steps` the most conjugate gradients that one of its refinements takes where it is not
-    factored. With `throw` a market that did not clear, or a derivative that is not determined,
-    raises; else the former gives NaN and the latter is along the equilibria that move least.
+    At an equilibrium where bounds are about to switch, a derivative lies between the one-sided
+    ones; what is not unique has none (`jaxgne.trust` tells). `tol` is the relative residual of the
+    linear system, `max_steps` the most conjugate gradients that one of its refinements takes where
+    it is not factored. With `throw` a market that did not clear, a derivative that is not
+    determined, and one of which no value is known to lie between the one-sided ones, raise; else
+    the first gives NaN, the second is along the equilibria that move least, the third with all
+    bounds held that are about to switch.
     """
 
     tol: float = 1e-7
     max_steps: int = 20_000
     throw: bool = True
 
-    def conditions(self, market: Market, plan: Plan, prices: Rows) -> Active:
-        """The bounds that hold."""
-        return active_set(market, plan, prices)
+    def conditions(self, market: Market, plan: Plan, prices: Rows) -> tuple[Active, Plan, Rows]:
+        """The bounds that hold, in small markets as read after a few Newton steps."""
+        if is_small(market):
+            return polished(market, plan, prices)
+        return active_set(market, plan, prices), plan, prices
 
 
 class Smoothed(AbstractAdjoint):
@@ -92,20 +97,15 @@ class Smoothed(AbstractAdjoint):
     max_steps: int = 20_000
     throw: bool = True
 
-    def conditions(self, market: Market, plan: Plan, prices: Rows) -> Active:
+    def conditions(self, market: Market, plan: Plan, prices: Rows) -> tuple[Active, Plan, Rows]:
         """No bound holds; all of them push."""
-        return smoothed_set(market, plan, prices, self.width)[0]
+        return smoothed_set(market, plan, prices, self.width)[0], plan, prices
 
     def point(self, market: Market, active: Active, plan: Plan, prices: Rows) -> Point:
         """Inside all bounds, where the barrier's push is the bounds' price."""
         _, inside, net = smoothed_set(market, plan, prices, self.width)
         point = point_of(market, active, inside, prices)
         return eqx.tree_at(lambda p: p.net, point, net)
-
-
-def slope(market: Market, active: Active, base: Plan, point: Point) -> Point:
-    """dL/dw: zero at the equilibrium."""
-    return jax.grad(lambda w: lagrangian(market, active, base, w))(point)
 
 
 @eqx.filter_custom_jvp
@@ -134,7 +134,7 @@ def _moves(primals: Any, tangents: Any) -> Any:
     if by_numpy and exact and runs_here((market, plan, prices, ok)):
         if not bool(ok):
             raise RuntimeError(UNCLEARED)
-        move = Move(market, plan, prices, ahead, float(adjoint.tol), UNDETERMINED)
+        move = Move(market, plan, prices, ahead, float(adjoint.tol))
         return (plan, prices), move(tangents[0])
     return (plan, prices), ahead(tangents[0])
 
@@ -149,9 +149,7 @@ def _tangent(
     change: Market,
 ) -> tuple[Plan, Rows]:
     """How plan and prices move with a `change` of the market, None where there is none."""
-    still = stop_gradient((market, plan, prices))
-    active = adjoint.conditions(*still)
-    point = adjoint.point(market, active, plan, prices)
+    active, plan, point = adjoint.place(market, plan, prices)
     moving, rest = eqx.partition(
         market, jax.tree.map(lambda a: a is not None, change, is_leaf=lambda a: a is None)
     )
@@ -160,9 +158,9 @@ def _tangent(
         return eqx.combine(moving, rest)
 
     def solve(_: Any, right: Point) -> Point:
-        found = adjoint.solve(*still, right)
-        move = jax.tree.map(lambda a, b: a.astype(b.dtype), found.point, right)
-        return _sound(move, ok, found.residual, adjoint.throw)
+        found = adjoint.solve(*stop_gradient((market, active, plan, point)), right)
+        move = jax.tree.map(lambda a, b: a.astype(b.dtype), found.solved.point, right)
+        return _sound(move, ok, found, adjoint.throw)
 
     _, drive = jax.jvp(lambda m: slope(changed(m), active, plan, point), (moving,), (change,))
     _, matvec = jax.linearize(lambda w: slope(market, active, plan, w), point)
@@ -177,9 +175,10 @@ def _tangent(
     return out
 
 
-def _sound(move: Point, ok: Array, residual: Float[Array, ""], throw: bool) -> Point:
+def _sound(move: Point, ok: Array, found: Sided, throw: bool) -> Point:
     """The solution, unless it means nothing."""
     if not throw:
         return jax.tree.map(lambda a: jnp.where(ok, a, jnp.nan), move)
     move = eqx.error_if(move, ~ok, UNCLEARED)
-    return eqx.error_if(move, ~(residual <= LEFT), UNDETERMINED)
+    move = eqx.error_if(move, found.torn, TORN)
+    return eqx.error_if(move, ~(found.solved.residual <= LEFT), UNDETERMINED)

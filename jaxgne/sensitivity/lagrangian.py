@@ -29,9 +29,11 @@ from .active import FREE, HIGH, LOW, TIGHT, Active
 class Point(Record):
     """What can move at an equilibrium, and the prices that hold it.
 
-    Entries of `plan` at a bound do not count. The flow of a line at its rating can only turn: its
-    `active` is how far along the circle, kVA, 0 at the equilibrium. Total import and net exchange
-    are variables of their own, tied to the plan by the main grid's `price` and `prices.aggregate`.
+    Entries of `plan` at a bound do not count, but weak ones: they are how far these have left it, 0
+    at the equilibrium. The flow of a line at its rating can only turn: its `active` is how far
+    along the circle, kVA, 0 at the equilibrium; its `reactive`, where weak, by how much the circle
+    has grown. Total import and net exchange are variables of their own, tied to the plan by the
+    main grid's `price` and `prices.aggregate`.
     """
 
     plan: Plan
@@ -79,10 +81,11 @@ def point_of(market: Market, active: Active, plan: Plan, prices: Rows) -> Point:
     """An equilibrium as such a point."""
     sigma = aggregate(market, plan)
     turned = jnp.where(active.plan.active == TIGHT, 0.0, plan.active)
+    entries = jax.tree.map(lambda weak, u: jnp.where(weak, 0.0, u), active.weak, plan)
     return Point(
-        plan=replace(plan, active=turned),
+        plan=replace(entries, active=turned),
         total=sigma,
-        net=sigma - jnp.sum(plan.exports, axis=0),
+        net=jnp.where(active.net_weak, 0.0, sigma - jnp.sum(plan.exports, axis=0)),
         prices=jax.tree.map(jnp.multiply, prices, equations(market)),
         price=grid_price(market, sigma),
     )
@@ -96,17 +99,18 @@ def plan_of(market: Market, active: Active, base: Plan, free: Plan) -> Plan:
     """
     lower, upper = boxes(market)
 
-    def put(code: Array, u: Array, low: Array, high: Array) -> Array:
+    def put(code: Array, weak: Array, u: Array, low: Array, high: Array) -> Array:
         held = jnp.where(code == LOW, low, jnp.where(code == HIGH, high, 0.0))
-        return jnp.where(code == FREE, u, held)
+        return jnp.where(code == FREE, u, jnp.where(weak, held + u, held))
 
-    placed = jax.tree.map(put, active.plan, free, lower, upper)
+    placed = jax.tree.map(put, active.plan, active.weak, free, lower, upper)
     tight = active.plan.active == TIGHT
     radius = jnp.where(tight, market.grid.rating[:, None], 1.0)
     size = length(base.active, base.reactive)
     size = jnp.where(tight, size, 1.0)
     cos, sin = base.active / size, base.reactive / size
     angle = jnp.where(tight, free.active / radius, 0.0)
+    radius = jnp.where(active.weak.reactive, radius + free.reactive, radius)
     placed = replace(
         placed,
         active=jnp.where(
@@ -130,6 +134,7 @@ def net_of(market: Market, active: Active, free: Float[Array, " H"]) -> Float[Ar
     """The net exchange, likewise."""
     tariff = market.tariff
     held = jnp.where(active.net == LOW, tariff.total_min, tariff.total_max)
+    held = jnp.where(active.net_weak, held + free, held)
     return jnp.where(active.net == FREE, free, held)
 
 
@@ -160,6 +165,11 @@ def lagrangian(market: Market, active: Active, base: Plan, point: Point) -> Floa
     drawn = point.price * (aggregate(market, plan) - point.total)
     parts = jax.tree.leaves((own, worth))
     return sum(parts) + tolls + ts * jnp.sum(shared + drawn)
+
+
+def slope(market: Market, active: Active, base: Plan, point: Point) -> Point:
+    """dL/dw: zero at the equilibrium."""
+    return jax.grad(lambda w: lagrangian(market, active, base, w))(point)
 
 
 def walls(market: Market, active: Active, plan: Plan, net: Array) -> Float[Array, ""]:

@@ -18,12 +18,12 @@ from ..market import Market
 from ..model import Plan, Rows, moved, pull, zeros
 from ..optimality import scales
 from ..record import Record
-from ..runner import jnp
+from ..runner import jnp, on_host
 from ..solvers.columns import PROXIMAL
-from ..solvers.newton import Compliance, Worth, factor
+from ..solvers.newton import Compliance, Worth, factor, is_small
 from .active import FREE, TIGHT, Active
-from .by_hand import turned, turned_back
-from .lagrangian import Point, equations, sizes
+from .by_hand import hessian, turned, turned_back
+from .lagrangian import Point, equations, sizes, slope
 from .preconditioner import Rowwise, is_deep, preconditioner
 from .refinement import Linear
 
@@ -63,9 +63,10 @@ def compliances(
     ones = replace(jax.tree.map(jnp.ones_like, zero), reactive=zero.reactive)
     bend = matvec(Point(ones, hour + 1, hour, none, hour))
     bulge = matvec(Point(replace(zero, reactive=only), hour, hour + 1, none, hour))
-    moves = jax.tree.map(lambda code: code == FREE, active.plan)
+    moves = jax.tree.map(lambda code, weak: (code == FREE) | weak, active.plan, active.weak)
     tight = active.plan.active == TIGHT
-    moves = replace(moves, active=moves.active | tight, reactive=moves.reactive & ~tight)
+    round_only = tight & ~active.weak.reactive
+    moves = replace(moves, active=moves.active | tight, reactive=moves.reactive & ~round_only)
     stiff = replace(bend.plan, reactive=bulge.plan.reactive)
     stiff = jax.tree.map(jnp.add, stiff, proximal)
     free = jax.tree.map(lambda moves, h: jnp.where(moves, 1 / h, 0.0), moves, stiff)
@@ -91,7 +92,7 @@ def compliances(
             ),
             cross=block("active", "reactive"),
             total=1 / (bend.total + link),
-            net=jnp.where(active.net == FREE, 1 / (bulge.net + link), 0.0),
+            net=jnp.where((active.net == FREE) | active.net_weak, 1 / (bulge.net + link), 0.0),
         ),
     )
 
@@ -115,6 +116,22 @@ def stiffness(market: Market, plan: Plan, share: float) -> tuple[Plan, Array]:
         angle=volts,
     )
     return jax.tree.map(lambda s: share * s, (entries, total))
+
+
+def matvec_of(market: Market, active: Active, plan: Plan, point: Point) -> Linear:
+    """K, as it acts on changes of a point."""
+    if active.barrier is None:
+        return hessian(market, active, plan, point)
+    return jax.linearize(lambda w: slope(market, active, plan, w), point)[1]
+
+
+def inverse_of(
+    market: Market, active: Active, plan: Plan, matvec: Linear, max_steps: int
+) -> Linear:
+    """An approximate inverse of K: factored, or by at most `max_steps` conjugate gradients."""
+    if is_small(market) or on_host():
+        return factored(market, active, plan, matvec)
+    return iterated(market, active, plan, matvec, max_steps)
 
 
 def factored(market: Market, active: Active, plan: Plan, matvec: Linear) -> Linear:

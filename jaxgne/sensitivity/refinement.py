@@ -35,15 +35,14 @@ def dot(x: Any, y: Any) -> Float[Array, ""]:
     return jnp.sum(jnp.stack(jax.tree.leaves(jax.tree.map(jnp.vdot, x, y))))
 
 
+def norm(left: Point, size: Point) -> Float[Array, ""]:
+    """Of what is left of a right-hand side, EUR: entries count by their `size` in a solution."""
+    counted = jax.tree.map(jnp.multiply, left, size)
+    return jnp.sqrt(dot(counted, counted))
+
+
 def refined(matvec: Linear, inverse: Linear, right: Point, size: Point, tol: float) -> Solved:
-    """K x = right by an approximate inverse, improved as long as that helps.
-
-    Entries of what is left are counted by their `size` in x, so all of them in EUR.
-    """
-
-    def norm(left: Point) -> Array:
-        counted = jax.tree.map(jnp.multiply, left, size)
-        return jnp.sqrt(dot(counted, counted))
+    """K x = right by an approximate inverse, improved as long as that helps."""
 
     def going(carry: tuple[Point, Point, Array, Array, Array]) -> Array:
         _, _, left, before, count = carry
@@ -53,12 +52,12 @@ def refined(matvec: Linear, inverse: Linear, right: Point, size: Point, tol: flo
         x, left, error, _, count = carry
         ahead = add(x, 1.0, inverse(left))
         still = add(right, -1.0, matvec(ahead))
-        return ahead, still, norm(still) / whole, error, count + 1
+        return ahead, still, norm(still, size) / whole, error, count + 1
 
-    whole = norm(right)
+    whole = norm(right, size)
     whole = jnp.where(whole > 0, whole, 1.0)
     nothing = jax.tree.map(jnp.zeros_like, right)
-    one, count = norm(right) / whole, jnp.zeros((), jnp.int32)
-    start = improve((nothing, right, one, one, count))
+    one = norm(right, size) / whole
+    start = (nothing, right, one, one, jnp.zeros((), jnp.int32))
     x, _, left, _, count = lax.while_loop(going, improve, start)
     return Solved(x, left, count)

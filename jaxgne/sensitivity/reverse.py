@@ -2,26 +2,27 @@
 
 from ..market import Market
 from ..model import Plan, Rows
-from .active import active_set
-from .by_hand import by_market, hessian, unfolded_back
-from .lagrangian import point_of, sizes
-from .linear import factored
-from .refinement import LEFT, refined
+from .by_hand import by_market, unfolded_back
+from .kinks import TORN, UNDETERMINED, sided
+from .lagrangian import point_of
+from .polish import polished
+from .refinement import LEFT
 
 
 def reverse(
     market: Market, plan: Plan, prices: Rows, by_plan: Plan, by_prices: Rows, tol: float
-) -> Market | None:
+) -> Market:
     """An output's derivative by the market, given those by plan and prices at its equilibrium.
 
-    One system with K, to a relative residual of `tol`; None where the derivative is not determined.
+    By a system with K, to a relative residual of `tol`. Raises `RuntimeError` where the derivative
+    is not determined, or not known to lie between the one-sided ones.
     """
-    active = active_set(market, plan, prices)
+    active, plan, prices = polished(market, plan, prices)
     point = point_of(market, active, plan, prices)
-    matvec = hessian(market, active, plan, point)
     right = unfolded_back(market, active, plan, by_plan, by_prices)
-    inverse = factored(market, active, plan, matvec)
-    found = refined(matvec, inverse, right, sizes(market, plan), tol)
-    if not found.residual <= LEFT:
-        return None
-    return by_market(market, active, plan, point, by_plan, found.point)
+    found = sided(market, active, plan, point, right, tol=tol, max_steps=0)
+    if found.torn:
+        raise RuntimeError(TORN)
+    if not found.solved.residual <= LEFT:
+        raise RuntimeError(UNDETERMINED)
+    return by_market(market, active, plan, point, by_plan, found.solved.point)
