@@ -14,7 +14,7 @@ from ..market import Market, cast
 from ..model import Plan, Rows
 from ..runner import runs_here
 from ..solvers.newton import is_small
-from .active import Active, active_set, smoothed_set
+from .active import Active, active_set, firm, smoothed_set
 from .at_once import Move
 from .kinks import TORN, UNDETERMINED, Sided, sided
 from .lagrangian import Point, point_of, slope, unfold
@@ -78,10 +78,13 @@ class Implicit(AbstractAdjoint):
     throw: bool = True
 
     def conditions(self, market: Market, plan: Plan, prices: Rows) -> tuple[Active, Plan, Rows]:
-        """The bounds that hold, in small markets as read after a few Newton steps."""
+        """The bounds that hold; in small markets as read after a few Newton steps.
+
+        In larger ones, of which only the clearing is known, all that seem about to switch.
+        """
         if is_small(market):
             return polished(market, plan, prices)
-        return active_set(market, plan, prices), plan, prices
+        return firm(active_set(market, plan, prices)), plan, prices
 
 
 class Smoothed(AbstractAdjoint):
