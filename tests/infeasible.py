@@ -14,7 +14,7 @@ import jaxgne as jg
 from tests.markets import GridWord, Shape, _changed, random_market
 from tests.reference import Family, Program, best, build, numbers, pick, scale, size
 
-SMALL = Shape(3, 4, 3, 2, 2, 3)
+SMALL = Shape(4, 4, 5, 2, 2, 4)  # that of `test_agreement.alike`, with which it shares programs
 KINDS: tuple[str, ...] = (
     "total_max", "total_min", "rating", "voltage", "import_max", "due", "over hours", "full",
     "surplus", "must run", "start", "ceiling",

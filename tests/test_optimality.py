@@ -252,7 +252,8 @@ def test_the_yardstick_has_finite_derivatives(grid):
     @eqx.filter_jit
     @eqx.filter_grad
     def slope(given):
-        return optimality.residuals(*given, prices).error
+        market, plan = given
+        return optimality.residuals(market, plan, prices).error
 
     assert all(np.all(np.isfinite(a)) for a in jax.tree.leaves(slope((market, plan))))
 
