@@ -34,6 +34,7 @@ from .runner import jnp, remembered, wide
 
 _LEAST = 1e-6  # size, as a share of the largest, below which nothing is promised
 _ROOM = 100.0  # times its own size, by which what is small is measured
+_SHARED = 10.0  # and a limit on the total, which all meet together
 
 
 class Scales(Record):
@@ -51,11 +52,13 @@ class Shares(Record):
 
     And 1e-4 of the market's at least. So an error of 1e-6 is 1e-4 of whatever is at least 1e-6 as
     large as the largest of its kind, and what is at least 1e-2 as large is measured by the largest.
+    A limit on the total exchange is measured by ten times itself: the error is 1e-5 of it at most.
     """
 
     prosumer: Float[Array, " N"]  # kW
     buffer: Float[Array, " K"]  # kWh
     line: Float[Array, " L"]  # kVA
+    total: tuple[Float[Array, " H"], Float[Array, " H"]]  # kW, of limits on total exchange
 
 
 class Own(Record):
@@ -178,17 +181,24 @@ def sizes(market: Market) -> Float[Array, " N"]:
 
 
 def shares(market: Market, scale: Scales, room: float = _ROOM) -> Shares:
-    """What each prosumer, buffer and line is measured by: `room` times its own size."""
+    """What each prosumer, buffer and line is measured by, `room` times its own size; and limits."""
     market = bounded(market)
 
     def by(own: Array, largest: Array) -> Array:
         return jnp.clip(room * own, _LEAST * room * largest, largest)
 
+    def limit(own: Array) -> Array:
+        """By the market where nothing may be exchanged, which has no size."""
+        none = own <= _LEAST * scale.total
+        return jnp.where(none, scale.total, jnp.minimum(_SHARED * own, scale.total))
+
     full = jnp.max(jnp.abs(market.buffers.energy_max), axis=1, initial=0.0)
+    limits = market.tariff.total_min, market.tariff.total_max
     return Shares(
         prosumer=by(sizes(market), scale.power),
         buffer=by(full, scale.energy),
         line=by(market.grid.rating, scale.total),
+        total=jax.tree.map(lambda a: limit(jnp.abs(a)), limits),
     )
 
 
@@ -367,7 +377,7 @@ def _residuals(market: Market, plan: Plan, prices: Rows) -> Residuals:
     row_scale = Rows(
         balance=share.prosumer[:, None],
         energy=share.buffer[:, None],
-        aggregate=total,
+        aggregate=jnp.where(value.aggregate < low.aggregate, *share.total),
         bus=total,
         bus_reactive=total,
         exchange=total,

@@ -258,6 +258,27 @@ def test_the_yardstick_has_finite_derivatives(grid):
     assert all(np.all(np.isfinite(a)) for a in jax.tree.leaves(slope((market, plan))))
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_limit_on_the_total_is_measured_by_itself(sign):
+    """1e-4 kW beyond a limit of 1 kW, beside a load and a generator of 1e4 kW, are 1e-5 off."""
+    limit = {"total_max": 1.0} if sign > 0 else {"total_min": -1.0}
+    market = jg.Market(
+        jg.Prosumers([0, 0], [[1e4], [0.0]], import_max=2e4, export_max=2e4),
+        jg.Grid([[0.0]], model="copperplate"),
+        jg.Tariff(0.01, hours=1, base=0.3, **limit),
+        jg.Generators([1], 2e4, hours=1, linear=0.10),
+    )
+    made = jnp.full((1, 1), 1e4 - sign * (1 + 1e-4))
+    plan = replace(
+        model.zeros(market),
+        imports=jnp.array([[1e4], [0.0]]),
+        exports=jnp.concatenate([jnp.zeros((1, 1)), made]),
+        generation=made,
+    )
+    found = optimality.residuals(market, plan, model.rows_like(market))
+    assert np.isclose(found.infeasibility, 1e-5, rtol=1e-6)
+
+
 def test_judged_in_float64_whatever_the_market():
     """A float32 market is judged as the float64 market with the same numbers."""
     market = jax.tree.map(
