@@ -54,7 +54,7 @@ def wide(*values: Any) -> Any:
 
 
 def cast(tree: Any, dtype: Any) -> Any:
-    """`tree` with every floating array in `dtype`, NumPy's too as JAX arrays."""
+    """`tree` with every floating array in `dtype`, NumPy's too as JAX arrays; itself if all are."""
 
     if on_host():
         kinds = {a.dtype for a in jax.tree.leaves(tree) if a.dtype.kind == "f"}
@@ -70,7 +70,10 @@ def cast(tree: Any, dtype: Any) -> Any:
             return a
         return jnp.asarray(a, dtype) if isinstance(a, jax.Array) else put(np.asarray(a, dtype))
 
-    return jax.tree.map(converted, tree)
+    leaves, structure = jax.tree.flatten(tree)
+    found = [converted(a) for a in leaves]
+    same = all(a is b for a, b in zip(found, leaves, strict=True))
+    return tree if same else structure.unflatten(found)
 
 
 def promoted(tree: Any, dtype: Any) -> Any:

@@ -1,6 +1,6 @@
 """What an answer proves, in words: from market, plan and prices alone, whoever found them."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -23,7 +23,6 @@ from .optimality import (
     pin,
     residuals,
     scales,
-    unknown,
 )
 from .programs import program
 from .record import Record
@@ -267,13 +266,6 @@ def judge(market: Market, plan: Plan, prices: Rows) -> Certificate:
         found = residuals(market, plan, prices)
         size = scales(*cast((market, plan), jnp.float64))
     return _certificate(market, found, size)
-
-
-def unjudged(market: Market) -> Certificate:
-    """The certificate of what nobody has looked at: all infinite."""
-    with wide():
-        size = Scales(**{f.name: jnp.full((), jnp.inf, jnp.float64) for f in fields(Scales)})
-        return _certificate(market, unknown(market), size)
 
 
 def _certificate(market: Market, found: Residuals, size: Scales) -> Certificate:

@@ -6,27 +6,38 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from .acflow import check
-from .certificate import Certificate, judge, owners, unjudged
+from .certificate import Certificate, judge, owners
 from .choosing import Runner, chosen, default_solver, note
 from .elastic import fits, proof
 from .feasibility import infeasibility_proof
 from .market import Market, cast
 from .model import Plan, Rows, aggregate, costs, grid_price, rows_like, zeros
 from .one_way import decide, freed, metered, ways
-from .optimality import pin
+from .optimality import pin, residuals
 from .options import checked_options, tolerance
-from .programs import program
+from .programs import program, side_by_side
 from .record import Record
 from .result import Clearing, NotCleared, Run, complaint
-from .runner import by_numpy, concrete, held_here, jnp, lax, on_host, to_device, to_host, wide
+from .runner import (
+    by_numpy,
+    concrete,
+    held_here,
+    jnp,
+    lax,
+    on_host,
+    runs_here,
+    to_device,
+    to_host,
+    wide,
+)
 from .sensitivity.implicit import AbstractAdjoint, Implicit, equilibrium
 from .solvers.base import AbstractSolver, written
 from .solvers.newton import one_thread
@@ -52,7 +63,7 @@ class Carry(Record):
 
     state: Any
     prices: Rows  # at the last look
-    certificate: Certificate  # of the last look, in float64
+    error: Float[Array, ""]  # relative KKT error at the last look, in float64
     steps: Int[Array, ""]
     status: Status
 
@@ -244,6 +255,8 @@ def _clear(
     limit = jnp.asarray(solver.most if max_steps is None else max_steps, jnp.int32)
     alone = nullcontext() if traced else one_thread()
     with wide(), alone:  # the judge's float64; the market keeps its own dtype
+        if not traced and begin.compiles(market, solver, plan, prices):
+            _compile(market, solver, plan, prices, tol, limit)
         carry = begin(market, solver, plan, prices)
         carry = replace(carry, steps=carry.steps + done)
         if traced:
@@ -256,7 +269,7 @@ def _clear(
             if bool(going(carry, limit)):
                 carry = anew(market, solver, carry)
                 carry = _run(market, solver, carry, tol, limit, progress, begun)
-    return checked(market, replace(finish(market, solver, carry), run=run))
+    return replace(_answered(market, solver, carry), run=run)
 
 
 def run_of(market: Market, solver: AbstractSolver | None, tol: Array) -> Run:
@@ -328,7 +341,9 @@ def _autarky(market: Market) -> tuple[Plan, Rows]:
 @program("the solver's start", once=True)
 def begin(market: Market, solver: AbstractSolver, plan: Plan, prices: Rows) -> Carry:
     state = solver.init(market, plan, prices)
-    return Carry(state, prices, unjudged(market), jnp.zeros((), jnp.int32), Status.max_steps)
+    with wide():
+        unseen = jnp.full((), jnp.inf, jnp.float64)
+    return Carry(state, prices, unseen, jnp.zeros((), jnp.int32), Status.max_steps)
 
 
 def _proof(
@@ -345,7 +360,7 @@ def _proof(
 
 def going(carry: Carry, limit: Array) -> Bool[Array, ""]:
     """Whether a solve has neither ended nor done its steps."""
-    unseen = jnp.isinf(carry.certificate.error)
+    unseen = jnp.isinf(carry.error)
     return is_status(carry.status, Status.max_steps) & ((carry.steps < limit) | unseen)
 
 
@@ -353,14 +368,17 @@ def advance(
     market: Market, solver: AbstractSolver, carry: Carry, tol: Array, limit: Array
 ) -> Carry:
     """Steps up to the next look at the answer, and what that look says if it is worth it."""
-    state = solver.refreshed(market, carry.state)
-    return _onward(market, solver, replace(carry, state=state), tol, limit)
+    carry = replace(carry, state=solver.refreshed(market, carry.state))
+    carry, worth = _stride(market, solver, carry, tol, limit)
+    if worth is True:
+        return _judged(market, solver, carry, tol)
+    return lax.cond(worth, lambda: _judged(market, solver, carry, tol), lambda: carry)
 
 
-def _onward(
+def _stride(
     market: Market, solver: AbstractSolver, carry: Carry, tol: Array, limit: Array
-) -> Carry:
-    """The same with a solver that needs no renewal."""
+) -> tuple[Carry, Bool[Array, ""] | Literal[True]]:
+    """Steps up to the next look, by a solver that needs no renewal; and whether it is worth it."""
     state = carry.state
     if solver.every > 1:  # a loop of no turns would be compiled all the same
         state = lax.fori_loop(
@@ -368,26 +386,21 @@ def _onward(
         )
     state, steps = solver.look(market, state), carry.steps + solver.every
     worth = solver.worth_a_look(market, state, steps, tol)
-    if worth is True:
-        return _judged(market, solver, carry, state, tol)
-    return lax.cond(
-        worth | (steps >= limit),
-        lambda: _judged(market, solver, carry, state, tol),
-        lambda: replace(carry, state=state, steps=steps),
-    )
+    return replace(carry, state=state, steps=steps), worth is True or worth | (steps >= limit)
 
 
-def _judged(market: Market, solver: AbstractSolver, carry: Carry, state: Any, tol: Array) -> Carry:
-    """What a look at the new state says."""
-    plan, prices = solver.point(market, state)
-    found = judge(market, plan, prices)
+def _judged(market: Market, solver: AbstractSolver, carry: Carry, tol: Array) -> Carry:
+    """What a look at the new state says: only what decides whether to go on."""
+    plan, prices = solver.point(market, carry.state)
+    error = residuals(market, plan, prices).error
     pinned = pin(market, prices)
-    proven, ray = _proof(market, pinned, carry.prices, carry.steps // solver.every % 2 == 0)
+    change = (carry.steps // solver.every - 1) % 2 == 0
+    proven, ray = _proof(market, pinned, carry.prices, change)
     kept = jax.tree.map(lambda a, y: jnp.where(proven, a.astype(y.dtype), y), ray, pinned)
     status = either(proven, Status.infeasible, Status.max_steps)
-    status = either(found.error <= tol, Status.cleared, status)
-    status = either(jnp.isfinite(found.error), status, Status.nonfinite)
-    return Carry(state, kept, found, carry.steps + solver.every, status)
+    status = either(error <= tol, Status.cleared, status)
+    status = either(jnp.isfinite(error), status, Status.nonfinite)
+    return replace(carry, prices=kept, error=error, status=status)
 
 
 @program("the solver's steps")
@@ -402,21 +415,27 @@ def _solved(
     )
 
 
-@program("the solver's steps")
+@program("the solver's steps", spends=2)
 def _steps(
     market: Market, solver: AbstractSolver, carry: Carry, tol: Array, limit: Array
-) -> tuple[Carry, Bool[Array, ""]]:
-    """The same, or until a renewal is due; and whether it is."""
+) -> tuple[Carry, Bool[Array, ""], Bool[Array, ""]]:
+    """Steps until a look is worth it or a renewal is due; and which of these it is."""
 
-    def due(carry: Carry) -> Bool[Array, ""]:
-        return going(carry, limit) & solver.outdated(carry.state)
+    def stride(at: tuple[Carry, Array, Array]) -> tuple[Carry, Array, Array]:
+        carry, worth = _stride(market, solver, at[0], tol, limit)
+        return carry, jnp.asarray(worth), jnp.asarray(solver.outdated(carry.state))
 
-    carry = lax.while_loop(
-        lambda carry: going(carry, limit) & ~due(carry),
-        lambda carry: _onward(market, solver, carry, tol, limit),
-        carry,
-    )
-    return carry, due(carry)
+    neither = jnp.zeros((), bool)
+    return lax.while_loop(lambda at: ~(at[1] | at[2]), stride, (carry, neither, neither))
+
+
+@program("the yardstick")
+def _look(
+    market: Market, solver: AbstractSolver, carry: Carry, tol: Array, limit: Array
+) -> tuple[Rows, Array, Status, Bool[Array, ""]]:
+    """What a look changes of a solve, and whether to go on."""
+    seen = _judged(market, solver, carry, tol)
+    return seen.prices, seen.error, seen.status, going(seen, limit)
 
 
 @program("the solver's renewal", once=True)
@@ -427,17 +446,59 @@ def _renewed(market: Market, solver: AbstractSolver, carry: Carry) -> Carry:
 def _advance(
     market: Market, solver: AbstractSolver, carry: Carry, tol: Array, limit: Array
 ) -> Carry:
-    """`_solved` from the host, in programs that are sooner compiled."""
-    carry, due = _steps(market, solver, carry, tol, limit)
-    while bool(due):
-        carry, due = _steps(market, solver, _renewed(market, solver, carry), tol, limit)
+    """`_solved` from the host, in programs that are sooner compiled; it spends `carry`."""
+    on, due = bool(going(carry, limit)), bool(solver.outdated(carry.state))
+    while on:
+        if due:
+            carry = _renewed(market, solver, carry)
+        carry, seen, outdated = _steps(market, solver, carry, tol, limit)
+        if bool(seen):
+            prices, error, status, more = _look(market, solver, carry, tol, limit)
+            carry, on = replace(carry, prices=prices, error=error, status=status), bool(more)
+        due = bool(outdated)
     return carry
+
+
+def _compile(
+    market: Market, solver: AbstractSolver, plan: Plan, prices: Rows, tol: Array, limit: Array
+) -> None:
+    """Compile side by side what a solve runs, before its start is known."""
+    shapes = eqx.filter_eval_shape(begin.fn, market, solver, plan, prices)
+    carry = to_device(jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), shapes))
+    given = market, solver, carry, tol, limit
+    calls = [(_steps, given), (_look, given), (begin, (market, solver, plan, prices))]
+    if solver.outdated(carry.state) is not False:
+        calls.append((_renewed, given[:3]))
+    side_by_side(*calls, (_point, given[:3]))
+
+
+def _answered(market: Market, solver: AbstractSolver, carry: Carry) -> Clearing:
+    """The clearing of a solve that has ended; one that NumPy can write compiles nothing more."""
+    if on_host() or not runs_here((market, carry)):
+        return checked(market, finish(market, solver, carry))
+    plan, prices = _point(market, solver, carry)
+    rest = replace(carry, state=None)
+    with by_numpy():
+        market, plan, prices, rest = to_host((market, plan, prices, rest))
+        return to_device(checked(market, _concluded(market, plan, prices, rest)))
+
+
+@program("the solver's answer", once=True)
+def _point(market: Market, solver: AbstractSolver, carry: Carry) -> tuple[Plan, Rows]:
+    with wide():
+        return solver.point(market, carry.state)
 
 
 @program("the answer", once=True)
 def finish(market: Market, solver: AbstractSolver, carry: Carry) -> Clearing:
     with wide():
         plan, prices = solver.point(market, carry.state)
+    return _concluded(market, plan, prices, carry)
+
+
+def _concluded(market: Market, plan: Plan, prices: Rows, carry: Carry) -> Clearing:
+    """What a solve says of the plan and prices that it has come to."""
+    found = cast(judge(market, plan, prices), jax.dtypes.canonicalize_dtype(float))
     plan = freed(market, plan)
     prices = jax.tree.map(
         lambda ray, price: jnp.where(is_status(carry.status, Status.infeasible), ray, price),
@@ -449,7 +510,7 @@ def finish(market: Market, solver: AbstractSolver, carry: Carry) -> Clearing:
         prices=prices,
         costs=costs(market, plan),
         aggregate=aggregate(market, plan),
-        certificate=cast(carry.certificate, jax.dtypes.canonicalize_dtype(float)),
+        certificate=found,
         steps=carry.steps,
         status=carry.status,
         run=None,
@@ -510,7 +571,7 @@ def _run(
         carry = _advance(market, solver, carry, tol, stop)
         now = time.perf_counter()
         with by_numpy(False):
-            progress(Progress(int(carry.steps), float(carry.certificate.error), now - begun))
+            progress(Progress(int(carry.steps), float(carry.error), now - begun))
         going = bool(is_status(carry.status, Status.max_steps)) and int(carry.steps) < int(limit)
         if chunk > solver.every or now - since < 0.5:  # the first chunk may hold the compilation
             chunk = solver.every * max(1, round(0.5 * chunk / (now - since) / solver.every))

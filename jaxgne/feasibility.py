@@ -110,9 +110,9 @@ def proof_terms(market: Market, prices: Rows) -> tuple[Rows, Plan]:
     rows within the limits. The sum of all terms is the least value of `y . (rows(u) - r)`; a line's
     term stands in `active`.
     """
+    lower, upper = implied_boxes(market)
     market = bounded(market)
     y = existing(market, prices)
-    lower, upper = implied_boxes(market)
     least, lines = support(market, pull(market, y), lower, upper)
     low, high = limits(market)
 

@@ -4,7 +4,7 @@ Nothing here knows how an answer was found. Everything is computed in float64, a
 is in float32: rounding is the solver's problem, not the judge's.
 """
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import jax
 from jaxtyping import Array, Float, Int
@@ -332,26 +332,6 @@ def _natural(
         angle=kwh * scale.total,
     )
     return residual, size
-
-
-def unknown(market: Market) -> Residuals:
-    """The residuals of what nobody has looked at: infinite, nowhere."""
-    nothing = jnp.full((), jnp.inf, jnp.float64)
-    nowhere, each = jnp.full((), -1, jnp.int32), jnp.full(market.prosumers.bus.shape, nothing)
-    rows, plan = ({f.name: nothing for f in fields(kind)} for kind in (Rows, Plan))
-    return Residuals(
-        rows=Rows(**rows),
-        row_places=Rows(**dict.fromkeys(rows, nowhere)),
-        bounds=Plan(**plan),
-        bound_places=Plan(**dict.fromkeys(plan, nowhere)),
-        rating_place=nowhere,
-        gap=each,
-        stationarity=Plan(**plan),
-        own=Own(**{f.name: each for f in fields(Own)}),
-        loose=nowhere,
-        **dict.fromkeys(("rating", "operator_gap", "duality_gap", "sign"), nothing),
-        **dict.fromkeys(("infeasibility", "regret", "dual", "error"), nothing),
-    )
 
 
 def residuals(market: Market, plan: Plan, prices: Rows) -> Residuals:

@@ -241,10 +241,12 @@ def test_one_bad_lane_does_not_end_a_batch():
 
 def test_other_numbers_do_not_recompile():
     """Same shapes, other loads, tolerance, step limit, tariff: one compilation of each part."""
-    parts = (module.begin, module._steps, module.finish)
+    parts = (module.begin, module._steps, module._look, module._renewed, module._point)
+    for part in parts:
+        part.forget()
     market = feeder()
     jg.clear(market, jg.PrimalDual(), throw=False, max_steps=200)
-    before = [len(part._found) for part in parts]
+    assert [len(part._found) for part in parts] == [1] * len(parts)  # made from shapes, before any
     other = eqx.tree_at(
         lambda m: (m.prosumers.load, m.tariff.slope, m.tariff.anticipation, m.grid.rating),
         market,
@@ -257,8 +259,28 @@ def test_other_numbers_do_not_recompile():
     )
     jg.clear(other, jg.PrimalDual(), throw=False, tol=1e-3, max_steps=300)
     jg.clear(other, jg.PrimalDual(sufficient=0.3), throw=False, tol=1e-4, max_steps=400)
-    after = [len(part._found) for part in parts]
-    assert after == before
+    assert [len(part._found) for part in parts] == [1] * len(parts)
+
+
+@pytest.mark.parametrize("runner", ["numpy", "jax"])
+@pytest.mark.parametrize("most", [None, 2])
+def test_the_certificate_is_of_the_answer(runner, most):
+    """What ends a solve is its error alone; the rest is judged once, of what is returned."""
+    market = feeder()
+    found = jg.clear(market, jg.InteriorPoint(), runner=runner, max_steps=most, throw=False)
+    judged = jg.certify(market, found.plan, found.prices)
+    for one, other in zip(*map(jax.tree.leaves, (found.certificate, judged)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-9)
+
+
+def test_either_way_of_stepping_is_the_same():
+    """From the host, in programs of their own, or traced as one: the same steps and answer."""
+    market = feeder()
+    for solver in (jg.PrimalDual(), jg.InteriorPoint()):
+        apart = jg.clear(market, solver, runner="jax")
+        whole = jax.jit(lambda m, s=solver: jg.clear(m, s))(market)
+        assert int(apart.steps) == int(whole.steps)
+        assert jnp.allclose(apart.plan.imports, whole.plan.imports, atol=1e-6)
 
 
 def test_a_warm_start_needs_no_steps_to_speak_of():

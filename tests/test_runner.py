@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import jaxgne as jg
 from jaxgne import choosing, model, runner
+from jaxgne.arrays import cast
 from jaxgne.record import Record, changed
 from jaxgne.runner import HostArray, by_numpy, on_host, to_device, to_host
 from tests.infeasible import KINDS, SMALL, infeasible_market
@@ -206,6 +207,34 @@ def test_rows_and_their_transpose_are_what_jax_derives():
 def assert_close(one, other) -> None:
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
+
+
+def test_remembered_once_in_each_trace():
+    """What another trace, or the eager call before, found is not taken."""
+    market, times = random_market(3), []
+
+    @runner.remembered
+    def total(market: jg.Market):
+        times.append(1)
+        return jnp.sum(market.prosumers.load)
+
+    def twice(market):
+        inside = jax.lax.cond(True, lambda: total(market), lambda: 0.0)
+        return total(market) + total(market) + inside
+
+    want = 3 * float(np.sum(market.prosumers.load))
+    assert float(jax.jit(twice)(market)) == pytest.approx(want) and len(times) == 2
+    assert float(jax.jit(lambda: total(market))()) == pytest.approx(want / 3) and len(times) == 3
+    assert float(total(market)) == float(total(market)) and len(times) == 5
+    slopes = jax.jit(jax.vmap(jax.grad(lambda s: total(market) * s)))(jnp.ones(2))
+    np.testing.assert_allclose(slopes, want / 3)
+
+
+def test_cast_of_what_needs_none_is_the_same_record():
+    market = random_market(3)
+    assert cast(market, jnp.float64) is market
+    narrow = cast(market, jnp.float32)
+    assert narrow is not market and narrow.prosumers.load.dtype == jnp.float32
 
 
 def test_records_are_trees_that_do_not_change():
