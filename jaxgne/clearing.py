@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from .acflow import check
 from .certificate import Certificate, judge, owners
-from .choosing import Runner, chosen, default_solver, note
+from .choosing import Runner, chosen, default_solver, is_quick, note
 from .elastic import fits, proof
 from .feasibility import infeasibility_proof
 from .market import Market, cast
@@ -369,6 +369,13 @@ def advance(
 ) -> Carry:
     """Steps up to the next look at the answer, and what that look says if it is worth it."""
     carry = replace(carry, state=solver.refreshed(market, carry.state))
+    return _onward(market, solver, carry, tol, limit)
+
+
+def _onward(
+    market: Market, solver: AbstractSolver, carry: Carry, tol: Array, limit: Array
+) -> Carry:
+    """The same with a solver that needs no renewal."""
     carry, worth = _stride(market, solver, carry, tol, limit)
     if worth is True:
         return _judged(market, solver, carry, tol)
@@ -415,6 +422,23 @@ def _solved(
     )
 
 
+@program("the solver's steps")
+def _whole(
+    market: Market, solver: AbstractSolver, carry: Carry, tol: Array, limit: Array
+) -> tuple[Carry, Bool[Array, ""]]:
+    """The same, or until a renewal is due; and whether it is."""
+
+    def due(carry: Carry) -> Bool[Array, ""]:
+        return going(carry, limit) & solver.outdated(carry.state)
+
+    carry = lax.while_loop(
+        lambda carry: going(carry, limit) & ~due(carry),
+        lambda carry: _onward(market, solver, carry, tol, limit),
+        carry,
+    )
+    return carry, due(carry)
+
+
 @program("the solver's steps", spends=2)
 def _steps(
     market: Market, solver: AbstractSolver, carry: Carry, tol: Array, limit: Array
@@ -446,7 +470,24 @@ def _renewed(market: Market, solver: AbstractSolver, carry: Carry) -> Carry:
 def _advance(
     market: Market, solver: AbstractSolver, carry: Carry, tol: Array, limit: Array
 ) -> Carry:
-    """`_solved` from the host, in programs that are sooner compiled; it spends `carry`."""
+    """`_solved` from the host, in programs that are sooner compiled; it may spend `carry`."""
+    return (_by_program if is_quick(market) else _by_looks)(market, solver, carry, tol, limit)
+
+
+def _by_program(
+    market: Market, solver: AbstractSolver, carry: Carry, tol: Array, limit: Array
+) -> Carry:
+    """Looks in the program of the steps: a call takes as long as steps of a small market."""
+    carry, due = _whole(market, solver, carry, tol, limit)
+    while bool(due):
+        carry, due = _whole(market, solver, _renewed(market, solver, carry), tol, limit)
+    return carry
+
+
+def _by_looks(
+    market: Market, solver: AbstractSolver, carry: Carry, tol: Array, limit: Array
+) -> Carry:
+    """Steps and looks in programs that compile side by side: few calls beside long steps."""
     on, due = bool(going(carry, limit)), bool(solver.outdated(carry.state))
     while on:
         if due:
@@ -466,21 +507,28 @@ def _compile(
     shapes = eqx.filter_eval_shape(begin.fn, market, solver, plan, prices)
     carry = to_device(jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), shapes))
     given = market, solver, carry, tol, limit
-    calls = [(_steps, given), (_look, given), (begin, (market, solver, plan, prices))]
+    parts = [_whole] if is_quick(market) else [_steps, _look]
+    ends = [_point if _by_numpy(market, carry) else finish]
     if solver.outdated(carry.state) is not False:
-        calls.append((_renewed, given[:3]))
-    side_by_side(*calls, (_point, given[:3]))
+        ends.append(_renewed)
+    calls = [*((part, given) for part in parts), *((end, given[:3]) for end in ends)]
+    side_by_side(*calls, (begin, (market, solver, plan, prices)))
 
 
 def _answered(market: Market, solver: AbstractSolver, carry: Carry) -> Clearing:
-    """The clearing of a solve that has ended; one that NumPy can write compiles nothing more."""
-    if on_host() or not runs_here((market, carry)):
+    """The clearing of a solve that has ended."""
+    if on_host() or not _by_numpy(market, carry):
         return checked(market, finish(market, solver, carry))
     plan, prices = _point(market, solver, carry)
     rest = replace(carry, state=None)
     with by_numpy():
         market, plan, prices, rest = to_host((market, plan, prices, rest))
         return to_device(checked(market, _concluded(market, plan, prices, rest)))
+
+
+def _by_numpy(market: Market, carry: Carry) -> bool:
+    """Whether NumPy writes the answer: where a solve takes long, that costs less than compiling."""
+    return not is_quick(market) and runs_here((market, carry))
 
 
 @program("the solver's answer", once=True)

@@ -142,8 +142,10 @@ class Program(Generic[P, T]):
         self._elsewhere.clear()
 
     def _known(self, call: _Call) -> bool:
+        if call.key in self._found:
+            return True
         name = self._name(call)
-        return call.key in self._found or (name is not None and store.has(name))
+        return name is not None and store.has(name)
 
     def _made(self, call: _Call) -> _Executable:
         """The executable for a call, loaded or compiled by the first thread that asks for it."""

@@ -239,9 +239,14 @@ def test_one_bad_lane_does_not_end_a_batch():
     assert names == ["cleared", "infeasible", "cleared"]
 
 
-def test_other_numbers_do_not_recompile():
+@pytest.mark.parametrize("large", [False, True])
+def test_other_numbers_do_not_recompile(large, monkeypatch):
     """Same shapes, other loads, tolerance, step limit, tariff: one compilation of each part."""
-    parts = (module.begin, module._steps, module._look, module._renewed, module._point)
+    monkeypatch.setattr(module, "is_quick", lambda _: not large)
+    parts = (
+        (module._steps, module._look, module._point) if large else (module._whole, module.finish)
+    )
+    parts += (module.begin, module._renewed)
     for part in parts:
         part.forget()
     market = feeder()
@@ -273,14 +278,20 @@ def test_the_certificate_is_of_the_answer(runner, most):
         np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-9)
 
 
-def test_either_way_of_stepping_is_the_same():
-    """From the host, in programs of their own, or traced as one: the same steps and answer."""
+@pytest.mark.parametrize("solver", [jg.PrimalDual(), jg.InteriorPoint()])
+def test_large_markets_are_cleared_alike(solver, monkeypatch):
+    """Steps and looks in programs of their own, the answer by NumPy: what one program gives."""
     market = feeder()
-    for solver in (jg.PrimalDual(), jg.InteriorPoint()):
-        apart = jg.clear(market, solver, runner="jax")
-        whole = jax.jit(lambda m, s=solver: jg.clear(m, s))(market)
-        assert int(apart.steps) == int(whole.steps)
-        assert jnp.allclose(apart.plan.imports, whole.plan.imports, atol=1e-6)
+    whole = jg.clear(market, solver, runner="jax")
+    short = jg.clear(market, solver, runner="jax", max_steps=1, throw=False)
+    monkeypatch.setattr(module, "is_quick", lambda _: False)
+    for want, most in ((whole, None), (short, 1)):
+        found = jg.clear(market, solver, runner="jax", max_steps=most, throw=False)
+        assert int(found.steps) == int(want.steps) and found.runner == "jax"
+        for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(want), strict=True):
+            assert (one.shape, one.dtype, type(one)) == (other.shape, other.dtype, type(other))
+        np.testing.assert_allclose(found.plan.imports, want.plan.imports, atol=1e-7)
+        assert float(found.certificate.error) == pytest.approx(float(want.certificate.error), 1e-4)
 
 
 def test_a_warm_start_needs_no_steps_to_speak_of():
