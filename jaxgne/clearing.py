@@ -507,8 +507,8 @@ def _compile(
     shapes = eqx.filter_eval_shape(begin.fn, market, solver, plan, prices)
     carry = to_device(jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), shapes))
     given = market, solver, carry, tol, limit
-    parts = [_whole] if is_quick(market) else [_steps, _look]
-    ends = [_point if _by_numpy(market, carry) else finish]
+    parts: list[Any] = [_whole] if is_quick(market) else [_steps, _look]
+    ends: list[Any] = [_point if _by_numpy(market, carry) else finish]
     if solver.outdated(carry.state) is not False:
         ends.append(_renewed)
     calls = [*((part, given) for part in parts), *((end, given[:3]) for end in ends)]
