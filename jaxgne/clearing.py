@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -23,7 +23,7 @@ from .model import Plan, Rows, aggregate, costs, grid_price, rows_like, zeros
 from .one_way import decide, freed, metered, ways
 from .optimality import pin, residuals
 from .options import checked_options, tolerance
-from .programs import program, side_by_side
+from .programs import program
 from .record import Record
 from .result import Clearing, NotCleared, Run, complaint
 from .runner import (
@@ -255,8 +255,6 @@ def _clear(
     limit = jnp.asarray(solver.most if max_steps is None else max_steps, jnp.int32)
     alone = nullcontext() if traced else one_thread()
     with wide(), alone:  # the judge's float64; the market keeps its own dtype
-        if not traced and begin.compiles(market, solver, plan, prices):
-            _compile(market, solver, plan, prices, tol, limit)
         carry = begin(market, solver, plan, prices)
         carry = replace(carry, steps=carry.steps + done)
         if traced:
@@ -376,24 +374,18 @@ def _onward(
     market: Market, solver: AbstractSolver, carry: Carry, tol: Array, limit: Array
 ) -> Carry:
     """The same with a solver that needs no renewal."""
-    carry, worth = _stride(market, solver, carry, tol, limit)
-    if worth is True:
-        return _judged(market, solver, carry, tol)
-    return lax.cond(worth, lambda: _judged(market, solver, carry, tol), lambda: carry)
-
-
-def _stride(
-    market: Market, solver: AbstractSolver, carry: Carry, tol: Array, limit: Array
-) -> tuple[Carry, Bool[Array, ""] | Literal[True]]:
-    """Steps up to the next look, by a solver that needs no renewal; and whether it is worth it."""
     state = carry.state
     if solver.every > 1:  # a loop of no turns would be compiled all the same
         state = lax.fori_loop(
             0, solver.every - 1, lambda _, state: solver.step(market, state), state
         )
     state, steps = solver.look(market, state), carry.steps + solver.every
+    carry = replace(carry, state=state, steps=steps)
     worth = solver.worth_a_look(market, state, steps, tol)
-    return replace(carry, state=state, steps=steps), worth is True or worth | (steps >= limit)
+    if worth is True:
+        return _judged(market, solver, carry, tol)
+    worth = worth | (steps >= limit)
+    return lax.cond(worth, lambda: _judged(market, solver, carry, tol), lambda: carry)
 
 
 def _judged(market: Market, solver: AbstractSolver, carry: Carry, tol: Array) -> Carry:
@@ -423,7 +415,7 @@ def _solved(
 
 
 @program("the solver's steps")
-def _whole(
+def _steps(
     market: Market, solver: AbstractSolver, carry: Carry, tol: Array, limit: Array
 ) -> tuple[Carry, Bool[Array, ""]]:
     """The same, or until a renewal is due; and whether it is."""
@@ -439,29 +431,6 @@ def _whole(
     return carry, due(carry)
 
 
-@program("the solver's steps", spends=2)
-def _steps(
-    market: Market, solver: AbstractSolver, carry: Carry, tol: Array, limit: Array
-) -> tuple[Carry, Bool[Array, ""], Bool[Array, ""]]:
-    """Steps until a look is worth it or a renewal is due; and which of these it is."""
-
-    def stride(at: tuple[Carry, Array, Array]) -> tuple[Carry, Array, Array]:
-        carry, worth = _stride(market, solver, at[0], tol, limit)
-        return carry, jnp.asarray(worth), jnp.asarray(solver.outdated(carry.state))
-
-    neither = jnp.zeros((), bool)
-    return lax.while_loop(lambda at: ~(at[1] | at[2]), stride, (carry, neither, neither))
-
-
-@program("the yardstick")
-def _look(
-    market: Market, solver: AbstractSolver, carry: Carry, tol: Array, limit: Array
-) -> tuple[Rows, Array, Status, Bool[Array, ""]]:
-    """What a look changes of a solve, and whether to go on."""
-    seen = _judged(market, solver, carry, tol)
-    return seen.prices, seen.error, seen.status, going(seen, limit)
-
-
 @program("the solver's renewal", once=True)
 def _renewed(market: Market, solver: AbstractSolver, carry: Carry) -> Carry:
     return replace(carry, state=solver.renew(market, carry.state))
@@ -470,49 +439,11 @@ def _renewed(market: Market, solver: AbstractSolver, carry: Carry) -> Carry:
 def _advance(
     market: Market, solver: AbstractSolver, carry: Carry, tol: Array, limit: Array
 ) -> Carry:
-    """`_solved` from the host, in programs that are sooner compiled; it may spend `carry`."""
-    return (_by_program if is_quick(market) else _by_looks)(market, solver, carry, tol, limit)
-
-
-def _by_program(
-    market: Market, solver: AbstractSolver, carry: Carry, tol: Array, limit: Array
-) -> Carry:
-    """Looks in the program of the steps: a call takes as long as steps of a small market."""
-    carry, due = _whole(market, solver, carry, tol, limit)
+    """`_solved` from the host, whose renewals, which are seldom due, are a program of their own."""
+    carry, due = _steps(market, solver, carry, tol, limit)
     while bool(due):
-        carry, due = _whole(market, solver, _renewed(market, solver, carry), tol, limit)
+        carry, due = _steps(market, solver, _renewed(market, solver, carry), tol, limit)
     return carry
-
-
-def _by_looks(
-    market: Market, solver: AbstractSolver, carry: Carry, tol: Array, limit: Array
-) -> Carry:
-    """Steps and looks in programs that compile side by side: few calls beside long steps."""
-    on, due = bool(going(carry, limit)), bool(solver.outdated(carry.state))
-    while on:
-        if due:
-            carry = _renewed(market, solver, carry)
-        carry, seen, outdated = _steps(market, solver, carry, tol, limit)
-        if bool(seen):
-            prices, error, status, more = _look(market, solver, carry, tol, limit)
-            carry, on = replace(carry, prices=prices, error=error, status=status), bool(more)
-        due = bool(outdated)
-    return carry
-
-
-def _compile(
-    market: Market, solver: AbstractSolver, plan: Plan, prices: Rows, tol: Array, limit: Array
-) -> None:
-    """Compile side by side what a solve runs, before its start is known."""
-    shapes = eqx.filter_eval_shape(begin.fn, market, solver, plan, prices)
-    carry = to_device(jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), shapes))
-    given = market, solver, carry, tol, limit
-    parts: list[Any] = [_whole] if is_quick(market) else [_steps, _look]
-    ends: list[Any] = [_point if _by_numpy(market, carry) else finish]
-    if solver.outdated(carry.state) is not False:
-        ends.append(_renewed)
-    calls = [*((part, given) for part in parts), *((end, given[:3]) for end in ends)]
-    side_by_side(*calls, (begin, (market, solver, plan, prices)))
 
 
 def _answered(market: Market, solver: AbstractSolver, carry: Carry) -> Clearing:

@@ -12,7 +12,6 @@ import pickle
 import platform
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cache, update_wrapper
 from importlib import metadata
@@ -22,7 +21,6 @@ from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
 import equinox as eqx
 import jax
-import numpy as np
 from jax.experimental import serialize_executable
 
 from . import store
@@ -41,16 +39,13 @@ _MAPS = 40_000  # in memory at once, of the 65,530 that Linux allows a process
 _PROGRAMS: "list[Program[Any, Any]]" = []
 
 
-def program(
-    words: str, *, once: bool = False, spends: int | None = None
-) -> "Callable[[Callable[P, T]], Program[P, T]]":
+def program(words: str, *, once: bool = False) -> "Callable[[Callable[P, T]], Program[P, T]]":
     """Compile a function as `eqx.filter_jit` does, and keep the executables on disk.
 
     `words` say what it computes, to people who wait for the compiler. `once` is for what runs too
-    seldom to be worth optimizing: on a CPU it compiles 3 to 4 times as fast and may run slower. The
-    arrays of the positional argument `spends` are gone after a call: results may take their memory.
+    seldom to be worth optimizing: on a CPU it compiles 3 to 4 times as fast and may run slower.
     """
-    return lambda fn: Program(fn, words, once, spends)
+    return lambda fn: Program(fn, words, once)
 
 
 class _Executable(NamedTuple):
@@ -88,10 +83,8 @@ class _Call(NamedTuple):
 class Program(Generic[P, T]):
     """A function with its executables; see `program`."""
 
-    def __init__(
-        self, fn: Callable[P, T], words: str, once: bool = False, spends: int | None = None
-    ):
-        self.fn, self.words, self.once, self.spends = fn, words, once, spends
+    def __init__(self, fn: Callable[P, T], words: str, once: bool = False):
+        self.fn, self.words, self.once = fn, words, once
         self._jitted = eqx.filter_jit(fn)
         self._found: dict[Any, _Executable] = {}
         self._making: dict[Any, threading.Lock] = {}
@@ -111,9 +104,8 @@ class Program(Generic[P, T]):
             with self._told(call) if new else nullcontext():
                 return self._jitted(*args, **kwargs)
         found = self._found.get(call.key) or self._made(call)
-        untried = found.stored is not None and self.spends is not None
-        try:  # what may fail does not spend the arrays
-            value = found([np.array(a) for a in call.arrays] if untried else call.arrays)
+        try:
+            value = found(call.arrays)
             if found.stored is not None:  # a broken entry may tell only when its arrays are read
                 jax.block_until_ready(value)
                 self._found[call.key] = found._replace(stored=None)
@@ -128,24 +120,26 @@ class Program(Generic[P, T]):
     def ready(self, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Whether a call with these arguments would find its program in memory or on disk."""
         call = _taken_apart(args, kwargs)
-        return call is not None and call.here and self._known(call)
+        if call is None or not call.here:
+            return False
+        name = self._name(call)
+        return call.key in self._found or (name is not None and store.has(name))
 
-    def compiles(self, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Whether a call with these arguments would have to compile its program first."""
-        call = None if on_host() else _taken_apart(args, kwargs)
-        return call is not None and call.here and not self._known(call)
+    def prepare(self, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Load or compile what a call with these arguments needs, and do not run it.
+
+        It may be called from a thread. Nothing happens where arguments are traced, or on other
+        devices than one CPU.
+        """
+        call = _taken_apart(args, kwargs)
+        if call is not None and call.here:
+            self._made(call)
 
     def forget(self) -> None:
         """Drop the programs in memory; those on disk stay."""
         self._found.clear()
         self._making.clear()
         self._elsewhere.clear()
-
-    def _known(self, call: _Call) -> bool:
-        if call.key in self._found:
-            return True
-        name = self._name(call)
-        return name is not None and store.has(name)
 
     def _made(self, call: _Call) -> _Executable:
         """The executable for a call, loaded or compiled by the first thread that asks for it."""
@@ -176,8 +170,7 @@ class Program(Generic[P, T]):
 
         flat.__name__ = flat.__qualname__ = getattr(self.fn, "__name__", "program")
         options = _QUICK if self.once else _FAST
-        jitted = jax.jit(flat, donate_argnums=self._spent(call))
-        lowered, before = jitted.lower(*call.arrays), _hits()
+        lowered, before = jax.jit(flat).lower(*call.arrays), _hits()
         run = lowered.compile(compiler_options=options)
         tree, leaves = value
         if name is not None and _hits() == before:  # else it serializes without its functions
@@ -185,17 +178,6 @@ class Program(Generic[P, T]):
                 machine, _, _ = serialize_executable.serialize(run)
                 store.write(name, pickle.dumps((machine, tree.unflatten(leaves))))
         return _Executable(run, tree, leaves, None)
-
-    def _spent(self, call: _Call) -> tuple[int, ...]:
-        """Which arrays of a call its results may take the memory of."""
-        if self.spends is None:
-            return ()
-        args, _ = call.rebuilt(call.arrays)
-        before, own = (
-            sum(map(eqx.is_array, jax.tree.leaves(part)))
-            for part in (args[: self.spends], args[self.spends])
-        )
-        return tuple(range(before, before + own))
 
     def _name(self, call: _Call) -> str | None:
         """The name of a call's entry in the store; None where there is none of it.
@@ -213,7 +195,7 @@ class Program(Generic[P, T]):
             (x.shape, str(x.dtype), bool(getattr(x, "weak_type", False))) if eqx.is_array(x) else x
             for x in call.leaves
         ]
-        asked = (self.once, self.spends, call.key[:2], call.tree.unflatten(kinds))
+        asked = (self.once, call.key[:2], call.tree.unflatten(kinds))
         try:
             return digits(name, None if own else self.fn, asked, _here())
         except (ValueError, metadata.PackageNotFoundError):  # told from no other; not installed
@@ -234,28 +216,6 @@ def _hear(event: str, **_: Any) -> None:
 
 
 jax.monitoring.register_event_listener(_hear)
-
-
-def side_by_side(*calls: "tuple[Program[Any, Any], tuple[Any, ...]]") -> None:
-    """Load or compile what calls of several programs need, each in a thread, and run nothing.
-
-    Nothing happens where arguments are traced, or on other devices than one CPU.
-    """
-    apart = [(made, _taken_apart(args, {})) for made, args in calls]
-    missing = [
-        (made, call)
-        for made, call in apart
-        if call is not None and call.here and call.key not in made._found
-    ]
-    wide = jax.config.read("jax_enable_x64")
-
-    def make(made: "Program[Any, Any]", call: _Call) -> None:
-        with jax.enable_x64(wide):  # a thread knows nothing of where it was started
-            made._made(call)
-
-    if missing:
-        with ThreadPoolExecutor(len(missing)) as pool:
-            list(pool.map(make, *zip(*missing, strict=True)))
 
 
 def forget() -> None:

@@ -243,15 +243,10 @@ def test_one_bad_lane_does_not_end_a_batch():
 def test_other_numbers_do_not_recompile(large, monkeypatch):
     """Same shapes, other loads, tolerance, step limit, tariff: one compilation of each part."""
     monkeypatch.setattr(module, "is_quick", lambda _: not large)
-    parts = (
-        (module._steps, module._look, module._point) if large else (module._whole, module.finish)
-    )
-    parts += (module.begin, module._renewed)
-    for part in parts:
-        part.forget()
+    parts = (module.begin, module._steps, module._point if large else module.finish)
     market = feeder()
     jg.clear(market, jg.PrimalDual(), throw=False, max_steps=200)
-    assert [len(part._found) for part in parts] == [1] * len(parts)  # made from shapes, before any
+    before = [len(part._found) for part in parts]
     other = eqx.tree_at(
         lambda m: (m.prosumers.load, m.tariff.slope, m.tariff.anticipation, m.grid.rating),
         market,
@@ -264,7 +259,7 @@ def test_other_numbers_do_not_recompile(large, monkeypatch):
     )
     jg.clear(other, jg.PrimalDual(), throw=False, tol=1e-3, max_steps=300)
     jg.clear(other, jg.PrimalDual(sufficient=0.3), throw=False, tol=1e-4, max_steps=400)
-    assert [len(part._found) for part in parts] == [1] * len(parts)
+    assert [len(part._found) for part in parts] == before
 
 
 @pytest.mark.parametrize("runner", ["numpy", "jax"])
@@ -280,7 +275,7 @@ def test_the_certificate_is_of_the_answer(runner, most):
 
 @pytest.mark.parametrize("solver", [jg.PrimalDual(), jg.InteriorPoint()])
 def test_large_markets_are_cleared_alike(solver, monkeypatch):
-    """Steps and looks in programs of their own, the answer by NumPy: what one program gives."""
+    """NumPy writes their answer: as JAX does."""
     market = feeder()
     whole = jg.clear(market, solver, runner="jax")
     short = jg.clear(market, solver, runner="jax", max_steps=1, throw=False)

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 from jaxgne import programs, store
-from jaxgne.programs import Program, program, side_by_side
+from jaxgne.programs import Program, program
 from jaxgne.waiting import waiting
 
 SCRIPT = """
@@ -309,48 +310,18 @@ def test_callbacks_and_closures_are_not_stored(cache: Path):
     assert entries(cache) == []
 
 
-def test_side_by_side():
-    """Compiled in threads but not run, in the caller's 64-bit mode; what is there stays."""
-    made, other = counted(), counted()
-    assert made.compiles(jnp.ones(3)) and not made.ready(jnp.ones(3))
-    assert not jax.jit(lambda x: made.compiles(x))(jnp.ones(3))
-    for _ in range(2):
-        side_by_side((made, (jnp.ones(3),)), (other, (jnp.ones(4),)), (made, (jnp.ones(3),)))
-        assert made.ready(jnp.ones(3)) and not made.compiles(jnp.ones(3))
-        assert (made.times, other.times) == (1, 1)
+def test_a_thread_prepares():
+    """Loaded or compiled but not run, once, by whichever thread comes first."""
+    made = counted()
+    assert not made.ready(jnp.ones(3))
+    threads = [threading.Thread(target=made.prepare, args=(jnp.ones(3),)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert made.ready(jnp.ones(3)) and made.times == 1
     made(jnp.ones(3))
-    with jax.enable_x64(False):
-        side_by_side((made, (np.ones(5),)))
-        assert made.ready(np.ones(5)) and made(np.ones(5))["y"].dtype == jnp.float32
-    assert made.times == 2
-
-
-def shifted(by, table):
-    return {"x": table["x"] + by, "words": table["words"]}
-
-
-def test_spent_arrays(cache: Path):
-    """Results take the memory of one argument, whose arrays are gone; the others' stay."""
-    made = Counted(shifted, "a shift", spends=1)
-    by = jnp.full((1000,), 2.0)
-    table = {"x": jnp.arange(1000.0), "words": "kept"}
-    place, x = table["x"].unsafe_buffer_pointer(), table["x"]
-    found = made(by, table)
-    assert x.is_deleted() and not by.is_deleted()
-    assert found["x"].unsafe_buffer_pointer() == place and found["words"] == "kept"
-    np.testing.assert_array_equal(found["x"], np.arange(1000.0) + 2)
-    made.forget()  # loaded, it may fail yet: so its first run spends nothing
-    again = made(by, found)
-    assert not found["x"].is_deleted() and made(by, found)["x"][0] == 4 and found["x"].is_deleted()
-    np.testing.assert_array_equal(again["x"], np.arange(1000.0) + 4)
-    ((key, kept),) = made._found.items()
-
-    def fails(*_):
-        raise RuntimeError("of another machine")
-
-    made._found[key] = kept._replace(run=fails, stored=entries(cache)[0].name)
-    np.testing.assert_array_equal(made(by, again)["x"], np.arange(1000.0) + 6)
-    assert made.times == 2
+    assert made.times == 1
 
 
 def test_failing_program_says_what_filter_jit_says():
