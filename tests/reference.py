@@ -373,11 +373,12 @@ def attempt(conic: Conic, tol: float, overrides: dict[str, Any]) -> tuple[str, A
         sparse.triu(conic.P, format="csc"), conic.q, conic.A, conic.b, conic.cones, options
     ).solve()
     x, z, s = (np.array(a) for a in (answer.x, answer.z, answer.s))
-    missed = conic.A @ x + s - conic.b
-    slope = conic.P @ x + conic.q + conic.A.T @ z
-    # f* >= f - z's - |z'missed| - |slope|'|x* - x|, the distance taken as the size of x
-    gap = abs(z @ s) + abs(z @ missed) + np.abs(slope) @ (1 + np.abs(x))
-    value = abs(x @ (conic.P @ x) / 2 + conic.q @ x + conic.constant)
+    with np.errstate(over="ignore", invalid="ignore"):  # an attempt that ran off ends infinite
+        missed = conic.A @ x + s - conic.b
+        slope = conic.P @ x + conic.q + conic.A.T @ z
+        # f* >= f - z's - |z'missed| - |slope|'|x* - x|, the distance taken as the size of x
+        gap = abs(z @ s) + abs(z @ missed) + np.abs(slope) @ (1 + np.abs(x))
+        value = abs(x @ (conic.P @ x) / 2 + conic.q @ x + conic.constant)
     infeasibility = float(np.abs(missed).max(initial=0.0))
     return str(answer.status), Attempt(x, z, gap / max(value, 1e-3), infeasibility, gap)
 
