@@ -193,7 +193,7 @@ def survey(grid: Any, behavior: Any, seeds: range, tol: float) -> Counter[str]:
             continue
         shapes = [(field, attrgetter(field)(market).shape) for field in SLOPES]
         fields = [(field, tuple(rng.integers(n) for n in shape)) for field, shape in shapes] + put
-        alone = jg.trust(market, jg.clear(market, tol=tol), lambda _, c: c.aggregate[0])
+        alone = jg.trust(market, jg.clear(market, tol=1e-8), lambda _, c: c.aggregate[0])
         fields = [(field, place) for field, place in fields if field not in alone.undetermined]
         pairs = [(field, place, sides(market, field, place)) for field, place in fields]
         known = [(field, place, both) for field, place, both in pairs if both is not None]
