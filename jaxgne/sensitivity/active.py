@@ -12,7 +12,7 @@ from ..record import Record
 from ..runner import jnp
 
 FREE, LOW, HIGH, NONE = 0, -1, 1, 2  # NONE: a trade that does not happen, a line that is shut
-_TIE = 1e-7  # of a scale: below it from its switching, a bound is at it
+TIE = 1e-7  # of a scale: below it from its switching, a bound is at it
 TIGHT = 1  # of a line's `active`: its flow is as large as its rating
 
 
@@ -35,12 +35,14 @@ class Active(Record):
     barrier: Float[Array, ""] | None = None  # mu, EUR: bounds are smoothed instead of held
 
 
-def active_set(market: Market, plan: Plan, prices: Rows) -> Active:
+def active_set(
+    market: Market, plan: Plan, prices: Rows, tie: Float[Array, ""] | float = TIE
+) -> Active:
     """The bounds that hold: where `prox` ends of what marginal costs push each entry to.
 
     An entry whose two bounds are equal counts as held by the one that it is pushed against, so that
     derivatives with respect to that bound are those of opening it. A bound that is just about to
-    switch counts as held, whatever rounding says, and its entry as weak.
+    switch, nearer than `tie` of a scale, counts as held, and its entry as weak.
     """
     scale = scales(market, plan)
     wish, rho = pushed(market, plan, prices, scale)
@@ -51,7 +53,7 @@ def active_set(market: Market, plan: Plan, prices: Rows) -> Active:
     lower, upper = boxes(market)
 
     def code(w: Array, low: Array, high: Array, s: Array) -> Array:
-        near = _TIE * s
+        near = tie * s
         held = jnp.where(w >= high - near, HIGH, jnp.where(w <= low + near, LOW, FREE))
         shut = jnp.where(w > low, HIGH, LOW)
         return jnp.where(low < high, held, shut).astype(jnp.int32)
@@ -66,14 +68,14 @@ def active_set(market: Market, plan: Plan, prices: Rows) -> Active:
     limit = upper.trades
     beyond = jnp.abs(wish.trades) - toll
     sign = jnp.sign(wish.trades)
-    near = _TIE * size.trades
+    near = tie * size.trades
     trades = jnp.where(beyond >= limit - near, sign.astype(jnp.int32), FREE)
     none = (beyond < 0) | ((toll > 0) & (beyond <= near)) | (limit <= 0)
     kinks = jnp.where(toll > 0, jnp.abs(beyond), jnp.inf)
     kinks = jnp.minimum(kinks, jnp.abs(beyond - limit)) / size.trades
     pushed_flow = length(wish.active, wish.reactive)
     rating = market.grid.rating[:, None]
-    tight = (pushed_flow >= rating - _TIE * size.active) & (market.grid.model != "copperplate")
+    tight = (pushed_flow >= rating - tie * size.active) & (market.grid.model != "copperplate")
     shut = _shut(market, tight)
     flow = jnp.where(jnp.isfinite(rating), jnp.abs(pushed_flow - rating) / size.active, jnp.inf)
     tariff = market.tariff
@@ -85,7 +87,7 @@ def active_set(market: Market, plan: Plan, prices: Rows) -> Active:
         active=jnp.where(shut, jnp.inf, flow),
     )
     net_margin = margin(at, tariff.total_min, tariff.total_max, scale.total)
-    weak = jax.tree.map(lambda m: m <= _TIE, margins)
+    weak = jax.tree.map(lambda m: m <= tie, margins)
     return Active(
         plan=replace(
             codes,
@@ -98,7 +100,7 @@ def active_set(market: Market, plan: Plan, prices: Rows) -> Active:
         margin=margins,
         net_margin=net_margin,
         weak=replace(weak, active=weak.reactive, reactive=weak.active & tight),
-        net_weak=net_margin <= _TIE,
+        net_weak=net_margin <= tie,
     )
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Array
 from ..market import Market
 from ..model import Plan, Rows
 from ..runner import jnp, lax
-from .active import Active, active_set, firm, nearest
+from .active import TIE, Active, active_set, firm, nearest
 from .by_hand import gradient, hessian
 from .lagrangian import Point, point_of, sizes, unfold
 from .linear import factored
@@ -17,6 +17,7 @@ from .refinement import add
 _TURNS = 6
 _STILL = 1e-13  # of the scales: what is left of the conditions where steps end
 _NEAR = 0.1  # share of the root of what is left that is no distance from a bound
+_ENDED = 1e-10  # of the scales: where more is left, steps came to no end
 
 
 def polished(market: Market, plan: Plan, prices: Rows) -> tuple[Active, Plan, Rows]:
@@ -24,7 +25,8 @@ def polished(market: Market, plan: Plan, prices: Rows) -> tuple[Active, Plan, Ro
 
     A clearing knows how far a bound is from switching to about the root of its error, so steps are
     taken as long as one is nearer than that; the bounds that hold are read anew after each. Where
-    these leave a price open, steps may not end: the best point met is returned.
+    these leave a price open, or several are about to switch, steps may not end: the best point met
+    is returned then, and all that its error leaves in doubt is about to switch.
     """
     size = sizes(market, plan)
     unit = market.hour_length * size.price * size.plan.imports  # EUR
@@ -59,4 +61,7 @@ def polished(market: Market, plan: Plan, prices: Rows) -> tuple[Active, Plan, Ro
 
     here = look(plan, prices)
     begin = here, here[0], here[-1], jnp.zeros((), jnp.int32)
-    return lax.while_loop(going, step, begin)[1]
+    _, (active, plan, prices), least, _ = lax.while_loop(going, step, begin)
+    doubt = (nearest(active) < _NEAR * jnp.sqrt(least)) & (least > _ENDED)
+    tie = jnp.where(doubt, jnp.sqrt(least), TIE)
+    return active_set(market, plan, prices, tie), plan, prices
