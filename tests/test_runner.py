@@ -209,25 +209,18 @@ def assert_close(one, other) -> None:
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
 
 
-def test_remembered_once_in_each_trace():
-    """What another trace, or the eager call before, found is not taken."""
-    market, times = random_market(3), []
+def test_what_a_trace_computes_is_not_remembered():
+    """Of a market that outlives its traces, as one that a function closes over."""
+    market = random_market(3)
 
-    @runner.remembered
-    def total(market: jg.Market):
-        times.append(1)
-        return jnp.sum(market.prosumers.load)
+    def slope(k: int):
+        return jax.grad(lambda x: jnp.sum(model.curvature(market).imports) * x * k)
 
-    def twice(market):
-        inside = jax.lax.cond(True, lambda: total(market), lambda: 0.0)
-        return total(market) + total(market) + inside
-
-    want = 3 * float(np.sum(market.prosumers.load))
-    assert float(jax.jit(twice)(market)) == pytest.approx(want) and len(times) == 2
-    assert float(jax.jit(lambda: total(market))()) == pytest.approx(want / 3) and len(times) == 3
-    assert float(total(market)) == float(total(market)) and len(times) == 5
-    slopes = jax.jit(jax.vmap(jax.grad(lambda s: total(market) * s)))(jnp.ones(2))
-    np.testing.assert_allclose(slopes, want / 3)
+    found = [float(jax.jit(slope(k))(1.0)) for k in range(30)]
+    want = float(jnp.sum(model.curvature(market).imports))
+    np.testing.assert_allclose(found, want * np.arange(30))
+    with jax.checking_leaks():
+        jax.jit(slope(31))(1.0)
 
 
 def test_cast_of_what_needs_none_is_the_same_record():
