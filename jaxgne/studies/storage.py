@@ -49,7 +49,12 @@ def storage(
     def equipped(owners: int, wear: float) -> Market:
         power = POWER * np.where(rank < owners, peak, 0.0)
         new = battery(
-            np.arange(count), power=power, capacity=HOURS * power, hours=hours, final=0.5, wear=wear
+            np.arange(count),
+            power=power[:, None],
+            capacity=HOURS * power,
+            hours=hours,
+            final=0.5,
+            wear=wear,
         )
         return eqx.tree_at(lambda m: m.buffers, market, join(still, new))
 
