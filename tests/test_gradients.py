@@ -93,13 +93,16 @@ def test_gradients_are_differences_of_clears(grid: str, behavior: str):
 @pytest.mark.parametrize("behavior", ["nash", "wardrop"])
 @pytest.mark.parametrize("grid", ["copperplate", "lindistflow", "paper"])
 def test_gradients_are_those_through_clear(grid: str, behavior: str):
-    """Every number of the market, as `filter_grad` has it."""
+    """Every number of the market, as `filter_grad` has it.
+
+    Fees on trades that are not unique are spread over these, to rounding over the proximal term.
+    """
     market = stressed(grid, behavior, 2)
     clearing = jg.clear(market, tol=TOL)
     found = jg.sensitivities(market, mixed, clearing=clearing)
     expected = eqx.filter_grad(lambda m: mixed(m, jg.clear(m, tol=TOL, runner="jax")))(market)
     assert jax.tree.structure(found) == jax.tree.structure(expected)
-    close(found, expected, 1e-6)
+    close(found, expected, 1e-5)
 
 
 def rated(market: jg.Market, clearing: jg.Clearing) -> tuple[jg.Market, Active, Point]:
