@@ -55,7 +55,7 @@ def sensitivities(
     direct, plan, prices = by_parts(output, market, found)
     with by_numpy(), one_thread():
         here, at, by_plan, by_prices = to_host((market, found, plan, prices))
-        through = reverse(here, at.plan, at.prices, by_plan, by_prices, Implicit().tol)
+        through = reverse(here, at.plan, at.prices, by_plan, by_prices, Implicit().tol, where)
         gradient = jax.tree.map(lambda a, b: a + b, to_host(direct), through)
     return where(to_device(gradient))
 

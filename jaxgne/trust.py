@@ -15,16 +15,16 @@ from .clearing import Clearing, clear
 from .each import for_one
 from .gradients import by_parts
 from .market import Market
-from .model import Plan, Rows, aggregate, costs, zeros
-from .optimality import scales
+from .model import Plan, Rows, aggregate, costs
 from .programs import program
 from .record import Record
 from .runner import by_numpy, concrete, jnp, lax, runs_here, to_host
 from .sensitivity.active import Active, active_set, firm
-from .sensitivity.by_hand import by_market, hessian, unfolded_back
+from .sensitivity.by_hand import hessian, unfolded_back
 from .sensitivity.implicit import AbstractAdjoint, Implicit
 from .sensitivity.lagrangian import Point, point_of, sizes, slope, unfold
 from .sensitivity.linear import factored
+from .sensitivity.open_prices import effects, loosened, named
 from .sensitivity.refinement import add, dot, refined
 from .solvers.newton import one_thread
 from .status import status_name
@@ -142,17 +142,12 @@ def trust(
         if check:
             predicted, measured = _spot(market, clearing, combined, adjoint, where, key)
     weak = {name: int(count) for name, count in near.items() if count}
-    names = [
-        jax.tree_util.keystr(path).lstrip(".")
-        for path, size in jax.tree_util.tree_flatten_with_path(moved)[0]
-        if float(size) > _MOVES
-    ]
     return Trust(
         status=status_name(clearing.status),
         residual=float(residual),
         freedom=float(freedom),
         weak=weak,
-        undetermined=tuple(names),
+        undetermined=tuple(named(moved)),
         value=float(combined(market, clearing)),
         predicted=predicted,
         measured=measured,
@@ -196,9 +191,9 @@ def _look(
     def felt(real: Market) -> Array:
         return dot(slope(eqx.combine(real, rest), active, plan, point), loose)
 
-    effects = _effects(market, plan, jax.grad(felt)(real))
+    felt_by = effects(market, plan, jax.grad(felt)(real))
     near = _near(active_set(market, plan, prices), clearing.certificate)
-    return found.residual[0], _freedom(pull, wild, loose), near, effects
+    return found.residual[0], _freedom(pull, wild, loose), near, felt_by
 
 
 def _look_at_once(
@@ -222,7 +217,7 @@ def _look_at_once(
             refined(matvec, inverse, pull, size, adjoint.tol).residual,
             _freedom(pull, wild, loose),
             _near(active, clearing.certificate),
-            _effects(market, plan, by_market(market, active, plan, point, zeros(market), loose)),
+            loosened(market, active, plan, point, loose),
         )
 
 
@@ -231,18 +226,6 @@ def _freedom(pull: Point, wild: Point, loose: Point) -> Array:
     pairs = zip(*map(jax.tree.leaves, (pull, wild)), strict=True)
     most = sum(jnp.sum(jnp.abs(a * b)) for a, b in pairs)
     return jnp.abs(dot(pull, loose)) / jnp.where(most > 0, most, 1.0)
-
-
-def _effects(market: Market, plan: Plan, felt: Market) -> Market:
-    """The largest effect of each field, as large as it is, on what is loose; no unit."""
-    scale = scales(market, plan)
-    unit = market.hour_length * scale.power * scale.price
-    real = eqx.filter(market, eqx.is_inexact_array)
-
-    def largest(g: Array, m: Array) -> Array:
-        return jnp.max(jnp.where(jnp.isfinite(m), jnp.abs(g * m), 0.0), initial=0.0) / unit
-
-    return jax.tree.map(largest, felt, real)
 
 
 def _near(active: Active, certificate: Certificate) -> dict[str, Array]:

@@ -87,6 +87,59 @@ def test_without_raising_what_is_about_to_switch_is_held():
     assert np.allclose(slope, 0, atol=1e-5)
 
 
+def resting(load: Any, runner: Any) -> Any:
+    """What a consumer of 4 kW and a producer of `load` pay in total, EUR.
+
+    The grid's price is 0.15 + 0.01 s, it takes energy back at 0.05; the producer makes nothing,
+    at a marginal cost of 0.4, and trades cost 0.1 on either side.
+    """
+    market = jg.Market(
+        jg.Prosumers([0, 0], [[4.0], [0.0]]),
+        jg.Grid([[0.0]], model="copperplate"),
+        jg.Tariff(0.01, hours=1, base=0.15, export=0.05, anticipation=0.0),
+        jg.Generators([1], 5.0, hours=1, quadratic=0.02, linear=0.4),
+        trading=jg.Trading([0], [1], 20.0, charge=0.1, quadratic=0.001),
+    )
+    market = eqx.tree_at(lambda m: m.prosumers.load, market, market.prosumers.load.at[1].add(load))
+    return jnp.sum(jg.clear(market, runner=runner).costs)
+
+
+@pytest.mark.parametrize("runner", ["numpy", "jax"])
+def test_load_where_nothing_moves_has_the_derivative_of_a_side(runner: str):
+    """More of it is imported at 0.19 and makes the consumer's 4 kW dearer; less is fed in at 0.05.
+
+    Its price is open between both, and with all that rests held no cost would change at all.
+    """
+    slope = float(jax.grad(lambda load: resting(load, runner))(0.0))
+    assert any(np.isclose(slope, side, atol=1e-6) for side in (0.15 + 0.08, 0.05))
+
+
+def just_enough(load: Any = 0.0, base: Any = 0.15, adjoint: Any = None) -> Any:
+    """What two consumers of 4 kW and of 2 + `load` pay where 6 kW is all that the grid gives."""
+    market = jg.Market(
+        jg.Prosumers([0, 0], [[4.0], [2.0]], curtail_max=0.0),
+        jg.Grid([[0.0]], model="copperplate"),
+        jg.Tariff(0.01, hours=1, base=0.15, anticipation=0.0, total_max=6.0),
+    )
+    fields = (market.prosumers.load.at[1].add(load), jnp.full(1, base))
+    market = eqx.tree_at(lambda m: (m.prosumers.load, m.tariff.base), market, fields)
+    return jnp.sum(jg.clear(market, adjoint=adjoint).costs)
+
+
+@pytest.mark.parametrize("way", [jax.jit, lambda run: run])
+def test_a_load_that_a_limit_on_the_total_just_meets_has_no_derivative(way: Any):
+    """More of it cannot be served; less lets the total's limit go, and the grid's price falls.
+
+    The tariff's base has one: 6 kW, whatever holds the total.
+    """
+    with pytest.raises(RuntimeError, match="not known to lie between"):
+        jax.block_until_ready(way(jax.grad(just_enough))(0.0))
+    with pytest.raises(RuntimeError, match="not determined"):
+        jax.block_until_ready(way(lambda t: jax.jvp(just_enough, (t,), (1.0,))[1])(0.0))
+    base = way(jax.grad(lambda base: just_enough(0.0, base)))(0.15)
+    assert np.isclose(base, 6.0, atol=1e-6)
+
+
 def outputs(market: jg.Market, plan: Any, prices: Any) -> Any:
     """What is unique: total import, generation, prices."""
     parts = (aggregate(market, plan), plan.generation, energy_prices(market, prices))
@@ -193,8 +246,6 @@ def survey(grid: Any, behavior: Any, seeds: range, tol: float) -> Counter[str]:
             continue
         shapes = [(field, attrgetter(field)(market).shape) for field in SLOPES]
         fields = [(field, tuple(rng.integers(n) for n in shape)) for field, shape in shapes] + put
-        alone = jg.trust(market, jg.clear(market, tol=1e-8), lambda _, c: c.aggregate[0])
-        fields = [(field, place) for field, place in fields if field not in alone.undetermined]
         pairs = [(field, place, sides(market, field, place)) for field, place in fields]
         known = [(field, place, both) for field, place, both in pairs if both is not None]
         if not known:

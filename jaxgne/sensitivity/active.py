@@ -22,7 +22,8 @@ class Active(Record):
     `margin` is how far the entry, or the price of its bound, is from the bound's switching on or
     off, relative to the market's scales; infinite where nothing can switch. What is held by a bound
     that is just about to switch is `weak`: it may also leave its bound, by as much as its entry of
-    a `Point` says. A line's flow leaves its rating as an entry of `reactive`.
+    a `Point` says. A line's flow leaves its rating as an entry of `reactive`. What is `opened`
+    may do so only for a price to be determined by it (`at_rest`).
     """
 
     plan: Plan  # codes
@@ -32,7 +33,23 @@ class Active(Record):
     net_margin: Float[Array, " H"]
     weak: Plan  # whether
     net_weak: Bool[Array, " H"]
+    opened: Plan  # whether
     barrier: Float[Array, ""] | None = None  # mu, EUR: bounds are smoothed instead of held
+
+    @property
+    def leaving(self) -> Plan:
+        """Whether an entry may leave the bound that holds it."""
+        return jax.tree.map(jnp.logical_or, self.weak, self.opened)
+
+    @property
+    def free(self) -> Plan:
+        """Whether an entry may move."""
+        return jax.tree.map(lambda code, may: (code == FREE) | may, self.plan, self.leaving)
+
+    @property
+    def net_free(self) -> Bool[Array, " H"]:
+        """Whether each hour's net exchange may."""
+        return (self.net == FREE) | self.net_weak
 
 
 def active_set(
@@ -101,6 +118,7 @@ def active_set(
         net_margin=net_margin,
         weak=replace(weak, active=weak.reactive, reactive=weak.active & tight),
         net_weak=net_margin <= tie,
+        opened=jax.tree.map(lambda m: jnp.zeros_like(m, bool), margins),
     )
 
 
@@ -121,10 +139,25 @@ def nearest(active: Active) -> Float[Array, ""]:
     return jnp.min(jnp.stack([jnp.min(margin, initial=jnp.inf) for margin in margins]))
 
 
+def ajar(market: Market, active: Active) -> Active:
+    """The same with all that holds about to leave its bound, but what two equal bounds hold."""
+    lower, upper = boxes(market)
+    tariff, tight = market.tariff, active.plan.active == TIGHT
+    weak = jax.tree.map(
+        lambda code, opened, a, b: (code != FREE) & ~opened & (a < b),
+        active.plan, active.opened, lower, upper,
+    )  # fmt: skip
+    return replace(
+        active,
+        weak=replace(weak, active=tight, reactive=tight),
+        net_weak=(active.net != FREE) & (tariff.total_min < tariff.total_max),
+    )
+
+
 def firm(active: Active) -> Active:
     """The same with none that may leave its bound."""
-    weak, net = jax.tree.map(jnp.zeros_like, (active.weak, active.net_weak))
-    return replace(active, weak=weak, net_weak=net)
+    none, net = jax.tree.map(jnp.zeros_like, (active.weak, active.net_weak))
+    return replace(active, weak=none, net_weak=net, opened=none)
 
 
 def _shut(market: Market, flow: Array) -> Bool[Array, "L H"]:

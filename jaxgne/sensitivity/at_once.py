@@ -6,6 +6,7 @@ JAX transposes and batches it like any other; forward, and inside `jit`, it comp
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -50,10 +51,16 @@ class Move:
         with by_numpy(), one_thread():
             market, plan, prices = to_host((self.market, self.plan, self.prices))
             by_plan, by_prices = outside.unflatten(to_host(list(given)))
-            found = reverse(market, plan, prices, by_plan, by_prices, self.tol)
-        asked = tree.unflatten([True] * tree.num_leaves)
-        pairs = zip(*map(_with_none, (asked, found)), strict=True)
-        return to_device([slope for wanted, slope in pairs if wanted])
+            asked = partial(_asked, tree)
+            found = reverse(market, plan, prices, by_plan, by_prices, self.tol, asked)
+        return to_device(asked(found))
+
+
+def _asked(tree: Any, market: Any) -> list[Any]:
+    """Its leaves where `tree` has one."""
+    asked = tree.unflatten([True] * tree.num_leaves)
+    pairs = zip(*map(_with_none, (asked, market)), strict=True)
+    return [leaf for wanted, leaf in pairs if wanted]
 
 
 def _with_none(tree: Any) -> list[Any]:
@@ -73,9 +80,7 @@ def _run(*given: Any, move: Move, tree: Any, back: bool) -> list[Any]:
 def _shapes(*_: Any, move: Move, tree: Any, back: bool) -> list[Any]:
     if not back:
         return [jax.typeof(a) for a in jax.tree.leaves((move.plan, move.prices))]
-    asked = tree.unflatten([True] * tree.num_leaves)
-    pairs = zip(*map(_with_none, (asked, move.market)), strict=True)
-    return [jax.typeof(a) for wanted, a in pairs if wanted]
+    return [jax.typeof(a) for a in _asked(tree, move.market)]
 
 
 def _transposed(slopes: Any, *_: Any, back: bool, **others: Any) -> list[Any]:

@@ -30,7 +30,7 @@ from ..model import (
 )
 from ..record import changed
 from ..runner import jnp
-from .active import FREE, HIGH, LOW, TIGHT, Active
+from .active import HIGH, LOW, TIGHT, Active
 from .lagrangian import Point, equations, net_of, plan_of
 
 
@@ -66,11 +66,21 @@ def turned_back(active: Active, base: Plan, force: Plan) -> Plan:
     )
 
 
+def moving(active: Active, point: Point) -> Point:
+    """Its entries that can move, 0 for all others; and its prices."""
+    tight = active.plan.active == TIGHT
+    free = _free(active, point.plan)
+    round_only = tight & ~active.weak.reactive
+    free = replace(
+        free,
+        active=jnp.where(tight, point.plan.active, free.active),
+        reactive=jnp.where(round_only, 0.0, free.reactive),
+    )
+    return replace(point, plan=free, net=_net(active, point.net))
+
+
 def _free(active: Active, plan: Plan) -> Plan:
-    free = jax.tree.map(
-        lambda code, weak, u: jnp.where((code == FREE) | weak, u, 0.0),
-        active.plan, active.weak, plan,
-    )  # fmt: skip
+    free = jax.tree.map(lambda may, u: jnp.where(may, u, 0.0), active.free, plan)
     return replace(free, exchange=jnp.zeros_like(free.exchange))
 
 
@@ -129,7 +139,7 @@ def hessian(market: Market, active: Active, base: Plan, point: Point) -> Callabl
 
 
 def _net(active: Active, net: Float[Array, " H"]) -> Float[Array, " H"]:
-    return jnp.where((active.net == FREE) | active.net_weak, net, 0.0)
+    return jnp.where(active.net_free, net, 0.0)
 
 
 def _times(one: Any, other: Any) -> Any:

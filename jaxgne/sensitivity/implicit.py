@@ -14,10 +14,12 @@ from ..market import Market, cast
 from ..model import Plan, Rows
 from ..runner import runs_here
 from ..solvers.newton import is_small
-from .active import Active, active_set, firm, smoothed_set
+from .active import Active, active_set, ajar, firm, smoothed_set
 from .at_once import Move
+from .at_rest import begun
 from .kinks import TORN, UNDETERMINED, Sided, sided
 from .lagrangian import Point, point_of, slope, unfold
+from .open_prices import FELT, LOOSE, loosened, refused
 from .polish import polished
 from .refinement import LEFT
 
@@ -39,8 +41,8 @@ class AbstractAdjoint(eqx.Module):
         """Which bounds hold, and how, in float64, and the plan and prices where they do so."""
 
     def point(self, market: Market, active: Active, plan: Plan, prices: Rows) -> Point:
-        """Where the conditions are differentiated."""
-        return point_of(market, active, plan, prices)
+        """Where the conditions are differentiated, with every bound ajar."""
+        return point_of(market, ajar(market, active), plan, prices)
 
     def place(self, market: Market, plan: Plan, prices: Rows) -> tuple[Active, Plan, Point]:
         """Which bounds hold, the plan there and the point, in the market's own dtype."""
@@ -59,6 +61,13 @@ class AbstractAdjoint(eqx.Module):
         with jax.enable_x64(True):
             wide = cast((market, active, plan, point, right), jnp.float64)
             return sided(*wide, tol=self.tol, max_steps=self.max_steps)
+
+    def loosened(
+        self, market: Market, active: Active, plan: Plan, point: Point, loose: Point
+    ) -> Market:
+        """How much of what is loose each field feels, in float64."""
+        with jax.enable_x64(True):
+            return loosened(*cast((market, active, plan, point, loose), jnp.float64))
 
 
 class Implicit(AbstractAdjoint):
@@ -84,7 +93,9 @@ class Implicit(AbstractAdjoint):
         """
         if is_small(market):
             return polished(market, plan, prices)
-        return firm(active_set(market, plan, prices)), plan, prices
+        active = firm(active_set(market, plan, prices))
+        active, prices = begun(market, active, plan, prices)
+        return active, plan, prices
 
 
 class Smoothed(AbstractAdjoint):
@@ -153,27 +164,33 @@ def _tangent(
 ) -> tuple[Plan, Rows]:
     """How plan and prices move with a `change` of the market, None where there is none."""
     active, plan, point = adjoint.place(market, plan, prices)
-    moving, rest = eqx.partition(
-        market, jax.tree.map(lambda a: a is not None, change, is_leaf=lambda a: a is None)
-    )
+    asked = jax.tree.map(lambda a: a is not None, change, is_leaf=lambda a: a is None)
+    moving, rest = eqx.partition(market, asked)
+    here, wide = stop_gradient((market, active, plan, point)), ajar(market, active)
 
     def changed(moving: Market) -> Market:
         return eqx.combine(moving, rest)
 
-    def solve(_: Any, right: Point) -> Point:
-        found = adjoint.solve(*stop_gradient((market, active, plan, point)), right)
+    def solve(_: Any, right: Point, alone: bool = False) -> Point:
+        """The solution; `alone`, where each number that is asked for is to change alone."""
+        found = adjoint.solve(*here, right)
         move = jax.tree.map(lambda a, b: a.astype(b.dtype), found.solved.point, right)
-        return _sound(move, ok, found, adjoint.throw)
+        move = _sound(move, ok, found, adjoint.throw)
+        if not (alone and adjoint.throw and active.barrier is None):
+            return move
+        felt = jax.tree.leaves(refused(eqx.filter(adjoint.loosened(*here, found.loose), asked)))
+        felt = jnp.max(jnp.stack(felt), initial=0.0) if felt else 0.0
+        return eqx.error_if(move, felt > FELT, LOOSE.format("some of the numbers asked for"))
 
-    _, drive = jax.jvp(lambda m: slope(changed(m), active, plan, point), (moving,), (change,))
-    _, matvec = jax.linearize(lambda w: slope(market, active, plan, w), point)
+    _, drive = jax.jvp(lambda m: slope(changed(m), wide, plan, point), (moving,), (change,))
+    _, matvec = jax.linearize(lambda w: slope(market, wide, plan, w), point)
     # JAX transposes a linear solve only if every array of its right-hand side is a tangent
     none = 0 * jnp.sum(jnp.ravel(jax.tree.leaves(change)[0])[:1])
     against = jax.tree.map(lambda a: none.astype(a.dtype) - a, drive)
-    move = custom_linear_solve(matvec, against, solve, symmetric=True)
+    move = custom_linear_solve(matvec, against, solve, partial(solve, alone=True), symmetric=True)
 
     _, out = jax.jvp(
-        lambda m, w: unfold(changed(m), active, plan, w), (moving, point), (change, move)
+        lambda m, w: unfold(changed(m), wide, plan, w), (moving, point), (change, move)
     )
     return out
 

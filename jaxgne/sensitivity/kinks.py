@@ -19,13 +19,17 @@ from jaxtyping import Array, Bool
 from ..market import Market
 from ..model import Plan
 from ..record import Record
-from ..runner import jnp, lax
-from .active import Active, inward
+from ..runner import jnp, lax, on_host
+from ..solvers.newton import is_small
+from .active import Active, ajar, inward
+from .by_hand import moving
 from .lagrangian import Point, sizes
 from .linear import inverse_of, matvec_of
-from .refinement import LEFT, Solved, add, norm, refined
+from .open_prices import FELT, priced, shared, torn_prices
+from .refinement import LEFT, Solved, add, largest, norm, refined
 
 _NONE = 1e-6  # share of the whole that has no sign
+_STILL = 1e-5  # share of the largest move that is none
 
 UNDETERMINED = (
     "The derivative asked for is not determined: what is differentiated is not unique at this "
@@ -44,6 +48,7 @@ class Sided(Record):
 
     solved: Solved
     torn: Bool[Array, ""]  # it may not lie between the derivatives on both sides
+    loose: Point  # prices that are open, where what depends on them does not lie between
 
 
 def sided(
@@ -56,55 +61,93 @@ def sided(
     tol: float,
     max_steps: int,
 ) -> Sided:
-    """All that is weak held, or where signs refuse that let go, or where they refuse both held."""
-    size, weak, inner = sizes(market, plan), (active.weak, active.net_weak), inward(active)
-    much = size.plan, size.net
-    every = matvec_of(market, active, plan, point)  # all that is weak may move
+    """All that is weak held, or where signs refuse that let go, or where they refuse both held.
 
-    def attempt(go: Array) -> tuple[Solved, Array]:
+    `right` and `point` are those where every bound is `ajar`. Where an entry moves that is free
+    only to determine a price, that price is asked for, or what changes it; then the residual is
+    infinite.
+    """
+    size, weak, inner = sizes(market, plan), (active.weak, active.net_weak), inward(active)
+    wide, much = ajar(market, active), (size.plan, size.net)
+    every = matvec_of(market, wide, plan, point)
+    unit = jnp.max(market.hour_length * size.price * size.plan.imports)
+    whole = norm(right, size)
+    whole = jnp.where(whole > 0, whole, 1.0)
+    none, count = jax.tree.map(jnp.zeros_like, right), jnp.zeros((), jnp.int32)
+    nothing = Solved(none, whole, count)
+
+    def attempt(go: Array) -> tuple[Sided, Array]:
         """The solution with all that is weak held, or let `go`, and whether signs allow it."""
         loose, net_loose = jax.tree.map(lambda weak: weak & go, weak)
         here = replace(active, weak=loose, net_weak=net_loose)
         matvec = matvec_of(market, here, plan, point)
-        moving = jax.tree.map(lambda weak, b: jnp.where(weak & ~go, 0.0, b), weak, _entries(right))
-        asked = replace(right, plan=moving[0], net=moving[1])
         inverse = inverse_of(market, here, plan, matvec, max_steps)
-        found = refined(matvec, inverse, asked, size, tol)
-        push = _entries(add(right, -1.0, every(found.point)))
-        moves = jax.tree.map(lambda a, s: a / s, _entries(found.point), much)
-        whole = jnp.where(go, _largest(moves), norm(right, size))
-        signs = jax.tree.map(
-            lambda w, i, a, b, s: jnp.where(w, i * jnp.where(go, a, b * s), 0.0),
-            weak, inner, moves, push, much,
-        )  # fmt: skip
-        least, most = -_largest(signs, -1.0), _largest(signs, 1.0)
-        one = (least >= -_NONE * whole) | (most <= _NONE * whole)
-        return found, one & (found.residual <= LEFT)
 
-    def turn(carry: tuple[Solved, Array, Array]) -> tuple[Solved, Array, Array]:
+        def look(carry: Any) -> Any:
+            """What is asked for, then which open prices share what bounds miss, if any.
+
+            By bounds that are pushed on, then by those pulled at; then by those that these prices
+            press, as they rise and as they fall. Each twice: what is left the first time K may
+            hardly notice, the second time it does not.
+            """
+            k, found, missed, felt, ways = carry
+            sign = jnp.where(k < 2, 0.0, jnp.where(k % 4 == 2, 1.0, -1.0))
+            again = (k > 1) & (k % 2 == 1)
+            way = _pick(again, ways[-1], shared(market, wide, felt, size, every, sign))
+            asked = _pick(k < 1, right, every(way))
+            new = refined(matvec, inverse, moving(here, asked), size, tol)
+            still = _pick(k < 1, none, priced(add(way, -1.0, new.point)))
+            ways = _pick(again | (k < 2), (*ways[:-1], still), (*ways[1:], still))
+            push = every(_pick(k < 1, new.point, add(ways[-1], 1.0, ways[-2])))
+            push = _entries(_pick(k < 1, add(right, -1.0, push), push))
+            push = jax.tree.map(lambda i, a, s: i * a * s, inner, push, much)
+            first, press = (jax.tree.map(lambda a, u=u: a / u, push) for u in (whole, unit))
+            felt = _pick(k == 0, first, _pick(k == 5, press, felt))
+            return k + 1, _pick(k < 1, new, found), _pick(k < 1, first, missed), felt, ways
+
+        def more(carry: Any) -> Array:
+            k, *_, ways = carry
+            prices = replace(ways[-1].prices, energy=0 * ways[-1].prices.energy)
+            loose = largest(jax.tree.map(lambda a, s: a / s, prices, size.prices))
+            return (k < turns) & ((k != 2) | (loose > FELT))
+
+        turns = 10 if active.barrier is None and (is_small(market) or on_host()) else 1
+        start = count, nothing, _entries(none), _entries(none), (none,) * 5
+        _, found, pushed, _, ways = lax.while_loop(more, look, start)
+        relative = jax.tree.map(lambda a, s: a / s, found.point, size)
+        moves = _entries(relative)
+        begun = jax.tree.map(lambda a, o: jnp.where(o, a, 0.0), moves[0], active.opened)
+        still = largest(begun) <= _STILL * largest(relative)
+        found = replace(found, residual=jnp.where(still, found.residual, jnp.inf))
+        signs = jax.tree.map(
+            lambda w, i, a, b: jnp.where(w, jnp.where(go, i * a, b), 0.0),
+            weak, inner, moves, pushed,
+        )  # fmt: skip
+        least, most = -largest(signs, -1.0), largest(signs, 1.0)
+        least_told = _NONE * jnp.where(go, largest(moves), 1.0)
+        good = (least >= -least_told) | (most <= least_told)
+        good &= found.residual <= LEFT
+        return Sided(found, ~good & (found.residual <= LEFT), torn_prices(size, *ways[1:])), good
+
+    def turn(carry: tuple[Sided, Array, Array]) -> tuple[Sided, Array, Array]:
         best, _, count = carry
         found, good = attempt(count > 0)
         best = jax.tree.map(lambda a, b: jnp.where(good | (count < 1), a, b), found, best)
         return best, good, count + 1
 
-    def going(carry: tuple[Solved, Array, Array]) -> Array:
+    def going(carry: tuple[Sided, Array, Array]) -> Array:
         _, good, count = carry
         return ~good & (count < tries)
 
-    tries = jnp.where(_largest(jax.tree.map(lambda w: w * 1.0, weak)) > 0, 2, 1)
-    none = jax.tree.map(jnp.zeros_like, right)
-    count, one = jnp.zeros((), jnp.int32), norm(right, size)
-    begin = Solved(none, one, count), count < 0, count
-    best, good, _ = lax.while_loop(going, turn, begin)
-    return Sided(best, ~good & (best.residual <= LEFT))
+    tries = jnp.where(largest(jax.tree.map(lambda w: w * 1.0, weak)) > 0, 2, 1)
+    begin = Sided(nothing, count < 0, none), count < 0, count
+    return lax.while_loop(going, turn, begin)[0]
+
+
+def _pick(first: Array, one: Any, other: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(first, a, b), one, other)
 
 
 def _entries(point: Point) -> tuple[Plan, Array]:
     """What bounds can hold."""
     return point.plan, point.net
-
-
-def _largest(tree: Any, sign: float = 0.0) -> Array:
-    """The largest entry, with its `sign` or whatever it has."""
-    each = [jnp.max(sign * a if sign else jnp.abs(a), initial=0.0) for a in jax.tree.leaves(tree)]
-    return jnp.max(jnp.stack(each))

@@ -81,7 +81,7 @@ def point_of(market: Market, active: Active, plan: Plan, prices: Rows) -> Point:
     """An equilibrium as such a point."""
     sigma = aggregate(market, plan)
     turned = jnp.where(active.plan.active == TIGHT, 0.0, plan.active)
-    entries = jax.tree.map(lambda weak, u: jnp.where(weak, 0.0, u), active.weak, plan)
+    entries = jax.tree.map(lambda may, u: jnp.where(may, 0.0, u), active.leaving, plan)
     return Point(
         plan=replace(entries, active=turned),
         total=sigma,
@@ -99,11 +99,11 @@ def plan_of(market: Market, active: Active, base: Plan, free: Plan) -> Plan:
     """
     lower, upper = boxes(market)
 
-    def put(code: Array, weak: Array, u: Array, low: Array, high: Array) -> Array:
+    def put(code: Array, may: Array, u: Array, low: Array, high: Array) -> Array:
         held = jnp.where(code == LOW, low, jnp.where(code == HIGH, high, 0.0))
-        return jnp.where(code == FREE, u, jnp.where(weak, held + u, held))
+        return jnp.where(code == FREE, u, jnp.where(may, held + u, held))
 
-    placed = jax.tree.map(put, active.plan, active.weak, free, lower, upper)
+    placed = jax.tree.map(put, active.plan, active.leaving, free, lower, upper)
     tight = active.plan.active == TIGHT
     radius = jnp.where(tight, market.grid.rating[:, None], 1.0)
     size = length(base.active, base.reactive)

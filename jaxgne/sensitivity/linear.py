@@ -21,7 +21,7 @@ from ..record import Record
 from ..runner import jnp, on_host
 from ..solvers.columns import PROXIMAL
 from ..solvers.newton import Compliance, Worth, factor, is_small
-from .active import FREE, TIGHT, Active
+from .active import TIGHT, Active
 from .by_hand import hessian, turned, turned_back
 from .lagrangian import Point, equations, sizes, slope
 from .preconditioner import Rowwise, is_deep, preconditioner
@@ -63,7 +63,7 @@ def compliances(
     ones = replace(jax.tree.map(jnp.ones_like, zero), reactive=zero.reactive)
     bend = matvec(Point(ones, hour + 1, hour, none, hour))
     bulge = matvec(Point(replace(zero, reactive=only), hour, hour + 1, none, hour))
-    moves = jax.tree.map(lambda code, weak: (code == FREE) | weak, active.plan, active.weak)
+    moves = active.free
     tight = active.plan.active == TIGHT
     round_only = tight & ~active.weak.reactive
     moves = replace(moves, active=moves.active | tight, reactive=moves.reactive & ~round_only)
@@ -92,7 +92,7 @@ def compliances(
             ),
             cross=block("active", "reactive"),
             total=1 / (bend.total + link),
-            net=jnp.where((active.net == FREE) | active.net_weak, 1 / (bulge.net + link), 0.0),
+            net=jnp.where(active.net_free, 1 / (bulge.net + link), 0.0),
         ),
     )
 

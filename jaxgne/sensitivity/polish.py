@@ -9,6 +9,7 @@ from ..market import Market
 from ..model import Plan, Rows
 from ..runner import jnp, lax
 from .active import TIE, Active, active_set, firm, nearest
+from .at_rest import begun
 from .by_hand import gradient, hessian
 from .lagrangian import Point, point_of, sizes, unfold
 from .linear import factored
@@ -64,4 +65,5 @@ def polished(market: Market, plan: Plan, prices: Rows) -> tuple[Active, Plan, Ro
     _, (active, plan, prices), least, _ = lax.while_loop(going, step, begin)
     doubt = (nearest(active) < _NEAR * jnp.sqrt(least)) & (least > _ENDED)
     tie = jnp.where(doubt, jnp.sqrt(least), TIE)
-    return active_set(market, plan, prices, tie), plan, prices
+    active, prices = begun(market, active_set(market, plan, prices, tie), plan, prices)
+    return active, plan, prices

@@ -61,3 +61,9 @@ def refined(matvec: Linear, inverse: Linear, right: Point, size: Point, tol: flo
     start = (nothing, right, one, one, jnp.zeros((), jnp.int32))
     x, _, left, _, count = lax.while_loop(going, improve, start)
     return Solved(x, left, count)
+
+
+def largest(tree: Any, sign: float = 0.0) -> Array:
+    """The largest entry, with its `sign` or whatever it has."""
+    each = [jnp.max(sign * a if sign else jnp.abs(a), initial=0.0) for a in jax.tree.leaves(tree)]
+    return jnp.max(jnp.stack(each))
