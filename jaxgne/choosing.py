@@ -16,6 +16,7 @@ import numpy as np
 from jax.core import Tracer
 
 from .market import Market
+from .padding import sizes
 from .runner import runs_here
 from .solvers.base import AbstractSolver
 from .solvers.interior_point import InteriorPoint
@@ -27,6 +28,9 @@ Runner = Literal["numpy", "jax"]
 _LARGEST = 350  # rows an hour up to which NumPy's steps take tenths of a second
 _PATIENCE = 6.0  # seconds of NumPy's on one shape after which compiling it pays
 _LOADING = 1.0  # and after which loading its programs does, where they are kept
+
+_LEAST = 16  # rows from which on a table is rounded
+_MOST = 1_000_000  # prosumer-hours from which on compiling counts for little
 
 _BATCH = 20.0  # seconds of NumPy's on batches of one shape after which compiling them pays
 _BATCH_LOADING = 3.0
@@ -109,6 +113,29 @@ def _at_once(market: Market, solver: AbstractSolver, stored: Callable[[], bool])
     return early and is_quick(market)
 
 
+def few_sizes(market: Market) -> dict[str, int]:
+    """To how many rows which tables of a concrete market are rounded up before JAX clears it.
+
+    There are eight sizes from each power of two to the next. Pairs are rounded, and where NumPy
+    writes the answer, prosumers and devices too; nothing is in the largest markets, nor where the
+    arrays lie on another device than JAX's own, or on several.
+    """
+    have, load = sizes(market), market.prosumers.load
+    away = isinstance(load, jax.Array) and load.devices() != {jax.devices()[0]}
+    if load.size >= _MOST or away or have["prosumers"] < 2:
+        return {}
+    every = not is_quick(market) and runs_here(market)
+    names = ("pairs", "prosumers", "generators", "buffers") if every else ("pairs",)
+    return {name: _next(have[name]) for name in names}
+
+
+def _next(count: int) -> int:
+    if count < _LEAST:
+        return count
+    step = 2 ** (count.bit_length() - 4)
+    return -(-count // step) * step
+
+
 def note(market: Market, solver: AbstractSolver | None, runner: Runner, seconds: float) -> None:
     """Remember that a market of this shape was cleared by what `solver` asks for, and how long."""
     compiled = default_solver(market) if solver is None else solver
@@ -124,5 +151,11 @@ def _obstacle(market: Market, solver: AbstractSolver, start: Any) -> str:
 
 def _shape(market: Market, solver: AbstractSolver) -> Any:
     """What the programs depend on by which JAX would clear a market."""
-    arrays = tuple((np.shape(a), getattr(a, "dtype", None)) for a in jax.tree.leaves(market))
-    return jax.tree.structure((market, solver)), arrays
+    few = few_sizes(market)
+    tables = vars(market) | {"pairs": market.trading, "trading": None}
+    arrays = {
+        name: [(few.get(name, np.shape(a)[:1]), np.shape(a)[1:], getattr(a, "dtype", None))
+               for a in jax.tree.leaves(table)]
+        for name, table in tables.items()
+    }  # fmt: skip
+    return jax.tree.structure((market, solver)), str(arrays)

@@ -18,6 +18,7 @@ from .certificate import Certificate, judge, owners
 from .choosing import Runner, chosen, default_solver, is_quick, note
 from .elastic import fits, proof
 from .feasibility import infeasibility_proof
+from .few_sizes import fitted, rounded
 from .market import Market, cast
 from .model import Plan, Rows, aggregate, costs, grid_price, rows_like, zeros
 from .one_way import decide, freed, metered, ways
@@ -223,6 +224,7 @@ def _judge(market: Market, plan: Plan, prices: Rows) -> Certificate:
 
 def _stored(market: Market, solver: AbstractSolver | None) -> bool:
     """Whether the programs of a concrete market's shape are in memory or on disk."""
+    market = rounded(market)[0]
     with by_numpy():
         nothing = zeros(to_host(market)), rows_like(to_host(market))
     plan, prices = to_device(nothing)
@@ -250,7 +252,9 @@ def _clear(
         if bool(start.ok):
             return checked(market, start)
         done = int(start.steps)
-    run = run_of(market, solver, tol)
+    run, given = run_of(market, solver, tol), market
+    if not (traced or on_host()):
+        market, start = rounded(market, start)
     market, solver, plan, prices = ready(market, solver, start)
     limit = jnp.asarray(solver.most if max_steps is None else max_steps, jnp.int32)
     alone = nullcontext() if traced else one_thread()
@@ -267,7 +271,7 @@ def _clear(
             if bool(going(carry, limit)):
                 carry = anew(market, solver, carry)
                 carry = _run(market, solver, carry, tol, limit, progress, begun)
-    return replace(_answered(market, solver, carry), run=run)
+    return replace(_answered(market, solver, carry, given), run=run)
 
 
 def run_of(market: Market, solver: AbstractSolver | None, tol: Array) -> Run:
@@ -446,15 +450,24 @@ def _advance(
     return carry
 
 
-def _answered(market: Market, solver: AbstractSolver, carry: Carry) -> Clearing:
-    """The clearing of a solve that has ended."""
+def _answered(market: Market, solver: AbstractSolver, carry: Carry, given: Market) -> Clearing:
+    """The clearing of a solve that has ended, for the market `given`, before it was `rounded`.
+
+    What is judged by JAX is judged with all rows, so that no program depends on how many there are.
+    """
     if on_host() or not _by_numpy(market, carry):
-        return checked(market, finish(market, solver, carry))
+        found = checked(market, finish(market, solver, carry))
+        if market.trading.buyer.shape == given.trading.buyer.shape:
+            return found
+        plan, prices = fitted(given, found.plan), fitted(given, found.prices)
+        told = replace(found.certificate, owners=owners(given))
+        return replace(found, plan=plan, prices=prices, certificate=told)
     plan, prices = _point(market, solver, carry)
-    rest = replace(carry, state=None)
+    plan, prices = fitted(given, plan), fitted(given, prices)
+    rest = replace(carry, state=None, prices=fitted(given, carry.prices))
     with by_numpy():
-        market, plan, prices, rest = to_host((market, plan, prices, rest))
-        return to_device(checked(market, _concluded(market, plan, prices, rest)))
+        here, plan, prices, rest = to_host((given, plan, prices, rest))
+        return to_device(checked(here, _concluded(here, plan, prices, rest)))
 
 
 def _by_numpy(market: Market, carry: Carry) -> bool:

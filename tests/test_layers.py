@@ -17,7 +17,7 @@ CORE = {"clock", "each", "market", "devices", "describe", "validate", "model", "
 CORE |= {"feasibility", "one_way", "optimality", "matrix", "elastic", "slack", "relax", "reach"}
 CORE |= {"surplus"}
 RESULT = {*CORE, "solvers", "sensitivity", "certificate", "reasons", "options", "choosing"}
-RESULT |= {"status", "result"}
+RESULT |= {"status", "result", "padding", "few_sizes"}
 RESULT |= {"clearing"}
 STUDIES = {"batch", "selection", "settlement", "scenarios", "placement", "tuning", "acsafe"}
 STUDIES |= {"comparison", "tracing", "trust"}
@@ -38,6 +38,7 @@ LAYERS: dict[str, set[str]] = {
     "waiting": set(),
     "programs": {"fingerprint", "runner", "store", "waiting"},
     "market": {"arrays", "clock", "describe"},  # to print itself
+    "padding": {"each", "market"},
     "devices": {"arrays", "clock", "each", "market", "devices"},
     "validate": {"clock", "each", "market", "validate"},
     "model": {"each", "market"},
@@ -73,12 +74,13 @@ LAYERS: dict[str, set[str]] = {
     },
     "reasons": {"clock", "market", "model", "certificate", "elastic", "relax"},
     "options": {"market", "model", "sensitivity", "solvers.base"},
-    "choosing": {"market", "solvers"},
+    "choosing": {"market", "padding", "solvers"},
     "status": set(),
     "result": {"market", "model", "certificate", "reasons", "choosing", "status"},
+    "few_sizes": {"market", "model", "padding", "choosing", "result"},
     "clearing": RESULT - {"clearing"},
     **dict.fromkeys(STUDIES, RESULT),
-    "scenarios": {"clock", "each", "market", "validate", "scenarios"},
+    "scenarios": {"clock", "each", "market", "padding", "validate", "scenarios"},
     "comparison": {"each", "market", "model", "clearing", "settlement"},
     "placement": {"each", "market", "scenarios"},
     "files": set(),

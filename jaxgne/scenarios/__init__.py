@@ -3,8 +3,9 @@
 What scenarios share is a view on the host, not a copy, until a chunk of them goes to the device.
 """
 
+from ..padding import pad
 from .calendar import days, days_by_length
 from .noise import perturb
-from .rows import lane, pad, stack, sweep
+from .rows import lane, stack, sweep
 
 __all__ = ["days", "days_by_length", "lane", "pad", "perturb", "stack", "sweep"]

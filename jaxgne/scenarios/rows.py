@@ -8,12 +8,11 @@ import equinox as eqx
 import jax
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array
 
 from ..each import for_one, leading, refuse_batch
-from ..market import Buffers, Generators, Grid, Market, Prosumers, Trading
+from ..market import Market
+from ..padding import pad, sizes
 from ..record import Record
-from ..runner import built, jnp
 
 
 def stack(markets: Sequence[Market]) -> Market:
@@ -35,7 +34,7 @@ def stack(markets: Sequence[Market]) -> Market:
                     f"stack: market {index} has {name} {theirs[name]!r}, market 0 {ours[name]!r}; "
                     "only other sizes can be padded."
                 )
-    most = {name: max(_sizes(m)[name] for m in markets) for name in _sizes(first)}
+    most = {name: max(sizes(m)[name] for m in markets) for name in sizes(first)}
     padded = [pad(market, **most) for market in markets]
     names = first.grid.names if all(m.grid.names == first.grid.names for m in markets) else ()
     if len(names) != most["buses"]:
@@ -72,132 +71,6 @@ def _kind(market: Market) -> dict[str, Any]:
         "dtype": str(market.prosumers.load.dtype),
         "time zone": market.clock and market.clock.zone,
     }
-
-
-def _sizes(market: Market) -> dict[str, int]:
-    return {
-        "prosumers": market.prosumers.bus.shape[0],
-        "generators": market.generators.owner.shape[0],
-        "buffers": market.buffers.owner.shape[0],
-        "pairs": market.trading.buyer.shape[0],
-        "buses": market.grid.passive.shape[0],
-    }
-
-
-@for_one()
-@built
-def pad(
-    market: Market,
-    *,
-    prosumers: int = 0,
-    generators: int = 0,
-    buffers: int = 0,
-    pairs: int = 0,
-    buses: int = 0,
-) -> Market:
-    """The market with rows added, up to the sizes given, that take part in nothing.
-
-    New prosumers stand at bus 0 without load; new devices and pairs have no power; new buses hang
-    on the first feeder by a line without impedance. The other rows keep their plan and prices.
-    Raises `ValueError` for more pairs than the prosumers can form.
-    """
-    have = _sizes(market)
-    more = {
-        name: max(0, wanted - have[name])
-        for name, wanted in (
-            ("prosumers", prosumers),
-            ("generators", generators),
-            ("buffers", buffers),
-            ("pairs", pairs),
-            ("buses", buses),
-        )
-    }
-    if not any(more.values()):
-        return market
-
-    def longer(table: Any, rows: int, **fillers: float) -> Any:
-        def extend(path: Any, leaf: Array) -> Array:
-            filler = fillers.get(path[-1].name, 0)
-            new = jnp.full((rows, *leaf.shape[1:]), filler, leaf.dtype)
-            return jnp.concatenate([leaf, new])
-
-        return jax.tree_util.tree_map_with_path(extend, table)
-
-    people: Prosumers = longer(market.prosumers, more["prosumers"])
-    units: Generators = longer(market.generators, more["generators"])
-    stores: Buffers = longer(
-        market.buffers,
-        more["buffers"],
-        retention=1.0,
-        charge_efficiency=1.0,
-        discharge_efficiency=1.0,
-    )
-    trading: Trading = longer(market.trading, more["pairs"])
-    ends = jnp.asarray(_strangers(market.trading, people.bus.shape[0], more["pairs"]), jnp.int32)
-    trading = eqx.tree_at(
-        lambda t: (t.buyer, t.seller),
-        trading,
-        (
-            trading.buyer.at[have["pairs"] :].set(ends[0]),
-            trading.seller.at[have["pairs"] :].set(ends[1]),
-        ),
-    )
-    return eqx.tree_at(
-        lambda m: (m.prosumers, m.generators, m.buffers, m.trading, m.grid),
-        market,
-        (people, units, stores, trading, _with_buses(market.grid, more["buses"])),
-    )
-
-
-def _strangers(trading: Trading, prosumers: int, more: int) -> np.ndarray:
-    """Pairs (2, more) that are not in the table yet."""
-    have = trading.buyer.shape[0]
-    if have + more > prosumers * (prosumers - 1) // 2:
-        raise ValueError(
-            f"pad: {have + more} pairs are more than {prosumers} prosumers can form; "
-            "ask for fewer, or for more prosumers."
-        )
-    ends = np.sort(np.asarray([trading.buyer, trading.seller]), axis=0)
-    fresh, first = np.zeros((2, 0), np.int64), 0
-    while fresh.shape[1] < more:
-        second = np.arange(first + 1, prosumers)
-        second = second[~np.isin(second, ends[1][ends[0] == first])]
-        fresh = np.concatenate([fresh, [np.full_like(second, first), second]], axis=1)
-        first += 1
-    return fresh[:, :more]
-
-
-def _with_buses(grid: Grid, more: int) -> Grid:
-    if not more:
-        return grid
-    count = grid.passive.shape[0]
-    fresh = count + jnp.arange(more, dtype=grid.target.dtype)
-    at_feeder = jnp.full(more, grid.feeder[0], grid.source.dtype)
-    lined = grid.model != "copperplate"
-
-    def grown(leaf: Array, filler: Any) -> Array:
-        return jnp.concatenate([leaf, jnp.full((more, *leaf.shape[1:]), filler, leaf.dtype)])
-
-    lines = {
-        "source": grown(grid.source, at_feeder),
-        "target": grown(grid.target, fresh),
-        **{name: grown(getattr(grid, name), 0.0) for name in ("resistance", "reactance")},
-        "rating": grown(grid.rating, jnp.inf),
-    }
-    buses = {
-        name: grown(getattr(grid, name), filler)
-        for name, filler in (
-            ("voltage_min", 0.1),
-            ("voltage_max", 2.0),
-            ("angle_min", -1.0),
-            ("angle_max", 1.0),
-            ("passive", 0.0),
-            ("passive_reactive", 0.0),
-            ("compensation_max", 0.0),
-        )
-    }
-    names = grid.names and (*grid.names, *(f"pad{k}" for k in range(more)))
-    return replace(grid, **(lines if lined else {}), **buses, names=names)
 
 
 @for_one()
