@@ -73,15 +73,15 @@ def test_another_number_of_prosumers_finds_its_programs():
     """375 and 380 prosumers are cleared as 384; the answer is one of the market itself."""
     markets = [jg.synthetic(n, hours=4, buses=8, degree=4.0) for n in (380, 375)]
     assert shapes(markets[0]) == shapes(markets[1])
-    for market in markets:
-        found = jg.clear(market)
+    clearings = [jg.clear(market) for market in markets]
+    for market, found in zip(markets, clearings, strict=True):
         assert found.runner == "jax"
         assert found.plan.imports.shape == market.prosumers.load.shape
         again = jg.certify(market, found.plan, found.prices)
         assert float(again.error) == pytest.approx(float(found.certificate.error), rel=1e-6)
         exact = jg.clear(market, jg.InteriorPoint(), tol=1e-8, runner="numpy")
         assert np.allclose(found.aggregate, exact.aggregate, rtol=1e-4)
-    assert int(jg.clear(markets[1], start=found).steps) <= jg.PrimalDual().every
+    assert int(jg.clear(markets[1], start=clearings[1]).steps) <= jg.PrimalDual().every
 
 
 def test_what_has_no_plan_is_said_of_the_market_itself():
