@@ -86,9 +86,10 @@ def sided(
         def look(carry: Any) -> Any:
             """What is asked for, then which open prices share what bounds miss, if any.
 
-            By bounds that are pushed on, then by those pulled at; then by those that these prices
-            press, as they rise and as they fall. Each twice: what is left the first time K may
-            hardly notice, the second time it does not.
+            Turn 0 is what is asked for, turn 1 tells whether any price is open. Then come those
+            shared by bounds that are pushed on (2, 3), by bounds that are pulled at (4, 5), and by
+            bounds that these prices press as they rise (6, 7) and as they fall (8, 9). Each twice:
+            what is left the first time K may hardly notice, the second time it does not.
             """
             k, found, missed, felt, ways = carry
             sign = jnp.where(k < 2, 0.0, jnp.where(k % 4 == 2, 1.0, -1.0))
