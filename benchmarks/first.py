@@ -6,9 +6,10 @@ Each run is a process of its own, `cold` with an empty folder for compiled progr
 the one that a run before left. What is measured: commands from the shell, `import jaxgne`, the
 first clear of a process, the next of another shape, of the same shape once compiled, a first
 gradient, and how many memory maps a process holds after twenty shapes. Peers solve the same program
-of 50 prosumers through CVXPY, which is given its matrices: import and first answer at a prompt.
-Medians of the runs; `--base` measures another revision too, in turns. One JSON line a question in
-results/first.jsonl, all of them as a table in results/first.md.
+of 25 to 1,000 prosumers through CVXPY, which is given its matrices: import and first answer at a
+prompt, for at most `--peer-limit` seconds. Medians of the runs; `--base` measures another revision
+too, in turns. One JSON line a question in results/first.jsonl; results/first.md is a table of the
+latest of each, beside the first release.
 """
 
 import argparse
@@ -98,7 +99,9 @@ ABOUT = """Seconds (or a number), medians of {fewest} to {most} runs.
 before; one that NumPy gave the first answer compiles there.
 
 """
-PEERS = ("PIQP", "CLARABEL")
+RELEASE = "4f06506"  # the first one
+SIZES = (25, 50, 200, 1000)
+PEERS = ("PIQP", "CLARABEL", "MOREAU")
 PEER = """
 import json, sys, time
 begun = time.perf_counter()
@@ -124,17 +127,18 @@ def main() -> None:
             for place, found in asked(name, places, Path(scratch), arguments).items():
                 write(name, place, found)
         if not arguments.no_peers:
-            peers(Path(scratch), arguments.runs)
+            peers(Path(scratch), arguments)
     table()
 
 
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("--questions", nargs="+", default=list(QUESTIONS), choices=list(QUESTIONS))
+    parser.add_argument("--questions", nargs="*", default=list(QUESTIONS), choices=list(QUESTIONS))
     parser.add_argument("--runs", type=int, default=5, help="of which the median is told")
     parser.add_argument("--base", help="a revision to measure beside this one")
     parser.add_argument("--limit", type=float, default=1800.0, help="seconds for one process")
+    parser.add_argument("--peer-limit", type=float, default=300.0, help="seconds for a peer")
     parser.add_argument("--no-peers", action="store_true")
     return parser.parse_args()
 
@@ -193,22 +197,41 @@ def process(question: str | list[str], place: Path, caches: Path, limit: float) 
     return {"command": seconds} if command else json.loads(done.stdout.splitlines()[-1])
 
 
-def peers(scratch: Path, runs: int) -> None:
-    """The same program through CVXPY, by each solver that is installed."""
+def peers(scratch: Path, arguments: argparse.Namespace) -> None:
+    """The same program through CVXPY, by each solver that is installed, and here, in turns."""
     if find_spec("cvxpy") is None:
         print("peers: CVXPY is not installed.")
         return
+    import cvxpy
+
     jax.config.update("jax_enable_x64", True)
-    _, _, box = convex.program(jg.synthetic(50, degree=8.0, buses=36, stress=True))
-    for name in "PAG":
-        sparse.save_npz(scratch / f"{name}.npz", getattr(box, name))
-    vectors = {name: getattr(box, name) for name in ("q", "b", "h", "lower", "upper")}
-    np.savez(scratch / "vectors.npz", **vectors)
-    for name in [peer for peer in PEERS if find_spec(peer.lower()) is not None]:
-        command = [sys.executable, "-c", PEER, str(scratch), name]
-        told = [subprocess.run(command, stdout=subprocess.PIPE, check=True) for _ in range(runs)]
-        seconds = [json.loads(one.stdout)["first answer"] for one in told]
-        write("50 prosumers", f"CVXPY, {name}", {"first answer": seconds})
+    names = [name for name in PEERS if name in cvxpy.installed_solvers()]
+    for size in SIZES:
+        _, _, box = convex.program(jg.synthetic(size, degree=8.0, buses=36, stress=True))
+        for name in "PAG":
+            sparse.save_npz(scratch / f"{name}.npz", getattr(box, name))
+        vectors = {name: getattr(box, name) for name in ("q", "b", "h", "lower", "upper")}
+        np.savez(scratch / "vectors.npz", **vectors)
+        seconds: dict[str, list[float]] = defaultdict(list)
+        ours = f'measured("first clear", lambda: jg.clear(synthetic({size})))'
+        for run in range(arguments.runs):
+            caches = scratch / f"peers-{size}-{run}"
+            told = process(ours, ROOT, caches, arguments.limit)
+            seconds[record.revision()].append(told["import"] + told["first clear"])
+            for name in names:
+                seconds[f"CVXPY, {name}"].append(answered(scratch, name, arguments.peer_limit))
+        for subject, times in seconds.items():
+            write(f"{size:,} prosumers", subject, {"import and first answer": times})
+
+
+def answered(scratch: Path, solver: str, limit: float) -> float:
+    """Seconds of a peer; infinite where there is no answer within `limit`."""
+    command = [sys.executable, "-c", PEER, str(scratch), solver]
+    try:
+        told = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=limit)
+    except subprocess.TimeoutExpired:
+        return float("inf")
+    return json.loads(told.stdout)["first answer"]
 
 
 def write(question: str, subject: str, found: dict[str, list[float]]) -> None:
@@ -222,8 +245,10 @@ def table() -> None:
     lines = (record.RESULTS / "first.jsonl").read_text().splitlines()
     rows: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
     for line in map(json.loads, lines):
+        subject = line["subject"]
+        subject = subject if subject == RELEASE or "CVXPY" in subject else "now"
         for measure, value in line["medians"].items():
-            rows[line["question"], measure][line["subject"]] = value
+            rows[line["question"], measure][subject] = value
     subjects = list(dict.fromkeys(subject for row in rows.values() for subject in row))
     head = ["| question | measure |", *(f" {subject} |" for subject in subjects)]
     out = ["".join(head), "|---|---|" + "---|" * len(subjects)]
