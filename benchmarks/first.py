@@ -99,6 +99,7 @@ ABOUT = """Seconds (or a number), medians of {fewest} to {most} runs.
 before; one that NumPy gave the first answer compiles there.
 
 """
+LATE = "none in time"  # of a peer without an answer within its limit
 RELEASE = "4f06506"  # the first one
 SIZES = (25, 50, 200, 1000)
 PEERS = ("PIQP", "CLARABEL", "MOREAU")
@@ -236,8 +237,14 @@ def answered(scratch: Path, solver: str, limit: float) -> float:
 
 def write(question: str, subject: str, found: dict[str, list[float]]) -> None:
     """One line: the median of each measure, and all runs."""
-    medians = {measure: statistics.median(values) for measure, values in found.items()}
-    record.write("first", question=question, subject=subject, medians=medians, runs=found)
+    medians = {measure: known(statistics.median(values)) for measure, values in found.items()}
+    runs = {measure: [known(value) for value in values] for measure, values in found.items()}
+    record.write("first", question=question, subject=subject, medians=medians, runs=runs)
+
+
+def known(value: float) -> float | str:
+    """A number, or words where there was no answer."""
+    return value if np.isfinite(value) else LATE
 
 
 def table() -> None:
@@ -263,8 +270,8 @@ def table() -> None:
 
 def shown(value: Any, measure: str) -> str:
     """A number of the table."""
-    if value is None:
-        return ""
+    if value is None or isinstance(value, str):
+        return value or ""
     return f"{value:,.0f}" if measure.startswith("memory maps") else f"{value:.3g}"
 
 
