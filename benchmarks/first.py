@@ -98,6 +98,8 @@ ABOUT = """Seconds (or a number), medians of {fewest} to {most} runs.
 "First clear, compiled" asks for JAX. A revision that always compiles has done so in its first clear
 before; one that NumPy gave the first answer compiles there.
 
+Peers solve the same program through CVXPY; "none in time" is no answer within 50 s.
+
 """
 LATE = "none in time"  # of a peer without an answer within its limit
 RELEASE = "4f06506"  # the first one
@@ -139,7 +141,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=5, help="of which the median is told")
     parser.add_argument("--base", help="a revision to measure beside this one")
     parser.add_argument("--limit", type=float, default=1800.0, help="seconds for one process")
-    parser.add_argument("--peer-limit", type=float, default=300.0, help="seconds for a peer")
+    parser.add_argument("--peer-limit", type=float, default=50.0, help="seconds for a peer")
     parser.add_argument("--no-peers", action="store_true")
     return parser.parse_args()
 
