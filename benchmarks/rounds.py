@@ -70,7 +70,7 @@ def measure(market: jg.Market, name: str, arguments: argparse.Namespace) -> None
             case="ieee37",
             grid=arguments.grid,
             stress=arguments.stress,
-            behaviour="nash",
+            behavior="nash",
             prosumers=market.prosumers.load.shape[0],
             hours=market.prosumers.load.shape[1],
             pairs=market.trading.limit.shape[0],

@@ -78,9 +78,9 @@ def clear(
     grid: Annotated[
         Literal["copperplate", "paper", "lindistflow"] | None, typer.Option(help="Grid model.")
     ] = None,
-    behaviour: Annotated[
+    behavior: Annotated[
         Literal["nash", "wardrop"] | None,
-        typer.Option("--behaviour", "--behavior", help="Do prosumers see their effect on prices?"),
+        typer.Option("--behavior", help="Do prosumers see their effect on prices?"),
     ] = None,
     stress: Stress = None,
     solver: Annotated[
@@ -140,7 +140,7 @@ def clear(
         "prosumers": prosumers,
         "seed": seed,
         "grid": grid,
-        "behaviour": behaviour,
+        "behavior": behavior,
         "stress": stress,
     }
     find = _finder(least_norm, ac_safe, ac_margin, one_way)

@@ -2,7 +2,7 @@
 
 What equinox' modules are, without the checks that these make at each attribute and construction:
 there are thousands a second where NumPy runs the mathematics, and as many in tracing. Solvers,
-adjoints and measures, which have behaviour and abstract parts, are equinox' modules.
+adjoints and measures, which have behavior and abstract parts, are equinox' modules.
 """
 
 from dataclasses import FrozenInstanceError, dataclass, fields

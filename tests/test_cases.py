@@ -298,19 +298,19 @@ def test_other_hours_follow_the_same_day(hour_length: float):
 
 
 @pytest.mark.parametrize("grid", GRIDS)
-@pytest.mark.parametrize("behaviour", ["nash", "wardrop"])
-def test_oracle_clears_calm_and_stressed(grid: dict[str, Any], behaviour: Any):
+@pytest.mark.parametrize("behavior", ["nash", "wardrop"])
+def test_oracle_clears_calm_and_stressed(grid: dict[str, Any], behavior: Any):
     for stress in (False, True):
-        market = jg.ieee37(12, 4, stress=stress, behaviour=behaviour, **grid)
-        assert float(market.tariff.anticipation) == {"nash": 1.0, "wardrop": 0.0}[behaviour]
+        market = jg.ieee37(12, 4, stress=stress, behavior=behavior, **grid)
+        assert float(market.tariff.anticipation) == {"nash": 1.0, "wardrop": 0.0}[behavior]
         assert solve(market).status == "solved"
 
 
-@pytest.mark.parametrize("behaviour", ["nash", "wardrop"])
+@pytest.mark.parametrize("behavior", ["nash", "wardrop"])
 @pytest.mark.parametrize("seed", [0, 1, 2, 4])
-def test_stress_makes_lines_voltages_and_the_total_bind(seed: int, behaviour: Any):
+def test_stress_makes_lines_voltages_and_the_total_bind(seed: int, behavior: Any):
     """5 to 10 % of the line-hours at their rating, some voltages and hours of the total."""
-    lines, voltages, total = binding(jg.ieee37(seed=seed, stress=True, behaviour=behaviour))
+    lines, voltages, total = binding(jg.ieee37(seed=seed, stress=True, behavior=behavior))
     assert 0.05 <= lines <= 0.10
     assert voltages >= 2 and total >= 1
 
@@ -374,7 +374,7 @@ def weak() -> jg.Grid:
         (jg.ieee37, {"degree": np.nan}, r"degree=nan: give a number of at least 0"),
         (jg.ieee37, {"connectivity": 1.5}, r"connectivity=1\.5: give a share above 0, up to 1"),
         (jg.ieee37, {"grid": "dc"}, r"grid='dc': choose one of copperplate, paper, lindistflow"),
-        (jg.ieee37, {"behaviour": "kind"}, r"behaviour='kind': choose one of nash, wardrop"),
+        (jg.ieee37, {"behavior": "kind"}, r"behavior='kind': choose one of nash, wardrop"),
         (jg.ieee37, {"reactive_balance": False}, r"reactive_balance: lindistflow always balances"),
         (jg.synthetic, {"graph": "star"}, r"graph='star': choose one of random, ring"),
         (jg.synthetic, {"buses": 0}, r"buses=0: give a whole number of at least 1"),

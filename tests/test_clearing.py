@@ -14,7 +14,7 @@ from jaxgne import model
 from jaxgne.model import net_load
 
 
-def neighbors(load: float = 3.0, *, behaviour: float = 1.0, **grid: object) -> jg.Market:
+def neighbors(load: float = 3.0, *, behavior: float = 1.0, **grid: object) -> jg.Market:
     """A consumer and a generator owner (0.10 + 0.04 p EUR/kWh) who may trade; two hours.
 
     Nobody may import: the price is the generator's.
@@ -23,7 +23,7 @@ def neighbors(load: float = 3.0, *, behaviour: float = 1.0, **grid: object) -> j
     return jg.Market(
         jg.Prosumers([0, 0], [[load] * hours, [0.0] * hours], import_max=0.0),
         jg.Grid(np.zeros((1, hours)), model="copperplate"),
-        jg.Tariff(0.01, hours=hours, base=0.5, anticipation=behaviour),
+        jg.Tariff(0.01, hours=hours, base=0.5, anticipation=behavior),
         jg.Generators([1], 5.0, hours=hours, quadratic=0.02, linear=0.10),
         trading=jg.Trading([0], [1], 10.0, charge=0.01, fee_buyer=0.02, fee_seller=0.02),
     )

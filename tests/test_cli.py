@@ -210,7 +210,7 @@ def test_bad_input_exits_1_with_one_sentence(name: str, case: Path, tmp_path: Pa
     [
         ["clear"],
         ["clear", "ieee37", "--grid", "dc"],
-        ["clear", "ieee37", "--behaviour", "greedy"],
+        ["clear", "ieee37", "--behavior", "greedy"],
         ["clear", "ieee37", "--prosumers", "0"],
         ["clear", "ieee37", "--colour"],
         ["melt"],
@@ -357,7 +357,7 @@ def test_cases_lists_names_and_options():
 
 def test_built_in_case_clears_with_its_options():
     result = call(
-        "clear", "ieee37", "--prosumers", 4, "--seed", 1, "--grid", "copperplate", "--behaviour",
+        "clear", "ieee37", "--prosumers", 4, "--seed", 1, "--grid", "copperplate", "--behavior",
         "wardrop", "--tol", 1e-4, "--json",
     )  # fmt: skip
     assert result.exit_code == 0, result.output

@@ -249,7 +249,7 @@ def survey(grid: Any, behavior: Any, seeds: range, tol: float) -> Counter[str]:
         rng = np.random.default_rng(seed)
         calm = jg.synthetic(
             prosumers=4, hours=2, buses=4, degree=2.0,
-            grid=grid, behaviour=behavior, stress=True, seed=seed,
+            grid=grid, behavior=behavior, stress=True, seed=seed,
         )  # fmt: skip
         market, put = kinked(calm, rng)
         if len(put) < 2:

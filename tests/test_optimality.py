@@ -24,12 +24,12 @@ implied_boxes = built(feasibility.implied_boxes)
 infeasibility_proof = built(feasibility.infeasibility_proof)
 
 
-def importer(behaviour: float = 0.0) -> jg.Market:
+def importer(behavior: float = 0.0) -> jg.Market:
     """3 kW of load, 0.30 EUR/kWh from the main grid at any quantity, own power at 0.10 EUR/kWh."""
     return jg.Market(
         jg.Prosumers([0], [[3.0]]),
         jg.Grid([[0.0]], model="copperplate"),
-        jg.Tariff(0.0, hours=1, base=0.30, anticipation=behaviour),
+        jg.Tariff(0.0, hours=1, base=0.30, anticipation=behavior),
         jg.Generators([0], 5.0, hours=1, linear=0.10),
     )
 

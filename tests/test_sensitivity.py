@@ -28,7 +28,7 @@ SMALL: dict[str, Any] = {"prosumers": 6, "hours": 4, "buses": 8, "degree": 3.0}
 
 def stressed(grid: Any = "lindistflow", behavior: Any = "nash", seed: int = 0) -> jg.Market:
     """A small market in which limits bind."""
-    return jg.synthetic(**SMALL, grid=grid, behaviour=behavior, stress=True, seed=seed)
+    return jg.synthetic(**SMALL, grid=grid, behavior=behavior, stress=True, seed=seed)
 
 
 def seen(market: jg.Market, clearing: jg.Clearing) -> dict[str, Any]:

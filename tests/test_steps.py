@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 import jaxgne as jg
-from jaxgne.cases.builders import Behaviour
+from jaxgne.cases.builders import Behavior
 
-STEPS: dict[tuple[str, Behaviour, bool], int] = {  # to 1e-6, when last changed on purpose
+STEPS: dict[tuple[str, Behavior, bool], int] = {  # to 1e-6, when last changed on purpose
     ("ieee37", "nash", False): 520,
     ("ieee37", "wardrop", False): 480,
     ("ieee37", "nash", True): 1680,
@@ -17,10 +17,10 @@ STEPS: dict[tuple[str, Behaviour, bool], int] = {  # to 1e-6, when last changed 
 }
 
 
-def market(case: str, behaviour: Behaviour, stress: bool) -> jg.Market:
+def market(case: str, behavior: Behavior, stress: bool) -> jg.Market:
     if case == "ieee37":
-        return jg.ieee37(behaviour=behaviour, stress=stress)
-    return jg.synthetic(50, degree=8, buses=36, behaviour=behaviour, stress=stress)
+        return jg.ieee37(behavior=behavior, stress=stress)
+    return jg.synthetic(50, degree=8, buses=36, behavior=behavior, stress=stress)
 
 
 def test_steps_have_not_grown_by_a_fifth():

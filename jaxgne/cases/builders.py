@@ -19,7 +19,7 @@ from .feeders import (
 from .graphs import random_pairs, ring_pairs
 from .limits import loose, stressed
 
-Behaviour = Literal["nash", "wardrop"]
+Behavior = Literal["nash", "wardrop"]
 Graph = Literal["random", "ring"]
 
 _MOST = 10_000_000  # prosumers, buses, hours: far beyond what any memory holds
@@ -35,7 +35,7 @@ def ieee37(
     connectivity: float | None = None,
     grid: GridModel = "lindistflow",
     reactive_balance: bool | None = None,
-    behaviour: Behaviour = "nash",
+    behavior: Behavior = "nash",
     stress: bool = False,
 ) -> Market:
     """A day on the IEEE 37-node feeder: 2457 kW of spot load, of which prosumers draw a part.
@@ -48,7 +48,7 @@ def ieee37(
     ratings are this project's own, none are published.
     Deterministic in `seed`. Raises `ValueError` for a word or number out of range.
     """
-    words = (grid, reactive_balance, behaviour)
+    words = (grid, reactive_balance, behavior)
     sizes = (prosumers, seed, hours, hour_length, degree, connectivity)
     return _day_on(ieee37_feeder(), *sizes, words, stress)
 
@@ -63,7 +63,7 @@ def ieee123(
     connectivity: float | None = None,
     grid: GridModel = "lindistflow",
     reactive_balance: bool | None = None,
-    behaviour: Behaviour = "nash",
+    behavior: Behavior = "nash",
     stress: bool = False,
 ) -> Market:
     """A day on the IEEE 123-node feeder, scaled: 125 buses, 3490 kW of spot load.
@@ -73,7 +73,7 @@ def ieee123(
     the feeder itself. Deterministic in `seed`. Raises `ValueError` for a word or number out of
     range.
     """
-    words = (grid, reactive_balance, behaviour)
+    words = (grid, reactive_balance, behavior)
     sizes = (prosumers, seed, hours, hour_length, degree, connectivity)
     return _day_on(ieee123_feeder(), *sizes, words, stress)
 
@@ -91,7 +91,7 @@ def synthetic(
     hour_length: float = 1.0,
     grid: GridModel = "lindistflow",
     reactive_balance: bool | None = None,
-    behaviour: Behaviour = "nash",
+    behavior: Behavior = "nash",
 ) -> Market:
     """A market of any size on a random radial feeder, like `ieee37` otherwise.
 
@@ -106,7 +106,7 @@ def synthetic(
     tree = random_feeder(buses, 35.0 * prosumers, rng) if feeder is None else given_feeder(feeder)
     customers = settle(tree, prosumers, hours, hour_length, rng)
     pairs = pairs_of(graph, prosumers, degree, rng)
-    words = (grid, reactive_balance, behaviour)
+    words = (grid, reactive_balance, behavior)
     return _market(tree, customers, pairs, hour_length, words, stress, rng)
 
 
@@ -121,7 +121,7 @@ def _day_on(
     hour_length: float,
     degree: float,
     connectivity: float | None,
-    words: tuple[GridModel, bool | None, Behaviour],
+    words: tuple[GridModel, bool | None, Behavior],
     stress: bool,
 ) -> Market:
     """A published feeder with prosumers at its load buses."""
@@ -144,14 +144,14 @@ def _market(
     customers: Customers,
     pairs: tuple[Ints, Ints],
     hour_length: float,
-    words: tuple[GridModel, bool | None, Behaviour],
+    words: tuple[GridModel, bool | None, Behavior],
     stress: bool,
     rng: np.random.Generator,
 ) -> Market:
     """Feeder, customers and trading graph put together, with devices, prices and limits."""
-    grid, reactive_balance, behaviour = words
+    grid, reactive_balance, behavior = words
     choose("grid", grid, get_args(GridModel))
-    choose("behaviour", behaviour, get_args(Behaviour))
+    choose("behavior", behavior, get_args(Behavior))
     if stress:
         customers = replace(customers, generator=spread(customers, rng))
     hours = customers.gross.shape[1]
@@ -192,7 +192,7 @@ def _market(
             reactive_balance=reactive_balance,
             names=feeder.names,
         ),
-        tariff=tariff(feeder.load.sum(), hours, hour_length, behaviour, limits.total_max),
+        tariff=tariff(feeder.load.sum(), hours, hour_length, behavior, limits.total_max),
         generators=generators,
         buffers=_batteries(customers, hours),
         trading=Trading(*pairs, 30.0, charge=0.01),
@@ -211,7 +211,7 @@ def pairs_of(
 
 
 def tariff(
-    load: float, hours: int, hour_length: float, behaviour: Behaviour, total_max: Any = np.inf
+    load: float, hours: int, hour_length: float, behavior: Behavior, total_max: Any = np.inf
 ) -> Tariff:
     """0.12 EUR/kWh over a day, 0.10 more at a total of `load` kW; exports earn a third."""
     base = 0.12 * shape("price", hours, hour_length)
@@ -221,7 +221,7 @@ def tariff(
         base=base,
         export=base / 3,
         total_max=total_max,
-        anticipation={"nash": 1.0, "wardrop": 0.0}[behaviour],
+        anticipation={"nash": 1.0, "wardrop": 0.0}[behavior],
     )
 
 

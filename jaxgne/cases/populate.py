@@ -12,7 +12,7 @@ from .. import devices
 from ..market import Buffers, Generators, Grid, Market, Prosumers, Tariff, Trading
 from ..runner import built, jnp
 from ..validate import validate
-from .builders import Behaviour, Graph, check, choose, pairs_of, tariff
+from .builders import Behavior, Graph, check, choose, pairs_of, tariff
 from .customers import KINDS, KVAR_PER_KW, at_buses, daily, shape, sunshine
 from .feeders import Floats, Ints
 from .limits import called, servable
@@ -39,7 +39,7 @@ def populate(
     hour_length: float = 1.0,
     degree: float = 6.0,
     graph: Graph = "random",
-    behaviour: Behaviour = "nash",
+    behavior: Behavior = "nash",
 ) -> Market:
     """A market of `prosumers` customers with devices on your own `grid`, of any model.
 
@@ -54,7 +54,7 @@ def populate(
     that are a house, apartments, hospital, office, school or restaurant; they sum to 1.
 
     The market has the hours of `grid.passive`, of `hour_length` h each, the first at midnight; a
-    grid with a single hour gets a typical day of `hours` that peaks there. Trading graph, behaviour
+    grid with a single hour gets a typical day of `hours` that peaks there. Trading graph, behavior
     and prices are those of `synthetic`.
 
     Deterministic in `seed`, each kind of device by itself: other shares leave its owners and
@@ -68,7 +68,7 @@ def populate(
     """
     check(prosumers=prosumers, degree=degree)
     choose("graph", graph, get_args(Graph))
-    choose("behaviour", behaviour, get_args(Behaviour))
+    choose("behavior", behavior, get_args(Behavior))
     if not (0 < hour_length <= 6 and np.isclose(12 / hour_length, round(12 / hour_length))):
         raise ValueError(
             f"hour_length={hour_length:g}: give a part of 12 hours, such as 0.25, 1, 3 or 6."
@@ -94,7 +94,7 @@ def populate(
     market = Market(
         _under_sun(people, owned["photovoltaic"][0], hour_length, rng["photovoltaic"]),
         left,
-        _prices(people, left, hour_length, behaviour),
+        _prices(people, left, hour_length, behavior),
         _generators(*owned["generator"], steps),
         buffers,
         Trading(*pairs_of(graph, prosumers, degree, rng["trading"]), 30.0, charge=0.01),
@@ -298,10 +298,10 @@ def _edge(clock: Ints, hour_length: float, side: Callable[[Floats], Floats]) -> 
     return side(np.round(clock / hour_length, 6)) * hour_length
 
 
-def _prices(people: Prosumers, grid: Grid, hour_length: float, behaviour: Behaviour) -> Tariff:
+def _prices(people: Prosumers, grid: Grid, hour_length: float, behavior: Behavior) -> Tariff:
     """As in the built-in cases; exports earn less in hours when passive buses feed in."""
     passive = np.asarray(grid.passive)
     total = np.maximum(passive, 0.0).sum(axis=0) + np.asarray(people.load).sum(axis=0)
-    made = tariff(total.max(), len(total), hour_length, behaviour)
+    made = tariff(total.max(), len(total), hour_length, behavior)
     export = made.export + made.slope * np.minimum(passive.sum(axis=0), 0.0)
     return eqx.tree_at(lambda t: t.export, made, export)
