@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from .clearing import Clearing
 from .each import for_each
 from .market import Market
-from .model import aggregate, by_owner, device_costs
+from .model import aggregate, by_side, device_costs, net_exchange
 from .record import Record
 from .runner import hosted, jnp
 from .settlement import bills, for_each_priced
@@ -75,10 +75,8 @@ def measured(
     ts, plan, load = market.hour_length, clearing.plan, market.prosumers.load
     paid = bills(market, plan, clearing.prices)
     sigma = aggregate(market, plan)
-    net = sigma - jnp.sum(plan.exports, axis=0)
-    pairs = market.trading
-    effort = pairs.quadratic[:, None] * plan.trades**2
-    trading = by_owner(market, effort, pairs.buyer) + by_owner(market, effort, pairs.seller)
+    net = net_exchange(market, plan)
+    trading = by_side(market, market.trading.quadratic[:, None] * plan.trades**2)
     devices = device_costs(market, plan) + ts * jnp.sum(trading, axis=1)
     stored, passive = jnp.sum(plan.charge - plan.discharge), market.grid.passive
     needed = jnp.sum(jnp.maximum(load, 0.0)) + jnp.sum(passive) + stored

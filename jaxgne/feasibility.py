@@ -6,7 +6,7 @@ import jax
 from jaxtyping import Array, Float
 
 from .market import Market
-from .model import Plan, Rows, boxes, by_owner, length, limits, pull, rows, zeros
+from .model import Plan, Rows, boxes, by_owner, by_side, length, limits, pull, rows, zeros
 from .reach import bounded
 from .runner import jnp, remembered
 
@@ -22,10 +22,7 @@ def implied_boxes(market: Market) -> tuple[Plan, Plan]:
     lower, upper = boxes(market)
     prosumers, grid = market.prosumers, market.grid
     most = jax.tree.map(lambda low, high: jnp.maximum(jnp.abs(low), jnp.abs(high)), lower, upper)
-    pairs = market.trading
-    tradable = by_owner(market, most.trades, pairs.buyer) + by_owner(
-        market, most.trades, pairs.seller
-    )
+    tradable = by_side(market, most.trades)
     charging = by_owner(market, upper.charge, market.buffers.owner)
     discharging = by_owner(market, upper.discharge, market.buffers.owner)
     least_made = by_owner(market, lower.generation, market.generators.owner)

@@ -19,7 +19,7 @@ from .coordinates import Linear
 from .each import for_each, for_one
 from .history import History
 from .market import Market
-from .model import potential, voltages
+from .model import net_exchange, potential, voltages
 from .programs import program
 from .radial import forest
 from .runner import jnp
@@ -251,7 +251,7 @@ def headroom(market: Market, clearing: Clearing) -> tuple[Float[Array, "B H"], F
     most = jnp.sqrt(jnp.maximum(grid.rating[:, None] ** 2 - plan.reactive**2, 0.0))
     square = voltages(market, plan) ** 2
     low, high = (a[:, None] ** 2 for a in (grid.voltage_min, grid.voltage_max))
-    total = clearing.aggregate - jnp.sum(plan.exports, axis=0)
+    total = net_exchange(market, plan)
 
     def room(line: Array, voltage: Array, all_: Array) -> Array:
         lines_ = jnp.where(path[:, :, None] > 0, line[None], jnp.inf).min(axis=1, initial=jnp.inf)

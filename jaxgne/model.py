@@ -71,6 +71,17 @@ def aggregate(market: Market, plan: Plan) -> Float[Array, " H"]:
     return jnp.sum(plan.imports, axis=0) + jnp.sum(market.grid.passive, axis=0)
 
 
+@for_each
+def net_exchange(market: Market, plan: Plan) -> Float[Array, " H"]:
+    """s: what goes through the transformer, total import less all exports, kW."""
+    return aggregate(market, plan) - jnp.sum(plan.exports, axis=0)
+
+
+def toll(market: Market) -> Float[Array, "E 1"]:
+    """What a kW of a trade in either direction costs both sides together, EUR/kW: 2 Ts c_ta."""
+    return 2 * market.hour_length * market.trading.charge[:, None]
+
+
 def grid_price(market: Market, sigma: Float[Array, " H"]) -> Float[Array, " H"]:
     """Price of the main grid at a total import `sigma`, EUR/kWh: p0 + d_mg sigma."""
     return market.tariff.base + market.tariff.slope * sigma
@@ -80,6 +91,12 @@ def by_owner(market: Market, values: Float[Array, "D H"], owner: Any) -> Float[A
     """Sum device values over each prosumer's devices."""
     count = market.prosumers.load.shape[0]
     return jnp.zeros((count, *values.shape[1:]), values.dtype).at[owner].add(values)
+
+
+def by_side(market: Market, values: Float[Array, "E H"]) -> Float[Array, "N H"]:
+    """Sum over each prosumer's trades, whichever side of them it is."""
+    pairs = market.trading
+    return by_owner(market, values, pairs.buyer) + by_owner(market, values, pairs.seller)
 
 
 def bought(market: Market, trades: Float[Array, "E H"]) -> Float[Array, "N H"]:
@@ -348,8 +365,8 @@ def prox(market: Market, plan: Plan, step: Plan) -> Plan:
     a soft threshold for trades, a disc of radius `rating` for each line's (active, reactive).
     """
     lower, upper = boxes(market)
-    toll = 2 * market.hour_length * market.trading.charge[:, None] * step.trades
-    shrunk = plan.trades - jnp.clip(plan.trades, -toll, toll)
+    paid = toll(market) * step.trades
+    shrunk = plan.trades - jnp.clip(plan.trades, -paid, paid)
     boxed = jax.tree.map(
         lambda u, low, high: jnp.minimum(jnp.maximum(u, low), high),
         replace(plan, trades=shrunk),

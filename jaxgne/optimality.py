@@ -17,15 +17,18 @@ from .model import (
     aggregate,
     boxes,
     by_owner,
+    by_side,
     curvature,
     energy_prices,
     grid_price,
     length,
     limits,
+    net_exchange,
     own_gradient,
     prox,
     pull,
     rows,
+    toll,
     zeros,
 )
 from .reach import bounded
@@ -230,12 +233,8 @@ def gaps(market: Market, plan: Plan, prices: Rows) -> tuple[Float[Array, " N"], 
     price = grid_price(market, aggregate(market, plan))
     slope = jax.tree.map(jnp.add, own_gradient(market, inside, price), pull(market, prices))
     linear = jax.tree.map(lambda g, h, u: g - h * u, slope, bend, inside)
-    toll = replace(
-        zeros(market),
-        trades=jnp.broadcast_to(
-            2 * market.hour_length * market.trading.charge[:, None], plan.trades.shape
-        ),
-    )
+    zero = zeros(market)
+    tolls = replace(zero, trades=zero.trades + toll(market))
 
     def gain(u: Array, g: Array, h: Array, c: Array, low: Array, high: Array) -> Array:
         def cost(v: Array) -> Array:
@@ -247,18 +246,15 @@ def gaps(market: Market, plan: Plan, prices: Rows) -> tuple[Float[Array, " N"], 
         best = jnp.where(curved, jnp.clip(-pulled / jnp.where(curved, h, 1.0), low, high), corner)
         return cost(u) - jnp.minimum(cost(best), cost(jnp.clip(0.0, low, high)))
 
-    each = jax.tree.map(gain, inside, linear, bend, toll, lower, upper)
+    each = jax.tree.map(gain, inside, linear, bend, tolls, lower, upper)
     owner, store = market.generators.owner, market.buffers.owner
-    halves = by_owner(market, each.trades / 2, market.trading.buyer) + by_owner(
-        market, each.trades / 2, market.trading.seller
-    )
     hourly = (
         by_owner(market, each.generation, owner)
         + by_owner(market, each.charge + each.discharge + each.energy, store)
         + each.imports
         + each.exports
         + each.curtailed
-        + halves
+        + by_side(market, each.trades / 2)
     )
     _, lines = support(market, linear, lower, upper)
     worth = linear.active * inside.active + linear.reactive * inside.reactive
@@ -270,7 +266,7 @@ def gaps(market: Market, plan: Plan, prices: Rows) -> tuple[Float[Array, " N"], 
 
 def _complementarity(market: Market, plan: Plan, prices: Rows) -> Float[Array, " H"]:
     """Price of the aggregate limit times what is left of it, EUR/h."""
-    s = aggregate(market, plan) - jnp.sum(plan.exports, axis=0)
+    s = net_exchange(market, plan)
     high, low = market.tariff.total_max, market.tariff.total_min
     price = prices.aggregate
     room = jnp.where(price > 0, high - s, jnp.where(price < 0, s - low, 0.0))

@@ -19,7 +19,19 @@ from .certificate import certify
 from .clearing import Clearing, NotCleared, Progress, Run, Status, clear
 from .each import for_each, for_one
 from .market import Market, cast
-from .model import Plan, Rows, aggregate, by_owner, costs, curvature, grid_price, potential, zeros
+from .model import (
+    Plan,
+    Rows,
+    aggregate,
+    by_side,
+    costs,
+    curvature,
+    grid_price,
+    net_exchange,
+    potential,
+    toll,
+    zeros,
+)
 from .one_way import freed
 from .optimality import scales
 from .options import checked_options, tolerance
@@ -155,7 +167,7 @@ def prefer(market: Market, plan: Plan, prices: Rows, objective: Objective, free:
     """
     ts, sets, scale = market.hour_length, sets_of(market), scales(market, plan)
     sigma = aggregate(market, plan)
-    columns = pack(market, plan, sigma, sigma - jnp.sum(plan.exports, axis=0))
+    columns = pack(market, plan, sigma, net_exchange(market, plan))
     columns = jnp.clip(columns, sets.lower, sets.upper)
     flows = jnp.stack([plan.active, plan.reactive])
     slope, drift = slopes(market, columns, flows, prices, grid_price(market, sigma))
@@ -195,10 +207,7 @@ def prefer(market: Market, plan: Plan, prices: Rows, objective: Objective, free:
         """J_i, EUR, with what the charge on trades adds on either of their sides."""
         *_, bought, sold, _, _ = parts(market, columns)
         tolled = eqx.tree_at(lambda m: m.trading.charge, market, 0 * market.trading.charge)
-        toll = ts * market.trading.charge[:, None] * (bought + sold)
-        paid = sum(
-            by_owner(market, toll, side) for side in (market.trading.buyer, market.trading.seller)
-        )
+        paid = by_side(market, toll(market) / 2 * (bought + sold))
         return costs(tolled, unpack(market, columns, flows)) + jnp.sum(paid, axis=1)
 
     slant = jax.jacrev(each)(columns)

@@ -19,7 +19,19 @@ from jaxtyping import Array, Float
 from .clearing import Clearing
 from .each import for_each
 from .market import Market
-from .model import Plan, Rows, aggregate, bought, by_owner, grid_price, net_load, pull, rows_like
+from .model import (
+    Plan,
+    Rows,
+    aggregate,
+    bought,
+    by_side,
+    grid_price,
+    net_exchange,
+    net_load,
+    pull,
+    rows_like,
+    toll,
+)
 from .radial import forest, radial
 from .record import Record
 from .runner import jnp
@@ -141,18 +153,18 @@ def priced(caller: str, clearing: Clearing) -> None:
 @for_each
 def bills(market: Market, plan: Plan, prices: Rows) -> Bills:
     """`settle` for any plan and prices."""
-    ts, grid, pairs = market.hour_length, market.grid, market.trading
+    ts, grid = market.hour_length, market.grid
     price = grid_price(market, aggregate(market, plan))
     scarce = prices.aggregate + prices.exchange
     net = net_load(market, plan)
-    share = ts * pairs.charge[:, None] * jnp.abs(plan.trades)
+    share = toll(market) / 2 * jnp.abs(plan.trades)
     paid = ts * settled_prices(market, prices) * plan.trades
-    s = aggregate(market, plan) - jnp.sum(plan.exports, axis=0)
+    s = net_exchange(market, plan)
     drawn = grid.passive.at[market.prosumers.bus].add(net)
     return Bills(
         main_grid=ts * (price * plan.imports - market.tariff.export * plan.exports),
         peers=bought(market, paid),
-        tariff=by_owner(market, share, pairs.buyer) + by_owner(market, share, pairs.seller),
+        tariff=by_side(market, share),
         capacity=ts * scarce * (plan.imports - plan.exports),
         congestion=ts * prices.bus[market.prosumers.bus] * net,
         trades=paid,

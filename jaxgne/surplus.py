@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from .market import Market
-from .model import Plan, Rows, aggregate, boxes, drop_factor, energy_prices
+from .model import Plan, Rows, boxes, drop_factor, energy_prices, net_exchange
 from .radial import climb
 from .runner import jnp
 
@@ -38,7 +38,7 @@ def unsold(market: Market, plan: Plan, prices: Rows) -> Plan | None:
     scale = jnp.max(jnp.abs(tariff.base)) + jnp.max(jnp.abs(prices.balance), initial=0.0)
     equal = jnp.abs(worth) <= _ROUNDING * scale
     moved = jnp.where(equal, given, 0.0)
-    room = tariff.total_max - aggregate(market, plan) + jnp.sum(plan.exports, axis=0)
+    room = tariff.total_max - net_exchange(market, plan)
     most = jnp.maximum(jnp.sum(moved, axis=0), jnp.finfo(moved.dtype).tiny)
     moved *= jnp.clip(room / most, 0.0, 1.0)
     if not np.any(np.asarray(moved) > 0):

@@ -6,7 +6,7 @@ import jax
 from jaxtyping import Array, Bool, Float, Int
 
 from ..market import Market
-from ..model import Plan, Rows, aggregate, boxes, length
+from ..model import Plan, Rows, boxes, length, net_exchange, toll
 from ..optimality import pushed, scales
 from ..record import Record
 from ..runner import jnp
@@ -81,14 +81,14 @@ def active_set(
 
     codes = jax.tree.map(code, wish, lower, upper, size)
     margins = jax.tree.map(margin, wish, lower, upper, size)
-    toll = 2 * market.hour_length * market.trading.charge[:, None] * rho.trades
+    paid = toll(market) * rho.trades
     limit = upper.trades
-    beyond = jnp.abs(wish.trades) - toll
+    beyond = jnp.abs(wish.trades) - paid
     sign = jnp.sign(wish.trades)
     near = tie * size.trades
     trades = jnp.where(beyond >= limit - near, sign.astype(jnp.int32), FREE)
-    none = (beyond < 0) | ((toll > 0) & (beyond <= near)) | (limit <= 0)
-    kinks = jnp.where(toll > 0, jnp.abs(beyond), jnp.inf)
+    none = (beyond < 0) | ((paid > 0) & (beyond <= near)) | (limit <= 0)
+    kinks = jnp.where(paid > 0, jnp.abs(beyond), jnp.inf)
     kinks = jnp.minimum(kinks, jnp.abs(beyond - limit)) / size.trades
     pushed_flow = length(wish.active, wish.reactive)
     rating = market.grid.rating[:, None]
@@ -96,7 +96,7 @@ def active_set(
     shut = _shut(market, tight)
     flow = jnp.where(jnp.isfinite(rating), jnp.abs(pushed_flow - rating) / size.active, jnp.inf)
     tariff = market.tariff
-    s = aggregate(market, plan) - jnp.sum(plan.exports, axis=0)
+    s = net_exchange(market, plan)
     at = s + prices.aggregate * scale.total / scale.price
     margins = replace(
         margins,
@@ -197,9 +197,9 @@ def smoothed_set(
         return jnp.where(low < high, bounded, low)
 
     placed = jax.tree.map(inside, wish, lower, upper, rho)
-    toll = 2 * market.hour_length * market.trading.charge[:, None] * rho.trades
+    paid = toll(market) * rho.trades
     limit = upper.trades
-    traded = room(wish.trades - toll, rho.trades) - room(-wish.trades - toll, rho.trades)
+    traded = room(wish.trades - paid, rho.trades) - room(-wish.trades - paid, rho.trades)
     least = jnp.minimum(room(limit - jnp.abs(traded), rho.trades), limit / 2)
     traded = jnp.where(jnp.abs(traded) > limit - least, jnp.sign(traded) * (limit - least), traded)
     rating, load = market.grid.rating[:, None], length(wish.active, wish.reactive)
@@ -208,7 +208,7 @@ def smoothed_set(
     share = jnp.where(jnp.isfinite(rating), shorter / jnp.where(load > 0, load, 1.0), 1.0)
     tariff = market.tariff
     step = scale.total / scale.price / market.hour_length
-    s = aggregate(market, plan) - jnp.sum(plan.exports, axis=0)
+    s = net_exchange(market, plan)
     at = s + prices.aggregate * market.hour_length * step
     net = inside(at, tariff.total_min, tariff.total_max, step)
     shut = _shut(market, load)

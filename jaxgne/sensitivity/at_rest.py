@@ -13,7 +13,7 @@ import jax
 from jaxtyping import Array
 
 from ..market import Market
-from ..model import Plan, Rows, aggregate, boxes, grid_price, own_gradient, pull
+from ..model import Plan, Rows, aggregate, boxes, grid_price, own_gradient, pull, toll
 from ..optimality import scales
 from ..runner import jnp
 from .active import FREE, HIGH, LOW, NONE, TIE, Active
@@ -102,8 +102,8 @@ def _rooms(market: Market, active: Active, plan: Plan, prices: Rows) -> Plan:
 
     def traded(f: Array, limited: int) -> Array:
         """Till a trade grows, or with the opposite force shrinks."""
-        code, toll = active.plan.trades, 2 * ts * market.trading.charge[:, None]
-        left = jnp.where(code == limited, f - toll, jnp.where(code == NONE, f + toll, jnp.inf))
+        code, paid = active.plan.trades, toll(market)
+        left = jnp.where(code == limited, f - paid, jnp.where(code == NONE, f + paid, jnp.inf))
         return jnp.where(upper.trades > 0, jnp.maximum(left, 0.0) / ts, jnp.inf)
 
     names = ("generation", "charge", "discharge", "imports", "exports", "curtailed")

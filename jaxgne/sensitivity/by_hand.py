@@ -26,6 +26,7 @@ from ..model import (
     pull,
     rows,
     rows_like,
+    toll,
     zeros,
 )
 from ..record import changed
@@ -93,8 +94,8 @@ def gradient(market: Market, active: Active, base: Plan, point: Point) -> Point:
     force = jax.tree.map(
         lambda g, h, u, p: g + h * u + p, linear, curvature(market), plan, pull(market, prices)
     )
-    toll = 2 * ts * market.trading.charge[:, None] * active.sign
-    force = replace(force, imports=force.imports + ts * point.price, trades=force.trades + toll)
+    tolled = force.trades + toll(market) * active.sign
+    force = replace(force, imports=force.imports + ts * point.price, trades=tolled)
     value = rows(market, plan)
     value = replace(value, aggregate=value.aggregate - net)
     return Point(
@@ -250,7 +251,7 @@ def by_market(
     dearer = replace(dearer, energy=jnp.zeros_like(dearer.energy))
     worth = jax.tree.map(lambda a, b, c, d: jnp.sum(a * b + c * d), dual, value, y, felt)
     worth = replace(worth, energy=-jnp.sum(dual.energy * stored[0] + y.energy * stored[1]))
-    toll = 2 * jnp.sum(pairs.charge[:, None] * active.sign * v.trades)
+    tolls = jnp.sum(toll(market) * active.sign * v.trades) / ts
     costs = sum(jnp.sum(a) for a in jax.tree.leaves(_times(dearer, v))) / ts
     return changed(
         eqx.filter(market, eqx.is_inexact_array),
@@ -268,7 +269,7 @@ def by_market(
             total_max=jnp.where(active.net == HIGH, ts * dual.aggregate, 0.0),
             anticipation=-ts * jnp.sum(tariff.slope * own),
         ),
-        hour_length=-(costs + toll + jnp.sum(shared) + sum(jax.tree.leaves(worth))),
+        hour_length=-(costs + tolls + jnp.sum(shared) + sum(jax.tree.leaves(worth))),
     )
 
 

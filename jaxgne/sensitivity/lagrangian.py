@@ -16,8 +16,10 @@ from ..model import (
     grid_price,
     length,
     limits,
+    net_exchange,
     own_gradient,
     rows,
+    toll,
     zeros,
 )
 from ..optimality import scales
@@ -85,7 +87,7 @@ def point_of(market: Market, active: Active, plan: Plan, prices: Rows) -> Point:
     return Point(
         plan=replace(entries, active=turned),
         total=sigma,
-        net=jnp.where(active.net_weak, 0.0, sigma - jnp.sum(plan.exports, axis=0)),
+        net=jnp.where(active.net_weak, 0.0, net_exchange(market, plan)),
         prices=jax.tree.map(jnp.multiply, prices, equations(market)),
         price=grid_price(market, sigma),
     )
@@ -140,17 +142,17 @@ def net_of(market: Market, active: Active, free: Float[Array, " H"]) -> Float[Ar
 
 def lagrangian(market: Market, active: Active, base: Plan, point: Point) -> Float[Array, ""]:
     """L, EUR: the potential, with sigma a variable of its own, and what all rows are worth."""
-    ts, tariff, pairs = market.hour_length, market.tariff, market.trading
+    ts, tariff = market.hour_length, market.tariff
     plan, net = plan_of(market, active, base, point.plan), net_of(market, active, point.net)
     linear = own_gradient(market, zeros(market), jnp.zeros_like(point.price))
     own = jax.tree.map(
         lambda u, g, h: jnp.sum((g + h / 2 * u) * u), plan, linear, curvature(market)
     )
-    toll = 2 * ts * pairs.charge[:, None]
+    paid = toll(market) * plan.trades
     if active.barrier is None:
-        tolls = jnp.sum(toll * active.sign * plan.trades)
+        tolls = jnp.sum(active.sign * paid)
     else:
-        tolls = jnp.sum(jnp.sqrt((toll * plan.trades) ** 2 + active.barrier**2))
+        tolls = jnp.sum(jnp.sqrt(paid**2 + active.barrier**2))
         tolls += active.barrier * walls(market, active, plan, net)
     shared = tariff.base * point.total + tariff.slope / 2 * point.total**2
     value = rows(market, plan)

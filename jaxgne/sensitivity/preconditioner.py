@@ -15,7 +15,7 @@ from jax.lax.linalg import tridiagonal_solve
 from jaxtyping import Array, Bool, Float, Int
 
 from ..market import Market
-from ..model import Plan, Rows, by_owner, drop_factor, rows_like
+from ..model import Plan, Rows, by_owner, by_side, drop_factor, rows_like
 from ..radial import climb
 from ..solvers.newton import (
     Compliance,
@@ -39,12 +39,11 @@ def is_deep(market: Market) -> bool:
 
 def preconditioner(market: Market, theta: Compliance, spare: Rows) -> Rowwise:
     """A positive definite approximation of the inverse of A theta A^T + `spare`."""
-    moved, stores, pairs = theta.plan, market.buffers, market.trading
+    moved, stores = theta.plan, market.buffers
     alone = by_owner(market, moved.generation, market.generators.owner)
     alone += by_owner(market, moved.charge + moved.discharge, stores.owner)
     alone += moved.imports + moved.exports + moved.curtailed + spare.balance
-    own = alone + by_owner(market, moved.trades, pairs.buyer)
-    own += by_owner(market, moved.trades, pairs.seller)
+    own = alone + by_side(market, moved.trades)
     balanced = _storage(market, moved, own, spare.energy)
     together = _clusters(market, moved.trades, alone, own)
     drawn, sold = jnp.sum(moved.imports, axis=0), jnp.sum(moved.exports, axis=0)
@@ -76,8 +75,7 @@ def _clusters(
     tied = traded > jnp.maximum(alone[buyer], alone[seller])
     label = clusters(buyer, seller, tied, count)
     place = label * hours + jnp.arange(hours)
-    member = by_owner(market, tied.astype(own.dtype), buyer)
-    member = member + by_owner(market, tied.astype(own.dtype), seller) > 0
+    member = by_side(market, tied.astype(own.dtype)) > 0
     inside = jnp.where(label[buyer] == label[seller], traded, 0.0)
 
     def gathered(values: Array) -> Array:

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float
 
 from ..feasibility import implied_boxes
 from ..market import Grid, Market
-from ..model import Plan, Rows, boxes, moved, own_gradient, pull, zeros
+from ..model import Plan, Rows, boxes, moved, own_gradient, pull, toll, zeros
 from ..optimality import Shares, scales, shares
 from ..radial import Ladder, climb
 from ..reach import bounded
@@ -153,9 +153,8 @@ def slopes(
     ts, tariff = market.hour_length, market.tariff
     back, drift = pulled_by(market, prices, price)
     own = own_gradient(market, unpack(market, columns, flows), jnp.zeros_like(price))
-    toll = 2 * ts * market.trading.charge[:, None]
     paid = ts * (tariff.base + tariff.slope * columns[-2])
-    ends = (own.trades + toll, toll - own.trades, paid[None], 0 * paid[None])
+    ends = (own.trades + toll(market), toll(market) - own.trades, paid[None], 0 * paid[None])
     return jnp.concatenate([*(getattr(own, name) for name in NAMES), *ends]) + back, drift
 
 

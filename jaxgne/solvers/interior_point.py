@@ -23,15 +23,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ..feasibility import existing
 from ..market import Market, cast
-from ..model import (
-    Plan,
-    Rows,
-    aggregate,
-    grid_price,
-    limits,
-    rows,
-    rows_like,
-)
+from ..model import Plan, Rows, aggregate, grid_price, limits, net_exchange, rows, rows_like
 from ..optimality import Scales, Shares, pin, scales
 from ..reach import bounded
 from ..record import Record
@@ -116,7 +108,7 @@ class InteriorPoint(AbstractSolver):
             most = _FULL * market.grid.rating[:, None]
             plan = replace(plan, reactive=jnp.clip(reactive_flows(market), -most, most))
             prices = replace(prices, bus_reactive=jnp.zeros_like(prices.bus_reactive))
-        wish = pack(market, plan, sigma, sigma - jnp.sum(plan.exports, axis=0))
+        wish = pack(market, plan, sigma, net_exchange(market, plan))
         flows = jnp.stack([plan.active, plan.reactive])
         inside = jnp.clip(wish, sets.lower, sets.upper)
         slope, drift = self._slopes(market, inside, flows, prices, price)

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from ..market import Market
-from ..model import Plan, Rows, boxes, by_owner, curvature, pull, rows_like, zeros
+from ..model import Plan, Rows, boxes, by_owner, by_side, curvature, pull, rows_like, zeros
 from ..optimality import scales, shares
 from ..record import Record
 from .network import Network, network
@@ -190,12 +190,10 @@ def steps(market: Market, metric: Metric, omega: Balance, activity: Plan) -> Ste
 
 def reach(market: Market, metric: Metric, activity: Plan) -> Float[Array, "N H"]:
     """1/Sigma of own balances: what their columns, each by its step, can do to them."""
-    pairs = market.trading
     own = by_owner(market, activity.generation, market.generators.owner)
     own += by_owner(market, activity.charge + activity.discharge, market.buffers.owner)
     own += activity.imports + activity.exports + activity.curtailed
-    degree = by_owner(market, activity.trades, pairs.buyer)
-    degree += by_owner(market, activity.trades, pairs.seller)
+    degree = by_side(market, activity.trades)
     return STEP * jnp.maximum(own + 2 * TRADE * degree, REST) / metric.smaller
 
 
