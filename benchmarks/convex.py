@@ -1,4 +1,4 @@
-"""Convex solvers on the potential's program (MODEL 6), each by its own interface.
+"""Convex solvers on the potential's program (model.md: Equilibrium), by their own interfaces.
 
 All take the program that `tests/reference.py` builds. With a tree for a grid reactive flows are
 known beforehand, so that a line's disc is a box and the program quadratic; the discs of the `paper`

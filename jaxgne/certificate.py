@@ -85,11 +85,12 @@ def owners(market: Market) -> Owners:
 
 
 class Certificate(Record):
-    """How good an answer is, recomputed in float64 from market, plan and prices (MODEL 8).
+    """How good an answer is, recomputed in float64 from market, plan and prices.
 
-    `error` is the relative KKT error, the largest of `residuals.infeasibility`, `.regret` and
-    `.dual`. No prosumer gains more than `residuals.gap` EUR by deviating. `ac` is what an AC power
-    flow of the plan finds (None without a grid). Prints in kW and EUR.
+    `error` is the relative KKT error (model.md: Yardstick), the largest of
+    `residuals.infeasibility`, `.regret` and `.dual`. No prosumer gains more than `residuals.gap`
+    EUR by deviating. `ac` is what an AC power flow of the plan finds (None without a grid). Prints
+    in kW and EUR.
     """
 
     residuals: Residuals
@@ -238,7 +239,7 @@ class Certificate(Record):
 
 
 def certify(market: Market, plan: Plan, prices: Rows) -> Certificate:
-    """Judge a plan and prices: the one yardstick for every answer, computed in float64 (MODEL 8).
+    """Judge a plan and prices: the yardstick for every answer, in float64 (model.md: Yardstick).
 
     Traceable; prices may be on any gauge. Of a batch the certificate has its leading axis. Where
     JAX is in 32-bit mode the finished numbers are rounded to float32.

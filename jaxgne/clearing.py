@@ -82,16 +82,16 @@ def clear(
     one_way: bool = False,
     runner: Runner | None = None,
 ) -> Clearing:
-    """Find the variational generalized Nash equilibrium of a market (MODEL 6).
+    """Find the variational generalized Nash equilibrium of a market (model.md: Equilibrium).
 
-    Runs `solver` until the relative KKT error of MODEL 8, recomputed from plan and prices every
-    `solver.every` steps, is at most `tol` (default 1e-6 in float64, 1e-4 in float32) or `max_steps`
-    (default `solver.most`), rounded up to a multiple of `every`, are done. By default that is
-    `InteriorPoint()` where prosumers, buses and buffers are 128 at most, `PrimalDual()` where they
-    are more; a million prosumer-hours in float64 are first cleared in float32, at half the traffic.
-    `start` warm-starts from another clearing of a market of the same shape. `progress` is called
-    about twice a second. Goes through `jax.jit` and `jax.vmap`; there it never raises and
-    `status` tells.
+    Runs `solver` until the relative KKT error (model.md: Yardstick), recomputed from plan and
+    prices every `solver.every` steps, is at most `tol` (default 1e-6 in float64, 1e-4 in float32)
+    or `max_steps` (default `solver.most`), rounded up to a multiple of `every`, are done. By
+    default that is `InteriorPoint()` where prosumers, buses and buffers are 128 at most,
+    `PrimalDual()` where they are more; a million prosumer-hours in float64 are first cleared in
+    float32, at half the traffic. `start` warm-starts from another clearing of a market of the same
+    shape. `progress` is called about twice a second. Goes through `jax.jit` and `jax.vmap`; there
+    it never raises and `status` tells.
 
     `runner` is "numpy", which compiles nothing, "jax", or None for whichever is sooner done: NumPy
     for the first clears of a small shape, JAX once these took seconds, and for all others

@@ -13,7 +13,7 @@ from .runner import jnp, remembered
 
 @remembered
 def implied_boxes(market: Market) -> tuple[Plan, Plan]:
-    """Finite bounds that every feasible plan meets (MODEL 8): what `boxes` leaves open, closed.
+    """Finite bounds that every feasible plan meets: `boxes` with none left open (model.md: Gaps).
 
     Purchases are bounded through the own balance, flows by the total load and, with the paper's
     grid, by the boxes on voltages and angles, exchange with the main grid by the total load.

@@ -46,7 +46,7 @@ def prosumers(market: Market, clearing: Clearing) -> "DataFrame":
     """What each prosumer does, and what energy is worth to it.
 
     load + curtailed - generation + charge - discharge = net = imports - exports + bought.
-    `energy_price_eur_per_kwh` is pi_i + mu_pb of the bus (MODEL 4).
+    `energy_price_eur_per_kwh` is pi_i + mu_pb of the bus (model.md: Prices).
     """
     _check(market, clearing)
     plan, prices, table = clearing.plan, clearing.prices, market.prosumers

@@ -98,7 +98,7 @@ class Generators(Record):
 class Buffers(Record):
     """Storage: batteries, and whatever moves energy in time (cars, tanks, buildings).
 
-    Content at the end of hour h, starting from `energy_start` (MODEL: x_{h+1} = a x_h + ...):
+    Content at the end of hour h, starting from `energy_start` (model.md: Decisions):
 
         x_h = retention x_{h-1} + Ts (charge_efficiency p_ch - p_ds / discharge_efficiency) - drain
 
@@ -171,9 +171,9 @@ class Buffers(Record):
 class Trading(Record):
     """Pairs that may trade, each once: a trade is positive when `buyer` buys from `seller`.
 
-    `fee_buyer` and `fee_seller` are what each side reckons with (c_tr of MODEL section 3),
-    `charge` is the network's tariff for the trade, paid by both sides (c_ta). `quadratic` is a cost
-    `quadratic t^2` per hour to each side; 0 in the paper.
+    `fee_buyer` and `fee_seller` are what each side reckons with (c_tr), `charge` is the network's
+    tariff for the trade, paid by both sides (c_ta). `quadratic` is a cost `quadratic t^2` per hour
+    to each side; 0 in the paper (model.md: Costs).
     """
 
     buyer: Int[Array, " E"]  # prosumer index

@@ -171,9 +171,9 @@ def hourly_slopes(market: Market) -> Table:
 def reinforcement(market: Market, *, solver: Any = None, tol: Any = None) -> Table:
     """What one kVA more of each line's rating is worth over all hours, EUR per kVA, by line.
 
-    That is -dP / d rating, P the potential that the equilibrium minimizes (MODEL 6): what all save
-    in costs as the market reckons them, with preferences and, under Nash, the anticipated share of
-    prices. By the implicit rule, through `clear`; 0 where a line has no rating.
+    That is -dP / d rating, P the potential that the equilibrium minimizes (model.md: Equilibrium):
+    what all save in costs as the market reckons them, with preferences and, under Nash, the
+    anticipated share of prices. By the implicit rule, through `clear`; 0 without a rating.
 
     Raises what `clear` raises, and `ValueError` for a market without lines.
     """

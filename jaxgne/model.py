@@ -7,7 +7,7 @@ A v-GNE is a `(plan, prices)` with
 `rows(plan)` inside `limits`, and `prices` normal to the limits there. Sources: Belgioioso,
 Ananduta, Grammatico, Ocampo-Martinez, IEEE Trans. Smart Grid 13(4), 2022 (the paper); Ananduta,
 Grammatico, Games 13(5):66, 2022 (the follow-up); LinDistFlow: Baran, Wu, IEEE Trans. Power
-Delivery 4, 1989. MODEL sections are those of the project's reference of symbols.
+Delivery 4, 1989. `docs/model.md` has every symbol, sign and unit.
 """
 
 from collections.abc import Callable
@@ -67,7 +67,7 @@ class Rows(Record):
 
 @for_each
 def aggregate(market: Market, plan: Plan) -> Float[Array, " H"]:
-    """sigma: what all prosumers and passive consumers draw from the main grid, kW (MODEL 3)."""
+    """sigma: what prosumers and passive consumers draw from the main grid, kW (model.md: Costs)."""
     return jnp.sum(plan.imports, axis=0) + jnp.sum(market.grid.passive, axis=0)
 
 
@@ -113,7 +113,7 @@ def _traded(market: Market, balance: Float[Array, "N H"], trades: Array) -> Floa
 
 @for_each
 def net_load(market: Market, plan: Plan) -> Float[Array, "N H"]:
-    """n_i: what each prosumer physically draws from its bus, kW (MODEL 2)."""
+    """n_i: what each prosumer physically draws from its bus, kW (model.md: Decisions)."""
     return _net(market, plan, market.prosumers.load)
 
 
@@ -137,7 +137,7 @@ def device_costs(market: Market, plan: Plan) -> Float[Array, " N"]:
 
 @for_each
 def costs(market: Market, plan: Plan) -> Float[Array, " N"]:
-    """J_i, what each prosumer minimises, EUR (MODEL 3; the paper, eq. 1-6)."""
+    """J_i, what each prosumer minimizes, EUR; the paper, eq. 1-6 (model.md: Costs)."""
     pairs = market.trading
     volume = pairs.charge[:, None] * jnp.abs(plan.trades)
     volume += pairs.quadratic[:, None] * plan.trades**2
@@ -153,7 +153,7 @@ def costs(market: Market, plan: Plan) -> Float[Array, " N"]:
 
 @for_each
 def potential(market: Market, plan: Plan) -> Float[Array, ""]:
-    """P(u), EUR: its constrained minimisers are the v-GNE (MODEL 6)."""
+    """P(u), EUR: its constrained minimizers are the v-GNE (model.md: Equilibrium)."""
     sigma = aggregate(market, plan)
     tariff = market.tariff
     own = jnp.sum(plan.imports**2, axis=0)
@@ -213,7 +213,7 @@ def drop_factor(market: Market) -> float:
 
 
 def rows(market: Market, plan: Plan) -> Rows:
-    """Every linear constraint, demand minus supply (MODEL 2, 4, 5)."""
+    """Every linear constraint, demand minus supply (model.md: Prices, Grid)."""
     return _rows(market, plan, lambda data: data)
 
 
@@ -449,7 +449,7 @@ def has_state(market: Market) -> bool:
 
 @for_each
 def trade_prices(market: Market, prices: Rows) -> Float[Array, "E H"]:
-    """mu_tr, EUR/kWh: (pi_i + pi_j - c_tr_(i,j) - c_tr_(j,i)) / 2 (MODEL 6)."""
+    """mu_tr, EUR/kWh: (pi_i + pi_j - c_tr_(i,j) - c_tr_(j,i)) / 2 (model.md: Prices)."""
     pairs = market.trading
     fees = (pairs.fee_buyer + pairs.fee_seller)[:, None]
     return (prices.balance[pairs.buyer] + prices.balance[pairs.seller] - fees) / 2
@@ -457,7 +457,7 @@ def trade_prices(market: Market, prices: Rows) -> Float[Array, "E H"]:
 
 @for_each
 def energy_prices(market: Market, prices: Rows) -> Float[Array, "N H"]:
-    """pi_i + mu_pb: the full marginal value of energy at each prosumer, EUR/kWh (MODEL 4)."""
+    """pi_i + mu_pb: the full marginal value of energy at each, EUR/kWh (model.md: Prices)."""
     return prices.balance + prices.bus[market.prosumers.bus]
 
 

@@ -1,7 +1,8 @@
-"""The one judge of every answer: how far a plan and prices are from an equilibrium (MODEL 8).
+"""The one judge of every answer: how far a plan and prices are from an equilibrium.
 
-Nothing here knows how an answer was found. Everything is computed in float64, also when the market
-is in float32: rounding is the solver's problem, not the judge's.
+Its measure is the relative KKT error (model.md: Yardstick). Nothing here knows how an answer was
+found. Everything is computed in float64, also when the market is in float32: rounding is the
+solver's problem, not the judge's.
 """
 
 from dataclasses import replace
@@ -206,7 +207,7 @@ def shares(market: Market, scale: Scales, room: float = _ROOM) -> Shares:
 
 
 def pin(market: Market, prices: Rows) -> Rows:
-    """Prices on the gauge mu_tg = 0 (MODEL 6): one constant per hour is free, this fixes it.
+    """Prices on the gauge mu_tg = 0, as one constant per hour is free (model.md: Gauge).
 
     `copperplate` has no such constant. Trade prices follow from `balance`.
     """
@@ -222,7 +223,7 @@ def pin(market: Market, prices: Rows) -> Rows:
 
 
 def gaps(market: Market, plan: Plan, prices: Rows) -> tuple[Float[Array, " N"], Float[Array, ""]]:
-    """What each prosumer, and the operator, could gain at most by deviating, EUR (MODEL 8).
+    """What each prosumer, and the operator, could gain at most by deviating, EUR (model.md: Gaps).
 
     With sigma and all prices held: priced perceived cost of the plan minus its least value over
     the private set, the private rows priced by their multipliers, entry by entry in closed form.
@@ -331,7 +332,7 @@ def _natural(
 
 
 def residuals(market: Market, plan: Plan, prices: Rows) -> Residuals:
-    """Every way in which `(plan, prices)` falls short of a v-GNE, in float64 (MODEL 8).
+    """Every way in which `(plan, prices)` falls short of a v-GNE, in float64 (model.md: Yardstick).
 
     Prices may be on any gauge; they are pinned first.
     """

@@ -1,10 +1,10 @@
 """Which equilibrium, where there are several: the one with the least of something.
 
 Prices, and total import where the tariff rises with it, are as good as unique; single trades, and
-schedules of storage that costs nothing, are not (MODEL 6). All equilibria at the same prices are
-those feasible plans whose every entry is as cheap as it can be at these prices: what would cost, or
-has a strictly convex cost, stands where it is, the rest is free. `select` minimizes over what is
-free.
+schedules of storage that costs nothing, are not (model.md: Uniqueness). All equilibria at the same
+prices are those feasible plans whose every entry is as cheap as it can be at these prices: what
+would cost, or has a strictly convex cost, stands where it is, the rest is free. `select` minimizes
+over what is free.
 """
 
 from collections.abc import Callable
@@ -108,8 +108,8 @@ def select(
 
     What a prosumer pays in total, payments between peers and to the operator included, is the same
     at all equilibria with these prices if both sides of each pair reckon with the same fee: each
-    buys its least-cost plan. So `fairness` evens out the costs J_i of MODEL 3, which leave these
-    payments out, and no bill.
+    buys its least-cost plan. So `fairness` evens out the costs J_i (model.md: Costs), which leave
+    these payments out, and no bill.
 
     `start` warm-starts the first stage, `max_steps` bounds each of them, `steps` counts both. Runs
     on the host. Raises what `clear` raises, `NotCleared` if the certificate of the plan chosen is

@@ -1,4 +1,4 @@
-"""Who pays whom for a plan at its prices, and what a price is made of (MODEL 7).
+"""Who pays whom for a plan at its prices, and what a price is made of (model.md: Money).
 
 Trades settle at (pi_i + pi_j) / 2, the same for both sides. Beside its energy everyone pays the
 operator for what it takes of limits that all share: the total exchange, lines and voltages. The
@@ -110,7 +110,7 @@ def for_each_priced(function: Callable[P, T]) -> Callable[P, T]:
 
 @for_each_priced
 def settle(market: Market, clearing: Clearing) -> Bills:
-    """Who pays whom, per prosumer, pair, bus and hour, EUR (MODEL 7).
+    """Who pays whom, per prosumer, pair, bus and hour, EUR (model.md: Money).
 
     For any plan and prices, whatever the gauge, payments and receipts cancel. At an equilibrium the
     operator's receipts equal its rent to the certificate's tolerance:

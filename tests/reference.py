@@ -1,9 +1,9 @@
 """An independent oracle: the potential's convex program in NumPy, solved by Clarabel.
 
-Written from MODEL sections 2 to 6 alone; it shares no formula with the package, only its
-containers of arrays. Decisions are columns, constraints rows *demand minus supply = 0*, so
-Clarabel's multipliers of the rows are prices. The gauge is mu_tg = 0: the exchange row follows
-from the others and is left out.
+Written from the equations (model.md: Decisions, Costs, Prices, Grid, Equilibrium) alone; it
+shares no formula with the package, only its containers of arrays. Decisions are columns,
+constraints rows *demand minus supply = 0*, so Clarabel's multipliers of the rows are prices. The
+gauge is mu_tg = 0: the exchange row follows from the others and is left out.
 """
 
 from dataclasses import dataclass, field
@@ -124,7 +124,7 @@ def size(market: Market) -> tuple[float, float]:
 
 
 def build(market: Market) -> Program:
-    """P(u) and all its constraints (MODEL 6), physical units."""
+    """P(u) and all its constraints (model.md: Equilibrium), physical units."""
     hours = market.prosumers.load.shape[1]
     power, _ = size(market)
     program = Program(hours)
@@ -136,7 +136,7 @@ def build(market: Market) -> Program:
 
 
 def add_prosumers(program: Program, market: Market, power: float) -> None:
-    """Decisions, local costs, storage dynamics and own balance (MODEL 2, 3)."""
+    """Decisions, local costs, storage dynamics and own balance (model.md: Decisions, Costs)."""
     m, g, k, e = map(numbers, (market.prosumers, market.generators, market.buffers, market.trading))
     ts, hours, count = float(market.hour_length), program.hours, len(m.bus)
     zero = np.zeros((1, hours))
@@ -180,7 +180,7 @@ def add_prosumers(program: Program, market: Market, power: float) -> None:
 
 
 def add_main_grid(program: Program, market: Market, power: float) -> None:
-    """Purchases, sigma and its price, and the aggregate limits (MODEL 3, 4, 6)."""
+    """Purchases, sigma and its price, and the aggregate limits (model.md: Costs, Prices)."""
     m, t = numbers(market.prosumers), numbers(market.tariff)
     ts, count, hours = float(market.hour_length), len(m.bus), program.hours
     passive = np.asarray(market.grid.passive).sum(0)
@@ -196,7 +196,7 @@ def add_main_grid(program: Program, market: Market, power: float) -> None:
 
 
 def add_network(program: Program, market: Market, power: float) -> None:
-    """Bus balances, flows, voltages and line ratings (MODEL 4, 5)."""
+    """Bus balances, flows, voltages and line ratings (model.md: Prices, Grid)."""
     m, n = numbers(market.prosumers), numbers(market.grid)
     buses, lines, hours = len(n.passive), len(n.source), program.hours
     typical = float(np.hypot(n.resistance, n.reactance).mean()) if lines else 0.0
@@ -248,7 +248,7 @@ def split(n: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 
 
 def add_paper_flows(program: Program, n: Any, falls: Any, power: float, drop: float) -> None:
-    """p = b dtheta + g dv, q = -g dtheta + b dv; without impedance dtheta = dv = 0 (MODEL 5)."""
+    """p = b dtheta + g dv, q = -g dtheta + b dv, or dtheta = dv = 0 (model.md: Grid)."""
     real, ideal, g, b = split(n)
     some, between = pick(np.arange(len(n.source)), len(n.source))[real], falls[real]
     none = np.zeros((len(real), program.hours))
@@ -409,7 +409,7 @@ def best(conic: Conic, tol: float) -> tuple[str, Attempt | None]:
 
 
 def solve(market: Market, tol: float = 1e-10) -> Reference:
-    """The market's v-GNE by the potential's convex program (MODEL 6), any grid and behavior.
+    """The market's v-GNE by the potential's convex program (model.md: Equilibrium), any behavior.
 
     "infeasible" only with the convex solver's proof. Where equilibria are many (single trades,
     costless storage, angles and voltages of the `paper` grid) it is one of them.
@@ -574,7 +574,7 @@ def price_rows(market: Market, duals: dict[str, np.ndarray]) -> Rows:
 
 
 def midpoints(market: Market, balance: np.ndarray) -> np.ndarray:
-    """mu_tr = (pi_i + pi_j - c_tr_(i,j) - c_tr_(j,i)) / 2 (MODEL 6)."""
+    """mu_tr = (pi_i + pi_j - c_tr_(i,j) - c_tr_(j,i)) / 2 (model.md: Prices)."""
     e = numbers(market.trading)
     return (balance[e.buyer] + balance[e.seller] - (e.fee_buyer + e.fee_seller)[:, None]) / 2
 
@@ -586,7 +586,7 @@ def held_at_first(market: Market) -> float:
 
 
 def prosumer_costs(market: Market, table: dict[str, np.ndarray]) -> np.ndarray:
-    """J_i of MODEL 3, EUR, prosumer by prosumer."""
+    """J_i, EUR, prosumer by prosumer (model.md: Costs)."""
     g, k, e, t = map(numbers, (market.generators, market.buffers, market.trading, market.tariff))
     ts = float(market.hour_length)
     price = t.base + t.slope * table["sigma"][0]

@@ -1,7 +1,7 @@
 """Awkward markets: no false word about any, few left undecided, and prices right for the smallest.
 
-Against the convex solver where it has an answer, and against the first-order conditions of MODEL 4,
-written out here prosumer by prosumer in units of that prosumer's own size.
+Against the convex solver where it has an answer, and against the first-order conditions
+(model.md: Prices), written out here prosumer by prosumer in units of that prosumer's own size.
 """
 
 from collections import Counter

@@ -24,7 +24,7 @@ potential = jax.jit(jg.model.potential)
 
 
 def check_agreement(market: jg.Market, clearing: jg.Clearing, oracle: Reference) -> None:
-    """Potential, total cost and what is unique (MODEL 6), relative to the market's own scales."""
+    """Potential, total cost and what is unique (model.md: Uniqueness), by the market's scales."""
     scales = clearing.certificate.scales
     bill, power = float(scales.bill), float(scales.power)
     assert abs(float(potential(market, clearing.plan)) - oracle.potential) < 2e-6 * bill

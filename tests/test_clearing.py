@@ -361,8 +361,8 @@ def test_certificate_is_that_of_plan_and_prices():
 
 @pytest.mark.parametrize("grid", ["lindistflow", *SLOW])
 def test_first_order_conditions_hold(grid):
-    """MODEL 4: c + 2 q p = pi + mu_pb, p0 + d (sigma + kappa p_mg) + lambda + mu_tg = pi, and
-    c_tr + c_ta + mu_tr = pi for what is strictly inside its bounds."""
+    """c + 2 q p = pi + mu_pb, p0 + d (sigma + kappa p_mg) + lambda + mu_tg = pi, and
+    c_tr + c_ta + mu_tr = pi strictly inside the bounds (model.md: Prices)."""
     market = feeder(grid)
     clearing = jg.clear(market, tol=1e-10)
     check_signs(market, clearing.plan, clearing.prices, atol=1e-5)
@@ -370,7 +370,7 @@ def test_first_order_conditions_hold(grid):
 
 
 def check_signs(market: jg.Market, plan: jg.Plan, prices: jg.Rows, atol: float) -> None:
-    """The sign conditions of MODEL 4, wherever an entry lies strictly inside its bounds."""
+    """The sign conditions wherever an entry is strictly inside its bounds (model.md: Prices)."""
     lower, upper = model.boxes(market)
 
     def inside(name: str) -> np.ndarray:

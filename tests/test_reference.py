@@ -123,7 +123,7 @@ def test_unserved_load_is_proven_infeasible():
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_prices_are_the_marginal_costs_of_what_is_inside_its_bounds(seed: int):
-    """MODEL 4: the conditions to test signs by, at random markets."""
+    """The conditions that test all signs, at random markets (model.md: Prices)."""
     market = random_market(seed)
     found = solve(market)
     if found.status == "infeasible":

@@ -32,7 +32,7 @@ def heat_pump(
     highest degC). These, `outdoor` and `power` may differ by device and step, of which there are
     `hours`, of `hour_length` h each; `cop`, heat over electricity, and the others by device. With
     R C = resistance capacity and a = exp(-Ts / RC), exactly for powers that are constant within a
-    step (MODEL 2):
+    step (model.md: Decisions):
 
         T' = a T + (1 - a) (outdoor + resistance cop p).
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 def prices(market: Market, clearing: Clearing, ax: "Axes | None" = None) -> "Axes":
     """Marginal value of energy by hour, EUR/kWh: the prosumers' range, their median, the grid's.
 
-    A prosumer's is pi_i + mu_pb of its bus (MODEL 4), the main grid's p0 + d_mg sigma.
+    A prosumer's is pi_i + mu_pb of its bus (model.md: Prices), the main grid's p0 + d_mg sigma.
     """
     note = check("prices", market, clearing)
     ax = on_clock(begin(ax, f"Prices{note}", TIME, "price (EUR/kWh)"), market)
@@ -51,7 +51,8 @@ def prices(market: Market, clearing: Clearing, ax: "Axes | None" = None) -> "Axe
 def bus_prices(market: Market, clearing: Clearing, ax: "Axes | None" = None) -> "Axes":
     """Price of energy at each bus and hour, EUR/kWh, which passive consumers there pay.
 
-    p0 + d_mg sigma + lambda + mu_tg + mu_pb (MODEL 7); `settlement.price_parts` tells its parts.
+    p0 + d_mg sigma + lambda + mu_tg + mu_pb (model.md: Money); `settlement.price_parts` has its
+    parts.
     """
     note = check("bus_prices", market, clearing)
     buses = len(market.grid.passive)

@@ -1,8 +1,8 @@
 """How an equilibrium moves with its market: implicit differentiation of the optimality conditions.
 
 On the bounds that hold at an equilibrium, everybody's conditions are those of a stationary point of
-one function, the Lagrangian of the potential in what is left free (MODEL 6). With w for all that
-can move, plan and prices, and m for the market,
+one function, the Lagrangian of the potential in what is left free (model.md: Equilibrium). With
+w for all that can move, plan and prices, and m for the market,
 
     dL/dw (m, w) = 0    so    K dw = -d/dm (dL/dw) dm,    K = d^2 L / dw^2, symmetric:
 

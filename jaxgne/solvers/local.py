@@ -138,7 +138,7 @@ def best_response(
     center: Choice,
     multipliers: Float[Array, "1+K H"],
 ) -> Solution:
-    """One prosumer's answer to prices (the paper, Algorithm 1, first step; MODEL 9.1):
+    """One prosumer's answer to prices: the paper, Algorithm 1, first step (model.md: Mechanism):
 
         argmin  priced . u + curvature/2 u^2 + toll |u_tr| + proximal/2 (u - center)^2
         s.t.    lower <= u <= upper
@@ -322,7 +322,7 @@ def _solve_in_time(
 def project_network(
     network: Network, center: Float[Array, " V"], multipliers: Float[Array, " R"]
 ) -> Solution:
-    """The operator's admissible state closest to `center`, in one hour (MODEL 9.3):
+    """The operator's admissible state closest to `center`, in one hour (model.md: Mechanism):
 
         argmin  proximal/2 (u - center)^2
         s.t.    matrix u = offset,  lower <= u <= upper,  p^2 + q^2 <= rating^2 on every line

@@ -1,4 +1,4 @@
-"""The paper's mechanism: semi-decentralized, preconditioned proximal point (MODEL 9).
+"""The paper's mechanism: a semi-decentralized proximal point method (model.md: Mechanism).
 
 Sources: Belgioioso, Ananduta, Grammatico, Ocampo-Martinez, IEEE Trans. Smart Grid 13(4), 2022
 (Algorithm 1); Ananduta, Grammatico, Games 13(5):66, 2022 (Algorithms 1-3). One round: prosumers
@@ -184,7 +184,7 @@ def play_round(
     private: Float[Array, "N 1+K H"],
     rows: Float[Array, "R H"],
 ) -> tuple[Point, Float[Array, "N 1+K H"], Float[Array, "R H"]]:
-    """One round of the mechanism from a point (the follow-up, Algorithm 1; MODEL 9).
+    """One round from a point: the follow-up, Algorithm 1 (model.md: Mechanism).
 
     `private` and `rows` warm-start the local programs; both come back solved.
     """
@@ -255,7 +255,7 @@ def move_limit(price: Array, step: Array, excess: Array) -> Array:
 def quote(market: Market, setting: Setting, at: Point) -> tuple[Plan, Float[Array, "2E H"]]:
     """What each decision costs its player at a point's prices, its own curvature apart, EUR/kW.
 
-    Trades come apart, once for each side: all buyers, then all sellers (MODEL 9.1).
+    Trades come apart, once for each side: all buyers, then all sellers (model.md: Mechanism).
     """
     shared = replace(
         rows_like(market), aggregate=at.above - at.below, bus=at.bus, exchange=at.exchange_price

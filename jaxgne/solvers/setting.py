@@ -48,7 +48,7 @@ class Slots(Record):
 
 
 class Steps(Record):
-    """Step sizes (MODEL 9): of decisions, their inverse (EUR/kW^2); of rows, EUR/kWh per kW."""
+    """Inverse step of decisions, EUR/kW^2, step of rows, EUR/kWh per kW (model.md: Step sizes)."""
 
     device: Float[Array, ""]  # 1/alpha of generation, charge, discharge, curtailed
     imports: Float[Array, " H"]
@@ -93,7 +93,7 @@ def choices_of(places: Sequence[Slots], plan: Plan, sides: Float[Array, "2E H"])
 
 
 def step_sizes(market: Market, balance: Float[Array, ""], rule: Rule) -> Steps:
-    """Step sizes of the mechanism, from the row and column sums of the shared rows (MODEL 9).
+    """Step sizes from the row and column sums of the shared rows (model.md: Step sizes).
 
     With A the shared rows over all decisions (entries -1, 0, 1; everything times Ts), d the slope
     of the main grid's price and omega the `balance`, one round is a proximal point step in

@@ -171,8 +171,8 @@ def _each(market: Market) -> Iterator[tuple[str, Market]]:
 def preference_cycle(market: Market) -> list[int]:
     """Prosumers round whom energy is passed at a negative cost, seller first; empty if none.
 
-    A kW more from seller to buyer costs the two `fee_buyer - fee_seller + 2 charge` (MODEL 3), one
-    the other way `fee_seller - fee_buyer + 2 charge`. A very long cycle may go unseen.
+    A kW more from seller to buyer costs the two `fee_buyer - fee_seller + 2 charge`, one the other
+    way `fee_seller - fee_buyer + 2 charge` (model.md: Costs). A very long cycle may go unseen.
     """
     v = Values(market)
     able = v["Trading.limit"] > 0

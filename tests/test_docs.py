@@ -1,0 +1,66 @@
+"""docs/model.md names what the code has, and whoever points to one of its sections finds it."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import jaxgne as jg
+from jaxgne import optimality, settlement
+
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs" / "model.md").read_text("utf-8")
+NO_SYMBOL = {"Buffers.made", "Grid.names"}  # what no equation knows
+
+
+def texts() -> Iterator[tuple[str, str]]:
+    """Name and text of all sources and pages that may point to a section."""
+    paths = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+    for folder in ("jaxgne", "tests", "benchmarks", "docs"):
+        paths += sorted((ROOT / folder).rglob("*.py")) + sorted((ROOT / folder).rglob("*.md"))
+    for path in paths:
+        yield str(path.relative_to(ROOT)), path.read_text("utf-8")
+
+
+def test_references_to_the_model_lead_to_its_sections():
+    """All have one form, on one line, none goes by a number, and every title is a heading."""
+    titles, found = set(re.findall(r"^## (.+)$", PAGE, re.M)), []
+    for name, text in texts():
+        assert not re.search(r"MODEL (sections? )?\d", text), name
+        assert not re.search(r"\(model\.md:(?! [A-Z][^()\n]*\))", text), name
+        here = re.findall(r"\(model\.md: ([A-Z][^()\n]*)\)", text)
+        assert {title for each in here for title in each.split(", ")} <= titles, name
+        found += here
+    assert len(found) >= 20
+
+
+def named(owner: str) -> Any:
+    """What the page calls so: the package, one of its classes or one of its modules."""
+    if owner == "jg":
+        return jg
+    places = [place for place in (jg, optimality, settlement) if hasattr(place, owner)]
+    return getattr(places[0], owner) if places else import_module(f"jaxgne.{owner}")
+
+
+def field_names(kind: Any) -> set[str]:
+    return {field.name for field in fields(kind)}
+
+
+def test_names_on_the_page_exist():
+    """Every `Record.field` is a field, and every `module.function` is in that module."""
+    names = re.findall(r"`([A-Za-z_]+)\.(\w+)", PAGE)
+    for owner, name in names:
+        kind = named(owner)
+        known = name in field_names(kind) if is_dataclass(kind) else hasattr(kind, name)
+        assert known, f"{owner}.{name}"
+    assert len(names) > 80
+
+
+def test_all_data_decisions_and_rows_are_on_the_page():
+    """Every field of a market's tables, of `Plan` and of `Rows` has its symbol there."""
+    tables = (jg.Prosumers, jg.Generators, jg.Buffers, jg.Trading, jg.Grid, jg.Tariff)
+    kinds = (*tables, jg.Plan, jg.Rows)
+    every = {f"{kind.__name__}.{field}" for kind in kinds for field in field_names(kind)}
+    assert {name for name in every - NO_SYMBOL if f"`{name}`" not in PAGE} == set()
