@@ -10,7 +10,6 @@ Sizes: `N` prosumers, `H` hours, `G` generators, `K` buffers, `E` trading pairs,
 from dataclasses import fields
 from typing import Any, Literal, get_args
 
-import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -19,6 +18,7 @@ from .arrays import Reader, floats, promoted, step_count, whole, wide
 from .arrays import cast as cast
 from .clock import Clock, Made
 from .describe import describe
+from .fields import amount, described, index, structure
 from .record import Record
 
 GridModel = Literal["copperplate", "paper", "lindistflow"]
@@ -33,12 +33,12 @@ class Prosumers(Record):
     that is `devices.connection`. `export_max` and `curtail_max` are 0 where neither is allowed.
     """
 
-    bus: Int[Array, " N"]  # bus index
-    load: Float[Array, "N H"]  # kW
-    reactive: Float[Array, "N H"]  # kvar
-    import_max: Float[Array, "N H"]  # kW
-    export_max: Float[Array, "N H"]  # kW
-    curtail_max: Float[Array, "N H"]  # kW
+    bus: Int[Array, " N"] = index("bus", "where it is connected")
+    load: Float[Array, "N H"] = amount("kW", "load less own renewable generation")
+    reactive: Float[Array, "N H"] = amount("kvar", "reactive power of the gross load")
+    import_max: Float[Array, "N H"] = amount("kW", "most bought of the main grid", "[0, inf]")
+    export_max: Float[Array, "N H"] = amount("kW", "most sold to the main grid", "[0, inf)")
+    curtail_max: Float[Array, "N H"] = amount("kW", "most generation left unused", "[0, inf)")
 
     def __init__(
         self,
@@ -68,11 +68,11 @@ class Prosumers(Record):
 class Generators(Record):
     """Dispatchable units; cost `quadratic p^2 + linear p` per hour (no factor 1/2)."""
 
-    owner: Int[Array, " G"]  # prosumer index
-    power_min: Float[Array, "G H"]  # kW
-    power_max: Float[Array, "G H"]  # kW
-    quadratic: Float[Array, " G"]  # EUR/kW^2h
-    linear: Float[Array, " G"]  # EUR/kWh
+    owner: Int[Array, " G"] = index("prosumer", "whose it is")
+    power_min: Float[Array, "G H"] = amount("kW", "least power")
+    power_max: Float[Array, "G H"] = amount("kW", "most power")
+    quadratic: Float[Array, " G"] = amount("EUR/kW^2h", "cost of power squared", "[0, inf)")
+    linear: Float[Array, " G"] = amount("EUR/kWh", "cost of power")
 
     def __init__(
         self,
@@ -106,20 +106,35 @@ class Buffers(Record):
     Each kWh more after the last hour than at the start is worth `final_value` to its owner.
     """
 
-    owner: Int[Array, " K"]  # prosumer index
-    charge_max: Float[Array, "K H"]  # kW
-    discharge_max: Float[Array, "K H"]  # kW
-    energy_min: Float[Array, "K H"]  # kWh, at the end of the hour
-    energy_max: Float[Array, "K H"]  # kWh, at the end of the hour
-    energy_start: Float[Array, " K"]  # kWh
-    drain: Float[Array, "K H"]  # kWh per step
-    retention: Float[Array, " K"]  # share kept per step
-    charge_efficiency: Float[Array, " K"]
-    discharge_efficiency: Float[Array, " K"]
-    quadratic: Float[Array, " K"]  # EUR/kW^2h
-    linear: Float[Array, " K"]  # EUR/kWh
-    final_value: Float[Array, " K"]  # EUR/kWh
-    made: Made | None = eqx.field(static=True)  # what steps devices are for, until in a market
+    owner: Int[Array, " K"] = index("prosumer", "whose it is")
+    charge_max: Float[Array, "K H"] = amount("kW", "most drawn to charge", "[0, inf)")
+    discharge_max: Float[Array, "K H"] = amount("kW", "most given by discharging", "[0, inf)")
+    energy_min: Float[Array, "K H"] = amount("kWh", "least content at the end of the step")
+    energy_max: Float[Array, "K H"] = amount("kWh", "most content at the end of the step")
+    energy_start: Float[Array, " K"] = amount("kWh", "content at the start")
+    drain: Float[Array, "K H"] = amount("kWh", "taken out of the content per step")
+    retention: Float[Array, " K"] = amount(
+        "",
+        "share of the content kept per step",
+        "(0, 1]",
+        "is out of range; give the share kept per step, at most 1",
+    )
+    charge_efficiency: Float[Array, " K"] = amount(
+        "",
+        "share that arrives in the content, or a COP",
+        "(0, 20]",
+        "is out of range; give a share (0.95, not 95) or a COP",
+    )
+    discharge_efficiency: Float[Array, " K"] = amount(
+        "",
+        "share that arrives at the owner",
+        "(0, 1]",
+        "is out of range; give a share, at most 1 (0.95, not 95)",
+    )
+    quadratic: Float[Array, " K"] = amount("EUR/kW^2h", "cost of power squared", "[0, inf)")
+    linear: Float[Array, " K"] = amount("EUR/kWh", "cost of power")
+    final_value: Float[Array, " K"] = amount("EUR/kWh", "worth of each kWh gained by the end")
+    made: Made | None = structure("what steps devices are for, until in a market")
 
     def __init__(
         self,
@@ -176,13 +191,15 @@ class Trading(Record):
     to each side; 0 in the paper (model.md: Costs).
     """
 
-    buyer: Int[Array, " E"]  # prosumer index
-    seller: Int[Array, " E"]  # prosumer index
-    limit: Float[Array, " E"]  # kW, either direction
-    fee_buyer: Float[Array, " E"]  # EUR/kWh
-    fee_seller: Float[Array, " E"]  # EUR/kWh
-    charge: Float[Array, " E"]  # EUR/kWh
-    quadratic: Float[Array, " E"]  # EUR/kW^2h
+    buyer: Int[Array, " E"] = index("prosumer", "who buys where the trade is positive")
+    seller: Int[Array, " E"] = index("prosumer", "who sells there")
+    limit: Float[Array, " E"] = amount("kW", "most power, either way", "[0, inf)")
+    fee_buyer: Float[Array, " E"] = amount("EUR/kWh", "what the buyer reckons with")
+    fee_seller: Float[Array, " E"] = amount("EUR/kWh", "what the seller reckons with")
+    charge: Float[Array, " E"] = amount("EUR/kWh", "the network's tariff, paid by both", "[0, inf)")
+    quadratic: Float[Array, " E"] = amount(
+        "EUR/kW^2h", "cost of power squared, to each side", "[0, inf)"
+    )
 
     def __init__(
         self,
@@ -223,23 +240,36 @@ class Grid(Record):
     `feeder_voltage`, whatever that bus's own limits are.
     """
 
-    source: Int[Array, " L"]  # bus index
-    target: Int[Array, " L"]  # bus index
-    resistance: Float[Array, " L"]  # pu/kW
-    reactance: Float[Array, " L"]  # pu/kW
-    rating: Float[Array, " L"]  # kVA
-    voltage_min: Float[Array, " B"]  # pu
-    voltage_max: Float[Array, " B"]  # pu
-    angle_min: Float[Array, " B"]  # rad
-    angle_max: Float[Array, " B"]  # rad
-    feeder: Int[Array, " F"]  # bus index
-    feeder_voltage: Float[Array, "F H"]  # pu
-    passive: Float[Array, "B H"]  # kW
-    passive_reactive: Float[Array, "B H"]  # kvar
-    compensation_max: Float[Array, "B H"]  # kvar
-    model: GridModel = eqx.field(static=True)
-    reactive_balance: bool = eqx.field(static=True)
-    names: tuple[str, ...] = eqx.field(static=True)
+    source: Int[Array, " L"] = index("bus", "the bus nearer to the main grid")
+    target: Int[Array, " L"] = index("bus", "the other bus")
+    resistance: Float[Array, " L"] = amount("pu/kW", "ohms divided by 1000 kV^2", "[0, inf)")
+    reactance: Float[Array, " L"] = amount("pu/kW", "ohms divided by 1000 kV^2", "[0, inf)")
+    rating: Float[Array, " L"] = amount("kVA", "most apparent power at 1 pu", "[0, inf]")
+    voltage_min: Float[Array, " B"] = amount(
+        "pu",
+        "lowest voltage",
+        "(0, 2]",
+        "is no voltage per unit; give a number like 0.95, not volts or kV",
+    )
+    voltage_max: Float[Array, " B"] = amount("pu", "highest voltage")
+    angle_min: Float[Array, " B"] = amount("rad", "lowest angle")
+    angle_max: Float[Array, " B"] = amount("rad", "highest angle")
+    feeder: Int[Array, " F"] = index("bus", "a bus that the main grid feeds")
+    feeder_voltage: Float[Array, "F H"] = amount(
+        "pu",
+        "held by the main grid",
+        "[0.5, 1.5]",
+        "is no voltage that a main grid holds; give a number per unit like 1.04, from 0.5 to 1.5",
+        written="voltage_pu",
+    )
+    passive: Float[Array, "B H"] = amount("kW", "load of nobody in the market")
+    passive_reactive: Float[Array, "B H"] = amount("kvar", "its reactive load")
+    compensation_max: Float[Array, "B H"] = amount(
+        "kvar", "most reactive power, either way", "[0, inf)"
+    )
+    model: GridModel = structure("which physics: copperplate, paper or lindistflow")
+    reactive_balance: bool = structure("whether buses balance reactive power")
+    names: tuple[str, ...] = structure("name of each bus, or nothing")
 
     def __init__(
         self,
@@ -305,12 +335,17 @@ class Tariff(Record):
     1 when prosumers see their own effect on the price (Nash), 0 when they take it (Wardrop).
     """
 
-    base: Float[Array, " H"]  # EUR/kWh
-    slope: Float[Array, " H"]  # EUR/kWh per kW
-    export: Float[Array, " H"]  # EUR/kWh
-    total_min: Float[Array, " H"]  # kW
-    total_max: Float[Array, " H"]  # kW
-    anticipation: Float[Array, ""]
+    base: Float[Array, " H"] = amount("EUR/kWh", "price at no import")
+    slope: Float[Array, " H"] = amount("EUR/kWh per kW", "rise of it with total import", "[0, inf)")
+    export: Float[Array, " H"] = amount("EUR/kWh", "paid for exports")
+    total_min: Float[Array, " H"] = amount("kW", "least net exchange", "[-inf, inf)")
+    total_max: Float[Array, " H"] = amount("kW", "most net exchange", "(-inf, inf]")
+    anticipation: Float[Array, ""] = amount(
+        "",
+        "1: prosumers see their effect on the price, 0: they take it",
+        "[0, 1]",
+        "is not between 0 and 1; give 1 for Nash, 0 for price takers",
+    )
 
     def __init__(
         self,
@@ -350,8 +385,13 @@ class Market(Record):
     trading: Trading
     grid: Grid
     tariff: Tariff
-    hour_length: Float[Array, ""]  # h
-    clock: Clock | None
+    hour_length: Float[Array, ""] = amount(
+        "h",
+        "length of a step",
+        "(0, inf)",
+        "is out of range; give the length of a step in hours, above 0",
+    )
+    clock: Clock | None = structure("when the first step begins, if that is known", static=False)
 
     def __init__(
         self,
@@ -415,3 +455,6 @@ class Market(Record):
 
     def __str__(self) -> str:
         return describe(self)
+
+
+FIELDS = described(Prosumers, Generators, Buffers, Trading, Grid, Tariff, Market)  # by name

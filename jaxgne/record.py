@@ -11,10 +11,12 @@ from typing import Any, TypeVar, dataclass_transform
 import equinox as eqx
 import jax
 
+from .fields import amount, index, structure
+
 R = TypeVar("R", bound="Record")
 
 
-@dataclass_transform(eq_default=False, field_specifiers=(eqx.field,))
+@dataclass_transform(eq_default=False, field_specifiers=(eqx.field, amount, index, structure))
 class Record:
     """Base of a record: annotated fields are its leaves, `eqx.field(static=True)` its structure."""
 

@@ -23,11 +23,12 @@ STUDIES = {"batch", "selection", "settlement", "scenarios", "placement", "tuning
 STUDIES |= {"comparison", "tracing", "trust"}
 STUDIES |= {"objectives", "fitting", "gradients", "history", "mechanisms"}
 
-GROUND = {"runner", "record", "programs"}  # what all modules stand on
+GROUND = {"runner", "fields", "record", "programs"}  # what all modules stand on
 
 # Who may import what, lowest layer first; a folder's name stands for all its modules.
 LAYERS: dict[str, set[str]] = {
     "runner": set(),
+    "fields": set(),
     "record": set(),
     "clock": {"arrays"},
     "describe": set(),

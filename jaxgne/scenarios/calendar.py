@@ -10,8 +10,7 @@ from jaxtyping import Int
 
 from ..clock import Clock
 from ..each import for_one
-from ..market import Market
-from ..validate.tables import TYPES
+from ..market import FIELDS, Market
 from .rows import shared
 from .sun import CAPS, check_caps, moved_caps, reactive_of, series, told_sun
 
@@ -284,15 +283,10 @@ def hours_of(market: Market, column: Int[np.ndarray, " H"]) -> Market:
     hours = np.shape(market.prosumers.load)[1]
     if np.array_equal(column, np.arange(hours)):
         return market
-    hourly = [name for name, kind in TYPES.items() if kind.dim_str.split()[-1:] == ["H"]]
     taken = market
-    for name in hourly:
-        table, field = name.split(".")
-
-        def where(m: Market, table: str = table.lower(), field: str = field) -> Any:
-            return getattr(getattr(m, table), field)
-
-        taken = eqx.tree_at(where, taken, np.asarray(where(market))[..., column])
+    for field in FIELDS.values():
+        if field.hourly:
+            taken = eqx.tree_at(field.find, taken, np.asarray(field.find(market))[..., column])
     stores = market.buffers
     least, most, drain = (
         np.array(getattr(taken.buffers, name)) for name in ("energy_min", "energy_max", "drain")

@@ -7,41 +7,13 @@
 import numpy as np
 from jaxtyping import Bool
 
-from ..market import Market
-from .tables import POINTS_TO, TYPES, Values, field, unit
+from ..market import FIELDS, Market
+from .tables import Values, field
 
-_TINY, _LARGE = np.nextafter(0.0, 1.0), np.finfo(float).max  # the least above 0, the most finite
-_MAY_BE_INFINITE = {
-    "Prosumers.import_max": np.inf,
-    "Grid.rating": np.inf,
-    "Tariff.total_max": np.inf,
-    "Tariff.total_min": -np.inf,
-}
-_NOT_NEGATIVE = (
-    *("Prosumers.import_max", "Prosumers.export_max", "Prosumers.curtail_max"),
-    *("Generators.quadratic", "Buffers.charge_max", "Buffers.discharge_max", "Buffers.quadratic"),
-    *("Trading.limit", "Trading.charge", "Trading.quadratic", "Tariff.slope"),
-    *("Grid.resistance", "Grid.reactance", "Grid.rating", "Grid.compensation_max"),
+_RANGES = {name: one.ends for name, one in FIELDS.items() if not one.of}  # least and most
+_BOUNDS = tuple(  # fields that stand in pairs, `_min` and `_max`
+    name[:-4] for name in FIELDS if name.endswith("_min") and f"{name[:-4]}_max" in FIELDS
 )
-_FACTORS = {  # above 0, up to and with the limit
-    "Buffers.retention": (1.0, "give the share kept per step, at most 1"),
-    "Buffers.charge_efficiency": (20.0, "give a share (0.95, not 95) or a COP"),
-    "Buffers.discharge_efficiency": (1.0, "give a share, at most 1 (0.95, not 95)"),
-    "Market.hour_length": (np.inf, "give the length of a step in hours, above 0"),
-}
-_BOUNDS = ("Generators.power", "Buffers.energy", "Grid.voltage", "Grid.angle", "Tariff.total")
-_RANGES = {  # of every number that is no index: the least and the most it may be
-    name: (-_LARGE, _LARGE) for name in TYPES if name not in POINTS_TO
-}
-_RANGES |= dict.fromkeys(_NOT_NEGATIVE, (0.0, _LARGE))
-_RANGES |= {name: (_TINY, min(most, _LARGE)) for name, (most, _) in _FACTORS.items()}
-_RANGES |= {
-    name: (min(_RANGES[name][0], end), max(_RANGES[name][1], end))
-    for name, end in _MAY_BE_INFINITE.items()
-}
-_RANGES["Tariff.anticipation"] = (0.0, 1.0)
-_RANGES["Grid.voltage_min"] = (_TINY, 2.0)
-_RANGES["Grid.feeder_voltage"] = (0.5, 1.5)
 
 
 @np.errstate(all="ignore")
@@ -82,46 +54,29 @@ def suspects(market: Market) -> Bool[np.ndarray, " S"]:
 def mistakes(v: Values) -> list[str]:
     """What is wrong with the numbers of one market, one sentence each."""
     with np.errstate(all="ignore"):
-        return _factors(v) + _numbers(v) + _bounds(v)
-
-
-def _factors(v: Values) -> list[str]:
-    """Efficiencies, retention and the length of an hour outside their range."""
-    wrong = []
-    for name, (limit, fix) in _FACTORS.items():
-        bad = (v[name] <= 0) | (v[name] > limit)
-        wrong += v.complain(
-            name, bad, lambda at, name=name, fix=fix: f"{v.text(name, at)} is out of range; {fix}"
-        )
-    return wrong
+        return _numbers(v) + _bounds(v)
 
 
 def _numbers(v: Values) -> list[str]:
-    """Numbers that are not finite, or negative where they may not be."""
+    """Numbers that are not finite where that is no limit, and those out of their field's range."""
     wrong = []
-    for name in (name for name in TYPES if name not in POINTS_TO):
-        odd = ~np.isfinite(v[name])
-        if name in _MAY_BE_INFINITE:
-            odd &= v[name] != _MAY_BE_INFINITE[name]
+    for name, (low, high) in _RANGES.items():
+        bad, finite = ~((v[name] >= low) & (v[name] <= high)), np.isfinite(v[name])
+        unit = f" in {FIELDS[name].unit}".removesuffix(" in ")
         wrong += v.complain(
             name,
-            odd,
-            lambda at, name=name: (
-                f"{v[name][at]} is not a finite number; give one"
-                + f" in {unit(name)}" * bool(unit(name))
+            bad & ~finite,
+            lambda at, name=name, unit=unit: (
+                f"{v[name][at]} is not a finite number; give one{unit}"
             ),
-        )
-    for name in _NOT_NEGATIVE:
-        wrong += v.complain(
-            name,
-            (v[name] < 0) & (v[name] > -np.inf),  # that one is in the list already
-            lambda at, name=name: f"{v.text(name, at)} is negative; give 0 or more",
+        ) + v.complain(
+            name, bad & finite, lambda at, name=name: f"{v.text(name, at)} {FIELDS[name].otherwise}"
         )
     return wrong
 
 
 def _bounds(v: Values) -> list[str]:
-    """Bounds out of order, and numbers that contradict one another or what they stand for."""
+    """Bounds out of order, and efficiencies that contradict one another."""
     wrong = []
     for pair in _BOUNDS:
         low, high = f"{pair}_min", f"{pair}_max"
@@ -133,33 +88,9 @@ def _bounds(v: Values) -> list[str]:
                 f"{v.text(low, at)}; swap or raise it"
             ),
         )
-    wrong += v.complain(
-        "Grid.voltage_min",
-        (v["Grid.voltage_min"] <= 0) | (v["Grid.voltage_min"] > 2),
-        lambda at: (
-            f"{v.text('Grid.voltage_min', at)} is no voltage per unit; give a number like "
-            "0.95, not volts or kV"
-        ),
-    )
-    wrong += v.complain(
-        "Grid.feeder_voltage",
-        (v["Grid.feeder_voltage"] < 0.5) | (v["Grid.feeder_voltage"] > 1.5),
-        lambda at: (
-            f"{v.text('Grid.feeder_voltage', at)} is no voltage that a main grid holds; give a "
-            "number per unit like 1.04, from 0.5 to 1.5"
-        ),
-    )
-    anticipation = v["Tariff.anticipation"]
-    wrong += v.complain(
-        "Tariff.anticipation",
-        (anticipation < 0) | (anticipation > 1),
-        lambda at: (
-            f"{anticipation:.6g} is not between 0 and 1; give 1 for Nash, 0 for price takers"
-        ),
-    )
     gain = v["Buffers.charge_efficiency"] * v["Buffers.discharge_efficiency"]
     for name in ("Buffers.charge_efficiency", "Buffers.discharge_efficiency"):
-        gain = np.where(v[name] > _FACTORS[name][0], 0.0, gain)  # said by _factors
+        gain = np.where(v[name] > _RANGES[name][1], 0.0, gain)  # said by _numbers
     wrong += v.complain(
         "Buffers.charge_efficiency",
         (gain > 1) & np.any(v["Buffers.discharge_max"] > 0, axis=1),

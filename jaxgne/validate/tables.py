@@ -1,7 +1,6 @@
 """Whether the tables of a market fit together: shapes, indices, pairs, lines; and how to say it."""
 
 from collections.abc import Callable
-from dataclasses import fields
 from typing import Any
 
 import jax
@@ -11,49 +10,13 @@ from jax.core import Tracer
 from jaxtyping import Bool, Int
 
 from ..clock import hour_name
-from ..market import Buffers, Generators, Grid, Market, Prosumers, Tariff, Trading
+from ..fields import ROWS
+from ..market import FIELDS, Market
 
 Reason = Callable[[tuple[int, ...]], str]
 
-_TABLES = (Prosumers, Generators, Buffers, Trading, Grid, Tariff, Market)
-TYPES: dict[str, Any] = {  # the annotation of every array
-    f"{table.__name__}.{field.name}": field.type
-    for table in _TABLES
-    for field in fields(table)
-    if hasattr(field.type, "dim_str")
-}
-_ONE = {
-    "N": "prosumer",
-    "G": "generator",
-    "K": "buffer",
-    "E": "pair",
-    "B": "bus",
-    "L": "line",
-    "F": "feeder bus",
-    "H": "hour",
-}
-POINTS_TO = {  # which table's rows an index names
-    **dict.fromkeys(("Generators.owner", "Buffers.owner"), "Prosumers.load"),
-    **dict.fromkeys(("Trading.buyer", "Trading.seller"), "Prosumers.load"),
-    **dict.fromkeys(("Prosumers.bus", "Grid.source", "Grid.target", "Grid.feeder"), "Grid.passive"),
-}
-_UNITS = {  # of fields, whatever their table; everything else is in kW
-    **dict.fromkeys(("reactive", "passive_reactive", "compensation_max"), "kvar"),
-    **dict.fromkeys(("energy_min", "energy_max", "energy_start", "drain"), "kWh"),
-    **dict.fromkeys(("linear", "fee_buyer", "fee_seller", "base", "export"), "EUR/kWh"),
-    **dict.fromkeys(("final_value",), "EUR/kWh"),
-    **dict.fromkeys(("retention", "charge_efficiency", "discharge_efficiency"), ""),
-    **dict.fromkeys(("resistance", "reactance"), "pu/kW"),
-    **dict.fromkeys(("voltage_min", "voltage_max", "feeder_voltage"), "pu"),
-    **dict.fromkeys(("angle_min", "angle_max"), "rad"),
-    **{
-        "quadratic": "EUR/kW^2h",
-        "slope": "EUR/kWh per kW",
-        "anticipation": "",
-        "charge": "EUR/kWh",
-    },
-    **{"rating": "kVA", "hour_length": "h"},
-}
+_COUNT = {"prosumer": "Prosumers.load", "bus": "Grid.passive"}  # whose rows say how many
+POINTS_TO = {name: _COUNT[field.of] for name, field in FIELDS.items() if field.of}
 
 
 class Values(dict[str, np.ndarray]):
@@ -77,7 +40,7 @@ class Values(dict[str, np.ndarray]):
 
     def text(self, name: str, place: tuple[int, ...]) -> str:
         """The number at `place` with its unit."""
-        return number(self[name][place], unit(name))
+        return number(self[name][place], FIELDS[name].unit)
 
     def rounding(self) -> float:
         """Relative size of what rounding may make of computed numbers."""
@@ -96,23 +59,19 @@ class Values(dict[str, np.ndarray]):
             return []
         place = tuple(int(i) for i in np.unravel_index(np.argmax(bad), bad.shape))
         words = []
-        for axis, index in zip(axes or "".join(_axes(name)), place, strict=True):
+        axes = axes or "".join(FIELDS[name].axes)
+        for axis, index in zip(axes, place, strict=True):
             called = f" ({self.names[index]!r})" if axis == "B" and self.names else ""
             hour = hour_name(self.market, index) if axis == "H" else ""
             words.append(hour or f"row {index}{called}")
         rows = int(np.sum(np.any(bad, axis=1) if bad.ndim == 2 else bad)) - 1
         hours = int(np.sum(bad)) - 1
-        timed = (axes or "".join(_axes(name)))[:1] == "H"
+        timed = axes[:1] == "H"
         length = float(self.market.hour_length)
         each = "hour" if self.market.clock is None and length == 1 else "time"
         unit, count = ("row", rows) if rows and not timed else (each, hours)
         more = f" (and {count} more {unit}{'s' * (count > 1)})" if count else ""
         return [f"{name} {', '.join(words)}".strip() + f": {reason(place)}{more}."]
-
-
-def unit(name: str) -> str:
-    """The unit of a field; empty for a share."""
-    return _UNITS.get(name.split(".")[1], "kW")
 
 
 def number(value: float, unit: str) -> str:
@@ -122,12 +81,7 @@ def number(value: float, unit: str) -> str:
 
 def field(market: Market, name: str) -> jax.Array:
     """The array of a name like `Prosumers.load`."""
-    table, last = name.split(".")
-    return getattr(market if table == "Market" else getattr(market, table.lower()), last)
-
-
-def _axes(name: str) -> list[str]:
-    return TYPES[name].dim_str.split()
+    return FIELDS[name].find(market)
 
 
 def traced(market: Market) -> bool:
@@ -138,23 +92,23 @@ def traced(market: Market) -> bool:
 def shapes(market: Market, caller: str = "clear") -> list[str]:
     """Arrays whose shape or kind of number does not fit their table; of a batch only that it is."""
     sizes: dict[str, int] = {}
-    for name in (*dict.fromkeys(POINTS_TO.values()), *POINTS_TO):  # these say how many there are
-        axes, shape = _axes(name), np.shape(field(market, name))
+    for name in (*_COUNT.values(), *POINTS_TO):  # these say how many there are
+        axes, shape = FIELDS[name].axes, np.shape(field(market, name))
         for axis, size in zip(axes, shape[-len(axes) :], strict=False):
             sizes.setdefault(axis, size)
     wrong: list[str] = []
     leading: dict[str, int | None] = {}  # scenarios of each field that does not fit
     dtypes = {a.dtype for a in jax.tree.leaves(market) if _is_float(a)}
     dtype = max(dtypes, key=lambda d: jnp.finfo(d).bits, default=None)
-    arrays = {name: (field(market, name), _axes(name)) for name in TYPES}
+    arrays = {name: (field(market, name), FIELDS[name].axes) for name in FIELDS}
     whole = {*POINTS_TO, "Clock.start"}
     if market.clock is not None:
-        arrays["Clock.start"] = (market.clock.start, [])
+        arrays["Clock.start"] = (market.clock.start, ())
     for name, (array, axes) in arrays.items():
         shape, expected = np.shape(array), tuple(sizes.get(axis, 0) for axis in axes)
         kind = ("integers", jnp.integer) if name in whole else ("floats", jnp.floating)
         if shape != expected:
-            each = " and ".join(_ONE[axis] for axis in axes)
+            each = " and ".join(ROWS[axis] for axis in axes)
             fix = f"give one number per {each}" if axes else "give one number"
             wrong.append(f"{name}: shape {shape}, expected {expected}; {fix}.")
             leading[name] = shape[0] if shape and shape[1:] == expected else None
@@ -169,7 +123,7 @@ def shapes(market: Market, caller: str = "clear") -> list[str]:
         return [_batch(market, caller, leading, len(leading) < len(arrays))]
     for axis, name in (("N", "Prosumers.load"), ("H", "Prosumers.load"), ("B", "Grid.passive")):
         if not sizes.get(axis):
-            wrong.append(f"{name}: there is no {_ONE[axis]}; give at least one.")
+            wrong.append(f"{name}: there is no {ROWS[axis]}; give at least one.")
     names = market.grid.names
     if names and (len(names) != sizes.get("B") or len(set(names)) != len(names)):
         wrong.append(
