@@ -61,6 +61,11 @@ class Field(NamedTuple):
         return self.axes[-1:] == ("H",)
 
     @property
+    def symbol(self) -> str:
+        """Its unit as plots and tables print it: `EUR/kWh/kW`, and 1 of shares."""
+        return self.unit.replace("^2", "²").replace(" per ", "/") or "1"
+
+    @property
     def column(self) -> str:
         """Its name in files, with the unit: `slope_eur_per_kwh_per_kw`."""
         unit = self.unit.lower().replace("/", "_per_").replace(" per ", "_per_").replace("^", "")

@@ -336,7 +336,7 @@ class Tariff(Record):
     """
 
     base: Float[Array, " H"] = amount("EUR/kWh", "price at no import")
-    slope: Float[Array, " H"] = amount("EUR/kWh per kW", "rise of it with total import", "[0, inf)")
+    slope: Float[Array, " H"] = amount("EUR/kWh per kW", "its rise with total import", "[0, inf)")
     export: Float[Array, " H"] = amount("EUR/kWh", "paid for exports")
     total_min: Float[Array, " H"] = amount("kW", "least net exchange", "[-inf, inf)")
     total_max: Float[Array, " H"] = amount("kW", "most net exchange", "(-inf, inf]")

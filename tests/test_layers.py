@@ -101,7 +101,6 @@ LAYERS: dict[str, set[str]] = {
     "plots": {
         *RESULT - {"solvers"},
         *STUDIES,
-        "io.schema",
         *(f"plots.{part}" for part in ("layout", "state", "style")),
     },
     "frames": {*RESULT - {"solvers"}, *STUDIES},

@@ -1,9 +1,10 @@
 """Which file, column and entry holds what of a market or a clearing; units are in the names."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, get_args
 
-from ..market import GridModel
+from ..fields import ROWS
+from ..market import FIELDS, GridModel
 from ..status import STATUSES
 from .entries import amounts, digests, flag, indices, number, one_of, sizes, text, whole
 
@@ -11,7 +12,7 @@ FORMAT = "jaxgne market"
 VERSION = 2  # of the format; raised when an older reader would read wrong numbers
 OWNERS = "owners."  # of a certificate: those of its market
 TIME = ("hour_length", "clock.start")  # of a certificate: those of its market
-WHOLE = {"owner", "bus", "buyer", "seller", "source", "target"}
+WHOLE = {field.column for field in FIELDS.values() if field.of}
 
 
 class Added(NamedTuple):
@@ -43,7 +44,7 @@ class Entry(NamedTuple):
 MARKET_ENTRIES: Mapping[str, Entry] = {
     "format": Entry(one_of(FORMAT)),
     "version": Entry(one_of(*range(1, VERSION + 1))),
-    "rows": Entry(sizes("prosumer", "generator", "buffer", "pair", "line", "bus", "hour"), 2),
+    "rows": Entry(sizes(*(row for row in ROWS.values() if row != "feeder")), 2),
     "dtype": Entry(one_of("float32", "float64")),
     "hour_length_h": Entry(number),
     "start": Entry(text, None),
@@ -76,119 +77,19 @@ class Table(NamedTuple):
     derived: tuple[str, ...] = ()  # columns that follow from others, for whoever opens the table
 
 
-MARKET = (
-    Table("prosumers.csv", "prosumer", {"bus": "prosumers.bus"}),
-    Table(
-        "prosumer_hours.csv",
-        "prosumer",
-        {
-            "load_kw": "prosumers.load",
-            "reactive_kvar": "prosumers.reactive",
-            "import_max_kw": "prosumers.import_max",
-            "export_max_kw": "prosumers.export_max",
-            "curtail_max_kw": "prosumers.curtail_max",
-        },
-        hourly=True,
-    ),
-    Table(
-        "generators.csv",
-        "generator",
-        {
-            "owner": "generators.owner",
-            "quadratic_eur_per_kw2h": "generators.quadratic",
-            "linear_eur_per_kwh": "generators.linear",
-        },
-    ),
-    Table(
-        "generator_hours.csv",
-        "generator",
-        {"power_min_kw": "generators.power_min", "power_max_kw": "generators.power_max"},
-        hourly=True,
-    ),
-    Table(
-        "buffers.csv",
-        "buffer",
-        {
-            "owner": "buffers.owner",
-            "energy_start_kwh": "buffers.energy_start",
-            "retention": "buffers.retention",
-            "charge_efficiency": "buffers.charge_efficiency",
-            "discharge_efficiency": "buffers.discharge_efficiency",
-            "quadratic_eur_per_kw2h": "buffers.quadratic",
-            "linear_eur_per_kwh": "buffers.linear",
-            "final_value_eur_per_kwh": "buffers.final_value",
-        },
-    ),
-    Table(
-        "buffer_hours.csv",
-        "buffer",
-        {
-            "charge_max_kw": "buffers.charge_max",
-            "discharge_max_kw": "buffers.discharge_max",
-            "energy_min_kwh": "buffers.energy_min",
-            "energy_max_kwh": "buffers.energy_max",
-            "drain_kwh": "buffers.drain",
-        },
-        hourly=True,
-    ),
-    Table(
-        "pairs.csv",
-        "pair",
-        {
-            "buyer": "trading.buyer",
-            "seller": "trading.seller",
-            "limit_kw": "trading.limit",
-            "fee_buyer_eur_per_kwh": "trading.fee_buyer",
-            "fee_seller_eur_per_kwh": "trading.fee_seller",
-            "charge_eur_per_kwh": "trading.charge",
-            "quadratic_eur_per_kw2h": "trading.quadratic",
-        },
-    ),
-    Table(
-        "lines.csv",
-        "line",
-        {
-            "source": "grid.source",
-            "target": "grid.target",
-            "resistance_pu_per_kw": "grid.resistance",
-            "reactance_pu_per_kw": "grid.reactance",
-            "rating_kva": "grid.rating",
-        },
-    ),
-    Table(
-        "buses.csv",
-        "bus",
-        {
-            "voltage_min_pu": "grid.voltage_min",
-            "voltage_max_pu": "grid.voltage_max",
-            "angle_min_rad": "grid.angle_min",
-            "angle_max_rad": "grid.angle_max",
-        },
-        names={"name": "grid.names"},
-    ),
-    Table(
-        "bus_hours.csv",
-        "bus",
-        {
-            "passive_kw": "grid.passive",
-            "passive_reactive_kvar": "grid.passive_reactive",
-            "compensation_max_kvar": "grid.compensation_max",
-        },
-        hourly=True,
-    ),
-    Table("feeder_hours.csv", "feeder", {"voltage_pu": "grid.feeder_voltage"}, hourly=True),
-    Table(
-        "tariff.csv",
-        "hour",
-        {
-            "base_eur_per_kwh": "tariff.base",
-            "slope_eur_per_kwh_per_kw": "tariff.slope",
-            "export_eur_per_kwh": "tariff.export",
-            "total_min_kw": "tariff.total_min",
-            "total_max_kw": "tariff.total_max",
-        },
-    ),
-)
+def _market_tables() -> Iterator[Table]:
+    """A file of all fields with the same rows, and one of those that also have hours."""
+    columns: dict[tuple[str, bool], dict[str, str]] = {}
+    for field in FIELDS.values():
+        if field.axes and field.axes != ("F",):  # those are in market.json
+            columns.setdefault((field.row, len(field.axes) > 1), {})[field.column] = field.dotted
+    for (row, hourly), found in columns.items():
+        file = f"{row}_hours.csv" if hourly else f"{_MANY.get(row, f'{row}s')}.csv"
+        yield Table(file, row, found, hourly, {"name": "grid.names"} if file == "buses.csv" else {})
+
+
+_MANY = {"bus": "buses", "hour": "tariff"}  # what a file is called by its rows, without an s
+MARKET = tuple(_market_tables())
 
 
 def clearing_tables(model: GridModel) -> tuple[Table, ...]:

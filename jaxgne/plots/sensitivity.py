@@ -8,15 +8,14 @@ import numpy as np
 
 from ..clock import hour_name
 from ..each import for_one
-from ..io.schema import MARKET, WHOLE
-from ..market import Market
+from ..fields import ROWS
+from ..market import FIELDS, Market
 from .style import BLACK, GAIN, LOSS, begin, legend, name_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MOST = 12  # fields shown at most
-_UNITS = {"eur": "EUR", "kw": "kW", "kwh": "kWh", "kva": "kVA", "kw2h": "kW²h"}
 
 
 class _Slopes(NamedTuple):
@@ -70,27 +69,13 @@ def _hours(market: Market | None) -> tuple[str, ...]:
 
 
 def _slopes(gradient: Market) -> Iterator[tuple[str, _Slopes]]:
-    """Every field that has a derivative, with its unit: that of its column in a saved market."""
-    shapes = {
-        field: (column.removeprefix(field.split(".")[1]), _axes(table.row, table.hourly))
-        for table in MARKET
-        for column, field in table.columns.items()
-        if column not in WHOLE
-    }
-    shapes |= {"tariff.anticipation": ("", ()), "hour_length": ("_h", ())}
-    for name, (suffix, axes) in shapes.items():
-        values = gradient
-        for part in name.split("."):
-            values = getattr(values, part)
-        if values is None or getattr(values, "dtype", None) == jax.dtypes.float0:
+    """Every field that has a derivative."""
+    for field in FIELDS.values():
+        values = field.find(gradient)
+        if field.of or values is None or getattr(values, "dtype", None) == jax.dtypes.float0:
             continue
-        words = suffix.removeprefix("_").split("_per_")
-        unit = "/".join(_UNITS.get(word, word) for word in words) or "1"
-        yield name, _Slopes(unit, axes, np.asarray(values, float))
-
-
-def _axes(row: str, hourly: bool) -> tuple[str, ...]:
-    return (row, "hour") if hourly else (row,)
+        axes = tuple(ROWS[axis] for axis in field.axes)
+        yield field.dotted, _Slopes(field.symbol, axes, np.asarray(values, float))
 
 
 def _largest(
