@@ -15,10 +15,10 @@ from .clearing import Clearing
 from .comparison import outcome
 from .market import Market
 from .programs import program
+from .status import STATUSES, Status, is_status
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _CHUNK = 64  # scenarios whose bills are written at once
-_WORDS = ("cleared", "max_steps", "infeasible", "nonfinite")  # by the status' number
 
 
 def batch_summary(markets: Market, clearing: Clearing) -> dict[str, Any]:
@@ -32,7 +32,6 @@ def batch_summary(markets: Market, clearing: Clearing) -> dict[str, Any]:
             "batch_summary() takes the clearings of a batch; of one market use "
             "jaxgne.report.summary(market, clearing)."
         )
-    status = np.asarray(clearing.status._value)  # type: ignore[attr-defined]
     ok = np.asarray(clearing.ok)
     sigma = np.asarray(clearing.aggregate, float)
     price = np.asarray(clearing.prices.balance, float)
@@ -44,8 +43,10 @@ def batch_summary(markets: Market, clearing: Clearing) -> dict[str, Any]:
         "steps": np.asarray(clearing.steps, float),
     }
     return {
-        "scenarios": int(status.size),
-        "status": {word: int((status == k).sum()) for k, word in enumerate(_WORDS)},
+        "scenarios": int(ok.size),
+        "status": {
+            word: int(is_status(clearing.status, getattr(Status, word)).sum()) for word in STATUSES
+        },
         "quantiles": {
             name: {
                 f"{q:g}": float(np.quantile(values[ok], q)) if ok.any() else None for q in QUANTILES
