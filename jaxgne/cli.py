@@ -8,6 +8,7 @@ import inspect
 import json
 import os
 import platform
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,6 +22,7 @@ import jaxgne
 
 from .batch_report import batch_summary, batch_table
 from .cases import CASES
+from .cases.builders import Behavior
 from .cli_plot import plot
 from .cli_shared import (
     INFEASIBLE,
@@ -61,7 +63,8 @@ def main() -> None:
     app(prog_name="jaxgne")
 
 
-_SOLVERS = {
+_Solver = Literal["interior-point", "primal-dual", "semidecentralized"]
+_SOLVERS: dict[_Solver, Callable[[], jaxgne.AbstractSolver]] = {
     "interior-point": jaxgne.InteriorPoint,
     "primal-dual": jaxgne.PrimalDual,
     "semidecentralized": jaxgne.SemiDecentralized,
@@ -75,16 +78,14 @@ def clear(
     seed: Annotated[
         int | None, typer.Option(min=0, max=MOST_SEED, help="Seed of everything drawn by chance.")
     ] = None,
-    grid: Annotated[
-        Literal["copperplate", "paper", "lindistflow"] | None, typer.Option(help="Grid model.")
-    ] = None,
+    grid: Annotated[jaxgne.market.GridModel | None, typer.Option(help="Grid model.")] = None,
     behavior: Annotated[
-        Literal["nash", "wardrop"] | None,
+        Behavior | None,
         typer.Option("--behavior", help="Do prosumers see their effect on prices?"),
     ] = None,
     stress: Stress = None,
     solver: Annotated[
-        Literal["interior-point", "primal-dual", "semidecentralized"] | None,
+        _Solver | None,
         typer.Option(help="How to solve; by default what is fastest for the size."),
     ] = None,
     tol: Tol = 1e-6,
@@ -186,7 +187,7 @@ def _relaxed(market: jaxgne.Market) -> tuple[Any, str]:
 def _clear(
     find: Any,
     market: jaxgne.Market,
-    solver: str | None,
+    solver: _Solver | None,
     tol: float,
     max_steps: int | None,
     live: Live,
