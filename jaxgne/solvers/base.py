@@ -47,7 +47,7 @@ class AbstractSolver(eqx.Module):
 
     @abc.abstractmethod
     def init(self, market: Market, plan: Plan, prices: Rows) -> Any:
-        """The state from which to start, given a plan and prices (zeros for a cold start)."""
+        """The state from which to start, given a plan and prices: of an answer, or of autarky."""
 
     @abc.abstractmethod
     def step(self, market: Market, state: Any) -> Any:

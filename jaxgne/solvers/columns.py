@@ -138,7 +138,7 @@ def linear(market: Market, columns: Array, flows: Array) -> Worth:
 
 
 def pulled_by(market: Market, prices: Rows, price: Array) -> tuple[Array, Array]:
-    """The transpose of `_linear` applied to prices, EUR per unit."""
+    """The transpose of `linear` applied to prices, EUR per unit."""
     ts, pulled = market.hour_length, pull(market, prices)
     pulled = replace(pulled, imports=pulled.imports + ts * price)
     own = [getattr(pulled, name) for name in NAMES]
