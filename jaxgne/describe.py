@@ -1,11 +1,13 @@
 """A market in a few lines: how much of what there is, with units."""
 
-from dataclasses import fields
 from typing import Any
 
 import jax
 import numpy as np
 from jax.core import Tracer
+
+from .fields import axes_of
+from .record import Record
 
 
 def describe(market: Any) -> str:
@@ -28,17 +30,13 @@ def describe(market: Any) -> str:
     return "\n".join(["Market", *(f"  {name:<{width}}  {text}" for name, text in lines.items())])
 
 
-def _arrays(market: Any) -> list[tuple[str, Any, list[str]]]:
+def _arrays(market: Any) -> list[tuple[str, Any, tuple[str, ...]]]:
     """Every array field by name, with the axes of its annotation."""
-    tables = [getattr(market, f.name) for f in fields(market) if not hasattr(f.type, "dim_str")]
-    tables = [table for table in tables if table is not None]  # a clock may be missing
-    annotated: list[tuple[Any, str, Any]] = [
-        (table, f.name, f.type) for table in (*tables, market) for f in fields(table)
-    ]
+    tables = [table for table in vars(market).values() if isinstance(table, Record)]
     return [
-        (f"{type(table).__name__}.{name}", getattr(table, name), kind.dim_str.split())
-        for table, name, kind in annotated
-        if hasattr(kind, "dim_str")
+        (f"{type(table).__name__}.{name}", getattr(table, name), axes)
+        for table in (*tables, market)
+        for name, axes in axes_of(type(table)).items()
     ]
 
 

@@ -8,13 +8,13 @@ arrays, which both turn into JAX's.
 
 import inspect
 from collections.abc import Callable, Iterator
-from dataclasses import fields
-from functools import cache, wraps
+from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 import jax
 import numpy as np
 
+from .fields import axes_of
 from .record import Record
 from .runner import by_numpy, on_host, runs_here, to_device, to_host
 
@@ -108,24 +108,16 @@ def _arrays(table: Any, deep: bool = True) -> Iterator[tuple[str, tuple[int, ...
 
     Not of the parts' own parts: a certificate's hold one number where tables have rows and hours.
     """
-    for field, name, axes in _annotated(type(table)):
-        value = getattr(table, field)
+    kind = type(table)
+    for field in kind.__dataclass_fields__:
+        value, axes = getattr(table, field), axes_of(kind).get(field)
         if axes is not None:
             shape = np.shape(value)
             lead = max(0, len(shape) - len(axes))
-            yield name, shape[:lead], dict(zip(axes, shape[lead:], strict=False))
+            sizes = dict(zip(axes, shape[lead:], strict=False))
+            yield f"{kind.__name__}.{field}", shape[:lead], sizes
         elif deep and isinstance(value, Record):
             yield from _arrays(value, deep=False)
-
-
-@cache
-def _annotated(kind: type) -> tuple[tuple[str, str, list[str] | None], ...]:
-    """The fields of a table, what people call them, and the axes of those that are arrays."""
-    found = ((field.name, getattr(field.type, "dim_str", None)) for field in fields(kind))
-    return tuple(
-        (name, f"{kind.__name__}.{name}", None if words is None else words.split())
-        for name, words in found
-    )
 
 
 def _scenarios(caller: str, tables: dict[str, Any]) -> tuple[int, ...]:

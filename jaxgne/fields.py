@@ -5,6 +5,7 @@ plots, limits that give way and the tables in `docs/fields.md` are made from it.
 """
 
 from dataclasses import fields
+from functools import cache
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -100,12 +101,18 @@ def structure(means: str, *, static: bool = True) -> Any:
     return eqx.field(static=static, metadata={"means": means})
 
 
+@cache
+def axes_of(kind: Any) -> dict[str, tuple[str, ...]]:
+    """The axes of every array that a class is annotated with, by field."""
+    kinds: dict[str, Any] = {one.name: one.type for one in fields(kind)}
+    return {own: tuple(a.dim_str.split()) for own, a in kinds.items() if hasattr(a, "dim_str")}
+
+
 def described(*kinds: Any) -> dict[str, Field]:
-    """What the classes say of their arrays, by name, in the order of declaration."""
+    """What classes say of their arrays, by name, in the order of declaration."""
     found = {}
     for kind in kinds:
-        for one in fields(kind):
-            if "says" in one.metadata:
-                name, shape = f"{kind.__name__}.{one.name}", getattr(one.type, "dim_str", "")
-                found[name] = one.metadata["says"]._replace(name=name, axes=tuple(shape.split()))
+        for own, axes in axes_of(kind).items():
+            name, says = f"{kind.__name__}.{own}", kind.__dataclass_fields__[own].metadata["says"]
+            found[name] = says._replace(name=name, axes=axes)
     return found

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .elastic import Program
+from .market import FIELDS
 
 NOTHING = 1e-8  # amounts, relative to the market's, that are the linear program's rounding
 _EXACT = 400  # places up to which the fewest are found exactly
@@ -18,36 +19,46 @@ _PATIENCE = 30.0  # seconds that the search for the fewest may take
 class Limit(NamedTuple):
     """How a limit gives way: by hour, or one number for all hours of its row."""
 
+    name: str
     verb: str
-    unit: str
     price: float  # EUR per kWh by hour, or per unit
     table: str  # of the plan
     ways: tuple[int, ...]  # 1: its upper bounds rise, -1: its lower bounds fall
-    hourly: bool = True
     usual: bool = True  # gives way unless told otherwise
+
+    @property
+    def unit(self) -> str:
+        return FIELDS[self.name].unit
+
+    @property
+    def hourly(self) -> bool:
+        return FIELDS[self.name].hourly
 
 
 LIMITS: dict[str, Limit] = {
-    "Prosumers.load": Limit("shed", "kW", 10.0, "load", ()),
-    "Prosumers.import_max": Limit("raise", "kW", 1.0, "imports", (1,)),
-    "Prosumers.export_max": Limit("raise", "kW", 1.0, "exports", (1,)),
-    "Prosumers.curtail_max": Limit("raise", "kW", 1.0, "curtailed", (1,)),
-    "Generators.power_min": Limit("lower", "kW", 1.0, "generation", (-1,)),
-    "Generators.power_max": Limit("raise", "kW", 5.0, "generation", (1,), usual=False),
-    "Buffers.charge_max": Limit("raise", "kW", 5.0, "charge", (1,), usual=False),
-    "Buffers.discharge_max": Limit("raise", "kW", 5.0, "discharge", (1,), usual=False),
-    "Buffers.energy_min": Limit("lower", "kWh", 2.0, "energy", (-1,)),
-    "Buffers.energy_max": Limit("raise", "kWh", 2.0, "energy", (1,)),
-    "Buffers.energy_start": Limit("move", "kWh", 5.0, "energy_start", (1, -1), False, False),
-    "Trading.limit": Limit("raise", "kW", 1.0, "trades", (1, -1), False),
-    "Tariff.total_max": Limit("raise", "kW", 1.0, "total", (1,)),
-    "Tariff.total_min": Limit("lower", "kW", 1.0, "total", (-1,)),
-    "Grid.rating": Limit("raise", "kVA", 5.0, "active", (), False),
-    "Grid.voltage_max": Limit("raise", "pu", 1000.0, "voltage", (1,), False),
-    "Grid.voltage_min": Limit("lower", "pu", 1000.0, "voltage", (-1,), False),
-    "Grid.angle_max": Limit("raise", "rad", 100.0, "angle", (1,), False),
-    "Grid.angle_min": Limit("lower", "rad", 100.0, "angle", (-1,), False),
-    "Grid.compensation_max": Limit("raise", "kvar", 5.0, "compensation", (1, -1), usual=False),
+    limit.name: limit
+    for limit in (
+        Limit("Prosumers.load", "shed", 10.0, "load", ()),
+        Limit("Prosumers.import_max", "raise", 1.0, "imports", (1,)),
+        Limit("Prosumers.export_max", "raise", 1.0, "exports", (1,)),
+        Limit("Prosumers.curtail_max", "raise", 1.0, "curtailed", (1,)),
+        Limit("Generators.power_min", "lower", 1.0, "generation", (-1,)),
+        Limit("Generators.power_max", "raise", 5.0, "generation", (1,), usual=False),
+        Limit("Buffers.charge_max", "raise", 5.0, "charge", (1,), usual=False),
+        Limit("Buffers.discharge_max", "raise", 5.0, "discharge", (1,), usual=False),
+        Limit("Buffers.energy_min", "lower", 2.0, "energy", (-1,)),
+        Limit("Buffers.energy_max", "raise", 2.0, "energy", (1,)),
+        Limit("Buffers.energy_start", "move", 5.0, "energy_start", (1, -1), usual=False),
+        Limit("Trading.limit", "raise", 1.0, "trades", (1, -1)),
+        Limit("Tariff.total_max", "raise", 1.0, "total", (1,)),
+        Limit("Tariff.total_min", "lower", 1.0, "total", (-1,)),
+        Limit("Grid.rating", "raise", 5.0, "active", ()),
+        Limit("Grid.voltage_max", "raise", 1000.0, "voltage", (1,)),
+        Limit("Grid.voltage_min", "lower", 1000.0, "voltage", (-1,)),
+        Limit("Grid.angle_max", "raise", 100.0, "angle", (1,)),
+        Limit("Grid.angle_min", "lower", 100.0, "angle", (-1,)),
+        Limit("Grid.compensation_max", "raise", 5.0, "compensation", (1, -1), usual=False),
+    )
 }
 
 

@@ -52,7 +52,7 @@ LAYERS: dict[str, set[str]] = {
     "optimality": {"market", "model", "feasibility", "reach"},
     "matrix": {"market", "model"},
     "elastic": {"market", "model", "feasibility", "matrix"},
-    "slack": {"elastic"},
+    "slack": {"market", "elastic"},
     "relax": {"clock", "each", "market", "validate", "elastic", "slack"},
     "solvers": {
         "market",
