@@ -98,7 +98,7 @@ def index(of: str, means: str) -> Any:
 
 def structure(means: str, *, static: bool = True) -> Any:
     """Declares a field that is no array."""
-    return eqx.field(static=static, metadata={"means": means})
+    return eqx.field(static=static, metadata={"says": Field("", means)})
 
 
 @cache

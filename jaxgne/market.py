@@ -240,8 +240,8 @@ class Grid(Record):
     `feeder_voltage`, whatever that bus's own limits are.
     """
 
-    source: Int[Array, " L"] = index("bus", "the bus nearer to the main grid")
-    target: Int[Array, " L"] = index("bus", "the other bus")
+    source: Int[Array, " L"] = index("bus", "the end nearer to the main grid")
+    target: Int[Array, " L"] = index("bus", "the other end")
     resistance: Float[Array, " L"] = amount("pu/kW", "ohms divided by 1000 kV^2", "[0, inf)")
     reactance: Float[Array, " L"] = amount("pu/kW", "ohms divided by 1000 kV^2", "[0, inf)")
     rating: Float[Array, " L"] = amount("kVA", "most apparent power at 1 pu", "[0, inf]")
@@ -254,21 +254,21 @@ class Grid(Record):
     voltage_max: Float[Array, " B"] = amount("pu", "highest voltage")
     angle_min: Float[Array, " B"] = amount("rad", "lowest angle")
     angle_max: Float[Array, " B"] = amount("rad", "highest angle")
-    feeder: Int[Array, " F"] = index("bus", "a bus that the main grid feeds")
+    feeder: Int[Array, " F"] = index("bus", "where the main grid connects")
     feeder_voltage: Float[Array, "F H"] = amount(
         "pu",
-        "held by the main grid",
+        "voltage that the main grid holds",
         "[0.5, 1.5]",
         "is no voltage that a main grid holds; give a number per unit like 1.04, from 0.5 to 1.5",
         written="voltage_pu",
     )
     passive: Float[Array, "B H"] = amount("kW", "load of nobody in the market")
-    passive_reactive: Float[Array, "B H"] = amount("kvar", "its reactive load")
+    passive_reactive: Float[Array, "B H"] = amount("kvar", "reactive power of that load")
     compensation_max: Float[Array, "B H"] = amount(
         "kvar", "most reactive power, either way", "[0, inf)"
     )
     model: GridModel = structure("which physics: copperplate, paper or lindistflow")
-    reactive_balance: bool = structure("whether buses balance reactive power")
+    reactive_balance: bool = structure("whether buses balance reactive power (lindistflow: always)")
     names: tuple[str, ...] = structure("name of each bus, or nothing")
 
     def __init__(
@@ -336,13 +336,13 @@ class Tariff(Record):
     """
 
     base: Float[Array, " H"] = amount("EUR/kWh", "price at no import")
-    slope: Float[Array, " H"] = amount("EUR/kWh per kW", "its rise with total import", "[0, inf)")
+    slope: Float[Array, " H"] = amount("EUR/kWh per kW", "price rise with total import", "[0, inf)")
     export: Float[Array, " H"] = amount("EUR/kWh", "paid for exports")
-    total_min: Float[Array, " H"] = amount("kW", "least net exchange", "[-inf, inf)")
-    total_max: Float[Array, " H"] = amount("kW", "most net exchange", "(-inf, inf]")
+    total_min: Float[Array, " H"] = amount("kW", "least exchange with the main grid", "[-inf, inf)")
+    total_max: Float[Array, " H"] = amount("kW", "most exchange with the main grid", "(-inf, inf]")
     anticipation: Float[Array, ""] = amount(
         "",
-        "1: prosumers see their effect on the price, 0: they take it",
+        "1: prosumers see their effect on the price (Nash), 0: they take it (Wardrop)",
         "[0, 1]",
         "is not between 0 and 1; give 1 for Nash, 0 for price takers",
     )

@@ -1,0 +1,114 @@
+"""Writes the reference of a market's fields, from the package: .venv/bin/python docs/fields.py
+
+That is `docs/fields.md`, and in `docs/files.md` the tables of a market.
+"""
+
+from collections.abc import Iterator
+from dataclasses import fields
+from inspect import Parameter, cleandoc, signature
+from pathlib import Path
+from typing import Any
+
+from jaxgne import market
+from jaxgne.fields import ROWS, Field
+from jaxgne.io.schema import ADDED, MARKET
+from jaxgne.market import FIELDS
+
+DOCS = Path(__file__).parent
+KINDS = ("Prosumers", "Generators", "Buffers", "Trading", "Grid", "Tariff", "Market")
+_AXIS = {row: axis for axis, row in ROWS.items()}
+
+HEAD = f"""\
+# The fields of a market
+
+`docs/fields.py` writes this page from the classes, where each field says what it is; checks, files,
+plots and relaxed limits read the same. A number out of its range is refused wherever a market is
+used, by a sentence that names field and place; `jg.validate` tells of all at once.
+
+Shapes: {", ".join(f"`{axis}` {row}" for axis, row in ROWS.items())}.
+Numbers may be given for all, by row, by hour or both. Fields without a default must be given. Units
+are fixed; 1 is a share or a factor. Where a range ends in `inf]`, `inf` means no limit. In files
+(`docs/files.md`) the unit follows the name.
+"""
+
+COLUMNS = """\
+
+What the numbers may be, and are by default, says `docs/fields.md`; `docs/fields.py` writes both.
+
+"""
+
+
+def page() -> str:
+    """The text of `docs/fields.md`."""
+    return "\n".join([HEAD, *(_section(getattr(market, kind)) for kind in KINDS)])
+
+
+def with_tables(text: str) -> str:
+    """The text of `docs/files.md` with the tables of a market as they are."""
+    begin, end = "## Tables of the market\n", "## clearing/\n"
+    before, rest = text.split(begin)
+    return before + begin + COLUMNS + "".join(map(_file, MARKET)) + end + rest.split(end)[1]
+
+
+def _section(kind: Any) -> str:
+    """What a class is, and its fields but those that are tables themselves."""
+    lines = [f"## {kind.__name__}\n", cleandoc(kind.__doc__), ""]
+    lines += ["| field | shape | unit | range | default | what |", "|---|---|---|---|---|---|"]
+    lines += [f"| {' | '.join(cells)} |" for cells in _rows(kind)]
+    return "\n".join([*lines, ""]).replace("^2", "²")
+
+
+def _rows(kind: Any) -> Iterator[tuple[str, ...]]:
+    given = signature(kind).parameters
+    for one in fields(kind):
+        if "says" in one.metadata:
+            name, default = f"`{one.name}`", _default(given[one.name])
+            field = FIELDS.get(f"{kind.__name__}.{one.name}")
+            if field is None:
+                yield name, "", "", "", default, one.metadata["says"].means
+            else:
+                shape = " ".join(field.axes)
+                yield name, shape, _unit(field), _range(field), default, _meaning(field)
+
+
+def _unit(field: Field) -> str:
+    return "index" if field.of else field.symbol
+
+
+def _meaning(field: Field) -> str:
+    return (f"{field.means}, a {field.of}" if field.of else field.means).replace("^2", "²")
+
+
+def _range(field: Field) -> str:
+    """Its interval; of a least also the most that it must not exceed."""
+    least, most = field.name.split(".")[1], f"{field.name.removesuffix('_min')}_max"
+    above = f", up to `{most.split('.')[1]}`" * (least.endswith("_min") and most in FIELDS)
+    return (f"[0, {_AXIS[field.of]})" if field.of else field.within) + above
+
+
+def _default(given: Parameter) -> str:
+    if given.default is Parameter.empty:
+        return ""
+    return f"{given.default:.6g}" if isinstance(given.default, float) else f"`{given.default!r}`"
+
+
+def _file(table: Any) -> str:
+    """One file of a market: what its lines count, and its columns."""
+    dotted = {field.dotted: field for field in FIELDS.values()}
+    lines = [f"`{table.file}`: `{table.row}`{', `hour`' * table.hourly}\n"]
+    lines += ["| column | unit | what |", "|---|---|---|"]
+    for column, name in table.columns.items():
+        field, added = dotted[name], ADDED.get(name)
+        since = f"; since version {added.version}, {added.value:g} before" if added else ""
+        lines.append(f"| `{column}` | {_unit(field)} | {_meaning(field)}{since} |")
+    lines += [
+        f"| `{column}` | text | each its own; may be left out as a whole |"
+        for column in table.names
+    ]
+    return "\n".join([*lines, "\n"])
+
+
+if __name__ == "__main__":
+    (DOCS / "fields.md").write_text(page(), encoding="utf-8")
+    files = DOCS / "files.md"
+    files.write_text(with_tables(files.read_text(encoding="utf-8")), encoding="utf-8")
