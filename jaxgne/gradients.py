@@ -42,7 +42,8 @@ def sensitivities(
 
     Raises `NotCleared` where the market does not clear, `RuntimeError` where a `clearing` given did
     not or the derivative is not determined (`jg.trust` says why), and `TypeError` when traced or
-    where the output is no scalar.
+    where the output is no scalar. Warns (`UserWarning`) where `where` picks numbers that only count
+    together, as limits of a battery that rests full.
     """
     if not concrete((market, clearing)):
         raise TypeError("sensitivities() runs on the host: call it outside of jit, grad and vmap.")

@@ -140,6 +140,47 @@ def test_a_load_that_a_limit_on_the_total_just_meets_has_no_derivative(way: Any)
     assert np.isclose(base, 6.0, atol=1e-6)
 
 
+def full(capacity: Any) -> Any:
+    """Imports over three hours, the second in which a full battery of `capacity` by hour rests."""
+    battery = jg.devices.battery(
+        0, power=5.0, capacity=2.0, hours=3, start=0.0, floor=0.0, efficiency=1.0, final=0.0
+    )
+    market = jg.Market(
+        jg.Prosumers([0], [[4.0, 4.0, 4.0]]),
+        jg.Grid(np.zeros((1, 3)), model="copperplate"),
+        jg.Tariff(0.01, hours=3, base=np.array([0.1, 0.3, 0.5]), anticipation=0.0),
+        buffers=battery,
+    )
+    market = eqx.tree_at(lambda m: m.buffers.energy_max, market, jnp.asarray(capacity))
+    return market, jg.clear(market, tol=1e-9).plan.imports[0]
+
+
+@pytest.mark.parametrize("way", [jax.jit, lambda run: run])
+def test_limits_of_a_battery_that_rests_full_count_together(way: Any):
+    """A kWh more in all hours is bought in the first and saved in the last.
+
+    More room in the second hour alone is of no use, less lets the battery give away at once what
+    it takes up then.
+    """
+    here = np.array([[2.0, 2.0, 2.0]])
+    with pytest.warns(UserWarning, match="count together.*a battery rests full"):
+        slopes = jax.block_until_ready(way(jax.jacobian(lambda room: full(room)[1]))(here))
+    assert np.allclose(slopes[:, 0].sum(-1), [1.0, 0.0, -1.0], atol=1e-6)
+
+
+def test_a_gradient_by_all_of_a_market_does_not_warn():
+    """Nor does one by other fields: tests take warnings for errors."""
+    market, _ = full(np.array([[2.0, 2.0, 2.0]]))
+    slopes = jg.sensitivities(market, lambda market, cleared: jnp.sum(cleared.costs))
+    dearer = 0.16 + 6 * 0.01 + 0.005  # the grid's price, what it rises by, wear
+    saved = 0.52 + 2 * 0.01 - 0.005
+    assert np.allclose(slopes.buffers.energy_max.sum(), dearer - saved, atol=1e-6)
+    base = jg.sensitivities(
+        market, lambda market, cleared: jnp.sum(cleared.costs), where=lambda m: m.tariff.base
+    )
+    assert np.allclose(base, [6.0, 4.0, 2.0], atol=1e-6)
+
+
 def outputs(market: jg.Market, plan: Any, prices: Any) -> Any:
     """What is unique: total import, generation, prices."""
     parts = (aggregate(market, plan), plan.generation, energy_prices(market, prices))

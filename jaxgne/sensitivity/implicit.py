@@ -1,12 +1,15 @@
 """The derivative of a clearing: the implicit-function rule, forward and reverse."""
 
 import abc
+import warnings
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.lax import custom_linear_solve, stop_gradient
 from jaxtyping import Array, Bool
 
@@ -19,7 +22,7 @@ from .at_once import Move
 from .at_rest import begun
 from .kinks import TORN, UNDETERMINED, Sided, sided
 from .lagrangian import Point, point_of, slope, unfold
-from .open_prices import FELT, LOOSE, loosened, refused
+from .open_prices import FELT, LOOSE, SHARES, loosened, refused
 from .polish import polished
 from .refinement import LEFT
 
@@ -171,6 +174,16 @@ def _tangent(
     def changed(moving: Market) -> Market:
         return eqx.combine(moving, rest)
 
+    stored = len(jax.tree.leaves(moving.buffers)) > 0
+    some = stored and len(jax.tree.leaves(moving)) < len(
+        jax.tree.leaves(eqx.filter(market, eqx.is_inexact_array))
+    )
+
+    def felt(loose: Point, by: Callable[[Market], Market]) -> Array:
+        """The most that a number asked for feels of it."""
+        effects = jax.tree.leaves(by(eqx.filter(adjoint.loosened(*here, loose), asked)))
+        return jnp.max(jnp.stack(effects), initial=0.0) if effects else jnp.zeros(())
+
     def solve(_: Any, right: Point, alone: bool = False) -> Point:
         """The solution; `alone`, where each number that is asked for is to change alone."""
         found = adjoint.solve(*here, right)
@@ -178,9 +191,10 @@ def _tangent(
         move = _sound(move, ok, found, adjoint.throw)
         if not (alone and adjoint.throw and active.barrier is None):
             return move
-        felt = jax.tree.leaves(refused(eqx.filter(adjoint.loosened(*here, found.loose), asked)))
-        felt = jnp.max(jnp.stack(felt), initial=0.0) if felt else 0.0
-        return eqx.error_if(move, felt > FELT, LOOSE.format("some of the numbers asked for"))
+        if some:
+            jax.debug.callback(_tell_of_shares, felt(found.resting, lambda effects: effects) > FELT)
+        loose = felt(found.loose, refused) > FELT
+        return eqx.error_if(move, loose, LOOSE.format("some of the numbers asked for"))
 
     _, drive = jax.jvp(lambda m: slope(changed(m), wide, plan, point), (moving,), (change,))
     _, matvec = jax.linearize(lambda w: slope(market, wide, plan, w), point)
@@ -193,6 +207,11 @@ def _tangent(
         lambda m, w: unfold(changed(m), wide, plan, w), (moving, point), (change, move)
     )
     return out
+
+
+def _tell_of_shares(shared: Any) -> None:
+    if np.any(shared):
+        warnings.warn(SHARES.format("some of the numbers asked for"), stacklevel=2)
 
 
 def _sound(move: Point, ok: Array, found: Sided, throw: bool) -> Point:

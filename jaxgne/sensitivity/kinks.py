@@ -25,7 +25,7 @@ from .active import Active, ajar, inward
 from .by_hand import moving
 from .lagrangian import Point, sizes
 from .linear import inverse_of, matvec_of
-from .open_prices import FELT, priced, shared, torn_prices
+from .open_prices import FELT, at_rest, priced, shared, told, torn_prices
 from .refinement import LEFT, Solved, add, largest, norm, refined
 
 _NONE = 1e-6  # share of the whole that has no sign
@@ -49,6 +49,7 @@ class Sided(Record):
     solved: Solved
     torn: Bool[Array, ""]  # it may not lie between the derivatives on both sides
     loose: Point  # prices that are open, where what depends on them does not lie between
+    resting: Point  # open prices of what is stored
 
 
 def sided(
@@ -114,7 +115,9 @@ def sided(
 
         turns = 10 if active.barrier is None and (is_small(market) or on_host()) else 1
         start = count, nothing, _entries(none), _entries(none), (none,) * 5
-        _, found, pushed, _, ways = lax.while_loop(more, look, start)
+        k, found, pushed, _, ways = lax.while_loop(more, look, start)
+        loose = torn_prices(size, *ways[1:])
+        resting = at_rest(told(_pick(k == 2, ways[-1], ways[0]), size))
         relative = jax.tree.map(lambda a, s: a / s, found.point, size)
         moves = _entries(relative)
         begun = jax.tree.map(lambda a, o: jnp.where(o, a, 0.0), moves[0], active.opened)
@@ -128,7 +131,7 @@ def sided(
         least_told = _NONE * jnp.where(go, largest(moves), 1.0)
         good = (least >= -least_told) | (most <= least_told)
         good &= found.residual <= LEFT
-        return Sided(found, ~good & (found.residual <= LEFT), torn_prices(size, *ways[1:])), good
+        return Sided(found, ~good & (found.residual <= LEFT), loose, resting), good
 
     def turn(carry: tuple[Sided, Array, Array]) -> tuple[Sided, Array, Array]:
         best, _, count = carry
@@ -141,7 +144,7 @@ def sided(
         return ~good & (count < tries)
 
     tries = jnp.where(largest(jax.tree.map(lambda w: w * 1.0, weak)) > 0, 2, 1)
-    begin = Sided(nothing, count < 0, none), count < 0, count
+    begin = Sided(nothing, count < 0, none, none), count < 0, count
     return lax.while_loop(going, turn, begin)[0]
 
 

@@ -34,6 +34,12 @@ LOOSE = (
     "price that it depends on is open, and limits let go that differ. Ask for derivatives by other "
     "fields only, or pass adjoint=jaxgne.Implicit(throw=False) for a value all the same."
 )
+SHARES = (
+    "Derivatives by {} count together: at this equilibrium a battery rests full or empty, and what "
+    "one of its numbers does depends on the others. A change of all hours alike, as of a capacity, "
+    "is right as their sum; each alone may be on neither side of this equilibrium. "
+    "adjoint=jaxgne.Smoothed() has a value for each."
+)
 
 
 def effects(market: Market, plan: Plan, felt: Market) -> Market:
@@ -87,17 +93,28 @@ def torn_prices(size: Point, pushed: Point, pulled: Point, risen: Point, fallen:
     miss, `pushed` and `pulled`, and how these prices press them as they rise, and as they fall.
     """
 
-    def torn(a: Array, b: Array, c: Array, d: Array, s: Array) -> Array:
-        a, b, c, d = (jnp.where(jnp.abs(x) > FELT * s, x, 0.0) for x in (a, b, c, d))
+    def torn(a: Array, b: Array, c: Array, d: Array) -> Array:
         return jnp.where((a != 0) & (b != 0) | (c == 0) | (d == 0), a + b, 0.0)
 
-    return priced(jax.tree.map(torn, pushed, pulled, risen, fallen, size))
+    ways = (told(way, size) for way in (pushed, pulled, risen, fallen))
+    return jax.tree.map(torn, *ways)
+
+
+def told(point: Point, size: Point) -> Point:
+    """Those of its prices that can be told from rounding."""
+    return priced(jax.tree.map(lambda a, s: jnp.where(jnp.abs(a) > FELT * s, a, 0.0), point, size))
 
 
 def priced(point: Point) -> Point:
     """Its prices alone."""
     none = jax.tree.map(jnp.zeros_like, point)
     return replace(none, prices=point.prices, price=point.price)
+
+
+def at_rest(point: Point) -> Point:
+    """Prices of what is stored alone: those that are open where a battery rests full or empty."""
+    none = jax.tree.map(jnp.zeros_like, point)
+    return replace(none, prices=replace(none.prices, energy=point.prices.energy))
 
 
 def _spread(numbers: Array, size: Array) -> Array:
@@ -107,7 +124,7 @@ def _spread(numbers: Array, size: Array) -> Array:
 
 
 def refused(effects: Market) -> Market:
-    """Those that count: limits of a buffer are tied to each other where it rests full, or empty."""
+    """Those that are refused: not numbers of a buffer, which count together where it rests."""
     return changed(effects, buffers=None)
 
 

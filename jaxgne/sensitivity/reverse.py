@@ -1,5 +1,6 @@
 """The reverse derivative of a small market's equilibrium, which NumPy can run."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +11,8 @@ from ..model import Plan, Rows
 from .active import ajar
 from .by_hand import by_market, unfolded_back
 from .kinks import TORN, UNDETERMINED, sided
-from .lagrangian import point_of
-from .open_prices import LOOSE, loosened, named, refused
+from .lagrangian import Point, point_of
+from .open_prices import LOOSE, SHARES, loosened, named, refused
 from .polish import polished
 from .refinement import LEFT
 
@@ -29,7 +30,7 @@ def reverse(
 
     By a system with K, to a relative residual of `tol`. Raises `RuntimeError` where the derivative
     is not determined, by one of the fields `asked` for, or not known to lie between the one-sided
-    ones.
+    ones. Warns where some fields are asked for that only count together.
     """
     active, plan, prices = polished(market, plan, prices)
     wide = ajar(market, active)
@@ -40,9 +41,17 @@ def reverse(
         raise RuntimeError(TORN)
     if not found.solved.residual <= LEFT:
         raise RuntimeError(UNDETERMINED)
-    effects = loosened(market, active, plan, point, found.loose)
-    wanted = {id(a) for a in jax.tree.leaves(asked(effects))}
-    loose = [name for name, a in named(refused(effects)).items() if id(a) in wanted]
-    if loose:
-        raise RuntimeError(LOOSE.format(", ".join(loose)))
+
+    def felt(loose: Point, by: Callable[[Market], Market], word: str) -> str:
+        """The sentence of the fields asked for that feel it, if any."""
+        effects = loosened(market, active, plan, point, loose)
+        wanted = {id(a) for a in jax.tree.leaves(asked(effects))}
+        names = [name for name, a in named(by(effects)).items() if id(a) in wanted]
+        return word.format(", ".join(names)) if names else ""
+
+    if words := felt(found.loose, refused, LOOSE):
+        raise RuntimeError(words)
+    some = len(jax.tree.leaves(asked(market))) < len(jax.tree.leaves(market))
+    if some and (words := felt(found.resting, lambda effects: effects, SHARES)):
+        warnings.warn(words, stacklevel=2)
     return by_market(market, active, plan, point, by_plan, found.solved.point)
