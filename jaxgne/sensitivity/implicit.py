@@ -22,7 +22,7 @@ from .at_once import Move
 from .at_rest import begun
 from .kinks import TORN, UNDETERMINED, Sided, sided
 from .lagrangian import Point, point_of, slope, unfold
-from .open_prices import FELT, LOOSE, SHARES, loosened, refused
+from .open_prices import FELT, LOOSE, SHARES, is_part, loosened, refused
 from .polish import polished
 from .refinement import LEFT
 
@@ -174,10 +174,7 @@ def _tangent(
     def changed(moving: Market) -> Market:
         return eqx.combine(moving, rest)
 
-    stored = len(jax.tree.leaves(moving.buffers)) > 0
-    some = stored and len(jax.tree.leaves(moving)) < len(
-        jax.tree.leaves(eqx.filter(market, eqx.is_inexact_array))
-    )
+    tell = bool(jax.tree.leaves(moving.buffers)) and is_part(moving, market)
 
     def felt(loose: Point, by: Callable[[Market], Market]) -> Array:
         """The most that a number asked for feels of it."""
@@ -191,7 +188,7 @@ def _tangent(
         move = _sound(move, ok, found, adjoint.throw)
         if not (alone and adjoint.throw and active.barrier is None):
             return move
-        if some:
+        if tell:
             jax.debug.callback(_tell_of_shares, felt(found.resting, lambda effects: effects) > FELT)
         loose = felt(found.loose, refused) > FELT
         return eqx.error_if(move, loose, LOOSE.format("some of the numbers asked for"))

@@ -128,6 +128,12 @@ def refused(effects: Market) -> Market:
     return changed(effects, buffers=None)
 
 
+def is_part(asked: Any, market: Market) -> bool:
+    """Whether not all real numbers of the market are asked for."""
+    counts = [len(jax.tree.leaves(eqx.filter(a, eqx.is_inexact_array))) for a in (asked, market)]
+    return counts[0] < counts[1]
+
+
 def named(effects: Market) -> dict[str, Array]:
     """The fields that are felt, and how much."""
     pairs = jax.tree_util.tree_flatten_with_path(effects)[0]

@@ -12,7 +12,7 @@ from .active import ajar
 from .by_hand import by_market, unfolded_back
 from .kinks import TORN, UNDETERMINED, sided
 from .lagrangian import Point, point_of
-from .open_prices import LOOSE, SHARES, loosened, named, refused
+from .open_prices import LOOSE, SHARES, is_part, loosened, named, refused
 from .polish import polished
 from .refinement import LEFT
 
@@ -51,7 +51,8 @@ def reverse(
 
     if words := felt(found.loose, refused, LOOSE):
         raise RuntimeError(words)
-    some = len(jax.tree.leaves(asked(market))) < len(jax.tree.leaves(market))
-    if some and (words := felt(found.resting, lambda effects: effects, SHARES)):
+    if is_part(asked(market), market) and (
+        words := felt(found.resting, lambda effects: effects, SHARES)
+    ):
         warnings.warn(words, stacklevel=2)
     return by_market(market, active, plan, point, by_plan, found.solved.point)
