@@ -15,49 +15,14 @@ from .clock import Clock, hour_name, in_hour, in_hours
 from .each import for_each, for_one
 from .feasibility import infeasibility_proof, proof_terms
 from .market import Market, cast
-from .model import Plan, Rows, pull
+from .model import PLAN_FIELDS, ROW_FIELDS, Plan, Rows, pull
 from .one_way import Ways, metered, ways
-from .optimality import (
-    Residuals,
-    Scales,
-    pin,
-    residuals,
-    scales,
-)
+from .optimality import Residuals, pin, residuals
 from .programs import program
 from .record import Record
 from .runner import concrete, held_here, hosted, jnp, vmap, wide
+from .scales import Scales, measure, scales
 from .validate import gate
-
-_Family = tuple[str, str, str | None, str | None]  # words, unit, whose rows, scale
-
-ROWS: dict[str, _Family] = {
-    "balance": ("own balance", "kW", "prosumer", "power"),
-    "energy": ("content left by charging and draining", "kWh", "buffer", "energy"),
-    "aggregate": ("limit on the total exchange", "kW", None, "total"),
-    "bus": ("power balance", "kW", "bus", "total"),
-    "bus_reactive": ("reactive power balance", "kvar", "bus", "total"),
-    "exchange": ("exchange with the main grid", "kW", None, "total"),
-    "voltage": ("voltage drop", "pu", "line", None),
-    "angle": ("angle", "rad", "line", None),
-}
-BOUNDS: dict[str, _Family] = {
-    "generation": ("bounds on the power", "kW", "generator", "power"),
-    "charge": ("bounds on the charging power", "kW", "buffer", "power"),
-    "discharge": ("bounds on the discharging power", "kW", "buffer", "power"),
-    "energy": ("bounds on the content", "kWh", "buffer", "energy"),
-    "imports": ("bounds on the import", "kW", "prosumer", "power"),
-    "exports": ("bounds on the export", "kW", "prosumer", "power"),
-    "curtailed": ("bounds on the curtailment", "kW", "prosumer", "power"),
-    "trades": ("limit of the trade", "kW", "pair", "power"),
-    "active": ("no active power flows", "kW", "line", "total"),
-    "reactive": ("no reactive power flows", "kvar", "line", "total"),
-    "voltage": ("bounds on the voltage", "pu", "bus", None),
-    "angle": ("bounds on the angle", "rad", "bus", None),
-    "compensation": ("bounds on the compensation", "kvar", "bus", "total"),
-    "exchange": ("no power comes", "kW", "feeder", "total"),
-}
-
 
 _FINE = 1e-6  # infeasibility up to which limits are told to be kept: the tolerance in float64
 
@@ -169,17 +134,19 @@ class Certificate(Record):
         """Every family of rows and bounds that is violated, where it is most, the worst first."""
         found = self.residuals
         entries = [(float(found.rating / self.scales.total), self._overload())]
-        for families, amounts, places in (
-            (ROWS, found.rows, found.row_places),
-            (BOUNDS, found.bounds, found.bound_places),
+        for prefix, families, amounts, places in (
+            ("", ROW_FIELDS, found.rows, found.row_places),
+            ("bounds on the ", PLAN_FIELDS, found.bounds, found.bound_places),
         ):
-            for name, (words, unit, each, size) in families.items():
-                amount = float(getattr(amounts, name))
+            for name, field in families.items():
+                amount, size = float(getattr(amounts, name)), measure(field)
                 scale = 1.0 if size is None else float(getattr(self.scales, size))
                 row, hour = divmod(int(getattr(places, name)), self.hours)
-                where = f" of {each} {self._name(each, row)}" if each and amount > 0 else ""
-                unit = "pu^2" if unit == "pu" and self.squared else unit
-                sentence = f"{amount:.1e} {unit}, {words}{where}, {hour_name(self, hour)}"
+                named = len(field.axes) > 1 and amount > 0
+                where = f" of {field.row} {self._name(field.row, row)}" if named else ""
+                unit = "pu^2" if field.unit == "pu" and self.squared else field.unit
+                words = f"{prefix}{field.means}{where}"
+                sentence = f"{amount:.1e} {unit}, {words}, {hour_name(self, hour)}"
                 entries.append((amount / scale, sentence))
         entries.sort(key=lambda entry: -entry[0])
         return [sentence for share, sentence in entries if share > 0]

@@ -1,12 +1,12 @@
 """Which plans are possible at all: finite bounds, and proofs that there are none."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import jax
 from jaxtyping import Array, Float
 
 from .market import Market
-from .model import Plan, Rows, boxes, by_owner, by_side, length, limits, pull, rows, zeros
+from .model import Plan, Rows, boxes, by_owner, by_side, length, limits, pull, rows, weights, zeros
 from .reach import bounded
 from .runner import jnp, remembered
 
@@ -78,13 +78,6 @@ def existing(market: Market, prices: Rows) -> Rows:
         return above + below
 
     return jax.tree.map(keep, prices, lower, upper)
-
-
-@remembered
-def weights(market: Market) -> Rows:
-    """What a unit of each row counts in the Lagrangian: Ts, and 1 for rows in kWh."""
-    hours = {field.name: market.hour_length for field in fields(Rows)}
-    return Rows(**(hours | {"energy": jnp.ones_like(market.hour_length)}))
 
 
 def support(market: Market, gradient: Plan, lower: Plan, upper: Plan) -> tuple[Plan, Array]:

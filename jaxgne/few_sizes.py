@@ -13,17 +13,13 @@ import numpy as np
 
 from .choosing import few_sizes
 from .market import Market, Trading
-from .model import Plan, Rows
+from .model import PLAN_FIELDS, ROW_FIELDS, Plan, Rows
 from .padding import pad, sizes
 from .record import changed
 from .result import Clearing
 from .runner import to_device
 
 Tables = TypeVar("Tables", Plan, Rows)
-
-_ROWS = {"generation": "generators", "trades": "pairs", "balance": "prosumers", "energy": "buffers"}
-_ROWS |= dict.fromkeys(("charge", "discharge"), "buffers")
-_ROWS |= dict.fromkeys(("imports", "exports", "curtailed"), "prosumers")
 
 
 def rounded(market: Market, start: Clearing | None = None) -> tuple[Market, Clearing | None]:
@@ -44,7 +40,9 @@ def rounded(market: Market, start: Clearing | None = None) -> tuple[Market, Clea
 def fitted(market: Market, tables: Tables) -> Tables:
     """Plan or prices with as many rows as the market has, 0 in those that were not there."""
     have = sizes(market)
-    rows = {name: have[_ROWS[name]] for name in vars(tables) if name in _ROWS}
+    fields = PLAN_FIELDS if isinstance(tables, Plan) else ROW_FIELDS
+    table = {name: f"{field.row}s" for name, field in fields.items()}
+    rows = {name: have[table[name]] for name in fields if table[name] in have}
     old = {name: getattr(tables, name) for name in rows}
     return changed(tables, **{k: _fitted(a, rows[k]) for k, a in old.items()})
 

@@ -18,32 +18,33 @@ import jax
 from jaxtyping import Array, Float
 
 from .each import for_each
+from .fields import Field, amount, described
 from .market import Market
 from .record import Record
 from .runner import jnp, remembered
 
 
 class Plan(Record):
-    """What everyone does, hour by hour; kW unless noted.
+    """What everyone does, hour by hour.
 
     `trades` is what `buyer` buys from `seller` (negative the other way). `voltage` is the squared
     magnitude under lindistflow (`voltages` gives pu); network fields are 0 under copperplate.
     """
 
-    generation: Float[Array, "G H"]
-    charge: Float[Array, "K H"]
-    discharge: Float[Array, "K H"]
-    energy: Float[Array, "K H"]  # kWh, at the end of the hour
-    imports: Float[Array, "N H"]
-    exports: Float[Array, "N H"]
-    curtailed: Float[Array, "N H"]
-    trades: Float[Array, "E H"]
-    active: Float[Array, "L H"]
-    reactive: Float[Array, "L H"]  # kvar
-    voltage: Float[Array, "B H"]  # pu, or pu^2 under lindistflow
-    angle: Float[Array, "B H"]  # rad
-    compensation: Float[Array, "B H"]  # kvar, injected by inverters
-    exchange: Float[Array, "F H"]
+    generation: Float[Array, "G H"] = amount("kW", "power")
+    charge: Float[Array, "K H"] = amount("kW", "charging power")
+    discharge: Float[Array, "K H"] = amount("kW", "discharging power")
+    energy: Float[Array, "K H"] = amount("kWh", "content")  # at the end of the hour
+    imports: Float[Array, "N H"] = amount("kW", "import")
+    exports: Float[Array, "N H"] = amount("kW", "export")
+    curtailed: Float[Array, "N H"] = amount("kW", "curtailment")
+    trades: Float[Array, "E H"] = amount("kW", "trade")
+    active: Float[Array, "L H"] = amount("kW", "active power")
+    reactive: Float[Array, "L H"] = amount("kvar", "reactive power")
+    voltage: Float[Array, "B H"] = amount("pu", "voltage")  # pu^2 under lindistflow
+    angle: Float[Array, "B H"] = amount("rad", "angle")
+    compensation: Float[Array, "B H"] = amount("kvar", "compensation")  # injected by inverters
+    exchange: Float[Array, "F H"] = amount("kW", "exchange")
 
 
 class Rows(Record):
@@ -55,14 +56,19 @@ class Rows(Record):
     unlimited and their multipliers 0.
     """
 
-    balance: Float[Array, "N H"]  # kW
-    energy: Float[Array, "K H"]  # kWh
-    aggregate: Float[Array, " H"]  # kW
-    bus: Float[Array, "B H"]  # kW
-    bus_reactive: Float[Array, "B H"]  # kvar
-    exchange: Float[Array, " H"]  # kW
-    voltage: Float[Array, "L H"]  # pu, or pu^2 under lindistflow
-    angle: Float[Array, "L H"]  # rad
+    balance: Float[Array, "N H"] = amount("kW", "own balance")
+    energy: Float[Array, "K H"] = amount("kWh", "content left by charging and draining")
+    aggregate: Float[Array, " H"] = amount("kW", "limit on the total exchange")
+    bus: Float[Array, "B H"] = amount("kW", "power balance")
+    bus_reactive: Float[Array, "B H"] = amount("kvar", "reactive power balance")
+    exchange: Float[Array, " H"] = amount("kW", "exchange with the main grid")
+    voltage: Float[Array, "L H"] = amount("pu", "voltage drop")  # pu^2 under lindistflow
+    angle: Float[Array, "L H"] = amount("rad", "angle")
+
+
+PLAN_FIELDS, ROW_FIELDS = (
+    {name.split(".")[1]: field for name, field in described(kind).items()} for kind in (Plan, Rows)
+)
 
 
 @for_each
@@ -426,6 +432,17 @@ def pull(market: Market, prices: Rows) -> Plan:
         pulled = replace(pulled, angle=ends(turn))
     exchange = -ts * (prices.bus[grid.feeder] + prices.exchange)
     return replace(pulled, active=active, reactive=reactive, voltage=ends(drop), exchange=exchange)
+
+
+def weight(market: Market, field: Field) -> Float[Array, ""]:
+    """What a unit of an entry or of a row counts in costs and in the Lagrangian: Ts, of kWh 1."""
+    return jnp.ones_like(market.hour_length) if field.unit == "kWh" else market.hour_length
+
+
+@remembered
+def weights(market: Market) -> Rows:
+    """What a unit of each row counts in the Lagrangian."""
+    return Rows(**{name: weight(market, field) for name, field in ROW_FIELDS.items()})
 
 
 @for_each

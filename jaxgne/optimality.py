@@ -10,7 +10,7 @@ from dataclasses import replace
 import jax
 from jaxtyping import Array, Float, Int
 
-from .feasibility import existing, implied_boxes, support, weights
+from .feasibility import existing, implied_boxes, support
 from .market import Market, cast
 from .model import (
     Plan,
@@ -30,39 +30,12 @@ from .model import (
     pull,
     rows,
     toll,
+    weights,
     zeros,
 )
-from .reach import bounded
 from .record import Record
 from .runner import jnp, remembered, wide
-
-_LEAST = 1e-6  # size, as a share of the largest, below which nothing is promised
-_ROOM = 100.0  # times its own size, by which what is small is measured
-_SHARED = 10.0  # and a limit on the total, which all meet together
-
-
-class Scales(Record):
-    """The market's own magnitudes, by which errors are measured; no bare 1 among them."""
-
-    power: Float[Array, ""]  # kW, of one prosumer
-    total: Float[Array, ""]  # kW, of all together
-    energy: Float[Array, ""]  # kWh, of the largest buffer
-    price: Float[Array, ""]  # EUR/kWh, the highest marginal price
-    bill: Float[Array, ""]  # EUR, gross cost of the energy used
-
-
-class Shares(Record):
-    """What small ones are measured by: a hundred times their own size, the market's at most.
-
-    And 1e-4 of the market's at least. So an error of 1e-6 is 1e-4 of whatever is at least 1e-6 as
-    large as the largest of its kind, and what is at least 1e-2 as large is measured by the largest.
-    A limit on the total exchange is measured by ten times itself: the error is 1e-5 of it at most.
-    """
-
-    prosumer: Float[Array, " N"]  # kW
-    buffer: Float[Array, " K"]  # kWh
-    line: Float[Array, " L"]  # kVA
-    total: tuple[Float[Array, " H"], Float[Array, " H"]]  # kW, of limits on total exchange
+from .scales import Scales, Shares, much, price_sizes, scales, shares, sizes, worths
 
 
 class Own(Record):
@@ -114,96 +87,6 @@ def _place(array: Array) -> Int[Array, ""]:
     index = jnp.arange(flat.size, dtype=jnp.int32)
     at_most = jnp.where(flat == jnp.max(flat, initial=0.0), index, jnp.int32(flat.size))
     return jnp.min(at_most, initial=jnp.int32(flat.size if flat.size else -1))
-
-
-def scales(market: Market, plan: Plan) -> Scales:
-    """Natural magnitudes of a market at a plan, with floors from its data.
-
-    Every cost of the market is a floor of the price, so that errors have a measure where energy
-    is free. Where nothing costs anything, or nobody has a load or device, 1 EUR/kWh or 1 kW it is.
-    """
-    own, market = sizes(market), bounded(market)
-    load = jnp.abs(market.prosumers.load)
-    passive = jnp.abs(market.grid.passive)
-    hourly = jnp.sum(load, axis=0) + jnp.sum(passive, axis=0)
-    units, stores, tariff = market.generators, market.buffers, market.tariff
-    device = jnp.maximum(
-        _largest(jnp.abs(units.power_max)),
-        jnp.maximum(_largest(stores.charge_max), _largest(stores.discharge_max)),
-    )
-    power = jnp.maximum(_largest(load), 1e-2 * jnp.maximum(device, _largest(hourly)))
-    power = jnp.where(power > 0, power, 1.0)
-    total = jnp.maximum(_largest(hourly), power)
-    making = units.linear[:, None] + 2 * units.quadratic[:, None] * plan.generation
-    expected = jnp.abs(tariff.base) + tariff.slope * hourly
-    price = grid_price(market, aggregate(market, plan))
-    dearest = jnp.maximum(_largest(jnp.abs(price)), _largest(jnp.abs(making)))
-    least = 1e-2 * _dearest_cost(market, jnp.minimum(own, power))
-    dearest = jnp.maximum(dearest, jnp.maximum(1e-2 * _largest(expected), least))
-    dearest = jnp.where(dearest > 0, dearest, 1.0)
-    bought_kw = aggregate(market, plan) + jnp.sum(plan.exports, axis=0)
-    bill = jnp.sum(jnp.abs(price * bought_kw)) + jnp.sum(jnp.abs(making * plan.generation))
-    usual = jnp.maximum(jnp.sum(expected * hourly), least * jnp.sum(hourly))
-    usual = jnp.maximum(usual, dearest * power)
-    return Scales(
-        power=power,
-        total=total,
-        energy=jnp.maximum(_largest(stores.energy_max), power * market.hour_length),
-        price=dearest,
-        bill=market.hour_length * jnp.maximum(bill, 1e-2 * usual),
-    )
-
-
-def _dearest_cost(market: Market, own: Array) -> Float[Array, ""]:
-    """The highest price in the market's data, EUR/kWh: every cost there is, at its owner's size.
-
-    Costs of a mW prosumer that rise by 1 EUR/kWh per mW would rise by 1e9 EUR/kWh at a MW, which
-    is no measure of anything; a trade is as large as its smaller side.
-    """
-    units, stores, pairs = market.generators, market.buffers, market.trading
-    curved = (
-        units.quadratic * own[units.owner],
-        stores.quadratic * own[stores.owner],
-        pairs.quadratic * jnp.minimum(own[pairs.buyer], own[pairs.seller]),
-    )
-    plain = (units.linear, stores.linear, stores.final_value)
-    plain += (pairs.charge, pairs.fee_buyer, pairs.fee_seller, market.tariff.export)
-    each = [2 * _largest(a) for a in curved] + [_largest(jnp.abs(a)) for a in plain]
-    return jnp.max(jnp.stack(each))
-
-
-@remembered
-def sizes(market: Market) -> Float[Array, " N"]:
-    """Each prosumer's own size, kW: its largest load, generator or buffer."""
-    market = bounded(market)
-    units, stores = market.generators, market.buffers
-    made = jnp.maximum(jnp.abs(units.power_min), jnp.abs(units.power_max))
-    held = jnp.maximum(stores.charge_max, stores.discharge_max)
-    own = jnp.max(jnp.abs(market.prosumers.load), axis=1, initial=0.0)
-    own = own.at[units.owner].max(jnp.max(made, axis=1, initial=0.0))
-    return own.at[stores.owner].max(jnp.max(held, axis=1, initial=0.0))
-
-
-def shares(market: Market, scale: Scales, room: float = _ROOM) -> Shares:
-    """What each prosumer, buffer and line is measured by, `room` times its own size; and limits."""
-    market = bounded(market)
-
-    def by(own: Array, largest: Array) -> Array:
-        return jnp.clip(room * own, _LEAST * room * largest, largest)
-
-    def limit(own: Array) -> Array:
-        """By the market where nothing may be exchanged, which has no size."""
-        none = own <= _LEAST * scale.total
-        return jnp.where(none, scale.total, jnp.minimum(_SHARED * own, scale.total))
-
-    full = jnp.max(jnp.abs(market.buffers.energy_max), axis=1, initial=0.0)
-    limits = market.tariff.total_min, market.tariff.total_max
-    return Shares(
-        prosumer=by(sizes(market), scale.power),
-        buffer=by(full, scale.energy),
-        line=by(market.grid.rating, scale.total),
-        total=jax.tree.map(lambda a: limit(jnp.abs(a)), limits),
-    )
 
 
 def pin(market: Market, prices: Rows) -> Rows:
@@ -282,32 +165,7 @@ def pushed(
     A price of `scale.price` moves a prosumer's entry by `scale.power`, or its `share`; a trade by
     that of the smaller side; others likewise by theirs.
     """
-    network = scale.total / scale.price / market.hour_length
-    unit = 1 / (scale.price * scale.total * market.hour_length)
-    made = stored = own = traded = scale.power / scale.price / market.hour_length
-    energy, lines = scale.energy / scale.price, network
-    if share is not None:
-        by, pairs = share.prosumer[:, None] / scale.price / market.hour_length, market.trading
-        own, made, stored = by, by[market.generators.owner], by[market.buffers.owner]
-        traded = jnp.minimum(by[pairs.buyer], by[pairs.seller])
-        energy = share.buffer[:, None] / scale.price
-        lines = share.line[:, None] / scale.price / market.hour_length
-    rho = Plan(
-        generation=made,
-        charge=stored,
-        discharge=stored,
-        energy=energy,
-        imports=own,
-        exports=own,
-        curtailed=own,
-        trades=traded,
-        active=lines,
-        reactive=lines,
-        voltage=unit,
-        angle=unit,
-        compensation=network,
-        exchange=network,
-    )
+    rho = jax.tree.map(jnp.divide, much(market, scale, share)[0], worths(market, scale))
     price = grid_price(market, aggregate(market, plan))
     slope = jax.tree.map(jnp.add, own_gradient(market, plan, price), pull(market, prices))
     return jax.tree.map(lambda u, g, r: u - r * g, plan, slope, rho), rho
@@ -321,14 +179,7 @@ def _natural(
     step = jax.tree.map(lambda r, u: jnp.broadcast_to(r, u.shape), rho, plan)
     moved = prox(market, wish, step)
     residual = jax.tree.map(lambda u, v, r: jnp.abs(u - v) / r, plan, moved, rho)
-    kwh = scale.price * market.hour_length
-    size = replace(
-        jax.tree.map(lambda _: kwh, rho),
-        energy=scale.price,
-        voltage=kwh * scale.total,
-        angle=kwh * scale.total,
-    )
-    return residual, size
+    return residual, worths(market, scale)
 
 
 def residuals(market: Market, plan: Plan, prices: Rows) -> Residuals:
@@ -350,37 +201,11 @@ def _residuals(market: Market, plan: Plan, prices: Rows) -> Residuals:
     outside = jax.tree.map(_beyond, value, low, high)
     beyond = jax.tree.map(_beyond, plan, *boxes(market))
     over = jnp.maximum(length(plan.active, plan.reactive) - market.grid.rating[:, None], 0.0)
-    total, one = scale.total, jnp.ones_like(scale.total)
-    row_scale = Rows(
-        balance=share.prosumer[:, None],
-        energy=share.buffer[:, None],
-        aggregate=jnp.where(value.aggregate < low.aggregate, *share.total),
-        bus=total,
-        bus_reactive=total,
-        exchange=total,
-        voltage=one,
-        angle=one,
-    )
-    pairs, by = market.trading, share.prosumer[:, None]
-    held = by[market.buffers.owner]
-    bound_scale = Plan(
-        generation=by[market.generators.owner],
-        charge=held,
-        discharge=held,
-        energy=share.buffer[:, None],
-        imports=by,
-        exports=by,
-        curtailed=by,
-        trades=jnp.minimum(by[pairs.buyer], by[pairs.seller]),
-        active=total,
-        reactive=total,
-        compensation=total,
-        exchange=total,
-        voltage=one,
-        angle=one,
-    )
+    size, row_size = much(market, scale, share)
+    total = jnp.where(value.aggregate < low.aggregate, *share.total)
+    row_size = replace(row_size, aggregate=total)
     relative = jax.tree.leaves(
-        jax.tree.map(lambda a, s: _largest(a / s), (outside, beyond), (row_scale, bound_scale))
+        jax.tree.map(lambda a, s: _largest(a / s), (outside, beyond), (row_size, size))
     )
     infeasibility = jnp.max(jnp.stack([*relative, _largest(over / share.line[:, None])]))
     gap, operator_gap = gaps(market, plan, used)
@@ -390,16 +215,19 @@ def _residuals(market: Market, plan: Plan, prices: Rows) -> Residuals:
         return weight * jnp.sum(y * (a - bound))
 
     missed = jax.tree.map(unpaid, used, weights(market), value, low, high)
-    missed = replace(missed, aggregate=jnp.zeros_like(total))  # in the operator's gap already
+    missed = replace(
+        missed, aggregate=jnp.zeros_like(operator_gap)
+    )  # in the operator's gap already
     duality_gap = jnp.sum(gap) + operator_gap - sum(jax.tree.leaves(missed))
     left, measure = _natural(market, plan, used, scale, share)
     by_own, _ = _natural(market, plan, used, scale, shares(market, scale, 1.0))
     stationarity = jax.tree.map(_largest, left)
-    wrong = jax.tree.map(lambda a, b: _largest(jnp.abs(a - b)), prices, used)
-    per_unit = {"voltage": wrong.voltage / total, "angle": wrong.angle / total}
-    sign = jnp.max(jnp.stack(jax.tree.leaves(replace(wrong, **per_unit))))
+    wrong = jax.tree.map(
+        lambda a, b, s: _largest(jnp.abs(a - b)) / s, prices, used, price_sizes(scale)
+    )
+    sign = jnp.max(jnp.stack(jax.tree.leaves(wrong)))
     dual = jnp.max(jnp.stack(jax.tree.leaves(jax.tree.map(jnp.divide, stationarity, measure))))
-    dual = jnp.maximum(dual, sign / scale.price)
+    dual = jnp.maximum(dual, sign)
     regret = jnp.maximum(jnp.sum(gap) + operator_gap, jnp.abs(duality_gap)) / scale.bill
     return Residuals(
         rows=jax.tree.map(_largest, outside),
@@ -414,7 +242,7 @@ def _residuals(market: Market, plan: Plan, prices: Rows) -> Residuals:
         stationarity=stationarity,
         loose=_loose(market),
         own=_own(market, used, scale, (outside, beyond, by_own)),
-        sign=sign,
+        sign=sign * scale.price,
         infeasibility=infeasibility,
         regret=regret,
         dual=dual,

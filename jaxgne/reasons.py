@@ -4,11 +4,11 @@ from typing import Any
 
 import numpy as np
 
-from .certificate import ROWS, explain_infeasible
+from .certificate import explain_infeasible
 from .clock import hour_name, in_hours
 from .elastic import fits
 from .market import Market
-from .model import Rows
+from .model import ROW_FIELDS, Rows
 from .relax import GaveWay, relax
 
 _HEARD = 0.05  # share of a ray's largest entry from which on a row is named
@@ -63,16 +63,17 @@ def _lack(market: Market, prices: Rows) -> str:
 def said_by_ray(of: Any, prices: Rows) -> str:
     """Which rows a proof in `prices` rests on, without the market: `of` is its certificate."""
     told, most = [], max(float(np.abs(np.asarray(a)).max(initial=0.0)) for a in _tables(prices))
-    for (words, _, each, _), table in zip(ROWS.values(), _tables(prices), strict=True):
+    for field, table in zip(ROW_FIELDS.values(), _tables(prices), strict=True):
         share = np.abs(table) / (most or 1.0)
         if share.max(initial=0.0) <= _HEARD:
             continue
         row = int(share.max(axis=1).argmax())
         when = in_hours(of, np.flatnonzero(share[row] > _HEARD).tolist())
-        name = of.names[row] if each == "bus" and of.names else str(row)
-        told.append(f"{words} of {each} {name} {when}" if each else f"{words} {when}")
+        name = of.names[row] if field.row == "bus" and of.names else str(row)
+        where = f" of {field.row} {name}" if len(field.axes) > 1 else ""
+        told.append(f"{field.means}{where} {when}")
     return f"the proof rests on {', '.join(told)}"
 
 
 def _tables(prices: Rows) -> list[np.ndarray]:
-    return [np.atleast_2d(np.asarray(getattr(prices, family))) for family in ROWS]
+    return [np.atleast_2d(np.asarray(getattr(prices, family))) for family in ROW_FIELDS]

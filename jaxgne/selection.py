@@ -33,10 +33,10 @@ from .model import (
     zeros,
 )
 from .one_way import freed
-from .optimality import scales
 from .options import checked_options, tolerance
 from .programs import program
 from .runner import concrete, jnp
+from .scales import scales
 from .solvers.base import AbstractSolver, written
 from .solvers.columns import pack, parts, sets_of, slopes, unpack
 from .solvers.interior_point import InteriorPoint

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 import jaxgne as jg
-from jaxgne.certificate import BOUNDS, ROWS
-from jaxgne.model import Plan, Rows, rows_like, zeros
+from jaxgne.model import PLAN_FIELDS, ROW_FIELDS, Plan, Rows, rows_like, zeros
 from tests.markets import feeder
 
 WRONG = {  # what moving an entry of a plan by 1e6 is called
@@ -20,7 +19,7 @@ WRONG = {  # what moving an entry of a plan by 1e6 is called
     "imports": "kW, own balance of prosumer 0",  # without a bound
     "exports": "kW, bounds on the export of prosumer 0",
     "curtailed": "kW, bounds on the curtailment of prosumer 0",
-    "trades": "kW, limit of the trade of pair 0 (prosumers 0 and 1)",
+    "trades": "kW, bounds on the trade of pair 0 (prosumers 0 and 1)",
     "active": "kVA above the rating of line 0",
     "reactive": "kVA above the rating of line 0",
     "voltage": "pu, bounds on the voltage of bus 0",
@@ -37,8 +36,9 @@ def cleared() -> tuple[jg.Market, jg.Clearing]:
 
 
 def test_every_family_of_rows_and_every_bound_has_words():
-    assert set(ROWS) == {field.name for field in fields(Rows)}
-    assert set(BOUNDS) == set(WRONG) == {field.name for field in fields(Plan)}
+    assert set(ROW_FIELDS) == {field.name for field in fields(Rows)}
+    assert set(PLAN_FIELDS) == set(WRONG) == {field.name for field in fields(Plan)}
+    assert all(field.means and field.unit for field in (ROW_FIELDS | PLAN_FIELDS).values())
 
 
 @pytest.mark.parametrize("field", WRONG)
@@ -65,8 +65,8 @@ def test_every_family_of_rows_is_among_what_is_said(family, cleared):
         for field in fields(Plan)
     })  # fmt: skip
     said = jg.certify(market, plan, clearing.prices).violations()
-    words, unit, *_ = ROWS[family]
-    assert any(f" {unit}, {words}" in sentence for sentence in said)
+    row = ROW_FIELDS[family]
+    assert any(f" {row.unit}, {row.means}" in sentence for sentence in said)
 
 
 def replace_total(market: jg.Market, limit: float) -> jg.Market:

@@ -15,7 +15,7 @@ PACKAGE = Path(jaxgne.__file__).parent
 
 CORE = {"clock", "each", "market", "devices", "describe", "validate", "model", "radial", "acflow"}
 CORE |= {"feasibility", "one_way", "optimality", "matrix", "elastic", "slack", "relax", "reach"}
-CORE |= {"surplus"}
+CORE |= {"surplus", "scales"}
 RESULT = {*CORE, "solvers", "sensitivity", "certificate", "reasons", "options", "choosing"}
 RESULT |= {"status", "result", "padding", "few_sizes"}
 RESULT |= {"clearing"}
@@ -46,10 +46,11 @@ LAYERS: dict[str, set[str]] = {
     "radial": {"each", "market"},
     "acflow": {"each", "market", "model", "radial", "validate"},
     "reach": {"market", "model"},
+    "scales": {"market", "model", "reach"},
     "feasibility": {"market", "model", "reach"},
     "surplus": {"market", "model", "radial"},
     "one_way": {"each", "market", "model", "surplus"},
-    "optimality": {"market", "model", "feasibility", "reach"},
+    "optimality": {"market", "model", "feasibility", "scales"},
     "matrix": {"market", "model"},
     "elastic": {"market", "model", "feasibility", "matrix"},
     "slack": {"market", "elastic"},
@@ -59,6 +60,7 @@ LAYERS: dict[str, set[str]] = {
         "model",
         "feasibility",
         "optimality",
+        "scales",
         "radial",
         "reach",
         *(f"solvers.{part}" for part in ("base", "local", "network", "preconditioner")),
@@ -66,12 +68,13 @@ LAYERS: dict[str, set[str]] = {
         *(f"solvers.{part}" for part in ("setting", "tree")),
     },
     "sensitivity": {
-        *("market", "model", "radial", "feasibility", "optimality", "sensitivity"),
+        *("market", "model", "radial", "feasibility", "optimality", "scales", "sensitivity"),
         *(f"solvers.{part}" for part in ("columns", "newton", "tree")),
     },
     "certificate": {
         *("clock", "each", "market", "validate", "model", "acflow", "feasibility", "optimality"),
         "one_way",
+        "scales",
     },
     "reasons": {"clock", "market", "model", "certificate", "elastic", "relax"},
     "options": {"market", "model", "sensitivity", "solvers.base"},

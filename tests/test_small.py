@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import jaxgne as jg
 from jaxgne.model import energy_prices
-from jaxgne.optimality import scales, shares
+from jaxgne.scales import scales, shares
 
 SOLVERS = {"interior point": jg.InteriorPoint(), "primal-dual": jg.PrimalDual()}
 

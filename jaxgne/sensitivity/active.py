@@ -7,9 +7,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ..market import Market
 from ..model import Plan, Rows, boxes, length, net_exchange, toll
-from ..optimality import pushed, scales
+from ..optimality import pushed
 from ..record import Record
 from ..runner import jnp
+from ..scales import much, scales
 
 FREE, LOW, HIGH, NONE = 0, -1, 1, 2  # NONE: a trade that does not happen, a line that is shut
 TIE = 1e-7  # of a scale: below it from its switching, a bound is at it
@@ -63,10 +64,7 @@ def active_set(
     """
     scale = scales(market, plan)
     wish, rho = pushed(market, plan, prices, scale)
-    size = jax.tree.map(lambda r: r * scale.price * market.hour_length, rho)
-    size = replace(
-        size, energy=scale.energy, voltage=scale.power * 0 + 1, angle=scale.power * 0 + 1
-    )
+    size, _ = much(market, scale)
     lower, upper = boxes(market)
 
     def code(w: Array, low: Array, high: Array, s: Array) -> Array:

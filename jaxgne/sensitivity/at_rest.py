@@ -14,8 +14,8 @@ from jaxtyping import Array
 
 from ..market import Market
 from ..model import Plan, Rows, aggregate, boxes, grid_price, own_gradient, pull, toll
-from ..optimality import scales
 from ..runner import jnp
+from ..scales import scales
 from .active import FREE, HIGH, LOW, NONE, TIE, Active
 
 _DEMANDS = ("exports", "curtailed", "charge")  # what a higher price makes less of

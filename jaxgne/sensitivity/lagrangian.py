@@ -5,7 +5,6 @@ from dataclasses import replace
 import jax
 from jaxtyping import Array, Float
 
-from ..feasibility import weights
 from ..market import Market
 from ..model import (
     Plan,
@@ -20,11 +19,12 @@ from ..model import (
     own_gradient,
     rows,
     toll,
+    weights,
     zeros,
 )
-from ..optimality import scales
 from ..record import Record
 from ..runner import jnp
+from ..scales import much, price_sizes, scales
 from .active import FREE, HIGH, LOW, TIGHT, Active
 
 
@@ -64,19 +64,8 @@ def equations(market: Market) -> Rows:
 def sizes(market: Market, plan: Plan) -> Point:
     """What is much, of each entry of a point: the market's scales."""
     scale = scales(market, plan)
-    entries = replace(
-        jax.tree.map(lambda _: scale.power, plan),
-        energy=scale.energy,
-        active=scale.total,
-        reactive=scale.total,
-        compensation=scale.total,
-        voltage=jnp.ones_like(scale.total),
-        angle=jnp.ones_like(scale.total),
-    )
-    drop = scale.price * scale.total
-    prices = jax.tree.map(lambda _: scale.price, equations(market))
-    prices = replace(prices, voltage=drop, angle=drop)
-    return Point(entries, scale.total, scale.total, prices, scale.price)
+    entries, _ = much(market, scale)
+    return Point(entries, scale.total, scale.total, price_sizes(scale), scale.price)
 
 
 def point_of(market: Market, active: Active, plan: Plan, prices: Rows) -> Point:

@@ -16,9 +16,9 @@ from jaxtyping import Array, Float
 from ..feasibility import weights
 from ..market import Market
 from ..model import Plan, Rows, moved, pull, zeros
-from ..optimality import scales
 from ..record import Record
 from ..runner import jnp, on_host
+from ..scales import much, scales, worths
 from ..solvers.columns import PROXIMAL
 from ..solvers.newton import Compliance, Worth, factor, is_small
 from .active import TIGHT, Active
@@ -102,19 +102,9 @@ def stiffness(market: Market, plan: Plan, share: float) -> tuple[Plan, Array]:
 
     Of a plan's entries, and of total import and net exchange.
     """
-    scale, ts = scales(market, plan), market.hour_length
-    power, total = (ts * scale.price / size for size in (scale.power, scale.total))
-    volts = ts * scale.price * scale.total
-    entries = replace(
-        jax.tree.map(lambda _: power, zeros(market)),
-        energy=scale.price / scale.energy,
-        active=total,
-        reactive=total,
-        compensation=total,
-        exchange=total,
-        voltage=volts,
-        angle=volts,
-    )
+    scale = scales(market, plan)
+    entries = jax.tree.map(jnp.divide, worths(market, scale), much(market, scale)[0])
+    total = market.hour_length * scale.price / scale.total
     return jax.tree.map(lambda s: share * s, (entries, total))
 
 

@@ -18,9 +18,9 @@ from jaxtyping import Array
 
 from ..market import Market
 from ..model import Plan, rows_like, zeros
-from ..optimality import scales
 from ..record import changed
 from ..runner import jnp
+from ..scales import scales
 from .active import NONE, Active
 from .by_hand import by_market
 from .lagrangian import Point

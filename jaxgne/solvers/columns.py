@@ -7,17 +7,18 @@ its seller buys, then the total import sigma and the net exchange s. Flows are k
 from collections.abc import Sequence
 from dataclasses import replace
 
+import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from ..feasibility import implied_boxes
 from ..market import Grid, Market
 from ..model import Plan, Rows, boxes, moved, own_gradient, pull, toll, zeros
-from ..optimality import Shares, scales, shares
 from ..radial import Ladder, climb
 from ..reach import bounded
 from ..record import Record
 from ..runner import jnp
+from ..scales import Shares, much, scales, shares, worths
 from .newton import Worth
 
 _WIDER = 1.5  # how far beyond implied bounds those are that stand in for missing ones
@@ -88,26 +89,12 @@ def sets_of(market: Market) -> Sets:
     square = jnp.where(rating**2 > _BEYOND * radius, _some(radius), rating**2)
     scale = scales(market, zeros(market))
     share = shares(market, scale)
-    power = scale.price * market.hour_length / share.prosumer[:, None]
-    held, ends = power[market.buffers.owner], (market.trading.buyer, market.trading.seller)
-    traded = jnp.maximum(power[ends[0]], power[ends[1]])
-    line = scale.price * market.hour_length / scale.total
-    volts = scale.price * market.hour_length * scale.total
-    stiff = {
-        "generation": power[market.generators.owner],
-        "charge": held,
-        "discharge": held,
-        "energy": scale.price / share.buffer[:, None],
-        **dict.fromkeys(("imports", "exports", "curtailed"), power),
-        "voltage": volts,
-        "angle": volts,
-        "compensation": line,
-    }
-    worth = {"energy": scale.price, "voltage": volts, "angle": volts}
-    kwh = scale.price * market.hour_length
+    worth, kwh = worths(market, scale), scale.price * market.hour_length
+    stiff = jax.tree.map(jnp.divide, worth, much(market, scale, share)[0])
+    line = kwh / scale.total
 
-    def spread(by_name: dict[str, Array], usual: Array, ends: Array) -> Float[Array, "C 1"]:
-        sizes = [*(by_name.get(name, usual) for name in NAMES), usual, usual, ends, ends]
+    def spread(plan: Plan, ends: Array) -> Float[Array, "C 1"]:
+        sizes = [*(getattr(plan, name) for name in NAMES), plan.trades, plan.trades, ends, ends]
         each = zip(parts(market, low), sizes, strict=True)
         return jnp.concatenate([jnp.broadcast_to(size, (part.shape[0], 1)) for part, size in each])
 
@@ -117,9 +104,9 @@ def sets_of(market: Market) -> Sets:
         free=high > low,
         square=square,
         open=(square > 0) & (market.grid.model != "copperplate"),
-        stiff=PROXIMAL * spread(stiff, traded, line),
+        stiff=PROXIMAL * spread(stiff, line),
         stiff_line=PROXIMAL * line,
-        unit=spread(worth, kwh, kwh),
+        unit=spread(worth, kwh),
         share=share,
     )
 

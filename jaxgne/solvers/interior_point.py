@@ -12,7 +12,7 @@ import and the net exchange are columns of their own. All columns with bounds li
 by hour.
 """
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -24,10 +24,11 @@ from jaxtyping import Array, Bool, Float, Int
 from ..feasibility import existing
 from ..market import Market, cast
 from ..model import Plan, Rows, aggregate, grid_price, limits, net_exchange, rows, rows_like
-from ..optimality import Scales, Shares, pin, scales
+from ..optimality import pin
 from ..reach import bounded
 from ..record import Record
 from ..runner import jnp, lax
+from ..scales import Scales, Shares, much, scales
 from .base import AbstractSolver
 from .columns import (
     PROXIMAL,
@@ -296,10 +297,8 @@ def _missed(market: Market, plan: Plan, scale: Scales, share: Shares) -> Float[A
         value, bus=value.bus.at[market.grid.feeder].set(0.0), exchange=0 * value.exchange
     )
     outside = jax.tree.map(lambda a, lo, up: jnp.maximum(a - up, lo - a), value, low, high)
-    own = {"balance": share.prosumer[:, None], "energy": share.buffer[:, None]}
-    sizes = {**own, "voltage": 1.0, "angle": 1.0}
-    each = [getattr(outside, f.name) / sizes.get(f.name, scale.total) for f in fields(Rows)]
-    return jnp.max(jnp.stack([jnp.max(a, initial=0.0) for a in each]))
+    each = jax.tree.map(jnp.divide, outside, much(market, scale, share)[1])
+    return jnp.max(jnp.stack([jnp.max(a, initial=0.0) for a in jax.tree.leaves(each)]))
 
 
 def _products(state: State) -> Products:

@@ -19,8 +19,8 @@ from jaxtyping import Array, Bool, Float
 
 from ..market import Market
 from ..model import Plan, Rows, boxes, by_owner, by_side, curvature, pull, rows_like, zeros
-from ..optimality import scales, shares
 from ..record import Record
+from ..scales import scales, shares
 from .network import Network, network
 
 STEP = 0.5  # of powers, before the balance omega; dimensionless

@@ -25,8 +25,9 @@ from jaxtyping import Array, Bool, Float, Int
 from ..feasibility import existing
 from ..market import Market, cast
 from ..model import Plan, Rows, aggregate, grid_price, limits, own_gradient, prox, pull, rows
-from ..optimality import pin, scales
+from ..optimality import pin
 from ..record import Record
+from ..scales import scales
 from .base import AbstractSolver
 from .preconditioner import (
     Balance,

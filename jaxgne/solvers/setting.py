@@ -20,8 +20,8 @@ from ..model import (
     zeros,
 )
 from ..model import rows as constraint_rows
-from ..optimality import scales
 from ..record import Record
+from ..scales import much, scales
 from .local import Choice, Network, Prosumer
 
 Rule = Literal["columns", "paper"]
@@ -285,9 +285,9 @@ def _network(market: Market, lower: Plan, upper: Plan, weight: Array) -> Network
         full += jnp.diag(jnp.where(jnp.diag(full) > 0, 0.0, 1.0))
         size = jnp.sqrt(jnp.diag(full))
         inverse = jnp.linalg.inv(full / size[:, None] / size) / size[:, None] / size
-    total = scales(market, empty).total
-    units = {"voltage": 1.0, "angle": 1.0, "bus_reactive": total}
-    scale = [jnp.full(getattr(rows_like(market), n).shape[0], units[n], dtype) for n in names]
+    _, size = much(market, scales(market, empty))
+    count = {n: getattr(rows_like(market), n).shape[0] for n in names}
+    scale = [jnp.full(count[n], getattr(size, n), dtype) for n in names]
     return Network(
         matrix=matrix,
         offset=-values(nothing),

@@ -1,0 +1,196 @@
+"""What is much in a market: the magnitudes by which errors, steps and stiffness are measured.
+
+A family of entries or of rows is measured by its unit, and by whose rows they are (`measure`).
+"""
+
+from collections.abc import Callable
+
+import jax
+from jaxtyping import Array, Float
+
+from .fields import Field
+from .market import Market
+from .model import PLAN_FIELDS, ROW_FIELDS, Plan, Rows, aggregate, grid_price, weight
+from .reach import bounded
+from .record import Record
+from .runner import jnp, remembered
+
+_OWN = ("prosumer", "generator", "buffer", "pair")  # rows that a prosumer decides
+_LEAST = 1e-6  # size, as a share of the largest, below which nothing is promised
+_ROOM = 100.0  # times its own size, by which what is small is measured
+_SHARED = 10.0  # and a limit on the total, which all meet together
+
+
+class Scales(Record):
+    """The market's own magnitudes, by which errors are measured; no bare 1 among them."""
+
+    power: Float[Array, ""]  # kW, of one prosumer
+    total: Float[Array, ""]  # kW, of all together
+    energy: Float[Array, ""]  # kWh, of the largest buffer
+    price: Float[Array, ""]  # EUR/kWh, the highest marginal price
+    bill: Float[Array, ""]  # EUR, gross cost of the energy used
+
+
+class Shares(Record):
+    """What small ones are measured by: a hundred times their own size, the market's at most.
+
+    And 1e-4 of the market's at least. So an error of 1e-6 is 1e-4 of whatever is at least 1e-6 as
+    large as the largest of its kind, and what is at least 1e-2 as large is measured by the largest.
+    A limit on the total exchange is measured by ten times itself: the error is 1e-5 of it at most.
+    """
+
+    prosumer: Float[Array, " N"]  # kW
+    buffer: Float[Array, " K"]  # kWh
+    line: Float[Array, " L"]  # kVA
+    total: tuple[Float[Array, " H"], Float[Array, " H"]]  # kW, of limits on total exchange
+
+
+def _largest(array: Array) -> Float[Array, ""]:
+    return jnp.max(array, initial=0.0)
+
+
+def scales(market: Market, plan: Plan) -> Scales:
+    """Natural magnitudes of a market at a plan, with floors from its data.
+
+    Every cost of the market is a floor of the price, so that errors have a measure where energy
+    is free. Where nothing costs anything, or nobody has a load or device, 1 EUR/kWh or 1 kW it is.
+    """
+    own, market = sizes(market), bounded(market)
+    load = jnp.abs(market.prosumers.load)
+    passive = jnp.abs(market.grid.passive)
+    hourly = jnp.sum(load, axis=0) + jnp.sum(passive, axis=0)
+    units, stores, tariff = market.generators, market.buffers, market.tariff
+    device = jnp.maximum(
+        _largest(jnp.abs(units.power_max)),
+        jnp.maximum(_largest(stores.charge_max), _largest(stores.discharge_max)),
+    )
+    power = jnp.maximum(_largest(load), 1e-2 * jnp.maximum(device, _largest(hourly)))
+    power = jnp.where(power > 0, power, 1.0)
+    total = jnp.maximum(_largest(hourly), power)
+    making = units.linear[:, None] + 2 * units.quadratic[:, None] * plan.generation
+    expected = jnp.abs(tariff.base) + tariff.slope * hourly
+    price = grid_price(market, aggregate(market, plan))
+    dearest = jnp.maximum(_largest(jnp.abs(price)), _largest(jnp.abs(making)))
+    least = 1e-2 * _dearest_cost(market, jnp.minimum(own, power))
+    dearest = jnp.maximum(dearest, jnp.maximum(1e-2 * _largest(expected), least))
+    dearest = jnp.where(dearest > 0, dearest, 1.0)
+    bought_kw = aggregate(market, plan) + jnp.sum(plan.exports, axis=0)
+    bill = jnp.sum(jnp.abs(price * bought_kw)) + jnp.sum(jnp.abs(making * plan.generation))
+    usual = jnp.maximum(jnp.sum(expected * hourly), least * jnp.sum(hourly))
+    usual = jnp.maximum(usual, dearest * power)
+    return Scales(
+        power=power,
+        total=total,
+        energy=jnp.maximum(_largest(stores.energy_max), power * market.hour_length),
+        price=dearest,
+        bill=market.hour_length * jnp.maximum(bill, 1e-2 * usual),
+    )
+
+
+def _dearest_cost(market: Market, own: Array) -> Float[Array, ""]:
+    """The highest price in the market's data, EUR/kWh: every cost there is, at its owner's size.
+
+    Costs of a mW prosumer that rise by 1 EUR/kWh per mW would rise by 1e9 EUR/kWh at a MW, which
+    is no measure of anything; a trade is as large as its smaller side.
+    """
+    units, stores, pairs = market.generators, market.buffers, market.trading
+    curved = (
+        units.quadratic * own[units.owner],
+        stores.quadratic * own[stores.owner],
+        pairs.quadratic * jnp.minimum(own[pairs.buyer], own[pairs.seller]),
+    )
+    plain = (units.linear, stores.linear, stores.final_value)
+    plain += (pairs.charge, pairs.fee_buyer, pairs.fee_seller, market.tariff.export)
+    each = [2 * _largest(a) for a in curved] + [_largest(jnp.abs(a)) for a in plain]
+    return jnp.max(jnp.stack(each))
+
+
+@remembered
+def sizes(market: Market) -> Float[Array, " N"]:
+    """Each prosumer's own size, kW: its largest load, generator or buffer."""
+    market = bounded(market)
+    units, stores = market.generators, market.buffers
+    made = jnp.maximum(jnp.abs(units.power_min), jnp.abs(units.power_max))
+    held = jnp.maximum(stores.charge_max, stores.discharge_max)
+    own = jnp.max(jnp.abs(market.prosumers.load), axis=1, initial=0.0)
+    own = own.at[units.owner].max(jnp.max(made, axis=1, initial=0.0))
+    return own.at[stores.owner].max(jnp.max(held, axis=1, initial=0.0))
+
+
+def shares(market: Market, scale: Scales, room: float = _ROOM) -> Shares:
+    """What each prosumer, buffer and line is measured by, `room` times its own size; and limits."""
+    market = bounded(market)
+
+    def by(own: Array, largest: Array) -> Array:
+        return jnp.clip(room * own, _LEAST * room * largest, largest)
+
+    def limit(own: Array) -> Array:
+        """By the market where nothing may be exchanged, which has no size."""
+        none = own <= _LEAST * scale.total
+        return jnp.where(none, scale.total, jnp.minimum(_SHARED * own, scale.total))
+
+    full = jnp.max(jnp.abs(market.buffers.energy_max), axis=1, initial=0.0)
+    limits = market.tariff.total_min, market.tariff.total_max
+    return Shares(
+        prosumer=by(sizes(market), scale.power),
+        buffer=by(full, scale.energy),
+        line=by(market.grid.rating, scale.total),
+        total=jax.tree.map(lambda a: limit(jnp.abs(a)), limits),
+    )
+
+
+def measure(field: Field) -> str | None:
+    """Which of the `Scales` is much of a family; None where 1 is: pu and rad."""
+    if field.unit in ("pu", "rad"):
+        return None
+    if field.unit == "kWh":
+        return "energy"
+    return "power" if field.row in _OWN else "total"
+
+
+def much(market: Market, scale: Scales, share: Shares | None = None) -> tuple[Plan, Rows]:
+    """What is much of each entry and of each row: one number a family, or with `share` one a row.
+
+    A trade is measured by its smaller side; in pu and rad 1 is much.
+    """
+
+    def size(field: Field) -> Array:
+        kind = measure(field)
+        if kind is None:
+            return jnp.ones_like(scale.total)
+        if share is None or kind == "total":
+            line = share is not None and field.row == "line"
+            return share.line[:, None] if line else getattr(scale, kind)
+        own = share.buffer if kind == "energy" else _own(market, field.row, share.prosumer)
+        return own[:, None]
+
+    return _each(size)
+
+
+def worths(market: Market, scale: Scales) -> Plan:
+    """What a unit of each entry is worth at the market's price, EUR."""
+    return _each(lambda field: weight(market, field) * _price(scale, field))[0]
+
+
+def price_sizes(scale: Scales) -> Rows:
+    """What is much of a price, EUR/kWh; of rows in pu and rad EUR/kWh times kW."""
+    return _each(lambda field: _price(scale, field))[1]
+
+
+def _price(scale: Scales, field: Field) -> Array:
+    return scale.price * scale.total if measure(field) is None else scale.price
+
+
+def _own(market: Market, row: str, own: Float[Array, " N"]) -> Array:
+    """What each row has of its prosumer's."""
+    pairs = market.trading
+    if row == "generator":
+        return own[market.generators.owner]
+    if row == "buffer":
+        return own[market.buffers.owner]
+    return jnp.minimum(own[pairs.buyer], own[pairs.seller]) if row == "pair" else own
+
+
+def _each(of: Callable[[Field], Array]) -> tuple[Plan, Rows]:
+    plan = {name: of(field) for name, field in PLAN_FIELDS.items()}
+    return Plan(**plan), Rows(**{name: of(field) for name, field in ROW_FIELDS.items()})
