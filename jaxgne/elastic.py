@@ -9,10 +9,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from .feasibility import infeasibility_proof, weights
+from .feasibility import infeasibility_proof
 from .market import Market, cast
 from .matrix import Linear, as_rows, flat, linear
-from .model import Rows, boxes, limits, rows_like
+from .model import Rows, boxes, limits, rows_like, weights
 from .programs import program as compiled
 from .runner import jnp
 from .runner import wide as x64

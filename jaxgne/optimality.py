@@ -215,9 +215,8 @@ def _residuals(market: Market, plan: Plan, prices: Rows) -> Residuals:
         return weight * jnp.sum(y * (a - bound))
 
     missed = jax.tree.map(unpaid, used, weights(market), value, low, high)
-    missed = replace(
-        missed, aggregate=jnp.zeros_like(operator_gap)
-    )  # in the operator's gap already
+    nothing = jnp.zeros_like(operator_gap)
+    missed = replace(missed, aggregate=nothing)  # in the operator's gap already
     duality_gap = jnp.sum(gap) + operator_gap - sum(jax.tree.leaves(missed))
     left, measure = _natural(market, plan, used, scale, share)
     by_own, _ = _natural(market, plan, used, scale, shares(market, scale, 1.0))

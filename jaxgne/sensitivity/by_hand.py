@@ -12,7 +12,6 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float
 
-from ..feasibility import weights
 from ..market import Market
 from ..model import (
     Plan,
@@ -27,6 +26,7 @@ from ..model import (
     rows,
     rows_like,
     toll,
+    weights,
     zeros,
 )
 from ..record import changed

@@ -13,9 +13,8 @@ import jax
 from jax.scipy.sparse.linalg import cg
 from jaxtyping import Array, Float
 
-from ..feasibility import weights
 from ..market import Market
-from ..model import Plan, Rows, moved, pull, zeros
+from ..model import Plan, Rows, moved, pull, weights, zeros
 from ..record import Record
 from ..runner import jnp, on_host
 from ..scales import much, scales, worths
