@@ -28,7 +28,7 @@ used, by a sentence that names field and place; `jg.validate` tells of all at on
 Shapes: {", ".join(f"`{axis}` {row}" for axis, row in ROWS.items())}.
 Numbers may be given for all, by row, by hour or both. Fields without a default must be given. Units
 are fixed; 1 is a share or a factor. Where a range ends in `inf]`, `inf` means no limit. In files
-(`docs/files.md`) the unit follows the name.
+(`docs/files.md`) the unit follows the name. `docs/model.md` has the symbols of the mathematics.
 """
 
 COLUMNS = """\

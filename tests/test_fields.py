@@ -1,5 +1,6 @@
 """What the fields of a market say of themselves: all of them, in one way, and printed as it is."""
 
+import re
 import runpy
 from dataclasses import fields
 from pathlib import Path
@@ -41,6 +42,20 @@ def test_least_and_most_are_alike():
             twin = FIELDS.get(name.removesuffix(one) + other)
             if name.endswith(one) and twin is not None:
                 assert (twin.unit, twin.axes, twin.of) == (field.unit, field.axes, field.of)
+
+
+def test_units_are_those_of_the_mathematics():
+    """The page of the model, written by hand, has a table of costs with units: the same ones."""
+    text = (DOCS / "model.md").read_text(encoding="utf-8")
+    table = re.search(r"in the code \| unit \|\n.*\n((?:\|.*\n)+)", text)
+    assert table is not None
+    seen = 0
+    for line in table[1].splitlines():
+        _, _, code, units, _ = line.split("|")
+        for name in re.findall(r"`(\w+\.\w+)`", code):
+            assert FIELDS[name].unit in [unit.strip() for unit in units.split(",")], name
+            seen += 1
+    assert seen == 13
 
 
 @pytest.mark.parametrize(
