@@ -32,7 +32,7 @@ from scipy import sparse
 import jaxgne as jg
 from benchmarks import convex
 from jaxgne.clearing import differentiable
-from jaxgne.solvers.newton import one_thread
+from jaxgne.threads import one_thread
 from tests import reference
 
 ACCURACIES = (1e-6, 1e-9)

@@ -53,7 +53,6 @@ from .record import Record
 from .runner import by_numpy, concrete, to_host
 from .sensitivity.implicit import AbstractAdjoint
 from .solvers.base import AbstractSolver
-from .solvers.newton import one_thread
 from .validate import gate_many
 
 _IN_TURN = ("cpu",)  # platforms on which scenarios are cleared one after the other
@@ -196,8 +195,7 @@ def _clear_all(
             lanes = slice(at, min(at + block, total))
             known = store and store.read(lanes)
             if not known:
-                with one_thread():
-                    known = _with_room(job, lanes, wide)
+                known = _with_room(job, lanes, wide)
                 if store:
                     store.write(lanes, known)
             found.append(known)

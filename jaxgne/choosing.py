@@ -18,14 +18,13 @@ from jax.core import Tracer
 from .market import Market
 from .padding import sizes
 from .runner import runs_here
+from .size import is_quick, is_small
 from .solvers.base import AbstractSolver
 from .solvers.interior_point import InteriorPoint
-from .solvers.newton import is_small, rows_an_hour
 from .solvers.primal_dual import PrimalDual
 
 Runner = Literal["numpy", "jax"]
 
-_LARGEST = 350  # rows an hour up to which NumPy's steps take tenths of a second
 _PATIENCE = 6.0  # seconds of NumPy's on one shape after which compiling it pays
 _LOADING = 1.0  # and after which loading its programs does, where they are kept
 
@@ -99,11 +98,6 @@ def batch_runner(
         return "jax"
     _spent[shape] += count * pace()
     return "numpy" if _spent[shape] < most else "jax"
-
-
-def is_quick(market: Market) -> bool:
-    """Whether NumPy takes no more than seconds for a market of this size."""
-    return rows_an_hour(market) <= _LARGEST
 
 
 def _at_once(market: Market, solver: AbstractSolver, stored: Callable[[], bool]) -> bool:

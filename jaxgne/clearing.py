@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
@@ -15,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from .acflow import check
 from .certificate import Certificate, judge, owners
-from .choosing import Runner, chosen, default_solver, is_quick, note
+from .choosing import Runner, chosen, default_solver, note
 from .elastic import fits, proof
 from .feasibility import infeasibility_proof
 from .few_sizes import fitted, rounded
@@ -40,8 +39,8 @@ from .runner import (
     wide,
 )
 from .sensitivity.implicit import AbstractAdjoint, Implicit, equilibrium
+from .size import is_quick
 from .solvers.base import AbstractSolver, written
-from .solvers.newton import one_thread
 from .status import Status, either, is_status
 from .surplus import unsold
 from .validate import gate
@@ -257,8 +256,7 @@ def _clear(
         market, start = rounded(market, start)
     market, solver, plan, prices = ready(market, solver, start)
     limit = jnp.asarray(solver.most if max_steps is None else max_steps, jnp.int32)
-    alone = nullcontext() if traced else one_thread()
-    with wide(), alone:  # the judge's float64; the market keeps its own dtype
+    with wide():  # the judge's float64; the market keeps its own dtype
         carry = begin(market, solver, plan, prices)
         carry = replace(carry, steps=carry.steps + done)
         if traced:

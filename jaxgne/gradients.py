@@ -7,7 +7,6 @@ import equinox as eqx
 import jax
 from jaxtyping import Array
 
-from .choosing import is_quick
 from .clearing import Clearing, clear, differentiable, moved_to
 from .each import for_one
 from .market import Market
@@ -16,7 +15,7 @@ from .programs import program
 from .runner import by_numpy, concrete, runs_here, to_device, to_host
 from .sensitivity.implicit import UNCLEARED, Implicit
 from .sensitivity.reverse import reverse
-from .solvers.newton import one_thread
+from .size import is_quick
 
 Output = Callable[[Market, Clearing], Array]
 
@@ -54,7 +53,7 @@ def sensitivities(
     if not bool(found.ok):
         raise RuntimeError(UNCLEARED)
     direct, plan, prices = by_parts(output, market, found)
-    with by_numpy(), one_thread():
+    with by_numpy():
         here, at, by_plan, by_prices = to_host((market, found, plan, prices))
         through = reverse(here, at.plan, at.prices, by_plan, by_prices, Implicit().tol, where)
         gradient = jax.tree.map(lambda a, b: a + b, to_host(direct), through)

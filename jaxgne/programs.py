@@ -26,6 +26,7 @@ from jax.experimental import serialize_executable
 from . import store
 from .fingerprint import digits
 from .runner import concrete, on_host
+from .threads import one_thread
 from .waiting import waiting
 
 P = ParamSpec("P")
@@ -57,7 +58,8 @@ class _Executable(NamedTuple):
     stored: str | None  # the name of the entry that it was loaded from, until it has run once
 
     def __call__(self, arrays: list[Any]) -> Any:
-        found = iter(self.run(*arrays))
+        with one_thread():
+            found = iter(jax.block_until_ready(self.run(*arrays)))
         return self.tree.unflatten([next(found) if x is _Hole else x for x in self.leaves])
 
 
@@ -101,21 +103,20 @@ class Program(Generic[P, T]):
         if not call.here:
             new = call.key not in self._elsewhere
             self._elsewhere.add(call.key)
-            with self._told(call) if new else nullcontext():
-                return self._jitted(*args, **kwargs)
+            with self._told(call) if new else nullcontext(), one_thread():
+                return jax.block_until_ready(self._jitted(*args, **kwargs))
         found = self._found.get(call.key) or self._made(call)
         try:
             value = found(call.arrays)
-            if found.stored is not None:  # a broken entry may tell only when its arrays are read
-                jax.block_until_ready(value)
-                self._found[call.key] = found._replace(stored=None)
-            return value
         except Exception:
             if found.stored is None:
                 raise
             store.drop(found.stored)
             del self._found[call.key]
             return self._made(call)(call.arrays)
+        if found.stored is not None:
+            self._found[call.key] = found._replace(stored=None)
+        return value
 
     def ready(self, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Whether a call with these arguments would find its program in memory or on disk."""

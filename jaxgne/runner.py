@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -20,6 +20,8 @@ import jax
 import numpy as np
 from jax._src.core import trace_ctx  # no public name tells which trace is under way
 from jax.core import Tracer
+
+from .threads import one_thread
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -42,7 +44,10 @@ def by_numpy(run: bool = True) -> Iterator[None]:
     """
     token = _BY_NUMPY.set(trace_ctx.trace if run else None)
     try:
-        with np.errstate(all="ignore") if run else nullcontext():
+        with ExitStack() as manners:
+            if run:
+                manners.enter_context(np.errstate(all="ignore"))
+                manners.enter_context(one_thread())
             yield
     finally:
         _BY_NUMPY.reset(token)

@@ -40,7 +40,6 @@ from .scales import scales
 from .solvers.base import AbstractSolver, written
 from .solvers.columns import pack, parts, sets_of, slopes, unpack
 from .solvers.interior_point import InteriorPoint
-from .solvers.newton import one_thread
 from .solvers.preference import Preference
 
 Objective = Literal["congestion", "trade", "fairness", "norm", "import"]
@@ -130,11 +129,10 @@ def select(
         )  # fmt: skip
         if not bool(first.ok):
             return first
-        with one_thread():
-            preference = prefer(wide, first.plan, first.prices, objective, tol * _FREE)
-            solver, limit = InteriorPoint(preference), jnp.asarray(max_steps, jnp.int32)
-            plan, steps, left = _minimize(wide, solver, first.plan, first.prices, limit)
-            plan = freed(wide, plan)
+        preference = prefer(wide, first.plan, first.prices, objective, tol * _FREE)
+        solver, limit = InteriorPoint(preference), jnp.asarray(max_steps, jnp.int32)
+        plan, steps, left = _minimize(wide, solver, first.plan, first.prices, limit)
+        plan = freed(wide, plan)
         found = certify(wide, plan, first.prices)
     good = (found.error <= tol) & (left <= _ENOUGH)
     chosen = Clearing(

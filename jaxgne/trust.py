@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import Array
 
 from .certificate import Certificate
-from .choosing import is_quick
 from .clearing import Clearing, clear
 from .each import for_one
 from .gradients import by_parts
@@ -26,7 +25,7 @@ from .sensitivity.lagrangian import Point, point_of, sizes, slope, unfold
 from .sensitivity.linear import factored
 from .sensitivity.open_prices import effects, loosened, named
 from .sensitivity.refinement import add, dot, refined
-from .solvers.newton import one_thread
+from .size import is_quick
 from .status import status_name
 from .validate import gate
 
@@ -132,15 +131,14 @@ def trust(
     key = jax.random.key(seed)
 
     combined = eqx.Partial(_combined, output, key)  # the same one compiles once
-    with one_thread():
-        if isinstance(adjoint, Implicit) and is_quick(market) and runs_here((market, clearing)):
-            found = _look_at_once(market, clearing, combined, adjoint, seed)
-        else:
-            found = _look(market, clearing, combined, adjoint, key)
-        residual, freedom, near, moved = jax.tree.map(np.asarray, found)
-        predicted = measured = None
-        if check:
-            predicted, measured = _spot(market, clearing, combined, adjoint, where, key)
+    if isinstance(adjoint, Implicit) and is_quick(market) and runs_here((market, clearing)):
+        found = _look_at_once(market, clearing, combined, adjoint, seed)
+    else:
+        found = _look(market, clearing, combined, adjoint, key)
+    residual, freedom, near, moved = jax.tree.map(np.asarray, found)
+    predicted = measured = None
+    if check:
+        predicted, measured = _spot(market, clearing, combined, adjoint, where, key)
     weak = {name: int(count) for name, count in near.items() if count}
     return Trust(
         status=status_name(clearing.status),

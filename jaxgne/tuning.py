@@ -10,6 +10,7 @@ import abc
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,10 +28,10 @@ from .fingerprint import fingerprint
 from .history import History, TuningProgress
 from .market import Market
 from .options import checked_options
+from .programs import program
 from .record import Record
 from .sensitivity.implicit import AbstractAdjoint, Implicit
 from .solvers.base import AbstractSolver
-from .solvers.newton import one_thread
 from .status import status_name
 
 if TYPE_CHECKING:
@@ -247,24 +248,25 @@ class _Job(Record):
 
     def measured(self, state: State, clearing: Clearing) -> tuple[State, History, Any]:
         """What a step finds: the state with its penalties, a row of history, and the gradient."""
+        slope_of = partial(_slope, self, state.shares, clearing)
         nothing = jnp.zeros_like(state.multipliers)
         weights = (state.multipliers, state.penalties)
-        value, limits, weighed, slope = self._slope(state.shares, clearing, 1.0, *weights)
+        value, limits, weighed, slope = slope_of(jnp.asarray(1.0), *weights)
         new = np.flatnonzero((np.asarray(limits) > 0) & (np.asarray(state.penalties) == 0))
         if new.size:
-            *_, plain = self._slope(state.shares, clearing, 1.0, nothing, nothing)
+            *_, plain = slope_of(jnp.asarray(1.0), nothing, nothing)
             reach = 1.0 if self.coordinates.bounded else norm(state.shares) or 1.0
             penalties = state.penalties
             for index in new.tolist():
                 one = nothing.at[index].set(1.0)
-                *_, row = self._slope(state.shares, clearing, 0.0, one, nothing)
+                *_, row = slope_of(jnp.asarray(0.0), one, nothing)
                 size = norm(row)
                 if size > 0:
                     stiff = _STIFF * (norm(plain) or size) / (size**2 * reach)
                     penalties = penalties.at[index].set(stiff)
             state = replace(state, penalties=penalties)
             weights = (state.multipliers, state.penalties)
-            value, limits, weighed, slope = self._slope(state.shares, clearing, 1.0, *weights)
+            value, limits, weighed, slope = slope_of(jnp.asarray(1.0), *weights)
         row = History(
             value=np.asarray(value),
             constraints=np.asarray(limits),
@@ -278,16 +280,8 @@ class _Job(Record):
         )
         return state, row, slope
 
-    def _slope(
-        self, shares: Any, clearing: Clearing, lead: float, shift: Array, penalties: Array
-    ) -> tuple[Array, Array, Array, Any]:
-        with one_thread():
-            return jax.block_until_ready(
-                _slope(self, shares, clearing, jnp.asarray(lead), shift, penalties)
-            )
 
-
-@eqx.filter_jit
+@program("the derivative of an objective")
 def _slope(
     job: _Job, shares: Any, clearing: Clearing, lead: Array, shift: Array, penalties: Array
 ) -> tuple[Array, Array, Array, Any]:

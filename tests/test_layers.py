@@ -17,7 +17,7 @@ CORE = {"clock", "each", "market", "devices", "describe", "validate", "model", "
 CORE |= {"feasibility", "one_way", "optimality", "matrix", "elastic", "slack", "relax", "reach"}
 CORE |= {"surplus", "scales"}
 RESULT = {*CORE, "solvers", "sensitivity", "certificate", "reasons", "options", "choosing"}
-RESULT |= {"status", "result", "padding", "few_sizes"}
+RESULT |= {"status", "result", "padding", "few_sizes", "size"}
 RESULT |= {"clearing"}
 STUDIES = {"batch", "selection", "settlement", "scenarios", "placement", "tuning", "acsafe"}
 STUDIES |= {"comparison", "tracing", "trust"}
@@ -27,7 +27,8 @@ GROUND = {"runner", "fields", "record", "programs"}  # what all modules stand on
 
 # Who may import what, lowest layer first; a folder's name stands for all its modules.
 LAYERS: dict[str, set[str]] = {
-    "runner": set(),
+    "threads": set(),
+    "runner": {"threads"},
     "fields": set(),
     "record": set(),
     "clock": {"arrays"},
@@ -37,8 +38,9 @@ LAYERS: dict[str, set[str]] = {
     "fingerprint": set(),
     "store": set(),
     "waiting": set(),
-    "programs": {"fingerprint", "runner", "store", "waiting"},
+    "programs": {"fingerprint", "runner", "store", "threads", "waiting"},
     "market": {"arrays", "clock", "describe"},  # to print itself
+    "size": {"market"},
     "padding": {"each", "market"},
     "devices": {"arrays", "clock", "each", "market", "devices"},
     "validate": {"clock", "each", "market", "validate"},
@@ -69,6 +71,7 @@ LAYERS: dict[str, set[str]] = {
     },
     "sensitivity": {
         *("market", "model", "radial", "feasibility", "optimality", "scales", "sensitivity"),
+        "size",
         *(f"solvers.{part}" for part in ("columns", "newton", "tree")),
     },
     "certificate": {
@@ -78,7 +81,7 @@ LAYERS: dict[str, set[str]] = {
     },
     "reasons": {"clock", "market", "model", "certificate", "elastic", "relax"},
     "options": {"market", "model", "sensitivity", "solvers.base"},
-    "choosing": {"market", "padding", "solvers"},
+    "choosing": {"market", "padding", "size", "solvers"},
     "status": set(),
     "result": {"market", "model", "certificate", "reasons", "choosing", "status"},
     "few_sizes": {"market", "model", "padding", "choosing", "result"},

@@ -10,11 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
-from threadpoolctl import threadpool_info, threadpool_limits
 
 import jaxgne as jg
 from jaxgne.model import aggregate, limits, rows, zeros
-from jaxgne.solvers import newton
 from jaxgne.solvers.newton import Compliance, Worth, factor
 from tests.markets import GRIDS, SHAPES, random_market
 
@@ -94,24 +92,3 @@ with ThreadPoolExecutor(4) as threads:
 def test_threads_do_not_wait_for_one_another():
     """Batches of LAPACK calls from several threads at once would, forever."""
     subprocess.run([sys.executable, "-c", THREADS], check=True, timeout=240)
-
-
-def test_lapack_runs_on_one_thread():
-    """While it is asked to, and on as many as before afterwards."""
-
-    def threads() -> list[int]:
-        return [library["num_threads"] for library in threadpool_info()]
-
-    with newton.one_thread():
-        pass  # all libraries are loaded now
-    with threadpool_limits(2, "blas"):
-        with newton.one_thread():
-            assert set(threads()) == {1}
-        assert set(threads()) == {2}
-        first, second = newton.one_thread(), newton.one_thread()  # of two threads, overlapping
-        first.__enter__()
-        second.__enter__()
-        first.__exit__(None, None, None)
-        assert set(threads()) == {1}
-        second.__exit__(None, None, None)
-        assert set(threads()) == {2}

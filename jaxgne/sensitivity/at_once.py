@@ -18,7 +18,6 @@ from jax.interpreters import ad, batching, mlir
 from ..market import Market
 from ..model import Plan, Rows
 from ..runner import by_numpy, to_device, to_host
-from ..solvers.newton import one_thread
 from .reverse import reverse
 
 
@@ -48,7 +47,7 @@ class Move:
     def reverse(self, tree: Any, given: Any) -> list[Any]:
         """An output's derivatives by what changes, from those by plan and prices."""
         outside = jax.tree.structure((self.plan, self.prices))
-        with by_numpy(), one_thread():
+        with by_numpy():
             market, plan, prices = to_host((self.market, self.plan, self.prices))
             by_plan, by_prices = outside.unflatten(to_host(list(given)))
             asked = partial(_asked, tree)

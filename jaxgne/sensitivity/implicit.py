@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool
 from ..market import Market, cast
 from ..model import Plan, Rows
 from ..runner import runs_here
-from ..solvers.newton import is_small
+from ..size import is_small
 from .active import Active, active_set, ajar, firm, smoothed_set
 from .at_once import Move
 from .at_rest import begun

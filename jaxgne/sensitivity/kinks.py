@@ -20,7 +20,7 @@ from ..market import Market
 from ..model import Plan
 from ..record import Record
 from ..runner import jnp, lax, on_host
-from ..solvers.newton import is_small
+from ..size import is_small
 from .active import Active, ajar, inward
 from .by_hand import moving
 from .lagrangian import Point, sizes

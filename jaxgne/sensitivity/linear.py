@@ -18,8 +18,9 @@ from ..model import Plan, Rows, moved, pull, weights, zeros
 from ..record import Record
 from ..runner import jnp, on_host
 from ..scales import much, scales, worths
+from ..size import is_small
 from ..solvers.columns import PROXIMAL
-from ..solvers.newton import Compliance, Worth, factor, is_small
+from ..solvers.newton import Compliance, Worth, factor
 from .active import TIGHT, Active
 from .by_hand import hessian, turned, turned_back
 from .lagrangian import Point, equations, sizes, slope

@@ -13,12 +13,7 @@ out, which more than halves the network's part.
 O(H (N + B)^3) time and O(H (N + B)^2) memory: for small markets.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
-from threading import Lock
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -32,20 +27,8 @@ from ..model import Plan, Rows, by_owner, drop_factor, limits, rows_like
 from ..record import Record
 from ..runner import inverse_factor, jnp, lax, on_host
 
-_SMALL = 128  # rows an hour: prosumers, buses and buffers
 _HALF = 16  # rows from which on half a block is still factored apart
 _ROUNDING = 1e-13  # share of its diagonal that is added to a block: keeps it positive definite
-
-
-def is_small(market: Market) -> bool:
-    """Whether factoring a market's rows is faster than many cheap steps; for a batch, of each."""
-    return rows_an_hour(market) <= _SMALL
-
-
-def rows_an_hour(market: Market) -> int:
-    """Prosumers, buses and buffers: the rows that are factored together; for a batch, of each."""
-    buses = 0 if market.grid.model == "copperplate" else market.grid.passive.shape[-2]
-    return market.prosumers.bus.shape[-1] + buses + market.buffers.owner.shape[-1]
 
 
 class Compliance(Record):
@@ -84,47 +67,6 @@ class _Eliminated(Record):
         """The rows' solution, given that of the others."""
         rest = reduced - jnp.einsum("...nm,...m->...n", self.coupling, others)
         return jnp.einsum("...ji,...j->...i", self.inverse, rest)
-
-
-class _OneThread:
-    """How many are inside `one_thread`, and what the last of them to leave restores."""
-
-    def __init__(self):
-        self.lock, self.inside = Lock(), 0
-        self.limits: Any = None
-
-
-_ONE = _OneThread()
-
-
-@cache
-def _libraries(compiled: bool) -> Any:
-    """What sets the threads of the libraries that are loaded; finding them takes milliseconds."""
-    if compiled:
-        import scipy.linalg  # noqa: F401  the library that JAX calls, loaded to be limited
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController()
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """While it lasts, LAPACK runs on one thread in this process; threads may overlap in it.
-
-    For systems as small as these, threads wait for one another longer than they compute: clears
-    took 2 to 13 times as long on a busy machine with two.
-    """
-    with _ONE.lock:
-        if _ONE.inside == 0:
-            _ONE.limits = _libraries(not on_host()).limit(limits=1, user_api="blas")
-        _ONE.inside += 1
-    try:
-        yield
-    finally:
-        with _ONE.lock:
-            _ONE.inside -= 1
-            if _ONE.inside == 0:
-                _ONE.limits.restore_original_limits()
 
 
 def _inverse_factors(blocks: Float[Array, "... n n"]) -> Float[Array, "... n n"]:

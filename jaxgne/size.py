@@ -1,0 +1,22 @@
+"""How large a market is, and what that is small enough for."""
+
+from .market import Market
+
+_SMALL = 128  # rows an hour up to which factoring them is faster than many cheap steps
+_QUICK = 350  # and up to which NumPy's steps take tenths of a second
+
+
+def rows_an_hour(market: Market) -> int:
+    """Prosumers, buses and buffers: the rows that are factored together; for a batch, of each."""
+    buses = 0 if market.grid.model == "copperplate" else market.grid.passive.shape[-2]
+    return market.prosumers.bus.shape[-1] + buses + market.buffers.owner.shape[-1]
+
+
+def is_small(market: Market) -> bool:
+    """Whether factoring a market's rows is faster than many cheap steps; for a batch, of each."""
+    return rows_an_hour(market) <= _SMALL
+
+
+def is_quick(market: Market) -> bool:
+    """Whether NumPy takes no more than seconds for a market of this size."""
+    return rows_an_hour(market) <= _QUICK
