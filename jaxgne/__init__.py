@@ -18,7 +18,8 @@ from .clearing import clear
 from .clock import Clock
 from .market import Buffers, Generators, Grid, Market, Prosumers, Tariff, Trading
 from .model import Plan, Rows, aggregate, costs
-from .relax import relax
+from .relaxation import relax
+from .reliability import trust
 from .result import Clearing, NotCleared
 from .sensitivity.implicit import Implicit, Smoothed
 from .settlement import settle
@@ -26,8 +27,7 @@ from .solvers.base import AbstractSolver
 from .solvers.interior_point import InteriorPoint
 from .solvers.primal_dual import PrimalDual
 from .status import Status
-from .trust import trust
-from .validate import validate
+from .validation import validate
 
 if TYPE_CHECKING:
     from . import mechanisms as mechanisms

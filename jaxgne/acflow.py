@@ -23,7 +23,7 @@ from .programs import program
 from .radial import Forest, forest, loops
 from .record import Record
 from .runner import built, concrete, hosted, jnp, lax, wide
-from .validate import gate
+from .validation import gate
 
 VOLTAGE_SLACK = 1e-4  # pu beyond a limit that still counts as safe
 LOADING_SLACK = 1e-3  # share of a rating beyond it that still does

@@ -53,7 +53,7 @@ from .record import Record
 from .runner import by_numpy, concrete, to_host
 from .sensitivity.implicit import AbstractAdjoint
 from .solvers.base import AbstractSolver
-from .validate import gate_many
+from .validation import gate_many
 
 _IN_TURN = ("cpu",)  # platforms on which scenarios are cleared one after the other
 _NARROWER = 4  # how much narrower each next program is

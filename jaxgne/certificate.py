@@ -22,7 +22,7 @@ from .programs import program
 from .record import Record
 from .runner import concrete, held_here, hosted, jnp, vmap, wide
 from .scales import Scales, measure, scales
-from .validate import gate
+from .validation import gate
 
 _FINE = 1e-6  # infeasibility up to which limits are told to be kept: the tolerance in float64
 

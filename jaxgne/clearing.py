@@ -43,7 +43,7 @@ from .size import is_quick
 from .solvers.base import AbstractSolver, written
 from .status import Status, either, is_status
 from .surplus import unsold
-from .validate import gate
+from .validation import gate
 
 _LARGE = 1_000_000  # prosumer-hours from which on steps in float32 save more than they compile
 _ROUGH = 1e-5, 6_000  # relative error that float32 reaches, and steps after which it has not

@@ -9,7 +9,7 @@ from .clock import hour_name, in_hours
 from .elastic import fits
 from .market import Market
 from .model import ROW_FIELDS, Rows
-from .relax import GaveWay, relax
+from .relaxation import GaveWay, relax
 
 _HEARD = 0.05  # share of a ray's largest entry from which on a row is named
 _TOLD = 50_000  # entries of a plan up to which a sentence may take a linear program

@@ -15,7 +15,7 @@ from .options import checked_options
 from .programs import program
 from .record import Record
 from .solvers.base import AbstractSolver
-from .validate import gate
+from .validation import gate
 
 
 class Trace(Record):

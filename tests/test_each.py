@@ -37,7 +37,7 @@ from jaxgne import (
     settlement,
     studies,
 )
-from jaxgne.validate import preference_cycle, problems
+from jaxgne.validation import preference_cycle, problems
 
 COUNT = 3
 BASES = [[0.1, 0.2], [0.3, 0.1], [0.2, 0.2]]  # EUR/kWh, by scenario and hour
@@ -190,6 +190,7 @@ ELSEWHERE = {  # batches of these have tests of their own: test_tuning, test_fit
 }
 INSIDE = {  # one market's mathematics, and what the functions above are made of
     *("by_owner", "bought", "device_costs", "curvature", "own_gradient", "pseudo_gradient"),
+    *("by_side", "net_exchange", "toll", "weight", "weights"),
     *("grid_price", "drop_factor", "rows", "limits", "boxes", "prox", "pull", "zeros", "rows_like"),
     *("moved", "measured"),
     *("metered", "decide", "judge", "prefer", "priced", "parameter_names", "descend", "cleared"),
@@ -208,7 +209,7 @@ INSIDE = {  # one market's mathematics, and what the functions above are made of
 MODULES = (
     *("acsafe", "batch_report", "certificate", "comparison", "devices", "fitting", "frames"),
     *("mechanisms", "model", "objectives", "one_way", "plots", "report", "scenarios", "selection"),
-    *("settlement", "studies", "tracing", "trust", "tuning", "validate"),
+    *("reliability", "settlement", "studies", "tracing", "tuning", "validation"),
 )
 
 

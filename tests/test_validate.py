@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 import jaxgne as jg
 from jaxgne.market import cast
-from jaxgne.validate import numbers, preference_cycle, problems, structure, tables, validate
-from jaxgne.validate.doubts import doubts
+from jaxgne.validation import numbers, preference_cycle, problems, structure, tables, validate
+from jaxgne.validation.doubtful import doubts
 from tests.markets import HAND_MADE, random_market
 
 HOURS = 4

@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from ..market import Buffers, Generators, Grid, GridModel, Market, Prosumers, Tariff, Trading
-from ..validate import validate
+from ..validation import validate
 from .customers import Customers, at_buses, passive, settle, shape, spread
 from .feeders import (
     Feeder,

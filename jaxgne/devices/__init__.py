@@ -1,14 +1,14 @@
 """Devices as people describe them, turned into rows of a market's tables."""
 
-from .battery import battery
-from .generator import generator
-from .heat_pump import heat_pump
-from .inverter import connection, inverter
-from .photovoltaic import photovoltaic
+from ._battery import battery
+from ._generator import generator
+from ._heat_pump import heat_pump
+from ._inverter import connection, inverter
+from ._photovoltaic import photovoltaic
+from ._shiftable import shiftable
+from ._vehicle import vehicle
 from .reach import recover
-from .shiftable import shiftable
 from .tables import join
-from .vehicle import vehicle
 
 __all__ = [
     "battery",

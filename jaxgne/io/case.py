@@ -6,7 +6,7 @@ from typing import Any
 
 from ..cases import CASES
 from ..market import Market
-from ..validate import validate
+from ..validation import validate
 from .batches import refuse_batch
 from .loading import load_market
 

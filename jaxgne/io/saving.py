@@ -18,7 +18,7 @@ from ..market import Market
 from ..model import energy_prices, grid_price, rows_like, trade_prices, voltages, zeros
 from ..runner import hosted
 from ..status import status_name
-from ..validate import structure
+from ..validation import structure
 from .loading import check_ours
 from .parsing import CONTROL
 from .reading import Content, answer_marks

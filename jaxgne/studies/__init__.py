@@ -8,15 +8,15 @@ G. Belgioioso, W. Ananduta, S. Grammatico, C. Ocampo-Martinez, IEEE Trans. Smart
 (the paper). On the command line `jaxgne study NAME`.
 """
 
-from .connectivity import connectivity
+from ._connectivity import connectivity
+from ._line_limits import line_limits
+from ._participation import participation
+from ._prosumers import prosumers
+from ._selection import selection
+from ._storage import storage
+from ._tariff import tariff
 from .figures import draw
-from .line_limits import line_limits
-from .participation import participation
-from .prosumers import prosumers
 from .runner import Study
-from .selection import selection
-from .storage import storage
-from .tariff import tariff
 
 ON_MARKETS = {  # functions of one market
     "line-limits": line_limits,

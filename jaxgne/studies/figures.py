@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..files import whole
-from .line_limits import FREE, RATED
-from .participation import ACTIVE, PASSIVE
+from ._line_limits import FREE, RATED
+from ._participation import ACTIVE, PASSIVE
+from ._tariff import FORBIDDEN
 from .rounds import SOLVERS
 from .runner import Row, Study
-from .tariff import FORBIDDEN
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -15,7 +15,7 @@ from ..each import for_one, leading
 from ..market import Market
 from ..runner import held_here
 from .cycles import negative_cycle
-from .doubts import by_owner, doubts
+from .doubtful import by_owner, doubts
 from .numbers import mistakes, suspects
 from .tables import (
     POINTS_TO,

@@ -27,7 +27,7 @@ from .sensitivity.open_prices import effects, loosened, named
 from .sensitivity.refinement import add, dot, refined
 from .size import is_quick
 from .status import status_name
-from .validate import gate
+from .validation import gate
 
 _SOLVED = 1e-5  # relative residual up to which a derivative counts as solved for
 _MOVES = 1e-5  # share of an output, or a parameter's effect, that tells it from rounding

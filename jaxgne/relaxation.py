@@ -13,7 +13,7 @@ from .elastic import Program, program
 from .market import Market
 from .runner import concrete, hosted, to_device
 from .slack import LIMITS, NOTHING, Slack, fewest, give, only
-from .validate import structure
+from .validation import structure
 
 How = Literal["least-cost", "fewest"]
 

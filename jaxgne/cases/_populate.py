@@ -11,7 +11,7 @@ import numpy as np
 from .. import devices
 from ..market import Buffers, Generators, Grid, Market, Prosumers, Tariff, Trading
 from ..runner import built, jnp
-from ..validate import validate
+from ..validation import validate
 from .builders import Behavior, Graph, check, choose, pairs_of, tariff
 from .customers import KINDS, KVAR_PER_KW, at_buses, daily, shape, sunshine
 from .feeders import Floats, Ints
