@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from .placement import spread
     from .selection import least_norm
     from .solvers.semidecentralized import SemiDecentralized
+    from .standard_form import convex
     from .tracing import trace
     from .tuning import tune
 
@@ -74,6 +75,7 @@ __all__ = [
     "clear_ac_safe",
     "clear_many",
     "compare",
+    "convex",
     "costs",
     "fit",
     "ieee37",
@@ -98,6 +100,7 @@ _LATER = {  # imported when first asked for: a first clear needs none of them
     "clear_ac_safe": "acsafe",
     "clear_many": "batch",
     "compare": "comparison",
+    "convex": "standard_form",
     "fit": "fitting",
     "least_norm": "selection",
     "load": "io",

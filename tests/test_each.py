@@ -88,7 +88,7 @@ EACH: dict[str, Call] = {
     "price_parts": lambda m, c: settlement.price_parts(m, c),
     **{
         name: lambda m, c, name=name: getattr(model, name)(m, c.plan)
-        for name in ("aggregate", "net_load", "costs", "potential", "voltages")
+        for name in ("aggregate", "net_exchange", "net_load", "costs", "potential", "voltages")
     },
     **{
         name: lambda m, c, name=name: getattr(model, name)(m, c.prices)
@@ -147,6 +147,7 @@ ONE: dict[str, Call] = {
     "perturb": lambda m, c: scenarios.perturb(m, jax.random.key(0), 2, load=0.1),
     "days": lambda m, c: scenarios.days(m, np.ones((2, 4))),
     "days_by_length": lambda m, c: scenarios.days_by_length(m, np.ones((2, 4))),
+    "convex": lambda m, c: jg.convex(m),
     "preference_cycle": lambda m, c: preference_cycle(m),
     "narrowed": lambda m, c: one_way.narrowed(m, c.plan),
     "measured": lambda m, c: selection.measured(m, c),

@@ -31,7 +31,7 @@ RESULT = {*CORE, "solvers", "sensitivity", "certificate", "reasons", "options", 
 RESULT |= {"status", "result", "padding", "few_sizes", "size"}
 RESULT |= {"clearing"}
 STUDIES = {"batch", "selection", "settlement", "scenarios", "placement", "tuning", "acsafe"}
-STUDIES |= {"comparison", "tracing", "reliability"}
+STUDIES |= {"comparison", "standard_form", "tracing", "reliability"}
 STUDIES |= {"objectives", "fitting", "gradients", "history", "mechanisms"}
 
 GROUND = {"runner", "fields", "record", "programs"}  # what all modules stand on
@@ -101,6 +101,7 @@ LAYERS: dict[str, set[str]] = {
     "scenarios": {"clock", "each", "market", "padding", "validation", "scenarios"},
     "comparison": {"each", "market", "model", "clearing", "settlement"},
     "placement": {"each", "market", "scenarios"},
+    "standard_form": {"each", "market", "matrix", "model", "validation"},
     "files": set(),
     "checkpoint": {"files", "fingerprint"},
     "history": set(),

@@ -1,0 +1,200 @@
+"""The market's program in the standard form that quadratic and conic solvers take.
+
+The v-GNE are the minimisers of the potential over all plans (model.md: Equilibrium). So any convex
+solver clears a market, slower, and what it finds can be held against the package's own:
+
+    made = jaxgne.convex(market)
+    # x, y = some solver of min x'Px/2 + q'x with l <= Ax <= u and discs
+    jaxgne.certify(market, made.plan(x), made.prices(y))
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+
+from .each import for_one
+from .market import Market, cast
+from .matrix import as_rows, flat, linear
+from .model import (
+    Plan,
+    Rows,
+    boxes,
+    curvature,
+    limits,
+    own_gradient,
+    rows_like,
+    toll,
+    weights,
+    zeros,
+)
+from .runner import jnp, wide
+from .validation import gate
+
+
+class Conic(NamedTuple):
+    """min x'Px/2 + q'x with b - Ax in a product of cones: `equal` zeros, `above` non-negative
+    numbers, then `discs` second-order cones of three rows each."""
+
+    P: Any
+    q: np.ndarray
+    A: Any
+    b: np.ndarray
+    equal: int
+    above: int
+    discs: int
+
+
+@dataclass(frozen=True, eq=False)
+class Convex:
+    """min x'Px/2 + q'x over l <= Ax <= u and a disc for each line and hour.
+
+    `x` is a plan, table after table in the order of `Plan`, each row after row, in its units; then
+    the size of each trade, kW, and the total import of each hour, kW. The value is the potential,
+    EUR, less `constant`. `A` holds the market's rows that are limited, the main grid's total, the
+    sizes of trades, and all finite bounds. `discs` are two entries of `x` each, active and reactive
+    flow, whose length is at most its `radius`, kVA.
+    """
+
+    market: Market
+    P: Any  # scipy.sparse.csc_array, symmetric, EUR per unit^2
+    q: np.ndarray  # EUR per unit
+    A: Any  # scipy.sparse.csc_array
+    l: np.ndarray  # noqa: E741 - the name that solvers give it
+    u: np.ndarray
+    discs: Int[np.ndarray, "C 2"]
+    radius: Float[np.ndarray, " C"]
+    constant: float
+    kept: np.ndarray  # which of the market's rows come first in `A`
+
+    def plan(self, x: np.ndarray) -> Plan:
+        """The plan of a solution."""
+        like, found, at = zeros(self.market), {}, 0
+        for name, table in vars(like).items():
+            found[name] = jnp.asarray(x[at : at + table.size].reshape(table.shape), table.dtype)
+            at += table.size
+        return Plan(**found)
+
+    def prices(self, y: np.ndarray) -> Rows:
+        """The prices, EUR/kWh, of multipliers y of `A`: Px + q + A'y = 0, positive at `u`."""
+        like = rows_like(self.market)
+        each = np.zeros(self.kept.size)
+        each[self.kept] = y[: np.count_nonzero(self.kept)]
+        found = as_rows(each, like)
+        return jax.tree.map(
+            lambda a, w, b: (a / w).astype(b.dtype), found, weights(self.market), like
+        )
+
+    def conic(self) -> Conic:
+        """The same for solvers of conic programs; rows with two limits stand twice."""
+        from scipy import sparse
+
+        A = self.A.tocsr()
+        both, up, down = self._sides()
+        count, ones = len(self.discs), np.ones(len(self.discs))
+        rows = 3 * np.arange(count)[:, None] + np.array([1, 2])
+        flows = sparse.csr_array(
+            (-np.repeat(ones, 2), (rows.ravel(), self.discs.ravel())), shape=(3 * count, A.shape[1])
+        )
+        radii = np.stack([self.radius, 0 * ones, 0 * ones], axis=1).ravel()
+        stacked = sparse.vstack([A[both], A[up], -A[down], flows], format="csc")
+        b = np.concatenate([self.u[both], self.u[up], -self.l[down], radii])
+        return Conic(self.P, self.q, stacked, b, both.size, up.size + down.size, count)
+
+    def multipliers(self, z: np.ndarray) -> np.ndarray:
+        """The multipliers of `A` from those of `conic()`."""
+        both, up, down = self._sides()
+        y = np.zeros(len(self.l))
+        y[both] = z[: both.size]
+        y[up] = z[both.size : both.size + up.size]
+        y[down] -= z[both.size + up.size : both.size + up.size + down.size]
+        return y
+
+    def _sides(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Rows that are equations, that have an upper and that have a lower limit."""
+        same = self.l == self.u
+        sides = (same, ~same & np.isfinite(self.u), ~same & np.isfinite(self.l))
+        return tuple(np.flatnonzero(side) for side in sides)  # pyright: ignore[reportReturnType]
+
+
+@for_one()
+def convex(market: Market) -> Convex:
+    """The market's program for an outside solver, in float64, on the host.
+
+    Raises `ValueError` as `clear` does, and `TypeError` when traced.
+    """
+    from scipy import sparse
+
+    gate(market, "convex")
+    with wide():
+        market = cast(market, jnp.float64)
+        return _made(market, sparse)
+
+
+def _made(market: Market, sparse: Any) -> Convex:
+    plan, of = zeros(market), linear(market)
+    hours, pairs = of.hours, market.trading.buyer.shape[0]
+    width = flat(plan).size
+    sizes = width + np.arange(pairs * hours)
+    total = width + pairs * hours + np.arange(hours)
+    columns = width + pairs * hours + hours
+
+    def spread(entries: Any, of_sizes: Any, of_total: Any) -> np.ndarray:
+        whole = jax.tree.map(lambda a, b: np.broadcast_to(a, b.shape), entries, plan)
+        ends = (np.broadcast_to(of_sizes, (pairs, hours)).ravel(), np.broadcast_to(of_total, hours))
+        return np.concatenate([flat(whole), *ends])
+
+    ts, tariff = market.hour_length, market.tariff
+    bend = spread(curvature(market), 0.0, ts * tariff.slope)
+    cost = own_gradient(market, plan, jnp.zeros_like(tariff.base))
+    q = spread(cost, np.asarray(toll(market)), ts * tariff.base)
+
+    low, high = (flat(side) for side in limits(market))
+    kept = np.isfinite(low) | np.isfinite(high)
+    own = of.matrix[np.flatnonzero(kept), :width]
+    own.resize((own.shape[0], columns))
+    constant = of.constant[kept]
+
+    def block(entries: list[tuple[np.ndarray, float]]) -> Any:
+        """One row for each place of the first, the sum of number times column."""
+        count = entries[0][0].size
+        where = np.concatenate(
+            [np.stack([np.arange(e.size) % count, e]) for e, _ in entries], axis=1
+        )
+        numbers = np.concatenate([np.full(e.size, number) for e, number in entries])
+        return sparse.csr_array((numbers, tuple(where)), shape=(count, columns))
+
+    imports = np.arange(of.columns["imports"].start, of.columns["imports"].stop)
+    trades = np.arange(of.columns["trades"].start, of.columns["trades"].stop)
+    passive = np.asarray(market.grid.passive).sum(axis=0)
+    bound = [np.concatenate([flat(side), np.full(columns - width, fill)])
+             for side, fill in zip(boxes(market), (-np.inf, np.inf), strict=True)]  # fmt: skip
+    bound_at = np.flatnonzero(np.isfinite(bound[0]) | np.isfinite(bound[1]))
+    none, free = np.zeros(trades.size), np.full(trades.size, np.inf)
+    tables = [
+        (own, low[kept] - constant, high[kept] - constant),
+        (block([(total, 1.0), (imports, -1.0)]), passive, passive),
+        (block([(sizes, 1.0), (trades, -1.0)]), none, free),
+        (block([(sizes, 1.0), (trades, 1.0)]), none, free),
+        (block([(bound_at, 1.0)]), bound[0][bound_at], bound[1][bound_at]),
+    ]
+    matrices, lows, highs = zip(*tables, strict=True)
+    rating = np.asarray(market.grid.rating)
+    lines = np.flatnonzero(np.isfinite(rating) & (rating > 0) & (of.columns["active"].stop > 0))
+    flows = [of.columns[name].start + lines[:, None] * hours + np.arange(hours)
+             for name in ("active", "reactive")]  # fmt: skip
+    stores = market.buffers
+    return Convex(
+        market=market,
+        P=sparse.csc_array(sparse.diags_array(bend)),
+        q=q,
+        A=sparse.vstack(matrices, format="csc"),
+        l=np.concatenate(lows),
+        u=np.concatenate(highs),
+        discs=np.stack([a.ravel() for a in flows], axis=1),
+        radius=np.repeat(rating[lines], hours),
+        constant=float(jnp.sum(stores.final_value * stores.energy_start)),
+        kept=kept,
+    )

@@ -1,0 +1,81 @@
+"""Outside solvers take a market by `jaxgne.convex`, and find what `clear` finds."""
+
+from typing import Any
+
+import clarabel
+import numpy as np
+import pytest
+import scipy.sparse as sparse
+from hypothesis import assume, given, settings
+from scipy.optimize import linprog
+
+import jaxgne as jg
+from jaxgne.model import aggregate, potential, rows_like
+from tests.markets import feeder, inverters, many_devices, markets, two_neighbors
+
+cl: Any = clarabel
+
+
+def solved(market: jg.Market) -> tuple[Any, np.ndarray, np.ndarray]:
+    """The program, and what Clarabel finds."""
+    made = jg.convex(market)
+    P, q, A, b, equal, above, discs = made.conic()
+    options = cl.DefaultSettings()
+    options.verbose = False
+    options.tol_feas = options.tol_gap_abs = options.tol_gap_rel = 1e-10
+    cones = [cl.ZeroConeT(equal), cl.NonnegativeConeT(above), *[cl.SecondOrderConeT(3)] * discs]
+    found = cl.DefaultSolver(sparse.triu(P, format="csc"), q, A, b, cones, options).solve()
+    assert str(found.status) in ("Solved", "AlmostSolved")
+    return made, np.array(found.x), made.multipliers(np.array(found.z))
+
+
+@pytest.mark.parametrize(
+    "market",
+    [
+        two_neighbors(),
+        many_devices(),
+        inverters(),
+        feeder("paper", reactive_balance=True, rating=40.0),
+        feeder("lindistflow", rating=40.0),
+        jg.ieee37(12, 4, stress=True, grid="copperplate"),
+    ],
+    ids=["neighbors", "devices", "inverters", "paper", "lindistflow", "copperplate"],
+)
+def test_a_conic_solver_clears_the_market(market: jg.Market):
+    """Its plan and prices have a small error by the yardstick, and its value is the potential."""
+    made, x, y = solved(market)
+    plan, prices = made.plan(x), made.prices(y)
+    assert float(jg.certify(market, plan, prices).error) < 1e-5
+    value = x @ (made.P @ x) / 2 + made.q @ x + made.constant
+    assert value == pytest.approx(float(potential(market, plan)), rel=1e-6)
+    cleared = jg.clear(market)
+    assert np.allclose(aggregate(market, plan), cleared.aggregate, atol=1e-3)
+
+
+@settings(deadline=None, max_examples=15)
+@given(market=markets())
+def test_what_clear_finds_solves_the_program(market: jg.Market):
+    """Within all limits to rounding, and no cheaper than the program's dual says."""
+    cleared = jg.clear(market, throw=False)
+    assume(bool(cleared.ok))
+    made, x, _ = solved(market)
+    best = x @ (made.P @ x) / 2 + made.q @ x + made.constant
+    assert float(potential(market, cleared.plan)) == pytest.approx(best, rel=1e-5, abs=1e-5)
+
+
+def test_rows_are_the_market_s():
+    """Limits of both sides, in kW, and a linear solver takes it where nothing bends."""
+    market = two_neighbors()
+    made = jg.convex(market)
+    assert made.A.shape == (len(made.l), len(made.q))
+    assert np.all(made.l <= made.u)
+    assert made.kept.size == sum(np.size(a) for a in vars(rows_like(market)).values())
+    found = linprog(
+        made.q * 0,
+        A_ub=sparse.vstack([made.A, -made.A]),
+        b_ub=np.nan_to_num(np.concatenate([made.u, -made.l]), posinf=1e9),
+        bounds=(None, None),
+    )
+    assert found.status == 0
+    residual = jg.certify(market, made.plan(found.x), rows_like(market)).residuals
+    assert float(residual.infeasibility) < 1e-9
