@@ -158,9 +158,10 @@ def much(market: Market, scale: Scales, share: Shares | None = None) -> tuple[Pl
         kind = measure(field)
         if kind is None:
             return jnp.ones_like(scale.total)
-        if share is None or kind == "total":
-            line = share is not None and field.row == "line"
-            return share.line[:, None] if line else getattr(scale, kind)
+        if share is None:
+            return getattr(scale, kind)
+        if kind == "total":
+            return share.line[:, None] if field.row == "line" else scale.total
         own = share.buffer if kind == "energy" else _own(market, field.row, share.prosumer)
         return own[:, None]
 
