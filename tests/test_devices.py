@@ -16,6 +16,7 @@ import jaxgne as jg
 from jaxgne.devices import (
     battery,
     connection,
+    elastic,
     generator,
     heat_pump,
     inverter,
@@ -167,6 +168,7 @@ def test_indices_and_hours_are_whole():
 GOOD: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {  # with what each takes
     "battery": (battery, {"power": 2, "capacity": 5, "hours": 24}),
     "vehicle": (vehicle, {"power": 9, "capacity": 60, "arrival": 18, "departure": 7, "hours": 24}),
+    "elastic": (elastic, {"power": 3, "worth": 0.4, "slope": 0.1, "hours": 24}),
     "generator": (generator, {"power": 9, "linear": 0.1, "hours": 24}),
     "heat_pump": (heat_pump, {"power": 3, "cop": 3, "outdoor": 5, "resistance": 6, "capacity": 4,
                               "hours": 24}),
@@ -175,6 +177,7 @@ GOOD: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {  # with what each
 SHARES = {"battery": ("start", "floor", "ceiling", "final", "efficiency"),
           "vehicle": ("start", "floor", "due", "final", "efficiency")}  # fmt: skip
 AMOUNTS = {"battery": ("power", "capacity", "wear"), "generator": ("power", "minimum", "quadratic"),
+           "elastic": ("power", "worth", "slope"),
            "vehicle": ("power", "capacity", "trip", "wear"), "shiftable": ("power", "energy"),
            "heat_pump": ("power", "cop", "resistance", "capacity", "hour_length")}  # fmt: skip
 NUMBERS = {"battery": ("value",), "generator": ("linear",), "heat_pump": ("outdoor", "start")}

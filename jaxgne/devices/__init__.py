@@ -1,6 +1,7 @@
 """Devices as people describe them, turned into rows of a market's tables."""
 
 from ._battery import battery
+from ._elastic import elastic
 from ._generator import generator
 from ._heat_pump import heat_pump
 from ._inverter import connection, inverter
@@ -13,6 +14,7 @@ from .tables import join
 __all__ = [
     "battery",
     "connection",
+    "elastic",
     "generator",
     "heat_pump",
     "inverter",

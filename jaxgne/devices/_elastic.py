@@ -1,0 +1,98 @@
+"""Consumption that falls with its price."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Float
+
+from ..arrays import step_count
+from ..market import Generators
+from ..runner import built, jnp
+from .tables import Device
+
+
+@built
+def elastic(
+    owner: Any,
+    *,
+    power: Any,
+    hours: int,
+    worth: Any = 0.0,
+    slope: Any = 0.0,
+    utility: Callable[[Any], Any] | None = None,
+    pieces: int = 10,
+) -> Generators:
+    """Up to `power` kW that are used as far as they are worth their price.
+
+    A first kWh is worth `worth` EUR, each kW more by `slope` EUR/kWh less: c kW for an hour are
+    worth `worth c - slope c^2 / 2` EUR. Or `utility` says what c kW are worth for an hour, EUR: a
+    concave function of JAX, cut into `pieces` of equal width whose marginal worth is right at both
+    ends and falls evenly between. Every number may differ by device, `power` also by hour.
+
+    It stands in the table of generators, as one that makes less than nothing: what is used is
+    `-plan.generation`, row by row, a device's pieces one below the other.
+
+        elastic(2, power=3, worth=0.45, slope=0.1, hours=24)
+        elastic(2, power=3, utility=lambda c: 0.6 * jnp.log1p(c), hours=24)
+
+    Raises `ValueError` for numbers that are negative or not finite, a `utility` beside `worth` or
+    `slope`, one that is not concave, and shapes that do not fit.
+    """
+    read = Device("elastic", owner, hours)
+    most = read.hour("power", power)
+    first, less = read.row("worth", worth), read.row("slope", slope)
+    if utility is None:
+        return Generators(
+            read.owners,
+            jnp.zeros_like(most),
+            hours=read.hours,
+            power_min=-most,
+            linear=first[:, 0],
+            quadratic=less[:, 0] / 2,
+        )
+    if np.any(first) or np.any(less):
+        raise ValueError("elastic: give either utility, or worth and slope.")
+    count = step_count("elastic: pieces", pieces)
+    width = jnp.max(most, axis=1, keepdims=True) / count
+    ends = width * np.arange(count + 1)
+    marginal = _marginal(read, utility, ends)
+    used = jnp.clip(most[:, None] - ends[:, :-1, None], 0.0, width[:, :, None])
+    rows = len(read.owners) * count
+    return Generators(
+        np.repeat(read.owners, count),
+        jnp.zeros((rows, read.hours)),
+        hours=read.hours,
+        power_min=-used.reshape(rows, read.hours),
+        linear=marginal[:, :-1].reshape(rows),
+        quadratic=((marginal[:, :-1] - marginal[:, 1:]) / width / 2).reshape(rows),
+    )
+
+
+def _marginal(
+    read: Device, utility: Callable[[Any], Any], ends: Float[Array, "R P"]
+) -> Float[Array, "R P"]:
+    """What a kWh more is worth at the ends of pieces, EUR/kWh; it must not rise."""
+    slopes = jax.vmap(jax.grad(lambda c: jax.numpy.reshape(utility(c), ())))
+    found = slopes(jax.numpy.ravel(ends)).reshape(ends.shape)
+    if isinstance(found, Tracer):
+        return found
+    known = np.asarray(found)
+    wrong = ~np.isfinite(known)
+    if np.any(wrong):
+        row, at = np.argwhere(wrong)[0]
+        raise ValueError(
+            f"elastic: the slope of utility is {known[row, at]} at {float(ends[row, at]):.6g} kW; "
+            "give a function with a finite one from 0 to power."
+        )
+    rises = np.diff(known, axis=1) > 1e-6 * np.abs(known).max()
+    if np.any(rises):
+        row, at = np.argwhere(rises)[0]
+        raise ValueError(
+            f"elastic: utility is not concave: a kWh more is worth {known[row, at]:.6g} EUR at "
+            f"{float(ends[row, at]):.6g} kW and {known[row, at + 1]:.6g} EUR at "
+            f"{float(ends[row, at + 1]):.6g} kW; give one whose slope does not rise."
+        )
+    return jnp.asarray(np.minimum.accumulate(known, axis=1))
