@@ -17,6 +17,7 @@ from jaxgne.devices import (
     battery,
     connection,
     elastic,
+    electrolyser,
     generator,
     heat_pump,
     inverter,
@@ -169,15 +170,18 @@ GOOD: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {  # with what each
     "battery": (battery, {"power": 2, "capacity": 5, "hours": 24}),
     "vehicle": (vehicle, {"power": 9, "capacity": 60, "arrival": 18, "departure": 7, "hours": 24}),
     "elastic": (elastic, {"power": 3, "worth": 0.4, "slope": 0.1, "hours": 24}),
+    "electrolyser": (electrolyser, {"power": 50, "tank": 400, "demand": 15, "hours": 24}),
     "generator": (generator, {"power": 9, "linear": 0.1, "hours": 24}),
     "heat_pump": (heat_pump, {"power": 3, "cop": 3, "outdoor": 5, "resistance": 6, "capacity": 4,
                               "hours": 24}),
     "shiftable": (shiftable, {"power": 2, "energy": 3, "earliest": 1, "latest": 9, "hours": 24}),
 }  # fmt: skip
 SHARES = {"battery": ("start", "floor", "ceiling", "final", "efficiency"),
-          "vehicle": ("start", "floor", "due", "final", "efficiency")}  # fmt: skip
+          "vehicle": ("start", "floor", "due", "final", "efficiency"),
+          "electrolyser": ("start", "efficiency")}  # fmt: skip
 AMOUNTS = {"battery": ("power", "capacity", "wear"), "generator": ("power", "minimum", "quadratic"),
            "elastic": ("power", "worth", "slope"),
+           "electrolyser": ("power", "tank", "demand", "wear"),
            "vehicle": ("power", "capacity", "trip", "wear"), "shiftable": ("power", "energy"),
            "heat_pump": ("power", "cop", "resistance", "capacity", "hour_length")}  # fmt: skip
 NUMBERS = {"battery": ("value",), "generator": ("linear",), "heat_pump": ("outdoor", "start")}
@@ -431,6 +435,23 @@ def test_panels_may_be_curtailed_and_sold():
         photovoltaic(people, [0, 1], generation=np.ones((3, HOURS)))
     with pytest.raises(ValueError, match=r"generation: shape \(5,\)"):
         photovoltaic(people, 1, generation=np.ones(5))
+
+
+def test_an_electrolyser_fills_its_tank_while_power_is_cheap():
+    """2 kW of hydrogen by hour and 4 kWh in a tank of 8: the two cheap hours make all 8 kWh.
+
+    At 0.5 of it that is 16 kWh, 8 kW in either hour, of which the tank ends as full as it was.
+    """
+    made = electrolyser(0, power=10, tank=8.0, demand=2.0, hours=4, efficiency=0.5)
+    market = jg.Market(
+        jg.Prosumers([0], np.zeros((1, 4))),
+        jg.Grid(np.zeros((1, 4)), model="copperplate"),
+        jg.Tariff(0.01, hours=4, base=np.array([0.1, 0.1, 0.4, 0.4]), anticipation=0.0),
+        buffers=made,
+    )
+    plan = jg.clear(market, tol=1e-9).plan
+    assert np.allclose(plan.charge[0], [8.0, 8.0, 0.0, 0.0], atol=1e-5)
+    assert np.allclose(plan.energy[0], [6.0, 8.0, 6.0, 4.0], atol=1e-5)
 
 
 @settings(max_examples=6, deadline=None)

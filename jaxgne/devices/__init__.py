@@ -2,6 +2,7 @@
 
 from ._battery import battery
 from ._elastic import elastic
+from ._electrolyser import electrolyser
 from ._generator import generator
 from ._heat_pump import heat_pump
 from ._inverter import connection, inverter
@@ -15,6 +16,7 @@ __all__ = [
     "battery",
     "connection",
     "elastic",
+    "electrolyser",
     "generator",
     "heat_pump",
     "inverter",
