@@ -124,7 +124,11 @@ LAYERS: dict[str, set[str]] = {
     "frames": {*RESULT - {"solvers"}, *STUDIES},
     "cli_shared": {"jaxgne"},  # public names only
     "cli_plot": {"cli_shared", "files", "io", "plots"},
-    "studies": {*RESULT, *STUDIES, "cases", "files", "fingerprint", "io.tables", "studies"},
+    "studies": {
+        *RESULT,
+        *STUDIES,
+        *("cases", "files", "fingerprint", "io.tables", "plots.style", "studies"),
+    },
     "live": {"batch", "clearing", "waiting"},
     "cli_study": {"jaxgne", "cases", "cli_shared", "io", "live"},
     "cli_tune": {"jaxgne", "cli_shared", "files", "io", "plots"},

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..files import whole
+from ..plots.style import BLACK, BLUE, GREEN, ORANGE, SKY, VERMILLION
 from ._line_limits import FREE, RATED
 from ._participation import ACTIVE, PASSIVE
 from ._tariff import FORBIDDEN
@@ -16,8 +17,6 @@ from .runner import Row, Study
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Okabe and Ito's palette, which the color-blind tell apart: black, orange, sky blue, green, ...
-COLORS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7")
 MARKS = "osDv^<>"
 
 
@@ -66,9 +65,9 @@ def _by_prosumer(ax: Any, gains: np.ndarray, title: str, marked: np.ndarray | No
     """What each prosumer saves, sorted; `marked` ones in another color."""
     order = np.argsort(gains)
     marked = np.zeros(len(gains), bool) if marked is None else marked
-    colors = [COLORS[3] if marked[k] else COLORS[5] for k in order]
+    colors = [GREEN if marked[k] else BLUE for k in order]
     ax.bar(np.arange(len(gains)), gains[order], color=colors)
-    ax.axhline(0.0, color=COLORS[0], linewidth=0.8)
+    ax.axhline(0.0, color=BLACK, linewidth=0.8)
     _label(ax, title, "prosumers, sorted", "saved, EUR")
 
 
@@ -78,21 +77,19 @@ def _tariff(tables: dict[str, list[Row]]) -> "Figure":
     swept = [row for row in rows if row["variant"] != FORBIDDEN]
     shut = [row for row in rows if row["variant"] == FORBIDDEN]
     across, charge = "charge on either side, EUR/kWh", _column(swept, "charge_eur_per_kwh")
-    left.plot(charge, _column(swept, "traded_kwh"), "o-", color=COLORS[5])
+    left.plot(charge, _column(swept, "traded_kwh"), "o-", color=BLUE)
     _label(left, "Traded energy", across, "kWh")
-    middle.plot(charge, _column(swept, "social_cost_eur"), "o-", color=COLORS[0], label="all")
+    middle.plot(charge, _column(swept, "social_cost_eur"), "o-", color=BLACK, label="all")
     for row in shut:
         middle.axhline(
-            row["social_cost_eur"], color=COLORS[4], linestyle="--", label="trades forbidden"
+            row["social_cost_eur"], color=VERMILLION, linestyle="--", label="trades forbidden"
         )
     middle.legend()
     _label(middle, "Cost of all together", across, "EUR")
     right.plot(
-        charge, _column(swept, "tariff_receipts_eur"), "s-", color=COLORS[1], label="from trades"
+        charge, _column(swept, "tariff_receipts_eur"), "s-", color=ORANGE, label="from trades"
     )
-    right.plot(
-        charge, _column(swept, "operator_receipts_eur"), "D--", color=COLORS[3], label="in all"
-    )
+    right.plot(charge, _column(swept, "operator_receipts_eur"), "D--", color=GREEN, label="in all")
     right.legend()
     _label(right, "Operator's receipts", across, "EUR")
     return figure
@@ -105,13 +102,13 @@ def _storage(tables: dict[str, list[Row]]) -> "Figure":
         hours = [row for row in tables["hours"] if row["variant"] == variant]
         left.step(
             _column(hours, "hour"), _column(hours, "contracted_import_kw"), where="post",
-            color=COLORS[(0, 1, 5)[k]], label=f"batteries: {variant}",
+            color=(BLACK, ORANGE, BLUE)[k], label=f"batteries: {variant}",
         )  # fmt: skip
     left.legend()
     _label(left, "Total import", "hour", "kW")
     swept = [row for row in _cleared(tables["storage"]) if row["variant"].startswith("all")]
     cost = _column(swept, "battery_cost_eur_per_kwh")
-    middle.plot(cost, _column(swept, "contracted_peak_kw"), "o-", color=COLORS[5])
+    middle.plot(cost, _column(swept, "contracted_peak_kw"), "o-", color=BLUE)
     _label(middle, "Peak, batteries for all", "battery's cost, EUR per kWh in or out", "kW")
     none, half = _paid(tables["costs"], "none"), _paid(tables["costs"], "half")
     if none.size and half.size:
@@ -122,7 +119,7 @@ def _storage(tables: dict[str, list[Row]]) -> "Figure":
 
 def _line_limits(tables: dict[str, list[Row]]) -> "Figure":
     figure, (left, middle, right) = _figure(3)
-    kinds = ((FREE, COLORS[4]), (RATED, COLORS[5]))
+    kinds = ((FREE, VERMILLION), (RATED, BLUE))
     for variant, color in kinds:
         rows = [row for row in tables["lines"] if row["variant"] == variant]
         loading = _column(rows, "highest_loading_percent")
@@ -136,7 +133,7 @@ def _line_limits(tables: dict[str, list[Row]]) -> "Figure":
         mean = price.mean(axis=1)
         middle.vlines(np.arange(len(names)), price.min(1), price.max(1), color=color, alpha=0.35)
         middle.plot(mean, "_", markersize=7, color=color, label=variant)
-    left.axhline(100.0, color=COLORS[0], linestyle="--", linewidth=1)
+    left.axhline(100.0, color=BLACK, linestyle="--", linewidth=1)
     left.legend(fontsize=8)
     _label(left, "Highest loading of each line", "lines, sorted", "% of the rating")
     middle.legend(fontsize=8)
@@ -159,10 +156,10 @@ def _participation(tables: dict[str, list[Row]]) -> "Figure":
         costs = ("prosumers_cost_eur", "passive_cost_eur", "social_cost_eur")
         better = [passive[key] - active[key] for key in costs]
         better.append(active["operator_receipts_eur"] - passive["operator_receipts_eur"])
-        right.bar(range(4), better, color=[COLORS[k] for k in (5, 1, 0, 3)])
+        right.bar(range(4), better, color=[BLUE, ORANGE, BLACK, GREEN])
         labels = ("prosumers\nsave", "passive con-\nsumers save", "all together\nsave")
         right.set_xticks(range(4), [*labels, "operator gets\nmore"])
-        right.axhline(0.0, color=COLORS[0], linewidth=0.8)
+        right.axhline(0.0, color=BLACK, linewidth=0.8)
     _label(right, "All active against all passive", "", "EUR")
     return figure
 
@@ -175,7 +172,8 @@ def _selection(tables: dict[str, list[Row]]) -> "Figure":
     for k, (key, name) in enumerate(zip(keys, names, strict=True)):
         values = _column(rows, key)
         share = 100 * values / values[0] if values[0] else np.full(len(values), 100.0)
-        ax.bar(np.arange(len(rows)) + 0.2 * (k - 1.5), share, 0.18, color=COLORS[k], label=name)
+        color, place = (BLACK, ORANGE, SKY, GREEN)[k], np.arange(len(rows)) + 0.2 * (k - 1.5)
+        ax.bar(place, share, 0.18, color=color, label=name)
     ax.set_xticks(range(len(rows)), [row["choice"] for row in rows])
     ax.legend(fontsize=8, ncols=4, loc="lower center")
     _label(ax, "What each choice leads to", "least", "% of the market as cleared")
@@ -193,7 +191,7 @@ def _rounds(tables: dict[str, list[Row]], axis: str, across: str) -> "Figure":
                 continue
             x, y = _column(rows, axis), _column(rows, f"{key}_median")
             low, high = _column(rows, f"{key}_min"), _column(rows, f"{key}_max")
-            style = {"color": COLORS[(0, 1, 3, 5)[k]], "marker": MARKS[k], "markersize": 4}
+            style = {"color": (BLACK, ORANGE, GREEN, BLUE)[k], "marker": MARKS[k], "markersize": 4}
             ax.errorbar(x, y, [y - low, high - y], capsize=2, label=solver, **style)
             theirs = [row for row in tables["published"] if row["solver"] == solver]
             if key == "rounds" and theirs:
