@@ -14,7 +14,7 @@ from .acflow import MOST_LOOPS, Safety, check
 from .clock import Clock, hour_name, in_hour, in_hours
 from .each import for_each, for_one
 from .feasibility import infeasibility_proof, proof_terms
-from .market import Market, cast
+from .market import Market, bus_name, cast
 from .model import PLAN_FIELDS, ROW_FIELDS, Plan, Rows, pull
 from .one_way import Ways, metered, ways
 from .optimality import Residuals, pin, residuals
@@ -189,8 +189,8 @@ class Certificate(Record):
 
     def _name(self, each: str, row: int) -> str:
         """A row by its number or name, and whose it is."""
-        if each == "bus" and self.names:
-            return self.names[row]
+        if each == "bus":
+            return bus_name(self, row)
         if self.owners is None:
             return str(row)
         if each == "generator":
@@ -322,9 +322,7 @@ def _sentence(market: Market, prices: Rows, cause: str, row: int, hours: list[in
     """One cause of infeasibility in words."""
     grid, tariff, when, hour = market.grid, market.tariff, in_hours(market, hours), hours[0]
 
-    def bus(index: int) -> str:
-        return grid.names[index] if grid.names else str(index)
-
+    bus = partial(bus_name, grid)
     if cause == "aggregate":
         above = float(prices.aggregate[hour]) > 0
         name, limit = ("total_max", tariff.total_max) if above else ("total_min", tariff.total_min)

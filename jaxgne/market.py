@@ -328,6 +328,11 @@ class Grid(Record):
         self.names = tuple(names)
 
 
+def bus_name(of: Any, bus: int) -> str:
+    """What people call a bus: its name where `of`, a grid or a certificate, has names."""
+    return of.names[bus] if of.names else str(bus)
+
+
 class Tariff(Record):
     """What the main grid charges: `base + slope * sigma` per kWh, sigma the total gross import.
 

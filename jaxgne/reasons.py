@@ -7,7 +7,7 @@ import numpy as np
 from .certificate import explain_infeasible
 from .clock import hour_name, in_hours
 from .elastic import fits
-from .market import Market
+from .market import Market, bus_name
 from .model import ROW_FIELDS, Rows
 from .relaxation import GaveWay, relax
 
@@ -69,7 +69,7 @@ def said_by_ray(of: Any, prices: Rows) -> str:
             continue
         row = int(share.max(axis=1).argmax())
         when = in_hours(of, np.flatnonzero(share[row] > _HEARD).tolist())
-        name = of.names[row] if field.row == "bus" and of.names else str(row)
+        name = bus_name(of, row) if field.row == "bus" else str(row)
         where = f" of {field.row} {name}" if len(field.axes) > 1 else ""
         told.append(f"{field.means}{where} {when}")
     return f"the proof rests on {', '.join(told)}"

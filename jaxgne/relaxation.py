@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
@@ -10,7 +11,7 @@ import numpy as np
 
 from .clock import in_hours
 from .elastic import Program, program
-from .market import Market
+from .market import Market, bus_name
 from .runner import concrete, hosted, to_device
 from .slack import LIMITS, NOTHING, Slack, fewest, give, only
 from .validation import structure
@@ -209,9 +210,7 @@ def _place(market: Market, name: str, row: int) -> str:
     if table == "Tariff":
         return "all together"
 
-    def bus(index: int) -> str:
-        return market.grid.names[index] if market.grid.names else str(index)
-
+    bus = partial(bus_name, market.grid)
     if field == "rating":
         ends = (int(market.grid.source[row]), int(market.grid.target[row]))
         return f"line {row} ({bus(ends[0])}-{bus(ends[1])})"

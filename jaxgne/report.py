@@ -13,7 +13,7 @@ from .clock import hour as hour_text
 from .clock import hours_of, local_text
 from .comparison import Outcome, measured
 from .each import for_one
-from .market import Market
+from .market import Market, bus_name
 from .model import aggregate, energy_prices, grid_price, has_state, net_load, voltages
 from .reasons import why_infeasible
 from .runner import hosted
@@ -166,10 +166,6 @@ def _exchange(market: Market, clearing: Clearing) -> dict[str, Any]:
     }
 
 
-def _bus(market: Market, index: int) -> str:
-    return market.grid.names[index] if market.grid.names else str(index)
-
-
 def _voltage(market: Market, clearing: Clearing) -> dict[str, Any] | None:
     """Lowest and highest voltage with their places; None where the model determines none."""
     grid = market.grid
@@ -182,7 +178,8 @@ def _voltage(market: Market, clearing: Clearing) -> dict[str, Any] | None:
 
     def place(flat: np.intp) -> dict[str, Any]:
         bus, hour = divmod(int(flat), volts.shape[1])
-        return {"pu": _number(volts[bus, hour]), "bus": _bus(market, bus)} | _when(market, hour)
+        name, volt = bus_name(market.grid, bus), _number(volts[bus, hour])
+        return {"pu": volt, "bus": name} | _when(market, hour)
 
     return {
         "lowest": place(volts.argmin()),
@@ -230,7 +227,7 @@ def _ac(market: Market, clearing: Clearing) -> dict[str, Any] | None:
 
     def bus(pu: Any, flat: Any) -> dict[str, Any]:
         row, hour = at(flat)
-        return {"pu": _number(pu), "bus": _bus(market, row)} | hour
+        return {"pu": _number(pu), "bus": bus_name(market.grid, row)} | hour
 
     def line(flat: Any) -> dict[str, Any]:
         row, hour = at(flat)
@@ -254,7 +251,7 @@ def _ends(market: Market, line: int) -> list[str]:
     if not market.grid.source.shape[0]:
         return []
     ends = (market.grid.source[line], market.grid.target[line])
-    return [_bus(market, int(end)) for end in ends]
+    return [bus_name(market.grid, int(end)) for end in ends]
 
 
 def _by_hour(market: Market, clearing: Clearing) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..clearing import Clearing
 from ..clock import in_hour, step_at
-from ..market import Market
+from ..market import Market, bus_name
 from ..model import aggregate
 from .layout import places_of
 from .state import state
@@ -123,7 +123,7 @@ def _buses(
     ax.figure.colorbar(mapped, ax=ax, label="voltage (pu)", shrink=0.7, pad=0.01)
     if count <= _NAMED:
         for bus, (x, y) in enumerate(places):
-            name = grid.names[bus] if grid.names else str(bus)
+            name = bus_name(grid, bus)
             ax.annotate(
                 name,
                 (x, y),

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from ..acflow import ac_power_flow
 from ..clearing import Clearing
 from ..each import for_one
-from ..market import Market
+from ..market import Market, bus_name
 from ..model import grid_price, has_state
 from .runner import Row, Study, Watch, clear_variants
 
@@ -62,8 +62,12 @@ def line_limits(
             lines += _line_rows(market, name, loading, true)
             buses += _bus_rows(market, name, found.clearings[name])
     costs = [
-        {"variant": name, "prosumer": k, "bus": _named(market, int(market.prosumers.bus[k]))}
-        | {"cost_eur": float(cost)}
+        {
+            "variant": name,
+            "prosumer": k,
+            "bus": bus_name(market.grid, int(market.prosumers.bus[k])),
+            "cost_eur": float(cost),
+        }
         for name, each in found.costs().items()
         for k, cost in enumerate(each)
     ]
@@ -97,10 +101,6 @@ def _loadings(
     return loading, share(np.asarray(ac_power_flow(market, plan).current))
 
 
-def _named(market: Market, bus: int) -> str:
-    return market.grid.names[bus] if market.grid.names else str(bus)
-
-
 def _line_rows(
     market: Market, name: str, loading: np.ndarray, true: np.ndarray | None
 ) -> list[Row]:
@@ -109,8 +109,8 @@ def _line_rows(
         {
             "variant": name,
             "line": k,
-            "source": _named(market, int(grid.source[k])),
-            "target": _named(market, int(grid.target[k])),
+            "source": bus_name(market.grid, int(grid.source[k])),
+            "target": bus_name(market.grid, int(grid.target[k])),
             "rating_kva": float(grid.rating[k]) if np.isfinite(grid.rating[k]) else None,
             "highest_loading_percent": 100 * float(loading[k].max()),
             "ac_highest_loading_percent": None if true is None else 100 * float(true[k].max()),
@@ -126,7 +126,12 @@ def _bus_rows(market: Market, name: str, clearing: Clearing) -> list[Row]:
     shared = grid_price(market, clearing.aggregate) + prices.aggregate + prices.exchange
     price = np.asarray(jnp.asarray(shared) + prices.bus)
     return [
-        {"variant": name, "bus": _named(market, bus), "hour": hour, "price_eur_per_kwh": float(p)}
+        {
+            "variant": name,
+            "bus": bus_name(market.grid, bus),
+            "hour": hour,
+            "price_eur_per_kwh": float(p),
+        }
         for bus, each in enumerate(price)
         for hour, p in enumerate(each)
     ]
