@@ -135,14 +135,18 @@ class Comparison(Record):
 
 
 def compare(
-    cleared: Mapping[str, tuple[Market, Clearing]], *, reference: str = REFERENCE, **carbon: Any
+    cleared: Mapping[str, tuple[Market, Clearing]],
+    *,
+    reference: str = REFERENCE,
+    grid_carbon: Any = 0.0,
+    generator_carbon: Any = 0.0,
 ) -> Comparison:
     """One table of what clearings mean: `{"market": (market, clearing), ...}`.
 
     `market` is where money is reckoned: for a clearing of the social optimum's market give the
-    market itself. `carbon` is passed to `outcome`. Batches are compared scenario by scenario:
-    `outcomes` then have their leading axis, and each number of `rows` is the mean over scenarios,
-    None where it is None in one of them.
+    market itself. `grid_carbon` and `generator_carbon` are those of `outcome`. Batches are compared
+    scenario by scenario: `outcomes` then have their leading axis, and each number of `rows` is the
+    mean over scenarios, None where it is None in one of them.
 
     Raises `ValueError` for a clearing that did not clear, or where prosumers or scenarios differ in
     number.
@@ -162,7 +166,8 @@ def compare(
         if lost.size:
             raise ValueError(f"compare: {name!r} did not clear; leave it out, or clear it first.")
     found = {
-        name: outcome(market, clearing, **carbon) for name, (market, clearing) in cleared.items()
+        name: outcome(market, clearing, grid_carbon=grid_carbon, generator_carbon=generator_carbon)
+        for name, (market, clearing) in cleared.items()
     }
     alone, best = found.get(reference), found.get("social optimum")
     return Comparison(found, {name: _mean_row(one, alone, best) for name, one in found.items()})

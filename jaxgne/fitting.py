@@ -8,7 +8,7 @@ noise, its columns in shares of the range.
 
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack
 
 import equinox as eqx
 import jax
@@ -18,12 +18,12 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float
 
 from .clearing import Clearing, differentiable
-from .coordinates import Coordinates, is_batch, names_of, place, with_fields
+from .coordinates import Bijection, Coordinates, is_batch, names_of, place, with_fields
 from .history import History
 from .market import Market
 from .record import Record
 from .sensitivity.implicit import AbstractAdjoint, Implicit
-from .tuning import AbstractMeasure, cleared, descend
+from .tuning import AbstractMeasure, HowToTune, cleared, descend
 
 Observe = Callable[[Market, Clearing], Any]
 
@@ -85,9 +85,10 @@ def fit(
     *,
     noise: Any = None,
     bounds: tuple[Any, Any] | None = None,
+    bijection: Bijection | None = None,
     steps: int = 600,
     adjoint: AbstractAdjoint | None = None,
-    **options: Any,
+    **options: Unpack[HowToTune],
 ) -> tuple[Market, History]:
     """The fields `where(market)` that explain what was `observed` of its clearing.
 
@@ -95,7 +96,7 @@ def fit(
     trades, prices. NaN in `observed` was not observed. `noise` is the standard deviation of the
     observations, one number or one for each of its arrays; by default the root mean square of each.
     A batch of markets shares the fields; `observed` then has a leading axis of scenarios.
-    `bounds` and the other `options` are those of `tune`.
+    `bounds`, `bijection` and the other options are those of `tune`.
 
     Returns the fitted market and the history, whose values are misfits. What `identifiability` says
     of deviations holds where these are least: costs that trade off against one another take
@@ -110,12 +111,12 @@ def fit(
     market = jax.tree.map(jnp.asarray, market)
     misfit = Misfit(observe, observed, noise)
     fitted, history = descend(
-        market, misfit, where, bounds=bounds, steps=steps, adjoint=adjoint, **options
-    )
-    known = {key: options[key] for key in ("bijection", "solver", "tol") if key in options}
+        market, misfit, where, bounds=bounds, bijection=bijection, steps=steps, adjoint=adjoint,
+        **options,
+    )  # fmt: skip
     found = identifiability(
-        fitted, observe, where, observed=observed, noise=noise, bounds=bounds, adjoint=adjoint,
-        **known,
+        fitted, observe, where, observed=observed, noise=noise, bounds=bounds, bijection=bijection,
+        solver=options.get("solver"), tol=options.get("tol"), adjoint=adjoint,
     )  # fmt: skip
     if not found.identified.all():
         lost = [n for n, known in zip(found.names, found.identified, strict=True) if not known]

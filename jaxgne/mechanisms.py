@@ -5,7 +5,7 @@ clearing. Tables are columns of equal length by name, units in the names.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack
 
 import equinox as eqx
 import jax
@@ -23,9 +23,9 @@ from .model import net_exchange, potential, voltages
 from .programs import program
 from .radial import forest
 from .runner import jnp
-from .sensitivity.implicit import Implicit
+from .sensitivity.implicit import AbstractAdjoint, Implicit
 from .settlement import price_parts
-from .tuning import tune
+from .tuning import HowToTune, tune
 
 Outcome = Callable[[Market, Clearing], Any]
 Table = dict[str, Any]
@@ -47,9 +47,16 @@ _SCAN = 16  # tariffs at which the one for all pairs is tried first
 _DEAREST = 0.5  # of the highest energy value: trades that pay more on both sides do not happen
 
 
+class _Options(HowToTune, total=False):
+    """What `tune` takes but what, from where and within which limits."""
+
+    steps: int
+    adjoint: AbstractAdjoint | None
+
+
 @for_one()
 def trading_tariff(
-    market: Market, objective: Outcome = OBJECTIVES["revenue"], **options: Any
+    market: Market, objective: Outcome = OBJECTIVES["revenue"], **options: Unpack[_Options]
 ) -> tuple[Market, History]:
     """One tariff c_ta for all pairs; by default for the highest revenue of the operator.
 
@@ -62,22 +69,22 @@ def trading_tariff(
     pairs = market.trading.charge.shape[0]
     _need(pairs, "trading-tariff", "trading pairs")
     most = _dearest(market, options)
-    solve: dict[str, Any] = {key: options.get(key) for key in ("solver", "tol")}
     tariffs = np.linspace(0.0, most, _SCAN + 1)[:-1]
     markets = [_taxed(market, tariff) for tariff in tariffs]
     values, last = [], None
     for here in markets:
-        last = clear(here, start=last, **solve)
+        last = clear(here, options.get("solver"), tol=options.get("tol"), start=last)
         values.append(float(objective(here, last)))
     rate = 1 / (4 * _SCAN)  # of the range: a quarter of what lies between two of the scan
     usual = optax.adam(optax.cosine_decay_schedule(rate, options.get("steps", 50)))
+    options.setdefault("optimizer", usual)
     return tune(
         markets[int(np.nanargmin(values))],
         objective,
         lambda m: m.trading.charge,
         bijection=Linear(jnp.ones((pairs, 1), market.trading.charge.dtype)),
         bounds=(0.0, most),
-        **{"optimizer": usual, **options},
+        **options,
     )
 
 
@@ -88,7 +95,7 @@ def _taxed(market: Market, tariff: float) -> Market:
 
 @for_one()
 def price_slope(
-    market: Market, objective: Outcome = objectives.peak, **options: Any
+    market: Market, objective: Outcome = objectives.peak, **options: Unpack[_Options]
 ) -> tuple[Market, History]:
     """The slope d_mg of the main grid's price in each hour; by default for the lowest peak.
 
@@ -113,7 +120,7 @@ def price_slope(
 
 @for_one()
 def locational_tariff(
-    market: Market, objective: Outcome = objectives.congestion_rent, **options: Any
+    market: Market, objective: Outcome = objectives.congestion_rent, **options: Unpack[_Options]
 ) -> tuple[Market, History]:
     """A tariff on trades by bus; by default for the least congestion rent.
 
@@ -275,7 +282,7 @@ def _by_bus(market: Market) -> Float[Array, "E P"]:
     return jnp.asarray(matrix, pairs.charge.dtype)
 
 
-def _dearest(market: Market, options: dict[str, Any]) -> float:
+def _dearest(market: Market, options: _Options) -> float:
     found = clear(market, options.get("solver"), tol=options.get("tol"))
     highest = _DEAREST * float(jnp.max(found.prices.balance))
     return max(highest, 2 * float(jnp.max(market.trading.charge)))

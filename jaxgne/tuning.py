@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import equinox as eqx
 import jax
@@ -44,6 +44,17 @@ _UPDATE = 5  # steps between updates of the multipliers
 _STIFF = 10.0  # a constraint's penalty over objective, per range of what is tuned
 _HALVED = 5  # times that a step which does not clear is halved
 _LESS = 0.5  # of its violation at the last update: above it a penalty is doubled
+
+
+class HowToTune(TypedDict, total=False):
+    """What functions that tune hand on to `tune` as it is."""
+
+    optimizer: "GradientTransformation | None"
+    solver: AbstractSolver | None
+    tol: Any
+    patience: int | None
+    folder: str | Path | None
+    progress: Callable[[TuningProgress], None] | None
 
 
 class AbstractMeasure(eqx.Module):
