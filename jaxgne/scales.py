@@ -113,8 +113,8 @@ def sizes(market: Market) -> Float[Array, " N"]:
     made = jnp.maximum(jnp.abs(units.power_min), jnp.abs(units.power_max))
     held = jnp.maximum(stores.charge_max, stores.discharge_max)
     own = jnp.max(jnp.abs(market.prosumers.load), axis=1, initial=0.0)
-    own = own.at[units.owner].max(jnp.max(made, axis=1, initial=0.0))
-    return own.at[stores.owner].max(jnp.max(held, axis=1, initial=0.0))
+    made, held = (jnp.max(a, axis=1, initial=0.0).astype(own.dtype) for a in (made, held))
+    return own.at[units.owner].max(made).at[stores.owner].max(held)
 
 
 def shares(market: Market, scale: Scales, room: float = _ROOM) -> Shares:
