@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import jaxgne as jg
+from tests.agreement import potential
 from tests.markets import ADVERSE, GRIDS, adversarial_market
 from tests.reference import solve
-from tests.test_agreement import potential
 
 SPOKEN_FOR = 1e-6  # of the market's largest: smaller prosumers are not promised anything
 SOLVERS = {"interior point": jg.InteriorPoint(), "primal-dual": jg.PrimalDual()}

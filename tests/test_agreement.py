@@ -9,34 +9,9 @@ import pytest
 
 import jaxgne as jg
 from jaxgne.scenarios.calendar import hours_of
+from tests.agreement import SOLVERS, check_agreement, check_signs
 from tests.markets import GRIDS, HAND_MADE, SHAPES, random_market
-from tests.reference import Reference, solve
-from tests.test_clearing import check_signs
-
-SOLVERS = {
-    "interior point": (jg.InteriorPoint(), 1e-7, None),
-    "primal-dual": (jg.PrimalDual(), 1e-7, 100_000),
-    "mechanism": (jg.SemiDecentralized(), 1e-6, 40_000),
-}
-
-
-potential = jax.jit(jg.model.potential)
-
-
-def check_agreement(market: jg.Market, clearing: jg.Clearing, oracle: Reference) -> None:
-    """Potential, total cost and what is unique (model.md: Uniqueness), by the market's scales."""
-    scales = clearing.certificate.scales
-    bill, power = float(scales.bill), float(scales.power)
-    assert abs(float(potential(market, clearing.plan)) - oracle.potential) < 2e-6 * bill
-    # sigma and whatever has a strictly convex cost
-    slope = np.asarray(market.tariff.slope) > 0
-    found = np.asarray(clearing.aggregate)
-    assert np.all(np.abs(found - oracle.sigma)[slope] < 2e-3 * float(scales.total))
-    curved = np.asarray(market.generators.quadratic) > 0
-    made = np.asarray(clearing.plan.generation - oracle.plan.generation)[curved]
-    assert np.all(np.abs(made) < 2e-2 * power)
-    lowest = np.minimum(np.asarray(clearing.certificate.residuals.gap), 0)
-    assert np.all(lowest > -1e-9 * bill)
+from tests.reference import solve
 
 
 def alike(market: jg.Market) -> jg.Market:
@@ -86,13 +61,23 @@ def test_hand_made_markets(kind, name):
     check_signs(market, clearing.plan, clearing.prices, atol=2e-3 * price)
 
 
+INSIDE = {  # where markets are too simple for a generator, an import and a trade inside its bounds
+    "two neighbors": {"generation", "trades"},
+    "two price takers": {"generation", "trades"},
+    "one importer": {"imports"},
+    "exports": {"imports"},
+    "curtailment": {"trades"},
+}
+
+
 @pytest.mark.parametrize("kind", HAND_MADE)
 def test_hand_made_markets_by_numpy(kind):
     market = HAND_MADE[kind]()
     clearing = jg.clear(market, jg.InteriorPoint(), tol=1e-7, runner="numpy")
     check_agreement(market, clearing, solve(market))
     price = float(clearing.certificate.scales.price)
-    check_signs(market, clearing.plan, clearing.prices, atol=2e-3 * price)
+    looked_at = check_signs(market, clearing.plan, clearing.prices, atol=2e-3 * price)
+    assert looked_at == INSIDE.get(kind, {"generation", "imports", "trades"})
 
 
 @pytest.mark.parametrize("seed", range(40))

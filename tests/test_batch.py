@@ -14,7 +14,7 @@ import pytest
 
 import jaxgne as jg
 from jaxgne import batch, choosing, scenarios
-from tests.test_clearing import feeder
+from tests.three_buses import feeder, loads, neighbors, slopes
 
 SOLVERS = [jg.InteriorPoint(), jg.PrimalDual()]
 
@@ -24,33 +24,6 @@ def compiled(monkeypatch):
     """Batches are JAX's here, however few scenarios they have, unless a test asks for NumPy."""
     monkeypatch.setattr(choosing, "_BATCH", 0.0)
     monkeypatch.setattr(choosing, "_BATCH_LOADING", 0.0)
-
-
-def loads(count: int) -> jg.Market:
-    return scenarios.sweep(
-        feeder(), lambda m: m.prosumers.load, scaled(np.linspace(0.7, 1.1, count))
-    )
-
-
-def scaled(factors: np.ndarray) -> np.ndarray:
-    return np.asarray(feeder().prosumers.load) * factors[:, None, None]
-
-
-def neighbors() -> jg.Market:
-    """Two who may trade, on no grid: its programs compile in half the time of the feeder's."""
-    return jg.Market(
-        jg.Prosumers([0, 0], [[3.0], [4.0]]),
-        jg.Grid([[0.0]], model="copperplate"),
-        jg.Tariff(0.02, hours=1, base=0.1),
-        jg.Generators([0, 1], 2.0, hours=1, quadratic=0.02, linear=0.1),
-        trading=jg.Trading([0], [1], 5.0),
-    )
-
-
-def slopes(count: int) -> jg.Market:
-    """Neighbors who pay from 1e-5 to 0.1 EUR/kWh more for each kW: PrimalDual's steps differ."""
-    steeper = np.geomspace(1e-5, 0.1, count)[:, None]
-    return scenarios.sweep(neighbors(), lambda m: m.tariff.slope, steeper)
 
 
 def close(a: jg.Clearing, b: jg.Clearing, atol: float = 1e-8) -> None:
@@ -299,7 +272,7 @@ SCRIPT = """
 import jax, sys
 jax.config.update("jax_enable_x64", True)
 import jaxgne as jg
-from tests.test_batch import loads
+from tests.three_buses import loads
 to = {"folder": sys.argv[1], "progress": lambda p: print(p.done)}
 done = jg.clear_many(loads(12), width=2, runner="jax", **to)
 print("end", float(done.costs.sum()))

@@ -10,11 +10,12 @@ import pytest
 
 import jaxgne as jg
 from jaxgne import clearing as module
-from jaxgne import model
 from jaxgne.model import net_load
+from tests.agreement import check_signs
+from tests.three_buses import feeder
 
 
-def neighbors(load: float = 3.0, *, behavior: float = 1.0, **grid: object) -> jg.Market:
+def neighbors(load: float = 3.0) -> jg.Market:
     """A consumer and a generator owner (0.10 + 0.04 p EUR/kWh) who may trade; two hours.
 
     Nobody may import: the price is the generator's.
@@ -23,37 +24,10 @@ def neighbors(load: float = 3.0, *, behavior: float = 1.0, **grid: object) -> jg
     return jg.Market(
         jg.Prosumers([0, 0], [[load] * hours, [0.0] * hours], import_max=0.0),
         jg.Grid(np.zeros((1, hours)), model="copperplate"),
-        jg.Tariff(0.01, hours=hours, base=0.5, anticipation=behavior),
+        jg.Tariff(0.01, hours=hours, base=0.5),
         jg.Generators([1], 5.0, hours=hours, quadratic=0.02, linear=0.10),
         trading=jg.Trading([0], [1], 10.0, charge=0.01, fee_buyer=0.02, fee_seller=0.02),
     )
-
-
-def feeder(model_name: jg.market.GridModel = "lindistflow", **changes: object) -> jg.Market:
-    """Three buses in a row; a consumer at the end, a battery and a generator in the middle."""
-    hours = 4
-    load = np.array([[20.0, 30.0, 40.0, 25.0], [10.0, 10.0, 15.0, 12.0]])
-    return jg.Market(
-        jg.Prosumers([2, 1], load, 0.3 * load),
-        jg.Grid(
-            np.full((3, hours), [[0.0], [5.0], [5.0]]),
-            [0, 1],
-            [1, 2],
-            2e-5,
-            1e-5,
-            rating=200.0,
-            model=model_name,
-            reactive_balance=True,
-            names=("feeder", "middle", "end"),
-        ),
-        jg.Tariff(0.002, hours=hours, base=[0.1, 0.1, 0.3, 0.2]),
-        jg.Generators([1], 12.0, hours=hours, quadratic=0.004, linear=0.12),
-        jg.Buffers(
-            [1], 8.0, 8.0, 20.0, 10.0, hours=hours, energy_min=2.0,
-            charge_efficiency=0.95, discharge_efficiency=0.94,
-        ),
-        jg.Trading([0], [1], 15.0, charge=0.01),
-    )  # fmt: skip
 
 
 def test_seller_is_paid_marginal_cost():
@@ -367,33 +341,6 @@ def test_first_order_conditions_hold(grid):
     clearing = jg.clear(market, tol=1e-10)
     check_signs(market, clearing.plan, clearing.prices, atol=1e-5)
     assert not np.any(clearing.prices.bus[market.grid.feeder])  # exact: left out of the iteration
-
-
-def check_signs(market: jg.Market, plan: jg.Plan, prices: jg.Rows, atol: float) -> None:
-    """The sign conditions wherever an entry is strictly inside its bounds (model.md: Prices)."""
-    lower, upper = model.boxes(market)
-
-    def inside(name: str) -> np.ndarray:
-        u, low, high = (np.asarray(getattr(p, name)) for p in (plan, lower, upper))
-        room = 1e-2 * np.minimum(high - low, np.abs(market.prosumers.load).max())
-        return (u > low + room) & (u < high - room)
-
-    units, pairs, tariff = market.generators, market.trading, market.tariff
-    value = jg.model.energy_prices(market, prices)
-    own = units.linear[:, None] + 2 * units.quadratic[:, None] * plan.generation
-    gap = np.asarray(own - value[units.owner])
-    assert np.all(np.abs(gap[inside("generation")]) < atol)
-    sigma = jg.aggregate(market, plan)
-    cost = tariff.base + tariff.slope * (sigma + tariff.anticipation * plan.imports)
-    gap = np.asarray(cost + prices.aggregate + prices.exchange - prices.balance)
-    assert np.all(np.abs(gap[inside("imports")]) < atol)
-    trading = jg.model.trade_prices(market, prices)
-    paid = (pairs.fee_buyer + pairs.charge)[:, None] + trading
-    paid += 2 * pairs.quadratic[:, None] * plan.trades
-    gap = np.asarray(paid - prices.balance[pairs.buyer])
-    bought = inside("trades") & (np.asarray(plan.trades) > 1e-2)
-    assert np.all(np.abs(gap[bought]) < atol)
-    assert np.all(np.abs(prices.bus[market.grid.feeder]) < atol)
 
 
 @pytest.mark.parametrize("share", [0.999, 0.5])

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 import jaxgne as jg
 from jaxgne import cli, io
-from tests.test_io import feeder
+from tests.folders import feeder
 
 
 def call(*words: object) -> Result:

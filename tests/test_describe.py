@@ -4,7 +4,7 @@ import jax
 import pytest
 
 from jaxgne.describe import describe
-from tests.test_validate import GOOD, batch, good
+from tests.good import GOOD, batch, good
 
 
 @pytest.mark.parametrize("name", GOOD)

@@ -27,9 +27,9 @@ from jaxgne.devices import (
     vehicle,
 )
 from jaxgne.market import Generators
+from tests.agreement import check_agreement
 from tests.markets import feeder, inverters
 from tests.reference import solve
-from tests.test_agreement import check_agreement
 
 
 def test_a_battery_holds_its_shares_of_the_capacity():

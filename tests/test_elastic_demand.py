@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 import jaxgne as jg
 from jaxgne.devices import elastic, join
+from tests.agreement import check_agreement
 from tests.markets import random_market
 from tests.reference import solve
-from tests.test_agreement import check_agreement
 
 
 def taker(devices: jg.Generators, slope: float = 0.0, base: float = 0.25) -> jg.Market:

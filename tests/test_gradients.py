@@ -17,8 +17,8 @@ from jaxgne.runner import by_numpy, to_host
 from jaxgne.sensitivity.active import TIGHT, Active, active_set
 from jaxgne.sensitivity.by_hand import by_market, hessian, unfolded_back
 from jaxgne.sensitivity.lagrangian import Point, point_of, slope, unfold
+from tests.directions import along, moved, square, stressed, varied
 from tests.markets import two_neighbors
-from tests.test_sensitivity import along, moved, square, stressed, varied
 
 TOL = 1e-10
 SLOW = pytest.mark.slow

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 import jaxgne as jg
 from jaxgne import io
 from jaxgne.io import loading, schema
-from tests.test_io import feeder, same, unfinished
+from tests.folders import feeder, same, unfinished
 
 Files = dict[str, bytes | None]  # None: a folder of that name
 CLEARING = ("clearing/clearing.json", "clearing/prosumer_hours.csv", "clearing/bus_hours.csv")

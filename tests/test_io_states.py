@@ -12,7 +12,7 @@ import pytest
 import jaxgne as jg
 from jaxgne import io
 from jaxgne.io import loading, schema, snapshot, swap
-from tests.test_io import bare, feeder, replace, same, unfinished
+from tests.folders import bare, feeder, replace, same, unfinished
 
 HIDDEN = ".case." + "0a" * 16
 

@@ -4,6 +4,7 @@ import ast
 import inspect
 import json
 import pkgutil
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -187,6 +188,13 @@ def test_imports_point_down(path: Path):
     """No module imports one above it, nor a sibling of its own layer, at the top or lazily."""
     place = path.relative_to(PACKAGE).with_suffix("").parts
     assert upward(path.read_text(encoding="utf-8"), place) == []
+
+
+@pytest.mark.parametrize("path", sorted(Path(__file__).parent.glob("*.py")), ids=lambda p: p.name)
+def test_tests_share_no_fixtures_but_through_modules_of_their_own(path: Path):
+    """No file imports a file of tests, not in the text of a script either."""
+    shared = r"^\s*(from (tests)?\.test_|from \.+ import test_|import tests\.test_)"
+    assert re.findall(shared, path.read_text(encoding="utf-8"), re.MULTILINE) == []
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ import jaxgne as jg
 from jaxgne.devices import battery
 from jaxgne.model import net_load, rows, zeros
 from jaxgne.one_way import freed, metered, narrowed, ways
+from tests.agreement import check_agreement
 from tests.markets import many_devices, random_market
 from tests.reference import solve
-from tests.test_agreement import check_agreement
 
 HOURS = 6
 NEGATIVE = [0.20, -0.30, -0.30, -0.05, 0.10, 0.25]  # EUR/kWh

@@ -13,7 +13,7 @@ import pytest
 import jaxgne as jg
 from jaxgne.batch_report import batch_summary
 from tests.markets import HAND_MADE
-from tests.test_batch import loads
+from tests.three_buses import loads
 
 ROOT = Path(__file__).parent.parent
 
@@ -29,7 +29,7 @@ from jax.experimental.multihost_utils import process_allgather
 import jaxgne as jg
 from jaxgne import scenarios
 from tests.markets import HAND_MADE
-from tests.test_batch import slopes
+from tests.three_buses import slopes
 
 def apart(a, b):
     if jax.process_count() > 1:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 import jaxgne as jg
 from jaxgne.cases import populate
+from tests.agreement import check_agreement
 from tests.reference import solve
-from tests.test_agreement import check_agreement
 
 SPOT = np.array([[0.0], [80.0], [60.0], [40.0], [0.0], [20.0]])  # kW
 MIX: dict[str, Any] = {

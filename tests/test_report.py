@@ -12,7 +12,7 @@ from rich.console import Console
 
 import jaxgne as jg
 from jaxgne import report
-from tests.test_io import bare, feeder, unfinished
+from tests.folders import bare, feeder, unfinished
 
 
 def plan_of(market: jg.Market, **fields: np.ndarray) -> jg.Clearing:

@@ -8,7 +8,7 @@ import jaxgne as jg
 from jaxgne import scenarios
 from tests.markets import inverters
 from tests.reference import solve
-from tests.test_clearing import feeder
+from tests.three_buses import feeder
 
 
 @pytest.fixture(scope="module")
