@@ -8,10 +8,11 @@ An entry is code: a folder that is not the user's own, or that others may write,
 import os
 import stat
 import sys
-import threading
 import zlib
 from contextlib import suppress
 from pathlib import Path
+
+from .files import whole
 
 _MOST = 200 << 20  # bytes of all entries together
 
@@ -66,14 +67,10 @@ def write(name: str, data: bytes) -> None:
     place = folder()
     if place is None:
         return
-    part = place / f"{name}.{os.getpid()}.{threading.get_ident()}"
-    try:
-        part.write_bytes(zlib.compress(data, 1))
-        os.replace(part, place / name)
+    with suppress(OSError):
+        with whole(place / name) as fresh:
+            fresh.write_bytes(zlib.compress(data, 1))
         _prune(place)
-    except OSError:
-        with suppress(OSError):
-            part.unlink()
 
 
 def drop(name: str) -> None:

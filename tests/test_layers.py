@@ -48,7 +48,7 @@ LAYERS: dict[str, set[str]] = {
     "arrays": set(),
     "each": set(),
     "fingerprint": set(),
-    "store": set(),
+    "store": {"files"},
     "waiting": set(),
     "programs": {"fingerprint", "runner", "store", "threads", "waiting"},
     "market": {"arrays", "clock", "describe"},  # to print itself
