@@ -114,8 +114,8 @@ def by_row(name: str, value: Any, rows: int, one: str, dtype: Any = None) -> Arr
         array = array[:, 0]
     if array.shape not in ((), (1,), (rows,)):
         raise ValueError(
-            f"{name}: shape {array.shape} does not fit; give one number, or one a {one}, shape "
-            f"({rows},)" + ", for all hours." * (one != "hour")
+            f"{name}: shape {array.shape} does not fit; give one number, or one per {one}, "
+            f"shape ({rows},)" + (", for all hours." if one != "hour" else ".")
         )
     return _spread(array, (rows,))
 
@@ -135,7 +135,7 @@ def by_hour(name: str, value: Any, rows: int, hours: int, one: str, dtype: Any =
         plain = "" if twice else f"({hours},) or "
         raise ValueError(
             f"{name}: shape {array.shape} {why}; give one number, {plain}(1, {hours}) by hour, "
-            f"({rows}, 1) one a {one}, or both, ({rows}, {hours})."
+            f"({rows}, 1) one per {one}, or both, ({rows}, {hours})."
         )
     if array.shape == (rows,) != (hours,):
         array = array[:, None]

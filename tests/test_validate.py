@@ -491,6 +491,16 @@ CONSTRUCTORS: list[tuple[str, Callable[[], Any], str]] = [
         r"Generators.power_max: shape \(3,\) does not fit; give .*, or both, \(2, 4\)",
     ),
     (
+        "prices of other hours",
+        lambda: jg.Tariff(0.1, hours=24, base=[0.1, 0.2]),
+        r"Tariff.base: shape \(2,\) does not fit; .*, or one per hour, shape \(24,\)\.$",
+    ),
+    (
+        "limits of other pairs",
+        lambda: jg.Trading([0], [1], [1.0, 2.0]),
+        r"Trading.limit: .*, or one per pair, shape \(1,\), for all hours\.$",
+    ),
+    (
         "buffers of other hours",
         lambda: jg.Market(
             jg.Prosumers([0], [[1.0, 2.0]]),

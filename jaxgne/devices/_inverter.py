@@ -71,7 +71,7 @@ def _behind(device: str, market: Market, prosumers: Any, rating: Any, *, reactiv
     size = np.asarray(rating, float)
     if size.shape not in ((), who.shape) or not np.all((size > 0) & np.isfinite(size)):
         raise ValueError(
-            f"{device}: rating={rating}: give positive kVA, one number or one a prosumer."
+            f"{device}: rating={rating}: give positive kVA, one number or one per prosumer."
         )
     size = np.broadcast_to(size, who.shape)
     home = people.bus[who]
