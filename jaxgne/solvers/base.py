@@ -33,7 +33,23 @@ class AbstractSolver(eqx.Module):
     """A fixed-point iteration on a market; its fields are its options.
 
     `clear` owns the loop and judges what `point` returns by the same yardstick for every solver,
-    every `every` steps.
+    every `every` steps. What it promises a solver, and asks of it:
+
+    - *Dtype.* The market, the plan and the prices that come in have the market's dtype, and so have
+      options that are floats: they arrive as arrays. 64 bits are enabled throughout, so a solver
+      may compute wider than the market (`arrays.cast`); `point` may return either.
+    - *Start.* `init` gets a clearing's plan and prices, which need not fit the market, or, cold,
+      what everyone buys of the main grid at the price that this makes; prices on any gauge.
+    - *Size.* `prepare` reads what is static off the concrete market, once. Of a batch it gets all
+      scenarios at once, as NumPy arrays with an axis more in front, and must answer for each.
+      It may get a market that is traced, and must return itself then.
+    - *Purity.* All else is pure and traceable in the market: it is jitted, vmapped over scenarios,
+      and run under `lax.while_loop`, so a state keeps its shapes and dtypes. It is not
+      differentiated: derivatives are those of the equilibrium.
+    - *Failure.* Nothing raises. Where there is no plan, prices should run off along a ray, as
+      `clear` takes any ray that proves it for a proof; numbers that are not finite end the run.
+
+    `tests/test_transforms.py` holds each solver to this.
     """
 
     every: ClassVar[int] = 40
