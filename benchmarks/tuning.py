@@ -51,14 +51,14 @@ def unevenness(market: jg.Market, clearing: jg.Clearing) -> Any:
 
 def problems(market: jg.Market) -> dict[int, dict[str, Any]]:
     """By number of parameters: what `tune` is given, and how a flat array fills the fields."""
-    pairs = market.trading.charge.shape[0]
+    pairs = market.trading.toll.shape[0]
     tied = Linear(jnp.ones((pairs, 1)))
     return {
-        1: {"objective": revenue, "where": lambda m: m.trading.charge, "bounds": (0.0, 0.05),
+        1: {"objective": revenue, "where": lambda m: m.trading.toll, "bounds": (0.0, 0.05),
             "bijection": tied},
         24: {"objective": unevenness, "where": lambda m: m.tariff.slope,
              "bounds": (0.0, 3 * float(market.tariff.slope.max()))},
-        pairs: {"objective": revenue, "where": lambda m: m.trading.charge, "bounds": (0.0, 0.05)},
+        pairs: {"objective": revenue, "where": lambda m: m.trading.toll, "bounds": (0.0, 0.05)},
     }  # fmt: skip
 
 

@@ -102,7 +102,7 @@ def trades(market: Market, clearing: Clearing) -> "DataFrame":
 
     `price_eur_per_kwh` is mu_tr. Cash changes hands at `settled_eur_per_kwh`, which is the same
     where the pair has no fees, and makes `paid_eur`, from buyer to seller; both pay the network
-    `charge_eur_per_kwh`, and `network_eur_per_kwh` is what it asks more at the buyer's bus.
+    `toll_eur_per_kwh`, and `network_eur_per_kwh` is what it asks more at the buyer's bus.
     """
     _check(market, clearing)
     pairs, prices = market.trading, clearing.prices
@@ -112,7 +112,7 @@ def trades(market: Market, clearing: Clearing) -> "DataFrame":
         "trade_kw": clearing.plan.trades,
         "price_eur_per_kwh": _each(trade_prices, market, prices),
         "settled_eur_per_kwh": _each(settlement.settled_prices, market, prices),
-        "charge_eur_per_kwh": _by_row(pairs.charge),
+        "toll_eur_per_kwh": _by_row(pairs.toll),
         "network_eur_per_kwh": _each(settlement.network_prices, market, prices),
         "paid_eur": _each(settlement.settle, market, clearing).trades,
     }
@@ -223,7 +223,7 @@ def bills(market: Market, clearing: Clearing) -> "DataFrame":
         "bus": _by_row(market.prosumers.bus),
         "main_grid_eur": paid.main_grid,
         "peers_eur": paid.peers,
-        "tariff_eur": paid.tariff,
+        "tolls_eur": paid.tolls,
         "capacity_eur": paid.capacity,
         "congestion_eur": paid.congestion,
         "total_eur": paid.prosumers,
@@ -232,7 +232,7 @@ def bills(market: Market, clearing: Clearing) -> "DataFrame":
         "payer": np.full((1, 1), "passive"),
         "main_grid_eur": paid.passive_main_grid,
         "peers_eur": nothing,
-        "tariff_eur": nothing,
+        "tolls_eur": nothing,
         "capacity_eur": paid.passive_capacity,
         "congestion_eur": paid.passive_congestion,
         "total_eur": paid.passive,

@@ -186,7 +186,7 @@ class Buffers(Record):
 class Trading(Record):
     """Pairs that may trade, each once: a trade is positive when `buyer` buys from `seller`.
 
-    `fee_buyer` and `fee_seller` are what each side reckons with (c_tr), `charge` is the network's
+    `fee_buyer` and `fee_seller` are what each side reckons with (c_tr), `toll` is the network's
     tariff for the trade, paid by both sides (c_ta). `quadratic` is a cost `quadratic t^2` per hour
     to each side; 0 in the paper (model.md: Costs).
     """
@@ -196,7 +196,7 @@ class Trading(Record):
     limit: Float[Array, " E"] = amount("kW", "most power, either way", "[0, inf)")
     fee_buyer: Float[Array, " E"] = amount("EUR/kWh", "what the buyer reckons with")
     fee_seller: Float[Array, " E"] = amount("EUR/kWh", "what the seller reckons with")
-    charge: Float[Array, " E"] = amount("EUR/kWh", "the network's tariff, paid by both", "[0, inf)")
+    toll: Float[Array, " E"] = amount("EUR/kWh", "the network's tariff, paid by both", "[0, inf)")
     quadratic: Float[Array, " E"] = amount(
         "EUR/kW^2h", "cost of power squared, to each side", "[0, inf)"
     )
@@ -209,19 +209,19 @@ class Trading(Record):
         *,
         fee_buyer: Any = 0.0,
         fee_seller: Any = 0.0,
-        charge: Any = 0.0,
+        toll: Any = 0.0,
         quadratic: Any = 0.0,
     ):
         self.buyer = whole("Trading.buyer", buyer)
         self.seller = whole("Trading.seller", seller)
         read = Reader(
             *("Trading.", "pair", len(self.buyer), 1),
-            *(limit, fee_buyer, fee_seller, charge, quadratic),
+            *(limit, fee_buyer, fee_seller, toll, quadratic),
         )
         self.limit = read.row("limit", limit)
         self.fee_buyer = read.row("fee_buyer", fee_buyer)
         self.fee_seller = read.row("fee_seller", fee_seller)
-        self.charge = read.row("charge", charge)
+        self.toll = read.row("toll", toll)
         self.quadratic = read.row("quadratic", quadratic)
 
 

@@ -66,7 +66,7 @@ def trading_tariff(
     """
     import optax
 
-    pairs = market.trading.charge.shape[0]
+    pairs = market.trading.toll.shape[0]
     _need(pairs, "trading-tariff", "trading pairs")
     most = _dearest(market, options)
     tariffs = np.linspace(0.0, most, _SCAN + 1)[:-1]
@@ -81,16 +81,16 @@ def trading_tariff(
     return tune(
         markets[int(np.nanargmin(values))],
         objective,
-        lambda m: m.trading.charge,
-        bijection=Linear(jnp.ones((pairs, 1), market.trading.charge.dtype)),
+        lambda m: m.trading.toll,
+        bijection=Linear(jnp.ones((pairs, 1), market.trading.toll.dtype)),
         bounds=(0.0, most),
         **options,
     )
 
 
 def _taxed(market: Market, tariff: float) -> Market:
-    charge = jnp.full_like(market.trading.charge, tariff)
-    return eqx.tree_at(lambda m: m.trading.charge, market, charge)
+    toll = jnp.full_like(market.trading.toll, tariff)
+    return eqx.tree_at(lambda m: m.trading.toll, market, toll)
 
 
 @for_one()
@@ -128,13 +128,13 @@ def locational_tariff(
     buses, of which only buses with prosumers count. Between 0 and half the highest energy value,
     while the tariffs bring the operator no less than today.
     """
-    _need(market.trading.charge.shape[0], "locational-tariff", "trading pairs")
+    _need(market.trading.toll.shape[0], "locational-tariff", "trading pairs")
     today = clear(market, options.get("solver"), tol=options.get("tol"))
     income = objectives.trading_revenue(market, today)
     return tune(
         market,
         objective,
-        lambda m: m.trading.charge,
+        lambda m: m.trading.toll,
         bijection=Linear(_by_bus(market)),
         bounds=(0.0, _dearest(market, options)),
         constraints=[lambda m, c: income - objectives.trading_revenue(m, c)],
@@ -152,8 +152,8 @@ def trading_buses(market: Market) -> np.ndarray:
 @for_one()
 def bus_tariffs(market: Market) -> Table:
     """The tariffs by bus that come closest to those of the pairs."""
-    charge = Linear(_by_bus(market)).inverse(market.trading.charge)
-    return {"bus": trading_buses(market), "charge_eur_per_kwh": np.asarray(charge)}
+    toll = Linear(_by_bus(market)).inverse(market.trading.toll)
+    return {"bus": trading_buses(market), "toll_eur_per_kwh": np.asarray(toll)}
 
 
 @for_one()
@@ -163,7 +163,7 @@ def pair_tariffs(market: Market) -> Table:
     return {
         "buyer": np.asarray(pairs.buyer),
         "seller": np.asarray(pairs.seller),
-        "charge_eur_per_kwh": np.asarray(pairs.charge),
+        "toll_eur_per_kwh": np.asarray(pairs.toll),
     }
 
 
@@ -275,17 +275,17 @@ def _by_bus(market: Market) -> Float[Array, "E P"]:
     """Half of each pair's tariff for each of its buses."""
     pairs, bus = market.trading, np.asarray(market.prosumers.bus)
     places = trading_buses(market)
-    matrix = np.zeros((pairs.charge.shape[0], len(places)))
+    matrix = np.zeros((pairs.toll.shape[0], len(places)))
     for side in (pairs.buyer, pairs.seller):
         column = np.searchsorted(places, bus[np.asarray(side)])
         np.add.at(matrix, (np.arange(len(matrix)), column), 0.5)
-    return jnp.asarray(matrix, pairs.charge.dtype)
+    return jnp.asarray(matrix, pairs.toll.dtype)
 
 
 def _dearest(market: Market, options: _Options) -> float:
     found = clear(market, options.get("solver"), tol=options.get("tol"))
     highest = _DEAREST * float(jnp.max(found.prices.balance))
-    return max(highest, 2 * float(jnp.max(market.trading.charge)))
+    return max(highest, 2 * float(jnp.max(market.trading.toll)))
 
 
 def _need(count: int, study: str, what: str) -> None:

@@ -85,7 +85,7 @@ def net_exchange(market: Market, plan: Plan) -> Float[Array, " H"]:
 
 def toll(market: Market) -> Float[Array, "E 1"]:
     """What a kW of a trade in either direction costs both sides together, EUR/kW: 2 Ts c_ta."""
-    return 2 * market.hour_length * market.trading.charge[:, None]
+    return 2 * market.hour_length * market.trading.toll[:, None]
 
 
 def grid_price(market: Market, sigma: Float[Array, " H"]) -> Float[Array, " H"]:
@@ -145,7 +145,7 @@ def device_costs(market: Market, plan: Plan) -> Float[Array, " N"]:
 def costs(market: Market, plan: Plan) -> Float[Array, " N"]:
     """J_i, what each prosumer minimizes, EUR; the paper, eq. 1-6 (model.md: Costs)."""
     pairs = market.trading
-    volume = pairs.charge[:, None] * jnp.abs(plan.trades)
+    volume = pairs.toll[:, None] * jnp.abs(plan.trades)
     volume += pairs.quadratic[:, None] * plan.trades**2
     price = grid_price(market, aggregate(market, plan))
     hourly = (

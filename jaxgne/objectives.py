@@ -67,7 +67,7 @@ def operator_revenue(market: Market, clearing: Clearing) -> Scalar:
 @for_each_priced
 def trading_revenue(market: Market, clearing: Clearing) -> Scalar:
     """What the tariff on trades (c_ta, paid by both sides) alone brings, EUR."""
-    return jnp.sum(settle(market, clearing).tariff)
+    return jnp.sum(settle(market, clearing).tolls)
 
 
 @for_each_priced
@@ -131,9 +131,9 @@ def welfare_loss(market: Market, clearing: Clearing, *, tol: Any = None) -> Scal
     on trades and without preferences.
     """
     best = baselines(market)["social optimum"]
-    trading = (best.trading.charge, best.trading.fee_buyer, best.trading.fee_seller)
+    trading = (best.trading.toll, best.trading.fee_buyer, best.trading.fee_seller)
     best = eqx.tree_at(
-        lambda m: (m.trading.charge, m.trading.fee_buyer, m.trading.fee_seller),
+        lambda m: (m.trading.toll, m.trading.fee_buyer, m.trading.fee_seller),
         best,
         tuple(jnp.zeros_like(a) for a in trading),
     )

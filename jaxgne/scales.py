@@ -100,7 +100,7 @@ def _dearest_cost(market: Market, own: Array) -> Float[Array, ""]:
         pairs.quadratic * jnp.minimum(own[pairs.buyer], own[pairs.seller]),
     )
     plain = (units.linear, stores.linear, stores.final_value)
-    plain += (pairs.charge, pairs.fee_buyer, pairs.fee_seller, market.tariff.export)
+    plain += (pairs.toll, pairs.fee_buyer, pairs.fee_seller, market.tariff.export)
     each = [2 * _largest(a) for a in curved] + [_largest(jnp.abs(a)) for a in plain]
     return jnp.max(jnp.stack(each))
 

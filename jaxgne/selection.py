@@ -202,9 +202,9 @@ def prefer(market: Market, plan: Plan, prices: Rows, objective: Objective, free:
         return replace(nothing, stiff=kwh / scale.power * weight)
 
     def each(columns: Array) -> Array:
-        """J_i, EUR, with what the charge on trades adds on either of their sides."""
+        """J_i, EUR, with what the toll on trades adds on either of their sides."""
         *_, bought, sold, _, _ = parts(market, columns)
-        tolled = eqx.tree_at(lambda m: m.trading.charge, market, 0 * market.trading.charge)
+        tolled = eqx.tree_at(lambda m: m.trading.toll, market, 0 * market.trading.toll)
         paid = by_side(market, toll(market) / 2 * (bought + sold))
         return costs(tolled, unpack(market, columns, flows)) + jnp.sum(paid, axis=1)
 

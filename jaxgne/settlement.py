@@ -46,14 +46,15 @@ _UNPRICED = ("infeasible", "nonfinite")
 class Bills(Record):
     """What everyone pays, EUR by hour; negative where they are paid.
 
-    Prosumers: to the main grid (less what it pays for exports), to each other, the network's tariff
-    for trades, `capacity` for the limit on the total exchange and `congestion` for the network at
-    their bus. `trades` is what the buyer of each pair pays its seller. Passive consumers: by bus.
+    Prosumers: to the main grid (less what it pays for exports), to each other, the network's
+    `tolls` on trades, `capacity` for the limit on the total exchange and `congestion` for the
+    network at their bus. `trades` is what the buyer of each pair pays its seller. Passive
+    consumers: by bus.
     """
 
     main_grid: Float[Array, "N H"]
     peers: Float[Array, "N H"]
-    tariff: Float[Array, "N H"]
+    tolls: Float[Array, "N H"]
     capacity: Float[Array, "N H"]
     congestion: Float[Array, "N H"]
     trades: Float[Array, "E H"]
@@ -67,7 +68,7 @@ class Bills(Record):
     @property
     def prosumers(self) -> Float[Array, "N H"]:
         """All that each prosumer pays."""
-        return self.main_grid + self.peers + self.tariff + self.capacity + self.congestion
+        return self.main_grid + self.peers + self.tolls + self.capacity + self.congestion
 
     @property
     def passive(self) -> Float[Array, "B H"]:
@@ -87,7 +88,7 @@ class PriceParts(Record):
     lines: Float[Array, "B H"]
     voltage: Float[Array, "B H"]
     trade: Float[Array, "E H"]  # (pi_i + pi_j) / 2, between buyer and seller
-    charge: Float[Array, " E"]  # c_ta, paid by each of them
+    toll: Float[Array, " E"]  # c_ta, paid by each of them
     network: Float[Array, "E H"]  # what the operator asks more at the buyer's bus than the seller's
 
     @property
@@ -164,7 +165,7 @@ def bills(market: Market, plan: Plan, prices: Rows) -> Bills:
     return Bills(
         main_grid=ts * (price * plan.imports - market.tariff.export * plan.exports),
         peers=bought(market, paid),
-        tariff=by_side(market, share),
+        tolls=by_side(market, share),
         capacity=ts * scarce * (plan.imports - plan.exports),
         congestion=ts * prices.bus[market.prosumers.bus] * net,
         trades=paid,
@@ -219,7 +220,7 @@ def _price_parts(market: Market, plan: Plan, prices: Rows) -> PriceParts:
         lines=lines,
         voltage=voltage,
         trade=settled_prices(market, prices),
-        charge=market.trading.charge,
+        toll=market.trading.toll,
         network=network_prices(market, prices),
     )
 

@@ -43,7 +43,7 @@ def check_signs(market: jg.Market, plan: jg.Plan, prices: jg.Rows, atol: float) 
     value = jg.model.energy_prices(market, prices)
     sigma = jg.aggregate(market, plan)
     bought = tariff.base + tariff.slope * (sigma + tariff.anticipation * plan.imports)
-    paid = pairs.fee_buyer[:, None] + pairs.charge[:, None] * jnp.sign(plan.trades)
+    paid = pairs.fee_buyer[:, None] + pairs.toll[:, None] * jnp.sign(plan.trades)
     paid += 2 * pairs.quadratic[:, None] * plan.trades
     gaps = {
         "generation": units.linear[:, None]
@@ -57,7 +57,7 @@ def check_signs(market: jg.Market, plan: jg.Plan, prices: jg.Rows, atol: float) 
         u, low, high = (np.asarray(getattr(p, name)) for p in (plan, lower, upper))
         room = 1e-2 * np.minimum(high - low, np.abs(market.prosumers.load).max())
         inside = (u > low + room) & (u < high - room)
-        if name == "trades":  # none is a bound, too: of the charge
+        if name == "trades":  # none is a bound, too: of the toll
             inside &= np.abs(u) > 1e-2
         assert np.all(np.abs(np.asarray(gap)[inside]) < atol), name
         looked_at |= {name} if inside.any() else set()

@@ -21,7 +21,7 @@ def varied(market: jg.Market) -> tuple[Any, ...]:
     units, stores, grid = market.generators, market.buffers, market.grid
     fields = (market.prosumers.load, units.quadratic, units.linear, units.power_max)
     fields += (stores.quadratic, stores.charge_efficiency, stores.charge_max)
-    fields += (market.trading.charge, market.trading.limit, market.tariff.base, market.tariff.slope)
+    fields += (market.trading.toll, market.trading.limit, market.tariff.base, market.tariff.slope)
     if grid.model != "copperplate":
         fields += (grid.resistance, grid.reactance, grid.voltage_min, grid.rating, grid.passive)
         fields += (grid.feeder_voltage,)
@@ -50,5 +50,5 @@ def square() -> jg.Market:
         jg.Grid([[0.0]], model="copperplate"),
         jg.Tariff(0.01, hours=1),
         jg.Generators([2, 3], 10.0, hours=1, quadratic=0.01, linear=0.1),
-        trading=jg.Trading([0, 0, 1, 1], [2, 3, 2, 3], 10.0, charge=0.005),
+        trading=jg.Trading([0, 0, 1, 1], [2, 3, 2, 3], 10.0, toll=0.005),
     )

@@ -199,7 +199,7 @@ def golden_market(
             z["ptr_max_kw"],
             fee_buyer=EUR * z["c_tr"],
             fee_seller=EUR * z["c_tr_rev"],
-            charge=EUR * z["c_ta"],
+            toll=EUR * z["c_ta"],
         ),
         hour_length=z["ts_hours"],
     )

@@ -28,7 +28,7 @@ def good(model: jg.market.GridModel = "lindistflow", **changes: Any) -> jg.Marke
         "names": ("799", "701", "702", "703"),
     }
     tariff: dict[str, Any] = {"slope": 0.01, "base": 0.1, "export": 0.05}
-    trading: dict[str, Any] = {"buyer": [0, 1, 2], "seller": [1, 2, 3], "charge": 0.01}
+    trading: dict[str, Any] = {"buyer": [0, 1, 2], "seller": [1, 2, 3], "toll": 0.01}
     return jg.Market(
         jg.Prosumers(
             [1, 2, 3, 3], load, 1.0,

@@ -45,19 +45,19 @@ SHAPES = (
 
 
 def two_neighbors(
-    load: float = 3.0, *, behavior: float = 1.0, charge: float = 0.0, import_max: float = 0.0
+    load: float = 3.0, *, behavior: float = 1.0, toll: float = 0.0, import_max: float = 0.0
 ) -> jg.Market:
     """A consumer and an owner of a generator costing 0.10 p + 0.02 p^2; one hour, one bus.
 
     With the main grid shut the generator serves the load: its marginal cost 0.10 + 0.04 load is
-    the price of the trade, plus `charge` on either side.
+    the price of the trade, plus `toll` on either side.
     """
     return jg.Market(
         jg.Prosumers([0, 0], [[load], [0.0]], import_max=import_max),
         jg.Grid([[0.0]], model="copperplate"),
         jg.Tariff(0.01, hours=1, base=0.3, anticipation=behavior),
         jg.Generators([1], 10.0, hours=1, quadratic=0.02, linear=0.10),
-        trading=jg.Trading([0], [1], 8.0, charge=charge),
+        trading=jg.Trading([0], [1], 8.0, toll=toll),
     )
 
 
@@ -82,7 +82,7 @@ def one_bus() -> jg.Market:
         jg.Generators([0, 2], [6.0, 3.0], hours=3, quadratic=0.004, linear=[0.09, 0.14]),
         jg.Buffers([1], 3.0, 3.0, 10.0, 4.0, hours=3, charge_efficiency=0.95,
                    discharge_efficiency=0.95, quadratic=0.001),
-        jg.Trading([0, 0, 1], [1, 2, 2], 5.0, fee_buyer=0.02, fee_seller=0.02, charge=0.01),
+        jg.Trading([0, 0, 1], [1, 2, 2], 5.0, fee_buyer=0.02, fee_seller=0.02, toll=0.01),
     )  # fmt: skip
 
 
@@ -123,7 +123,7 @@ def feeder(
         jg.Buffers([2], 4.0, 4.0, 12.0, 6.0, hours=3, energy_min=[[2.0, 2.0, 6.0]],
                    charge_efficiency=0.93, discharge_efficiency=0.93, linear=0.005),
         jg.Trading([0, 1, 0, 2], [1, 2, 3, 3], [6.0, 6.0, 4.0, 5.0], fee_buyer=0.03,
-                   fee_seller=0.03, charge=0.008),
+                   fee_seller=0.03, toll=0.008),
         hour_length=hour_length,
     )  # fmt: skip
 
@@ -146,7 +146,7 @@ def exporter() -> jg.Market:
         jg.Prosumers([0, 0], [[-8.0], [10.0]], export_max=[[5.0], [0.0]]),
         jg.Grid([[0.0]], model="copperplate"),
         jg.Tariff(0.002, hours=1, base=0.05, export=0.06, total_max=20.0),
-        trading=jg.Trading([0], [1], 3.0, charge=0.001),
+        trading=jg.Trading([0], [1], 3.0, toll=0.001),
     )
 
 
@@ -156,7 +156,7 @@ def curtailer() -> jg.Market:
         jg.Prosumers([0, 0], [[-6.0], [2.0]], curtail_max=[[9.0], [0.0]]),
         jg.Grid([[0.0]], model="copperplate"),
         jg.Tariff(0.01, hours=1, base=0.1),
-        trading=jg.Trading([0], [1], 4.0, charge=0.01),
+        trading=jg.Trading([0], [1], 4.0, toll=0.01),
     )
 
 
@@ -168,7 +168,7 @@ def unequal_fees() -> jg.Market:
         jg.Tariff(0.01, hours=2, base=0.1, anticipation=0.5),
         jg.Generators([1, 1], [[6.0], [4.0]], hours=2, quadratic=0.005, linear=[0.1, 0.15]),
         trading=jg.Trading([0, 2], [1, 1], 4.0, fee_buyer=[-0.05, 0.03], fee_seller=[0.02, 0.0],
-                           charge=0.004),
+                           toll=0.004),
     )  # fmt: skip
 
 
@@ -183,14 +183,14 @@ def many_devices() -> jg.Market:
         jg.Buffers([0, 0], [3.0, 2.5], [3.0, 0.0], [8.0, 12.0], [4.0, 5.0], hours=4,
                    drain=[[0.0] * 4, [0.0, 0.0, 3.0, 0.0]], retention=[0.99, 1.0],
                    charge_efficiency=0.92, discharge_efficiency=0.92, quadratic=0.002),
-        jg.Trading([1], [0], 2.0, fee_buyer=0.01, fee_seller=0.01, charge=0.005),
+        jg.Trading([1], [0], 2.0, fee_buyer=0.01, fee_seller=0.01, toll=0.005),
         hour_length=0.25,
     )  # fmt: skip
 
 
 HAND_MADE: dict[str, Callable[[], jg.Market]] = {
     "two neighbors": two_neighbors,
-    "two price takers": lambda: two_neighbors(behavior=0.0, charge=0.01, import_max=9.0),
+    "two price takers": lambda: two_neighbors(behavior=0.0, toll=0.01, import_max=9.0),
     "one importer": lone_importer,
     "one bus": one_bus,
     "feeder": feeder,
@@ -422,7 +422,7 @@ def random_trading(rng: np.random.Generator, sizes: Shape) -> jg.Trading:
         rng.uniform(2, 15, len(chosen)) * (rng.uniform(size=len(chosen)) < 0.95),
         fee_buyer=fee,
         fee_seller=other,
-        charge=rng.uniform(0.002, 0.02, len(chosen)) * (rng.uniform(size=len(chosen)) < 0.9),
+        toll=rng.uniform(0.002, 0.02, len(chosen)) * (rng.uniform(size=len(chosen)) < 0.9),
         quadratic=rng.uniform(0, 0.004, len(chosen)) * (rng.uniform(size=len(chosen)) < 0.3),
     )
 
@@ -514,7 +514,7 @@ def free_energy(rng: np.random.Generator, market: jg.Market) -> jg.Market:
     costs = {
         "generators": ("linear", "quadratic"),
         "buffers": ("linear", "quadratic", "final_value"),
-        "trading": ("fee_buyer", "fee_seller", "charge", "quadratic"),
+        "trading": ("fee_buyer", "fee_seller", "toll", "quadratic"),
     }
     gone = {f"{t}__{f}": 0.0 for t, fields in costs.items() for f in fields}
     return _changed(market, **gone, tariff__base=0.0, tariff__export=0.0)
@@ -548,7 +548,7 @@ def ties(rng: np.random.Generator, market: jg.Market) -> jg.Market:
         generators__quadratic=0.0,
         buffers__linear=0.0,
         buffers__quadratic=0.0,
-        trading__charge=0.01,
+        trading__toll=0.01,
         trading__fee_buyer=0.0,
         trading__fee_seller=0.0,
         trading__quadratic=0.0,
@@ -578,7 +578,7 @@ def huge_limits(rng: np.random.Generator, market: jg.Market) -> jg.Market:
         prosumers__import_max=huge,
         trading__limit=np.where(np.asarray(pairs.limit) > 0, huge, 0.0),
         trading__fee_seller=pairs.fee_buyer,  # else they run in circles
-        trading__charge=free * np.asarray(pairs.charge),
+        trading__toll=free * np.asarray(pairs.toll),
         grid__rating=np.where(np.isinf(market.grid.rating), huge, market.grid.rating),
         tariff__total_max=np.where(np.isinf(total), huge, total),
     )

@@ -152,12 +152,12 @@ def add_prosumers(program: Program, market: Market, power: float) -> None:
         market.tariff.export))  # fmt: skip
     program.column("curtailed", np.zeros_like(m.load), m.curtail_max, power)
 
-    tolled = (e.charge > 0) & (e.limit > 0)  # |t| <= volume <= limit, volume pays the charge
+    tolled = (e.toll > 0) & (e.limit > 0)  # |t| <= volume <= limit, volume pays the charge
     reach = np.where(tolled, np.inf, e.limit)[:, None] + zero
     program.column("trades", -reach, reach, power, ts * (e.fee_buyer - e.fee_seller)[:, None],
                    2 * ts * e.quadratic[:, None])  # fmt: skip
     program.column("volume", np.full((tolled.sum(), hours), -np.inf), e.limit[tolled, None], power,
-                   2 * ts * e.charge[tolled, None])  # fmt: skip
+                   2 * ts * e.toll[tolled, None])  # fmt: skip
     these, own = pick(np.arange(len(e.limit)), len(e.limit))[tolled], sparse.eye(tolled.sum())
     for sign in (1, -1):
         none = np.zeros((tolled.sum(), hours))
@@ -600,7 +600,7 @@ def prosumer_costs(market: Market, table: dict[str, np.ndarray]) -> np.ndarray:
         gained = table["energy"][unit, -1] - k.energy_start[unit]
         hourly[owner, -1] -= k.final_value[unit] * gained / ts
     for pair, trade in enumerate(table["trades"]):
-        volume = e.charge[pair] * abs(trade) + e.quadratic[pair] * trade**2
+        volume = e.toll[pair] * abs(trade) + e.quadratic[pair] * trade**2
         hourly[e.buyer[pair]] += e.fee_buyer[pair] * trade + volume
         hourly[e.seller[pair]] += -e.fee_seller[pair] * trade + volume
     return ts * hourly.sum(axis=1)
@@ -617,7 +617,7 @@ def violations(market: Market, plan: Plan) -> dict[str, float]:
     values["sigma"] = (values["imports"].sum(0) + passive)[None]
     values["net"] = values["sigma"] - values["exports"].sum(0)
     e = numbers(market.trading)
-    tolled = (e.charge > 0) & (e.limit > 0)
+    tolled = (e.toll > 0) & (e.limit > 0)
     values["volume"] = np.abs(values["trades"][tolled])
     values["rise"] = values["voltage"] - 1
     x = np.concatenate([values[k].ravel() for k in program.columns])

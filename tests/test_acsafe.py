@@ -41,7 +41,7 @@ def stressed(kind: str, seed: int, share: float = 1.0) -> jg.Market:
         jg.Grid(np.zeros((buses, hours)), np.arange(buses - 1), np.arange(1, buses), *size, **grid),
         jg.Tariff(0.001, hours=hours, base=0.15, export=0.05),
         jg.Generators(np.arange(4), relief, hours=hours, quadratic=0.002, linear=0.3),
-        trading=jg.Trading([0, 1, 2], [1, 2, 3], 5.0, charge=0.01),
+        trading=jg.Trading([0, 1, 2], [1, 2, 3], 5.0, toll=0.01),
     )  # fmt: skip
 
 

@@ -26,7 +26,7 @@ def neighbors(load: float = 3.0) -> jg.Market:
         jg.Grid(np.zeros((1, hours)), model="copperplate"),
         jg.Tariff(0.01, hours=hours, base=0.5),
         jg.Generators([1], 5.0, hours=hours, quadratic=0.02, linear=0.10),
-        trading=jg.Trading([0], [1], 10.0, charge=0.01, fee_buyer=0.02, fee_seller=0.02),
+        trading=jg.Trading([0], [1], 10.0, toll=0.01, fee_buyer=0.02, fee_seller=0.02),
     )
 
 

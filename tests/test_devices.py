@@ -112,7 +112,7 @@ def test_what_holds_in_all_hours_is_not_taken_by_hour():
     for name, make in {
         "Buffers.retention": lambda: jg.Buffers([0], 1, 1, 5, 2, hours=4, retention=SERIES / 4),
         "Grid.voltage_min": lambda: jg.Grid(np.ones((3, 4)), voltage_min=SERIES),
-        "Trading.charge": lambda: jg.Trading([0], [1], 5.0, charge=SERIES),
+        "Trading.toll": lambda: jg.Trading([0], [1], 5.0, toll=SERIES),
         "battery: capacity": lambda: battery(0, power=1.0, capacity=SERIES, hours=4),
     }.items():
         with pytest.raises(ValueError, match=rf"^{name}: shape \(4,\) does not fit; .*all hours"):
@@ -276,7 +276,7 @@ def household(buffers: jg.Buffers, prosumers: jg.Prosumers | None = None) -> jg.
         jg.Grid(np.zeros((1, HOURS)), model="copperplate"),
         jg.Tariff(0.002, hours=HOURS, base=[0.2, 0.1, 0.2, 0.4, 0.1, 0.2], export=0.03),
         buffers=buffers,
-        trading=jg.Trading([0, 1], [1, 2], 5.0, charge=0.01),
+        trading=jg.Trading([0, 1], [1, 2], 5.0, toll=0.01),
     )
 
 
@@ -328,7 +328,7 @@ def test_a_connection_limits_the_wire_not_the_contract():
         jg.Grid([[0.0], [0.0]], [0], [1], 1e-4, 1e-4),
         jg.Tariff(0.01, hours=1, base=0.2),
         buffers=battery(0, power=8.0, capacity=20.0, hours=1, start=0.2, value=1.0, wear=0.0),
-        trading=jg.Trading([0], [1], 9.0, charge=0.01),
+        trading=jg.Trading([0], [1], 9.0, toll=0.01),
     )  # fmt: skip
 
     def drawn(market):

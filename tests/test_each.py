@@ -52,7 +52,7 @@ def small() -> jg.Market:
         jg.Tariff(0.01, hours=2, base=[0.1, 0.2]),
         jg.Generators([1], 2.0, hours=2, quadratic=0.01, linear=0.1),
         jg.Buffers([0], 1.0, 1.0, 4.0, 2.0, hours=2, charge_efficiency=0.9, quadratic=0.001),
-        jg.Trading([0], [1], limit=10.0, charge=0.02),
+        jg.Trading([0], [1], limit=10.0, toll=0.02),
     )
 
 

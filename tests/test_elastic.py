@@ -61,7 +61,7 @@ def cars(rating: float, steps: int = 1) -> jg.Market:
         jg.Grid(np.zeros((2, hours)), [0], [1], 1e-4, 1e-4, rating=rating),
         jg.Tariff(0.01, hours=hours, base=0.2),
         buffers=stores,
-        trading=jg.Trading([0], [1], 5.0, charge=0.01),
+        trading=jg.Trading([0], [1], 5.0, toll=0.01),
         hour_length=1 / steps,
     )
 

@@ -28,7 +28,7 @@ def neighbors() -> jg.Market:
         jg.Tariff(0.004, hours=4, base=[0.10, 0.18, 0.14, 0.24]),
         jg.Generators([0, 1], [9.0, 8.0], hours=4, quadratic=[0.012, 0.008], linear=[0.08, 0.11]),
         trading=jg.Trading(
-            [2, 2], [0, 1], 6.0, fee_buyer=[-0.02, 0.0], charge=0.002, quadratic=0.005
+            [2, 2], [0, 1], 6.0, fee_buyer=[-0.02, 0.0], toll=0.002, quadratic=0.005
         ),
     )
 

@@ -18,7 +18,7 @@ def flat(slope: float = 0.0, base: float = 0.3) -> jg.Market:
         jg.Grid([[0.0] * 4], model="copperplate"),
         jg.Tariff(slope, hours=4, base=base),
         buffers=jg.Buffers([0], 1.0, 1.0, 2.0, 1.0, hours=4, energy_min=[[0.0, 0.0, 0.0, 1.0]]),
-        trading=jg.Trading([0], [1], 1.0, charge=0.01),
+        trading=jg.Trading([0], [1], 1.0, toll=0.01),
     )
 
 

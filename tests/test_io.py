@@ -114,10 +114,10 @@ def test_folder_of_version_1_loads_with_defaults_for_what_came_later(tmp_path: P
     """What version 2 added (a table, a column, an entry) may lack in version 1, and only there."""
     market = feeder()
     io.save(tmp_path / "case", market)
-    added = {**schema.ADDED, "trading.charge": schema.Added(2, 0.5)}
+    added = {**schema.ADDED, "trading.toll": schema.Added(2, 0.5)}
     for module in (loading, reading):
         monkeypatch.setattr(module, "ADDED", added)
-    without(tmp_path / "case" / "pairs.csv", "charge_eur_per_kwh")
+    without(tmp_path / "case" / "pairs.csv", "toll_eur_per_kwh")
     (tmp_path / "case" / "feeder_hours.csv").unlink()
     head = tmp_path / "case" / "market.json"
     content = json.loads(head.read_text())
@@ -128,7 +128,7 @@ def test_folder_of_version_1_loads_with_defaults_for_what_came_later(tmp_path: P
     assert len(str(caught.value).splitlines()) == 3
     head.write_text(json.dumps(content | {"version": 1}))
     loaded, _ = io.load(tmp_path / "case")
-    assert np.all(np.asarray(loaded.trading.charge) == 0.5)
+    assert np.all(np.asarray(loaded.trading.toll) == 0.5)
     assert np.all(np.asarray(loaded.grid.feeder_voltage) == 1.0)
     assert same(market.tariff, loaded.tariff) and same(market.buffers, loaded.buffers)
 

@@ -98,7 +98,7 @@ def resting(load: Any, runner: Any) -> Any:
         jg.Grid([[0.0]], model="copperplate"),
         jg.Tariff(0.01, hours=1, base=0.15, export=0.05, anticipation=0.0),
         jg.Generators([1], 5.0, hours=1, quadratic=0.02, linear=0.4),
-        trading=jg.Trading([0], [1], 20.0, charge=0.1, quadratic=0.001),
+        trading=jg.Trading([0], [1], 20.0, toll=0.1, quadratic=0.001),
     )
     market = eqx.tree_at(lambda m: m.prosumers.load, market, market.prosumers.load.at[1].add(load))
     return jnp.sum(jg.clear(market, runner=runner).costs)

@@ -37,7 +37,7 @@ def autumn() -> jg.Market:
         jg.Prosumers([1, 1], load, import_max=20.0),
         jg.Grid(0.1 * np.ones((2, 10)), [0], [1], 1e-6, 1e-6, rating=100.0),
         jg.Tariff(1e-3, hours=10, base=0.2),
-        trading=jg.Trading([0], [1], 3.0, charge=0.01),
+        trading=jg.Trading([0], [1], 3.0, toll=0.01),
         hour_length=0.25,
         clock=jg.Clock("2025-10-26T01:30", BERLIN),
     )

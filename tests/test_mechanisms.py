@@ -81,11 +81,11 @@ def test_tariffs_by_bus_bring_no_less(market: jg.Market):
     )
     assert income >= today * (1 - 5e-3)
     table, pairs = mechanisms.bus_tariffs(tuned), tuned.trading
-    by_bus = dict(zip(table["bus"].tolist(), table["charge_eur_per_kwh"].tolist(), strict=True))
+    by_bus = dict(zip(table["bus"].tolist(), table["toll_eur_per_kwh"].tolist(), strict=True))
     bus = np.asarray(market.prosumers.bus)
     ends = zip(bus[np.asarray(pairs.buyer)], bus[np.asarray(pairs.seller)], strict=True)
     means = [(by_bus[a] + by_bus[b]) / 2 for a, b in ends]
-    np.testing.assert_allclose(pairs.charge, means, atol=1e-12)
+    np.testing.assert_allclose(pairs.toll, means, atol=1e-12)
 
 
 def test_the_command_writes_tables(market: jg.Market, tmp_path: Path):
@@ -119,10 +119,10 @@ def test_no_tariff_of_a_fine_scan_brings_more(market: jg.Market):
     """Against 60 tariffs, over the kinks at which pairs stop to trade."""
     tuned, _ = mechanisms.trading_tariff(market, steps=30, tol=1e-8)
 
-    def income(charge: np.ndarray) -> float:
-        here = eqx.tree_at(lambda m: m.trading.charge, market, charge + 0 * market.trading.charge)
+    def income(toll: np.ndarray) -> float:
+        here = eqx.tree_at(lambda m: m.trading.toll, market, toll + 0 * market.trading.toll)
         return float(objectives.operator_revenue(here, jg.clear(here, tol=1e-8)))
 
-    found = income(np.asarray(tuned.trading.charge))
-    highest = max(income(charge) for charge in np.linspace(0, 0.12, 60))
+    found = income(np.asarray(tuned.trading.toll))
+    highest = max(income(toll) for toll in np.linspace(0, 0.12, 60))
     assert found >= highest - 1e-3 * abs(highest)

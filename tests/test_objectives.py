@@ -58,7 +58,7 @@ def slopes(market: jg.Market) -> tuple[dict[str, Any], dict[str, Any]]:
     rng = np.random.default_rng(0)
 
     def fields(m: jg.Market) -> tuple:
-        return (m.tariff.slope, m.tariff.base, m.trading.charge, m.generators.linear,
+        return (m.tariff.slope, m.tariff.base, m.trading.toll, m.generators.linear,
                 m.prosumers.load, m.grid.rating)  # fmt: skip
 
     start = fields(market)

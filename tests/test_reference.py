@@ -72,7 +72,7 @@ def test_line_order_does_not_change_the_optimum():
 
 def test_generator_sets_the_price_of_a_trade():
     """3 kW from a unit costing 0.10 p + 0.02 p^2: 0.10 + 0.04 * 3 = 0.22; 0.01 of charge a side."""
-    found = solve(two_neighbors(charge=0.01))
+    found = solve(two_neighbors(toll=0.01))
     assert np.allclose(found.plan.trades, 3.0, atol=1e-6)
     assert np.allclose(found.prices.balance[:, 0], [0.24, 0.22], atol=1e-6)
     assert found.trade_prices[0, 0] == pytest.approx(0.23, abs=1e-6)
@@ -155,7 +155,7 @@ def first_order(market: jg.Market, found: Reference, margin: float) -> None:
         paid + found.prices.aggregate, pi, inside(p, np.zeros_like(p), market.prosumers.import_max)
     )
     limit = pairs.limit[:, None]
-    bought = pairs.fee_buyer[:, None] + pairs.charge[:, None] * np.sign(plan.trades)
+    bought = pairs.fee_buyer[:, None] + pairs.toll[:, None] * np.sign(plan.trades)
     bought += 2 * pairs.quadratic[:, None] * plan.trades
     equal(bought + found.trade_prices, pi[pairs.buyer],
           inside(np.abs(plan.trades), np.zeros_like(limit), limit))  # fmt: skip

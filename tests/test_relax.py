@@ -96,7 +96,7 @@ def test_the_fewest_are_one_limit_for_all():
         jg.Grid([[0.0]], model="copperplate"),
         jg.Tariff(0.01, hours=1, base=0.1),
         jg.Generators([0], 0.0, hours=1, linear=0.3),
-        trading=jg.Trading([1, 2], [0, 0], 5.0, charge=0.01),
+        trading=jg.Trading([1, 2], [0, 0], 5.0, toll=0.01),
     )
     prices = {"Generators.power_max": 9.0}
     cheap = jg.relax(market, prices=prices)

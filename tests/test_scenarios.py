@@ -56,9 +56,9 @@ def test_bad_noise_is_refused():
 
 def test_sweep_sets_one_field():
     market = feeder()
-    swept = scenarios.sweep(market, lambda m: m.trading.charge, [0.0, 0.01, 0.02])
-    assert swept.trading.charge.shape == (3, *market.trading.charge.shape)
-    assert np.all(swept.trading.charge[2] == 0.02)
+    swept = scenarios.sweep(market, lambda m: m.trading.toll, [0.0, 0.01, 0.02])
+    assert swept.trading.toll.shape == (3, *market.trading.toll.shape)
+    assert np.all(swept.trading.toll[2] == 0.02)
     assert np.array_equal(scenarios.lane(swept, 1).prosumers.load, market.prosumers.load)
     with pytest.raises(ValueError, match="do not fit a field"):
         scenarios.sweep(market, lambda m: m.tariff.slope, np.ones((3, 7)))

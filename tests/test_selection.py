@@ -288,7 +288,7 @@ def open_market() -> jg.Market:
         jg.Generators([1, 3], [4.0, 3.0], hours=3, linear=[0.15, 0.15]),
         jg.Buffers([0, 1, 2], 5.0, 5.0, 10.0, 5.0, hours=3),
         jg.Trading([0, 1, 0, 2, 0], [1, 2, 3, 3, 2], 6.0, fee_buyer=0.01, fee_seller=0.01,
-                   charge=[0.0, 0.002, 0.0, 0.002, 0.004]),
+                   toll=[0.0, 0.002, 0.0, 0.002, 0.004]),
     )  # fmt: skip
 
 

@@ -27,7 +27,7 @@ def neighbors(sizes: list[float], seed: int) -> jg.Market:
         jg.Buffers([2], 0.3 * size[2:], 0.3 * size[2:], size[2], 0.5 * size[2], hours=2,
                    charge_efficiency=0.95, discharge_efficiency=0.95, linear=0.01,
                    energy_min=size[2] * np.array([[0.0, 0.5]])),
-        jg.Trading([0], [1], 0.1 * size[1], charge=0.01),
+        jg.Trading([0], [1], 0.1 * size[1], toll=0.01),
     )  # fmt: skip
 
 

@@ -74,11 +74,11 @@ def between_slopes(x: np.ndarray, potential: np.ndarray, slope: np.ndarray) -> N
 
 
 def test_traded_energy_is_the_slope_of_the_potential(tariff: Study):
-    """dP/dc_ta = 2 sum |t|: traded energy falls with the charge, and no trade is dearest."""
+    """dP/dc_ta = 2 sum |t|: traded energy falls with the toll, and no trade is dearest."""
     rows = tariff.tables["tariff"]
     assert [row["variant"] for row in rows] == ["0.001", "0.01", "0.03", "forbidden"]
     traded, potential = column(rows, "traded_kwh"), column(rows, "potential_eur")
-    between_slopes(column(rows[:3], "charge_eur_per_kwh"), potential[:3], 2 * traded[:3])
+    between_slopes(column(rows[:3], "toll_eur_per_kwh"), potential[:3], 2 * traded[:3])
     assert (np.diff(traded) <= 1e-5).all() and traded[0] > 1 and traded[-1] < 1e-5
     assert potential[-1] >= potential[-2] - 1e-7
     assert rows[1]["tariff_receipts_eur"] == pytest.approx(0.02 * traded[1])

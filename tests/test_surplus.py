@@ -27,7 +27,7 @@ def sunny(export: float = 0.0, model: Any = "lindistflow") -> jg.Market:
             voltage_min=0.9, voltage_max=1.1,
         ),
         jg.Tariff(1e-3, hours=3, base=0.2, export=export),
-        trading=jg.Trading([1], [0], limit=4.0, charge=0.01),
+        trading=jg.Trading([1], [0], limit=4.0, toll=0.01),
     )  # fmt: skip
 
 

@@ -20,21 +20,21 @@ from .markets import feeder, two_neighbors
 TOL = 1e-9
 
 
-def taxed(load: float = 6.0, charge: float = 0.02) -> jg.Market:
+def taxed(load: float = 6.0, toll: float = 0.02) -> jg.Market:
     """A price taker who buys t of a neighbor and the rest of the grid: one hour, one bus.
 
     0.3 + 0.01 (load - t) - c = 0.1 + 0.04 t + c, so that t = (0.2 + 0.01 load - 2 c) / 0.05, and
     the operator receives 2 c t: most of it, 5 (0.2 + 0.01 load)^2, at c = (0.2 + 0.01 load) / 4.
     """
-    return two_neighbors(load, behavior=0.0, charge=charge, import_max=30.0)
+    return two_neighbors(load, behavior=0.0, toll=toll, import_max=30.0)
 
 
 def revenue(market: jg.Market, clearing: jg.Clearing) -> Any:
     return -objectives.operator_revenue(market, clearing)
 
 
-def charge(market: jg.Market) -> Any:
-    return market.trading.charge
+def toll(market: jg.Market) -> Any:
+    return market.trading.toll
 
 
 def adam(steps: int, rate: float = 0.1) -> Any:
@@ -53,14 +53,14 @@ def test_the_best_tariff_is_found_and_nothing_compiles_again():
     tuned, history = jg.tune(
         taxed(),
         counted,
-        where=charge,
+        where=toll,
         optimizer=adam(100),
         steps=100,
         bounds=(0.0, 0.1),
         tol=TOL,
         progress=told.append,
     )
-    np.testing.assert_allclose(tuned.trading.charge, 0.065, atol=1e-4)
+    np.testing.assert_allclose(tuned.trading.toll, 0.065, atol=1e-4)
     assert history.value[history.best] == pytest.approx(-5 * 0.26**2, abs=1e-6)
     assert len(traced) == 1
     assert history.stopped == "steps" and len(history.value) == len(told) == 100
@@ -76,23 +76,23 @@ def test_constraints_are_met():
     The smaller root is 0.06, so c = 0.03 and 4 kW are traded; without the constraint c falls to 0.
     """
     tuned, history = jg.tune(
-        taxed(charge=0.05),
+        taxed(toll=0.05),
         objectives.total_cost,
-        where=charge,
+        where=toll,
         optimizer=adam(150),
         steps=150,
         bounds=(0.0, 0.065),
         constraints=[lambda m, c: 0.24 - objectives.operator_revenue(m, c)],
         tol=TOL,
     )
-    np.testing.assert_allclose(tuned.trading.charge, 0.03, atol=5e-4)
+    np.testing.assert_allclose(tuned.trading.toll, 0.03, atol=5e-4)
     assert history.violation[history.best] < 1e-3 * 0.24
     assert history.weights[-1, 0] > 0
 
 
 def test_tuning_goes_on_where_it_stopped(tmp_path: Any):
     """20 steps at once and 8 + 12 with a folder give the same numbers, to the last bit."""
-    call = {"where": charge, "optimizer": optax.adam(0.05), "bounds": (0.0, 0.1), "tol": TOL}
+    call = {"where": toll, "optimizer": optax.adam(0.05), "bounds": (0.0, 0.1), "tol": TOL}
     _, whole = jg.tune(taxed(), revenue, steps=20, **call)
     folder = tmp_path / "run"
     jg.tune(taxed(), revenue, steps=8, folder=folder, **call)
@@ -126,7 +126,7 @@ OTHERS = {
 
 def test_another_tuning_is_refused_its_folder(tmp_path: Any):
     """Whatever the answer depends on, code included; a damaged file is told of and begun anew."""
-    call = {"where": charge, "optimizer": optax.adam(0.05), "bounds": (0.0, 10.0), "tol": TOL}
+    call = {"where": toll, "optimizer": optax.adam(0.05), "bounds": (0.0, 10.0), "tol": TOL}
     market, objective = taxed(), weighed(1.0)
     first = jg.tune(market, objective, steps=2, folder=tmp_path, **call)[1]
     for options, other in OTHERS.values():
@@ -169,7 +169,7 @@ def test_a_step_that_does_not_clear_is_halved():
     assert "steps were cut short, the last by: infeasible: Tariff.total_max" in str(history)
     hopeless = eqx.tree_at(lambda m: m.tariff.total_max, market, jnp.array([3.0]))
     with pytest.raises(jg.NotCleared, match="infeasible"):
-        jg.tune(hopeless, revenue, where=charge, bounds=(0.0, 0.1))
+        jg.tune(hopeless, revenue, where=toll, bounds=(0.0, 0.1))
 
 
 def test_scenarios_share_what_is_tuned_and_patience_ends_it():
@@ -178,18 +178,18 @@ def test_scenarios_share_what_is_tuned_and_patience_ends_it():
     tuned, history = jg.tune(
         days,
         revenue,
-        where=charge,
+        where=toll,
         optimizer=adam(100),
         steps=200,
         bounds=(0.0, 0.1),
         patience=15,
         tol=TOL,
     )
-    np.testing.assert_allclose(tuned.trading.charge, np.full((3, 1), 0.065), atol=1e-4)
+    np.testing.assert_allclose(tuned.trading.toll, np.full((3, 1), 0.065), atol=1e-4)
     assert history.stopped == "patience" and len(history.value) < 150
-    other = eqx.tree_at(charge, days, jnp.array([[0.0], [0.01], [0.02]]))
-    with pytest.raises(ValueError, match=r"Trading\.charge differs between scenarios"):
-        jg.tune(other, revenue, where=charge, bounds=(0.0, 0.1))
+    other = eqx.tree_at(toll, days, jnp.array([[0.0], [0.01], [0.02]]))
+    with pytest.raises(ValueError, match=r"Trading\.toll differs between scenarios"):
+        jg.tune(other, revenue, where=toll, bounds=(0.0, 0.1))
 
 
 def test_several_fields_by_a_bijection():
@@ -198,31 +198,31 @@ def test_several_fields_by_a_bijection():
     by_exp, _ = jg.tune(
         taxed(),
         revenue,
-        where=charge,
+        where=toll,
         bijection=positive,
         optimizer=adam(100, 0.3),
         steps=100,
         tol=TOL,
     )
-    np.testing.assert_allclose(by_exp.trading.charge, 0.065, atol=1e-4)
+    np.testing.assert_allclose(by_exp.trading.toll, 0.065, atol=1e-4)
     tied, _ = jg.tune(
         taxed(),
         revenue,
-        where=charge,
+        where=toll,
         bijection=Linear(jnp.array([[2.0]])),
         bounds=(0.0, 0.05),
         steps=100,
         tol=TOL,
     )
-    np.testing.assert_allclose(tied.trading.charge, 0.065, atol=1e-4)
+    np.testing.assert_allclose(tied.trading.toll, 0.065, atol=1e-4)
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"where": charge}, "give bounds, or an optimizer"),
-        ({"where": charge, "bounds": (0.05, 0.1)}, r"Trading\.charge starts outside of its bounds"),
-        ({"where": charge, "bounds": (0.1, 0.1)}, "each low must be below its high"),
+        ({"where": toll}, "give bounds, or an optimizer"),
+        ({"where": toll, "bounds": (0.05, 0.1)}, r"Trading\.toll starts outside of its bounds"),
+        ({"where": toll, "bounds": (0.1, 0.1)}, "each low must be below its high"),
         ({"where": lambda m: m.trading.buyer, "bounds": (0, 1)}, "Trading.buyer holds int32"),
         ({"where": lambda m: m.tariff.total_max, "bounds": (0, 1)}, "not finite everywhere"),
     ],
@@ -240,13 +240,13 @@ def test_what_cannot_be_tuned_is_refused(options: dict[str, Any], words: str):
 def test_objectives_that_clear_another_market(objective: Any, least: float | None):
     """Benefits against no trading, welfare against the optimum: tuned with that clear inside."""
     market = eqx.tree_at(
-        lambda m: (m.trading.quadratic, m.trading.charge, m.prosumers.curtail_max),
+        lambda m: (m.trading.quadratic, m.trading.toll, m.prosumers.curtail_max),
         feeder(rating=31.0),
         (jnp.full(4, 2e-3), jnp.full(4, 0.02), jnp.full((4, 3), 9.0)),
     )
     measured = partial(objective, tol=TOL)
     tuned, history = jg.tune(
-        market, measured, where=charge, optimizer=adam(12), steps=12, bounds=(0.0, 0.05), tol=TOL
+        market, measured, where=toll, optimizer=adam(12), steps=12, bounds=(0.0, 0.05), tol=TOL
     )
     value = float(measured(tuned, jg.clear(tuned, tol=TOL)))
     assert value < float(history.value[0]) - 1e-4

@@ -215,7 +215,7 @@ BAD: list[tuple[str, Callable[[], jg.Market], tuple[str, ...]]] = [
          "Buffers.discharge_max": "kW",
          "Buffers.quadratic": "EUR/kW^2h",
          "Trading.limit": "kW",
-         "Trading.charge": "EUR/kWh",
+         "Trading.toll": "EUR/kWh",
          "Grid.resistance": "pu/kW",
          "Grid.reactance": "pu/kW",
          "Grid.rating": "kVA",
@@ -386,7 +386,7 @@ def test_there_are_enough_kinds_of_mistakes():
 
 def test_all_mistakes_are_reported_at_once():
     market = eqx.tree_at(
-        lambda m: (m.prosumers.bus, m.trading.charge, m.grid.voltage_max, m.prosumers.load),
+        lambda m: (m.prosumers.bus, m.trading.toll, m.grid.voltage_max, m.prosumers.load),
         good(),
         (
             jnp.asarray([1, 2, 9, 3]),
@@ -396,7 +396,7 @@ def test_all_mistakes_are_reported_at_once():
         ),
     )
     found = problems(market)
-    fields = ["Prosumers.bus", "Prosumers.load", "Trading.charge", "Grid.voltage_max"]
+    fields = ["Prosumers.bus", "Prosumers.load", "Trading.toll", "Grid.voltage_max"]
     assert [sentence.split(" ")[0] for sentence in found] == fields
 
 
@@ -549,9 +549,9 @@ def test_tables_that_do_not_fit_are_refused_when_built(build, words):
         build()
 
 
-def ring(fee: float, charge: float, **changes: Any) -> jg.Market:
+def ring(fee: float, toll: float, **changes: Any) -> jg.Market:
     """Prosumers 0, 1, 2 in a ring, where each values what its left neighbor sells by `fee`."""
-    pairs = {"buyer": [1, 2, 0], "seller": [0, 1, 2], "fee_buyer": -fee, "charge": charge}
+    pairs = {"buyer": [1, 2, 0], "seller": [0, 1, 2], "fee_buyer": -fee, "toll": toll}
     return good(trading=pairs | changes)
 
 

@@ -29,7 +29,7 @@ def feeder(model_name: jg.market.GridModel = "lindistflow") -> jg.Market:
             [1], 8.0, 8.0, 20.0, 10.0, hours=hours, energy_min=2.0,
             charge_efficiency=0.95, discharge_efficiency=0.94,
         ),
-        jg.Trading([0], [1], 15.0, charge=0.01),
+        jg.Trading([0], [1], 15.0, toll=0.01),
     )  # fmt: skip
 
 

@@ -97,7 +97,7 @@ def populate(
         _prices(people, left, hour_length, behavior),
         _generators(*owned["generator"], steps),
         buffers,
-        Trading(*pairs_of(graph, prosumers, degree, rng["trading"]), 30.0, charge=0.01),
+        Trading(*pairs_of(graph, prosumers, degree, rng["trading"]), 30.0, toll=0.01),
         hour_length=hour_length,
     )
     return servable(validate(market))

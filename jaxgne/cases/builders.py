@@ -195,7 +195,7 @@ def _market(
         tariff=tariff(feeder.load.sum(), hours, hour_length, behavior, limits.total_max),
         generators=generators,
         buffers=_batteries(customers, hours),
-        trading=Trading(*pairs, 30.0, charge=0.01),
+        trading=Trading(*pairs, 30.0, toll=0.01),
         hour_length=hour_length,
     )
     return validate(market)

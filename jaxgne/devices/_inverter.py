@@ -21,7 +21,7 @@ def inverter(market: Market, prosumers: Any, rating: Any) -> Market:
     the active power p while `p^2 + q^2 <= rating^2`: the operator chooses q, to hold voltages. So
     `rating` also limits p. As a grid it is a bus behind a line without impedance; the line's flow
     is what the prosumer exchanges with its old bus. Panels or a battery whose house stands outside
-    are a prosumer of their own, that trades with it without a charge.
+    are a prosumer of their own, that trades with it without a toll.
 
     The AC check holds that line's current to `rating`: at 0.95 pu an inverter has 95 % of it.
     Reactive power is neither paid nor billed. Where a rating binds its scarcity is in the price of

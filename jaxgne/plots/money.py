@@ -38,7 +38,7 @@ def costs(market: Market, clearing: Clearing, ax: "Axes | None" = None) -> "Axes
     parts = {
         "main grid": (BLUE, bills.main_grid),
         "peers": (SKY, bills.peers),
-        "tariff for trades": (PURPLE, bills.tariff),
+        "tolls on trades": (PURPLE, bills.tolls),
         "limit on the total": (ORANGE, bills.capacity),
         "network": (VERMILLION, bills.congestion),
     }

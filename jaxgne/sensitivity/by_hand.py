@@ -229,7 +229,7 @@ def by_market(
         limit=each(high.trades - low.trades),
         fee_buyer=-ts * each(v.trades),
         fee_seller=ts * each(v.trades),
-        charge=-2 * ts * each(active.sign * v.trades),
+        toll=-2 * ts * each(active.sign * v.trades),
         quadratic=-4 * ts * each(u.trades * v.trades),
     )
     networked = grid.model != "copperplate"

@@ -221,7 +221,7 @@ def settle_in(
         upper=high,
         curvature=bend,
         proximal=proximal,
-        toll=sides.pad(ts * jnp.concatenate([pairs.charge, pairs.charge])),
+        toll=sides.pad(ts * jnp.concatenate([pairs.toll, pairs.toll])),
         retention=kept.pad(stores.retention),
         into=kept.pad(ts * stores.charge_efficiency),
         out=kept.pad(ts / stores.discharge_efficiency),

@@ -1,4 +1,4 @@
-"""What a charge on trades does: to what is traded, to what all pay, to what it brings in."""
+"""What a toll on trades does: to what is traded, to what all pay, to what it brings in."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,33 +24,33 @@ def tariff(
     folder: str | Path | None = None,
     progress: Watch = None,
 ) -> Study:
-    """The market with `values` (EUR/kWh) as every pair's charge c_ta, and with trades forbidden.
+    """The market with `values` (EUR/kWh) as every pair's toll c_ta, and with trades forbidden.
 
-    Traded energy never rises with the charge, and the potential never falls (its slope is twice
+    Traded energy never rises with the toll, and the potential never falls (its slope is twice
     the traded energy); forbidding trades makes it highest. What social costs and receipts do is
-    for the study to say. At a charge of 0 trades around a circle are free, so that their volume is
+    for the study to say. At a toll of 0 trades around a circle are free, so that their volume is
     not unique.
 
-    Raises `ValueError` for a market without pairs, or a charge below 0.
+    Raises `ValueError` for a market without pairs, or a toll below 0.
     """
     if not market.trading.limit.size:
         raise ValueError("tariff: nobody may trade in this market; give it Trading pairs.")
-    charges = sorted(float(value) for value in values)
-    if not charges or not charges[0] >= 0:
-        raise ValueError(f"tariff: values={list(values)}; give charges of at least 0 EUR/kWh.")
+    tolls = sorted(float(value) for value in values)
+    if not tolls or not tolls[0] >= 0:
+        raise ValueError(f"tariff: values={list(values)}; give tolls of at least 0 EUR/kWh.")
 
     def charged(value: float) -> Market:
-        charge = jnp.full_like(market.trading.charge, value)
-        return eqx.tree_at(lambda m: m.trading.charge, market, charge)
+        toll = jnp.full_like(market.trading.toll, value)
+        return eqx.tree_at(lambda m: m.trading.toll, market, toll)
 
     closed = eqx.tree_at(lambda m: m.trading.limit, market, jnp.zeros_like(market.trading.limit))
-    markets = {f"{value:g}": charged(value) for value in charges} | {FORBIDDEN: closed}
+    markets = {f"{value:g}": charged(value) for value in tolls} | {FORBIDDEN: closed}
     found = clear_variants(markets, reference=FORBIDDEN, tol=tol, folder=folder, progress=progress)
-    rows = found.rows(charge_eur_per_kwh=[*charges, None])
+    rows = found.rows(toll_eur_per_kwh=[*tolls, None])
     for row in rows:
-        charge, volume = row["charge_eur_per_kwh"], row.get("traded_kwh")
+        toll, volume = row["toll_eur_per_kwh"], row.get("traded_kwh")
         if volume is not None:
-            row["tariff_receipts_eur"] = 2 * charge * volume if charge is not None else 0.0
+            row["tariff_receipts_eur"] = 2 * toll * volume if toll is not None else 0.0
     costs = [
         {"variant": name, "prosumer": k, "cost_eur": float(cost)}
         for name, each in found.costs().items()
@@ -80,6 +80,6 @@ def _finding(rows: list[dict]) -> str:
         text += (
             f"; without trades all together pay {none - cost:+.2f} EUR "
             f"({percent(none - cost, cost)}) and the prosumers {alone - own:+.2f} EUR "
-            f"({percent(alone - own, own)}) compared with the lowest charge"
+            f"({percent(alone - own, own)}) compared with the lowest toll"
         )
     return text + "."

@@ -76,10 +76,10 @@ def _tariff(tables: dict[str, list[Row]]) -> "Figure":
     rows = _cleared(tables["tariff"])
     swept = [row for row in rows if row["variant"] != FORBIDDEN]
     shut = [row for row in rows if row["variant"] == FORBIDDEN]
-    across, charge = "charge on either side, EUR/kWh", _column(swept, "charge_eur_per_kwh")
-    left.plot(charge, _column(swept, "traded_kwh"), "o-", color=BLUE)
+    across, toll = "toll on either side, EUR/kWh", _column(swept, "toll_eur_per_kwh")
+    left.plot(toll, _column(swept, "traded_kwh"), "o-", color=BLUE)
     _label(left, "Traded energy", across, "kWh")
-    middle.plot(charge, _column(swept, "social_cost_eur"), "o-", color=BLACK, label="all")
+    middle.plot(toll, _column(swept, "social_cost_eur"), "o-", color=BLACK, label="all")
     for row in shut:
         middle.axhline(
             row["social_cost_eur"], color=VERMILLION, linestyle="--", label="trades forbidden"
@@ -87,9 +87,9 @@ def _tariff(tables: dict[str, list[Row]]) -> "Figure":
     middle.legend()
     _label(middle, "Cost of all together", across, "EUR")
     right.plot(
-        charge, _column(swept, "tariff_receipts_eur"), "s-", color=ORANGE, label="from trades"
+        toll, _column(swept, "tariff_receipts_eur"), "s-", color=ORANGE, label="from trades"
     )
-    right.plot(charge, _column(swept, "operator_receipts_eur"), "D--", color=GREEN, label="in all")
+    right.plot(toll, _column(swept, "operator_receipts_eur"), "D--", color=GREEN, label="in all")
     right.legend()
     _label(right, "Operator's receipts", across, "EUR")
     return figure

@@ -149,7 +149,7 @@ def validate(market: Market) -> Market:
         warnings.warn(
             f"{where}Trading.fee_buyer and fee_seller: energy passed round prosumers "
             f"{' to '.join(str(i) for i in [*shown, cycle[0]])} is worth more to them than the "
-            "charges they pay, so these trades run to their limits; raise Trading.charge or bring "
+            "tolls they pay, so these trades run to their limits; raise Trading.toll or bring "
             "the two fees of a pair closer together.",
             stacklevel=2,
         )
@@ -171,14 +171,14 @@ def _each(market: Market) -> Iterator[tuple[str, Market]]:
 def preference_cycle(market: Market) -> list[int]:
     """Prosumers round whom energy is passed at a negative cost, seller first; empty if none.
 
-    A kW more from seller to buyer costs the two `fee_buyer - fee_seller + 2 charge`, one the other
-    way `fee_seller - fee_buyer + 2 charge` (model.md: Costs). A very long cycle may go unseen.
+    A kW more from seller to buyer costs the two `fee_buyer - fee_seller + 2 toll`, one the other
+    way `fee_seller - fee_buyer + 2 toll` (model.md: Costs). A very long cycle may go unseen.
     """
     v = Values(market)
     able = v["Trading.limit"] > 0
     buyer, seller = v["Trading.buyer"][able], v["Trading.seller"][able]
     dislike = (v["Trading.fee_buyer"] - v["Trading.fee_seller"])[able]
-    toll = 2 * v["Trading.charge"][able]
+    toll = 2 * v["Trading.toll"][able]
     fees = np.max(np.abs(dislike), initial=0.0)
     if not np.any(v.beyond(np.abs(dislike), toll, fees)):
         return []

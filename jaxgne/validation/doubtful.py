@@ -79,7 +79,7 @@ def _prices(v: Values) -> list[str]:
             f"{number(price[at], 'EUR/kWh')}; give loads in kW, not W, and slope in EUR/kWh per kW"
         ),
     )
-    for name in ("Tariff.export", "Trading.charge"):
+    for name in ("Tariff.export", "Trading.toll"):
         found += v.complain(
             name,
             np.abs(v[name]) > _PRICE,
