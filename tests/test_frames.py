@@ -150,7 +150,7 @@ def test_bills_sum_to_what_is_settled(grid: str, cleared: Cleared):
     market, clearing = day(grid), cleared[1]
     paid, frame = jg.settle(market, clearing), frames.bills(market, clearing)
     own, passive = (frame.groupby("payer").get_group(kind) for kind in ("prosumer", "passive"))
-    parts = ["main_grid", "peers", "tariff", "capacity", "congestion"]
+    parts = ["main_grid", "peers", "tolls", "capacity", "congestion"]
     for part in parts:
         expected = getattr(paid, part)
         np.testing.assert_allclose(wide(own, "prosumer", f"{part}_eur"), expected, atol=1e-12)
