@@ -86,9 +86,7 @@ def _tariff(tables: dict[str, list[Row]]) -> "Figure":
         )
     middle.legend()
     _label(middle, "Cost of all together", across, "EUR")
-    right.plot(
-        toll, _column(swept, "tariff_receipts_eur"), "s-", color=ORANGE, label="from trades"
-    )
+    right.plot(toll, _column(swept, "tariff_receipts_eur"), "s-", color=ORANGE, label="from trades")
     right.plot(toll, _column(swept, "operator_receipts_eur"), "D--", color=GREEN, label="in all")
     right.legend()
     _label(right, "Operator's receipts", across, "EUR")
