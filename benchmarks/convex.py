@@ -50,7 +50,7 @@ class Box:
 
 def reactive_given(market: Market) -> bool:
     """Whether reactive flows are data: on a tree without inverters."""
-    return market.grid.model == "lindistflow" and not np.any(market.grid.compensation_max)
+    return market.grid.model.name == "lindistflow" and not np.any(market.grid.compensation_max)
 
 
 def program(market: Market) -> tuple[reference.Program, reference.Conic, Box]:
@@ -104,7 +104,7 @@ def answer(
     full = np.hypot(active, reactive) >= np.asarray(market.grid.rating)[:, None] * (1 - 1e-3)
     wanted = -np.where(full, scarce * reactive, 0.0) / float(market.hour_length)
     grid = market.grid
-    fall = model.drop_factor(market) * np.asarray(grid.reactance)[:, None]
+    fall = np.asarray(model.falls(grid)["voltage"][1])[:, None]
     wanted = wanted + fall * np.asarray(prices.voltage)
     price = np.zeros((len(grid.passive), active.shape[1]))
     for line, (source, target) in enumerate(zip(grid.source, grid.target, strict=True)):

@@ -98,7 +98,7 @@ def ac_power_flow(market: Market, plan: Plan) -> Flow:
     cannot be examined: a bus without a path to a feeder bus, a loop without impedance, over 500
     loops.
     """
-    if market.grid.model == "copperplate":
+    if not market.grid.model.networked:
         raise ValueError("ac_power_flow: copperplate has no grid; build the market with one.")
     gate(market, "ac_power_flow", batch=True)
     if concrete(market.grid):
@@ -197,7 +197,7 @@ def check(market: Market, plan: Plan) -> Safety | None:
 
     Compiled once for a grid and number of hours, however many prosumers there are.
     """
-    if market.grid.model == "copperplate":
+    if not market.grid.model.networked:
         return None
     return _check(market.grid, market.hour_length, *drawn(market, plan))
 

@@ -87,7 +87,7 @@ def clear_ac_safe(
     )  # fmt: skip
     if not 0 <= ac_margin < 1:
         raise ValueError(f"clear_ac_safe: ac_margin={ac_margin:g}; give pu from 0 to below 1.")
-    if market.grid.model == "copperplate":
+    if not market.grid.model.networked:
         raise ValueError("clear_ac_safe: copperplate has no grid; build the market with one.")
     grid = market.grid
     reason = unexamined(grid)

@@ -248,7 +248,7 @@ def _certificate(market: Market, found: Residuals, size: Scales) -> Certificate:
         clock=market.clock,
         names=market.grid.names,
         hours=market.prosumers.load.shape[-1],
-        squared=market.grid.model == "lindistflow",
+        squared=market.grid.model.squared,
     )
 
 

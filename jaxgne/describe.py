@@ -125,13 +125,13 @@ def _energies(market: Any) -> dict[str, str]:
 def _grid(market: Any) -> str:
     grid = market.grid
     buses = _count(grid.passive.shape[0], "bus", "buses")
-    if grid.model == "copperplate":
+    if not grid.model.networked:
         return f"copperplate (no network limits), {buses}"
-    balance = "" if grid.model == "lindistflow" or not grid.reactive_balance else " with reactive"
+    balance = "" if grid.model.radial or not grid.reactive_balance else " with reactive"
     lines, feeders = (
         _count(len(rows), name) for rows, name in ((grid.source, "line"), (grid.feeder, "feeder"))
     )
-    return f"{grid.model}{balance}, {buses}, {lines}, {feeders}"
+    return f"{grid.model.name}{balance}, {buses}, {lines}, {feeders}"
 
 
 def _tariff(market: Any) -> str:
@@ -164,7 +164,7 @@ def _limits(market: Any) -> str:
     limited = int(np.sum(np.any(np.isfinite(bought), axis=1)))
     if limited:
         texts.append(f"import of {_count(limited, 'prosumer')}")
-    if grid.model != "copperplate":
+    if grid.model.networked:
         rated = rating[np.isfinite(rating)]
         if rated.size:
             texts.append(f"{_count(rated.size, 'line')} rated {_range(rated, 'kVA')}")

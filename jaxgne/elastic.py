@@ -166,7 +166,7 @@ def program(market: Market) -> Program:
     low, high = ((a - of.constant)[kept] / per_row for a in (low, high))
     total = np.arange(of.rows["aggregate"].start, of.rows["aggregate"].stop)
     rated = np.flatnonzero(np.isfinite(np.asarray(wide.grid.rating)))
-    rated = rated if market.grid.model != "copperplate" else rated[:0]
+    rated = rated if market.grid.model.networked else rated[:0]
     made = Program(
         market=wide,
         of=of,

@@ -6,7 +6,20 @@ import jax
 from jaxtyping import Array, Float
 
 from .market import Market
-from .model import Plan, Rows, boxes, by_owner, by_side, length, limits, pull, rows, weights, zeros
+from .model import (
+    Plan,
+    Rows,
+    boxes,
+    by_owner,
+    by_side,
+    falls,
+    length,
+    limits,
+    pull,
+    rows,
+    weights,
+    zeros,
+)
 from .reach import bounded
 from .runner import jnp, remembered
 
@@ -37,21 +50,22 @@ def implied_boxes(market: Market) -> tuple[Plan, Plan]:
     rating = grid.rating[:, None]
     active_most = jnp.minimum(rating, total)
     reactive_most = jnp.minimum(rating, reactive)
-    if grid.model == "paper":
-        square = grid.resistance**2 + grid.reactance**2
-        impedance = jnp.where(square > 0, square, 1.0)  # of a line without: no bound from its ends
-        fall = _reach(lower.voltage, upper.voltage, market)
-        turn = _reach(lower.angle, upper.angle, market)
-        r, x = (grid.resistance / impedance)[:, None], (grid.reactance / impedance)[:, None]
-        without = (square == 0)[:, None]
-        loops = jnp.where(without, active_most, jnp.minimum(rating, x * turn + r * fall))
-        circling = jnp.where(without, reactive_most, jnp.minimum(rating, r * turn + x * fall))
+    if len(grid.model.states) == 2:  # then these fix the flow
+        ends = [_reach(getattr(lower, s), getattr(upper, s), market) for s in grid.model.states]
+        (a, b), (c, d) = falls(grid).values()
+        scale = jnp.abs(a * d - b * c)
+        impedance = jnp.where(scale > 0, scale, 1.0)  # of a line without: no bound from its ends
+        a, b, c, d = (jnp.abs(part / impedance)[:, None] for part in (a, b, c, d))
+        without = (scale == 0)[:, None]
+        carried, circled = d * ends[0] + b * ends[1], c * ends[0] + a * ends[1]
+        loops = jnp.where(without, active_most, jnp.minimum(rating, carried))
+        circling = jnp.where(without, reactive_most, jnp.minimum(rating, circled))
         radial = market.grid.source.shape[0] < market.grid.passive.shape[0]
         active_most = jnp.minimum(active_most, loops) if radial else loops
         reactive_most = (
             jnp.minimum(reactive_most, circling) if radial and grid.reactive_balance else circling
         )
-    if grid.model == "copperplate":
+    if not grid.model.networked:
         return replace(lower, imports=jnp.zeros_like(imports)), replace(upper, imports=imports)
     exchange = jnp.broadcast_to(total, lower.exchange.shape)
     return (

@@ -133,7 +133,7 @@ def buses(market: Market, clearing: Clearing) -> "DataFrame":
     active, reactive = _each(drawn, market, plan)
     shared = _each(grid_price, market, clearing.aggregate) + prices.aggregate + prices.exchange
     nothing = np.full(np.shape(grid.passive), np.nan)
-    networked = grid.model != "copperplate"
+    networked = grid.model.networked
     columns = {
         "passive_kw": grid.passive,
         "passive_reactive_kvar": grid.passive_reactive,
@@ -158,7 +158,7 @@ def lines(market: Market, clearing: Clearing) -> "DataFrame":
     """
     _check(market, clearing)
     plan, grid = clearing.plan, market.grid
-    if grid.model == "copperplate":
+    if not grid.model.networked:
         raise ValueError("frames.lines: a copperplate market has no lines.")
     found, rating = _ac(market, clearing), _by_row(grid.rating)
 
@@ -250,7 +250,7 @@ def price_parts(market: Market, clearing: Clearing) -> "DataFrame":
     """
     _check(market, clearing)
     grid = market.grid
-    if grid.model != "copperplate" and not np.all(_each(_radial, market)):
+    if grid.model.networked and not np.all(_each(_radial, market)):
         raise ValueError("frames.price_parts: Grid.source/target: give a radial grid.")
     parts = _each(settlement.price_parts, market, clearing)
     columns = {

@@ -8,7 +8,7 @@ Sizes: `N` prosumers, `H` hours, `G` generators, `K` buffers, `E` trading pairs,
 """
 
 from dataclasses import fields
-from typing import Any, Literal, get_args
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,9 +19,9 @@ from .arrays import cast as cast
 from .clock import Clock, Made
 from .describe import describe
 from .fields import amount, described, index, structure
+from .grids import MODELS, AbstractGridModel
+from .grids import GridModel as GridModel
 from .record import Record
-
-GridModel = Literal["copperplate", "paper", "lindistflow"]
 
 
 class Prosumers(Record):
@@ -228,16 +228,16 @@ class Trading(Record):
 class Grid(Record):
     """Buses and lines, the passive load at each bus, and which physics links them.
 
-    `model` chooses the rows (static): `copperplate` has no network, `paper` is the linear model of
-    the paper (with `reactive_balance` also reactive power balances at each bus), `lindistflow` is
-    for radial feeders: lines then point away from the feeder bus, parents before children.
-    Lines carry power from `source` to `target`; `rating` may be infinite. It stands for a current:
-    sqrt(3) times the rated ampere times the nominal voltage, in kVA. Impedances are per unit
-    per kW: ohms divided by 1000 kV^2 (kV line to line). Inverters and compensators at a bus may
-    inject or draw up to `compensation_max` of reactive power, where the model balances that (none
-    at feeder buses, where the main grid does); how much is for the operator to choose, and
-    `devices.inverter` makes it depend on active power. The main grid holds each feeder bus at
-    `feeder_voltage`, whatever that bus's own limits are.
+    `model` chooses the rows, by name or as an `AbstractGridModel`: `copperplate` has no network,
+    `paper` is the linear model of the paper (with `reactive_balance` also reactive power balances
+    at each bus), `lindistflow` is for radial feeders: lines then point away from the feeder bus,
+    parents before children. Lines carry power from `source` to `target`; `rating` may be infinite.
+    It stands for a current: sqrt(3) times the rated ampere times the nominal voltage, in kVA.
+    Impedances are per unit per kW: ohms divided by 1000 kV^2 (kV line to line). Inverters and
+    compensators at a bus may inject or draw up to `compensation_max` of reactive power, where the
+    model balances that (none at feeder buses, where the main grid does); how much is for the
+    operator to choose, and `devices.inverter` makes it depend on active power. The main grid holds
+    each feeder bus at `feeder_voltage`, whatever that bus's own limits are.
     """
 
     source: Int[Array, " L"] = index("bus", "the end nearer to the main grid")
@@ -267,7 +267,7 @@ class Grid(Record):
     compensation_max: Float[Array, "B H"] = amount(
         "kvar", "most reactive power, either way", "[0, inf)"
     )
-    model: GridModel = structure("which physics: copperplate, paper or lindistflow")
+    model: AbstractGridModel = structure("which physics: copperplate, paper or lindistflow")
     reactive_balance: bool = structure("whether buses balance reactive power (lindistflow: always)")
     names: tuple[str, ...] = structure("name of each bus, or nothing")
 
@@ -288,15 +288,17 @@ class Grid(Record):
         feeder_voltage: Any = 1.0,
         passive_reactive: Any = 0.0,
         compensation_max: Any = 0.0,
-        model: GridModel = "lindistflow",
+        model: GridModel | AbstractGridModel = "lindistflow",
         reactive_balance: bool | None = None,
         names: tuple[str, ...] = (),
     ):
-        if model not in get_args(GridModel):
-            raise ValueError(f"Grid.model: {model!r} is none of {', '.join(get_args(GridModel))}.")
-        if reactive_balance is False and model == "lindistflow":
+        if not isinstance(model, AbstractGridModel):
+            if model not in MODELS:
+                raise ValueError(f"Grid.model: {model!r} is none of {', '.join(MODELS)}.")
+            model = MODELS[model]
+        if reactive_balance is False and model.radial:
             raise ValueError(
-                "Grid.reactive_balance: lindistflow always balances reactive power; "
+                f"Grid.reactive_balance: {model.name} always balances reactive power; "
                 "leave it out, or use model='paper'."
             )
         shape = np.shape(floats("Grid.passive", passive))
@@ -324,7 +326,7 @@ class Grid(Record):
         self.angle_max = bus.row("angle_max", angle_max)
         self.feeder_voltage = fed.hour("feeder_voltage", feeder_voltage)
         self.model = model
-        self.reactive_balance = model == "lindistflow" or bool(reactive_balance)
+        self.reactive_balance = model.radial or bool(reactive_balance)
         self.names = tuple(names)
 
 

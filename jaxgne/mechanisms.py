@@ -19,7 +19,7 @@ from .coordinates import Linear
 from .each import for_each, for_one
 from .history import History
 from .market import Market
-from .model import net_exchange, potential, voltages
+from .model import falls, net_exchange, potential, voltages
 from .programs import program
 from .radial import forest
 from .runner import jnp
@@ -185,7 +185,7 @@ def reinforcement(market: Market, *, solver: Any = None, tol: Any = None) -> Tab
     Raises what `clear` raises, and `ValueError` for a market without lines.
     """
     grid = market.grid
-    _need(0 if grid.model == "copperplate" else grid.rating.shape[0], "reinforcement", "lines")
+    _need(0 if not grid.model.networked else grid.rating.shape[0], "reinforcement", "lines")
     market = jax.tree.map(jnp.asarray, market)
     found = clear(market, solver, tol=tol)
     value = np.asarray(_worth(market, found))
@@ -227,8 +227,8 @@ def envelope(market: Market, *, solver: Any = None, tol: Any = None) -> Table:
     Raises what `clear` raises, and `ValueError` for grids other than `lindistflow`.
     """
     grid = market.grid
-    if grid.model != "lindistflow":
-        raise ValueError(f"envelope: the grid is {grid.model}; it must be lindistflow.")
+    if not grid.model.radial:
+        raise ValueError(f"envelope: the grid is {grid.model.name}; it must be lindistflow.")
     market = jax.tree.map(jnp.asarray, market)
     found = clear(market, solver, tol=tol)
     draw, feed = (np.asarray(a) for a in headroom(market, found))
@@ -253,7 +253,7 @@ def headroom(market: Market, clearing: Clearing) -> tuple[Float[Array, "B H"], F
     buses, lines = grid.passive.shape[0], grid.source.shape[0]
     own = jnp.zeros((buses, lines)).at[tree.far, jnp.arange(lines)].set(1.0)
     path = tree.ladder.along(own)  # (B, L): whether the line leads to the bus
-    shared = 2 * (path * grid.resistance) @ path.T  # pu^2 per kW, of z by y
+    shared = (path * falls(grid)["voltage"][0]) @ path.T  # pu^2 per kW, of z by y
     outward = jnp.where(tree.outward[:, None], plan.active, -plan.active)
     most = jnp.sqrt(jnp.maximum(grid.rating[:, None] ** 2 - plan.reactive**2, 0.0))
     square = voltages(market, plan) ** 2

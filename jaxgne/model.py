@@ -10,7 +10,7 @@ Grammatico, Games 13(5):66, 2022 (the follow-up); LinDistFlow: Baran, Wu, IEEE T
 Delivery 4, 1989. `docs/model.md` has every symbol, sign and unit.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 
 from .each import for_each
 from .fields import Field, amount, described
-from .market import Market
+from .market import Grid, Market
 from .record import Record
 from .runner import jnp, remembered
 
@@ -213,9 +213,9 @@ def pseudo_gradient(market: Market, plan: Plan) -> Plan:
     return own_gradient(market, plan, grid_price(market, aggregate(market, plan)))
 
 
-def drop_factor(market: Market) -> float:
-    """How voltage falls along a line: 2 (r p + x q) for squared magnitudes, 1 for magnitudes."""
-    return 2.0 if market.grid.model == "lindistflow" else 1.0
+def falls(grid: Grid) -> Mapping[str, tuple[Float[Array, " L"], Float[Array, " L"]]]:
+    """What a kW and a kvar on each line take of each state of its source (model.md: Grid)."""
+    return grid.model.falls(grid.resistance, grid.reactance)
 
 
 def rows(market: Market, plan: Plan) -> Rows:
@@ -241,27 +241,25 @@ def _rows(market: Market, plan: Plan, given: Callable[[Array], Array]) -> Rows:
     )
     zero = jnp.zeros_like(grid.passive)
     none = jnp.zeros_like(plan.active)
+    lines = {"voltage": none, "angle": none}
     bus = bus_reactive = zero
     exchange = jnp.zeros_like(s)
-    voltage = angle = none
-    if grid.model != "copperplate":
+    if grid.model.networked:
 
         def left(flow: Array) -> Array:  # what leaves each bus on lines, net
             return zero.at[grid.source].add(flow).at[grid.target].add(-flow)
 
-        r, x = grid.resistance[:, None], grid.reactance[:, None]
         at_bus = zero.at[market.prosumers.bus].add
         bus = passive + at_bus(net) + left(plan.active)
         bus = bus.at[grid.feeder].add(-plan.exchange)
         exchange = s - jnp.sum(plan.exchange, axis=0)
-        fall = drop_factor(market) * (r * plan.active + x * plan.reactive)
-        voltage = plan.voltage[grid.source] - plan.voltage[grid.target] - fall
+        for state, (by_active, by_reactive) in falls(grid).items():
+            at = getattr(plan, state)
+            fall = by_active[:, None] * plan.active + by_reactive[:, None] * plan.reactive
+            lines[state] = at[grid.source] - at[grid.target] - fall
         if grid.reactive_balance:
             drawn = given(grid.passive_reactive) + at_bus(given(market.prosumers.reactive))
             bus_reactive = drawn + left(plan.reactive) - plan.compensation
-        if grid.model == "paper":
-            turn = x * plan.active - r * plan.reactive
-            angle = plan.angle[grid.source] - plan.angle[grid.target] - turn
     return Rows(
         balance=_traded(market, net - plan.imports + plan.exports, plan.trades),
         energy=plan.energy - stores.retention[:, None] * before - ts * stored + given(stores.drain),
@@ -269,8 +267,7 @@ def _rows(market: Market, plan: Plan, given: Callable[[Array], Array]) -> Rows:
         bus=bus,
         bus_reactive=bus_reactive,
         exchange=exchange,
-        voltage=voltage,
-        angle=angle,
+        **lines,
     )
 
 
@@ -282,12 +279,10 @@ def limits(market: Market) -> tuple[Rows, Rows]:
     grid = market.grid
     upper = replace(equal, aggregate=market.tariff.total_max)
     lower = replace(equal, aggregate=market.tariff.total_min)
-    if grid.model == "copperplate":
-        absent = ("bus", "bus_reactive", "exchange", "voltage", "angle")
-    elif grid.model == "paper":
-        absent = () if grid.reactive_balance else ("bus_reactive",)
-    else:
-        absent = ("angle",)
+    present = (*grid.model.states, *(("bus", "exchange") if grid.model.networked else ()))
+    present += ("bus_reactive",) if has_state(market) else ()
+    network = ("bus", "bus_reactive", "exchange", "voltage", "angle")
+    absent = [name for name in network if name not in present]
     upper = replace(upper, **{name: getattr(free, name) for name in absent})
     lower = replace(lower, **{name: -getattr(free, name) for name in absent})
     if "bus_reactive" not in absent:  # the main grid supplies any reactive power
@@ -302,8 +297,7 @@ def boxes(market: Market) -> tuple[Plan, Plan]:
     """Lower and upper bound of every entry of a plan (line ratings are in `prox`)."""
     grid, zero = market.grid, zeros(market)
     limit = zero.trades + market.trading.limit[:, None]
-    squared = 2 if grid.model == "lindistflow" else 1
-    networked = grid.model != "copperplate"
+    networked, states, power = grid.model.networked, grid.model.states, grid.model.power
     free = jnp.full_like(zero.active, jnp.inf if networked else 0.0)
 
     def at_buses(low: Array, high: Array, fed: Array, present: bool) -> tuple[Array, Array]:
@@ -313,10 +307,10 @@ def boxes(market: Market) -> tuple[Plan, Plan]:
         low, high = (bound.at[grid.feeder].set(fed) for bound in both)
         return low, high
 
-    volts = (grid.voltage_min**squared, grid.voltage_max**squared)
-    voltage_min, voltage_max = at_buses(*volts, grid.feeder_voltage**squared, networked)
+    volts = (grid.voltage_min**power, grid.voltage_max**power)
+    voltage_min, voltage_max = at_buses(*volts, grid.feeder_voltage**power, "voltage" in states)
     level = jnp.zeros_like(grid.feeder_voltage)
-    angle_min, angle_max = at_buses(grid.angle_min, grid.angle_max, level, grid.model == "paper")
+    angle_min, angle_max = at_buses(grid.angle_min, grid.angle_max, level, "angle" in states)
     shared = jnp.full_like(zero.exchange, jnp.inf if networked else 0.0)
     injected = zero.compensation
     if networked and grid.reactive_balance:  # the main grid supplies any reactive power
@@ -391,7 +385,7 @@ def pull(market: Market, prices: Rows) -> Plan:
     A row in kW enters the Lagrangian times Ts, a row in kWh (`energy`) without.
     """
     ts, grid, stores, pairs = market.hour_length, market.grid, market.buffers, market.trading
-    networked = grid.model != "copperplate"
+    networked = grid.model.networked
     own, water = ts * prices.balance, prices.energy
     drawn = ts * prices.aggregate + (ts * prices.exchange if networked else 0.0)
     used = own + ts * prices.bus[market.prosumers.bus] if networked else own
@@ -412,8 +406,7 @@ def pull(market: Market, prices: Rows) -> Plan:
     )
     if not networked:
         return pulled
-    r, x = grid.resistance[:, None], grid.reactance[:, None]
-    drop, nothing = ts * prices.voltage, jnp.zeros_like(prices.bus)
+    nothing = jnp.zeros_like(prices.bus)
 
     def ends(price: Array) -> Array:  # of a difference between the two ends of each line
         return nothing.at[grid.source].add(price).at[grid.target].add(-price)
@@ -421,17 +414,17 @@ def pull(market: Market, prices: Rows) -> Plan:
     def along(price: Array) -> Array:  # of what leaves the source of each line for its target
         return ts * (price[grid.source] - price[grid.target])
 
-    fall = drop_factor(market) * drop
-    active, reactive = along(prices.bus) - r * fall, -x * fall
+    active, reactive = along(prices.bus), jnp.zeros_like(pulled.reactive)
     if grid.reactive_balance:
-        reactive = reactive + along(prices.bus_reactive)
+        reactive = along(prices.bus_reactive)
         pulled = replace(pulled, compensation=-ts * prices.bus_reactive)
-    if grid.model == "paper":
-        turn = ts * prices.angle
-        active, reactive = active - x * turn, reactive + r * turn
-        pulled = replace(pulled, angle=ends(turn))
+    for state, (by_active, by_reactive) in falls(grid).items():
+        drop = ts * getattr(prices, state)
+        active = active - by_active[:, None] * drop
+        reactive = reactive - by_reactive[:, None] * drop
+        pulled = replace(pulled, **{state: ends(drop)})
     exchange = -ts * (prices.bus[grid.feeder] + prices.exchange)
-    return replace(pulled, active=active, reactive=reactive, voltage=ends(drop), exchange=exchange)
+    return replace(pulled, active=active, reactive=reactive, exchange=exchange)
 
 
 def weight(market: Market, field: Field) -> Float[Array, ""]:
@@ -447,10 +440,10 @@ def weights(market: Market) -> Rows:
 
 @for_each
 def voltages(market: Market, plan: Plan) -> Float[Array, "B H"]:
-    """Voltage magnitudes in pu, whatever the grid model keeps; 1 under copperplate."""
-    if market.grid.model == "copperplate":
+    """Voltage magnitudes in pu, whatever the grid model keeps; 1 where it keeps none."""
+    if "voltage" not in market.grid.model.states:
         return jnp.ones_like(plan.voltage)
-    if market.grid.model == "lindistflow":
+    if market.grid.model.squared:
         return jnp.sqrt(jnp.maximum(plan.voltage, 0.0))
     return plan.voltage
 
@@ -461,7 +454,7 @@ def has_state(market: Market) -> bool:
     Copperplate has none. Without a reactive balance any reactive flows do, at no cost: voltages and
     loadings are then whatever a solver ends with, and only the AC power flow tells them.
     """
-    return market.grid.model != "copperplate" and market.grid.reactive_balance
+    return market.grid.model.networked and market.grid.reactive_balance
 
 
 @for_each

@@ -94,7 +94,7 @@ def pin(market: Market, prices: Rows) -> Rows:
 
     `copperplate` has no such constant. Trade prices follow from `balance`.
     """
-    if market.grid.model == "copperplate":
+    if not market.grid.model.networked:
         return prices
     constant = prices.exchange
     return replace(

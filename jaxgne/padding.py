@@ -113,7 +113,7 @@ def _with_buses(grid: Grid, more: int) -> Grid:
     count = grid.passive.shape[0]
     fresh = count + jnp.arange(more, dtype=grid.target.dtype)
     at_feeder = jnp.full(more, grid.feeder[0], grid.source.dtype)
-    lined = grid.model != "copperplate"
+    lined = grid.model.networked
 
     def grown(leaf: Array, filler: Any) -> Array:
         return jnp.concatenate([leaf, jnp.full((more, *leaf.shape[1:]), filler, leaf.dtype)])

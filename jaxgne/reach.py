@@ -9,7 +9,7 @@ import equinox as eqx
 from jaxtyping import Array, Float
 
 from .market import Market
-from .model import drop_factor
+from .model import falls
 from .runner import jnp, lax, remembered
 
 _FAR = 1e3  # times what can be reached, from which on a bound is no limit
@@ -145,18 +145,22 @@ def _powers(market: Market, content: Array) -> tuple[Array, Array]:
 def _network(market: Market, carried: Array) -> dict[str, Array]:
     """Bounds of voltages, angles and reactive power, as far as `carried` kW can take them."""
     grid = market.grid
-    if grid.model == "copperplate":
+    if not grid.model.networked:
         return {}
     at_buses = jnp.sum(jnp.abs(grid.passive_reactive), axis=0)
     drawn = jnp.max(at_buses + jnp.sum(jnp.abs(market.prosumers.reactive), axis=0), initial=0.0)
-    r, x, fall = grid.resistance, grid.reactance, drop_factor(market)
-    turn = jnp.sum(x * carried + r * drawn)
-    drop = fall * jnp.sum(r * carried + x * drawn)
+    lower, none = falls(grid), jnp.zeros_like(drawn)
+    most = {
+        state: jnp.sum(jnp.abs(active) * carried + jnp.abs(reactive) * drawn)
+        for state, (active, reactive) in lower.items()
+    }
+    drop, turn = most.get("voltage", none), most.get("angle", none)
     top = _within(grid.voltage_max, 1 + drop[None])
     widest = _within(jnp.maximum(grid.angle_max, -grid.angle_min), 1 + turn[None])
     # what a line's reactive flow may be by the voltages at its ends
-    span = jnp.max(top, initial=0.0) ** fall + drop
-    by_line = jnp.where(x > 0, span / jnp.where(x > 0, fall * x, 1.0), jnp.inf)
+    span = jnp.max(top, initial=0.0) ** grid.model.power + drop
+    steep = lower["voltage"][1] if "voltage" in lower else none[None]
+    by_line = jnp.where(steep > 0, span / jnp.where(steep > 0, steep, 1.0), jnp.inf)
     injected = _within(grid.compensation_max, drawn[None] + jnp.sum(by_line, keepdims=True))
     return {
         "Grid.voltage_max": top,

@@ -191,8 +191,8 @@ def _exceeded(made: Program, name: str, row: int, x: np.ndarray) -> tuple[int, .
         return ()
     else:
         edge = float(getattr(market.grid, name.split(".")[1])[row])
-        squared = market.grid.model == "lindistflow" and LIMITS[name].unit == "pu"
-        over = value[LIMITS[name].table] - (edge**2 if squared else edge)
+        power = market.grid.model.power if LIMITS[name].unit == "pu" else 1
+        over = value[LIMITS[name].table] - edge**power
         over = over if LIMITS[name].ways == (1,) else -over
     return tuple(int(h) for h in np.flatnonzero(over > NOTHING * max(1.0, made.power)))
 
@@ -240,7 +240,7 @@ def _moved(made: Program, market: Market, slack: Slack, amount: np.ndarray) -> M
         np.add.at(old, slack.hours, steps)
     elif (slack.hours >= 0).any():
         np.add.at(old, (slack.rows, slack.hours), steps)
-    elif LIMITS[slack.name].unit == "pu" and market.grid.model == "lindistflow":
+    elif LIMITS[slack.name].unit == "pu" and market.grid.model.squared:
         square = old[slack.rows] ** 2 + 2 * old[slack.rows] * steps
         old[slack.rows] = np.sqrt(np.maximum(square, 0.0))
     else:

@@ -46,7 +46,7 @@ def summary(market: Market, clearing: Clearing) -> dict[str, Any]:
         "hours": _total(market, market.prosumers.load.shape[1]),
         "hour_length_h": _number(market.hour_length),
         **_start(market),
-        "grid_model": market.grid.model,
+        "grid_model": market.grid.model.name,
         "certificate": {
             "relative_kkt_error": _number(found.error),
             "infeasibility": _number(found.infeasibility),

@@ -192,7 +192,7 @@ def price_parts(market: Market, clearing: Clearing) -> PriceParts:
     with loops there is no one path; and for a clearing without prices, as `settle` does.
     """
     priced("price_parts", clearing)
-    if market.grid.model != "copperplate":
+    if market.grid.model.networked:
         radial("price_parts", market)
     return _price_parts(market, clearing.plan, clearing.prices)
 
@@ -204,7 +204,7 @@ def _price_parts(market: Market, plan: Plan, prices: Rows) -> PriceParts:
     scarce = prices.aggregate + prices.exchange
     nothing = jnp.zeros_like(prices.bus)
     limit, lines, voltage = nothing + scarce, nothing, nothing
-    if grid.model != "copperplate":
+    if grid.model.networked:
         tree = forest(grid)
         drops = replace(rows_like(market), voltage=prices.voltage, angle=prices.angle)
         lean = jnp.where(tree.outward[:, None], 1, -1) * pull(market, drops).active

@@ -77,7 +77,7 @@ class Slack:
 def give(made: Program, name: str, price: float) -> list[Slack]:
     """Let a limit give way; what it does not limit is left out."""
     limit = LIMITS[name]
-    if made.market.grid.model == "copperplate" and name.startswith("Grid."):
+    if not made.market.grid.model.networked and name.startswith("Grid."):
         return []
     if name == "Prosumers.load":
         return _shed(made, price)
@@ -151,7 +151,7 @@ def _widen(made: Program, name: str, table: np.ndarray, price: float) -> list[Sl
     if name == "Grid.rating":
         rows = made.lines
     elif limit.unit in ("pu", "rad"):
-        if limit.unit == "rad" and grid.model != "paper":
+        if limit.table not in grid.model.states:
             return []
         rows = np.setdiff1d(rows, np.asarray(grid.feeder))
     none = sparse.csr_array((made.equal.shape[0], len(rows)))
@@ -159,7 +159,7 @@ def _widen(made: Program, name: str, table: np.ndarray, price: float) -> list[Sl
     if name == "Grid.rating":
         made.slack = columns
     steep = np.ones(len(rows))
-    if limit.unit == "pu" and grid.model == "lindistflow":  # of the squared voltage
+    if limit.unit == "pu" and grid.model.squared:  # of the squared voltage
         steep = 2 * np.asarray(grid.voltage_min if -1 in limit.ways else grid.voltage_max)[rows]
     at = table[rows]
     for way in limit.ways:

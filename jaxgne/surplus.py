@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from .market import Market
-from .model import Plan, Rows, boxes, drop_factor, energy_prices, net_exchange
+from .model import Plan, Rows, boxes, energy_prices, falls, net_exchange
 from .radial import climb
 from .runner import jnp
 
@@ -31,7 +31,7 @@ def unsold(market: Market, plan: Plan, prices: Rows) -> Plan | None:
     is changed.
     """
     tariff = market.tariff
-    if market.grid.model == "paper" or not np.any(np.asarray(tariff.export) == 0):
+    if market.grid.model.meshed or not np.any(np.asarray(tariff.export) == 0):
         return None
     given = given_away(market, plan)
     worth = energy_prices(market, prices) - prices.balance + prices.aggregate + prices.exchange
@@ -51,13 +51,13 @@ def _curtailed(market: Market, plan: Plan, moved: Float[Array, "N H"]) -> Plan:
     """The plan with `moved` kW curtailed instead of sold, and what the grid carries then."""
     grid = market.grid
     plan = replace(plan, exports=plan.exports - moved, curtailed=plan.curtailed + moved)
-    if grid.model == "copperplate":
+    if not grid.model.networked:
         return plan
     fed = jnp.zeros(grid.passive.shape[0], bool).at[grid.feeder].set(True)
     ladder = climb(grid.source, grid.target, fed)
     behind = ladder.behind(jnp.zeros_like(plan.voltage).at[market.prosumers.bus].add(moved))
     more = behind[grid.target]
-    fall = drop_factor(market) * grid.resistance[:, None] * more
+    fall = falls(grid)["voltage"][0][:, None] * more
     return replace(
         plan,
         active=plan.active + more,

@@ -22,7 +22,7 @@ def varied(market: jg.Market) -> tuple[Any, ...]:
     fields = (market.prosumers.load, units.quadratic, units.linear, units.power_max)
     fields += (stores.quadratic, stores.charge_efficiency, stores.charge_max)
     fields += (market.trading.toll, market.trading.limit, market.tariff.base, market.tariff.slope)
-    if grid.model != "copperplate":
+    if grid.model.name != "copperplate":
         fields += (grid.resistance, grid.reactance, grid.voltage_min, grid.rating, grid.passive)
         fields += (grid.feeder_voltage,)
     return fields

@@ -103,7 +103,7 @@ def least_cost(market: jg.Market, prices: Mapping[str, float] = PRICES) -> float
     if "volume" in program.columns:
         unbound(program, "volume", 1)
     add_shed(program, market, prices["Prosumers.load"] * ts, power)
-    if market.grid.model != "copperplate":
+    if market.grid.model.name != "copperplate":
         add_grid(program, market, prices, power)
     conic = scale(program, power)
     status, answer = best(conic, 1e-10)
@@ -171,9 +171,9 @@ def add_grid(program: Program, market: jg.Market, prices: Mapping[str, float], p
     lines, buses = len(n.source), len(n.passive)
     program.column("Grid.rating", np.zeros((lines, 1)), np.inf, power, prices["Grid.rating"])
     program.wider = "Grid.rating"
-    squared = market.grid.model == "lindistflow"
+    squared = market.grid.model.name == "lindistflow"
     names = [("rise", "voltage", (n.voltage_min, n.voltage_max))]
-    if market.grid.model == "paper":
+    if market.grid.model.name == "paper":
         names.append(("angle", "angle", (n.angle_min, n.angle_max)))
     inner = np.setdiff1d(np.arange(buses), n.feeder)
     for column, word, edges in names:

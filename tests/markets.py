@@ -588,7 +588,7 @@ def at_the_edge(rng: np.random.Generator, market: jg.Market) -> jg.Market:
     """The least limit on the total, or rating of a line, that is possible, 1e-4 more or less."""
     share = 1 + rng.choice([-1e-4, 1e-4])
     lines = market.grid.source.shape[0]
-    if market.grid.model != "copperplate" and lines and chance(rng, 0.5):
+    if market.grid.model.name != "copperplate" and lines and chance(rng, 0.5):
         line = int(rng.integers(lines))
         least = least_peak(market, line)
         if least is None or not least > 1e-3 * float(np.abs(market.prosumers.load).max()):

@@ -130,7 +130,7 @@ def build(market: Market) -> Program:
     program = Program(hours)
     add_prosumers(program, market, power)
     add_main_grid(program, market, power)
-    if market.grid.model != "copperplate":
+    if market.grid.model.name != "copperplate":
         add_network(program, market, power)
     return program
 
@@ -208,14 +208,14 @@ def add_network(program: Program, market: Market, power: float) -> None:
     program.column("reactive", -anywhere, anywhere, power)
     program.column("exchange", -supply, supply, power)
 
-    squared = 2 if market.grid.model == "lindistflow" else 1
+    squared = 2 if market.grid.model.name == "lindistflow" else 1
     spread = np.zeros((1, hours))
     rise = np.stack([a[:, None] ** squared - 1 + spread for a in (n.voltage_min, n.voltage_max)])
     rise[:, n.feeder] = n.feeder_voltage**squared - 1
     turn = np.stack([n.angle_min, n.angle_max])
     turn[:, n.feeder] = 0.0
     program.column("rise", rise[0], rise[1], drop)
-    if market.grid.model == "paper":
+    if market.grid.model.name == "paper":
         program.column("angle", turn[0][:, None] + spread, turn[1][:, None] + spread, drop)
 
     at, leaves = pick(m.bus, buses), pick(n.source, buses) - pick(n.target, buses)
@@ -224,7 +224,7 @@ def add_network(program: Program, market: Market, power: float) -> None:
     program.rows("bus", n.passive + at @ m.load, power, curtailed=at, generation=-makes,
                  charge=stores, discharge=-stores, active=leaves,
                  exchange=-pick(n.feeder, buses))  # fmt: skip
-    if market.grid.model == "lindistflow" or market.grid.reactive_balance:
+    if market.grid.model.name == "lindistflow" or market.grid.reactive_balance:
         inner = np.setdiff1d(np.arange(buses), n.feeder)
         demand = n.passive_reactive + at @ m.reactive
         most = np.where(np.isin(np.arange(buses), n.feeder)[:, None], 0.0, n.compensation_max)
@@ -232,7 +232,7 @@ def add_network(program: Program, market: Market, power: float) -> None:
         program.rows("bus_reactive", demand[inner], power, reactive=leaves[inner],
                      compensation=-pick(np.arange(buses), buses)[inner])  # fmt: skip
     falls = leaves.T  # a line's value at the source less that at the target
-    if market.grid.model == "lindistflow":
+    if market.grid.model.name == "lindistflow":
         program.rows("drop", np.zeros((lines, hours)), drop, rise=falls,
                      active=sparse.diags(-2 * n.resistance),
                      reactive=sparse.diags(-2 * n.reactance))  # fmt: skip

@@ -21,7 +21,7 @@ def alike(market: jg.Market) -> jg.Market:
     """
     hours = market.prosumers.load.shape[1]
     market = hours_of(market, np.minimum(np.arange(4), hours - 1))
-    buses = 1 if market.grid.model == "copperplate" else max(5, len(market.grid.passive))
+    buses = 1 if market.grid.model.name == "copperplate" else max(5, len(market.grid.passive))
     return jg.scenarios.pad(market, prosumers=4, generators=2, buffers=2, pairs=4, buses=buses)
 
 

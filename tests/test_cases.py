@@ -85,10 +85,10 @@ def plan_without_trade(market: jg.Market, generation: np.ndarray) -> jg.Plan:
     np.add.at(kvar, np.asarray(prosumers.bus), np.asarray(prosumers.reactive))
     active, reactive = downstream(grid, drawn), downstream(grid, kvar)
     r, x = np.asarray(grid.resistance)[:, None], np.asarray(grid.reactance)[:, None]
-    drop = 2.0 if grid.model == "lindistflow" else 1.0
-    present = float(grid.model != "copperplate")
+    drop = 2.0 if grid.model.name == "lindistflow" else 1.0
+    present = float(grid.model.name != "copperplate")
     voltage = present * down_the_tree(grid, drop * (r * active + x * reactive), 1.0)
-    angle = (grid.model == "paper") * down_the_tree(grid, x * active - r * reactive, 0.0)
+    angle = (grid.model.name == "paper") * down_the_tree(grid, x * active - r * reactive, 0.0)
     tables = (
         generation, resting, resting, content, np.maximum(net, 0.0), np.maximum(-net, 0.0),
         curtailed, np.zeros((len(market.trading.limit), load.shape[1])), present * active,

@@ -12,7 +12,7 @@ def test_a_market_describes_itself(name):
     market = GOOD[name]()
     text = describe(market)
     assert f"{len(market.prosumers.bus)} at" in text
-    assert market.grid.model in text
+    assert market.grid.model.name in text
     assert "Nash" in text
 
 

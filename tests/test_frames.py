@@ -18,6 +18,7 @@ import pytest
 
 import jaxgne as jg
 from jaxgne import acflow, frames, model, settlement
+from jaxgne.grids import LinDistFlow
 from jaxgne.io.schema import MARKET, clearing_tables
 from jaxgne.scenarios import lane
 from tests.markets import feeder
@@ -105,7 +106,7 @@ def test_columns_are_those_of_the_files(row: str, cleared: Cleared):
     """Pivoted back, a column holds the array that the file's column of that name holds."""
     frame, seen = ROWS[row](*cleared), 0
     assert not frame.duplicated(subset=list({row, "hour"})).any()
-    for tree, tables in zip(cleared, (MARKET, clearing_tables("lindistflow")), strict=True):
+    for tree, tables in zip(cleared, (MARKET, clearing_tables(LinDistFlow())), strict=True):
         for table in (table for table in tables if table.row == row):
             planned = {c for c, of in table.columns.items() if of.startswith("plan.")}
             assert planned - set(frame.columns) <= {"angle_rad", "voltage_squared_pu2"}

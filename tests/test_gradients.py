@@ -33,7 +33,7 @@ def mixed(market: jg.Market, clearing: jg.Clearing) -> jax.Array:
         + jnp.sum(jnp.sin(made))
         + jnp.sum(prices**2)
         + potential(market, clearing.plan)
-        + (fed if market.grid.model != "copperplate" else 0.0)
+        + (fed if market.grid.model.name != "copperplate" else 0.0)
     )
 
 
@@ -111,7 +111,7 @@ def rated(market: jg.Market, clearing: jg.Clearing) -> tuple[jg.Market, Active, 
     with by_numpy():
         active = active_set(*to_host((market, plan, clearing.prices)))
     active = jax.tree.map(jnp.asarray, active)
-    if market.grid.model != "copperplate":
+    if market.grid.model.name != "copperplate":
         size = jnp.hypot(plan.active[:, 0], plan.reactive[:, 0])
         market = eqx.tree_at(lambda m: m.grid.rating, market, size)
         codes = replace(active.plan, active=active.plan.active.at[:2, 0].set(TIGHT))

@@ -14,6 +14,7 @@ import pytest
 
 import jaxgne as jg
 from jaxgne import io
+from jaxgne.grids import LinDistFlow
 from jaxgne.io import loading, reading, saving, schema, swap
 from tests.folders import bare, feeder, replace, same, unfinished
 
@@ -505,7 +506,7 @@ def test_documentation_names_each_file_and_column_with_its_unit():
         )
         for prefix, tables in (
             ("", schema.MARKET),
-            ("clearing/", schema.clearing_tables("lindistflow")),
+            ("clearing/", schema.clearing_tables(LinDistFlow())),
         )
         for table in tables
     }

@@ -11,6 +11,7 @@ import pytest
 
 import jaxgne as jg
 from jaxgne import io
+from jaxgne.grids import LinDistFlow
 from jaxgne.io import loading, schema, snapshot, swap
 from tests.folders import bare, feeder, replace, same, unfinished
 
@@ -178,7 +179,7 @@ def cleared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 COLUMNS = [
     (table.file, column)
-    for table in schema.clearing_tables("lindistflow")
+    for table in schema.clearing_tables(LinDistFlow())
     for column in (*table.columns, *table.derived)
 ]
 

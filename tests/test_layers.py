@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import jaxgne
+from jaxgne.grids import MODELS
 
 PACKAGE = Path(jaxgne.__file__).parent
 
@@ -51,7 +52,8 @@ LAYERS: dict[str, set[str]] = {
     "store": {"files"},
     "waiting": set(),
     "programs": {"fingerprint", "runner", "store", "threads", "waiting"},
-    "market": {"arrays", "clock", "describe"},  # to print itself
+    "grids": {"grids"},
+    "market": {"arrays", "clock", "describe", "grids"},  # to print itself
     "size": {"market"},
     "padding": {"each", "market"},
     "devices": {"arrays", "clock", "each", "market", "devices"},
@@ -114,7 +116,7 @@ LAYERS: dict[str, set[str]] = {
     "fitting": {*RESULT, "coordinates", "history", "tuning"},
     "mechanisms": {*RESULT, "settlement", "objectives", "coordinates", "history", "tuning"},
     "cases": {"clock", "market", "devices", "validation", "cases"},
-    "io": {*RESULT, "io", "cases", "comparison", "files", "fingerprint", "checkpoint"},
+    "io": {*RESULT, "grids", "io", "cases", "comparison", "files", "fingerprint", "checkpoint"},
     "report": {*RESULT - {"solvers"}, *STUDIES},
     "batch_report": {*RESULT - {"solvers"}, "comparison"},
     "plots": {
@@ -235,6 +237,7 @@ import jax
 from jax import monitoring
 before = jax.config.jax_enable_x64
 import jaxgne
+from jaxgne.grids import MODELS
 told = {"precision_kept": before == jax.config.jax_enable_x64, "imported": sorted(sys.modules)}
 jax.config.update("jax_enable_x64", True)
 programs = []
@@ -298,3 +301,37 @@ def test_no_name_hides_a_module(folder: str):
     assert names & set(getattr(package, "__all__", ())) == set()
     modules = {name: import_module(f"{folder}.{name}") for name in names}
     assert {name: getattr(package, name) for name in names} == modules
+
+
+def by_name(source: str) -> list[int]:
+    """Lines on which a text compares something with a grid model's name; rules have names too."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Compare | ast.MatchValue):
+            parts = list(ast.walk(node))
+            words = {part.value for part in parts if isinstance(part, ast.Constant)}
+            asked = {part.id for part in parts if isinstance(part, ast.Name)} != {"rule"}
+            named = any(ast.unparse(part).endswith("model.name") for part in parts)
+            if (words & {*MODELS} and asked) or named:
+                found.append(node.lineno if isinstance(node, ast.Compare) else node.value.lineno)
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.stem)
+def test_no_module_asks_which_grid_model(path: Path):
+    """Only what a model says of itself counts: a new one is one class, in `grids` or anywhere."""
+    assert path.parent.name == "grids" or by_name(path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'if market.grid.model == "paper": pass',
+        'radial = model.name not in ("copperplate", "paper")',
+        "same = grid.model.name == other",
+        'match name:\n    case "lindistflow": pass',
+    ],
+)
+def test_a_comparison_with_a_grid_model_is_found(line: str):
+    """In any spelling; a mechanism's rule of step sizes is called after the paper as well."""
+    assert len(by_name(line)) == 1 and by_name('rule == "paper"') == []

@@ -32,7 +32,7 @@ def seen(market: jg.Market, clearing: jg.Clearing) -> dict[str, Any]:
     """
     return {
         "powers": jnp.concatenate([clearing.aggregate[None], clearing.plan.generation]),
-        "voltage": clearing.plan.voltage * (market.grid.model == "lindistflow"),
+        "voltage": clearing.plan.voltage * (market.grid.model.name == "lindistflow"),
         "prices": energy_prices(market, clearing.prices),
         "potential": potential(market, clearing.plan),
     }
@@ -44,7 +44,7 @@ def told(market: jg.Market) -> dict[str, Any]:
     assert found.status == "solved"
     return {
         "powers": jnp.concatenate([found.sigma[None], found.plan.generation]),
-        "voltage": found.plan.voltage * (market.grid.model == "lindistflow"),
+        "voltage": found.plan.voltage * (market.grid.model.name == "lindistflow"),
         "prices": energy_prices(market, found.prices),
         "potential": found.potential,
     }

@@ -74,7 +74,7 @@ def test_receipts_are_rent_on_published_instances(name):
 
 
 def same_rent(market: jg.Market, clearing: jg.Clearing) -> None:
-    prices, shift = clearing.prices, 0.05 if market.grid.model != "copperplate" else 0.0
+    prices, shift = clearing.prices, 0.05 if market.grid.model.name != "copperplate" else 0.0
     moved = replace(
         prices,
         bus=prices.bus + shift,

@@ -113,12 +113,12 @@ def servable(market: Market) -> Market:
     np.subtract.at(least, np.asarray(market.buffers.owner), market.buffers.discharge_max)
     passive = np.asarray(grid.passive)
     drawn = passive + at_buses(len(passive), bus, least)
-    if grid.model == "lindistflow":
+    if grid.model.radial:
         kvar = at_buses(len(passive), bus, np.asarray(people.reactive))
         injected = np.array(grid.compensation_max)
         injected[np.asarray(grid.feeder)] = 0.0
         _on_tree(market, drawn, np.asarray(grid.passive_reactive) + kvar, injected)
-    elif grid.model == "paper":
+    elif grid.model.networked:
         _on_mesh(market, drawn)
     return market
 

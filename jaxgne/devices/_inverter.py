@@ -59,9 +59,9 @@ def _behind(device: str, market: Market, prosumers: Any, rating: Any, *, reactiv
     With `reactive` power that is made or drawn there.
     """
     grid, people = market.grid, market.prosumers
-    if grid.model != "lindistflow":
+    if not grid.model.radial:
         raise ValueError(
-            f"{device}: a grid with model='lindistflow' is needed, this one is {grid.model!r}."
+            f"{device}: a grid with model='lindistflow' is needed, this one is {grid.model.name!r}."
         )
     who, count = np.atleast_1d(np.asarray(prosumers)), people.bus.shape[0]
     new = [f"{device} {i}" for i in who]

@@ -10,6 +10,7 @@ import numpy as np
 from ..certificate import Certificate, certify, owners
 from ..clearing import Clearing, Run, Status
 from ..clock import Clock
+from ..grids import MODELS
 from ..market import Buffers, Generators, Grid, Market, Prosumers, Tariff, Trading, cast
 from ..model import Plan, Rows, rows_like, zeros
 from ..runner import by_numpy, to_device, to_host
@@ -207,7 +208,7 @@ def _read_clearing(files: Snapshot, market: Content, faults: Faults) -> Content 
     head = None if document is None else convert(document, CLEARING_ENTRIES, version, faults)
     if any(table.file not in market.tables for table in MARKET if not table.hourly):
         return None  # how many rows there are is not known
-    tables = clearing_tables(market.head["grid_model"])
+    tables = clearing_tables(MODELS[market.head["grid_model"]])
     found = read_tables(files, "clearing", tables, _sizes(market), version, np.float64, faults)
     if faults or head is None:
         return None

@@ -14,6 +14,7 @@ from ..certificate import Certificate
 from ..clearing import Clearing
 from ..comparison import measured
 from ..each import refuse_batch
+from ..grids import MODELS
 from ..market import Market
 from ..model import energy_prices, grid_price, rows_like, trade_prices, voltages, zeros
 from ..runner import hosted
@@ -75,7 +76,9 @@ def save(
 
 def _unwritable(market: Market) -> list[str]:
     """Names that could be written but not read again."""
-    wrong = []
+    wrong, model = [], market.grid.model
+    if model not in MODELS.values():
+        wrong.append(f"save(): Grid.model is {model}; files know only {', '.join(MODELS)}.")
     for name in market.grid.names:
         encoded = name.encode(errors="replace")
         if CONTROL.search(name) or encoded.decode() != name or len(encoded) > _NAME:
@@ -197,7 +200,7 @@ def _market_content(market: Market) -> Content:
         "hour_length_h": float(market.hour_length),
         **({} if clock is None else {"start": clock.iso(), "zone": clock.zone}),
         "anticipation": float(market.tariff.anticipation),
-        "grid_model": grid.model,
+        "grid_model": grid.model.name,
         "reactive_balance": grid.reactive_balance,
         "feeder_buses": np.asarray(grid.feeder).tolist(),
     }
@@ -246,7 +249,7 @@ def _derived(market: Market, clearing: Clearing) -> dict[tuple[str, str], np.nda
         ("prosumer_hours.csv", "energy_price_eur_per_kwh"): energy_prices(market, prices),
         ("pair_hours.csv", "price_eur_per_kwh"): trade_prices(market, prices),
     }
-    if market.grid.model == "lindistflow":
+    if market.grid.model.squared:
         more["bus_hours.csv", "voltage_pu"] = voltages(market, plan)
     return {place: np.asarray(column) for place, column in more.items()}
 

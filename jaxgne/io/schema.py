@@ -1,10 +1,11 @@
 """Which file, column and entry holds what of a market or a clearing; units are in the names."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 from ..fields import ROWS
-from ..market import FIELDS, GridModel
+from ..grids import MODELS, AbstractGridModel, LinDistFlow
+from ..market import FIELDS
 from ..status import STATUSES
 from .entries import amounts, digests, flag, indices, number, one_of, sizes, text, whole
 
@@ -50,7 +51,7 @@ MARKET_ENTRIES: Mapping[str, Entry] = {
     "start": Entry(text, None),
     "zone": Entry(text, None),
     "anticipation": Entry(number),
-    "grid_model": Entry(one_of(*get_args(GridModel))),
+    "grid_model": Entry(one_of(*MODELS)),
     "reactive_balance": Entry(flag),
     "feeder_buses": Entry(indices),
 }
@@ -92,13 +93,12 @@ _MANY = {"bus": "buses", "hour": "tariff"}  # what a file is called by its rows,
 MARKET = tuple(_market_tables())
 
 
-def clearing_tables(model: GridModel) -> tuple[Table, ...]:
-    """The tables of a clearing; under lindistflow a plan holds squared voltages.
+def clearing_tables(model: AbstractGridModel) -> tuple[Table, ...]:
+    """The tables of a clearing; of some grid models a plan holds squared voltages.
 
     Fields of `certificate` with one number per row stand here, all others in clearing.json.
     """
-    squared = model == "lindistflow"
-    volt = "voltage_squared_pu2" if squared else "voltage_pu"
+    volt = "voltage_squared_pu2" if model.squared else "voltage_pu"
     return (
         Table(
             "prosumers.csv",
@@ -171,7 +171,7 @@ def clearing_tables(model: GridModel) -> tuple[Table, ...]:
                 "reactive_price_eur_per_kvarh": "prices.bus_reactive",
             },
             hourly=True,
-            derived=("voltage_pu",) if squared else (),
+            derived=("voltage_pu",) if model.squared else (),
         ),
         Table("feeder_hours.csv", "feeder", {"exchange_kw": "plan.exchange"}, hourly=True),
     )
@@ -179,6 +179,6 @@ def clearing_tables(model: GridModel) -> tuple[Table, ...]:
 
 OURS = {  # by folder
     "": {table.file for table in MARKET} | {"market.json", "clearing"},
-    "clearing": {table.file for table in clearing_tables("lindistflow")}
+    "clearing": {table.file for table in clearing_tables(LinDistFlow())}
     | {"clearing.json", "summary.json"},
 }

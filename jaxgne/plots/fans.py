@@ -44,8 +44,8 @@ def fan(
     if quantity == "voltage" and not has_state(markets):
         model = markets.grid.model
         raise ValueError(
-            f"plots.fan: {model} markets have no voltages"
-            + (" without a reactive balance." if model == "paper" else ".")
+            f"plots.fan: {model.name} markets have no voltages"
+            + (" without a reactive balance." if model.networked else ".")
         )
     lengths = np.unique(np.asarray(markets.hour_length))
     if len(lengths) > 1:

@@ -42,7 +42,7 @@ def feeder(
     and positions of another shape.
     """
     grid = market.grid
-    if grid.model == "copperplate":
+    if not grid.model.networked:
         raise ValueError("plots.feeder: a copperplate market has no network to draw.")
     note = check("feeder", market, clearing)
     total = np.asarray(aggregate(market, clearing.plan))

@@ -79,7 +79,7 @@ def voltages(market: Market, clearing: Clearing, ax: "Axes | None" = None) -> "A
     voltages.
     """
     grid = market.grid
-    if grid.model == "copperplate":
+    if not grid.model.networked:
         raise ValueError("plots.voltages: a copperplate market has no voltages.")
     note = check("voltages", market, clearing)
     values, _, by = state("voltages", market, clearing.plan)

@@ -30,7 +30,7 @@ def grid_map(
     Raises `ValueError` for a copperplate market, another word, and values of another number.
     """
     grid = market.grid
-    if grid.model == "copperplate":
+    if not grid.model.networked:
         raise ValueError("plots.grid_map: a copperplate market has no network to draw.")
     counts = {"lines": len(grid.source), "buses": len(grid.passive)}
     numbers = np.asarray(values, float)

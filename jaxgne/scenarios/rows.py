@@ -65,7 +65,7 @@ def _kind(market: Market) -> dict[str, Any]:
     grid = market.grid
     return {
         "hours": market.prosumers.load.shape[-1],
-        "grid model": grid.model,
+        "grid model": grid.model.name,
         "reactive_balance": grid.reactive_balance,
         "number of feeders": grid.feeder.shape[-1],
         "dtype": str(market.prosumers.load.dtype),

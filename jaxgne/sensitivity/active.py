@@ -90,7 +90,7 @@ def active_set(
     kinks = jnp.minimum(kinks, jnp.abs(beyond - limit)) / size.trades
     pushed_flow = length(wish.active, wish.reactive)
     rating = market.grid.rating[:, None]
-    tight = (pushed_flow >= rating - tie * size.active) & (market.grid.model != "copperplate")
+    tight = (pushed_flow >= rating - tie * size.active) & market.grid.model.networked
     shut = _shut(market, tight)
     flow = jnp.where(jnp.isfinite(rating), jnp.abs(pushed_flow - rating) / size.active, jnp.inf)
     tariff = market.tariff
@@ -161,7 +161,7 @@ def firm(active: Active) -> Active:
 def _shut(market: Market, flow: Array) -> Bool[Array, "L H"]:
     """Lines that carry nothing, whatever happens."""
     rating = market.grid.rating[:, None]
-    return jnp.broadcast_to((rating <= 0) | (market.grid.model == "copperplate"), flow.shape)
+    return jnp.broadcast_to((rating <= 0) | (not market.grid.model.networked), flow.shape)
 
 
 def smoothed_set(

@@ -18,7 +18,6 @@ from ..model import (
     Rows,
     aggregate,
     curvature,
-    drop_factor,
     length,
     moved,
     own_gradient,
@@ -232,7 +231,7 @@ def by_market(
         toll=-2 * ts * each(active.sign * v.trades),
         quadratic=-4 * ts * each(u.trades * v.trades),
     )
-    networked = grid.model != "copperplate"
+    networked = grid.model.networked
     home = market.prosumers.bus
     prosumers = changed(
         market.prosumers,
@@ -287,23 +286,26 @@ def _by_grid(
 ) -> Any:
     """The same for the grid's own numbers."""
     grid = market.grid
-    networked = grid.model != "copperplate"
-    power, drop = (2 if grid.model == "lindistflow" else 1), drop_factor(market)
+    networked = grid.model.networked
+    power, states = grid.model.power, grid.model.states
     tight, cos, sin = _direction(active, u)
     inner = jnp.ones_like(grid.voltage_min).at[grid.feeder].set(0.0)
     outer = (low.voltage + high.voltage)[grid.feeder]
 
-    def line(of_drop: str, of_turn: str, sign: float) -> Array:
-        felt = -drop * (r.voltage * getattr(u, of_drop) + s.voltage * getattr(v, of_drop))
-        if grid.model == "paper":
-            felt = felt + sign * (r.angle * getattr(u, of_turn) + s.angle * getattr(v, of_turn))
-        return networked * jnp.sum(felt, axis=1)
+    def line(resistance: float, reactance: float) -> Array:
+        felt = jnp.zeros_like(u.active)
+        for state, shares in grid.model.falls(resistance, reactance).items():
+            row, dual = getattr(r, state), getattr(s, state)
+            for share, flow in zip(shares, ("active", "reactive"), strict=True):
+                if share:
+                    felt = felt - share * (row * getattr(u, flow) + dual * getattr(v, flow))
+        return jnp.sum(felt, axis=1)
 
     def volts(bound: Array, held: Array) -> Array:
-        return networked * power * bound ** (power - 1) * held
+        return ("voltage" in states) * power * bound ** (power - 1) * held
 
     def angle(held: Array) -> Array:
-        return (grid.model == "paper") * inner * jnp.sum(held, axis=1)
+        return ("angle" in states) * inner * jnp.sum(held, axis=1)
 
     injected = networked and grid.reactive_balance
     return changed(
@@ -311,8 +313,8 @@ def _by_grid(
         source=None,
         target=None,
         feeder=None,
-        resistance=line("active", "reactive", 1.0),
-        reactance=line("reactive", "active", -1.0),
+        resistance=line(1.0, 0.0),
+        reactance=line(0.0, 1.0),
         rating=jnp.sum(jnp.where(tight, cos * force.active + sin * force.reactive, 0.0), axis=1),
         voltage_min=volts(grid.voltage_min, inner * jnp.sum(low.voltage, axis=1)),
         voltage_max=volts(grid.voltage_max, inner * jnp.sum(high.voltage, axis=1)),

@@ -178,7 +178,7 @@ def walls(market: Market, active: Active, plan: Plan, net: Array) -> Float[Array
     each = jax.tree.map(wall, active.plan, plan, lower, upper)
     each = replace(each, active=0.0, reactive=0.0, exchange=0.0)
     rated = jnp.broadcast_to(jnp.isfinite(grid.rating) & (grid.rating > 0), plan.active.T.shape).T
-    rated &= grid.model != "copperplate"
+    rated &= grid.model.networked
     rating = jnp.where(rated, grid.rating[:, None], 1.0)
     load = jnp.where(rated, plan.active**2 + plan.reactive**2, 0.0)
     discs = -jnp.sum(jnp.log(1 - load / rating**2))

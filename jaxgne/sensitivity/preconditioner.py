@@ -15,7 +15,7 @@ from jax.lax.linalg import tridiagonal_solve
 from jaxtyping import Array, Bool, Float, Int
 
 from ..market import Market
-from ..model import Plan, Rows, by_owner, by_side, drop_factor, rows_like
+from ..model import Plan, Rows, by_owner, by_side, falls, rows_like
 from ..radial import climb
 from ..solvers.newton import (
     Compliance,
@@ -34,7 +34,7 @@ _FLOOR = 1e-12  # relative, for rounding
 
 def is_deep(market: Market) -> bool:
     """Whether the network is inverted as a tree, which loses digits that dense matrices keep."""
-    return market.grid.model == "lindistflow" and market.grid.passive.shape[0] > _DENSE
+    return market.grid.model.radial and market.grid.passive.shape[0] > _DENSE
 
 
 def preconditioner(market: Market, theta: Compliance, spare: Rows) -> Rowwise:
@@ -140,7 +140,7 @@ def _storage(
 
 def _network(market: Market, theta: Compliance, spare: Rows) -> Callable[[Rows], Rows]:
     """The inverse in the network's rows, hour by hour."""
-    if market.grid.model == "copperplate":
+    if not market.grid.model.networked:
         return lambda value: value
     home, moved = market.prosumers.bus, theta.plan
     devices = moved.curtailed + by_owner(market, moved.generation, market.generators.owner)
@@ -157,7 +157,7 @@ def _radial(
     grid, plan = market.grid, theta.plan
     fed = jnp.zeros(grid.passive.shape[0], bool).at[grid.feeder].set(True)
     ladder = climb(grid.source, grid.target, fed)
-    drop = drop_factor(market) * jnp.stack([grid.resistance, grid.reactance])
+    drop = jnp.stack(falls(grid)["voltage"])
 
     def hour(
         real: Array, other: Array, cross: Array, slack: Array, voltage: Array, buses: Array

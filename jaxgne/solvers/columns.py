@@ -103,7 +103,7 @@ def sets_of(market: Market) -> Sets:
         upper=high,
         free=high > low,
         square=square,
-        open=(square > 0) & (market.grid.model != "copperplate"),
+        open=(square > 0) & market.grid.model.networked,
         stiff=PROXIMAL * spread(stiff, line),
         stiff_line=PROXIMAL * line,
         unit=spread(worth, kwh),

@@ -95,14 +95,14 @@ class InteriorPoint(AbstractSolver):
         if self.reactive is not None or isinstance(grid.compensation_max, Tracer):
             return self
         inverters = bool(np.any(np.asarray(grid.compensation_max) > 0))
-        return replace(self, reactive=grid.model != "lindistflow" or inverters)
+        return replace(self, reactive=not grid.model.radial or inverters)
 
     def init(self, market: Market, plan: Plan, prices: Rows) -> Inside:
         """Start with all products the same: near the plan if it is good, else by prices alone."""
         market, plan, prices = cast((market, plan, prices), jnp.float64)
         sets, scale, sigma = self._sets(market), scales(market, plan), aggregate(market, plan)
         prices, price = existing(market, pin(market, prices)), grid_price(market, sigma)
-        if market.grid.model != "copperplate":
+        if market.grid.model.networked:
             # a feeder's exchange is free, so its row has no price; no step would change one
             prices = replace(prices, bus=prices.bus.at[market.grid.feeder].set(0.0))
         if self.reactive is False:

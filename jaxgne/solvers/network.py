@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from ..market import Grid, Market, cast
-from ..model import Rows
+from ..model import Rows, falls
 from ..radial import climb
 from ..record import Record
 from .tree import Tree, eliminate
@@ -35,9 +35,7 @@ class Network(Record):
         if isinstance(self.sigma, Tree):
             solved = self.sigma(value.bus, value.bus_reactive, value.voltage)
             return replace(nothing, bus=solved[0], bus_reactive=solved[1], voltage=solved[2])
-        names = ("bus", "bus_reactive", "voltage", "angle")[
-            : 4 if market.grid.model == "paper" else 3
-        ]
+        names = ("bus", "bus_reactive", *market.grid.model.states)
         families = [getattr(value, name) for name in names]
         ends = np.cumsum([family.shape[0] for family in families])[:-1]
         solved = jnp.split(self.sigma @ jnp.concatenate(families), ends)
@@ -55,14 +53,14 @@ def network(market: Market, devices: Float[Array, "2 B"], held: Bool[Array, " B"
     The feeders of `lindistflow` are trees, whose Sigma takes O(B log depth), but one dense matrix
     where they are small; so does that of the paper's model, whose grid may be meshed.
     """
-    if market.grid.model == "copperplate":
+    if not market.grid.model.networked:
         none = jnp.ones((), market.grid.passive.dtype)
         return Network(none, none, none, None)
     with jax.enable_x64(True):
         grid = cast(market.grid, jnp.float64)
         fed = jnp.zeros(grid.passive.shape[0], bool).at[grid.feeder].set(True)
         people = jnp.zeros(fed.shape, jnp.float64).at[market.prosumers.bus].add(1.0)
-        build = _radial if grid.model == "lindistflow" else _general
+        build = _radial if grid.model.radial else _general
         return build(grid, fed, people, devices.astype(jnp.float64), held)
 
 
@@ -70,10 +68,12 @@ def _flow_steps(behind: Array) -> Array:
     return FLOW * jnp.maximum(jnp.abs(behind), 1.0)
 
 
-def _falls(grid: Grid, flow: Array) -> Float[Array, " L"]:
-    """Squared drop that flow steps make; never 0, for lines without impedance."""
-    square = (grid.resistance**2 + grid.reactance**2) * flow
-    return jnp.maximum(square, jnp.maximum(1e-3 * jnp.mean(square), 1e-12))
+def _squared_falls(grid: Grid, state: str, flow: Array) -> Float[Array, " L"]:
+    """Squared drop of a state that flow steps make; never 0, for lines without impedance."""
+    active, reactive = falls(grid)[state]
+    square = (active**2 + reactive**2) * flow
+    least = 1e-12 * grid.model.power**2
+    return jnp.maximum(square, jnp.maximum(1e-3 * jnp.mean(square), least))
 
 
 def _voltage_steps(falls: Array, fed: Array, held: Array) -> Array:
@@ -81,12 +81,12 @@ def _voltage_steps(falls: Array, fed: Array, held: Array) -> Array:
 
 
 def _radial(grid: Grid, fed: Array, people: Array, devices: Array, held: Array) -> Network:
-    """By a tree; squared voltages fall by twice r p + x q, and there are no angles."""
+    """By a tree."""
     ladder = climb(grid.source, grid.target, fed)
     flow = _flow_steps(ladder.behind(people)[grid.target])
-    at = jnp.zeros(fed.shape, flow.dtype).at[grid.target].set(4 * _falls(grid, flow))
+    at = jnp.zeros(fed.shape, flow.dtype).at[grid.target].set(_squared_falls(grid, "voltage", flow))
     voltage = _voltage_steps(ladder.along(at), fed, held)
-    drop = 2 * jnp.stack([grid.resistance, grid.reactance])
+    drop = jnp.stack(falls(grid)["voltage"])
     square = jnp.sum(drop**2, axis=0)
     least = jnp.maximum(1e-6 * jnp.mean(square), 1e-12 / flow)  # for lines without impedance
     slack = flow * jnp.maximum(least - square, 0.0)
@@ -103,33 +103,35 @@ def _radial(grid: Grid, fed: Array, people: Array, devices: Array, held: Array) 
 def _general(grid: Grid, fed: Array, people: Array, devices: Array, held: Array) -> Network:
     """By a dense matrix; lines may close loops."""
     buses, lines = fed.shape[0], grid.source.shape[0]
-    r, x, line = grid.resistance, grid.reactance, jnp.arange(lines)
-    leaving = jnp.zeros((buses, lines), r.dtype)
+    lower, line, dtype = falls(grid), jnp.arange(lines), grid.resistance.dtype
+    leaving = jnp.zeros((buses, lines), dtype)
     leaving = leaving.at[grid.source, line].add(1.0).at[grid.target, line].add(-1.0)
     tied = jnp.where(fed[:, None], 0.0, leaving)
-    laplacian = tied @ tied.T + jnp.diag(fed.astype(r.dtype))
+    laplacian = tied @ tied.T + jnp.diag(fed.astype(dtype))
     flow = _flow_steps(tied.T @ jnp.linalg.solve(laplacian, jnp.where(fed, 0.0, people)))
-    falls = _falls(grid, flow)
-    angle = _voltage_steps(jnp.linalg.solve(laplacian, tied @ falls), fed, held)
+    none = jnp.ones(buses, dtype)
+    step = {"voltage": none, "angle": none}
+    for state in lower:
+        fall = jnp.linalg.solve(laplacian, tied @ _squared_falls(grid, state, flow))
+        step[state] = _voltage_steps(fall, fed, held)
     along = tied * flow
     balance = along @ tied.T
-    # the ends of lines, of which feeders' are fixed
-    spread = tied.T @ (jnp.where(fed, 0.0, angle)[:, None] * tied)
-    spread += jnp.diag((r**2 + x**2) * flow)
-    nothing, apart = jnp.zeros_like(balance), jnp.zeros_like(spread)
-    inverse = jnp.block(
-        [
-            [balance + jnp.diag(devices[0]), nothing, -along * r, -along * x],
-            [nothing, balance + jnp.diag(devices[1]), -along * x, along * r],
-            [-(along * r).T, -(along * x).T, spread, apart],
-            [-(along * x).T, (along * r).T, apart, spread],
-        ]
-    )
-    used = [~fed, ~fed & grid.reactive_balance, jnp.ones(2 * lines, bool)]
+    nothing = jnp.zeros_like(balance)
+    blocks = [
+        [balance + jnp.diag(devices[0]), nothing, *(-along * a for a, _ in lower.values())],
+        [nothing, balance + jnp.diag(devices[1]), *(-along * b for _, b in lower.values())],
+    ]
+    for state, (a, b) in lower.items():
+        own = {name: jnp.diag((a * c + b * d) * flow) for name, (c, d) in lower.items()}
+        # the ends of lines, of which feeders' are fixed
+        own[state] += tied.T @ (jnp.where(fed, 0.0, step[state])[:, None] * tied)
+        blocks.append([-(along * a).T, -(along * b).T, *own.values()])
+    inverse = jnp.block(blocks)
+    used = [~fed, ~fed & grid.reactive_balance, jnp.ones(len(lower) * lines, bool)]
     used = jnp.concatenate(used)
     both = used[:, None] & used[None, :]
-    inverse = jnp.where(both, inverse, jnp.eye(used.shape[0], dtype=r.dtype))
+    inverse = jnp.where(both, inverse, jnp.eye(used.shape[0], dtype=dtype))
     size = jnp.sqrt(jnp.diag(inverse))
     sigma = jnp.linalg.inv(inverse / size[:, None] / size) / size[:, None] / size
-    steps = (flow[:, None], angle[:, None], angle[:, None])
+    steps = (flow[:, None], step["voltage"][:, None], step["angle"][:, None])
     return Network(*steps, jnp.where(both, sigma, 0.0))

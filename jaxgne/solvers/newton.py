@@ -23,7 +23,7 @@ from jax.lax.linalg import cholesky, triangular_solve
 from jaxtyping import Array, Bool, Float, Int
 
 from ..market import Market
-from ..model import Plan, Rows, by_owner, drop_factor, limits, rows_like
+from ..model import Plan, Rows, by_owner, falls, limits, rows_like
 from ..record import Record
 from ..runner import inverse_factor, jnp, lax, on_host
 
@@ -201,10 +201,10 @@ class Newton(Record):
 
 def _network_rows(market: Market, reactive: bool) -> tuple[str, ...]:
     """Families of rows of the grid model, the balance of buses first."""
-    if market.grid.model == "copperplate":
+    if not market.grid.model.networked:
         return ()
     balances = ("bus", "bus_reactive") if reactive and market.grid.reactive_balance else ("bus",)
-    return (*balances, "voltage", *(("angle",) if market.grid.model == "paper" else ()))
+    return (*balances, *market.grid.model.states)
 
 
 def stack_network(market: Market, rows: Rows, reactive: bool = True) -> Float[Array, "R H"]:
@@ -249,7 +249,7 @@ def factor(market: Market, theta: Compliance, reactive: bool = True) -> Newton:
     content = content.at[:, which, which].add(own.T)
 
     whole, used = network_block(market, theta, reactive)
-    split = 0 if grid.model == "copperplate" else grid.passive.shape[0]
+    split = grid.passive.shape[0] if grid.model.networked else 0
     others = whole[:, split:, split:]
     inner = _eliminate(others, whole[:, split:, :split], _diagonal(others))
     buses = None
@@ -317,7 +317,7 @@ def network_block(
     low, high = (stack_network(market, side, reactive)[:, 0] for side in limits(market))
     used, hours, size = low == high, theta.net.shape[0], low.shape[0]
     block = jnp.zeros((hours, size, size), plan.active.dtype)
-    if grid.model == "copperplate":
+    if not grid.model.networked:
         return block, used
     fed = jnp.zeros(grid.passive.shape[0], bool).at[grid.feeder].set(True)
     used = used.at[: fed.shape[0]].set(~fed)
@@ -326,16 +326,12 @@ def network_block(
         starts[name], at = at, at + getattr(like, name).shape[0]
     line = jnp.arange(grid.source.shape[0])
     one, none = jnp.ones(line.shape), jnp.zeros(line.shape)
-    fall = drop_factor(market)
-    r, x = grid.resistance, grid.reactance
     # per line: rows it enters, with which coefficient its active and its reactive flow does
     entries = [(grid.source, one, none), (grid.target, -one, none)]
     if "bus_reactive" in starts:
         at = starts["bus_reactive"]
         entries += [(at + grid.source, none, one), (at + grid.target, none, -one)]
-    entries.append((starts["voltage"] + line, -fall * r, -fall * x))
-    if "angle" in starts:
-        entries.append((starts["angle"] + line, -x, r))
+    entries += [(starts[state] + line, -a, -b) for state, (a, b) in falls(grid).items()]
     index = jnp.stack([row for row, _, _ in entries], axis=1)
     real, imaginary = (jnp.stack([e[k] for e in entries], axis=1) for k in (1, 2))
 
@@ -352,8 +348,8 @@ def network_block(
         block = block.at[:, at, at].add(plan.compensation.T)
     ends = jnp.zeros((line.shape[0], fed.shape[0])).at[line, grid.source].add(1.0)
     ends = ends.at[line, grid.target].add(-1.0)
-    for name, column in (("voltage", plan.voltage), ("angle", plan.angle)):
-        if name in starts:
-            at = slice(starts[name], starts[name] + line.shape[0])
-            block = block.at[:, at, at].add(jnp.einsum("lb,bh,kb->hlk", ends, column, ends))
+    for state in grid.model.states:
+        at = slice(starts[state], starts[state] + line.shape[0])
+        spread = jnp.einsum("lb,bh,kb->hlk", ends, getattr(plan, state), ends)
+        block = block.at[:, at, at].add(spread)
     return jnp.where(used[:, None] & used[None, :], block, 0.0), used

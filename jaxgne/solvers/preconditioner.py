@@ -109,7 +109,7 @@ def metric(market: Market, held: Bool[Array, " B"]) -> Metric:
     inverters = jnp.max(live.compensation, axis=1, initial=0.0)
     grid = network(market, STEP * jnp.stack([devices, inverters]), held)
     none = jax.tree.map(lambda _: jnp.zeros((), dtype), live)
-    at_bus = jnp.asarray(share if market.grid.model != "copperplate" else 0.0, dtype)
+    at_bus = jnp.asarray(share if market.grid.model.networked else 0.0, dtype)
     one = jnp.asarray(share, dtype)
     dynamics = np.eye(hours) - np.eye(hours, k=-1)
     stiffness, modes = np.linalg.eigh(dynamics @ dynamics.T)

@@ -202,7 +202,7 @@ def play_round(
     gap, gap_before = mismatch(setting, new), mismatch(setting, start)
     new = replace(new, trade=move_price(start.trade, steps.trade, gap, gap_before))
     # 3. the operator projects its own state and moves the prices of the shared rows
-    if market.grid.model != "copperplate":
+    if market.grid.model.networked:
         network, exchange, rows = operate(setting, priced, start, rows)
         new = replace(new, network=network, exchange=exchange)
     now, before = (constraint_rows(market, plan_of(market, setting, at)) for at in (new, start))
@@ -213,7 +213,7 @@ def play_round(
         above=move_limit(start.above, steps.limit, ahead - tariff.total_max),
         below=move_limit(start.below, steps.limit, tariff.total_min - ahead),
     )
-    if market.grid.model != "copperplate":
+    if market.grid.model.networked:
         new = replace(
             new,
             bus=move_price(start.bus, steps.bus[:, None], now.bus, before.bus),

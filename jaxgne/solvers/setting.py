@@ -15,7 +15,6 @@ from ..model import (
     boxes,
     by_owner,
     curvature,
-    drop_factor,
     rows_like,
     zeros,
 )
@@ -135,7 +134,7 @@ def step_sizes(market: Market, balance: Float[Array, ""], rule: Rule) -> Steps:
     else:
         limits = jnp.isfinite(tariff.total_max).astype(dtype) + jnp.isfinite(tariff.total_min)
         own, networked = 1.0, 2.0
-        rows = jnp.maximum(limits + (grid.model != "copperplate"), 1.0)
+        rows = jnp.maximum(limits + (grid.model.networked), 1.0)
         steep, shared = tariff.slope, 0.0
         at_bus = jnp.maximum(decisions + lines.at[grid.feeder].add(1.0), 1.0)
         exchanged = traders + grid.feeder.shape[0]
@@ -243,10 +242,10 @@ def state_of(plan: Plan) -> Float[Array, "V H"]:
 
 def private_rows(market: Market) -> tuple[str, ...]:
     """Names of the operator's private rows: its physics, as the grid model has it."""
-    if market.grid.model == "copperplate":
+    if not market.grid.model.networked:
         return ()
-    angle = ("angle",) if market.grid.model == "paper" else ()
-    return ("voltage", *angle, *(("bus_reactive",) if market.grid.reactive_balance else ()))
+    balance = ("bus_reactive",) if market.grid.reactive_balance else ()
+    return (*market.grid.model.states, *balance)
 
 
 def _network(market: Market, lower: Plan, upper: Plan, weight: Array) -> Network:
@@ -275,7 +274,7 @@ def _network(market: Market, lower: Plan, upper: Plan, weight: Array) -> Network
     ease = 10 * jnp.where(square > 0, square, 1.0)
     buses = jnp.ones_like(grid.voltage_min)
     give = jnp.concatenate(
-        [jnp.ones(2 * lines, dtype), drop_factor(market) ** 2 * ease * buses, ease * buses, buses]
+        [jnp.ones(2 * lines, dtype), grid.model.power**2 * ease * buses, ease * buses, buses]
     )
     low, high = (state_of(plan) for plan in (lower, upper))
     free = jnp.where(jnp.any(high > low, axis=1), give / weight, 0.0)

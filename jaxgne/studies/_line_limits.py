@@ -37,7 +37,7 @@ def line_limits(
     for a market without rated lines, or a factor that is not above 0.
     """
     grid = market.grid
-    if grid.model == "copperplate" or not np.any(np.isfinite(np.asarray(grid.rating))):
+    if not grid.model.networked or not np.any(np.isfinite(np.asarray(grid.rating))):
         raise ValueError("line-limits: no line of this market has a rating; set Grid.rating.")
     factors = sorted({1.0, *(float(value) for value in values)})
     if not factors[0] > 0:

@@ -193,7 +193,7 @@ def preference_cycle(market: Market) -> list[int]:
 def _paper(v: Values) -> list[str]:
     """What the paper's grid has no use for; it clears all the same."""
     wrong, grid = [], v.market.grid
-    if grid.model == "paper" and not grid.reactive_balance:
+    if grid.model.networked and not grid.reactive_balance:
         wrong += v.complain(
             "Grid.compensation_max",
             v["Grid.compensation_max"] > 0,
@@ -202,7 +202,7 @@ def _paper(v: Values) -> list[str]:
                 "balanced; give the grid reactive_balance=True, or 0 here"
             ),
         )
-    if grid.model == "paper":
+    if grid.model.meshed:
         wrong += v.complain(
             "Grid.reactance",
             (v["Grid.resistance"] == 0) & (v["Grid.reactance"] == 0),
@@ -216,7 +216,7 @@ def _paper(v: Values) -> list[str]:
 
 def _islands(v: Values) -> list[str]:
     """Buses of the paper's grid that use power and have no path to a feeder bus."""
-    if v.market.grid.model != "paper" or not len(v["Grid.feeder"]):
+    if not v.market.grid.model.meshed or not len(v["Grid.feeder"]):
         return []
     used = np.any(v["Grid.passive"] != 0, axis=1)
     used[v["Prosumers.bus"]] = True

@@ -112,7 +112,7 @@ def _network(v: Values) -> list[str]:
         ),
     )
     grid = v.market.grid
-    if grid.model == "copperplate" or not len(v["Grid.source"]):
+    if not grid.model.networked or not len(v["Grid.source"]):
         return found
     fall, drawn = _falls(v)
     for table, power in (("Generators", "power_max"), ("Buffers", "discharge_max")):

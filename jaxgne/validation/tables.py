@@ -202,11 +202,11 @@ def lines(v: Values) -> list[str]:
     ) + v.complain(
         "Grid.feeder", repeated, lambda at: f"{v.bus(feeder[at])} is listed twice; keep one"
     )
-    if model == "copperplate":
+    if not model.networked:
         return wrong
     if not len(feeder):
-        wrong.append(f"Grid.feeder: {model} needs a connection to the main grid; list a bus.")
-    if model == "lindistflow" and not wrong:
+        wrong.append(f"Grid.feeder: {model.name} needs a connection to the main grid; list a bus.")
+    if model.radial and not wrong:
         wrong = _tree(v)
     return wrong
 
