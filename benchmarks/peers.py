@@ -83,7 +83,7 @@ class _TimeUpError(Exception):
 def ours(market: jg.Market, facts: Any, name: str, solver: Any, limit: float) -> bool:
     """One of the library's solvers, target by target; whether it met all in time."""
 
-    def stop(told: jg.clearing.Progress) -> None:
+    def stop(told: jg.solve.Progress) -> None:
         if told.seconds > limit:
             raise _TimeUpError
 

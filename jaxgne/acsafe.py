@@ -10,15 +10,17 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from .acflow import ac_power_flow, check, unexamined
-from .clearing import Clearing, NotCleared, Progress, Status, clear
+from .clearing import clear
 from .each import LANE, for_each, for_one
 from .market import Grid, Market
 from .model import Plan, voltages
 from .options import checked_options
 from .record import Record
+from .result import Clearing, NotCleared
 from .runner import built, hosted, jnp
+from .solve import Progress
 from .solvers.base import AbstractSolver
-from .status import is_status
+from .status import Status, is_status
 
 _BEYOND = 2e-5  # pu or share that a margin takes more than the last error, so that it is enough
 

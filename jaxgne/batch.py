@@ -22,26 +22,8 @@ from jax.lax import stop_gradient
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array
 
-from .choosing import Runner, batch_runner
-from .clearing import (
-    Carry,
-    Clearing,
-    Run,
-    Status,
-    advance,
-    anew,
-    begin,
-    checked,
-    clear,
-    decided,
-    default_solver,
-    differentiable,
-    finish,
-    going,
-    ready,
-    run_of,
-    with_regret,
-)
+from .choosing import Runner, batch_runner, default_solver
+from .clearing import clear, differentiable, ready, run_of, with_regret
 from .fingerprint import fingerprint
 from .io.batches import Blocks
 from .market import Market
@@ -50,9 +32,12 @@ from .options import checked_options, tolerance
 from .placement import local_mesh, mesh_of, own_part, place, whole
 from .programs import program
 from .record import Record
+from .result import Clearing, Run
 from .runner import by_numpy, concrete, to_host
 from .sensitivity.implicit import AbstractAdjoint
+from .solve import Carry, advance, anew, begin, checked, decided, finish, going
 from .solvers.base import AbstractSolver
+from .status import Status
 from .validation import gate_many
 
 _IN_TURN = ("cpu",)  # platforms on which scenarios are cleared one after the other

@@ -11,10 +11,10 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from .clearing import Clearing
 from .comparison import outcome
 from .market import Market
 from .programs import program
+from .result import Clearing
 from .status import STATUSES, Status, is_status
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)

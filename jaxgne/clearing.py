@@ -1,4 +1,4 @@
-"""Clearing a market: the only loop."""
+"""Clearing a market: which solver and runner, what rules, and derivatives of the answer."""
 
 import time
 from collections.abc import Callable
@@ -10,21 +10,16 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array
 
-from .acflow import check
-from .certificate import Certificate, judge, owners
+from .certificate import Certificate, judge
 from .choosing import Runner, chosen, default_solver, note
-from .elastic import fits, proof
-from .feasibility import infeasibility_proof
-from .few_sizes import fitted, rounded
+from .few_sizes import rounded
 from .market import Market, cast
 from .model import Plan, Rows, aggregate, costs, grid_price, rows_like, zeros
-from .one_way import decide, freed, metered, ways
-from .optimality import pin, residuals
+from .one_way import decide, metered, ways
 from .options import checked_options, tolerance
 from .programs import program
-from .record import Record
 from .result import Clearing, NotCleared, Run, complaint
 from .runner import (
     by_numpy,
@@ -33,39 +28,31 @@ from .runner import (
     jnp,
     lax,
     on_host,
-    runs_here,
     to_device,
     to_host,
     wide,
 )
 from .sensitivity.implicit import AbstractAdjoint, Implicit, equilibrium
-from .size import is_quick
+from .solve import (
+    Progress,
+    anew,
+    answered,
+    begin,
+    checked,
+    decided,
+    finish,
+    going,
+    in_doubt,
+    looped,
+    solved,
+)
 from .solvers.base import AbstractSolver, written
-from .status import Status, either, is_status
+from .status import Status
 from .surplus import unsold
 from .validation import gate
 
 _LARGE = 1_000_000  # prosumer-hours from which on steps in float32 save more than they compile
 _ROUGH = 1e-5, 6_000  # relative error that float32 reaches, and steps after which it has not
-_PROVEN = 1e-9  # relative size of a proof of infeasibility that rounding cannot make
-
-
-class Progress(Record):
-    """What a progress callback is told."""
-
-    steps: int
-    error: float
-    seconds: float
-
-
-class Carry(Record):
-    """Where a solve stands."""
-
-    state: Any
-    prices: Rows  # at the last look
-    error: Float[Array, ""]  # relative KKT error at the last look, in float64
-    steps: Int[Array, ""]
-    status: Status
 
 
 def clear(
@@ -260,16 +247,16 @@ def _clear(
         carry = begin(market, solver, plan, prices)
         carry = replace(carry, steps=carry.steps + done)
         if traced:
-            carry = _solved(market, solver, carry, tol, limit)
+            carry = solved(market, solver, carry, tol, limit)
         else:
             begun, doubt = time.perf_counter(), jnp.minimum(limit, solver.doubtful)
-            carry = _run(market, solver, carry, tol, doubt, progress, begun)
+            carry = looped(market, solver, carry, tol, doubt, progress, begun)
             if in_doubt(carry, solver) and held_here(market.prosumers.load):
                 carry = decided(market, carry)
             if bool(going(carry, limit)):
                 carry = anew(market, solver, carry)
-                carry = _run(market, solver, carry, tol, limit, progress, begun)
-    return replace(_answered(market, solver, carry, given), run=run)
+                carry = looped(market, solver, carry, tol, limit, progress, begun)
+    return replace(answered(market, solver, carry, given), run=run)
 
 
 def run_of(market: Market, solver: AbstractSolver | None, tol: Array) -> Run:
@@ -336,236 +323,6 @@ def _autarky(market: Market) -> tuple[Plan, Rows]:
     price = grid_price(market, aggregate(market, plan))
     nothing = rows_like(market)
     return plan, replace(nothing, balance=nothing.balance + price)
-
-
-@program("the solver's start", once=True)
-def begin(market: Market, solver: AbstractSolver, plan: Plan, prices: Rows) -> Carry:
-    state = solver.init(market, plan, prices)
-    with wide():
-        unseen = jnp.full((), jnp.inf, jnp.float64)
-    return Carry(state, prices, unseen, jnp.zeros((), jnp.int32), Status.max_steps)
-
-
-def _proof(
-    market: Market, now: Rows, before: Rows, change: Bool[Array, ""]
-) -> tuple[Bool[Array, ""], Rows]:
-    """Whether prices, or their `change` since the last look, prove infeasibility; and that ray.
-
-    Where no plan meets all limits, the prices of a convergent method run off along such a ray.
-    """
-    market, now, before = cast((market, now, before), jnp.float64)
-    ray = jax.tree.map(lambda a, b: jnp.where(change, a - b, a), now, before)
-    return infeasibility_proof(market, ray) > _PROVEN, ray
-
-
-def going(carry: Carry, limit: Array) -> Bool[Array, ""]:
-    """Whether a solve has neither ended nor done its steps."""
-    unseen = jnp.isinf(carry.error)
-    return is_status(carry.status, Status.max_steps) & ((carry.steps < limit) | unseen)
-
-
-def advance(
-    market: Market, solver: AbstractSolver, carry: Carry, tol: Array, limit: Array
-) -> Carry:
-    """Steps up to the next look at the answer, and what that look says if it is worth it."""
-    carry = replace(carry, state=solver.refreshed(market, carry.state))
-    return _onward(market, solver, carry, tol, limit)
-
-
-def _onward(
-    market: Market, solver: AbstractSolver, carry: Carry, tol: Array, limit: Array
-) -> Carry:
-    """The same with a solver that needs no renewal."""
-    state = carry.state
-    if solver.every > 1:  # a loop of no turns would be compiled all the same
-        state = lax.fori_loop(
-            0, solver.every - 1, lambda _, state: solver.step(market, state), state
-        )
-    state, steps = solver.look(market, state), carry.steps + solver.every
-    carry = replace(carry, state=state, steps=steps)
-    worth = solver.worth_a_look(market, state, steps, tol)
-    if worth is True:
-        return _judged(market, solver, carry, tol)
-    worth = worth | (steps >= limit)
-    return lax.cond(worth, lambda: _judged(market, solver, carry, tol), lambda: carry)
-
-
-def _judged(market: Market, solver: AbstractSolver, carry: Carry, tol: Array) -> Carry:
-    """What a look at the new state says: only what decides whether to go on."""
-    plan, prices = solver.point(market, carry.state)
-    error = residuals(market, plan, prices).error
-    pinned = pin(market, prices)
-    change = (carry.steps // solver.every - 1) % 2 == 0
-    proven, ray = _proof(market, pinned, carry.prices, change)
-    kept = jax.tree.map(lambda a, y: jnp.where(proven, a.astype(y.dtype), y), ray, pinned)
-    status = either(proven, Status.infeasible, Status.max_steps)
-    status = either(error <= tol, Status.cleared, status)
-    status = either(jnp.isfinite(error), status, Status.nonfinite)
-    return replace(carry, prices=kept, error=error, status=status)
-
-
-@program("the solver's steps")
-def _solved(
-    market: Market, solver: AbstractSolver, carry: Carry, tol: Array, limit: Array
-) -> Carry:
-    """Step until cleared, proven infeasible, non-finite, or `limit` steps are done."""
-    return lax.while_loop(
-        lambda carry: going(carry, limit),
-        lambda carry: advance(market, solver, carry, tol, limit),
-        carry,
-    )
-
-
-@program("the solver's steps")
-def _steps(
-    market: Market, solver: AbstractSolver, carry: Carry, tol: Array, limit: Array
-) -> tuple[Carry, Bool[Array, ""]]:
-    """The same, or until a renewal is due; and whether it is."""
-
-    def due(carry: Carry) -> Bool[Array, ""]:
-        return going(carry, limit) & solver.outdated(carry.state)
-
-    carry = lax.while_loop(
-        lambda carry: going(carry, limit) & ~due(carry),
-        lambda carry: _onward(market, solver, carry, tol, limit),
-        carry,
-    )
-    return carry, due(carry)
-
-
-@program("the solver's renewal", once=True)
-def _renewed(market: Market, solver: AbstractSolver, carry: Carry) -> Carry:
-    return replace(carry, state=solver.renew(market, carry.state))
-
-
-def _advance(
-    market: Market, solver: AbstractSolver, carry: Carry, tol: Array, limit: Array
-) -> Carry:
-    """`_solved` from the host, whose renewals, which are seldom due, are a program of their own."""
-    carry, due = _steps(market, solver, carry, tol, limit)
-    while bool(due):
-        carry, due = _steps(market, solver, _renewed(market, solver, carry), tol, limit)
-    return carry
-
-
-def _answered(market: Market, solver: AbstractSolver, carry: Carry, given: Market) -> Clearing:
-    """The clearing of a solve that has ended, for the market `given`, before it was `rounded`.
-
-    What is judged by JAX is judged with all rows, so that no program depends on how many there are.
-    """
-    if on_host() or not _by_numpy(market, carry):
-        found = checked(market, finish(market, solver, carry))
-        if market.trading.buyer.shape == given.trading.buyer.shape:
-            return found
-        plan, prices = fitted(given, found.plan), fitted(given, found.prices)
-        told = replace(found.certificate, owners=owners(given))
-        return replace(found, plan=plan, prices=prices, certificate=told)
-    plan, prices = _point(market, solver, carry)
-    plan, prices = fitted(given, plan), fitted(given, prices)
-    rest = replace(carry, state=None, prices=fitted(given, carry.prices))
-    with by_numpy():
-        here, plan, prices, rest = to_host((given, plan, prices, rest))
-        return to_device(checked(here, _concluded(here, plan, prices, rest)))
-
-
-def _by_numpy(market: Market, carry: Carry) -> bool:
-    """Whether NumPy writes the answer: where a solve takes long, that costs less than compiling."""
-    return not is_quick(market) and runs_here((market, carry))
-
-
-@program("the solver's answer", once=True)
-def _point(market: Market, solver: AbstractSolver, carry: Carry) -> tuple[Plan, Rows]:
-    with wide():
-        return solver.point(market, carry.state)
-
-
-@program("the answer", once=True)
-def finish(market: Market, solver: AbstractSolver, carry: Carry) -> Clearing:
-    with wide():
-        plan, prices = solver.point(market, carry.state)
-    return _concluded(market, plan, prices, carry)
-
-
-def _concluded(market: Market, plan: Plan, prices: Rows, carry: Carry) -> Clearing:
-    """What a solve says of the plan and prices that it has come to."""
-    found = cast(judge(market, plan, prices), jax.dtypes.canonicalize_dtype(float))
-    plan = freed(market, plan)
-    prices = jax.tree.map(
-        lambda ray, price: jnp.where(is_status(carry.status, Status.infeasible), ray, price),
-        carry.prices,
-        pin(market, prices),
-    )
-    return Clearing(
-        plan=plan,
-        prices=prices,
-        costs=costs(market, plan),
-        aggregate=aggregate(market, plan),
-        certificate=found,
-        steps=carry.steps,
-        status=carry.status,
-        run=None,
-    )
-
-
-def checked(market: Market, clearing: Clearing) -> Clearing:
-    """The clearing with what its certificate says beyond the error: AC power flow, both ways."""
-    found = cast(check(market, clearing.plan), jax.dtypes.canonicalize_dtype(float))
-    both = cast(ways(market, clearing.plan, clearing.prices), jax.dtypes.canonicalize_dtype(float))
-    more = {"ac": found, "ways": both, "owners": owners(market)}
-    return replace(clearing, certificate=replace(clearing.certificate, **more))
-
-
-def in_doubt(carry: Carry, solver: AbstractSolver) -> bool:
-    """Whether a solve has come to no end, or to none that says anything; on the host."""
-    lasted = bool(is_status(carry.status, Status.max_steps)) and int(carry.steps) >= solver.doubtful
-    return lasted or bool(is_status(carry.status, Status.nonfinite))
-
-
-def decided(market: Market, carry: Carry) -> Carry:
-    """The same, or infeasible where a linear program finds a proof of that."""
-    ray = proof(market, _PROVEN) if fits(market) else None
-    if ray is None:
-        return carry
-    with wide():
-        pinned = pin(cast(market, jnp.float64), ray)
-    prices = cast(pinned, market.prosumers.load.dtype)
-    return replace(carry, prices=prices, status=Status.infeasible)
-
-
-def anew(market: Market, solver: AbstractSolver, carry: Carry) -> Carry:
-    """A solve in doubt that has a plan, begun again from where it stands; its steps count on.
-
-    Products that fell apart over decades of bounds start alike again.
-    """
-    found = finish(market, solver, carry)
-    return replace(begin(market, solver, found.plan, found.prices), steps=carry.steps)
-
-
-def _run(
-    market: Market,
-    solver: AbstractSolver,
-    carry: Carry,
-    tol: Array,
-    limit: Array,
-    progress: Callable[[Progress], None] | None,
-    begun: float,
-) -> Carry:
-    """The loop in one call, or in jitted chunks from the host that call `progress` each."""
-    if progress is None:
-        return _advance(market, solver, carry, tol, limit)
-    chunk = solver.every
-    going = True
-    while going:
-        since = time.perf_counter()
-        stop = jnp.minimum(carry.steps + chunk, limit)
-        carry = _advance(market, solver, carry, tol, stop)
-        now = time.perf_counter()
-        with by_numpy(False):
-            progress(Progress(int(carry.steps), float(carry.error), now - begun))
-        going = bool(is_status(carry.status, Status.max_steps)) and int(carry.steps) < int(limit)
-        if chunk > solver.every or now - since < 0.5:  # the first chunk may hold the compilation
-            chunk = solver.every * max(1, round(0.5 * chunk / (now - since) / solver.every))
-    return carry
 
 
 def blank(market: Market, solver: AbstractSolver | None) -> Clearing:

@@ -13,11 +13,11 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from .clearing import Clearing
 from .each import for_each
 from .market import Market
 from .model import aggregate, by_side, device_costs, net_exchange
 from .record import Record
+from .result import Clearing
 from .runner import hosted, jnp
 from .settlement import bills, for_each_priced
 

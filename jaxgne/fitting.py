@@ -17,11 +17,12 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float
 
-from .clearing import Clearing, differentiable
+from .clearing import differentiable
 from .coordinates import Bijection, Coordinates, is_batch, names_of, place, with_fields
 from .history import History
 from .market import Market
 from .record import Record
+from .result import Clearing
 from .sensitivity.implicit import AbstractAdjoint, Implicit
 from .tuning import AbstractMeasure, HowToTune, cleared, descend
 

@@ -18,7 +18,6 @@ from jaxtyping import Array, Bool
 
 from . import settlement
 from .acflow import Flow, drawn, flow
-from .clearing import Clearing
 from .clock import hours_of
 from .comparison import Comparison
 from .market import Market
@@ -35,6 +34,7 @@ from .model import (
 )
 from .programs import program
 from .radial import forest, loops
+from .result import Clearing
 from .runner import hosted
 from .status import STATUSES, Status, is_status, status_name
 

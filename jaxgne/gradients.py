@@ -7,11 +7,12 @@ import equinox as eqx
 import jax
 from jaxtyping import Array
 
-from .clearing import Clearing, clear, differentiable, moved_to
+from .clearing import clear, differentiable, moved_to
 from .each import for_one
 from .market import Market
 from .model import Plan, Rows
 from .programs import program
+from .result import Clearing
 from .runner import by_numpy, concrete, runs_here, to_device, to_host
 from .sensitivity.implicit import UNCLEARED, Implicit
 from .sensitivity.reverse import reverse

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.text import Text
 
 from .batch import BatchProgress
-from .clearing import Progress
+from .solve import Progress
 from .waiting import waiting
 
 

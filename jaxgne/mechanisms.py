@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from . import objectives
-from .clearing import Clearing, clear, differentiable
+from .clearing import clear, differentiable
 from .clock import hours_of
 from .coordinates import Linear
 from .each import for_each, for_one
@@ -22,6 +22,7 @@ from .market import Market
 from .model import falls, net_exchange, potential, voltages
 from .programs import program
 from .radial import forest
+from .result import Clearing
 from .runner import jnp
 from .sensitivity.implicit import AbstractAdjoint, Implicit
 from .settlement import price_parts

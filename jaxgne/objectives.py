@@ -14,10 +14,11 @@ from typing import Any
 import equinox as eqx
 from jaxtyping import Array, Float
 
-from .clearing import Clearing, clear
+from .clearing import clear
 from .comparison import REFERENCE, baselines, evenness, inequality, outcome
 from .market import Market
 from .model import aggregate
+from .result import Clearing
 from .runner import jnp
 from .sensitivity.implicit import Implicit
 from .settlement import for_each_priced, settle

@@ -10,13 +10,14 @@ import numpy as np
 from jaxtyping import Array
 
 from .certificate import Certificate
-from .clearing import Clearing, clear
+from .clearing import clear
 from .each import for_one
 from .gradients import by_parts
 from .market import Market
 from .model import Plan, Rows, aggregate, costs
 from .programs import program
 from .record import Record
+from .result import Clearing
 from .runner import by_numpy, concrete, jnp, lax, runs_here, to_host
 from .sensitivity.active import Active, active_set, firm
 from .sensitivity.by_hand import hessian, unfolded_back

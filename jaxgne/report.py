@@ -8,7 +8,6 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from .clearing import Clearing
 from .clock import hour as hour_text
 from .clock import hours_of, local_text
 from .comparison import Outcome, measured
@@ -16,6 +15,7 @@ from .each import for_one
 from .market import Market, bus_name
 from .model import aggregate, energy_prices, grid_price, has_state, net_load, voltages
 from .reasons import why_infeasible
+from .result import Clearing
 from .runner import hosted
 from .status import status_message, status_name
 

@@ -16,7 +16,7 @@ import jax
 from jaxtyping import Array, Float, Int
 
 from .certificate import certify
-from .clearing import Clearing, NotCleared, Progress, Run, Status, clear
+from .clearing import clear
 from .each import for_each, for_one
 from .market import Market, cast
 from .model import (
@@ -35,12 +35,15 @@ from .model import (
 from .one_way import freed
 from .options import checked_options, tolerance
 from .programs import program
+from .result import Clearing, NotCleared, Run
 from .runner import concrete, jnp
 from .scales import scales
+from .solve import Progress
 from .solvers.base import AbstractSolver, written
 from .solvers.columns import pack, parts, sets_of, slopes, unpack
 from .solvers.interior_point import InteriorPoint
 from .solvers.preference import Preference
+from .status import Status
 
 Objective = Literal["congestion", "trade", "fairness", "norm", "import"]
 CHOICES: tuple[Objective, ...] = ("congestion", "trade", "fairness", "norm")  # that tables compare

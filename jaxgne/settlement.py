@@ -16,7 +16,6 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from .clearing import Clearing
 from .each import for_each
 from .market import Market
 from .model import (
@@ -34,6 +33,7 @@ from .model import (
 )
 from .radial import forest, radial
 from .record import Record
+from .result import Clearing
 from .runner import jnp
 from .status import Status, is_status
 

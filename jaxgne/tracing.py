@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from .clearing import Clearing, ready
+from .clearing import ready
 from .each import for_one
 from .market import Market, cast
 from .model import Plan, Rows
@@ -14,6 +14,7 @@ from .optimality import residuals
 from .options import checked_options
 from .programs import program
 from .record import Record
+from .result import Clearing
 from .solvers.base import AbstractSolver
 from .validation import gate
 

@@ -22,7 +22,7 @@ from jaxtyping import Array, Float
 
 from .batch import clear_many
 from .checkpoint import read, write
-from .clearing import Clearing, NotCleared, blank, clear, differentiable
+from .clearing import blank, clear, differentiable
 from .coordinates import Bijection, Coordinates, is_batch, norm, place, with_fields
 from .fingerprint import fingerprint
 from .history import History, TuningProgress
@@ -30,6 +30,7 @@ from .market import Market
 from .options import checked_options
 from .programs import program
 from .record import Record
+from .result import Clearing, NotCleared
 from .sensitivity.implicit import AbstractAdjoint, Implicit
 from .solvers.base import AbstractSolver
 from .status import status_name

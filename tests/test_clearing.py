@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxgne as jg
-from jaxgne import clearing as module
+from jaxgne import solve as module
 from jaxgne.model import net_load
 from tests.agreement import check_signs
 from tests.three_buses import feeder

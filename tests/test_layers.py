@@ -31,7 +31,7 @@ CORE |= {
 CORE |= {"surplus", "scales"}
 RESULT = {*CORE, "solvers", "sensitivity", "certificate", "reasons", "options", "choosing"}
 RESULT |= {"status", "result", "padding", "few_sizes", "size"}
-RESULT |= {"clearing"}
+RESULT |= {"solve", "clearing"}
 STUDIES = {"batch", "selection", "settlement", "scenarios", "placement", "tuning", "acsafe"}
 STUDIES |= {"comparison", "standard_form", "tracing", "reliability"}
 STUDIES |= {"objectives", "fitting", "gradients", "history", "mechanisms"}
@@ -99,10 +99,11 @@ LAYERS: dict[str, set[str]] = {
     "status": set(),
     "result": {"market", "model", "certificate", "reasons", "choosing", "status"},
     "few_sizes": {"market", "model", "padding", "choosing", "result"},
+    "solve": RESULT - {"clearing", "solve"},
     "clearing": RESULT - {"clearing"},
     **dict.fromkeys(STUDIES, RESULT),
     "scenarios": {"clock", "each", "market", "padding", "validation", "scenarios"},
-    "comparison": {"each", "market", "model", "clearing", "settlement"},
+    "comparison": {"each", "market", "model", "result", "settlement"},
     "placement": {"each", "market", "scenarios"},
     "standard_form": {"each", "market", "matrix", "model", "validation"},
     "files": set(),
@@ -132,7 +133,7 @@ LAYERS: dict[str, set[str]] = {
         *STUDIES,
         *("cases", "files", "fingerprint", "io.tables", "plots.style", "studies"),
     },
-    "live": {"batch", "clearing", "waiting"},
+    "live": {"batch", "solve", "waiting"},
     "cli_study": {"jaxgne", "cases", "cli_shared", "io", "live"},
     "cli_tune": {"jaxgne", "cli_shared", "files", "io", "plots"},
     "cli": {

@@ -17,9 +17,10 @@ import jax
 import numpy as np
 
 from .. import checkpoint
-from ..clearing import Clearing, blank, with_regret
+from ..clearing import blank, with_regret
 from ..fingerprint import digits
 from ..market import Market
+from ..result import Clearing
 from .loading import load as load_one
 from .loading import load_market
 from .saving import save

@@ -8,12 +8,13 @@ import jax
 import numpy as np
 
 from ..certificate import Certificate, certify, owners
-from ..clearing import Clearing, Run, Status
 from ..clock import Clock
 from ..grids import MODELS
 from ..market import Buffers, Generators, Grid, Market, Prosumers, Tariff, Trading, cast
 from ..model import Plan, Rows, rows_like, zeros
+from ..result import Clearing, Run
 from ..runner import by_numpy, to_device, to_host
+from ..status import Status
 from .faults import Faults
 from .json_text import Document, convert, place_of
 from .reading import Content, answer_marks, read_json, read_tables

@@ -11,12 +11,12 @@ import jax
 import numpy as np
 
 from ..certificate import Certificate
-from ..clearing import Clearing
 from ..comparison import measured
 from ..each import refuse_batch
 from ..grids import MODELS
 from ..market import Market
 from ..model import energy_prices, grid_price, rows_like, trade_prices, voltages, zeros
+from ..result import Clearing
 from ..runner import hosted
 from ..status import status_name
 from ..validation import structure

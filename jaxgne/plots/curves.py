@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..clearing import Clearing
 from ..market import Market
 from ..model import aggregate
+from ..result import Clearing
 from ..tracing import Trace
 from .style import CYCLE, DASHES, TIME, begin, check, hour_edges, legend, on_clock
 

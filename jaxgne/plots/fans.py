@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Literal, get_args
 import jax
 import numpy as np
 
-from ..clearing import Clearing
 from ..market import Market
 from ..model import aggregate, energy_prices, has_state
 from ..model import voltages as magnitudes
+from ..result import Clearing
 from .style import BLUE, TIME, begin, legend
 
 if TYPE_CHECKING:

@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..clearing import Clearing
 from ..clock import in_hour, step_at
 from ..market import Market, bus_name
 from ..model import aggregate
+from ..result import Clearing
 from .layout import places_of
 from .state import state
 from .style import BLACK, GRAY, SCALE, VERMILLION, begin, check

@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..clearing import Clearing
 from ..market import Market
 from ..model import aggregate, energy_prices, grid_price
+from ..result import Clearing
 from ..runner import hosted
 from .state import state
 from .style import (

@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..clearing import Clearing
 from ..comparison import REFERENCE, Comparison, outcome
 from ..market import Market
+from ..result import Clearing
 from ..settlement import settle
 from .style import (
     BLACK,

@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..clearing import Clearing
 from ..market import Market
 from ..model import bought
+from ..result import Clearing
 from ..runner import hosted
 from .style import (
     BLACK,

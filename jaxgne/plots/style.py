@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..clearing import Clearing
 from ..market import Market
+from ..result import Clearing
 from ..status import status_name
 
 if TYPE_CHECKING:

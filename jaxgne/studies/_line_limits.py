@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..acflow import ac_power_flow
-from ..clearing import Clearing
 from ..each import for_one
 from ..market import Market, bus_name
 from ..model import grid_price, has_state
+from ..result import Clearing
 from .runner import Row, Study, Watch, clear_variants
 
 FREE, RATED = "no ratings", "1 x ratings"

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from ..clearing import Clearing
 from ..comparison import baselines
 from ..each import for_one
 from ..market import Buffers, Market
 from ..model import Plan, device_costs, grid_price, net_load
+from ..result import Clearing
 from .runner import Study, Variants, Watch, clear_variants, percent
 
 ACTIVE, PASSIVE = "all active", "all passive"

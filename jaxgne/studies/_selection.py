@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from ..clearing import NotCleared, clear
+from ..clearing import clear
 from ..each import for_one
 from ..fingerprint import fingerprint
 from ..market import Market
+from ..result import NotCleared
 from ..selection import CHOICES, measured, select
 from ..status import status_name
 from .runner import Row, Runs, Study, Watch, percent

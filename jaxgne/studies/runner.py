@@ -17,13 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..batch import BatchProgress, clear_many
-from ..clearing import Clearing
 from ..comparison import Comparison, compare
 from ..files import whole
 from ..fingerprint import fingerprint
 from ..io.tables import write_table
 from ..market import Market
 from ..model import potential
+from ..result import Clearing
 from ..scenarios import lane, stack
 from ..status import status_name
 
