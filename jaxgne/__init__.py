@@ -18,6 +18,7 @@ from .clearing import clear
 from .clock import Clock
 from .market import Buffers, Generators, Grid, Market, Prosumers, Tariff, Trading
 from .model import Plan, Rows, aggregate, costs
+from .radial import oriented
 from .relaxation import relax
 from .reliability import trust
 from .result import Clearing, NotCleared
@@ -83,6 +84,7 @@ __all__ = [
     "least_norm",
     "load",
     "load_case",
+    "oriented",
     "relax",
     "save",
     "sensitivities",

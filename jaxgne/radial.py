@@ -4,15 +4,19 @@ By pointer doubling, in as many passes as the depth has binary digits: O(B log d
 loop over buses.
 """
 
+from dataclasses import replace
+
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Int, Num
 
 from .each import for_each
-from .market import Grid, Market
+from .market import FIELDS, Grid, Market
 from .programs import program
 from .record import Record
-from .runner import jnp, lax
+from .runner import built, jnp, lax
+
+_RADIAL = "give a radial grid, in which one path leads from a feeder bus to each other bus."
 
 
 class Ladder(Record):
@@ -107,10 +111,23 @@ def radial(caller: str, market: Market) -> None:
     good = np.ravel(_is_radial(market))
     if not good.all():
         where = f" of scenario {np.argmin(good)}" if good.size > 1 else ""
-        raise ValueError(
-            f"{caller}: Grid.source/target{where}: give a radial grid, in which one path leads "
-            "from a feeder bus to each other bus."
-        )
+        raise ValueError(f"{caller}: Grid.source/target{where}: {_RADIAL}")
+
+
+@built
+def oriented(grid: Grid) -> Grid:
+    """The same grid with its lines in the order of `lindistflow`; buses stay as they are.
+
+    Lines are sorted by their distance from the feeder, in lines, and point away from it, whichever
+    way and in whatever order they were given. Raises `ValueError` where the grid is not radial.
+    """
+    tree = forest(grid)
+    if not tree.radial:
+        raise ValueError(f"oriented: Grid.source/target: {_RADIAL}")
+    order = jnp.argsort(tree.ladder.depth[tree.far], stable=True)
+    own = [field.name.split(".")[1] for field in FIELDS.values() if field.axes == ("L",)]
+    lines = {name: getattr(grid, name)[order] for name in own}
+    return replace(grid, **lines | {"source": tree.near[order], "target": tree.far[order]})
 
 
 @for_each

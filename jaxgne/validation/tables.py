@@ -265,7 +265,10 @@ def _tree(v: Values) -> list[str]:
     backwards = v.complain(
         "Grid.source",
         turned,
-        lambda at: f"{ends(at)} points towards the feeder; swap its source and target",
+        lambda at: (
+            f"{ends(at)} points towards the feeder; swap its source and target, as "
+            "jg.oriented(grid) does"
+        ),
     )
     order = (
         []
@@ -275,7 +278,7 @@ def _tree(v: Values) -> list[str]:
             early & (root[source] >= 0),
             lambda at: (
                 f"{ends(at)} comes before the line that reaches {v.bus(source[at])}; sort the "
-                "lines by their distance from the feeder"
+                "lines by their distance from the feeder, as jg.oriented(grid) does"
             ),
         )
     )
