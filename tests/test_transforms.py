@@ -12,6 +12,7 @@ from tests.agreement import SOLVERS
 from tests.three_buses import neighbors
 
 TOL = 1e-7
+ONE_QUICK = [pytest.param(n, marks=() if n == "primal-dual" else pytest.mark.slow) for n in SOLVERS]
 LOADS = jnp.array([[[1.0], [1.5]], [[3.0], [4.0]], [[0.5], [6.0]]])  # kW
 
 
@@ -24,7 +25,7 @@ def found(load: jax.Array) -> jg.Clearing:
     return jg.clear(at(load), jg.InteriorPoint(), tol=1e-10, runner="numpy")
 
 
-@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("name", ONE_QUICK)
 def test_batches_have_the_values_and_derivatives_of_each(name: str):
     """Of the total import, in one program: beside single answers, and differences of them."""
     solver, _, most = SOLVERS[name]
@@ -43,7 +44,7 @@ def test_batches_have_the_values_and_derivatives_of_each(name: str):
         assert float(jnp.vdot(slope, way)) == pytest.approx(difference, abs=1e-3)
 
 
-@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("name", ONE_QUICK)
 def test_float32_ends_near_float64(name: str):
     solver, _, most = SOLVERS[name]
     narrow = jg.clear(cast(at(LOADS[1]), jnp.float32), solver, max_steps=most)
