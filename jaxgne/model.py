@@ -218,6 +218,10 @@ def falls(grid: Grid) -> Mapping[str, tuple[Float[Array, " L"], Float[Array, " L
     return grid.model.falls(grid.resistance, grid.reactance)
 
 
+def _hourly_falls(grid: Grid) -> Mapping[str, tuple[Float[Array, "L 1"], Float[Array, "L 1"]]]:
+    return grid.model.falls(grid.resistance[:, None], grid.reactance[:, None])
+
+
 def rows(market: Market, plan: Plan) -> Rows:
     """Every linear constraint, demand minus supply (model.md: Prices, Grid)."""
     return _rows(market, plan, lambda data: data)
@@ -253,9 +257,9 @@ def _rows(market: Market, plan: Plan, given: Callable[[Array], Array]) -> Rows:
         bus = passive + at_bus(net) + left(plan.active)
         bus = bus.at[grid.feeder].add(-plan.exchange)
         exchange = s - jnp.sum(plan.exchange, axis=0)
-        for state, (by_active, by_reactive) in falls(grid).items():
+        for state, (by_active, by_reactive) in _hourly_falls(grid).items():
             at = getattr(plan, state)
-            fall = by_active[:, None] * plan.active + by_reactive[:, None] * plan.reactive
+            fall = by_active * plan.active + by_reactive * plan.reactive
             lines[state] = at[grid.source] - at[grid.target] - fall
         if grid.reactive_balance:
             drawn = given(grid.passive_reactive) + at_bus(given(market.prosumers.reactive))
@@ -418,10 +422,9 @@ def pull(market: Market, prices: Rows) -> Plan:
     if grid.reactive_balance:
         reactive = along(prices.bus_reactive)
         pulled = replace(pulled, compensation=-ts * prices.bus_reactive)
-    for state, (by_active, by_reactive) in falls(grid).items():
+    for state, (by_active, by_reactive) in _hourly_falls(grid).items():
         drop = ts * getattr(prices, state)
-        active = active - by_active[:, None] * drop
-        reactive = reactive - by_reactive[:, None] * drop
+        active, reactive = active - by_active * drop, reactive - by_reactive * drop
         pulled = replace(pulled, **{state: ends(drop)})
     exchange = -ts * (prices.bus[grid.feeder] + prices.exchange)
     return replace(pulled, active=active, reactive=reactive, exchange=exchange)
