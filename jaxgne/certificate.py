@@ -14,7 +14,7 @@ from .acflow import MOST_LOOPS, Safety, check
 from .clock import Clock, hour_name, in_hour, in_hours
 from .each import for_each, for_one
 from .feasibility import infeasibility_proof, proof_terms
-from .market import Market, bus_name, cast
+from .market import Market, bus_name, cast, line_name
 from .model import PLAN_FIELDS, ROW_FIELDS, Plan, Rows, pull
 from .one_way import Ways, metered, ways
 from .optimality import Residuals, pin, residuals
@@ -65,6 +65,7 @@ class Certificate(Record):
     hour_length: Float[Array, ""]  # h
     clock: Clock | None
     names: tuple[str, ...] = eqx.field(static=True)  # of buses
+    line_names: tuple[str, ...] = eqx.field(static=True)
     hours: int = eqx.field(static=True)
     squared: bool = eqx.field(static=True)  # whether voltages are squared, so in pu^2
     ways: Ways | None = None  # what goes both ways at once
@@ -183,14 +184,16 @@ class Certificate(Record):
     def _overload(self) -> str:
         line, hour = divmod(int(self.residuals.rating_place), self.hours)
         return (
-            f"{float(self.residuals.rating):.1e} kVA above the rating of line {line}, "
-            f"{hour_name(self, hour)}"
+            f"{float(self.residuals.rating):.1e} kVA above the rating of line "
+            f"{line_name(self, line)}, {hour_name(self, hour)}"
         )
 
     def _name(self, each: str, row: int) -> str:
         """A row by its number or name, and whose it is."""
         if each == "bus":
             return bus_name(self, row)
+        if each == "line":
+            return line_name(self, row)
         if self.owners is None:
             return str(row)
         if each == "generator":
@@ -247,6 +250,7 @@ def _certificate(market: Market, found: Residuals, size: Scales) -> Certificate:
         hour_length=step,
         clock=market.clock,
         names=market.grid.names,
+        line_names=market.grid.line_names,
         hours=market.prosumers.load.shape[-1],
         squared=market.grid.model.squared,
     )
@@ -334,8 +338,8 @@ def _sentence(market: Market, prices: Rows, cause: str, row: int, hours: list[in
         more = " or Grid.compensation_max behind it" if cause == "reactive" else ""
         ends = f"{bus(int(grid.source[row]))}-{bus(int(grid.target[row]))}"
         return (
-            f"Grid.rating of line {row} ({ends}) {when}: {float(grid.rating[row]):.6g} kVA "
-            f"cannot carry what lies behind it; raise it{more}."
+            f"Grid.rating of line {line_name(grid, row)} ({ends}) {when}: "
+            f"{float(grid.rating[row]):.6g} kVA cannot carry what lies behind it; raise it{more}."
         )
     if cause == "voltage":
         span = f"{float(grid.voltage_min[row]):.4g} to {float(grid.voltage_max[row]):.4g} pu"

@@ -2,11 +2,11 @@
 
 Each function takes a market and its clearing and gives one row per thing and step: `hour` is when
 it begins, in hours since the start, and `time` is that on the market's clock, if it has one. Units
-are in the column names, which are those of the files that `save` writes; `bus`, `source` and
-`target` are names where the grid has them, else indices. A batch and its clearing (`clear_many`)
-give the same columns behind `scenario` and `status`, with NaN for infeasible scenarios; of one
-market that is infeasible there is no table: `ValueError`. What stopped at `max_steps` is given as
-it stands.
+are in the column names, which are those of the files that `save` writes; `bus`, `source`,
+`target` and `line` are names where the grid has them, else indices. A batch and its clearing
+(`clear_many`) give the same columns behind `scenario` and `status`, with NaN for infeasible
+scenarios; of one market that is infeasible there is no table: `ValueError`. What stopped at
+`max_steps` is given as it stands.
 """
 
 from collections.abc import Callable, Mapping
@@ -346,6 +346,9 @@ def _frame(
     names = np.asarray(market.grid.names)
     for name in {"bus", "source", "target"} & arrays.keys():
         arrays[name] = names[arrays[name]] if names.size else arrays[name]
+    lines = np.asarray(market.grid.line_names)
+    if "line" in arrays and lines.size:
+        arrays["line"] = lines[arrays["line"]]
     flat = {name: np.broadcast_to(array, shape).ravel() for name, array in arrays.items()}
     if market.clock is not None:
         times = _pandas().DatetimeIndex(flat["time"].astype("datetime64[s]"), tz="UTC")

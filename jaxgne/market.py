@@ -270,6 +270,7 @@ class Grid(Record):
     model: AbstractGridModel = structure("which physics: copperplate, paper or lindistflow")
     reactive_balance: bool = structure("whether buses balance reactive power (lindistflow: always)")
     names: tuple[str, ...] = structure("name of each bus, or nothing")
+    line_names: tuple[str, ...] = structure("name of each line, or nothing")
 
     def __init__(
         self,
@@ -291,6 +292,7 @@ class Grid(Record):
         model: GridModel | AbstractGridModel = "lindistflow",
         reactive_balance: bool | None = None,
         names: tuple[str, ...] = (),
+        line_names: tuple[str, ...] = (),
     ):
         if not isinstance(model, AbstractGridModel):
             if model not in MODELS:
@@ -328,11 +330,17 @@ class Grid(Record):
         self.model = model
         self.reactive_balance = model.radial or bool(reactive_balance)
         self.names = tuple(names)
+        self.line_names = tuple(line_names)
 
 
 def bus_name(of: Any, bus: int) -> str:
     """What people call a bus: its name where `of`, a grid or a certificate, has names."""
     return of.names[bus] if of.names else str(bus)
+
+
+def line_name(of: Any, line: int) -> str:
+    """What people call a line: its name where `of`, a grid or a certificate, has such names."""
+    return of.line_names[line] if of.line_names else str(line)
 
 
 class Tariff(Record):

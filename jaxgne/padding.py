@@ -136,5 +136,7 @@ def _with_buses(grid: Grid, more: int) -> Grid:
             ("compensation_max", 0.0),
         )
     }
-    names = grid.names and (*grid.names, *(f"pad{k}" for k in range(more)))
+    fillers = tuple(f"pad{k}" for k in range(more))
+    names, line_names = (known and (*known, *fillers) for known in (grid.names, grid.line_names))
+    lines |= {"line_names": line_names}
     return replace(grid, **(lines if lined else {}), **buses, names=names)

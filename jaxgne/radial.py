@@ -127,7 +127,9 @@ def oriented(grid: Grid) -> Grid:
     order = jnp.argsort(tree.ladder.depth[tree.far], stable=True)
     own = [field.name.split(".")[1] for field in FIELDS.values() if field.axes == ("L",)]
     lines = {name: getattr(grid, name)[order] for name in own}
-    return replace(grid, **lines | {"source": tree.near[order], "target": tree.far[order]})
+    lines |= {"source": tree.near[order], "target": tree.far[order]}
+    names = grid.line_names and tuple(grid.line_names[line] for line in np.asarray(order))
+    return replace(grid, **lines, line_names=names)
 
 
 @for_each

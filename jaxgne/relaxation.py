@@ -11,7 +11,7 @@ import numpy as np
 
 from .clock import in_hours
 from .elastic import Program, program
-from .market import Market, bus_name
+from .market import Market, bus_name, line_name
 from .runner import concrete, hosted, to_device
 from .slack import LIMITS, NOTHING, Slack, fewest, give, only
 from .validation import structure
@@ -213,7 +213,7 @@ def _place(market: Market, name: str, row: int) -> str:
     bus = partial(bus_name, market.grid)
     if field == "rating":
         ends = (int(market.grid.source[row]), int(market.grid.target[row]))
-        return f"line {row} ({bus(ends[0])}-{bus(ends[1])})"
+        return f"line {line_name(market.grid, row)} ({bus(ends[0])}-{bus(ends[1])})"
     return f"bus {bus(row)}"
 
 

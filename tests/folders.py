@@ -22,6 +22,7 @@ def feeder(model: jg.market.GridModel = "lindistflow", hours: int = 2, **tariff)
         passive_reactive=0.05,
         model=model,
         names=names,
+        line_names=("main, old", "side") if names else (),
     )
     return jg.Market(
         jg.Prosumers((0, 1, 2), load, 0.3, export_max=(0.0, 0.0, 5.0), curtail_max=0.2),

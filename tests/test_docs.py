@@ -12,7 +12,7 @@ from jaxgne import optimality, settlement
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "model.md").read_text("utf-8")
-NO_SYMBOL = {"Buffers.made", "Grid.names"}  # what no equation knows
+NO_SYMBOL = {"Buffers.made", "Grid.names", "Grid.line_names"}  # what no equation knows
 
 
 def texts() -> Iterator[tuple[str, str]]:

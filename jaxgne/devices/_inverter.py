@@ -64,8 +64,8 @@ def _behind(device: str, market: Market, prosumers: Any, rating: Any, *, reactiv
             f"{device}: a grid with model='lindistflow' is needed, this one is {grid.model.name!r}."
         )
     who, count = np.atleast_1d(np.asarray(prosumers)), people.bus.shape[0]
-    new = [f"{device} {i}" for i in who]
-    if not np.all(np.isin(who, np.arange(count))) or len({*new} - {*grid.names}) < len(who):
+    new, known = [f"{device} {i}" for i in who], (*grid.names, *grid.line_names)
+    if not np.all(np.isin(who, np.arange(count))) or len({*new} - {*known}) < len(who):
         raise ValueError(f"{device}: prosumers={prosumers}: give each of 0 to {count - 1} once.")
     who = who.astype(int)
     size = np.asarray(rating, float)
@@ -101,5 +101,6 @@ def _behind(device: str, market: Market, prosumers: Any, rating: Any, *, reactiv
         passive_reactive=added(grid.passive_reactive, 0.0),
         compensation_max=added(grid.compensation_max, most),
         names=grid.names and (*grid.names, *new),
+        line_names=grid.line_names and (*grid.line_names, *new),
     )
     return replace(market, prosumers=replace(people, bus=people.bus.at[who].set(fresh)), grid=wired)

@@ -161,6 +161,7 @@ def _market(folder: Path, content: Content) -> Market:
         "grid.model": head["grid_model"],
         "grid.reactive_balance": head["reactive_balance"],
         "grid.names": tuple(content.tables["buses.csv"].get("name", ())),
+        "grid.line_names": tuple(content.tables["lines.csv"].get("name", ())),
         "tariff.anticipation": np.asarray(head["anticipation"], dtype),
     }
     hours = len(content.tables["tariff.csv"]["base_eur_per_kwh"])

@@ -79,11 +79,11 @@ def _unwritable(market: Market) -> list[str]:
     wrong, model = [], market.grid.model
     if model not in MODELS.values():
         wrong.append(f"save(): Grid.model is {model}; files know only {', '.join(MODELS)}.")
-    for name in market.grid.names:
+    for name in (*market.grid.names, *market.grid.line_names):
         encoded = name.encode(errors="replace")
         if CONTROL.search(name) or encoded.decode() != name or len(encoded) > _NAME:
             wrong.append(
-                f"save(): the bus name {name[:40]!r} holds a control character or is longer than "
+                f"save(): the name {name[:40]!r} holds a control character or is longer than "
                 f"{_NAME} bytes; choose a plain one."
             )
     return wrong
@@ -186,8 +186,9 @@ def _market_content(market: Market) -> Content:
         table.file: {name: _field(market, field) for name, field in table.columns.items()}
         for table in MARKET
     }
-    if grid.names:
-        tables["buses.csv"]["name"] = list(grid.names)
+    for file, names in (("buses.csv", grid.names), ("lines.csv", grid.line_names)):
+        if names:
+            tables[file]["name"] = list(names)
     head = {
         "format": FORMAT,
         "version": VERSION,

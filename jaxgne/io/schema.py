@@ -86,9 +86,10 @@ def _market_tables() -> Iterator[Table]:
             columns.setdefault((field.row, len(field.axes) > 1), {})[field.column] = field.dotted
     for (row, hourly), found in columns.items():
         file = f"{row}_hours.csv" if hourly else f"{_MANY.get(row, f'{row}s')}.csv"
-        yield Table(file, row, found, hourly, {"name": "grid.names"} if file == "buses.csv" else {})
+        yield Table(file, row, found, hourly, _NAMES.get(file, {}))
 
 
+_NAMES = {"buses.csv": {"name": "grid.names"}, "lines.csv": {"name": "grid.line_names"}}
 _MANY = {"bus": "buses", "hour": "tariff"}  # what a file is called by its rows, without an s
 MARKET = tuple(_market_tables())
 

@@ -36,10 +36,12 @@ def stack(markets: Sequence[Market]) -> Market:
                 )
     most = {name: max(sizes(m)[name] for m in markets) for name in sizes(first)}
     padded = [pad(market, **most) for market in markets]
-    names = first.grid.names if all(m.grid.names == first.grid.names for m in markets) else ()
-    if len(names) != most["buses"]:
-        names = ()
-    padded = [eqx.tree_at(lambda m: m.grid, m, replace(m.grid, names=names)) for m in padded]
+    called = {
+        name: {getattr(m.grid, name) for m in (*markets, *padded)}
+        for name in ("names", "line_names")
+    }
+    alike = {name: found.pop() if len(found) == 1 else () for name, found in called.items()}
+    padded = [eqx.tree_at(lambda m: m.grid, m, replace(m.grid, **alike)) for m in padded]
     return jax.tree.map(lambda *leaves: np.stack([np.asarray(a) for a in leaves]), *padded)
 
 

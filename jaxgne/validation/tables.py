@@ -25,6 +25,7 @@ class Values(dict[str, np.ndarray]):
     def __init__(self, market: Market):
         self.market = market
         self.names = market.grid.names
+        self.line_names = market.grid.line_names
 
     def __missing__(self, name: str) -> np.ndarray:
         self[name] = np.asarray(field(self.market, name), int if name in POINTS_TO else float)
@@ -61,7 +62,8 @@ class Values(dict[str, np.ndarray]):
         words = []
         axes = axes or "".join(FIELDS[name].axes)
         for axis, index in zip(axes, place, strict=True):
-            called = f" ({self.names[index]!r})" if axis == "B" and self.names else ""
+            names = {"B": self.names, "L": self.line_names}.get(axis)
+            called = f" ({names[index]!r})" if names else ""
             hour = hour_name(self.market, index) if axis == "H" else ""
             words.append(hour or f"row {index}{called}")
         rows = int(np.sum(np.any(bad, axis=1) if bad.ndim == 2 else bad)) - 1
@@ -124,12 +126,15 @@ def shapes(market: Market, caller: str = "clear") -> list[str]:
     for axis, name in (("N", "Prosumers.load"), ("H", "Prosumers.load"), ("B", "Grid.passive")):
         if not sizes.get(axis):
             wrong.append(f"{name}: there is no {ROWS[axis]}; give at least one.")
-    names = market.grid.names
-    if names and (len(names) != sizes.get("B") or len(set(names)) != len(names)):
-        wrong.append(
-            f"Grid.names: {len(set(names))} different names for {sizes.get('B')} buses; give each "
-            "bus its own, or give none."
-        )
+    grid = market.grid
+    for called, names, axis in (("names", grid.names, "B"), ("line_names", grid.line_names, "L")):
+        if names and (len(names) != sizes.get(axis) or len(set(names)) != len(names)):
+            each = ROWS[axis]
+            many = {"bus": "buses"}.get(each, f"{each}s")
+            wrong.append(
+                f"Grid.{called}: {len(set(names))} different names for {sizes.get(axis)} {many}; "
+                f"give each {each} its own, or give none."
+            )
     return wrong
 
 
