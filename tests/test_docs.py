@@ -1,4 +1,4 @@
-"""docs/model.md names what the code has, and whoever points to one of its sections finds it."""
+"""Pages of the mathematics and of the modules name what the code has, and all of it."""
 
 import re
 from collections.abc import Iterator
@@ -64,3 +64,29 @@ def test_all_data_decisions_and_rows_are_on_the_page():
     kinds = (*tables, jg.Plan, jg.Rows)
     every = {f"{kind.__name__}.{field}" for kind in kinds for field in field_names(kind)}
     assert {name for name in every - NO_SYMBOL if f"`{name}`" not in PAGE} == set()
+
+
+HOUSE = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+
+
+def test_paths_in_the_architecture_exist():
+    """Modules, folders, tests and pages; `_NAME.py` stands for one that is to be written."""
+    paths = set(re.findall(r"`((?:jaxgne|tests|docs)/[^\s`]+)`", HOUSE))
+    missing = {path for path in paths if "NAME" not in path and not (ROOT / path).exists()}
+    assert missing == set() and len(paths) > 100
+
+
+def test_a_capacity_comes_from_its_file_to_the_sentence_on_the_page(tmp_path: Path):
+    """A battery that fills to 5.1 kWh of 6 breaks a limit of 4 by 1.1 kWh, in hour 1."""
+    example = re.findall(
+        r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text("utf-8"), re.M | re.S
+    )[0]
+    names: dict[str, Any] = {}
+    exec(example, names)
+    jg.save(tmp_path / "day", names["market"])
+    table = tmp_path / "day" / "buffer_hours.csv"
+    assert table.read_text().count(",6.0,") == 3
+    table.write_text(table.read_text().replace(",6.0,", ",4.0,"))
+    found = names["clearing"]
+    worst = jg.certify(jg.load_case(tmp_path / "day"), found.plan, found.prices).worst()
+    assert worst.startswith("1.1e+00 kWh, bounds on the content of buffer 0") and worst in HOUSE

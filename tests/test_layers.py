@@ -1,4 +1,4 @@
-"""Imports point down only; the public namespace is documented, light, and hides no module."""
+"""Imports point down only, as drawn; the public namespace is documented, light, hides no module."""
 
 import ast
 import inspect
@@ -16,6 +16,7 @@ import jaxgne
 from jaxgne.grids import MODELS
 
 PACKAGE = Path(jaxgne.__file__).parent
+ROOT = Path(__file__).parent.parent
 
 CORE = {"clock", "each", "market", "devices", "describe", "validation", "model", "radial", "acflow"}
 CORE |= {
@@ -223,6 +224,44 @@ def test_module_without_a_layer_is_refused():
     """A new module is told where to say what it may import."""
     with pytest.raises(AssertionError, match=r"newcomer.* to LAYERS in"):
         upward("", ("newcomer",))
+
+
+def told_modules() -> dict[str, tuple[int, str]]:
+    """Each module in the tables of layers, by path: how high its layer is, and its line."""
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    layers = page[: page.index("## The path of a number")].split("\n### ")[1:]
+    lines = [(k, line) for k, layer in enumerate(layers) for line in layer.splitlines()]
+    found = [(k, re.fullmatch(r"\| `(jaxgne/\S+)` \| (.*) \|", line)) for k, line in lines]
+    return {match[1]: (k, match[2]) for k, match in found if match}
+
+
+def source(path: str) -> Path:
+    return ROOT / path / "__init__.py" if path.endswith("/") else ROOT / path
+
+
+def test_all_modules_are_in_the_architecture():
+    """By the first lines of their docstrings: all at the top, and the mathematics' own folders."""
+    files = [*PACKAGE.glob("*.py"), *(PACKAGE / "solvers").glob("[!_]*.py")]
+    files += (PACKAGE / "sensitivity").glob("[!_]*.py")
+    folders = [path.parent for path in PACKAGE.glob("*/__init__.py")]
+    paths = {str(path.relative_to(ROOT)) for path in files}
+    told = told_modules()
+    assert told.keys() == paths | {f"{path.relative_to(ROOT)}/" for path in folders}
+    for path, (_, line) in told.items():
+        docstring = ast.get_docstring(ast.parse(source(path).read_text("utf-8"))) or ""
+        assert line == " ".join(docstring.split("\n\n")[0].split()), path
+
+
+def test_layers_in_the_architecture_are_those_of_the_tests():
+    """No module may import one of a layer that the page draws above its own."""
+    at = {
+        Path(path).stem: layer for path, (layer, _) in told_modules().items() if path.count("/") < 2
+    }
+    at |= {Path(path).name: layer for path, (layer, _) in told_modules().items() if path[-1] == "/"}
+    assert at.keys() == LAYERS.keys()
+    for name, allowed in LAYERS.items():
+        below = {each.split(".")[0] for each in allowed} - {"jaxgne"}  # the public names
+        assert {each for each in below if at[each] > at[name]} == set(), name
 
 
 LATER = {"optax", "scipy", "matplotlib", "pandas", "typer", "IPython"}

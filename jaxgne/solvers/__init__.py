@@ -1,0 +1,1 @@
+"""Solvers, one file each, and the parts that they are made of."""
