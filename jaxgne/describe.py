@@ -1,5 +1,6 @@
 """A market in a few lines: how much of what there is, with units."""
 
+from dataclasses import is_dataclass
 from typing import Any
 
 import jax
@@ -7,7 +8,6 @@ import numpy as np
 from jax.core import Tracer
 
 from .fields import axes_of
-from .record import Record
 
 
 def describe(market: Any) -> str:
@@ -32,7 +32,7 @@ def describe(market: Any) -> str:
 
 def _arrays(market: Any) -> list[tuple[str, Any, tuple[str, ...]]]:
     """Every array field by name, with the axes of its annotation."""
-    tables = [table for table in vars(market).values() if isinstance(table, Record)]
+    tables = [table for table in vars(market).values() if is_dataclass(table)]
     return [
         (f"{type(table).__name__}.{name}", getattr(table, name), axes)
         for table in (*tables, market)

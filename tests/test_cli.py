@@ -167,7 +167,7 @@ def test_infeasible_exits_4_and_names_the_limit(overloaded: Path):
     result = call("clear", overloaded, "--quiet")
     assert result.exit_code == 4
     assert result.stdout == ""
-    assert "infeasible: Grid.rating of line 0 (799-" in result.stderr
+    assert "infeasible: Grid.rating of line main, old (799-" in result.stderr
     assert "Cheapest way out: raise Grid.rating of line" in result.stderr
 
 
@@ -180,7 +180,7 @@ def test_infeasible_json_is_still_one_document(overloaded: Path):
     assert any(row["limit"] == "Grid.rating" for row in rows)
     assert sum(row["eur"] for row in rows) == pytest.approx(facts["relax"]["cost_eur"])
     assert facts["status"] == "infeasible"
-    assert "Grid.rating of line 0" in facts["message"]
+    assert "Grid.rating of line main, old" in facts["message"]
     assert facts["by_hour"][0]["energy_price_mean_eur_per_kwh"] is None
 
 

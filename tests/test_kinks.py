@@ -155,7 +155,7 @@ def full(capacity: Any) -> Any:
     return market, jg.clear(market, tol=1e-9).plan.imports[0]
 
 
-@pytest.mark.parametrize("way", [jax.jit, lambda run: run])
+@pytest.mark.parametrize("way", [pytest.param(jax.jit, marks=pytest.mark.slow), lambda run: run])
 def test_limits_of_a_battery_that_rests_full_count_together(way: Any):
     """A kWh more in all hours is bought in the first and saved in the last.
 

@@ -164,7 +164,7 @@ def rescale(market: jg.Market, money: float, power: float) -> jg.Market:
                 limit=power,
                 fee_buyer=per,
                 fee_seller=per,
-                charge=per,
+                toll=per,
                 quadratic=curve,
             ),
             times(

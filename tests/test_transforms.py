@@ -12,7 +12,7 @@ from tests.agreement import SOLVERS
 from tests.three_buses import neighbors
 
 TOL = 1e-7
-ONE_QUICK = [pytest.param(n, marks=() if n == "primal-dual" else pytest.mark.slow) for n in SOLVERS]
+ONE_QUICK = [pytest.param(n, marks=() if n == "mechanism" else pytest.mark.slow) for n in SOLVERS]
 LOADS = jnp.array([[[1.0], [1.5]], [[3.0], [4.0]], [[0.5], [6.0]]])  # kW
 
 
