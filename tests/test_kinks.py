@@ -24,6 +24,7 @@ LIMITS = {
     "total": "tariff.total_max",
 }
 SLOPES = ("prosumers.load", "generators.linear", "tariff.base")
+BOTH_WAYS = [pytest.param(jax.jit, marks=pytest.mark.slow), lambda run: run]  # as it is compiled
 REFUSED = ("not the same on both sides", "not determined", "not known to lie between")
 
 
@@ -126,7 +127,7 @@ def just_enough(load: Any = 0.0, base: Any = 0.15, adjoint: Any = None) -> Any:
     return jnp.sum(jg.clear(market, adjoint=adjoint).costs)
 
 
-@pytest.mark.parametrize("way", [jax.jit, lambda run: run])
+@pytest.mark.parametrize("way", BOTH_WAYS)
 def test_a_load_that_a_limit_on_the_total_just_meets_has_no_derivative(way: Any):
     """More of it cannot be served; less lets the total's limit go, and the grid's price falls.
 
@@ -155,7 +156,7 @@ def full(capacity: Any) -> Any:
     return market, jg.clear(market, tol=1e-9).plan.imports[0]
 
 
-@pytest.mark.parametrize("way", [pytest.param(jax.jit, marks=pytest.mark.slow), lambda run: run])
+@pytest.mark.parametrize("way", BOTH_WAYS)
 def test_limits_of_a_battery_that_rests_full_count_together(way: Any):
     """A kWh more in all hours is bought in the first and saved in the last.
 

@@ -25,7 +25,8 @@ def found(load: jax.Array) -> jg.Clearing:
     return jg.clear(at(load), jg.InteriorPoint(), tol=1e-10, runner="numpy")
 
 
-@pytest.mark.parametrize("name", ONE_QUICK)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SOLVERS)
 def test_batches_have_the_values_and_derivatives_of_each(name: str):
     """Of the total import, in one program: beside single answers, and differences of them."""
     solver, _, most = SOLVERS[name]
