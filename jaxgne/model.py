@@ -213,11 +213,13 @@ def pseudo_gradient(market: Market, plan: Plan) -> Plan:
     return own_gradient(market, plan, grid_price(market, aggregate(market, plan)))
 
 
+@remembered
 def falls(grid: Grid) -> Mapping[str, tuple[Float[Array, " L"], Float[Array, " L"]]]:
     """What a kW and a kvar on each line take of each state of its source (model.md: Grid)."""
     return grid.model.falls(grid.resistance, grid.reactance)
 
 
+@remembered
 def _hourly_falls(grid: Grid) -> Mapping[str, tuple[Float[Array, "L 1"], Float[Array, "L 1"]]]:
     return grid.model.falls(grid.resistance[:, None], grid.reactance[:, None])
 

@@ -153,17 +153,24 @@ def much(market: Market, scale: Scales, share: Shares | None = None) -> tuple[Pl
 
     A trade is measured by its smaller side; in pu and rad 1 is much.
     """
+    one = jnp.ones_like(scale.total)
+    if share is None:
+        return _each(lambda field: getattr(scale, measure(field) or "", one))
+    own, units, pairs = share.prosumer[:, None], market.generators, market.trading
+    by_row = {
+        "prosumer": own,
+        "generator": own[units.owner],
+        "buffer": own[market.buffers.owner],
+        "pair": jnp.minimum(own[pairs.buyer], own[pairs.seller]),
+        "line": share.line[:, None],
+    }
+    stored = share.buffer[:, None]
 
     def size(field: Field) -> Array:
         kind = measure(field)
-        if kind is None:
-            return jnp.ones_like(scale.total)
-        if share is None:
-            return getattr(scale, kind)
-        if kind == "total":
-            return share.line[:, None] if field.row == "line" else scale.total
-        own = share.buffer if kind == "energy" else _own(market, field.row, share.prosumer)
-        return own[:, None]
+        if kind == "energy":
+            return stored
+        return one if kind is None else by_row.get(field.row, scale.total)
 
     return _each(size)
 
@@ -180,16 +187,6 @@ def price_sizes(scale: Scales) -> Rows:
 
 def _price(scale: Scales, field: Field) -> Array:
     return scale.price * scale.total if measure(field) is None else scale.price
-
-
-def _own(market: Market, row: str, own: Float[Array, " N"]) -> Array:
-    """What each row has of its prosumer's."""
-    pairs = market.trading
-    if row == "generator":
-        return own[market.generators.owner]
-    if row == "buffer":
-        return own[market.buffers.owner]
-    return jnp.minimum(own[pairs.buyer], own[pairs.seller]) if row == "pair" else own
 
 
 def _each(of: Callable[[Field], Array]) -> tuple[Plan, Rows]:
