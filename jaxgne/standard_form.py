@@ -8,7 +8,7 @@ solver clears a market, slower, and what it finds can be held against the packag
     jaxgne.certify(market, made.plan(x), made.prices(y))
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -35,8 +35,11 @@ from .validation import gate
 
 
 class Conic(NamedTuple):
-    """min x'Px/2 + q'x with b - Ax in a product of cones: `equal` zeros, `above` non-negative
-    numbers, then `discs` second-order cones of three rows each."""
+    """min x'Px/2 + q'x with b - Ax in a product of cones.
+
+    These are `equal` zeros, `above` non-negative numbers, then `discs` second-order cones of three
+    rows each.
+    """
 
     P: Any
     q: np.ndarray
@@ -169,8 +172,11 @@ def _made(market: Market, sparse: Any) -> Convex:
     imports = np.arange(of.columns["imports"].start, of.columns["imports"].stop)
     trades = np.arange(of.columns["trades"].start, of.columns["trades"].stop)
     passive = np.asarray(market.grid.passive).sum(axis=0)
-    bound = [np.concatenate([flat(side), np.full(columns - width, fill)])
-             for side, fill in zip(boxes(market), (-np.inf, np.inf), strict=True)]  # fmt: skip
+    shut = (np.asarray(market.grid.rating) <= 0)[:, None]  # their disc is one point
+    bound = [
+        np.concatenate([flat(_without(side, shut)), np.full(columns - width, fill)])
+        for side, fill in zip(boxes(market), (-np.inf, np.inf), strict=True)
+    ]
     bound_at = np.flatnonzero(np.isfinite(bound[0]) | np.isfinite(bound[1]))
     none, free = np.zeros(trades.size), np.full(trades.size, np.inf)
     tables = [
@@ -182,7 +188,7 @@ def _made(market: Market, sparse: Any) -> Convex:
     ]
     matrices, lows, highs = zip(*tables, strict=True)
     rating = np.asarray(market.grid.rating)
-    lines = np.flatnonzero(np.isfinite(rating) & (rating > 0) & (of.columns["active"].stop > 0))
+    lines = np.flatnonzero(np.isfinite(rating) & (rating > 0))
     flows = [of.columns[name].start + lines[:, None] * hours + np.arange(hours)
              for name in ("active", "reactive")]  # fmt: skip
     stores = market.buffers
@@ -198,3 +204,9 @@ def _made(market: Market, sparse: Any) -> Convex:
         constant=float(jnp.sum(stores.final_value * stores.energy_start)),
         kept=kept,
     )
+
+
+def _without(bound: Plan, shut: np.ndarray) -> Plan:
+    """Bounds that let nothing flow on lines that are `shut`."""
+    flows = (jnp.where(shut, 0.0, flow) for flow in (bound.active, bound.reactive))
+    return replace(bound, **dict(zip(("active", "reactive"), flows, strict=True)))

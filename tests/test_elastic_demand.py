@@ -93,6 +93,17 @@ def test_a_room_by_hour_cuts_the_last_pieces():
     assert np.allclose(table.quadratic, 1.0)  # (c - 4)^2 itself
 
 
+def test_one_of_several_may_use_nothing():
+    """0.6 / (1 + c) is worth 0.25 at 1.4 kW; the second device is shut off."""
+    table = elastic(
+        [0, 0], power=np.array([[3.0], [0.0]]), hours=2, utility=lambda c: 0.6 * jnp.log1p(c)
+    )
+    assert np.all(np.isfinite(table.quadratic))
+    used = -jg.clear(taker(table)).plan.generation
+    assert np.allclose(used[:10].sum(axis=0), 1.4, atol=0.02)
+    assert np.allclose(used[10:], 0.0)
+
+
 def test_a_utility_has_a_slope_that_falls():
     with pytest.raises(ValueError, match=r"not concave: a kWh more is worth 0 EUR at 0 kW and 2"):
         elastic(0, power=3.0, hours=1, utility=lambda c: c**2, pieces=3)

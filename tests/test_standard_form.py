@@ -63,6 +63,21 @@ def test_what_clear_finds_solves_the_program(market: jg.Market):
     assert float(potential(market, cleared.plan)) == pytest.approx(best, rel=1e-5, abs=1e-5)
 
 
+def test_a_line_rated_zero_carries_nothing():
+    """Behind it 1 kW is made for 0.9 EUR/kWh, though the main grid asks for 0.2."""
+    market = jg.Market(
+        jg.Prosumers([1, 2], [[1.0], [1.0]]),
+        jg.Grid(np.zeros((3, 1)), [0, 1], [1, 2], 1e-3, 1e-3, rating=[9.0, 0.0]),
+        jg.Tariff(0.01, hours=1, base=0.2, anticipation=0.0),
+        jg.Generators([1], 2.0, hours=1, linear=0.9),
+        trading=jg.Trading([0], [1], 5.0),
+    )
+    made, x, y = solved(market)
+    plan = made.plan(x)
+    assert float(plan.generation[0, 0]) == pytest.approx(1.0, abs=1e-6)
+    assert float(jg.certify(market, plan, made.prices(y)).error) < 1e-5
+
+
 def test_rows_are_the_market_s():
     """Limits of both sides, in kW, and a linear solver takes it where nothing bends."""
     market = two_neighbors()

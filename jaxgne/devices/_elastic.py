@@ -59,6 +59,7 @@ def elastic(
     width = jnp.max(most, axis=1, keepdims=True) / count
     ends = width * np.arange(count + 1)
     marginal = _marginal(read, utility, ends)
+    wide = jnp.where(width > 0, width, 1.0)  # of a device that may use nothing, any
     used = jnp.clip(most[:, None] - ends[:, :-1, None], 0.0, width[:, :, None])
     rows = len(read.owners) * count
     return Generators(
@@ -67,7 +68,7 @@ def elastic(
         hours=read.hours,
         power_min=-used.reshape(rows, read.hours),
         linear=marginal[:, :-1].reshape(rows),
-        quadratic=((marginal[:, :-1] - marginal[:, 1:]) / width / 2).reshape(rows),
+        quadratic=((marginal[:, :-1] - marginal[:, 1:]) / wide / 2).reshape(rows),
     )
 
 
