@@ -105,17 +105,20 @@ def pin(market: Market, prices: Rows) -> Rows:
     )
 
 
-def gaps(market: Market, plan: Plan, prices: Rows) -> tuple[Float[Array, " N"], Float[Array, ""]]:
+def gaps(
+    market: Market, plan: Plan, prices: Rows, pulled: Plan
+) -> tuple[Float[Array, " N"], Float[Array, ""]]:
     """What each prosumer, and the operator, could gain at most by deviating, EUR (model.md: Gaps).
 
     With sigma and all prices held: priced perceived cost of the plan minus its least value over
     the private set, the private rows priced by their multipliers, entry by entry in closed form.
+    `pulled` is what prices make each entry cost (`model.pull`).
     """
     lower, upper = implied_boxes(market)
     bend = curvature(market)
     inside = jax.tree.map(jnp.clip, plan, lower, upper)
     price = grid_price(market, aggregate(market, plan))
-    slope = jax.tree.map(jnp.add, own_gradient(market, inside, price), pull(market, prices))
+    slope = jax.tree.map(jnp.add, own_gradient(market, inside, price), pulled)
     linear = jax.tree.map(lambda g, h, u: g - h * u, slope, bend, inside)
     zero = zeros(market)
     tolls = replace(zero, trades=zero.trades + toll(market))
@@ -158,24 +161,26 @@ def _complementarity(market: Market, plan: Plan, prices: Rows) -> Float[Array, "
 
 
 def pushed(
-    market: Market, plan: Plan, prices: Rows, scale: Scales, share: Shares | None = None
+    market: Market, plan: Plan, pulled: Plan, scale: Scales, share: Shares | None = None
 ) -> tuple[Plan, Plan]:
     """Where marginal costs push each entry of a plan, u - rho g, and rho, one per field or row.
+
+    `pulled` is what prices make each entry cost (`model.pull`).
 
     A price of `scale.price` moves a prosumer's entry by `scale.power`, or its `share`; a trade by
     that of the smaller side; others likewise by theirs.
     """
     rho = jax.tree.map(jnp.divide, much(market, scale, share)[0], worths(market, scale))
     price = grid_price(market, aggregate(market, plan))
-    slope = jax.tree.map(jnp.add, own_gradient(market, plan, price), pull(market, prices))
+    slope = jax.tree.map(jnp.add, own_gradient(market, plan, price), pulled)
     return jax.tree.map(lambda u, g, r: u - r * g, plan, slope, rho), rho
 
 
 def _natural(
-    market: Market, plan: Plan, prices: Rows, scale: Scales, share: Shares
+    market: Market, plan: Plan, pulled: Plan, scale: Scales, share: Shares
 ) -> tuple[Plan, Plan]:
     """Natural residual |u - prox(u - rho g)| / rho, and what it is measured by, per field."""
-    wish, rho = pushed(market, plan, prices, scale, share)
+    wish, rho = pushed(market, plan, pulled, scale, share)
     step = jax.tree.map(lambda r, u: jnp.broadcast_to(r, u.shape), rho, plan)
     moved = prox(market, wish, step)
     residual = jax.tree.map(lambda u, v, r: jnp.abs(u - v) / r, plan, moved, rho)
@@ -208,7 +213,8 @@ def _residuals(market: Market, plan: Plan, prices: Rows) -> Residuals:
         jax.tree.map(lambda a, s: _largest(a / s), (outside, beyond), (row_size, size))
     )
     infeasibility = jnp.max(jnp.stack([*relative, _largest(over / share.line[:, None])]))
-    gap, operator_gap = gaps(market, plan, used)
+    pulled = pull(market, used)
+    gap, operator_gap = gaps(market, plan, used, pulled)
 
     def unpaid(y: Array, weight: Array, a: Array, lo: Array, up: Array) -> Array:
         bound = jnp.where(y > 0, up, jnp.where(y < 0, lo, a))
@@ -218,8 +224,8 @@ def _residuals(market: Market, plan: Plan, prices: Rows) -> Residuals:
     nothing = jnp.zeros_like(operator_gap)
     missed = replace(missed, aggregate=nothing)  # in the operator's gap already
     duality_gap = jnp.sum(gap) + operator_gap - sum(jax.tree.leaves(missed))
-    left, measure = _natural(market, plan, used, scale, share)
-    by_own, _ = _natural(market, plan, used, scale, shares(market, scale, 1.0))
+    left, measure = _natural(market, plan, pulled, scale, share)
+    by_own, _ = _natural(market, plan, pulled, scale, shares(market, scale, 1.0))
     stationarity = jax.tree.map(_largest, left)
     wrong = jax.tree.map(
         lambda a, b, s: _largest(jnp.abs(a - b)) / s, prices, used, price_sizes(scale)

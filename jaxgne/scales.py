@@ -154,41 +154,48 @@ def much(market: Market, scale: Scales, share: Shares | None = None) -> tuple[Pl
     A trade is measured by its smaller side; in pu and rad 1 is much.
     """
     one = jnp.ones_like(scale.total)
-    if share is None:
-        return _each(lambda field: getattr(scale, measure(field) or "", one))
-    own, units, pairs = share.prosumer[:, None], market.generators, market.trading
-    by_row = {
+    by_row = {} if share is None else _by_row(market, share)
+
+    def size(field: Field) -> Array:
+        kind = measure(field)
+        if kind is None:
+            return one
+        if kind == "energy" and share is not None:
+            return share.buffer[:, None]
+        return by_row.get(field.row, getattr(scale, kind))
+
+    return _plan(size), _rows(size)
+
+
+def _by_row(market: Market, share: Shares) -> dict[str, Float[Array, "R 1"]]:
+    """What is much of each row in kW: that of its prosumer, or line."""
+    own, pairs = share.prosumer[:, None], market.trading
+    return {
         "prosumer": own,
-        "generator": own[units.owner],
+        "generator": own[market.generators.owner],
         "buffer": own[market.buffers.owner],
         "pair": jnp.minimum(own[pairs.buyer], own[pairs.seller]),
         "line": share.line[:, None],
     }
-    stored = share.buffer[:, None]
-
-    def size(field: Field) -> Array:
-        kind = measure(field)
-        if kind == "energy":
-            return stored
-        return one if kind is None else by_row.get(field.row, scale.total)
-
-    return _each(size)
 
 
 def worths(market: Market, scale: Scales) -> Plan:
     """What a unit of each entry is worth at the market's price, EUR."""
-    return _each(lambda field: weight(market, field) * _price(scale, field))[0]
+    return _plan(lambda field: weight(market, field) * _price(scale, field))
 
 
 def price_sizes(scale: Scales) -> Rows:
     """What is much of a price, EUR/kWh; of rows in pu and rad EUR/kWh times kW."""
-    return _each(lambda field: _price(scale, field))[1]
+    return _rows(lambda field: _price(scale, field))
 
 
 def _price(scale: Scales, field: Field) -> Array:
     return scale.price * scale.total if measure(field) is None else scale.price
 
 
-def _each(of: Callable[[Field], Array]) -> tuple[Plan, Rows]:
-    plan = {name: of(field) for name, field in PLAN_FIELDS.items()}
-    return Plan(**plan), Rows(**{name: of(field) for name, field in ROW_FIELDS.items()})
+def _plan(of: Callable[[Field], Array]) -> Plan:
+    return Plan(**{name: of(field) for name, field in PLAN_FIELDS.items()})
+
+
+def _rows(of: Callable[[Field], Array]) -> Rows:
+    return Rows(**{name: of(field) for name, field in ROW_FIELDS.items()})

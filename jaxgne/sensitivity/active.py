@@ -6,7 +6,7 @@ import jax
 from jaxtyping import Array, Bool, Float, Int
 
 from ..market import Market
-from ..model import Plan, Rows, boxes, length, net_exchange, toll
+from ..model import Plan, Rows, boxes, length, net_exchange, pull, toll
 from ..optimality import pushed
 from ..record import Record
 from ..runner import jnp
@@ -63,7 +63,7 @@ def active_set(
     switch, nearer than `tie` of a scale, counts as held, and its entry as weak.
     """
     scale = scales(market, plan)
-    wish, rho = pushed(market, plan, prices, scale)
+    wish, rho = pushed(market, plan, pull(market, prices), scale)
     size, _ = much(market, scale)
     lower, upper = boxes(market)
 
@@ -176,7 +176,7 @@ def smoothed_set(
     """
     scale = scales(market, plan)
     held = firm(active_set(market, plan, prices))
-    wish, rho = pushed(market, plan, prices, scale)
+    wish, rho = pushed(market, plan, pull(market, prices), scale)
     lower, upper = boxes(market)
     mu = width**2 * scale.power * scale.price * market.hour_length
     equal = jax.tree.map(lambda low, high: ~(low < high), lower, upper)

@@ -25,7 +25,7 @@ from .active import Active, ajar, inward
 from .by_hand import moving
 from .lagrangian import Point, sizes
 from .linear import inverse_of, matvec_of
-from .open_prices import FELT, at_rest, priced, shared, told, torn_prices
+from .open_prices import FELT, of_storage, priced, shared, told, torn_prices
 from .refinement import LEFT, Solved, add, largest, norm, refined
 
 _NONE = 1e-6  # share of the whole that has no sign
@@ -117,7 +117,7 @@ def sided(
         start = count, nothing, _entries(none), _entries(none), (none,) * 5
         k, found, pushed, _, ways = lax.while_loop(more, look, start)
         loose = torn_prices(size, *ways[1:])
-        resting = at_rest(told(_pick(k == 2, ways[-1], ways[0]), size))
+        resting = of_storage(told(_pick(k == 2, ways[-1], ways[0]), size))
         relative = jax.tree.map(lambda a, s: a / s, found.point, size)
         moves = _entries(relative)
         begun = jax.tree.map(lambda a, o: jnp.where(o, a, 0.0), moves[0], active.opened)

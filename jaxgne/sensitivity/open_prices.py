@@ -111,7 +111,7 @@ def priced(point: Point) -> Point:
     return replace(none, prices=point.prices, price=point.price)
 
 
-def at_rest(point: Point) -> Point:
+def of_storage(point: Point) -> Point:
     """Prices of what is stored alone: those that are open where a battery rests full or empty."""
     none = jax.tree.map(jnp.zeros_like, point)
     return replace(none, prices=replace(none.prices, energy=point.prices.energy))

@@ -134,7 +134,7 @@ def step_sizes(market: Market, balance: Float[Array, ""], rule: Rule) -> Steps:
     else:
         limits = jnp.isfinite(tariff.total_max).astype(dtype) + jnp.isfinite(tariff.total_min)
         own, networked = 1.0, 2.0
-        rows = jnp.maximum(limits + (grid.model.networked), 1.0)
+        rows = jnp.maximum(limits + grid.model.networked, 1.0)
         steep, shared = tariff.slope, 0.0
         at_bus = jnp.maximum(decisions + lines.at[grid.feeder].add(1.0), 1.0)
         exchanged = traders + grid.feeder.shape[0]
