@@ -174,7 +174,10 @@ def _tangent(
     def changed(moving: Market) -> Market:
         return eqx.combine(moving, rest)
 
-    tell = bool(jax.tree.leaves(moving.buffers)) and is_part(moving, market)
+    stored = jax.tree.leaves(
+        (moving.buffers, moving.hour_length)
+    )  # what a battery's rest is made of
+    tell = bool(stored) and is_part(moving, market)
 
     def felt(loose: Point, by: Callable[[Market], Market]) -> Array:
         """The most that a number asked for feels of it."""
