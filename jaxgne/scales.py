@@ -154,15 +154,15 @@ def much(market: Market, scale: Scales, share: Shares | None = None) -> tuple[Pl
     A trade is measured by its smaller side; in pu and rad 1 is much.
     """
     one = jnp.ones_like(scale.total)
-    by_row = {} if share is None else _by_row(market, share)
+    by_row: dict[str, Array] = {} if share is None else _by_row(market, share)
 
     def size(field: Field) -> Array:
         kind = measure(field)
         if kind is None:
             return one
-        if kind == "energy" and share is not None:
-            return share.buffer[:, None]
-        return by_row.get(field.row, getattr(scale, kind))
+        if kind == "energy":
+            return scale.energy if share is None else share.buffer[:, None]
+        return by_row[field.row] if field.row in by_row else getattr(scale, kind)
 
     return _plan(size), _rows(size)
 
