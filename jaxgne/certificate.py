@@ -15,7 +15,7 @@ from .clock import Clock, hour_name, in_hour, in_hours
 from .each import for_each, for_one
 from .feasibility import infeasibility_proof, proof_terms
 from .market import Market, bus_name, cast, line_name
-from .model import PLAN_FIELDS, ROW_FIELDS, Plan, Rows, pull
+from .model import Plan, Rows, families, pull
 from .one_way import Ways, metered, ways
 from .optimality import Residuals, pin, residuals
 from .programs import program
@@ -135,11 +135,11 @@ class Certificate(Record):
         """Every family of rows and bounds that is violated, where it is most, the worst first."""
         found = self.residuals
         entries = [(float(found.rating / self.scales.total), self._overload())]
-        for prefix, families, amounts, places in (
-            ("", ROW_FIELDS, found.rows, found.row_places),
-            ("bounds on the ", PLAN_FIELDS, found.bounds, found.bound_places),
+        for prefix, amounts, places in (
+            ("", found.rows, found.row_places),
+            ("bounds on the ", found.bounds, found.bound_places),
         ):
-            for name, field in families.items():
+            for name, field in families(amounts).items():
                 amount, size = float(getattr(amounts, name)), measure(field)
                 scale = 1.0 if size is None else float(getattr(self.scales, size))
                 row, hour = divmod(int(getattr(places, name)), self.hours)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import jax
 from jaxtyping import Array, Float
 
+from .caps import has_caps, weighty
 from .market import Market
 from .model import (
     Plan,
@@ -15,12 +16,14 @@ from .model import (
     falls,
     length,
     limits,
+    members,
     pull,
     rows,
     weights,
     zeros,
 )
 from .reach import bounded
+from .record import changed
 from .runner import jnp, remembered
 
 
@@ -65,15 +68,31 @@ def implied_boxes(market: Market) -> tuple[Plan, Plan]:
         reactive_most = (
             jnp.minimum(reactive_most, circling) if radial and grid.reactive_balance else circling
         )
+    upper = replace(upper, imports=imports)
+    if has_caps(market):
+        lower, upper = _counted(market, lower, upper)
     if not grid.model.networked:
-        return replace(lower, imports=jnp.zeros_like(imports)), replace(upper, imports=imports)
+        return replace(lower, imports=jnp.zeros_like(imports)), upper
     exchange = jnp.broadcast_to(total, lower.exchange.shape)
     return (
         replace(lower, active=-active_most, reactive=-reactive_most, exchange=-exchange),
-        replace(
-            upper, imports=imports, active=active_most, reactive=reactive_most, exchange=exchange
-        ),
+        replace(upper, active=active_most, reactive=reactive_most, exchange=exchange),
     )
+
+
+def _counted(market: Market, lower: Plan, upper: Plan) -> tuple[Plan, Plan]:
+    """The same with levels, rises and spares of caps no further than members can take them."""
+    caps = market.caps
+    most = jax.tree.map(lambda low, high: jnp.maximum(jnp.abs(low), jnp.abs(high)), lower, upper)
+    ends = [jnp.where(jnp.isfinite(a), jnp.abs(a), 0.0) for a in (caps.level_min, caps.level_max)]
+    ends += [jnp.where(jnp.isfinite(a), jnp.abs(a), 0.0) for a in (caps.rise_min, caps.rise_max)]
+    least = jnp.abs(caps.start) + jnp.max(jnp.concatenate(ends, axis=1), axis=1, initial=0.0)
+    summed = jnp.sum(members(changed(market, caps=weighty(caps)), most), axis=1)
+    reach = 2 * (least + summed)[:, None]
+    names = ("level", "rise", "spare")
+    low = {name: jnp.maximum(getattr(lower, name), -reach) for name in names}
+    high = {name: jnp.minimum(getattr(upper, name), reach) for name in names}
+    return replace(lower, **low), replace(upper, **high)
 
 
 def _reach(low: Array, high: Array, market: Market) -> Float[Array, "L H"]:

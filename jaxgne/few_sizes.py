@@ -13,7 +13,7 @@ import numpy as np
 
 from .choosing import few_sizes
 from .market import Market, Trading
-from .model import PLAN_FIELDS, ROW_FIELDS, Plan, Rows
+from .model import Plan, Rows, families
 from .padding import pad, sizes
 from .record import changed
 from .result import Clearing
@@ -40,7 +40,7 @@ def rounded(market: Market, start: Clearing | None = None) -> tuple[Market, Clea
 def fitted(market: Market, tables: Tables) -> Tables:
     """Plan or prices with as many rows as the market has, 0 in those that were not there."""
     have = sizes(market)
-    fields = PLAN_FIELDS if isinstance(tables, Plan) else ROW_FIELDS
+    fields = families(tables)
     table = {name: f"{field.row}s" for name, field in fields.items()}
     rows = {name: have[table[name]] for name in fields if table[name] in have}
     old = {name: getattr(tables, name) for name in rows}

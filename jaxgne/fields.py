@@ -7,7 +7,7 @@ plots, limits that give way and the tables in `docs/fields.md` are made from it.
 from dataclasses import fields
 from functools import cache
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import equinox as eqx
 import numpy as np
@@ -20,6 +20,8 @@ ROWS = {  # what one row is called, by the axis of the annotation
     "L": "line",
     "B": "bus",
     "F": "feeder",
+    "M": "cap",
+    "C": "term",
     "H": "hour",
 }
 
@@ -91,6 +93,11 @@ def amount(
     return eqx.field(metadata={"says": Field(unit, means, within, otherwise, written=written)})
 
 
+def optional(unit: str, means: str) -> Any:
+    """Declares a field of real numbers that is None where a market has nothing of its kind."""
+    return eqx.field(default=None, metadata={"says": Field(unit, means)})
+
+
 def index(of: str, means: str) -> Any:
     """Declares a field of indices: rows of what it is `of`, counted from 0."""
     return eqx.field(metadata={"says": Field("", means, of=of)})
@@ -104,8 +111,9 @@ def structure(means: str, *, static: bool = True) -> Any:
 @cache
 def axes_of(kind: Any) -> dict[str, tuple[str, ...]]:
     """The axes of every array that a class is annotated with, by field."""
-    kinds: dict[str, Any] = {one.name: one.type for one in fields(kind)}
-    return {own: tuple(a.dim_str.split()) for own, a in kinds.items() if hasattr(a, "dim_str")}
+    kinds = {one.name: (one.type, *get_args(one.type)) for one in fields(kind)}
+    found = {own: [a for a in each if hasattr(a, "dim_str")] for own, each in kinds.items()}
+    return {own: tuple(a[0].dim_str.split()) for own, a in found.items() if a}
 
 
 def described(*kinds: Any) -> dict[str, Field]:

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from .arrays import Reader, floats, promoted, step_count, whole, wide
 from .arrays import cast as cast
+from .caps import Caps as Caps
 from .clock import Clock, Made
 from .describe import describe
 from .fields import amount, described, index, structure
@@ -407,6 +408,7 @@ class Market(Record):
         "is out of range; give the length of a step in hours, above 0",
     )
     clock: Clock | None = structure("when the first step begins, if that is known", static=False)
+    caps: Caps = structure("limits that many share", static=False)
 
     def __init__(
         self,
@@ -418,9 +420,10 @@ class Market(Record):
         trading: Trading | None = None,
         hour_length: Any = 1.0,
         clock: Clock | None = None,
+        caps: Caps | None = None,
     ):
         hours = prosumers.load.shape[-1]
-        given = (prosumers, generators, buffers, trading, grid, tariff, hour_length)
+        given = (prosumers, generators, buffers, trading, grid, tariff, hour_length, caps)
         given = [a for a in jax.tree.leaves(given) if np.size(a)]
         dtype = wide(*given)
         nobody = (Generators((), (), hours=hours), Buffers((), (), (), (), (), hours=hours))
@@ -436,6 +439,7 @@ class Market(Record):
         self.trading = promoted(Trading((), (), ()) if trading is None else trading, dtype)
         self.hour_length = floats("Market.hour_length", hour_length, dtype)
         self.clock = clock
+        self.caps = promoted(Caps((), hours=hours) if caps is None else caps, dtype)
         self._check()
 
     def _check(self) -> None:
@@ -445,6 +449,7 @@ class Market(Record):
             "Tariff.slope": self.tariff.slope,
             "Generators.power_max": self.generators.power_max,
             "Buffers.charge_max": self.buffers.charge_max,
+            "Caps.level_max": self.caps.level_max,
         }
         for name, array in tables.items():
             if array.shape[-1] != hours:
@@ -472,4 +477,4 @@ class Market(Record):
         return describe(self)
 
 
-FIELDS = described(Prosumers, Generators, Buffers, Trading, Grid, Tariff, Market)  # by name
+FIELDS = described(Prosumers, Generators, Buffers, Trading, Grid, Tariff, Caps, Market)  # by name

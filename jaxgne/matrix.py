@@ -1,14 +1,14 @@
 """The market's rows as a sparse matrix, read off `model.rows` itself: for linear programs."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Int
 
 from .market import Market, cast
-from .model import Plan, Rows, rows, zeros
+from .model import Plan, Rows, families, rows, zeros
 from .programs import program
 from .record import changed
 from .runner import jnp, vmap, wide
@@ -35,8 +35,9 @@ class Linear:
 def linear(market: Market) -> Linear:
     """`model.rows` of a market as a matrix.
 
-    A row sees its own hour and, in the content of buffers, the one before. So entries are answered
-    for in all even hours at once, then in all odd ones: the answer's hour tells which it is.
+    A row sees its own hour and, in contents of buffers and levels of caps, the one before. So
+    entries are answered for in all even hours at once, then in all odd ones: the answer's hour
+    tells which it is.
     """
     from scipy import sparse
 
@@ -68,30 +69,30 @@ def linear(market: Market) -> Linear:
 
 def flat(tree: Plan | Rows) -> np.ndarray:
     """A plan, or rows, as one vector, in the order of `Linear`."""
-    each = [np.asarray(getattr(tree, f.name)).ravel() for f in fields(tree)]
+    each = [np.asarray(getattr(tree, name)).ravel() for name in families(tree)]
     return np.asarray(np.concatenate(each))
 
 
 def as_rows(vector: np.ndarray, like: Rows) -> Rows:
     """What `flat` made one vector of."""
     found, at = {}, 0
-    for f in fields(Rows):
-        shape = np.shape(getattr(like, f.name))
+    for name in families(like):
+        shape = np.shape(getattr(like, name))
         size = math.prod(shape)
-        found[f.name] = jnp.asarray(vector[at : at + size].reshape(shape))
+        found[name] = jnp.asarray(vector[at : at + size].reshape(shape))
         at += size
     return Rows(**found)
 
 
 def _tables(market: Market) -> dict[str, Array]:
     plan, nothing = zeros(market), jnp.zeros_like(market.prosumers.load)
-    tables = {f.name: getattr(plan, f.name) for f in fields(Plan)}
+    tables = {name: getattr(plan, name) for name in families(plan)}
     return tables | dict(zip(_DATA, (nothing, nothing, plan.energy), strict=True))
 
 
 def _families(value: Rows) -> dict[str, Array]:
     """Each family as a table."""
-    each = {f.name: getattr(value, f.name) for f in fields(Rows)}
+    each = {name: getattr(value, name) for name in families(value)}
     return {name: a if a.ndim == 2 else a[None] for name, a in each.items()}
 
 
@@ -112,6 +113,7 @@ def _given(market: Market, load: Array, reactive: Array, start: Array) -> Market
         prosumers=changed(people, load=load, reactive=reactive),
         grid=changed(grid, passive=nothing, passive_reactive=nothing),
         buffers=changed(stores, energy_start=start, drain=jnp.zeros_like(stores.drain)),
+        caps=changed(market.caps, start=jnp.zeros_like(market.caps.start)),
     )
 
 

@@ -15,10 +15,12 @@ from dataclasses import replace
 from typing import Any
 
 import jax
+import numpy as np
 from jaxtyping import Array, Float
 
+from .caps import KINDS, has_caps, places
 from .each import for_each
-from .fields import Field, amount, described
+from .fields import Field, amount, described, optional
 from .market import Grid, Market
 from .record import Record
 from .runner import jnp, remembered
@@ -45,6 +47,9 @@ class Plan(Record):
     angle: Float[Array, "B H"] = amount("rad", "angle")
     compensation: Float[Array, "B H"] = amount("kvar", "compensation")  # injected by inverters
     exchange: Float[Array, "F H"] = amount("kW", "exchange")
+    level: Float[Array, "M H"] | None = optional("", "level")  # of caps, in units of their own
+    rise: Float[Array, "M H"] | None = optional("", "change of the level")
+    spare: Float[Array, "M H"] | None = optional("", "part of the level that no member makes")
 
 
 class Rows(Record):
@@ -64,11 +69,19 @@ class Rows(Record):
     exchange: Float[Array, " H"] = amount("kW", "exchange with the main grid")
     voltage: Float[Array, "L H"] = amount("pu", "voltage drop")  # pu^2 under lindistflow
     angle: Float[Array, "L H"] = amount("rad", "angle")
+    cap: Float[Array, "M H"] | None = optional("", "sum over the terms")  # EUR per unit
+    level: Float[Array, "M H"] | None = optional("", "level left by its rise")
 
 
 PLAN_FIELDS, ROW_FIELDS = (
     {name.split(".")[1]: field for name, field in described(kind).items()} for kind in (Plan, Rows)
 )
+
+
+def families(tables: Plan | Rows) -> dict[str, Field]:
+    """What a plan, or rows, are made of: without what their market has nothing of."""
+    fields = PLAN_FIELDS if isinstance(tables, Plan) else ROW_FIELDS
+    return {name: field for name, field in fields.items() if getattr(tables, name) is not None}
 
 
 @for_each
@@ -141,6 +154,34 @@ def device_costs(market: Market, plan: Plan) -> Float[Array, " N"]:
     return ts * jnp.sum(hourly, axis=1) - by_owner(market, left, stores.owner)[:, 0]
 
 
+def members(market: Market, plan: Plan) -> Float[Array, "M H"]:
+    """Each cap's sum over what its members do, in its unit."""
+    caps, tables = market.caps, [getattr(plan, name) for name in KINDS]
+    each = caps.weight * jnp.concatenate(tables)[places(market)]
+    return jnp.zeros(caps.level_max.shape, each.dtype).at[caps.cap].add(each)
+
+
+def _shared_out(market: Market, prices: Float[Array, "M H"]) -> dict[str, Array]:
+    """The transpose: what a price of each cap's sum makes what its members do cost."""
+    caps, like = market.caps, zeros(market)
+    tables = [getattr(like, name) for name in KINDS]
+    ends = np.cumsum([table.shape[0] for table in tables])
+    nothing = jnp.zeros((ends[-1], prices.shape[1]), prices.dtype)
+    each = nothing.at[places(market)].add(caps.weight * prices[caps.cap])
+    return dict(zip(KINDS, jnp.split(each, ends[:-1].tolist()), strict=True))
+
+
+def charges(market: Market, plan: Plan) -> tuple[Float[Array, " N"], Float[Array, ""]]:
+    """What rises of caps cost their owners, and those of nobody's, EUR."""
+    nothing = jnp.zeros_like(market.prosumers.load[:, 0])
+    if plan.rise is None:
+        return nothing, jnp.zeros_like(market.hour_length)
+    caps = market.caps
+    each = caps.price * jnp.sum(plan.rise, axis=1)
+    owned = jnp.where(caps.owner < 0, 0.0, each)
+    return nothing.at[jnp.maximum(caps.owner, 0)].add(owned), jnp.sum(each - owned)
+
+
 @for_each
 def costs(market: Market, plan: Plan) -> Float[Array, " N"]:
     """J_i, what each prosumer minimizes, EUR; the paper, eq. 1-6 (model.md: Costs)."""
@@ -154,7 +195,8 @@ def costs(market: Market, plan: Plan) -> Float[Array, " N"]:
         + price * plan.imports
         - market.tariff.export * plan.exports
     )
-    return device_costs(market, plan) + market.hour_length * jnp.sum(hourly, axis=1)
+    own = device_costs(market, plan) + charges(market, plan)[0]
+    return own + market.hour_length * jnp.sum(hourly, axis=1)
 
 
 @for_each
@@ -165,7 +207,8 @@ def potential(market: Market, plan: Plan) -> Float[Array, ""]:
     own = jnp.sum(plan.imports**2, axis=0)
     billed = grid_price(market, sigma) * jnp.sum(plan.imports, axis=0)
     shared = tariff.base * sigma + tariff.slope / 2 * (sigma**2 + tariff.anticipation * own)
-    return jnp.sum(costs(market, plan)) + market.hour_length * jnp.sum(shared - billed)
+    together = jnp.sum(costs(market, plan)) + charges(market, plan)[1]
+    return together + market.hour_length * jnp.sum(shared - billed)
 
 
 @remembered
@@ -196,6 +239,8 @@ def own_gradient(market: Market, plan: Plan, price: Float[Array, " H"]) -> Plan:
     )
     bend = curvature(market)
     zero = zeros(market)
+    if zero.rise is not None:
+        zero = replace(zero, rise=zero.rise + market.caps.price[:, None])
     return replace(
         zero,
         generation=bend.generation * plan.generation + ts * units.linear[:, None],
@@ -240,7 +285,7 @@ def _rows(market: Market, plan: Plan, given: Callable[[Array], Array]) -> Rows:
     passive, start = given(grid.passive), given(stores.energy_start)
     net = _net(market, plan, given(market.prosumers.load))
     s = jnp.sum(plan.imports, axis=0) + jnp.sum(passive, axis=0) - jnp.sum(plan.exports, axis=0)
-    before = jnp.concatenate([start[:, None], plan.energy[:, :-1]], axis=1)
+    before = _before(start, plan.energy)
     stored = (
         stores.charge_efficiency[:, None] * plan.charge
         - plan.discharge / stores.discharge_efficiency[:, None]
@@ -266,6 +311,11 @@ def _rows(market: Market, plan: Plan, given: Callable[[Array], Array]) -> Rows:
         if grid.reactive_balance:
             drawn = given(grid.passive_reactive) + at_bus(given(market.prosumers.reactive))
             bus_reactive = drawn + left(plan.reactive) - plan.compensation
+    if plan.level is not None and plan.rise is not None and plan.spare is not None:
+        caps = market.caps
+        adds, kept = caps.adds[:, None] > 0, caps.carry[:, None]
+        lines["cap"] = members(market, plan) + plan.spare - jnp.where(adds, plan.rise, plan.level)
+        lines["level"] = plan.level - kept * _before(given(caps.start), plan.level) - plan.rise
     return Rows(
         balance=_traded(market, net - plan.imports + plan.exports, plan.trades),
         energy=plan.energy - stores.retention[:, None] * before - ts * stored + given(stores.drain),
@@ -275,6 +325,17 @@ def _rows(market: Market, plan: Plan, given: Callable[[Array], Array]) -> Rows:
         exchange=exchange,
         **lines,
     )
+
+
+def _before(start: Float[Array, " K"], content: Float[Array, "K H"]) -> Float[Array, "K H"]:
+    """What there is at the start of each step."""
+    return jnp.concatenate([start[:, None], content[:, :-1]], axis=1)
+
+
+def _kept(retention: Float[Array, " K"], value: Float[Array, "K H"]) -> Float[Array, "K H"]:
+    """The transpose: what content at the end of each step is worth, less what it is worth later."""
+    later = jnp.concatenate([value[:, 1:], jnp.zeros_like(value[:, :1])], axis=1)
+    return value - retention[:, None] * later
 
 
 @remembered
@@ -321,6 +382,16 @@ def boxes(market: Market) -> tuple[Plan, Plan]:
     injected = zero.compensation
     if networked and grid.reactive_balance:  # the main grid supplies any reactive power
         injected = (injected + grid.compensation_max).at[grid.feeder].set(0.0)
+    caps, none = market.caps, zero.spare
+    slack = None if none is None else none + caps.slack[:, None]
+    least = (
+        {"level": caps.level_min, "rise": caps.rise_min, "spare": none} if slack is not None else {}
+    )
+    most = (
+        {"level": caps.level_max, "rise": caps.rise_max, "spare": slack}
+        if slack is not None
+        else {}
+    )
     lower = Plan(
         generation=market.generators.power_min,
         charge=zero.charge,
@@ -336,6 +407,7 @@ def boxes(market: Market) -> tuple[Plan, Plan]:
         angle=angle_min,
         compensation=-injected,
         exchange=-shared,
+        **least,
     )
     upper = Plan(
         generation=market.generators.power_max,
@@ -352,6 +424,7 @@ def boxes(market: Market) -> tuple[Plan, Plan]:
         angle=angle_max,
         compensation=injected,
         exchange=shared,
+        **most,
     )
     return lower, upper
 
@@ -395,8 +468,7 @@ def pull(market: Market, prices: Rows) -> Plan:
     own, water = ts * prices.balance, prices.energy
     drawn = ts * prices.aggregate + (ts * prices.exchange if networked else 0.0)
     used = own + ts * prices.bus[market.prosumers.bus] if networked else own
-    later = jnp.concatenate([water[:, 1:], jnp.zeros_like(water[:, :1])], axis=1)
-    kept = water - stores.retention[:, None] * later
+    kept = _kept(stores.retention, water)
     into, out = ts * stores.charge_efficiency[:, None], ts / stores.discharge_efficiency[:, None]
     owner = stores.owner
     pulled = replace(
@@ -410,6 +482,16 @@ def pull(market: Market, prices: Rows) -> Plan:
         curtailed=used,
         trades=own[pairs.seller] - own[pairs.buyer],
     )
+    if prices.cap is not None and prices.level is not None:
+        caps, shared = market.caps, _shared_out(market, prices.cap)
+        adds = caps.adds[:, None] > 0
+        pulled = replace(
+            pulled,
+            **{name: getattr(pulled, name) + share for name, share in shared.items()},
+            level=_kept(caps.carry, prices.level) - jnp.where(adds, 0.0, prices.cap),
+            rise=-prices.level - jnp.where(adds, prices.cap, 0.0),
+            spare=prices.cap,
+        )
     if not networked:
         return pulled
     nothing = jnp.zeros_like(prices.bus)
@@ -433,14 +515,19 @@ def pull(market: Market, prices: Rows) -> Plan:
 
 
 def weight(market: Market, field: Field) -> Float[Array, ""]:
-    """What a unit of an entry or of a row counts in costs and in the Lagrangian: Ts, of kWh 1."""
-    return jnp.ones_like(market.hour_length) if field.unit == "kWh" else market.hour_length
+    """What a unit of an entry or of a row counts in costs and in the Lagrangian: Ts, of kWh 1.
+
+    And 1 of caps, whatever their unit.
+    """
+    alone = field.unit in ("kWh", "")
+    return jnp.ones_like(market.hour_length) if alone else market.hour_length
 
 
 @remembered
 def weights(market: Market) -> Rows:
     """What a unit of each row counts in the Lagrangian."""
-    return Rows(**{name: weight(market, field) for name, field in ROW_FIELDS.items()})
+    present = families(rows_like(market))
+    return Rows(**{name: weight(market, field) for name, field in present.items()})
 
 
 @for_each
@@ -487,6 +574,7 @@ def zeros(market: Market) -> Plan:
 
     count, stores = prosumers.bus.shape[0], market.buffers.owner.shape[0]
     lines, buses = grid.source.shape[0], grid.passive.shape[0]
+    caps = table(market.caps.carry.shape[0]) if has_caps(market) else None
     return Plan(
         generation=table(market.generators.owner.shape[0]),
         charge=table(stores),
@@ -502,6 +590,9 @@ def zeros(market: Market) -> Plan:
         angle=table(buses),
         compensation=table(buses),
         exchange=table(grid.feeder.shape[0]),
+        level=caps,
+        rise=caps,
+        spare=caps,
     )
 
 
@@ -520,4 +611,6 @@ def rows_like(market: Market) -> Rows:
         exchange=nought,
         voltage=lines,
         angle=lines,
+        cap=plan.level,
+        level=plan.level,
     )

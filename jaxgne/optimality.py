@@ -6,10 +6,12 @@ solver's problem, not the judge's.
 """
 
 from dataclasses import replace
+from typing import Any
 
 import jax
 from jaxtyping import Array, Float, Int
 
+from .caps import has_caps
 from .feasibility import existing, implied_boxes, support
 from .market import Market, cast
 from .model import (
@@ -21,6 +23,7 @@ from .model import (
     by_side,
     curvature,
     energy_prices,
+    families,
     grid_price,
     length,
     limits,
@@ -147,6 +150,12 @@ def gaps(
     worth = linear.active * inside.active + linear.reactive * inside.reactive
     own = (each.voltage, each.angle, each.compensation, each.exchange)
     network = sum(jnp.sum(a) for a in own)
+    if has_caps(market):
+        caps = market.caps
+        held = sum(getattr(each, name) for name in ("level", "rise", "spare"))
+        paid = jnp.where(caps.owner[:, None] < 0, 0.0, held)
+        hourly = hourly.at[jnp.maximum(caps.owner, 0)].add(paid)
+        network += jnp.sum(held - paid)
     scarce = market.hour_length * jnp.sum(_complementarity(market, plan, prices))
     return jnp.sum(hourly, axis=1), jnp.sum(worth - lines) + network + scarce
 
@@ -227,13 +236,15 @@ def _residuals(market: Market, plan: Plan, prices: Rows) -> Residuals:
     left, measure = _natural(market, plan, pulled, scale, share)
     by_own, _ = _natural(market, plan, pulled, scale, shares(market, scale, 1.0))
     stationarity = jax.tree.map(_largest, left)
+    unpriced = jax.tree.map(_share, left, measure)
     wrong = jax.tree.map(
-        lambda a, b, s: _largest(jnp.abs(a - b)) / s, prices, used, price_sizes(scale)
+        lambda a, b, s: _share(jnp.abs(a - b), s), prices, used, price_sizes(market, scale)
     )
     sign = jnp.max(jnp.stack(jax.tree.leaves(wrong)))
-    dual = jnp.max(jnp.stack(jax.tree.leaves(jax.tree.map(jnp.divide, stationarity, measure))))
+    dual = jnp.max(jnp.stack(jax.tree.leaves(unpriced)))
     dual = jnp.maximum(dual, sign)
     regret = jnp.maximum(jnp.sum(gap) + operator_gap, jnp.abs(duality_gap)) / scale.bill
+    outside, beyond = (_own_share(*pair) for pair in ((outside, row_size), (beyond, size)))
     return Residuals(
         rows=jax.tree.map(_largest, outside),
         row_places=jax.tree.map(_place, outside),
@@ -253,6 +264,17 @@ def _residuals(market: Market, plan: Plan, prices: Rows) -> Residuals:
         dual=dual,
         error=jnp.maximum(jnp.maximum(infeasibility, regret), dual),
     )
+
+
+def _share(found: Array, size: Array) -> Float[Array, ""]:
+    """The largest, as a share of one size for all or of one a row."""
+    return _largest(found / size) if jnp.ndim(size) else _largest(found) / size
+
+
+def _own_share(found: Any, size: Any) -> Any:
+    """The same, but of caps as shares of what is much of each: their units differ."""
+    names = [name for name, field in families(found).items() if field.row == "cap"]
+    return replace(found, **{name: getattr(found, name) / getattr(size, name) for name in names})
 
 
 @remembered

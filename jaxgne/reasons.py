@@ -8,7 +8,7 @@ from .certificate import explain_infeasible
 from .clock import hour_name, in_hours
 from .elastic import fits
 from .market import Market, bus_name
-from .model import ROW_FIELDS, Rows
+from .model import Rows, families
 from .relaxation import GaveWay, relax
 
 _HEARD = 0.05  # share of a ray's largest entry from which on a row is named
@@ -63,7 +63,7 @@ def _lack(market: Market, prices: Rows) -> str:
 def said_by_ray(of: Any, prices: Rows) -> str:
     """Which rows a proof in `prices` rests on, without the market: `of` is its certificate."""
     told, most = [], max(float(np.abs(np.asarray(a)).max(initial=0.0)) for a in _tables(prices))
-    for field, table in zip(ROW_FIELDS.values(), _tables(prices), strict=True):
+    for field, table in zip(families(prices).values(), _tables(prices), strict=True):
         share = np.abs(table) / (most or 1.0)
         if share.max(initial=0.0) <= _HEARD:
             continue
@@ -76,4 +76,4 @@ def said_by_ray(of: Any, prices: Rows) -> str:
 
 
 def _tables(prices: Rows) -> list[np.ndarray]:
-    return [np.atleast_2d(np.asarray(getattr(prices, family))) for family in ROW_FIELDS]
+    return [np.atleast_2d(np.asarray(getattr(prices, family))) for family in families(prices)]

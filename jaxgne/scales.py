@@ -8,9 +8,10 @@ from collections.abc import Callable
 import jax
 from jaxtyping import Array, Float
 
+from .caps import has_caps, places
 from .fields import Field
 from .market import Market
-from .model import PLAN_FIELDS, ROW_FIELDS, Plan, Rows, aggregate, grid_price, weight
+from .model import Plan, Rows, aggregate, families, grid_price, rows_like, weight, zeros
 from .reach import bounded
 from .record import Record
 from .runner import jnp, remembered
@@ -102,7 +103,42 @@ def _dearest_cost(market: Market, own: Array) -> Float[Array, ""]:
     plain = (units.linear, stores.linear, stores.final_value)
     plain += (pairs.toll, pairs.fee_buyer, pairs.fee_seller, market.tariff.export)
     each = [2 * _largest(a) for a in curved] + [_largest(jnp.abs(a)) for a in plain]
+    if has_caps(market):
+        paid = jnp.abs(market.caps.price) / _unit(market)[:, 0]
+        each.append(_largest(paid) / market.hour_length)
     return jnp.max(jnp.stack(each))
+
+
+def _unit(market: Market) -> Float[Array, "M 1"]:
+    """How many kW a unit of each cap stands for: one by its heaviest term."""
+    caps = market.caps
+    weight = jnp.max(jnp.abs(caps.weight), axis=1, initial=0.0)
+    most = jnp.zeros_like(caps.price).at[caps.cap].max(weight)[:, None]
+    return 1 / jnp.where(most > 0, most, 1.0)
+
+
+@remembered
+def cap_sizes(market: Market) -> tuple[Float[Array, "M 1"], Float[Array, "M 1"]]:
+    """What is much of each cap's sum in a step, and of its level, in its unit.
+
+    All that its members can do by their own sizes, and at most ten times its own limits.
+    """
+    caps, own = market.caps, sizes(market)
+    owners = (market.generators.owner, *(market.buffers.owner,) * 2)
+    each = jnp.concatenate([own, own, *(own[owner] for owner in owners)])[places(market)]
+    summed = jnp.zeros_like(caps.level_max).at[caps.cap].add(jnp.abs(caps.weight) * each[:, None])
+    step = jnp.max(summed, axis=1, initial=0.0)
+    held = jnp.where(caps.carry * caps.adds > 0, jnp.sum(summed, axis=1), step)
+    held = jnp.maximum(held, jnp.abs(caps.start))
+
+    def limited(most: Array, ends: tuple[Array, Array]) -> Float[Array, "M 1"]:
+        most = jnp.where(most > 0, most, 1.0)
+        limits = [jnp.where(jnp.isfinite(end), jnp.abs(end), 0.0) for end in ends]
+        limit = _SHARED * jnp.max(jnp.concatenate(limits, axis=1), axis=1, initial=0.0)
+        return jnp.where(limit > _LEAST * most, jnp.minimum(limit, most), most)[:, None]
+
+    level = limited(held, (caps.level_min, caps.level_max))
+    return jnp.minimum(limited(step, (caps.rise_min, caps.rise_max)), level), level
 
 
 @remembered
@@ -140,8 +176,8 @@ def shares(market: Market, scale: Scales, room: float = _ROOM) -> Shares:
 
 
 def measure(field: Field) -> str | None:
-    """Which of the `Scales` is much of a family; None where 1 is: pu and rad."""
-    if field.unit in ("pu", "rad"):
+    """Which of the `Scales` is much of a family; None where 1 is: pu and rad, shares of caps."""
+    if field.unit in ("pu", "rad", ""):
         return None
     if field.unit == "kWh":
         return "energy"
@@ -154,17 +190,20 @@ def much(market: Market, scale: Scales, share: Shares | None = None) -> tuple[Pl
     A trade is measured by its smaller side; in pu and rad 1 is much.
     """
     one = jnp.ones_like(scale.total)
+    step, level = cap_sizes(market) if has_caps(market) else (one, one)
     by_row: dict[str, Array] = {} if share is None else _by_row(market, share)
 
     def size(field: Field) -> Array:
         kind = measure(field)
+        if field.row == "cap":
+            return level if field.name.endswith("level") else step
         if kind is None:
             return one
         if kind == "energy":
             return scale.energy if share is None else share.buffer[:, None]
         return by_row[field.row] if field.row in by_row else getattr(scale, kind)
 
-    return _plan(size), _rows(size)
+    return _plan(market, size), _rows(market, size)
 
 
 def _by_row(market: Market, share: Shares) -> dict[str, Float[Array, "R 1"]]:
@@ -181,21 +220,26 @@ def _by_row(market: Market, share: Shares) -> dict[str, Float[Array, "R 1"]]:
 
 def worths(market: Market, scale: Scales) -> Plan:
     """What a unit of each entry is worth at the market's price, EUR."""
-    return _plan(lambda field: weight(market, field) * _price(scale, field))
+    return _plan(market, lambda field: weight(market, field) * _price(market, scale, field))
 
 
-def price_sizes(scale: Scales) -> Rows:
-    """What is much of a price, EUR/kWh; of rows in pu and rad EUR/kWh times kW."""
-    return _rows(lambda field: _price(scale, field))
+def price_sizes(market: Market, scale: Scales) -> Rows:
+    """What is much of a price, EUR/kWh; of rows in pu and rad EUR/kWh times kW.
+
+    Of caps it is what a unit of theirs costs at the market's price, EUR per unit.
+    """
+    return _rows(market, lambda field: _price(market, scale, field))
 
 
-def _price(scale: Scales, field: Field) -> Array:
+def _price(market: Market, scale: Scales, field: Field) -> Array:
+    if field.row == "cap":
+        return scale.price * market.hour_length * _unit(market)
     return scale.price * scale.total if measure(field) is None else scale.price
 
 
-def _plan(of: Callable[[Field], Array]) -> Plan:
-    return Plan(**{name: of(field) for name, field in PLAN_FIELDS.items()})
+def _plan(market: Market, of: Callable[[Field], Array]) -> Plan:
+    return Plan(**{name: of(field) for name, field in families(zeros(market)).items()})
 
 
-def _rows(of: Callable[[Field], Array]) -> Rows:
-    return Rows(**{name: of(field) for name, field in ROW_FIELDS.items()})
+def _rows(market: Market, of: Callable[[Field], Array]) -> Rows:
+    return Rows(**{name: of(field) for name, field in families(rows_like(market)).items()})

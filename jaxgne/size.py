@@ -7,9 +7,10 @@ _QUICK = 350  # and up to which NumPy's steps take tenths of a second
 
 
 def rows_an_hour(market: Market) -> int:
-    """Prosumers, buses and buffers: the rows that are factored together; for a batch, of each."""
+    """Prosumers, buses, buffers and caps: the rows factored together; for a batch, of each."""
     buses = 0 if not market.grid.model.networked else market.grid.passive.shape[-2]
-    return market.prosumers.bus.shape[-1] + buses + market.buffers.owner.shape[-1]
+    states = market.buffers.owner.shape[-1] + 2 * market.caps.carry.shape[-1]
+    return market.prosumers.bus.shape[-1] + buses + states
 
 
 def is_small(market: Market) -> bool:

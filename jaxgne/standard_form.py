@@ -23,6 +23,7 @@ from .model import (
     Rows,
     boxes,
     curvature,
+    families,
     limits,
     own_gradient,
     rows_like,
@@ -75,7 +76,8 @@ class Convex:
     def plan(self, x: np.ndarray) -> Plan:
         """The plan of a solution."""
         like, found, at = zeros(self.market), {}, 0
-        for name, table in vars(like).items():
+        for name in families(like):
+            table = getattr(like, name)
             found[name] = jnp.asarray(x[at : at + table.size].reshape(table.shape), table.dtype)
             at += table.size
         return Plan(**found)

@@ -65,7 +65,7 @@ def sizes(market: Market, plan: Plan) -> Point:
     """What is much, of each entry of a point: the market's scales."""
     scale = scales(market, plan)
     entries, _ = much(market, scale)
-    return Point(entries, scale.total, scale.total, price_sizes(scale), scale.price)
+    return Point(entries, scale.total, scale.total, price_sizes(market, scale), scale.price)
 
 
 def point_of(market: Market, active: Active, plan: Plan, prices: Rows) -> Point:

@@ -1,6 +1,6 @@
 """A market's columns with bounds as one array, hour by hour, and the rows' action on it.
 
-Rows of the array: what `NAMES` lists of a `Plan`, then each trade twice, as what its buyer and what
+Rows of the array: what `names` lists of a `Plan`, then each trade twice, as what its buyer and what
 its seller buys, then the total import sigma and the net exchange s. Flows are kept apart.
 """
 
@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from ..caps import has_caps
 from ..feasibility import implied_boxes
 from ..market import Grid, Market
 from ..model import Plan, Rows, boxes, moved, own_gradient, pull, toll, zeros
@@ -26,7 +27,13 @@ _BEYOND = 1e6  # of the square of what lines may have to carry: a rating above i
 PROXIMAL = 1e-7  # least stiffness of a column, in price over power: free columns move that easily
 
 NAMES = ("generation", "charge", "discharge", "energy", "imports", "exports", "curtailed")
-NAMES += ("voltage", "angle", "compensation")  # then bought, sold, total, net
+NAMES += ("voltage", "angle", "compensation")
+COUNTED = ("level", "rise", "spare")  # of caps, where there are some; then bought, sold, total, net
+
+
+def names(plan: Plan) -> tuple[str, ...]:
+    """The tables of a plan whose rows are columns with bounds."""
+    return NAMES if plan.level is None else (*NAMES, *COUNTED)
 
 
 class Sets(Record):
@@ -46,29 +53,30 @@ class Sets(Record):
 def pack(market: Market, plan: Plan, total: Array, net: Array) -> Float[Array, "C H"]:
     """A plan's columns with bounds, one below the other; a trade by the side that buys."""
     sides = (jnp.maximum(plan.trades, 0.0), jnp.maximum(-plan.trades, 0.0))
-    own = (getattr(plan, name) for name in NAMES)
+    own = (getattr(plan, name) for name in names(plan))
     return jnp.concatenate([*own, *sides, total[None], net[None]])
 
 
 def parts(market: Market, columns: Float[Array, "C H"]) -> Sequence[Array]:
-    """`pack` undone: `NAMES`, then bought, sold, total, net."""
+    """`pack` undone: `names`, then bought, sold, total, net."""
     empty = zeros(market)
     pairs = empty.trades.shape[0]
-    sizes = [getattr(empty, name).shape[0] for name in NAMES] + [pairs, pairs, 1, 1]
+    sizes = [getattr(empty, name).shape[0] for name in names(empty)] + [pairs, pairs, 1, 1]
     return jnp.split(columns, np.cumsum(sizes)[:-1])
 
 
 def unpack(market: Market, columns: Float[Array, "C H"], flows: Float[Array, "2 L H"]) -> Plan:
     *own, bought, sold, _, _ = parts(market, columns)
-    named = dict(zip(NAMES, own, strict=True))
-    return replace(zeros(market), **named, trades=bought - sold, active=flows[0], reactive=flows[1])
+    empty = zeros(market)
+    named = dict(zip(names(empty), own, strict=True))
+    return replace(empty, **named, trades=bought - sold, active=flows[0], reactive=flows[1])
 
 
 def sets_of(market: Market) -> Sets:
     """Bounds of all columns; missing ones stand where no feasible plan comes."""
     market = bounded(market)
     lower, upper = boxes(market)
-    _, most = implied_boxes(market)
+    least, most = implied_boxes(market)
     passive = jnp.sum(market.grid.passive, axis=0)
     far = jnp.sum(most.imports + upper.exports, axis=0) + jnp.abs(passive)
     far = _some(_WIDER * (far + jnp.max(far)))
@@ -79,6 +87,13 @@ def sets_of(market: Market) -> Sets:
         jnp.where(jnp.isfinite(bound), bound, sign * far)
         for bound, sign in ((tariff.total_min, -1), (tariff.total_max, 1))
     )
+    if has_caps(market):  # their bounds may be missing, too
+        ends = ((_WIDER * getattr(least, n), _WIDER * getattr(most, n)) for n in COUNTED)
+        ends = dict(zip(COUNTED, ends, strict=True))
+        lower, upper = (
+            replace(side, **{n: _stand_in(getattr(side, n), end[k]) for n, end in ends.items()})
+            for k, side in enumerate((lower, upper))
+        )
     low = pack(market, replace(lower, trades=jnp.zeros_like(upper.trades)), -far, next(net))
     high = pack(market, replace(upper, imports=imports), far, next(net))
     *before, bought, sold, total, exchanged = parts(market, high)
@@ -94,7 +109,8 @@ def sets_of(market: Market) -> Sets:
     line = kwh / scale.total
 
     def spread(plan: Plan, ends: Array) -> Float[Array, "C 1"]:
-        sizes = [*(getattr(plan, name) for name in NAMES), plan.trades, plan.trades, ends, ends]
+        own = (getattr(plan, name) for name in names(plan))
+        sizes = [*own, plan.trades, plan.trades, ends, ends]
         each = zip(parts(market, low), sizes, strict=True)
         return jnp.concatenate([jnp.broadcast_to(size, (part.shape[0], 1)) for part, size in each])
 
@@ -109,6 +125,10 @@ def sets_of(market: Market) -> Sets:
         unit=spread(worth, kwh),
         share=share,
     )
+
+
+def _stand_in(bound: Array, far: Array) -> Array:
+    return jnp.where(jnp.isfinite(bound), bound, far)
 
 
 def _some(bound: Array) -> Array:
@@ -128,7 +148,7 @@ def pulled_by(market: Market, prices: Rows, price: Array) -> tuple[Array, Array]
     """The transpose of `linear` applied to prices, EUR per unit."""
     ts, pulled = market.hour_length, pull(market, prices)
     pulled = replace(pulled, imports=pulled.imports + ts * price)
-    own = [getattr(pulled, name) for name in NAMES]
+    own = [getattr(pulled, name) for name in names(pulled)]
     ends = (pulled.trades, -pulled.trades, -ts * price[None], -ts * prices.aggregate[None])
     return jnp.concatenate([*own, *ends]), jnp.stack([pulled.active, pulled.reactive])
 
@@ -142,7 +162,7 @@ def slopes(
     own = own_gradient(market, unpack(market, columns, flows), jnp.zeros_like(price))
     paid = ts * (tariff.base + tariff.slope * columns[-2])
     ends = (own.trades + toll(market), toll(market) - own.trades, paid[None], 0 * paid[None])
-    return jnp.concatenate([*(getattr(own, name) for name in NAMES), *ends]) + back, drift
+    return jnp.concatenate([*(getattr(own, name) for name in names(own)), *ends]) + back, drift
 
 
 def reactive_flows(market: Market) -> Float[Array, "L H"]:

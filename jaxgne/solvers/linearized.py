@@ -10,10 +10,10 @@ import jax
 from jaxtyping import Array, Float
 
 from ..market import Market
-from ..model import Rows, aggregate, curvature, rows, zeros
+from ..model import Rows, aggregate, curvature, rows, weights, zeros
 from ..record import Record
 from ..runner import jnp, vmap
-from .columns import NAMES, Sets, linear, pack, parts, pulled_by, slopes, unpack
+from .columns import Sets, linear, names, pack, parts, pulled_by, slopes, unpack
 from .newton import Compliance, Newton, Worth, factor
 from .preference import Preference
 
@@ -89,8 +89,7 @@ class System(Record):
         ts = market.hour_length
         moved = linear(market, *self.respond(market, force, pulled))
         solved = self.newton(market, jax.tree.map(jnp.add, residual, moved))
-        prices = jax.tree.map(lambda y: y / ts, solved.rows)
-        prices = replace(prices, energy=solved.rows.energy)
+        prices = jax.tree.map(jnp.divide, solved.rows, weights(market))
         price = solved.total / ts
         back, drift = pulled_by(market, prices, price)
         return prices, price, *self.respond(market, force - back, pulled - drift)
@@ -168,7 +167,7 @@ def linearize(
     theta = Compliance(
         plan=replace(
             zeros(market),
-            **dict(zip(NAMES, own, strict=True)),
+            **dict(zip(names(plan), own, strict=True)),
             trades=soft / (1 + soft * bend.trades),
             active=lines[0],
             reactive=lines[1],

@@ -17,11 +17,13 @@ from dataclasses import replace
 
 import equinox as eqx
 import jax
+import numpy as np
 from jax.custom_batching import sequential_vmap
 from jax.lax import platform_dependent
 from jax.lax.linalg import cholesky, triangular_solve
 from jaxtyping import Array, Bool, Float, Int
 
+from ..caps import KINDS, has_caps, places
 from ..market import Market
 from ..model import Plan, Rows, by_owner, falls, limits, rows_like
 from ..record import Record
@@ -133,19 +135,35 @@ class _Buses(Record):
     inverse: Float[Array, "H B B"]
     moved: Float[Array, "H M"]  # what prosumers' and buffers' devices add to the bus per price
     home: Int[Array, " M"]  # bus of each
+    capped: Float[Array, "H B M"] | None  # the same of caps, whose members are at many
 
     def alone(self, at_bus: Float[Array, "H B"]) -> Float[Array, "H B"]:
         """Their prices, were no other price to change."""
         return jnp.einsum("hij,hj->hi", self.inverse, at_bus)
 
     def felt(self, prices: Float[Array, "H B"]) -> Float[Array, "H M"]:
-        """What the right-hand sides of prosumers and buffers lose."""
-        return self.moved * prices[:, self.home]
+        """What the right-hand sides of prosumers, buffers and caps lose."""
+        felt = self.moved * prices[:, self.home]
+        if self.capped is None:
+            return felt
+        return jnp.concatenate([felt, jnp.einsum("hbm,hb->hm", self.capped, prices)], axis=1)
+
+    def with_caps(self, felt: Float[Array, "H M M"]) -> Float[Array, "H M M"]:
+        """What prosumers and buffers feel of one another by the buses, and caps beside them."""
+        solved = self.inverse @ self.capped
+        across = self.moved[:, :, None] * solved[:, self.home]
+        among = jnp.einsum("hbm,hbn->hmn", self.capped, solved)
+        first = jnp.concatenate([felt, across], axis=2)
+        return jnp.concatenate([first, jnp.concatenate([across.mT, among], axis=2)], axis=1)
 
     def given(self, others: Float[Array, "H M"]) -> Float[Array, "H B"]:
-        """What buses' right-hand sides lose when prosumers' and buffers' prices are known."""
+        """What buses' right-hand sides lose when the prices of these are known."""
         nothing = jnp.zeros(self.inverse.shape[:2], others.dtype)
-        return nothing.at[:, self.home].add(self.moved * others)
+        count = self.home.shape[0]
+        lost = nothing.at[:, self.home].add(self.moved * others[:, :count])
+        if self.capped is None:
+            return lost
+        return lost + jnp.einsum("hbm,hm->hb", self.capped, others[:, count:])
 
 
 class Newton(Record):
@@ -154,7 +172,7 @@ class Newton(Record):
     inner: _Eliminated  # rows of the network other than balances of buses
     buses: _Buses | None  # without a network: none
     outer: _Eliminated  # all others of the hour
-    stores: _Eliminated  # dynamics of storage; the coupling is to the next hour
+    stores: _Eliminated  # dynamics of storage, and caps; the coupling is to the next hour
     used: Bool[Array, " R"]  # rows of the network that exist
     reactive: bool = eqx.field(static=True)
 
@@ -165,10 +183,12 @@ class Newton(Record):
         split = 0 if self.buses is None else market.grid.passive.shape[0]
         hidden = self.inner.reduce(network[:, split:])
         at_bus = network[:, :split] - self.inner.felt(hidden)
-        own, stored = r.balance.T, r.energy.T
+        own, stored = r.balance.T, _stack_states(r).T
         if self.buses is not None:
             felt = self.buses.felt(self.buses.alone(at_bus))
-            own, stored = own - felt[:, :count], stored - felt[:, count:]
+            seen = felt.shape[1] - count  # levels of caps are at no bus
+            own = own - felt[:, :count]
+            stored = stored.at[:, :seen].subtract(felt[:, count:])
         hour = jnp.concatenate([own, right.total[:, None], r.aggregate[:, None]], axis=1)
         mid = self.outer.reduce(hour)
 
@@ -190,13 +210,30 @@ class Newton(Record):
         balance = solved[:, :count]
         bus = at_bus
         if self.buses is not None:
-            given = self.buses.given(jnp.concatenate([balance, energy], axis=1))
+            given = self.buses.given(jnp.concatenate([balance, energy[:, :seen]], axis=1))
             bus = self.buses.alone(at_bus - given)
         others = self.inner.restore(hidden, bus)
         network = jnp.concatenate([bus, others], axis=1).T * self.used[:, None]
         found = unstack_network(market, network, self.reactive)
-        found = replace(found, balance=balance.T, energy=energy.T, aggregate=solved[:, count + 1])
+        states = _unstack_states(market, energy.T)
+        found = replace(found, balance=balance.T, aggregate=solved[:, count + 1], **states)
         return Worth(found, solved[:, count])
+
+
+def _stack_states(rows: Rows) -> Float[Array, "S H"]:
+    """Rows that reach into other hours, or are beside such: contents, then caps and levels."""
+    if rows.cap is None or rows.level is None:
+        return rows.energy
+    return jnp.concatenate([rows.energy, rows.cap, rows.level])
+
+
+def _unstack_states(market: Market, stacked: Float[Array, "S H"]) -> dict[str, Array]:
+    """`_stack_states` undone, by name."""
+    if not has_caps(market):
+        return {"energy": stacked}
+    stores, caps = market.buffers.owner.shape[0], market.caps.carry.shape[0]
+    energy, cap, level = jnp.split(stacked, [stores, stores + caps])
+    return {"energy": energy, "cap": cap, "level": level}
 
 
 def _network_rows(market: Market, reactive: bool) -> tuple[str, ...]:
@@ -248,6 +285,13 @@ def factor(market: Market, theta: Compliance, reactive: bool = True) -> Newton:
     content = jnp.zeros((hours, which.shape[0], which.shape[0]), block.dtype)
     content = content.at[:, which, which].add(own.T)
 
+    held, capped = -(keep * plan.energy).T, None
+    if has_caps(market):
+        block_of = _Counted(market, plan)
+        coupling = jnp.concatenate([coupling, block_of.coupling], axis=2)
+        content, held = block_of.beside(content, held)
+        own, capped = jnp.concatenate([own, block_of.own]), block_of.at_buses()
+
     whole, used = network_block(market, theta, reactive)
     split = grid.passive.shape[0] if grid.model.networked else 0
     others = whole[:, split:, split:]
@@ -260,22 +304,97 @@ def factor(market: Market, theta: Compliance, reactive: bool = True) -> Newton:
         bus = whole[:, :split, :split] - inner.coupling.mT @ inner.coupling
         bus = bus.at[:, jnp.arange(split), jnp.arange(split)].add(at_bus.T)
         root = _factored(bus, _diagonal(whole)[:, :split] + at_bus.T)
-        buses = _Buses(root.mT @ root, moved.T, home)
+        buses = _Buses(root.mT @ root, moved.T, home, capped)
         felt = buses.moved[:, :, None] * buses.inverse[:, home[:, None], home] * moved.T[:, None]
+        if capped is not None:
+            felt = buses.with_caps(felt)
         block = block.at[:, :count, :count].add(-felt[:, :count, :count])
-        coupling = coupling.at[:, :count].add(-felt[:, :count, count:])
-        content = content - felt[:, count:, count:]
+        seen = felt.shape[1] - count  # levels of caps are at no bus
+        coupling = coupling.at[:, :count, :seen].add(-felt[:, :count, count:])
+        content = content.at[:, :seen, :seen].add(-felt[:, count:, count:])
     outer = _eliminate(block, coupling, size)
     content = content - outer.coupling.mT @ outer.coupling
-    held = -(keep * plan.energy).T
 
     def sweep(felt: Array, now: tuple[Array, Array, Array]) -> tuple[Array, _Eliminated]:
         here, ahead, size = now
-        block = _eliminate(here - felt, jnp.diag(ahead), size)
+        link = jnp.diag(ahead) if ahead.ndim == 1 else ahead
+        block = _eliminate(here - felt, link, size)
         return block.coupling.T @ block.coupling, block
 
     _, chain = lax.scan(sweep, jnp.zeros_like(content[0]), (content, held, own.T))
     return Newton(inner, buses, outer, chain, used, reactive)
+
+
+class _Counted:
+    """What caps add to A theta A^T: rows of their sums, which see what members do, and levels."""
+
+    def __init__(self, market: Market, plan: Plan):
+        caps, tables = market.caps, [getattr(plan, name) for name in KINDS]
+        ends = np.cumsum([table.shape[0] for table in tables])
+        none = jnp.zeros((caps.carry.shape[0], ends[-1], plan.imports.shape[1]))
+        weight = none.at[caps.cap, places(market)].add(caps.weight)
+        moved = weight * jnp.concatenate(tables)  # by cap, member and hour
+        self.market, self.plan = market, plan
+        parts = jnp.split(moved, ends[:-1].tolist(), axis=1)
+        self.moved = dict(zip(KINDS, parts, strict=True))
+        self.among = jnp.einsum("mrh,nrh->hmn", moved, weight)
+        adds, keep = (caps.adds[:, None] > 0) * 1.0, caps.carry[:, None]
+        level, rise, spare = (getattr(plan, name) for name in ("level", "rise", "spare"))
+        self.tie = adds * rise - (1 - adds) * level  # of a sum and its level
+        before = jnp.concatenate([jnp.zeros_like(level[:, :1]), level[:, :-1]], axis=1)
+        alone = spare + adds * rise + (1 - adds) * level
+        cap = alone + jnp.diagonal(self.among, axis1=1, axis2=2).T
+        self.alone = alone
+        self.own = jnp.concatenate([cap, level + keep**2 * before + rise])
+        self.ahead = keep * jnp.stack([(1 - adds) * level, -level])  # of both, to the next level
+
+    @property
+    def coupling(self) -> Float[Array, "H N+2 2M"]:
+        """With own balances, then with the total import and the net exchange."""
+        moved, market = self.moved, self.market
+        drawn, sold = moved["imports"], moved["exports"]
+        own = sold - drawn
+        own = own.at[:, market.generators.owner].add(-moved["generation"])
+        own = own.at[:, market.buffers.owner].add(moved["charge"] - moved["discharge"])
+        total, out = jnp.sum(drawn, axis=1), jnp.sum(sold, axis=1)
+        seen = jnp.concatenate([own, total[:, None], (total - out)[:, None]], axis=1)
+        seen = jnp.transpose(seen, (2, 1, 0))
+        return jnp.concatenate([seen, jnp.zeros_like(seen)], axis=2)
+
+    def beside(self, content: Array, held: Array) -> tuple[Array, Array]:
+        """The block of what reaches into other hours, and its coupling to the next."""
+        stores, market, count = held.shape[1], self.market, self.tie.shape[0]
+        ts, store = market.hour_length, market.buffers
+        into = ts * store.charge_efficiency[:, None]
+        out = ts / store.discharge_efficiency[:, None]
+        seen = out * self.moved["discharge"] - into * self.moved["charge"]  # M K H
+        hours, size = held.shape[0], stores + 2 * count
+        which, cap, level = (jnp.arange(n) + at for n, at in (
+            (stores, 0), (count, stores), (count, stores + count)))  # fmt: skip
+        whole = jnp.zeros((hours, size, size), content.dtype)
+        ahead = whole.at[:, which, which].set(held)
+        ahead = ahead.at[:, cap, level].set(self.ahead[0].T)
+        ahead = ahead.at[:, level, level].set(self.ahead[1].T)
+        seen = jnp.transpose(seen, (2, 1, 0))
+        end = slice(stores, stores + count)
+        whole = whole.at[:, :stores, :stores].set(content)
+        whole = whole.at[:, :stores, end].set(seen).at[:, end, :stores].set(seen.mT)
+        whole = whole.at[:, end, end].set(self.among)
+        whole = whole.at[:, cap, cap].add(self.alone.T)
+        whole = whole.at[:, cap, level].add(self.tie.T).at[:, level, cap].add(self.tie.T)
+        return whole.at[:, level, level].add(self.own[count:].T), ahead
+
+    def at_buses(self) -> Float[Array, "H B M"] | None:
+        """With the balances of buses."""
+        market, moved = self.market, self.moved
+        if not market.grid.model.networked:
+            return None
+        home, grid = market.prosumers.bus, market.grid
+        fed = jnp.ones(grid.passive.shape[0]).at[grid.feeder].set(0.0)
+        seen = jnp.zeros((self.tie.shape[0], *grid.passive.shape))
+        seen = seen.at[:, home[market.generators.owner]].add(-moved["generation"])
+        seen = seen.at[:, home[market.buffers.owner]].add(moved["charge"] - moved["discharge"])
+        return jnp.transpose(seen * fed[:, None], (2, 1, 0))
 
 
 def _hour_block(

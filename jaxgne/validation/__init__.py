@@ -18,8 +18,9 @@ from .cycles import negative_cycle
 from .doubtful import by_owner, doubts
 from .numbers import mistakes, suspects
 from .tables import (
-    POINTS_TO,
+    WHOLE,
     Values,
+    caps,
     field,
     indices,
     lines,
@@ -62,7 +63,7 @@ def gate_many(markets: Market, first: int = 0) -> None:
     doubtful[0] = True
     if not shapes(one):
         doubtful |= suspects(markets)
-        for name in POINTS_TO:
+        for name in WHOLE:
             table = np.asarray(field(markets, name))
             if table.strides[0]:
                 doubtful |= np.any(table != table[:1], axis=1)
@@ -100,7 +101,7 @@ def structure(market: Market, caller: str = "clear") -> list[str]:
         return wrong
     v = Values(market)
     wrong = indices(v)
-    wrong += [] if wrong else pairs(v) + lines(v)
+    wrong += [] if wrong else pairs(v) + lines(v) + caps(v)
     wrong += mistakes(v) if np.any(suspects(market)) else []
     made, steps = market.buffers.made, np.shape(market.prosumers.load)[-1]
     unreal = market.clock and market.clock.wrong()

@@ -9,14 +9,20 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Bool, Int
 
+from ..caps import KINDS
 from ..clock import hour_name
 from ..fields import ROWS
 from ..market import FIELDS, Market
 
 Reason = Callable[[tuple[int, ...]], str]
 
-_COUNT = {"prosumer": "Prosumers.load", "bus": "Grid.passive"}  # whose rows say how many
-POINTS_TO = {name: _COUNT[field.of] for name, field in FIELDS.items() if field.of}
+_COUNT = {  # whose rows say how many
+    "prosumer": "Prosumers.load",
+    "bus": "Grid.passive",
+    "cap": "Caps.level_max",
+}
+WHOLE = tuple(name for name, field in FIELDS.items() if field.of)
+POINTS_TO = {name: _COUNT[FIELDS[name].of] for name in WHOLE if FIELDS[name].of in _COUNT}
 
 
 class Values(dict[str, np.ndarray]):
@@ -28,7 +34,7 @@ class Values(dict[str, np.ndarray]):
         self.line_names = market.grid.line_names
 
     def __missing__(self, name: str) -> np.ndarray:
-        self[name] = np.asarray(field(self.market, name), int if name in POINTS_TO else float)
+        self[name] = np.asarray(field(self.market, name), int if name in WHOLE else float)
         return self[name]
 
     def rows(self, name: str) -> int:
@@ -94,7 +100,7 @@ def traced(market: Market) -> bool:
 def shapes(market: Market, caller: str = "clear") -> list[str]:
     """Arrays whose shape or kind of number does not fit their table; of a batch only that it is."""
     sizes: dict[str, int] = {}
-    for name in (*_COUNT.values(), *POINTS_TO):  # these say how many there are
+    for name in (*_COUNT.values(), *WHOLE):  # these say how many there are
         axes, shape = FIELDS[name].axes, np.shape(field(market, name))
         for axis, size in zip(axes, shape[-len(axes) :], strict=False):
             sizes.setdefault(axis, size)
@@ -103,7 +109,7 @@ def shapes(market: Market, caller: str = "clear") -> list[str]:
     dtypes = {a.dtype for a in jax.tree.leaves(market) if _is_float(a)}
     dtype = max(dtypes, key=lambda d: jnp.finfo(d).bits, default=None)
     arrays = {name: (field(market, name), FIELDS[name].axes) for name in FIELDS}
-    whole = {*POINTS_TO, "Clock.start"}
+    whole = {*WHOLE, "Clock.start"}
     if market.clock is not None:
         arrays["Clock.start"] = (market.clock.start, ())
     for name, (array, axes) in arrays.items():
@@ -162,7 +168,11 @@ def indices(v: Values) -> list[str]:
     wrong = []
     for name, table in POINTS_TO.items():
         index, count = v[name], v.rows(table)
-        one = ("bus", "the grid has buses") if "passive" in table else ("prosumer", "there are")
+        one = {
+            "Grid.passive": ("bus", "the grid has buses"),
+            "Prosumers.load": ("prosumer", "there are"),
+            "Caps.level_max": ("cap", "there are"),
+        }[table]
         wrong += v.complain(
             name,
             (index < 0) | (index >= count),
@@ -171,6 +181,38 @@ def indices(v: Values) -> list[str]:
             ),
         )
     return wrong
+
+
+def caps(v: Values) -> list[str]:
+    """Terms of caps that sum nothing there is, and payers that do not exist."""
+    kind, row = v["Caps.kind"], v["Caps.row"]
+    known = (kind >= 0) & (kind < len(KINDS))
+    tables = ("Prosumers.load",) * 2 + ("Generators.power_max",) + ("Buffers.charge_max",) * 2
+    counts = np.array([v.rows(table) for table in tables])[np.where(known, kind, 0)]
+    adds, owner, people = v["Caps.adds"], v["Caps.owner"], v.rows("Prosumers.load")
+    return (
+        v.complain(
+            "Caps.kind",
+            ~known,
+            lambda at: f"{kind[at]} is none of 0 to {len(KINDS) - 1} ({', '.join(KINDS)})",
+        )
+        + v.complain(
+            "Caps.row",
+            known & ((row < 0) | (row >= counts)),
+            lambda at: (
+                f"row {row[at]} of {KINDS[kind[at]]} does not exist; there are 0 to "
+                f"{counts[at] - 1}"
+            ),
+        )
+        + v.complain(
+            "Caps.adds", (adds != 0) & (adds != 1), lambda at: f"{adds[at]} is neither 0 nor 1"
+        )
+        + v.complain(
+            "Caps.owner",
+            (owner < -1) | (owner >= people),
+            lambda at: f"prosumer {owner[at]} does not exist; there are 0 to {people - 1}, or -1",
+        )
+    )
 
 
 def pairs(v: Values) -> list[str]:
