@@ -5,7 +5,6 @@ from dataclasses import replace
 import jax
 from jaxtyping import Array, Float
 
-from .caps import has_caps, weighty
 from .market import Market
 from .model import (
     Plan,
@@ -25,6 +24,7 @@ from .model import (
 from .reach import bounded
 from .record import changed
 from .runner import jnp, remembered
+from .tables import has_caps, weighty
 
 
 @remembered
@@ -87,7 +87,8 @@ def _counted(market: Market, lower: Plan, upper: Plan) -> tuple[Plan, Plan]:
     ends = [jnp.where(jnp.isfinite(a), jnp.abs(a), 0.0) for a in (caps.level_min, caps.level_max)]
     ends += [jnp.where(jnp.isfinite(a), jnp.abs(a), 0.0) for a in (caps.rise_min, caps.rise_max)]
     least = jnp.abs(caps.start) + jnp.max(jnp.concatenate(ends, axis=1), axis=1, initial=0.0)
-    summed = jnp.sum(members(changed(market, caps=weighty(caps)), most), axis=1)
+    summed = members(changed(market, caps=weighty(caps)), most) + jnp.abs(caps.base)
+    summed = jnp.sum(summed, axis=1)
     reach = 2 * (least + summed)[:, None]
     names = ("level", "rise", "spare")
     low = {name: jnp.maximum(getattr(lower, name), -reach) for name in names}

@@ -16,13 +16,13 @@ from jaxtyping import Array, Float, Int
 
 from .arrays import Reader, floats, promoted, step_count, whole, wide
 from .arrays import cast as cast
-from .caps import Caps as Caps
 from .clock import Clock, Made
 from .describe import describe
 from .fields import amount, described, index, structure
 from .grids import MODELS, AbstractGridModel
 from .grids import GridModel as GridModel
 from .record import Record
+from .tables import Caps as Caps
 
 
 class Prosumers(Record):

@@ -113,7 +113,11 @@ def _given(market: Market, load: Array, reactive: Array, start: Array) -> Market
         prosumers=changed(people, load=load, reactive=reactive),
         grid=changed(grid, passive=nothing, passive_reactive=nothing),
         buffers=changed(stores, energy_start=start, drain=jnp.zeros_like(stores.drain)),
-        caps=changed(market.caps, start=jnp.zeros_like(market.caps.start)),
+        caps=changed(
+            market.caps,
+            base=jnp.zeros_like(market.caps.base),
+            start=jnp.zeros_like(market.caps.start),
+        ),
     )
 
 

@@ -18,12 +18,12 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from .caps import KINDS, has_caps, places
 from .each import for_each
 from .fields import Field, amount, described, optional
 from .market import Grid, Market
 from .record import Record
 from .runner import jnp, remembered
+from .tables import KINDS, has_caps, places
 
 
 class Plan(Record):
@@ -314,7 +314,8 @@ def _rows(market: Market, plan: Plan, given: Callable[[Array], Array]) -> Rows:
     if plan.level is not None and plan.rise is not None and plan.spare is not None:
         caps = market.caps
         adds, kept = caps.adds[:, None] > 0, caps.carry[:, None]
-        lines["cap"] = members(market, plan) + plan.spare - jnp.where(adds, plan.rise, plan.level)
+        counted = given(caps.base) + members(market, plan) + plan.spare
+        lines["cap"] = counted - jnp.where(adds, plan.rise, plan.level)
         lines["level"] = plan.level - kept * _before(given(caps.start), plan.level) - plan.rise
     return Rows(
         balance=_traded(market, net - plan.imports + plan.exports, plan.trades),

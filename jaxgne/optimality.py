@@ -11,7 +11,6 @@ from typing import Any
 import jax
 from jaxtyping import Array, Float, Int
 
-from .caps import has_caps
 from .feasibility import existing, implied_boxes, support
 from .market import Market, cast
 from .model import (
@@ -39,6 +38,7 @@ from .model import (
 from .record import Record
 from .runner import jnp, remembered, wide
 from .scales import Scales, Shares, much, price_sizes, scales, shares, sizes, worths
+from .tables import has_caps
 
 
 class Own(Record):

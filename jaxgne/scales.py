@@ -8,13 +8,13 @@ from collections.abc import Callable
 import jax
 from jaxtyping import Array, Float
 
-from .caps import has_caps, places
 from .fields import Field
 from .market import Market
 from .model import Plan, Rows, aggregate, families, grid_price, rows_like, weight, zeros
 from .reach import bounded
 from .record import Record
 from .runner import jnp, remembered
+from .tables import has_caps, places
 
 _OWN = ("prosumer", "generator", "buffer", "pair")  # rows that a prosumer decides
 _LEAST = 1e-6  # size, as a share of the largest, below which nothing is promised
@@ -126,7 +126,7 @@ def cap_sizes(market: Market) -> tuple[Float[Array, "M 1"], Float[Array, "M 1"]]
     caps, own = market.caps, sizes(market)
     owners = (market.generators.owner, *(market.buffers.owner,) * 2)
     each = jnp.concatenate([own, own, *(own[owner] for owner in owners)])[places(market)]
-    summed = jnp.zeros_like(caps.level_max).at[caps.cap].add(jnp.abs(caps.weight) * each[:, None])
+    summed = jnp.abs(caps.base).at[caps.cap].add(jnp.abs(caps.weight) * each[:, None])
     step = jnp.max(summed, axis=1, initial=0.0)
     held = jnp.where(caps.carry * caps.adds > 0, jnp.sum(summed, axis=1), step)
     held = jnp.maximum(held, jnp.abs(caps.start))

@@ -18,7 +18,7 @@ from jaxgne.grids import MODELS
 PACKAGE = Path(jaxgne.__file__).parent
 ROOT = Path(__file__).parent.parent
 
-CORE = {"clock", "each", "market", "devices", "describe", "validation", "model", "radial", "acflow"}
+CORE = {"clock", "each", "tables", "market", "devices", "describe", "validation", "model", "radial", "acflow"}
 CORE |= {
     "feasibility",
     "one_way",
@@ -54,20 +54,21 @@ LAYERS: dict[str, set[str]] = {
     "waiting": set(),
     "programs": {"fingerprint", "runner", "store", "threads", "waiting"},
     "grids": {"grids"},
-    "market": {"arrays", "clock", "describe", "grids"},  # to print itself
+    "tables": {"arrays"},
+    "market": {"arrays", "clock", "describe", "grids", "tables"},  # to print itself
     "size": {"market"},
     "padding": {"each", "market"},
     "devices": {"arrays", "clock", "each", "market", "devices"},
-    "validation": {"clock", "each", "market", "validation"},
-    "model": {"each", "market"},
+    "validation": {"clock", "each", "tables", "market", "validation"},
+    "model": {"each", "tables", "market"},
     "radial": {"each", "market"},
     "acflow": {"each", "market", "model", "radial", "validation"},
     "reach": {"market", "model"},
-    "scales": {"market", "model", "reach"},
-    "feasibility": {"market", "model", "reach"},
+    "scales": {"tables", "market", "model", "reach"},
+    "feasibility": {"tables", "market", "model", "reach"},
     "surplus": {"market", "model", "radial"},
     "one_way": {"each", "market", "model", "surplus"},
-    "optimality": {"market", "model", "feasibility", "scales"},
+    "optimality": {"tables", "market", "model", "feasibility", "scales"},
     "matrix": {"market", "model"},
     "elastic": {"market", "model", "feasibility", "matrix"},
     "slack": {"market", "elastic"},

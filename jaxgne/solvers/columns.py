@@ -11,7 +11,6 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from ..caps import has_caps
 from ..feasibility import implied_boxes
 from ..market import Grid, Market
 from ..model import Plan, Rows, boxes, moved, own_gradient, pull, toll, zeros
@@ -20,6 +19,7 @@ from ..reach import bounded
 from ..record import Record
 from ..runner import jnp
 from ..scales import Shares, much, scales, shares, worths
+from ..tables import has_caps
 from .newton import Worth
 
 _WIDER = 1.5  # how far beyond implied bounds those are that stand in for missing ones

@@ -23,11 +23,11 @@ from jax.lax import platform_dependent
 from jax.lax.linalg import cholesky, triangular_solve
 from jaxtyping import Array, Bool, Float, Int
 
-from ..caps import KINDS, has_caps, places
 from ..market import Market
 from ..model import Plan, Rows, by_owner, falls, limits, rows_like
 from ..record import Record
 from ..runner import inverse_factor, jnp, lax, on_host
+from ..tables import KINDS, has_caps, places
 
 _HALF = 16  # rows from which on half a block is still factored apart
 _ROUNDING = 1e-13  # share of its diagonal that is added to a block: keeps it positive definite

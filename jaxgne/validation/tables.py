@@ -9,10 +9,10 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Bool, Int
 
-from ..caps import KINDS
 from ..clock import hour_name
 from ..fields import ROWS
 from ..market import FIELDS, Market
+from ..tables import KINDS
 
 Reason = Callable[[tuple[int, ...]], str]
 

@@ -1,4 +1,4 @@
-"""Limits that many share, each on a weighted sum of what they do, and what such a sum costs.
+"""Tables of a market that stand by themselves: limits that many share.
 
 A carbon cap, an energy budget, a limit on the chargers of a street, a ramp of the total, a demand
 charge: all are rows of one table. What its members do in a step is summed, and the sum either adds
@@ -23,7 +23,8 @@ class Caps(Record):
     """Shared limits, one row each, in units of their own; and the terms of their sums.
 
     A term is what one prosumer imports or exports, one generator makes, or one buffer charges or
-    discharges, in kW, times a `weight` by step. With s_h the sum over a cap's terms, its level is
+    discharges, in kW, times a `weight` by step. With s_h the sum of a cap's terms and `base`, its
+    level is
 
         level_h = carry level_(h-1) + rise_h,   from `start`
         rise_h = s_h + spare_h where `adds` is 1, level_h = s_h + spare_h where it is 0
@@ -37,6 +38,7 @@ class Caps(Record):
     level_max: Float[Array, "M H"] = amount("", "most level at the end of a step", "(-inf, inf]")
     rise_min: Float[Array, "M H"] = amount("", "least change of the level", "[-inf, inf)")
     rise_max: Float[Array, "M H"] = amount("", "most change of the level", "(-inf, inf]")
+    base: Float[Array, "M H"] = amount("", "what is counted beside the terms")
     start: Float[Array, " M"] = amount("", "level at the start")
     carry: Float[Array, " M"] = amount(
         "", "share of the level kept per step", "[0, 1]", "is out of range; give a share, at most 1"
@@ -62,6 +64,7 @@ class Caps(Record):
         level_min: Any = -np.inf,
         rise_min: Any = -np.inf,
         rise_max: Any = np.inf,
+        base: Any = 0.0,
         start: Any = 0.0,
         carry: Any = 0.0,
         slack: Any = 0.0,
@@ -76,12 +79,13 @@ class Caps(Record):
         units: Sequence[str] = (),
     ):
         count, steps = len(level_max), step_count("Caps: hours", hours)
-        given = (level_max, level_min, rise_min, rise_max, start, carry, slack, price, weight)
+        given = (level_max, level_min, rise_min, rise_max, base, start, carry, slack, price, weight)
         read = Reader("Caps.", "cap", count, steps, *given)
         self.level_min = read.hour("level_min", level_min)
         self.level_max = read.hour("level_max", level_max)
         self.rise_min = read.hour("rise_min", rise_min)
         self.rise_max = read.hour("rise_max", rise_max)
+        self.base = read.hour("base", base)
         self.start = read.row("start", start)
         self.carry = read.row("carry", carry)
         self.slack = read.row("slack", slack)
