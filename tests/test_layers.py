@@ -74,6 +74,7 @@ LAYERS: dict[str, set[str]] = {
     "slack": {"market", "elastic"},
     "relaxation": {"clock", "each", "market", "validation", "elastic", "slack"},
     "solvers": {
+        "tables",
         "market",
         "model",
         "feasibility",
