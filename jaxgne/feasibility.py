@@ -22,7 +22,6 @@ from .model import (
     zeros,
 )
 from .reach import bounded
-from .record import changed
 from .runner import jnp, remembered
 from .tables import has_caps, weighty
 
@@ -87,7 +86,7 @@ def _counted(market: Market, lower: Plan, upper: Plan) -> tuple[Plan, Plan]:
     ends = [jnp.where(jnp.isfinite(a), jnp.abs(a), 0.0) for a in (caps.level_min, caps.level_max)]
     ends += [jnp.where(jnp.isfinite(a), jnp.abs(a), 0.0) for a in (caps.rise_min, caps.rise_max)]
     least = jnp.abs(caps.start) + jnp.max(jnp.concatenate(ends, axis=1), axis=1, initial=0.0)
-    summed = members(changed(market, caps=weighty(caps)), most) + jnp.abs(caps.base)
+    summed = members(weighty(market), most) + jnp.abs(caps.base)
     summed = jnp.sum(summed, axis=1)
     reach = 2 * (least + summed)[:, None]
     names = ("level", "rise", "spare")

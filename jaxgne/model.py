@@ -161,7 +161,7 @@ def members(market: Market, plan: Plan) -> Float[Array, "M H"]:
     return jnp.zeros(caps.level_max.shape, each.dtype).at[caps.cap].add(each)
 
 
-def _shared_out(market: Market, prices: Float[Array, "M H"]) -> dict[str, Array]:
+def shared_out(market: Market, prices: Float[Array, "M H"]) -> dict[str, Array]:
     """The transpose: what a price of each cap's sum makes what its members do cost."""
     caps, like = market.caps, zeros(market)
     tables = [getattr(like, name) for name in KINDS]
@@ -484,7 +484,7 @@ def pull(market: Market, prices: Rows) -> Plan:
         trades=own[pairs.seller] - own[pairs.buyer],
     )
     if prices.cap is not None and prices.level is not None:
-        caps, shared = market.caps, _shared_out(market, prices.cap)
+        caps, shared = market.caps, shared_out(market, prices.cap)
         adds = caps.adds[:, None] > 0
         pulled = replace(
             pulled,

@@ -14,7 +14,7 @@ from .model import Plan, Rows, aggregate, families, grid_price, rows_like, weigh
 from .reach import bounded
 from .record import Record
 from .runner import jnp, remembered
-from .tables import has_caps, places
+from .tables import has_caps, kw_per_unit, places
 
 _OWN = ("prosumer", "generator", "buffer", "pair")  # rows that a prosumer decides
 _LEAST = 1e-6  # size, as a share of the largest, below which nothing is promised
@@ -104,17 +104,9 @@ def _dearest_cost(market: Market, own: Array) -> Float[Array, ""]:
     plain += (pairs.toll, pairs.fee_buyer, pairs.fee_seller, market.tariff.export)
     each = [2 * _largest(a) for a in curved] + [_largest(jnp.abs(a)) for a in plain]
     if has_caps(market):
-        paid = jnp.abs(market.caps.price) / _unit(market)[:, 0]
+        paid = jnp.abs(market.caps.price) / kw_per_unit(market.caps)[:, 0]
         each.append(_largest(paid) / market.hour_length)
     return jnp.max(jnp.stack(each))
-
-
-def _unit(market: Market) -> Float[Array, "M 1"]:
-    """How many kW a unit of each cap stands for: one by its heaviest term."""
-    caps = market.caps
-    weight = jnp.max(jnp.abs(caps.weight), axis=1, initial=0.0)
-    most = jnp.zeros_like(caps.price).at[caps.cap].max(weight)[:, None]
-    return 1 / jnp.where(most > 0, most, 1.0)
 
 
 @remembered
@@ -233,7 +225,7 @@ def price_sizes(market: Market, scale: Scales) -> Rows:
 
 def _price(market: Market, scale: Scales, field: Field) -> Array:
     if field.row == "cap":
-        return scale.price * market.hour_length * _unit(market)
+        return scale.price * market.hour_length * kw_per_unit(market.caps)
     return scale.price * scale.total if measure(field) is None else scale.price
 
 

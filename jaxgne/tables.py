@@ -105,9 +105,16 @@ def has_caps(market: Any) -> bool:
     return market.caps.carry.shape[-1] > 0
 
 
-def weighty(caps: Caps) -> Caps:
-    """The same with each term counting as much as it may, whatever its sign."""
-    return changed(caps, weight=jnp.abs(caps.weight))
+def weighty(market: Any) -> Any:
+    """The market with caps whose terms count as much as they may, whatever their sign."""
+    return changed(market, caps=changed(market.caps, weight=jnp.abs(market.caps.weight)))
+
+
+def kw_per_unit(caps: Caps) -> Float[Array, "M 1"]:
+    """How many kW a unit of each cap stands for: one by its heaviest term."""
+    weight = jnp.max(jnp.abs(caps.weight), axis=1, initial=0.0)
+    most = jnp.zeros_like(caps.price).at[caps.cap].max(weight)[:, None]
+    return 1 / jnp.where(most > 0, most, 1.0)
 
 
 def places(market: Any) -> Int[Array, " C"]:

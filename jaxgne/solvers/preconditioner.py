@@ -11,6 +11,7 @@ larger steps: the metric follows the active set, as the barrier of an interior p
 """
 
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +19,22 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from ..market import Market
-from ..model import Plan, Rows, boxes, by_owner, by_side, curvature, pull, rows_like, zeros
+from ..model import (
+    Plan,
+    Rows,
+    boxes,
+    by_owner,
+    by_side,
+    curvature,
+    members,
+    pull,
+    rows_like,
+    shared_out,
+    zeros,
+)
 from ..record import Record
 from ..scales import scales, shares
+from ..tables import has_caps, kw_per_unit, weighty
 from .network import Network, network
 
 STEP = 0.5  # of powers, before the balance omega; dimensionless
@@ -44,6 +58,16 @@ class Balance(Record):
     total: Float[Array, " H"]
     network: Float[Array, " H"]
     storage: Float[Array, "K 1"]
+    caps: Float[Array, "M 1"] | None = None
+
+
+class Counted(Record):
+    """Of caps, in kW: what counts in their columns, and Sigma of their rows."""
+
+    unit: Float[Array, "M 1"]  # kW per unit
+    own: Plan  # 1/tau of level, rise and spare; of others 0
+    rows: Float[Array, "M H"]  # Sigma of the sums
+    damping: Float[Array, "M H"]  # Sigma of the levels, in the modes of storage
 
 
 class Metric(Record):
@@ -59,6 +83,7 @@ class Metric(Record):
     modes: Float[Array, "H H"]  # eigenvectors of storage dynamics without losses
     damping: Float[Array, "K H"]  # Sigma of storage dynamics in these
     smaller: Float[Array, "N 1"]  # times that each prosumer is smaller than the market's scale
+    counted: Counted | None
 
 
 class Steps(Record):
@@ -70,17 +95,21 @@ class Steps(Record):
     energy: Float[Array, "K H"]  # in the modes
     link: Float[Array, " H"]
     network: Float[Array, " H"]  # omega
+    cap: Float[Array, "M H"] | None
+    level: Float[Array, "M H"] | None  # in the modes
 
 
 def wide_plan(plan: Plan) -> Plan:
-    """A plan with all that is the network's in float64."""
+    """A plan with all that is the network's, and levels of caps, in float64."""
     names = ("active", "reactive", "voltage", "angle", "compensation", "exchange")
+    names += () if plan.level is None else ("level", "rise", "spare")
     return replace(plan, **{name: getattr(plan, name).astype(jnp.float64) for name in names})
 
 
 def wide_rows(rows: Rows) -> Rows:
     """Rows with all but those of prosumers and buffers in float64."""
     names = ("aggregate", "bus", "bus_reactive", "exchange", "voltage", "angle")
+    names += () if rows.cap is None else ("cap", "level")
     return replace(rows, **{name: getattr(rows, name).astype(jnp.float64) for name in names})
 
 
@@ -156,6 +185,22 @@ def metric(market: Market, held: Bool[Array, " B"]) -> Metric:
         modes=jnp.asarray(modes, dtype),
         damping=held / (kept * jnp.asarray(stiffness, dtype) + losses + fed),
         smaller=smaller,
+        counted=_counted(market, live, stiffness) if has_caps(market) else None,
+    )
+
+
+def _counted(market: Market, live: Plan, stiffness: np.ndarray) -> Counted:
+    """The metric of caps: each sum by the weights of its terms, levels like contents."""
+    caps, unit = market.caps, kw_per_unit(market.caps)
+    adds, kept = caps.adds[:, None] > 0, caps.carry[:, None]
+    none, one = jax.tree.map(lambda _: jnp.zeros(()), live), unit**2
+    each = unit * members(weighty(market), live)
+    moving = jnp.max(live.rise, axis=1, keepdims=True)
+    return Counted(
+        unit=unit,
+        own=replace(none, level=one * (2 - adds), rise=one * (1 + adds), spare=one),
+        rows=one / (each + 2),
+        damping=one / (kept * jnp.asarray(stiffness) + (1 - kept) + moving),
     )
 
 
@@ -176,6 +221,11 @@ def steps(market: Market, metric: Metric, omega: Balance, activity: Plan) -> Ste
 
     names = ("charge", "discharge", "energy")
     total = replace(total, **{name: with_storage(name) for name in names})
+    cap = level = None
+    if metric.counted is not None and omega.caps is not None:
+        counted = metric.counted
+        total = _with_caps(market, counted, omega.caps, activity, total)
+        cap, level = omega.caps * counted.rows, omega.caps * counted.damping
     tau = jax.tree.map(lambda i, h: 1 / (i + h), total, curvature(market))
     dtype = activity.imports.dtype
     return Steps(
@@ -185,7 +235,24 @@ def steps(market: Market, metric: Metric, omega: Balance, activity: Plan) -> Ste
         energy=(omega.storage * metric.damping).astype(dtype),
         link=omega.total / ts * metric.link,
         network=omega.network / ts,
+        cap=cap,
+        level=level,
     )
+
+
+def _with_caps(
+    market: Market, counted: Counted, omega: Float[Array, "M 1"], activity: Plan, total: Plan
+) -> Plan:
+    """1/tau with what caps add to it: for their own columns, and for their members'."""
+    own = {name: omega * getattr(counted.own, name) for name in ("level", "rise", "spare")}
+    price = jnp.broadcast_to(omega * counted.unit, market.caps.level_max.shape)
+    own |= shared_out(weighty(market), price)
+
+    def more(name: str, held: Array) -> Array:
+        active = getattr(activity, name)
+        return getattr(total, name) + held / jnp.where(active > 0, active, 1.0)
+
+    return replace(total, **{name: more(name, held) for name, held in own.items()})
 
 
 def reach(market: Market, metric: Metric, activity: Plan) -> Float[Array, "N H"]:
@@ -209,6 +276,7 @@ def activities(market: Market, before: Plan, now: Plan) -> Plan:
     trades = active(before.trades, now.trades, lower.trades, upper.trades, 0.0)
     always = movable(market)
     names = ("energy", "active", "reactive", "voltage", "angle", "compensation", "exchange")
+    names += () if now.level is None else ("level", "rise", "spare")
     return replace(found, trades=trades, **{name: getattr(always, name) for name in names})
 
 
@@ -241,6 +309,7 @@ def squares(
         storage=jnp.sum(held, axis=1, keepdims=True),
     )
     prices = change.prices
+    counted = None if metric.counted is None else _squared(market, metric, sized, prices)
     names = ("bus", "bus_reactive", "voltage", "angle")
     grid = replace(rows_like(market), **{name: getattr(prices, name) for name in names})
 
@@ -257,7 +326,19 @@ def squares(
         network=_sum(along),
         storage=jnp.sum(modes**2 / metric.damping, axis=1, keepdims=True),
     )
+    if counted is not None:
+        primal, dual = replace(primal, caps=counted[0]), replace(dual, caps=counted[1])
     return primal, dual
+
+
+def _squared(market: Market, metric: Metric, sized: Plan, prices: Rows) -> Any:
+    """The same in the group of each cap, of squares of a plan by activity, and of prices."""
+    counted: Any = metric.counted
+    moved = counted.unit * members(weighty(market), sized)
+    for name in ("level", "rise", "spare"):
+        moved += getattr(counted.own, name) * getattr(sized, name)
+    priced = prices.cap**2 / counted.rows + (prices.level @ metric.modes) ** 2 / counted.damping
+    return tuple(jnp.sum(a, axis=1, keepdims=True) for a in (moved, priced))
 
 
 def _sum(parts: Plan) -> Float[Array, " H"]:

@@ -28,6 +28,7 @@ from ..model import Plan, Rows, aggregate, grid_price, limits, own_gradient, pro
 from ..optimality import pin
 from ..record import Record
 from ..scales import scales
+from ..tables import has_caps
 from .base import AbstractSolver
 from .preconditioner import (
     Balance,
@@ -90,7 +91,9 @@ class PrimalDual(AbstractSolver):
         start = Point(wide_plan(plan), sigma, wide_rows(prices), grid_price(market, sigma))
         usual = scale.price.astype(jnp.float64) / _power(market)
         hours, stores = sigma.shape, (market.buffers.owner.shape[0], 1)
-        omega = Balance(*(jnp.broadcast_to(usual, size) for size in (hours, hours, hours, stores)))
+        groups = [hours, hours, hours, stores]
+        groups += [(market.caps.carry.shape[0], 1)] if has_caps(market) else []
+        omega = Balance(*(jnp.broadcast_to(usual, size) for size in groups))
         free = jnp.zeros(market.grid.passive.shape[0], bool)
         geometry, activity = metric(market, free), movable(market)
         count, none = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.float64)
@@ -238,6 +241,9 @@ def _iterate(market: Market, state: _State, at: Point) -> tuple[Point, Point]:
     stored = ((value.energy @ geometry.modes) * size.energy) @ geometry.modes.T
     moves = jax.tree.map(lambda a: size.network * a, geometry.network(market, value))
     moves = replace(moves, balance=size.balance * value.balance, energy=stored)
+    if value.level is not None:
+        level = ((value.level @ geometry.modes) * size.level) @ geometry.modes.T
+        moves = replace(moves, cap=size.cap * value.cap, level=level)
     prices = jax.tree.map(jnp.add, at.prices, moves)
     drawn = aggregate(market, ahead) - _mirror(total, at.total)
     image = Point(plan, total, replace(prices, aggregate=scarce), at.price + size.link * drawn)
