@@ -81,14 +81,18 @@ def implied_boxes(market: Market) -> tuple[Plan, Plan]:
 
 def _counted(market: Market, lower: Plan, upper: Plan) -> tuple[Plan, Plan]:
     """The same with levels, rises and spares of caps no further than members can take them."""
-    caps = market.caps
+    caps, steps = market.caps, market.caps.level_max.shape[1]
     most = jax.tree.map(lambda low, high: jnp.maximum(jnp.abs(low), jnp.abs(high)), lower, upper)
-    ends = [jnp.where(jnp.isfinite(a), jnp.abs(a), 0.0) for a in (caps.level_min, caps.level_max)]
-    ends += [jnp.where(jnp.isfinite(a), jnp.abs(a), 0.0) for a in (caps.rise_min, caps.rise_max)]
-    least = jnp.abs(caps.start) + jnp.max(jnp.concatenate(ends, axis=1), axis=1, initial=0.0)
+
+    def largest(*ends: Array) -> Array:
+        finite = [jnp.where(jnp.isfinite(end), jnp.abs(end), 0.0) for end in ends]
+        return jnp.max(jnp.concatenate(finite, axis=1), axis=1, initial=0.0)
+
+    # spare that may be any costs, so no more of it is needed than makes good what others lack
     summed = members(weighty(market), most) + jnp.abs(caps.base)
-    summed = jnp.sum(summed, axis=1)
-    reach = 2 * (least + summed)[:, None]
+    rise = largest(caps.rise_min, caps.rise_max) + largest(summed) + largest(caps.slack[:, None])
+    level = jnp.abs(caps.start) + largest(caps.level_min, caps.level_max) + steps * rise
+    reach = 2 * jnp.where(level > 0, level, 1.0)[:, None]
     names = ("level", "rise", "spare")
     low = {name: jnp.maximum(getattr(lower, name), -reach) for name in names}
     high = {name: jnp.minimum(getattr(upper, name), reach) for name in names}

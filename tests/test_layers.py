@@ -18,18 +18,8 @@ from jaxgne.grids import MODELS
 PACKAGE = Path(jaxgne.__file__).parent
 ROOT = Path(__file__).parent.parent
 
-CORE = {
-    "clock",
-    "each",
-    "tables",
-    "market",
-    "devices",
-    "describe",
-    "validation",
-    "model",
-    "radial",
-    "acflow",
-}
+CORE = {"clock", "each", "tables", "market", "devices", "describe", "validation", "model"}
+CORE |= {"radial", "acflow"}
 CORE |= {
     "feasibility",
     "one_way",

@@ -8,6 +8,7 @@ projects its state and moves the prices of its rows. Each side keeps its own cop
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -21,6 +22,7 @@ from ..model import (
     Plan,
     Rows,
     aggregate,
+    boxes,
     grid_price,
     own_gradient,
     prox,
@@ -46,6 +48,16 @@ from .setting import (
 )
 
 
+class Ledger(Record):
+    """What is counted for caps, and the prices of that, EUR per unit."""
+
+    level: Float[Array, "M H"]
+    rise: Float[Array, "M H"]
+    spare: Float[Array, "M H"]
+    cap: Float[Array, "M H"]
+    levels: Float[Array, "M H"]
+
+
 class Point(Record):
     """What the mechanism iterates on: everyone's decisions and the shared multipliers."""
 
@@ -57,6 +69,7 @@ class Point(Record):
     below: Float[Array, " H"]  # lambda_min, EUR/kWh
     bus: Float[Array, "B H"]  # mu_pb, EUR/kWh
     exchange_price: Float[Array, " H"]  # mu_tg, EUR/kWh
+    ledger: Ledger | None
 
 
 class State(Record):
@@ -141,6 +154,7 @@ class SemiDecentralized(AbstractSolver):
             below=jnp.maximum(-prices.aggregate, 0.0),
             bus=prices.bus,
             exchange_price=prices.exchange,
+            ledger=_ledger(plan, prices),
         )
         ts = market.hour_length
         own, water = prices.balance[:, None], setting.buffers.pad(prices.energy)
@@ -173,6 +187,7 @@ class SemiDecentralized(AbstractSolver):
             aggregate=at.above - at.below,
             bus=at.bus,
             exchange=at.exchange_price,
+            **_counted(at, ("cap", "levels")),
         )
         return plan_of(market, setting, at), prices
 
@@ -205,9 +220,13 @@ def play_round(
     if market.grid.model.networked:
         network, exchange, rows = operate(setting, priced, start, rows)
         new = replace(new, network=network, exchange=exchange)
+    if start.ledger is not None:
+        new = replace(new, ledger=count(market, setting, priced, start.ledger))
     now, before = (constraint_rows(market, plan_of(market, setting, at)) for at in (new, start))
     s, s_before = now.aggregate, before.aggregate
     ahead = 2 * s - s_before
+    if start.ledger is not None:
+        new = replace(new, ledger=settle(setting, new.ledger, start.ledger, now, before))
     new = replace(
         new,
         above=move_limit(start.above, steps.limit, ahead - tariff.total_max),
@@ -222,6 +241,41 @@ def play_round(
             ),
         )
     return new, answers.duals, rows
+
+
+def count(market: Market, setting: Setting, priced: Plan, start: Ledger) -> Ledger:
+    """Levels, rises and spares of caps, moved by their prices and kept within bounds."""
+    lower, upper = boxes(market)
+
+    def moved(name: str) -> Array:
+        now = getattr(start, name) - getattr(priced, name) / getattr(setting.counting, name)
+        return jnp.clip(now, getattr(lower, name), getattr(upper, name))
+
+    return replace(start, **{name: moved(name) for name in ("level", "rise", "spare")})
+
+
+def settle(setting: Setting, new: Ledger, start: Ledger, now: Rows, before: Rows) -> Ledger:
+    """Prices of caps, moved by what their sums and levels miss."""
+    steps: Any = setting.counting
+    return replace(
+        new,
+        cap=move_price(start.cap, steps.cap, now.cap, before.cap),
+        levels=move_price(start.levels, steps.levels, now.level, before.level),
+    )
+
+
+def _ledger(plan: Plan, prices: Rows) -> Ledger | None:
+    if plan.level is None:
+        return None
+    tables: Any = (plan.level, plan.rise, plan.spare, prices.cap, prices.level)
+    return Ledger(*tables)
+
+
+def _counted(at: Point, names: tuple[str, ...]) -> dict[str, Array]:
+    """What is in the ledger, by its name in `Plan` or `Rows`; nothing without caps."""
+    if at.ledger is None:
+        return {}
+    return {name.replace("levels", "level"): getattr(at.ledger, name) for name in names}
 
 
 def descend(
@@ -260,6 +314,7 @@ def quote(market: Market, setting: Setting, at: Point) -> tuple[Plan, Float[Arra
     shared = replace(
         rows_like(market), aggregate=at.above - at.below, bus=at.bus, exchange=at.exchange_price
     )
+    shared = replace(shared, **_counted(at, ("cap", "levels")))
     sigma = aggregate(market, plan_of(market, setting, at))
     own = own_gradient(market, zeros(market), grid_price(market, sigma))
     priced = jax.tree.map(jnp.add, own, pull(market, shared))
@@ -320,6 +375,7 @@ def plan_of(market: Market, setting: Setting, at: Point) -> Plan:
         trades=(buyer - seller) / 2,
         **dict(zip(STATE, state, strict=True)),
         exchange=at.exchange,
+        **_counted(at, ("level", "rise", "spare")),
     )
 
 

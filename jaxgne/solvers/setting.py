@@ -15,12 +15,15 @@ from ..model import (
     boxes,
     by_owner,
     curvature,
+    members,
     rows_like,
+    shared_out,
     zeros,
 )
 from ..model import rows as constraint_rows
 from ..record import Record
 from ..scales import much, scales
+from ..tables import has_caps, kw_per_unit, weighty
 from .local import Choice, Network, Prosumer
 
 Rule = Literal["columns", "paper"]
@@ -60,6 +63,17 @@ class Steps(Record):
     bus: Float[Array, " B"]  # beta_pb
 
 
+class Counting(Record):
+    """The same of caps: of their own columns and rows, and what they add for members."""
+
+    members: dict[str, Float[Array, "R H"]]  # more 1/alpha, EUR/kW^2, by table
+    level: Float[Array, "M 1"]  # 1/alpha, EUR per unit^2
+    rise: Float[Array, "M 1"]
+    spare: Float[Array, "M 1"]
+    cap: Float[Array, "M H"]  # of prices, EUR per unit^2
+    levels: Float[Array, "M 1"]
+
+
 class Setting(Record):
     """What stays the same from round to round."""
 
@@ -69,6 +83,7 @@ class Setting(Record):
     sides: Slots  # of pairs: all buyers, then all sellers
     network: Network  # offset with trailing axis H
     steps: Steps
+    counting: Counting | None
 
     @property
     def places(self) -> tuple[Slots, Slots, Slots]:
@@ -152,6 +167,29 @@ def step_sizes(market: Market, balance: Float[Array, ""], rule: Rule) -> Steps:
     )
 
 
+def counting(market: Market, balance: Float[Array, ""]) -> Counting:
+    """Step sizes of caps, whose rows are counted in kW, one by the heaviest term.
+
+    By the rule `columns`: a term enters a sum by its weight, a rise its level and perhaps the sum,
+    a level its own row, the next, and perhaps the sum.
+    """
+    caps, unit, ts = market.caps, kw_per_unit(market.caps), market.hour_length
+    weight, adds = ts * balance / _MARGIN, caps.adds[:, None] > 0
+    own, back = weight * unit**2, _MARGIN**2 * weight * unit**2
+    lower, upper = boxes(market)
+    live = jax.tree.map(lambda low, high: (high > low).astype(low.dtype), lower, upper)
+    heavy = weighty(market)
+    summed = unit * members(heavy, live)
+    return Counting(
+        members=shared_out(heavy, jnp.broadcast_to(weight * unit, summed.shape)),
+        level=own * (2 + caps.carry[:, None] - adds),
+        rise=own * (1 + adds),
+        spare=own,
+        cap=back / (summed + 2),
+        levels=back / (2 + caps.carry[:, None]),
+    )
+
+
 def default_balance(market: Market) -> Float[Array, ""]:
     """omega where none is given: the market's highest price per power of one prosumer."""
     scale = scales(market, zeros(market))
@@ -213,6 +251,12 @@ def settle_in(
         curtailed=jnp.full_like(low.curtailed, steps.device),
         trades=jnp.full_like(low.trades, steps.trades),
     )
+    counted = None
+    if has_caps(market):
+        counted = counting(market, balance)
+        more = replace(zeros(market), **counted.members)
+        also = choices_of(places, more, jnp.concatenate([more.trades, more.trades]))
+        proximal = jax.tree.map(jnp.add, proximal, also)
     scale = scales(market, zeros(market))
     prosumers = Prosumer(
         load=market.prosumers.load,
@@ -230,7 +274,7 @@ def settle_in(
         energy_scale=jnp.broadcast_to(scale.energy, (count,)),
     )
     network = _network(market, lower, upper, steps.network)
-    return Setting(prosumers, made, kept, sides, network, steps)
+    return Setting(prosumers, made, kept, sides, network, steps, counted)
 
 
 STATE = ("active", "reactive", "voltage", "angle", "compensation")  # the operator's private state
