@@ -30,6 +30,7 @@ from ..model import (
 )
 from ..record import changed
 from ..runner import jnp
+from ..tables import KINDS, Caps, places
 from .active import HIGH, LOW, TIGHT, Active
 from .lagrangian import Point, equations, net_of, plan_of
 
@@ -250,6 +251,8 @@ def by_market(
     dearer = replace(dearer, energy=jnp.zeros_like(dearer.energy))
     worth = jax.tree.map(lambda a, b, c, d: jnp.sum(a * b + c * d), dual, value, y, felt)
     worth = replace(worth, energy=-jnp.sum(dual.energy * stored[0] + y.energy * stored[1]))
+    if worth.cap is not None:  # no cap knows how long a step is
+        worth, dearer = replace(worth, cap=0.0, level=0.0), replace(dearer, rise=0 * v.rise)
     tolls = jnp.sum(toll(market) * active.sign * v.trades) / ts
     costs = sum(jnp.sum(a) for a in jax.tree.leaves(_times(dearer, v))) / ts
     return changed(
@@ -268,7 +271,40 @@ def by_market(
             total_max=jnp.where(active.net == HIGH, ts * dual.aggregate, 0.0),
             anticipation=-ts * jnp.sum(tariff.slope * own),
         ),
+        caps=_by_caps(market, u, v, r, s, low, high),
         hour_length=-(costs + tolls + jnp.sum(shared) + sum(jax.tree.leaves(worth))),
+    )
+
+
+def _by_caps(
+    market: Market, u: Plan, v: Plan, r: Rows, s: Rows, low: Plan, high: Plan
+) -> Caps | None:
+    """The same for the numbers of caps."""
+    caps = market.caps
+    real = eqx.filter(caps, eqx.is_inexact_array)
+    if u.level is None or v.level is None or v.rise is None or r.cap is None or s.cap is None:
+        return real
+
+    def before(start: Array, level: Array) -> Array:
+        return jnp.concatenate([start[:, None], level[:, :-1]], axis=1)
+
+    def done(plan: Plan, prices: Array) -> Array:
+        tables = [getattr(plan, name) for name in KINDS]
+        return prices[caps.cap] * jnp.concatenate(tables)[places(market)]
+
+    kept = r.level * before(caps.start, u.level) + s.level * before(0 * caps.start, v.level)
+    return changed(
+        real,
+        level_min=low.level,
+        level_max=high.level,
+        rise_min=low.rise,
+        rise_max=high.rise,
+        base=r.cap,
+        start=-caps.carry * r.level[:, 0],
+        carry=-jnp.sum(kept, axis=1),
+        slack=jnp.sum(high.spare, axis=1),
+        price=-jnp.sum(v.rise, axis=1),
+        weight=done(u, r.cap) + done(v, s.cap),
     )
 
 

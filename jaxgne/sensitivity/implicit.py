@@ -174,9 +174,8 @@ def _tangent(
     def changed(moving: Market) -> Market:
         return eqx.combine(moving, rest)
 
-    stored = jax.tree.leaves(
-        (moving.buffers, moving.hour_length)
-    )  # what a battery's rest is made of
+    # what the rest of a battery, or of a level, is made of
+    stored = jax.tree.leaves((moving.buffers, moving.caps, moving.hour_length))
     tell = bool(stored) and is_part(moving, market)
 
     def felt(loose: Point, by: Callable[[Market], Market]) -> Array:

@@ -109,7 +109,7 @@ def sided(
 
         def more(carry: Any) -> Array:
             k, *_, ways = carry
-            prices = replace(ways[-1].prices, energy=0 * ways[-1].prices.energy)
+            prices = add(ways[-1], -1.0, of_storage(ways[-1])).prices
             loose = largest(jax.tree.map(lambda a, s: a / s, prices, size.prices))
             return (k < turns) & ((k != 2) | (loose > FELT))
 

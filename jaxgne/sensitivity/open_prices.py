@@ -35,10 +35,10 @@ LOOSE = (
     "fields only, or pass adjoint=jaxgne.Implicit(throw=False) for a value all the same."
 )
 SHARES = (
-    "Derivatives by {} count together: at this equilibrium a battery rests full or empty, and what "
-    "one of its numbers does depends on the others. A change of all hours alike, as of a capacity, "
-    "is right as their sum; each alone may be on neither side of this equilibrium. "
-    "adjoint=jaxgne.Smoothed() has a value for each."
+    "Derivatives by {} count together: at this equilibrium a battery rests full or empty, or a "
+    "level of a cap rests, and what one of its numbers does depends on the others. A change of all "
+    "hours alike, as of a capacity, is right as their sum; each alone may be on neither side of "
+    "this equilibrium. adjoint=jaxgne.Smoothed() has a value for each."
 )
 
 
@@ -112,9 +112,10 @@ def priced(point: Point) -> Point:
 
 
 def of_storage(point: Point) -> Point:
-    """Prices of what is stored alone: those that are open where a battery rests full or empty."""
+    """Prices of what is stored or counted alone: open where a battery, or a level, rests."""
     none = jax.tree.map(jnp.zeros_like, point)
-    return replace(none, prices=replace(none.prices, energy=point.prices.energy))
+    prices = replace(none.prices, energy=point.prices.energy, level=point.prices.level)
+    return replace(none, prices=prices)
 
 
 def _spread(numbers: Array, size: Array) -> Array:
@@ -124,8 +125,8 @@ def _spread(numbers: Array, size: Array) -> Array:
 
 
 def refused(effects: Market) -> Market:
-    """Those that are refused: not numbers of a buffer, which count together where it rests."""
-    return changed(effects, buffers=None)
+    """Those that are refused: not of a buffer or a cap, which count together where it rests."""
+    return changed(effects, buffers=None, caps=None)
 
 
 def is_part(asked: Any, market: Market) -> bool:

@@ -15,8 +15,9 @@ from jax.lax.linalg import tridiagonal_solve
 from jaxtyping import Array, Bool, Float, Int
 
 from ..market import Market
-from ..model import Plan, Rows, by_owner, by_side, falls, rows_like
+from ..model import Plan, Rows, by_owner, by_side, falls, members, rows_like
 from ..radial import climb
+from ..record import changed
 from ..solvers.newton import (
     Compliance,
     Worth,
@@ -25,6 +26,7 @@ from ..solvers.newton import (
     unstack_network,
 )
 from ..solvers.tree import Tree, eliminate
+from ..tables import has_caps
 
 Rowwise = Callable[[Worth], Worth]
 
@@ -49,12 +51,15 @@ def preconditioner(market: Market, theta: Compliance, spare: Rows) -> Rowwise:
     drawn, sold = jnp.sum(moved.imports, axis=0), jnp.sum(moved.exports, axis=0)
     shared = drawn + sold + theta.net + spare.aggregate
     grid = _network(market, theta, spare)
+    counted = _counted(market, moved, spare) if has_caps(market) else None
 
     def inverse(value: Worth) -> Worth:
         balance, energy = balanced(value.rows.balance, value.rows.energy)
         balance += together(value.rows.balance)
         shares = value.rows.aggregate / shared
         prices = replace(grid(value.rows), balance=balance, energy=energy, aggregate=shares)
+        if counted is not None:
+            prices = counted(prices)
         return Worth(prices, value.total / (drawn + theta.total))
 
     return inverse
@@ -134,6 +139,27 @@ def _storage(
         reduced = energy - tie * balance[stores.owner]
         solved = tridiagonal_solve(behind, diagonal, ahead, reduced[..., None])[..., 0]
         return balance / own - by_owner(market, tie * solved, stores.owner), solved
+
+    return inverse
+
+
+def _counted(market: Market, moved: Plan, spare: Rows) -> Callable[[Rows], Rows]:
+    """The inverse in the rows of caps, their sums and their levels apart."""
+    caps = market.caps
+    adds, keep = (caps.adds[:, None] > 0) * 1.0, caps.carry[:, None]
+    level, rise, own = moved.level, moved.rise, moved.spare
+    spares = spare.cap, spare.level
+    weight = changed(market, caps=changed(caps, weight=caps.weight**2))
+    summed = members(weight, moved) + own + adds * rise + (1 - adds) * level + spares[0]
+    none = jnp.zeros_like(keep)
+    before = jnp.concatenate([none, level[:, :-1]], axis=1)
+    diagonal = level + keep**2 * before + rise + spares[1]
+    ahead = -keep * jnp.concatenate([level[:, :-1], none], axis=1)
+    behind = jnp.concatenate([none, ahead[:, :-1]], axis=1)
+
+    def inverse(value: Rows) -> Rows:
+        solved = tridiagonal_solve(behind, diagonal, ahead, value.level[..., None])[..., 0]
+        return replace(value, cap=value.cap / summed, level=solved)
 
     return inverse
 
