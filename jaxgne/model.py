@@ -16,14 +16,14 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from .each import for_each
 from .fields import Field, amount, described, optional
 from .market import Grid, Market
 from .record import Record
 from .runner import jnp, remembered
-from .tables import KINDS, has_caps, places
+from .tables import KINDS, has_caps, places, weighty
 
 
 class Plan(Record):
@@ -169,6 +169,14 @@ def shared_out(market: Market, prices: Float[Array, "M H"]) -> dict[str, Array]:
     nothing = jnp.zeros((ends[-1], prices.shape[1]), prices.dtype)
     each = nothing.at[places(market)].add(caps.weight * prices[caps.cap])
     return dict(zip(KINDS, jnp.split(each, ends[:-1].tolist()), strict=True))
+
+
+def uncounted(market: Market, *names: str) -> Bool[Array, "R H"] | bool:
+    """Which entries of these tables of a plan, of those of `KINDS`, no cap counts."""
+    if not has_caps(market):
+        return True
+    counts = shared_out(weighty(market), jnp.ones_like(market.caps.level_max))
+    return sum(counts[name] for name in names) == 0
 
 
 def charges(market: Market, plan: Plan) -> tuple[Float[Array, " N"], Float[Array, ""]]:

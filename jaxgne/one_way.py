@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from .each import for_each, for_one
 from .market import Market
-from .model import Plan, Rows, aggregate, energy_prices, grid_price
+from .model import Plan, Rows, aggregate, energy_prices, grid_price, uncounted
 from .programs import program
 from .record import Record
 from .runner import jnp
@@ -105,13 +105,15 @@ def freed(market: Market, plan: Plan) -> Plan:
     """The plan without what goes both ways at once for nothing.
 
     In a battery without losses and wear, and at a meter where the main grid pays what it asks:
-    taking the same from both changes no content, no net load and no cost.
+    taking the same from both changes no content, no net load and no cost, where no cap counts them.
     """
     stores, tariff = market.buffers, market.tariff
     ideal = stores.charge_efficiency * stores.discharge_efficiency == 1
     ideal &= (stores.linear == 0) & (stores.quadratic == 0)
     level = (tariff.slope == 0) & (tariff.base == tariff.export)
-    stored = jnp.where(ideal[:, None], _overlap(plan.charge, plan.discharge), 0.0)
+    ideal = ideal[:, None] & uncounted(market, "charge", "discharge")
+    level = level & uncounted(market, "imports", "exports")
+    stored = jnp.where(ideal, _overlap(plan.charge, plan.discharge), 0.0)
     passed = jnp.where(level, _overlap(plan.imports, plan.exports), 0.0)
     return replace(
         plan,

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from .market import Market
-from .model import Plan, Rows, boxes, energy_prices, falls, net_exchange
+from .model import Plan, Rows, boxes, energy_prices, falls, net_exchange, uncounted
 from .radial import climb
 from .runner import jnp
 
@@ -18,9 +18,10 @@ _ROUNDING = 1e-6  # of a price or a limit
 
 
 def given_away(market: Market, plan: Plan) -> Float[Array, "N H"]:
-    """What is sold for nothing and may be curtailed, kW."""
+    """What is sold for nothing, counts for no cap, and may be curtailed, kW."""
     room = jnp.minimum(plan.exports, market.prosumers.curtail_max - plan.curtailed)
-    return jnp.where(market.tariff.export == 0, jnp.maximum(room, 0.0), 0.0)
+    free = (market.tariff.export == 0) & uncounted(market, "exports")
+    return jnp.where(free, jnp.maximum(room, 0.0), 0.0)
 
 
 def unsold(market: Market, plan: Plan, prices: Rows) -> Plan | None:
