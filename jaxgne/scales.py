@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from .fields import Field
 from .market import Market
-from .model import PLAN_FIELDS, ROW_FIELDS, Plan, Rows, aggregate, grid_price, weight
+from .model import PLAN_FIELDS, ROW_FIELDS, Plan, Rows, aggregate, counted, grid_price, weight
 from .reach import bounded
 from .record import Record
 from .runner import jnp, remembered
@@ -75,15 +75,18 @@ def scales(market: Market, plan: Plan) -> Scales:
     dearest = jnp.maximum(dearest, jnp.maximum(1e-2 * _largest(expected), least))
     dearest = jnp.where(dearest > 0, dearest, 1.0)
     bought_kw = aggregate(market, plan) + jnp.sum(plan.exports, axis=0)
-    bill = jnp.sum(jnp.abs(price * bought_kw)) + jnp.sum(jnp.abs(making * plan.generation))
-    usual = jnp.maximum(jnp.sum(expected * hourly), least * jnp.sum(hourly))
-    usual = jnp.maximum(usual, dearest * power)
+    ts = counted(market)
+    bill = jnp.sum(ts * jnp.abs(price * bought_kw)) + jnp.sum(
+        ts * jnp.abs(making * plan.generation)
+    )
+    usual = jnp.maximum(jnp.sum(ts * expected * hourly), least * jnp.sum(ts * hourly))
+    usual = jnp.maximum(usual, dearest * power * jnp.max(ts))
     return Scales(
         power=power,
         total=total,
-        energy=jnp.maximum(_largest(stores.energy_max), power * market.hour_length),
+        energy=jnp.maximum(_largest(stores.energy_max), power * jnp.max(market.hour_length)),
         price=dearest,
-        bill=market.hour_length * jnp.maximum(bill, 1e-2 * usual),
+        bill=jnp.maximum(bill, 1e-2 * usual),
     )
 
 
@@ -180,8 +183,13 @@ def _by_row(market: Market, share: Shares) -> dict[str, Float[Array, "R 1"]]:
 
 
 def worths(market: Market, scale: Scales) -> Plan:
-    """What a unit of each entry is worth at the market's price, EUR."""
+    """What a unit of each entry is worth at the market's price, EUR, by hour."""
     return _plan(lambda field: weight(market, field) * _price(scale, field))
+
+
+def plan_prices(scale: Scales) -> Plan:
+    """What is much of a marginal cost of each entry, EUR/kWh; in pu and rad times kW."""
+    return _plan(lambda field: _price(scale, field))
 
 
 def price_sizes(scale: Scales) -> Rows:

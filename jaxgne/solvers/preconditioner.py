@@ -18,7 +18,18 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from ..market import Market
-from ..model import Plan, Rows, boxes, by_owner, by_side, curvature, pull, rows_like, zeros
+from ..model import (
+    Plan,
+    Rows,
+    boxes,
+    by_owner,
+    by_side,
+    counted,
+    curvature,
+    pull,
+    rows_like,
+    zeros,
+)
 from ..record import Record
 from ..scales import scales, shares
 from .network import Network, network
@@ -115,8 +126,9 @@ def metric(market: Market, held: Bool[Array, " B"]) -> Metric:
     stiffness, modes = np.linalg.eigh(dynamics @ dynamics.T)
     # a D_a D_a^T <= a D D^T + (1 - a) I, for a retention of a
     kept = stores.retention[:, None]
-    into, out = ts * stores.charge_efficiency, ts / stores.discharge_efficiency
-    fed = into[:, None] ** 2 * live.charge + out[:, None] ** 2 * live.discharge
+    into = ts * stores.charge_efficiency[:, None]
+    out = ts / stores.discharge_efficiency[:, None]
+    fed = into**2 * live.charge + out**2 * live.discharge
     fed = STEP * jnp.max(fed, axis=1, keepdims=True, initial=0.0)
     losses = jnp.abs(1 - kept)
     scale = scales(market, zeros(market))
@@ -161,7 +173,7 @@ def metric(market: Market, held: Bool[Array, " B"]) -> Metric:
 
 def steps(market: Market, metric: Metric, omega: Balance, activity: Plan) -> Steps:
     """Step sizes for balances `omega` and the activity of each column (0 to 1)."""
-    ts = market.hour_length
+    ts = counted(market)
 
     def inverse(one: Array, two: Array, three: Array, active: Array) -> Array:
         held = omega.local * one + omega.total * two + omega.network * three
@@ -224,7 +236,7 @@ def squares(
     market: Market, metric: Metric, activity: Plan, change: Point
 ) -> tuple[Balance, Balance]:
     """Squared length of a change of the plan, and of prices, in each group, before omega."""
-    ts = market.hour_length
+    ts = counted(market)
     sized = jax.tree.map(
         lambda u, active: u**2 / jnp.where(active > 0, active, 1.0), change.plan, activity
     )

@@ -21,6 +21,7 @@ from ..model import (
     Plan,
     Rows,
     aggregate,
+    counted,
     grid_price,
     own_gradient,
     prox,
@@ -66,7 +67,7 @@ class State(Record):
     before: Point  # one round ago, for the inertial variant
     image: Point  # what the last round answered: inside all private sets
     private: Float[Array, "N 1+K H"]  # own energy values (times Ts) and water values
-    rows: Float[Array, "R H"]  # multipliers of the operator's private rows (times Ts)
+    rows: Float[Array, "R H"]  # multipliers of the operator's private rows
     setting: Setting
     rounds: Int[Array, ""]
 
@@ -142,11 +143,10 @@ class SemiDecentralized(AbstractSolver):
             bus=prices.bus,
             exchange_price=prices.exchange,
         )
-        ts = market.hour_length
         own, water = prices.balance[:, None], setting.buffers.pad(prices.energy)
-        private = jnp.concatenate([ts * own, water], axis=1)
+        private = jnp.concatenate([counted(market) * own, water], axis=1)
         names = private_rows(market)
-        rows = jnp.concatenate([start.bus[:0], *(ts * getattr(prices, name) for name in names)])
+        rows = jnp.concatenate([start.bus[:0], *(getattr(prices, name) for name in names)])
         none = jnp.zeros((), jnp.int32)
         return State(start, start, start, private, rows, setting, none)
 
@@ -165,10 +165,10 @@ class SemiDecentralized(AbstractSolver):
 
     def point(self, market: Market, state: State) -> tuple[Plan, Rows]:
         """The last round's answer: the mean of both sides' copies of each trade, all prices."""
-        at, setting, ts = state.image, state.setting, market.hour_length
+        at, setting = state.image, state.setting
         prices = replace(
-            _operator_prices(market, state.rows / ts),
-            balance=state.private[:, 0] / ts,
+            _operator_prices(market, state.rows),
+            balance=state.private[:, 0] / counted(market),
             energy=setting.buffers.take(state.private[:, 1:]),
             aggregate=at.above - at.below,
             bus=at.bus,
@@ -203,7 +203,7 @@ def play_round(
     new = replace(new, trade=move_price(start.trade, steps.trade, gap, gap_before))
     # 3. the operator projects its own state and moves the prices of the shared rows
     if market.grid.model.networked:
-        network, exchange, rows = operate(setting, priced, start, rows)
+        network, exchange, rows = operate(market, setting, priced, start, rows)
         new = replace(new, network=network, exchange=exchange)
     now, before = (constraint_rows(market, plan_of(market, setting, at)) for at in (new, start))
     s, s_before = now.aggregate, before.aggregate
@@ -237,7 +237,8 @@ def descend(
     gradient in that metric. Flows move by `length` times the gradient, as in the follow-up.
     """
     slope = jax.grad(lambda at: preference(market, plan_of(market, setting, at)))(at)
-    share = jax.tree.map(lambda w: setting.steps.network / w, setting.prosumers.proximal)
+    flows = counted(market) * setting.steps.network
+    share = jax.tree.map(lambda w: flows / w, setting.prosumers.proximal)
     slope = replace(slope, choices=jax.tree.map(jnp.multiply, share, slope.choices))
     return jax.tree.map(lambda value, down: value - length * down, at, slope)
 
@@ -265,14 +266,14 @@ def quote(market: Market, setting: Setting, at: Point) -> tuple[Plan, Float[Arra
     priced = jax.tree.map(jnp.add, own, pull(market, shared))
     pairs = market.trading
     fees = jnp.concatenate([pairs.fee_buyer, pairs.fee_seller])[:, None]
-    return priced, market.hour_length * (fees + jnp.concatenate([at.trade, at.trade]))
+    return priced, counted(market) * (fees + jnp.concatenate([at.trade, at.trade]))
 
 
 def operate(
-    setting: Setting, priced: Plan, start: Point, rows: Float[Array, "R H"]
+    market: Market, setting: Setting, priced: Plan, start: Point, rows: Float[Array, "R H"]
 ) -> tuple[Float[Array, "V H"], Float[Array, "F H"], Float[Array, "R H"]]:
     """The operator's projected step: its state, exchange with the main grid, private prices."""
-    alpha, network = 1 / setting.steps.network, setting.network
+    alpha, network = 1 / (counted(market) * setting.steps.network), setting.network
     wish = start.network.at[: priced.active.shape[0]].add(-alpha * priced.active)
     axes = replace(jax.tree.map(lambda _: None, network), offset=1, lower=1, upper=1)
     found = jax.vmap(project_network, in_axes=(axes, 1, 1))(network, wish, rows)

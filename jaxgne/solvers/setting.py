@@ -14,8 +14,10 @@ from ..model import (
     Plan,
     boxes,
     by_owner,
+    counted,
     curvature,
     rows_like,
+    toll,
     zeros,
 )
 from ..model import rows as constraint_rows
@@ -49,11 +51,11 @@ class Slots(Record):
 class Steps(Record):
     """Inverse step of decisions, EUR/kW^2, step of rows, EUR/kWh per kW (model.md: Step sizes)."""
 
-    device: Float[Array, ""]  # 1/alpha of generation, charge, discharge, curtailed
+    device: Float[Array, " H"]  # 1/alpha of generation, charge, discharge, curtailed
     imports: Float[Array, " H"]
     exports: Float[Array, " H"]
-    trades: Float[Array, ""]
-    network: Float[Array, ""]  # flows and exchange
+    trades: Float[Array, " H"]
+    network: Float[Array, ""]  # flows and exchange, over Ts: EUR/kWh per kW
     trade: Float[Array, ""]  # beta_tr
     limit: Float[Array, " H"]  # gamma
     exchange: Float[Array, " H"]  # beta_tg
@@ -111,7 +113,7 @@ def step_sizes(market: Market, balance: Float[Array, ""], rule: Rule) -> Steps:
     1/beta = (1 + max(2 N_y, M_y / 3) + B_y) / omega with its N_y prosumers (positive definite as
     1/alpha = 3 omega leaves each row two thirds more room than its entries take).
     """
-    grid, ts, tariff = market.grid, market.hour_length, market.tariff
+    grid, ts, tariff = market.grid, counted(market), market.tariff
     lower, upper = boxes(market)
     dtype = lower.imports.dtype
     live = jax.tree.map(lambda low, high: (high > low).astype(dtype), lower, upper)
@@ -144,7 +146,7 @@ def step_sizes(market: Market, balance: Float[Array, ""], rule: Rule) -> Steps:
         imports=weight * (rows * balance + count * steep),
         exports=weight * (rows * balance + shared),
         trades=weight * (own * balance + shared),
-        network=weight * (networked * balance + shared),
+        network=(networked * balance + shared) / _MARGIN,
         trade=_MARGIN * balance / 2,
         limit=_MARGIN * balance / traders,
         exchange=_MARGIN * balance / exchanged,
@@ -202,7 +204,7 @@ def settle_in(
         choices_of(places, plan, share * jnp.concatenate([plan.trades, plan.trades]))
         for plan, share in ((lower, 1.0), (upper, 1.0), (curvature(market), 0.5))
     )
-    loose = _LOOSE * balance / ts
+    loose, paid = _LOOSE * balance / ts, toll(market) / 2
     proximal = Choice(
         generation=jnp.full_like(low.generation, steps.device),
         charge=jnp.full_like(low.charge, steps.device),
@@ -220,10 +222,10 @@ def settle_in(
         upper=high,
         curvature=bend,
         proximal=proximal,
-        toll=sides.pad(ts * jnp.concatenate([pairs.toll, pairs.toll])),
+        toll=sides.pad(jnp.concatenate([paid, paid])),
         retention=kept.pad(stores.retention),
-        into=kept.pad(ts * stores.charge_efficiency),
-        out=kept.pad(ts / stores.discharge_efficiency),
+        into=kept.pad(ts * stores.charge_efficiency[:, None]),
+        out=kept.pad(ts / stores.discharge_efficiency[:, None]),
         energy_start=kept.pad(stores.energy_start),
         drain=kept.pad(stores.drain),
         power_scale=jnp.broadcast_to(scale.power, (count,)),
