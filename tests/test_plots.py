@@ -477,9 +477,9 @@ def test_sensitivities_are_derivatives_with_the_unit_of_their_field():
     by_row = plots.sensitivities(gradient(), field="prosumers.load", by="prosumer")
     np.testing.assert_allclose(heights(by_row), 8 * 1.5)
     assert by_row.get_ylabel() == "change of output per kW"
-    whole = jax.grad(lambda m: 3.0 * jnp.sum(m.hour_length), allow_int=True)(solved()[0])
+    whole = jax.grad(lambda m: 3.0 * m.tariff.anticipation, allow_int=True)(solved()[0])
     only = plots.sensitivities(whole)
-    assert [text.get_text() for text in only.get_yticklabels()] == ["hour_length (h)"]
+    assert [text.get_text() for text in only.get_yticklabels()] == ["tariff.anticipation (1)"]
 
 
 def test_sensitivities_that_there_are_not_are_refused():

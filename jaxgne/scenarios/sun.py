@@ -158,9 +158,9 @@ def check_caps(
             raise ValueError(
                 f"{who}: {name} of prosumer {row} is too low for its load of "
                 f"{load[scenario, row, step]:.6g} kW in {count} of {len(load)} scenarios (first "
-                f"{scenario}, hour {hour(hours_of(market)[step])}), whatever its devices and "
-                f"trades do; give {name}= (np.inf, or the market's own to keep it and have these "
-                "end infeasible)."
+                f"{scenario}, hour {hour(float(hours_of(market)[step]))}), whatever its "
+                f"devices and trades do; give {name}= (np.inf, or the market's own to keep it and "
+                "have these end infeasible)."
             )
 
 
