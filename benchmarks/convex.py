@@ -65,7 +65,7 @@ def program(market: Market) -> tuple[reference.Program, reference.Conic, Box]:
         made.lower[at] = -made.upper[at]
         made.ratings = None
     power, price = reference.size(market)
-    conic = reference.scale(made, power * price * float(market.hour_length))
+    conic = reference.scale(made, power * price * float(np.mean(market.hour_length)))
     equal = [where for family, _, where in conic.kept if not family.bound]
     below = [where for family, _, where in conic.kept if family.bound]
     rows = sum(where.stop - where.start for where in equal)
@@ -102,7 +102,7 @@ def answer(
     active, reactive = np.asarray(plan.active), np.asarray(plan.reactive)
     scarce = np.where(active == 0, 0.0, -np.asarray(pulled.active) / np.where(active, active, 1.0))
     full = np.hypot(active, reactive) >= np.asarray(market.grid.rating)[:, None] * (1 - 1e-3)
-    wanted = -np.where(full, scarce * reactive, 0.0) / float(market.hour_length)
+    wanted = -np.where(full, scarce * reactive, 0.0) / np.asarray(market.hour_length)
     grid = market.grid
     fall = np.asarray(model.falls(grid)["voltage"][1])[:, None]
     wanted = wanted + fall * np.asarray(prices.voltage)

@@ -105,6 +105,10 @@ def _file(table: Any) -> str:
         f"| `{column}` | text | each its own; may be left out as a whole |"
         for column in table.names
     ]
+    lines += [
+        f"| `{column}` | {_unit(dotted[name])} | {_meaning(dotted[name])}; may be left out |"
+        for column, name in table.spare.items()
+    ]
     return "\n".join([*lines, "\n"])
 
 

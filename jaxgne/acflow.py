@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Complex, Float, Int
 
 from .each import for_each
 from .market import Grid, Market, cast
-from .model import Plan, length, net_load
+from .model import Plan, counted, length, net_load
 from .programs import program
 from .radial import Forest, forest, loops
 from .record import Record
@@ -199,16 +199,19 @@ def check(market: Market, plan: Plan) -> Safety | None:
     """
     if not market.grid.model.networked:
         return None
-    return _check(market.grid, market.hour_length, *drawn(market, plan))
+    return _check(market.grid, counted(market), *drawn(market, plan))
 
 
 @program("the AC power flow", once=True)
 def _check(
-    grid: Grid, hour_length: Array, active: Float[Array, "B H"], reactive: Float[Array, "B H"]
+    grid: Grid,
+    hours: Float[Array, " H"],
+    active: Float[Array, "B H"],
+    reactive: Float[Array, "B H"],
 ) -> Safety:
     found = flow(grid, active, reactive)
     with wide():
-        grid, hour_length = cast((grid, hour_length), jnp.float64)
+        grid, hours = cast((grid, hours), jnp.float64)
         free = jnp.ones(active.shape[0], bool).at[grid.feeder].set(False)[:, None]
         volts = found.voltage
         outside = jnp.maximum(grid.voltage_min[:, None] - volts, volts - grid.voltage_max[:, None])
@@ -229,7 +232,7 @@ def _check(
             excess_place=excess_place,
             loading=loading,
             loading_place=loading_place,
-            losses=hour_length * jnp.sum(found.losses),
+            losses=jnp.sum(hours * found.losses),
             loss=loss,
             loss_place=loss_place,
             residual=jnp.max(found.residual, initial=0.0),

@@ -62,7 +62,7 @@ class Certificate(Record):
     scales: Scales
     ac: Safety | None
     owners: Owners | None
-    hour_length: Float[Array, ""]  # h
+    hour_length: Float[Array, " H"]  # h
     clock: Clock | None
     names: tuple[str, ...] = eqx.field(static=True)  # of buses
     line_names: tuple[str, ...] = eqx.field(static=True)

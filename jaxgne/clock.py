@@ -1,7 +1,8 @@
 """When a market begins, and what its steps are called: clock times, or hours since the start.
 
-Steps are `Market.hour_length` hours of absolute time each, so a local day on which clocks change
-has 23 or 25 hours. Whatever names a step for people asks `hour_name`.
+Steps are `Market.hour_length` hours of absolute time, which may differ from step to step, so a
+local day on which clocks change has 23 or 25 hours. Whatever names a step for people asks
+`hour_name`.
 """
 
 import datetime as dt
@@ -28,16 +29,22 @@ _EXAMPLE = 'such as Clock("2025-03-30T00:00", "Europe/Berlin")'
 class Made(NamedTuple):
     """What steps a device was made for: their length, and when they begin where that matters."""
 
-    length: float  # h
+    length: float | tuple[float, ...]  # h, of each step or of all
     start: int | None = None  # minutes since 1970-01-01 UTC; None: midnight, or any time
     zone: str | None = None
     by_hour: bool = False  # whether it goes by hours of the day
 
     @classmethod
-    def by(cls, length: float, clock: "Clock | None") -> "Made":
+    def of(cls, length: Float[np.ndarray, " H"]) -> "Made":
+        """For steps of these lengths."""
+        one = _one(length)
+        return cls(tuple(length.tolist()) if one is None else one)
+
+    @classmethod
+    def by(cls, length: Float[np.ndarray, " H"], clock: "Clock | None") -> "Made":
         """For steps of hours of the day, from midnight on or by a clock."""
         start, zone = (None, None) if clock is None else (int(clock.start), clock.zone)
-        return cls(length, start, zone, by_hour=True)
+        return cls(cls.of(length).length, start, zone, by_hour=True)
 
     @staticmethod
     def of_all(each: "Sequence[Made | None]") -> "Made | None":
@@ -53,18 +60,18 @@ class Made(NamedTuple):
 
     def unfit(self, hour_length: Any, clock: "Clock | None", steps: int) -> str | None:
         """Why it does not fit a market's steps, in a sentence; None where it does."""
-        if isinstance(hour_length, Tracer) or np.ndim(hour_length):
+        if isinstance(hour_length, Tracer) or np.shape(hour_length) not in ((), (steps,)):
             return None
-        length = float(hour_length)
-        if abs(length - self.length) > 1e-6 * length:
+        length, own = np.broadcast_to(np.asarray(hour_length, float), steps), np.array(self.length)
+        if own.shape not in ((), length.shape) or np.any(np.abs(length - own) > 1e-6 * length):
             return (
-                f"Buffers: made for steps of {self.length:g} h, the market's are {length:g} h; "
-                f"give the devices hour_length={length:g}."
+                f"Buffers: made for steps of {lengths(own)}, the market's are {lengths(length)}; "
+                f"give the devices hour_length={_one(length) or 'that of the market'}."
             )
         known = clock is not None and not isinstance(clock.start, Tracer)
         if not self.by_hour or clock is None or not known:
             return None
-        passed = self.length * np.arange(steps)
+        passed = begun(length)
         if self.zone is None:
             same = np.allclose(clock.local(passed), passed, atol=1e-3)
         else:
@@ -157,17 +164,49 @@ def times(market: Any) -> list[dt.datetime]:
     """
     if market.clock is None:
         raise ValueError(f"times: this market has no clock; give it one, {_EXAMPLE}.")
-    if np.ndim(market.hour_length):
+    if np.ndim(market.hour_length) > 1:
         raise ValueError("times: this is a batch; take one scenario, scenarios.lane(batch, k).")
-    length = float(market.hour_length)
-    return market.clock.moments(length * np.arange(np.shape(market.prosumers.load)[-1]))
+    return market.clock.moments(hours_of(market))
 
 
-def hours_of(market: Any) -> np.ndarray:
+def begun(length: Float[np.ndarray, "... H"]) -> Float[np.ndarray, "... H"]:
+    """Hours since the start at which steps of these lengths begin."""
+    zero = np.zeros_like(length[..., :1])
+    return np.round(np.concatenate([zero, np.cumsum(length[..., :-1], axis=-1)], axis=-1), 9)
+
+
+def hours_of(of: Any) -> np.ndarray:
     """Hours since the start at which steps begin (H), of a batch (S, H): whole where steps are."""
-    length = np.asarray(market.hour_length, float)[..., None]
-    steps = np.arange(np.shape(market.prosumers.load)[-1])
-    return steps + 0 * length.astype(int) if np.all(length == 1) else np.round(length * steps, 9)
+    length = np.asarray(of.hour_length, float)
+    return begun(length).astype(int) if np.all(length == 1) else begun(length)
+
+
+def lengths(length: Any) -> str:
+    """How long steps are, for people: "0.25 h", or "0.25 to 1 h" where that differs."""
+    ends = np.unique([np.min(length), np.max(length)])
+    return " to ".join(f"{end:.6g}" for end in ends) + " h"
+
+
+def even(caller: str, market: Any) -> float:
+    """The length of each step, h. `ValueError` where they differ."""
+    return one_length(caller, market.hour_length)
+
+
+def one_length(caller: str, length: Any) -> float:
+    """The length of all steps, h. `ValueError` where they differ."""
+    found = _one(length)
+    if found is None:
+        raise ValueError(
+            f"{caller}: steps of {lengths(length)}; give hour_length= as one number, for steps of "
+            "one length."
+        )
+    return found
+
+
+def _one(length: Any) -> float | None:
+    """The one length of all steps, if it is one."""
+    found = np.asarray(length, float)
+    return float(found.flat[0]) if np.all(found == found.flat[0]) else None
 
 
 def step_at(market: Any, hour: Any) -> int:
@@ -199,7 +238,7 @@ def hour_name(of: Any, step: int) -> str:
     Either is when the step begins. Local times that come twice, as clocks go back, name their
     zone's time as well.
     """
-    after = step * float(of.hour_length)
+    after = float(hours_of(of)[step])
     if of.clock is None or of.clock.wrong() or not abs(after) < 1e7:  # such are told elsewhere
         return f"hour {hour(after)}"
     return label(of.clock.after(after))

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from .each import for_each
 from .market import Market
-from .model import aggregate, by_side, device_costs, net_exchange
+from .model import aggregate, by_side, counted, device_costs, net_exchange
 from .record import Record
 from .result import Clearing
 from .runner import hosted, jnp
@@ -72,20 +72,25 @@ def measured(
     market: Market, clearing: Clearing, grid_carbon: Any = 0.0, generator_carbon: Any = 0.0
 ) -> Outcome:
     """`outcome` of whatever plan and prices a clearing holds, also where they mean nothing."""
-    ts, plan, load = market.hour_length, clearing.plan, market.prosumers.load
+    plan, load = clearing.plan, market.prosumers.load
+
+    def energy(power: Array) -> Array:
+        """kWh, of kW by hour."""
+        return jnp.sum(counted(market) * power)
+
     paid = bills(market, plan, clearing.prices)
     sigma = aggregate(market, plan)
     net = net_exchange(market, plan)
     trading = by_side(market, market.trading.quadratic[:, None] * plan.trades**2)
-    devices = device_costs(market, plan) + ts * jnp.sum(trading, axis=1)
-    stored, passive = jnp.sum(plan.charge - plan.discharge), market.grid.passive
-    needed = jnp.sum(jnp.maximum(load, 0.0)) + jnp.sum(passive) + stored
+    devices = device_costs(market, plan) + jnp.sum(counted(market) * trading, axis=1)
+    stored, passive = energy(plan.charge - plan.discharge), market.grid.passive
+    needed = energy(jnp.maximum(load, 0.0)) + energy(passive) + stored
     # curtailable power is own sun; what feeds in without being curtailable is, too
     sun = jnp.maximum(market.prosumers.curtail_max, -jnp.minimum(load, 0.0))
-    consumed = ts * (jnp.sum(load + sun) + jnp.sum(jnp.maximum(passive, 0.0)) + stored)
-    made = jnp.sum(sun - plan.curtailed) + jnp.sum(plan.generation)
-    made = ts * (made - jnp.sum(jnp.minimum(passive, 0.0)))
-    drawn, fed = (ts * jnp.sum(jnp.maximum(flow, 0.0)) for flow in (net, -net))
+    consumed = energy(load + sun) + energy(jnp.maximum(passive, 0.0)) + stored
+    made = energy(sun - plan.curtailed) + energy(plan.generation)
+    made = made - energy(jnp.minimum(passive, 0.0))
+    drawn, fed = (energy(jnp.maximum(flow, 0.0)) for flow in (net, -net))
     makers = market.generators.owner
     unit_carbon = jnp.broadcast_to(jnp.asarray(generator_carbon), makers.shape)
     return Outcome(
@@ -95,9 +100,9 @@ def measured(
         operator=jnp.sum(paid.receipts),
         social=jnp.sum(devices) + jnp.sum(paid.sales),
         peak=jnp.max(sigma),
-        imported=ts * jnp.sum(net),
-        traded=ts * jnp.sum(jnp.abs(plan.trades)),
-        contracted_self_sufficiency=1 - jnp.sum(sigma) / jnp.where(needed > 0, needed, 1.0),
+        imported=energy(net),
+        traded=energy(jnp.abs(plan.trades)),
+        contracted_self_sufficiency=1 - energy(sigma) / jnp.where(needed > 0, needed, 1.0),
         transformer_in=drawn,
         transformer_out=fed,
         peak_in=jnp.maximum(jnp.max(net), 0.0),
@@ -106,7 +111,7 @@ def measured(
         made=made,
         self_sufficiency=1 - drawn / jnp.where(consumed > 0, consumed, 1.0),
         self_consumption=1 - fed / jnp.where(made > 0, made, 1.0),
-        carbon=ts * (jnp.sum(grid_carbon * net) + jnp.sum(unit_carbon[:, None] * plan.generation)),
+        carbon=energy(grid_carbon * net) + energy(unit_carbon[:, None] * plan.generation),
     )
 
 

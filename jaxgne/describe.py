@@ -86,9 +86,9 @@ def _prosumers(market: Any) -> str:
 
 
 def _hours(market: Any) -> str:
-    count, length = market.prosumers.load.shape[1], float(market.hour_length)
+    count = market.prosumers.load.shape[1]
     begin = "" if market.clock is None else f", from {market.clock}"
-    return f"{_count(count, 'step')} of {_number(length)} h{begin}"
+    return f"{_count(count, 'step')} of {_range(market.hour_length, 'h')}{begin}"
 
 
 def _devices(market: Any) -> dict[str, str]:
@@ -111,7 +111,7 @@ def _energies(market: Any) -> dict[str, str]:
 
     def text(power: np.ndarray) -> str:
         total = np.sum(power, axis=0)
-        peak, energy = float(np.max(total, initial=0.0)), float(ts * np.sum(total))
+        peak, energy = float(np.max(total, initial=0.0)), float(np.sum(ts * total))
         return f"peak {_number(peak)} kW, {_number(energy)} kWh"
 
     wanted, surplus = np.maximum(load, 0), np.maximum(-load, 0)

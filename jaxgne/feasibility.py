@@ -69,7 +69,7 @@ def implied_boxes(market: Market) -> tuple[Plan, Plan]:
         )
     upper = replace(upper, imports=imports)
     if has_caps(market):
-        lower, upper = _counted(market, lower, upper)
+        lower, upper = _with_levels(market, lower, upper)
     if not grid.model.networked:
         return replace(lower, imports=jnp.zeros_like(imports)), upper
     exchange = jnp.broadcast_to(total, lower.exchange.shape)
@@ -79,7 +79,7 @@ def implied_boxes(market: Market) -> tuple[Plan, Plan]:
     )
 
 
-def _counted(market: Market, lower: Plan, upper: Plan) -> tuple[Plan, Plan]:
+def _with_levels(market: Market, lower: Plan, upper: Plan) -> tuple[Plan, Plan]:
     """The same with levels, rises and spares of caps no further than members can take them."""
     caps, steps = market.caps, market.caps.level_max.shape[1]
     most = jax.tree.map(lambda low, high: jnp.maximum(jnp.abs(low), jnp.abs(high)), lower, upper)

@@ -281,12 +281,12 @@ def _pandas() -> Any:
 
 def _each(of: Callable[..., Any], market: Market, *more: Any) -> Any:
     """`of(market, ...)`, for each scenario where the market is a batch, which pays compiling."""
-    return (_column if np.ndim(market.hour_length) else hosted(_column))(of, market, *more)
+    return (_column if np.ndim(market.prosumers.load) > 2 else hosted(_column))(of, market, *more)
 
 
 @program("columns of tables", once=True)
 def _column(of: Callable[..., Any], market: Market, *more: Any) -> Any:
-    return (jax.vmap(of) if np.ndim(market.hour_length) else of)(market, *more)
+    return (jax.vmap(of) if np.ndim(market.prosumers.load) > 2 else of)(market, *more)
 
 
 def _by_row(values: Any) -> np.ndarray:

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from .arrays import Reader, floats, promoted, step_count, whole, wide
+from .arrays import Reader, by_row, floats, promoted, step_count, whole, wide
 from .arrays import cast as cast
 from .clock import Clock, Made
 from .describe import describe
@@ -116,7 +116,7 @@ class Buffers(Record):
     drain: Float[Array, "K H"] = amount("kWh", "taken out of the content per step")
     retention: Float[Array, " K"] = amount(
         "",
-        "share of the content kept per step",
+        "share of the content kept per step, however long",
         "(0, 1]",
         "is out of range; give the share kept per step, at most 1",
     )
@@ -387,8 +387,9 @@ class Tariff(Record):
 class Market(Record):
     """Everything the equilibrium depends on; `jg.validate(market)` checks it in full.
 
-    Each of the H steps is `hour_length` hours long. With a `clock` they have a time: people, tables
-    and plots then read clock times, and hours since the start without. It changes no plan.
+    Each of the H steps is `hour_length` hours long: one number, or one a step. With a `clock` they
+    have a time: people, tables and plots then read clock times, and hours since the start without.
+    It changes no plan.
 
     All tables take the widest floating dtype among them, so one in float32 does not narrow a market
     of float64. Raises `ValueError` when the tables disagree on the number of steps, or devices were
@@ -401,9 +402,9 @@ class Market(Record):
     trading: Trading
     grid: Grid
     tariff: Tariff
-    hour_length: Float[Array, ""] = amount(
+    hour_length: Float[Array, " H"] = amount(
         "h",
-        "length of a step",
+        "length of the step",
         "(0, inf)",
         "is out of range; give the length of a step in hours, above 0",
     )
@@ -437,7 +438,7 @@ class Market(Record):
             raise ValueError(unfit)
         self.buffers = promoted(stores.made_for(None), dtype)
         self.trading = promoted(Trading((), (), ()) if trading is None else trading, dtype)
-        self.hour_length = floats("Market.hour_length", hour_length, dtype)
+        self.hour_length = by_row("Market.hour_length", hour_length, hours, "hour", dtype)
         self.clock = clock
         self.caps = promoted(Caps((), hours=hours) if caps is None else caps, dtype)
         self._check()

@@ -96,9 +96,14 @@ def net_exchange(market: Market, plan: Plan) -> Float[Array, " H"]:
     return aggregate(market, plan) - jnp.sum(plan.exports, axis=0)
 
 
-def toll(market: Market) -> Float[Array, "E 1"]:
+def counted(market: Market) -> Float[Array, " H"]:
+    """What a kW of each step counts in costs and in the Lagrangian, h: Ts."""
+    return market.hour_length
+
+
+def toll(market: Market) -> Float[Array, "E H"]:
     """What a kW of a trade in either direction costs both sides together, EUR/kW: 2 Ts c_ta."""
-    return 2 * market.hour_length * market.trading.toll[:, None]
+    return 2 * counted(market) * market.trading.toll[:, None]
 
 
 def grid_price(market: Market, sigma: Float[Array, " H"]) -> Float[Array, " H"]:
@@ -144,14 +149,15 @@ def _net(market: Market, plan: Plan, load: Float[Array, "N H"]) -> Float[Array, 
 
 def device_costs(market: Market, plan: Plan) -> Float[Array, " N"]:
     """What each prosumer's devices cost, less the value of what buffers gain in content, EUR."""
-    ts, units, stores = market.hour_length, market.generators, market.buffers
+    units, stores = market.generators, market.buffers
     making = units.quadratic[:, None] * plan.generation**2 + units.linear[:, None] * plan.generation
     storing = stores.quadratic[:, None] * (plan.charge**2 + plan.discharge**2)
     storing += stores.linear[:, None] * (plan.charge + plan.discharge)
     gained = plan.energy[:, -1] - stores.energy_start
     left = (stores.final_value * gained)[:, None]
     hourly = by_owner(market, making, units.owner) + by_owner(market, storing, stores.owner)
-    return ts * jnp.sum(hourly, axis=1) - by_owner(market, left, stores.owner)[:, 0]
+    gained = by_owner(market, left, stores.owner)[:, 0]
+    return jnp.sum(counted(market) * hourly, axis=1) - gained
 
 
 def members(market: Market, plan: Plan) -> Float[Array, "M H"]:
@@ -183,9 +189,9 @@ def charges(market: Market, plan: Plan) -> tuple[Float[Array, " N"], Float[Array
     """What rises of caps cost their owners, and those of nobody's, EUR."""
     nothing = jnp.zeros_like(market.prosumers.load[:, 0])
     if plan.rise is None:
-        return nothing, jnp.zeros_like(market.hour_length)
+        return nothing, jnp.sum(0 * nothing)
     caps = market.caps
-    each = caps.price * jnp.sum(plan.rise, axis=1)
+    each = caps.price * jnp.sum(weight(market, PLAN_FIELDS["rise"]) * plan.rise, axis=1)
     owned = jnp.where(caps.owner < 0, 0.0, each)
     return nothing.at[jnp.maximum(caps.owner, 0)].add(owned), jnp.sum(each - owned)
 
@@ -204,7 +210,7 @@ def costs(market: Market, plan: Plan) -> Float[Array, " N"]:
         - market.tariff.export * plan.exports
     )
     own = device_costs(market, plan) + charges(market, plan)[0]
-    return own + market.hour_length * jnp.sum(hourly, axis=1)
+    return own + jnp.sum(counted(market) * hourly, axis=1)
 
 
 @for_each
@@ -216,13 +222,13 @@ def potential(market: Market, plan: Plan) -> Float[Array, ""]:
     billed = grid_price(market, sigma) * jnp.sum(plan.imports, axis=0)
     shared = tariff.base * sigma + tariff.slope / 2 * (sigma**2 + tariff.anticipation * own)
     together = jnp.sum(costs(market, plan)) + charges(market, plan)[1]
-    return together + market.hour_length * jnp.sum(shared - billed)
+    return together + jnp.sum(counted(market) * (shared - billed))
 
 
 @remembered
 def curvature(market: Market) -> Plan:
     """Second derivative of each player's cost at a held aggregate, entry by entry, EUR/kW^2."""
-    ts, units, stores = market.hour_length, market.generators, market.buffers
+    ts, units, stores = counted(market), market.generators, market.buffers
     zero = zeros(market)
     return replace(
         zero,
@@ -240,7 +246,7 @@ def own_gradient(market: Market, plan: Plan, price: Float[Array, " H"]) -> Plan:
     EUR/kW; the anticipated effect kappa d_mg p_mg of own purchases is included.
     """
     ts, units, stores, pairs = (
-        market.hour_length,
+        counted(market),
         market.generators,
         market.buffers,
         market.trading,
@@ -248,7 +254,8 @@ def own_gradient(market: Market, plan: Plan, price: Float[Array, " H"]) -> Plan:
     bend = curvature(market)
     zero = zeros(market)
     if zero.rise is not None:
-        zero = replace(zero, rise=zero.rise + market.caps.price[:, None])
+        paid = weight(market, PLAN_FIELDS["rise"]) * market.caps.price[:, None]
+        zero = replace(zero, rise=paid)
     return replace(
         zero,
         generation=bend.generation * plan.generation + ts * units.linear[:, None],
@@ -472,7 +479,7 @@ def pull(market: Market, prices: Rows) -> Plan:
 
     A row in kW enters the Lagrangian times Ts, a row in kWh (`energy`) without.
     """
-    ts, grid, stores, pairs = market.hour_length, market.grid, market.buffers, market.trading
+    ts, grid, stores, pairs = counted(market), market.grid, market.buffers, market.trading
     networked = grid.model.networked
     own, water = ts * prices.balance, prices.energy
     drawn = ts * prices.aggregate + (ts * prices.exchange if networked else 0.0)
@@ -523,13 +530,13 @@ def pull(market: Market, prices: Rows) -> Plan:
     return replace(pulled, active=active, reactive=reactive, exchange=exchange)
 
 
-def weight(market: Market, field: Field) -> Float[Array, ""]:
+def weight(market: Market, field: Field) -> Float[Array, " H"]:
     """What a unit of an entry or of a row counts in costs and in the Lagrangian: Ts, of kWh 1.
 
     And 1 of caps, whatever their unit.
     """
     alone = field.unit in ("kWh", "")
-    return jnp.ones_like(market.hour_length) if alone else market.hour_length
+    return jnp.ones_like(market.hour_length) if alone else counted(market)
 
 
 @remembered

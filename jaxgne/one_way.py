@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from .each import for_each, for_one
 from .market import Market
-from .model import Plan, Rows, aggregate, energy_prices, grid_price, uncounted
+from .model import Plan, Rows, aggregate, counted, energy_prices, grid_price, uncounted
 from .programs import program
 from .record import Record
 from .runner import jnp
@@ -132,7 +132,7 @@ def ways(market: Market, plan: Plan, prices: Rows) -> Ways:
         market.buffers,
         market.prosumers,
         market.tariff,
-        market.hour_length,
+        counted(market),
     )
     gain, loss = stores.charge_efficiency[:, None], stores.discharge_efficiency[:, None]
     kept = gain * plan.charge - plan.discharge / loss

@@ -20,6 +20,7 @@ from .model import (
     boxes,
     by_owner,
     by_side,
+    counted,
     curvature,
     energy_prices,
     families,
@@ -37,7 +38,7 @@ from .model import (
 )
 from .record import Record
 from .runner import jnp, remembered, wide
-from .scales import Scales, Shares, much, price_sizes, scales, shares, sizes, worths
+from .scales import Scales, Shares, much, plan_prices, price_sizes, scales, shares, sizes, worths
 from .tables import has_caps
 
 
@@ -156,7 +157,7 @@ def gaps(
         paid = jnp.where(caps.owner[:, None] < 0, 0.0, held)
         hourly = hourly.at[jnp.maximum(caps.owner, 0)].add(paid)
         network += jnp.sum(held - paid)
-    scarce = market.hour_length * jnp.sum(_complementarity(market, plan, prices))
+    scarce = jnp.sum(counted(market) * _complementarity(market, plan, prices))
     return jnp.sum(hourly, axis=1), jnp.sum(worth - lines) + network + scarce
 
 
@@ -172,7 +173,7 @@ def _complementarity(market: Market, plan: Plan, prices: Rows) -> Float[Array, "
 def pushed(
     market: Market, plan: Plan, pulled: Plan, scale: Scales, share: Shares | None = None
 ) -> tuple[Plan, Plan]:
-    """Where marginal costs push each entry of a plan, u - rho g, and rho, one per field or row.
+    """Where marginal costs push each entry of a plan, u - rho g, and rho, by hour or row and hour.
 
     `pulled` is what prices make each entry cost (`model.pull`).
 
@@ -185,15 +186,13 @@ def pushed(
     return jax.tree.map(lambda u, g, r: u - r * g, plan, slope, rho), rho
 
 
-def _natural(
-    market: Market, plan: Plan, pulled: Plan, scale: Scales, share: Shares
-) -> tuple[Plan, Plan]:
-    """Natural residual |u - prox(u - rho g)| / rho, and what it is measured by, per field."""
+def _natural(market: Market, plan: Plan, pulled: Plan, scale: Scales, share: Shares) -> Plan:
+    """Natural residual |u - prox(u - rho g)| / rho, relative to what entries are worth."""
     wish, rho = pushed(market, plan, pulled, scale, share)
     step = jax.tree.map(lambda r, u: jnp.broadcast_to(r, u.shape), rho, plan)
     moved = prox(market, wish, step)
-    residual = jax.tree.map(lambda u, v, r: jnp.abs(u - v) / r, plan, moved, rho)
-    return residual, worths(market, scale)
+    worth = worths(market, scale)
+    return jax.tree.map(lambda u, v, r, w: jnp.abs(u - v) / r / w, plan, moved, rho, worth)
 
 
 def residuals(market: Market, plan: Plan, prices: Rows) -> Residuals:
@@ -227,22 +226,20 @@ def _residuals(market: Market, plan: Plan, prices: Rows) -> Residuals:
 
     def unpaid(y: Array, weight: Array, a: Array, lo: Array, up: Array) -> Array:
         bound = jnp.where(y > 0, up, jnp.where(y < 0, lo, a))
-        return weight * jnp.sum(y * (a - bound))
+        return jnp.sum(weight * y * (a - bound))
 
     missed = jax.tree.map(unpaid, used, weights(market), value, low, high)
     nothing = jnp.zeros_like(operator_gap)
     missed = replace(missed, aggregate=nothing)  # in the operator's gap already
     duality_gap = jnp.sum(gap) + operator_gap - sum(jax.tree.leaves(missed))
-    left, measure = _natural(market, plan, pulled, scale, share)
-    by_own, _ = _natural(market, plan, pulled, scale, shares(market, scale, 1.0))
-    stationarity = jax.tree.map(_largest, left)
-    unpriced = jax.tree.map(_share, left, measure)
+    left = _natural(market, plan, pulled, scale, share)
+    by_own = _natural(market, plan, pulled, scale, shares(market, scale, 1.0))
+    unbalanced = jax.tree.map(_largest, left)
     wrong = jax.tree.map(
         lambda a, b, s: _share(jnp.abs(a - b), s), prices, used, price_sizes(market, scale)
     )
     sign = jnp.max(jnp.stack(jax.tree.leaves(wrong)))
-    dual = jnp.max(jnp.stack(jax.tree.leaves(unpriced)))
-    dual = jnp.maximum(dual, sign)
+    dual = jnp.maximum(jnp.max(jnp.stack(jax.tree.leaves(unbalanced))), sign)
     regret = jnp.maximum(jnp.sum(gap) + operator_gap, jnp.abs(duality_gap)) / scale.bill
     outside, beyond = (_own_share(*pair) for pair in ((outside, row_size), (beyond, size)))
     return Residuals(
@@ -255,7 +252,7 @@ def _residuals(market: Market, plan: Plan, prices: Rows) -> Residuals:
         gap=gap,
         operator_gap=operator_gap,
         duality_gap=duality_gap,
-        stationarity=stationarity,
+        stationarity=jax.tree.map(_priced, unbalanced, plan_prices(market, scale)),
         loose=_loose(market),
         own=_own(market, used, scale, (outside, beyond, by_own)),
         sign=sign * scale.price,
@@ -269,6 +266,11 @@ def _residuals(market: Market, plan: Plan, prices: Rows) -> Residuals:
 def _share(found: Array, size: Array) -> Float[Array, ""]:
     """The largest, as a share of one size for all or of one a row."""
     return _largest(found / size) if jnp.ndim(size) else _largest(found) / size
+
+
+def _priced(share: Array, price: Array) -> Float[Array, ""]:
+    """A share of a price in its unit; of prices by row and hour, of the largest."""
+    return share * (_largest(price) if jnp.ndim(price) else price)
 
 
 def _own_share(found: Any, size: Any) -> Any:
@@ -293,7 +295,7 @@ def _own(market: Market, prices: Rows, scale: Scales, found: tuple[Rows, Plan, P
     """What is wrong by prosumer: violated rows and bounds, and natural residuals."""
     outside, beyond, left = found
     units, stores, pairs = market.generators, market.buffers, market.trading
-    ts, tiny = market.hour_length, jnp.finfo(scale.power.dtype).tiny
+    ts, tiny = counted(market), jnp.finfo(scale.power.dtype).tiny
 
     def powers(each: Plan) -> Array:
         own = jnp.maximum(_by_row(each.imports), _by_row(each.exports))
@@ -310,13 +312,13 @@ def _own(market: Market, prices: Rows, scale: Scales, found: tuple[Rows, Plan, P
     value = jnp.maximum(_by_row(energy), 1e-2 * scale.price)
     missed = jnp.maximum(_by_row(outside.balance), powers(beyond))
     content = contents(jnp.maximum(outside.energy, beyond.energy))
-    price = jnp.maximum(powers(left) / ts, contents(left.energy))
+    price = scale.price * jnp.maximum(powers(left), contents(left.energy))
     store = contents(jnp.abs(stores.energy_max))
     share = jnp.maximum(missed / jnp.maximum(size, tiny), content / jnp.maximum(store, tiny))
-    used = jnp.sum(energy * jnp.abs(market.prosumers.load), axis=1)
+    used = jnp.sum(ts * energy * jnp.abs(market.prosumers.load), axis=1)
     return Own(
         size=size,
-        bill=ts * jnp.maximum(used, value * size),
+        bill=jnp.maximum(used, jnp.max(ts) * value * size),
         missed=missed,
         content=content,
         price=price,

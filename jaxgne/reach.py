@@ -99,13 +99,11 @@ def _sold(market: Market, surplus: Array) -> Float[Array, " H"]:
     worth = gain / jnp.where(curved, 2 * units.quadratic, 1.0)
     worth = jnp.where((gain > 0) & ~curved, jnp.inf, worth)[:, None]
     made = jnp.sum(jnp.clip(worth, units.power_min, units.power_max), axis=0)
-    given = jnp.sum(surplus + made)
-    given += jnp.sum(jnp.maximum(stores.energy_start, 0.0) * stores.discharge_efficiency) / (
-        market.hour_length
-    )
+    given = jnp.sum(market.hour_length * (surplus + made))
+    given += jnp.sum(jnp.maximum(stores.energy_start, 0.0) * stores.discharge_efficiency)
     stored = jnp.sum(stores.discharge_max, axis=0)
     bought = best > jnp.min(tariff.base, initial=jnp.inf)
-    stored = jnp.where(bought, stored, jnp.minimum(stored, given))
+    stored = jnp.where(bought, stored, jnp.minimum(stored, given / market.hour_length))
     forced = jnp.where(jnp.isfinite(tariff.total_max), jnp.maximum(-tariff.total_max, 0.0), 0.0)
     return made + stored + forced
 
@@ -113,9 +111,9 @@ def _sold(market: Market, surplus: Array) -> Float[Array, " H"]:
 def _content(market: Market, used: Array) -> Float[Array, "K H"]:
     """Most that each buffer needs to hold, kWh: what it may be given, or what is of use later."""
     stores, ts = market.buffers, market.hour_length
-    given = ts * stores.charge_efficiency * jnp.sum(stores.charge_max, axis=1)
+    given = stores.charge_efficiency * jnp.sum(ts * stores.charge_max, axis=1)
     full = jnp.maximum(stores.energy_start, 0.0) + given
-    needed = ts * jnp.sum(used) / stores.discharge_efficiency
+    needed = jnp.sum(ts * used) / stores.discharge_efficiency
     needed += jnp.sum(jnp.maximum(stores.drain, 0.0), axis=1)
     kept = jnp.minimum(stores.retention, 1.0) ** used.shape[0]
     needed = (needed + jnp.max(stores.energy_min, axis=1, initial=0.0)) / kept
@@ -137,8 +135,8 @@ def _powers(market: Market, content: Array) -> tuple[Array, Array]:
     into, out = stores.charge_efficiency, stores.discharge_efficiency
     lost = (1 - into * out)[:, None]
     burnt = jnp.where(lost > 0, _unwanted(market) / jnp.where(lost > 0, lost, 1.0), 0.0)
-    charge = (span / (ts * into))[:, None] + burnt
-    discharge = (span * out / ts)[:, None] + burnt
+    charge = (span / into)[:, None] / ts + burnt
+    discharge = (span * out)[:, None] / ts + burnt
     return _within(stores.charge_max, charge), _within(stores.discharge_max, discharge)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from .clock import in_hours
 from .elastic import Program, program
 from .market import Market, bus_name, line_name
+from .model import counted
 from .runner import concrete, hosted, to_device
 from .slack import LIMITS, NOTHING, Slack, fewest, give, only
 from .validation import structure
@@ -165,12 +166,12 @@ def _rows(
 ) -> list[GaveWay]:
     """The table's rows of one limit."""
     limit, found = LIMITS[slack.name], []
-    length = float(made.market.hour_length) if limit.hourly and limit.unit != "kWh" else 1.0
+    length = np.asarray(counted(made.market))
     for k in np.flatnonzero(amount):
         row, hour, much = int(slack.rows[k]), int(slack.hours[k]), float(amount[k])
         hours = (hour,) if hour >= 0 else _exceeded(made, slack.name, row, x)
         place = _place(made.market, slack.name, row)
-        eur = price * length * much
+        eur = price * much * (float(length[hour]) if limit.hourly and limit.unit != "kWh" else 1.0)
         found.append(GaveWay(scenario, slack.name, row, place, hours, much, limit.unit, eur))
     return found
 
@@ -262,12 +263,12 @@ def _lines(market: Market, table: list[GaveWay]) -> tuple[str, ...]:
 
 
 def _line(market: Market, rows: list[GaveWay]) -> str:
-    first, length = rows[0], float(market.hour_length)
+    first, length = rows[0], np.asarray(counted(market))
     limit = LIMITS[first.limit]
     most, eur = max(r.amount for r in rows), sum(r.eur for r in rows)
     by = f"{most:.4g} {first.unit}"
     if limit.hourly and limit.unit == "kW" and len(rows) > 1:
-        by = f"up to {by}, {length * sum(r.amount for r in rows):.4g} kWh"
+        by = f"up to {by}, {sum(length[r.hours[0]] * r.amount for r in rows):.4g} kWh"
     hours = sorted({h for r in rows for h in r.hours})
     when = f" {in_hours(market, hours)}" if hours else ""
     where = "" if first.place == "all together" else f" of {first.place}"

@@ -13,7 +13,7 @@ from .clock import hours_of, local_text
 from .comparison import Outcome, measured
 from .each import for_one
 from .market import Market, bus_name
-from .model import aggregate, energy_prices, grid_price, has_state, net_load, voltages
+from .model import aggregate, counted, energy_prices, grid_price, has_state, net_load, voltages
 from .reasons import why_infeasible
 from .result import Clearing
 from .runner import hosted
@@ -43,8 +43,8 @@ def summary(market: Market, clearing: Clearing) -> dict[str, Any]:
         "message": _message(market, clearing),
         "steps": int(clearing.steps),
         "prosumers": len(meant.cost),
-        "hours": _total(market, market.prosumers.load.shape[1]),
-        "hour_length_h": _number(market.hour_length),
+        "hours": _total(market, np.ones(market.prosumers.load.shape[1])),
+        "hour_length_h": _lengths(market),
         **_start(market),
         "grid_model": market.grid.model.name,
         "certificate": {
@@ -126,10 +126,16 @@ def _within(place: dict[str, Any], zone: str | None) -> str:
     return f"{'in' if zone is None else 'at'} {_called(place, zone)}"
 
 
-def _total(market: Market, steps: Any) -> float:
-    """Hours that so many steps are, whole where steps are."""
-    hours = round(int(steps) * float(market.hour_length), 6)
+def _total(market: Market, steps: np.ndarray) -> float:
+    """Hours that so many steps are, the last axis being steps; whole where they are."""
+    hours = round(float(np.sum(steps * np.asarray(market.hour_length, float))), 6)
     return int(hours) if hours == int(hours) else hours
+
+
+def _lengths(market: Market) -> float | list[float]:
+    """The length of all steps, or of each where they differ."""
+    each = np.asarray(market.hour_length, float)
+    return each.tolist() if np.any(each != each[0]) else float(each[0])
 
 
 def _message(market: Market, clearing: Clearing) -> str:
@@ -139,7 +145,7 @@ def _message(market: Market, clearing: Clearing) -> str:
 
 
 def _energies(market: Market, clearing: Clearing) -> dict[str, float | None]:
-    plan, ts = clearing.plan, float(market.hour_length)
+    plan, ts = clearing.plan, np.asarray(counted(market))
     powers = {
         "imported": plan.imports,
         "exported": plan.exports,
@@ -150,7 +156,7 @@ def _energies(market: Market, clearing: Clearing) -> dict[str, float | None]:
         "discharged": plan.discharge,
         "passive": market.grid.passive,
     }
-    return {name: _number(ts * np.asarray(power, float).sum()) for name, power in powers.items()}
+    return {name: _number((ts * np.asarray(power, float)).sum()) for name, power in powers.items()}
 
 
 def _exchange(market: Market, clearing: Clearing) -> dict[str, Any]:
@@ -184,8 +190,8 @@ def _voltage(market: Market, clearing: Clearing) -> dict[str, Any] | None:
     return {
         "lowest": place(volts.argmin()),
         "highest": place(volts.argmax()),
-        "bus_hours_at_limit": _total(market, near.sum()),
-        "bus_hours": _total(market, near.size),
+        "bus_hours_at_limit": _total(market, near),
+        "bus_hours": _total(market, np.ones(near.shape)),
     }
 
 
@@ -205,8 +211,8 @@ def _lines(market: Market, clearing: Clearing) -> dict[str, Any] | None:
         "line": line,
         "ends": _ends(market, line),
         **_when(market, hour),
-        "line_hours_at_limit": _total(market, (loading >= 1 - _AT_LIMIT).sum()),
-        "line_hours": _total(market, loading.size),
+        "line_hours_at_limit": _total(market, loading >= 1 - _AT_LIMIT),
+        "line_hours": _total(market, np.ones(loading.shape)),
     }
 
 
@@ -330,7 +336,8 @@ def _figures(facts: dict[str, Any]) -> Table:
     binding = set(facts["aggregate_limit_hours"])
     if binding:
         when = [_called(at, zone) for at in facts["by_hour"] if at["hour"] in binding]
-        hours = hour_text(len(binding) * facts["hour_length_h"])
+        lengths = np.broadcast_to(facts["hour_length_h"], len(facts["by_hour"]))
+        hours = hour_text(lengths[[at["hour"] in binding for at in facts["by_hour"]]].sum())
         grid.add_row(
             "Total exchange",
             f"at its limit in {hours} hours ({', '.join(w.removeprefix('hour ') for w in when)})",

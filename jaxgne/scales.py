@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from .fields import Field
 from .market import Market
-from .model import Plan, Rows, aggregate, families, grid_price, rows_like, weight, zeros
+from .model import Plan, Rows, aggregate, counted, families, grid_price, rows_like, weight, zeros
 from .reach import bounded
 from .record import Record
 from .runner import jnp, remembered
@@ -76,15 +76,18 @@ def scales(market: Market, plan: Plan) -> Scales:
     dearest = jnp.maximum(dearest, jnp.maximum(1e-2 * _largest(expected), least))
     dearest = jnp.where(dearest > 0, dearest, 1.0)
     bought_kw = aggregate(market, plan) + jnp.sum(plan.exports, axis=0)
-    bill = jnp.sum(jnp.abs(price * bought_kw)) + jnp.sum(jnp.abs(making * plan.generation))
-    usual = jnp.maximum(jnp.sum(expected * hourly), least * jnp.sum(hourly))
-    usual = jnp.maximum(usual, dearest * power)
+    ts = counted(market)
+    bill = jnp.sum(ts * jnp.abs(price * bought_kw)) + jnp.sum(
+        ts * jnp.abs(making * plan.generation)
+    )
+    usual = jnp.maximum(jnp.sum(ts * expected * hourly), least * jnp.sum(ts * hourly))
+    usual = jnp.maximum(usual, dearest * power * jnp.max(ts))
     return Scales(
         power=power,
         total=total,
-        energy=jnp.maximum(_largest(stores.energy_max), power * market.hour_length),
+        energy=jnp.maximum(_largest(stores.energy_max), power * jnp.max(market.hour_length)),
         price=dearest,
-        bill=market.hour_length * jnp.maximum(bill, 1e-2 * usual),
+        bill=jnp.maximum(bill, 1e-2 * usual),
     )
 
 
@@ -105,7 +108,7 @@ def _dearest_cost(market: Market, own: Array) -> Float[Array, ""]:
     each = [2 * _largest(a) for a in curved] + [_largest(jnp.abs(a)) for a in plain]
     if has_caps(market):
         paid = jnp.abs(market.caps.price) / kw_per_unit(market.caps)[:, 0]
-        each.append(_largest(paid) / market.hour_length)
+        each.append(_largest(paid) / jnp.min(market.hour_length))
     return jnp.max(jnp.stack(each))
 
 
@@ -211,14 +214,22 @@ def _by_row(market: Market, share: Shares) -> dict[str, Float[Array, "R 1"]]:
 
 
 def worths(market: Market, scale: Scales) -> Plan:
-    """What a unit of each entry is worth at the market's price, EUR."""
+    """What a unit of each entry is worth at the market's price, EUR, by hour."""
     return _plan(market, lambda field: weight(market, field) * _price(market, scale, field))
+
+
+def plan_prices(market: Market, scale: Scales) -> Plan:
+    """What is much of a marginal cost of each entry, EUR/kWh; in pu and rad times kW.
+
+    Of caps it is what a unit of theirs costs at the market's price, EUR per unit, by hour.
+    """
+    return _plan(market, lambda field: _price(market, scale, field))
 
 
 def price_sizes(market: Market, scale: Scales) -> Rows:
     """What is much of a price, EUR/kWh; of rows in pu and rad EUR/kWh times kW.
 
-    Of caps it is what a unit of theirs costs at the market's price, EUR per unit.
+    Of caps likewise.
     """
     return _rows(market, lambda field: _price(market, scale, field))
 

@@ -25,6 +25,7 @@ from .model import (
     aggregate,
     by_side,
     costs,
+    counted,
     curvature,
     grid_price,
     net_exchange,
@@ -69,7 +70,7 @@ def congestion(market: Market, plan: Plan) -> Float[Array, ""]:
 @for_each
 def traded(market: Market, plan: Plan) -> Float[Array, ""]:
     """Energy traded between peers, kWh."""
-    return market.hour_length * jnp.sum(jnp.abs(plan.trades))
+    return jnp.sum(counted(market) * jnp.abs(plan.trades))
 
 
 @for_each
@@ -166,7 +167,7 @@ def prefer(market: Market, plan: Plan, prices: Rows, objective: Objective, free:
     An entry whose reduced cost at `prices` is above `free`, relative to the market's price, or
     whose cost is strictly convex, is held where `plan` has it.
     """
-    ts, sets, scale = market.hour_length, sets_of(market), scales(market, plan)
+    ts, sets, scale = counted(market), sets_of(market), scales(market, plan)
     sigma = aggregate(market, plan)
     columns = pack(market, plan, sigma, net_exchange(market, plan))
     columns = jnp.clip(columns, sets.lower, sets.upper)

@@ -24,6 +24,7 @@ from .model import (
     aggregate,
     bought,
     by_side,
+    counted,
     grid_price,
     net_exchange,
     net_load,
@@ -154,7 +155,7 @@ def priced(caller: str, clearing: Clearing) -> None:
 @for_each
 def bills(market: Market, plan: Plan, prices: Rows) -> Bills:
     """`settle` for any plan and prices."""
-    ts, grid = market.hour_length, market.grid
+    ts, grid = counted(market), market.grid
     price = grid_price(market, aggregate(market, plan))
     scarce = prices.aggregate + prices.exchange
     net = net_load(market, plan)
@@ -208,7 +209,7 @@ def _price_parts(market: Market, plan: Plan, prices: Rows) -> PriceParts:
         tree = forest(grid)
         drops = replace(rows_like(market), voltage=prices.voltage, angle=prices.angle)
         lean = jnp.where(tree.outward[:, None], 1, -1) * pull(market, drops).active
-        lean = lean / market.hour_length
+        lean = lean / counted(market)
         along = tree.ladder.along
         rise = prices.bus[tree.far] - prices.bus[tree.near]
         limit += along(nothing.at[grid.feeder].set(prices.bus[grid.feeder]))

@@ -7,6 +7,7 @@ import numpy as np
 
 from .elastic import Program
 from .market import FIELDS
+from .model import counted
 
 NOTHING = 1e-8  # amounts, relative to the market's, that are the linear program's rounding
 _EXACT = 400  # places up to which the fewest are found exactly
@@ -86,7 +87,7 @@ def give(made: Program, name: str, price: float) -> list[Slack]:
     table = made.total[None] if limit.table == "total" else made.table(limit.table)
     if not limit.hourly:
         return _widen(made, name, table, price)
-    length = float(made.market.hour_length) if limit.unit != "kWh" else 1.0
+    length = np.asarray(counted(made.market)) if limit.unit != "kWh" else np.ones(made.of.hours)
     found = []
     for way in limit.ways:
         bound = (made.upper if way > 0 else made.lower)[table]
@@ -100,7 +101,7 @@ def give(made: Program, name: str, price: float) -> list[Slack]:
         row, hour = np.nonzero(able & (most > 0))
         at = table[row, hour]
         columns = made.add(
-            way * made.equal[:, at], 0.0, most[row, hour], price * length * made.power
+            way * made.equal[:, at], 0.0, most[row, hour], price * length[hour] * made.power
         )
         found.append(Slack(name, columns, row, hour, np.full(len(at), way), made.power))
     return found
@@ -116,7 +117,7 @@ def _shed(made: Program, price: float) -> list[Slack]:
     at = [of.matrix[made.kept][:, of.columns[name].start + flat]
           for name in ("load", "load_reactive")]  # fmt: skip
     scaled = _by_row(made, at[0] + at[1] * share)
-    unit = price * float(made.market.hour_length) * made.power
+    unit = price * np.asarray(counted(made.market))[hour] * made.power
     columns = made.add(-scaled, 0.0, load[row, hour] / made.power, unit)
     return [Slack("Prosumers.load", columns, row, hour, np.full(len(row), -1), made.power)]
 
@@ -246,7 +247,7 @@ def _reach(made: Program) -> float:
     """More than any limit need move, in the program's units."""
     finite = np.concatenate([made.lower, made.upper])
     finite = np.abs(finite[np.isfinite(finite)])
-    hours = max(1.0, made.of.hours * float(made.market.hour_length))
+    hours = max(1.0, float(np.sum(made.market.hour_length)))
     return float(2.0 * hours + min(2.0 * finite.max(initial=1.0), _FAR))
 
 

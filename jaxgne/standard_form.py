@@ -22,6 +22,7 @@ from .model import (
     Plan,
     Rows,
     boxes,
+    counted,
     curvature,
     families,
     limits,
@@ -151,7 +152,7 @@ def _made(market: Market, sparse: Any) -> Convex:
         ends = (np.broadcast_to(of_sizes, (pairs, hours)).ravel(), np.broadcast_to(of_total, hours))
         return np.concatenate([flat(whole), *ends])
 
-    ts, tariff = market.hour_length, market.tariff
+    ts, tariff = counted(market), market.tariff
     bend = spread(curvature(market), 0.0, ts * tariff.slope)
     cost = own_gradient(market, plan, jnp.zeros_like(tariff.base))
     q = spread(cost, np.asarray(toll(market)), ts * tariff.base)

@@ -28,7 +28,7 @@ def infeasible_market(kind: str, seed: int, grid: GridWord) -> jg.Market:
     people, stores, units = market.prosumers, market.buffers, market.generators
     load, passive = np.asarray(people.load), np.asarray(market.grid.passive)
     total = np.abs(load).sum(0) + passive.sum(0)
-    most, ts = np.asarray(stores.energy_max), float(market.hour_length)
+    most, ts = np.asarray(stores.energy_max), np.asarray(market.hour_length)
     share = rng.uniform(0.1, 0.7)
     floor = np.asarray(stores.energy_min).copy()
     last = np.asarray(stores.energy_max)[:, -1]
@@ -76,7 +76,7 @@ def least_cost(market: jg.Market, prices: Mapping[str, float] = PRICES) -> float
     for store in (program.linear, program.quadratic):
         store[:] = [np.zeros_like(a) for a in store]
     power, _ = size(market)
-    ts, hours = float(market.hour_length), program.hours
+    ts, hours = np.asarray(market.hour_length), program.hours
     m, g, k, e, t = map(numbers, (
         market.prosumers, market.generators, market.buffers, market.trading, market.tariff
     ))  # fmt: skip
@@ -137,7 +137,7 @@ def apart(
 
 
 def slacken(
-    program: Program, name: str, column: str, edge: Any, way: int, price: float, hourly: Any,
+    program: Program, name: str, column: str, edge: Any, way: int, price: Any, hourly: Any,
     power: float, most: Any,
 ) -> None:  # fmt: skip
     """A slack for each hour of a limit on a column."""
@@ -145,7 +145,7 @@ def slacken(
     apart(program, name, column, edge, way, sparse.csr_matrix(hourly), power)
 
 
-def add_shed(program: Program, market: jg.Market, price: float, power: float) -> None:
+def add_shed(program: Program, market: jg.Market, price: Any, power: float) -> None:
     """Load that is not served, with its share of reactive load, in all rows that loads are in."""
     m = numbers(market.prosumers)
     positive = np.maximum(m.load, 0.0)

@@ -112,6 +112,11 @@ def numbers(table: Any) -> Any:
                               for k, v in made.items()})  # fmt: skip
 
 
+def lengths(market: Market) -> np.ndarray:
+    """Hours of each step."""
+    return np.asarray(market.hour_length, float)
+
+
 def size(market: Market) -> tuple[float, float]:
     """A typical power (kW) and a typical price (EUR/kWh) of this market, to scale by."""
     m, t = numbers(market.prosumers), numbers(market.tariff)
@@ -138,7 +143,7 @@ def build(market: Market) -> Program:
 def add_prosumers(program: Program, market: Market, power: float) -> None:
     """Decisions, local costs, storage dynamics and own balance (model.md: Decisions, Costs)."""
     m, g, k, e = map(numbers, (market.prosumers, market.generators, market.buffers, market.trading))
-    ts, hours, count = float(market.hour_length), program.hours, len(m.bus)
+    ts, hours, count = lengths(market), program.hours, len(m.bus)
     zero = np.zeros((1, hours))
     program.column("generation", g.power_min, g.power_max, power,
                    ts * g.linear[:, None], ts * g.quadratic[:, None])  # fmt: skip
@@ -163,11 +168,14 @@ def add_prosumers(program: Program, market: Market, power: float) -> None:
         none = np.zeros((tolled.sum(), hours))
         program.rows("volume", none, power, bound=True, trades=sign * these, volume=-own)
 
-    into = sparse.diags(ts * k.charge_efficiency)
-    out = sparse.diags(ts / k.discharge_efficiency)
     start = k.drain.copy()
     start[:, 0] -= k.retention * k.energy_start
-    program.rows("energy", start, power, charge=-into, discharge=out)
+    program.rows("energy", start, power)
+    for name, share in (
+        ("charge", -k.charge_efficiency),
+        ("discharge", 1 / k.discharge_efficiency),
+    ):
+        program.families[-1].matrix[name] = sparse.kron(sparse.diags(share), sparse.diags(ts))
     dynamics = sparse.eye(len(k.owner) * hours) - sparse.kron(
         sparse.diags(k.retention), sparse.eye(hours, k=-1)
     )
@@ -182,7 +190,7 @@ def add_prosumers(program: Program, market: Market, power: float) -> None:
 def add_main_grid(program: Program, market: Market, power: float) -> None:
     """Purchases, sigma and its price, and the aggregate limits (model.md: Costs, Prices)."""
     m, t = numbers(market.prosumers), numbers(market.tariff)
-    ts, count, hours = float(market.hour_length), len(m.bus), program.hours
+    ts, count, hours = lengths(market), len(m.bus), program.hours
     passive = np.asarray(market.grid.passive).sum(0)
     program.column("imports", np.zeros((count, hours)), m.import_max, power,
                    quadratic=ts * t.anticipation * t.slope / 2)  # fmt: skip
@@ -416,7 +424,7 @@ def solve(market: Market, tol: float = 1e-10) -> Reference:
     """
     program = build(market)
     power, price = size(market)
-    conic = scale(program, power * price * float(market.hour_length))
+    conic = scale(program, power * price * float(lengths(market).mean()))
     status, answer = best(conic, tol)
     if answer is None or status != "solved":
         status = "infeasible" if status == "infeasible" else "failed"
@@ -544,7 +552,7 @@ def unpack(market: Market, table: dict[str, np.ndarray]) -> Plan:
 
 def price_rows(market: Market, duals: dict[str, np.ndarray]) -> Rows:
     """Multipliers in EUR per hour and row unit as prices; on the gauge mu_tg = 0."""
-    ts, n = float(market.hour_length), numbers(market.grid)
+    ts, n = lengths(market), numbers(market.grid)
     hours, (lines, buses) = market.prosumers.load.shape[1], (len(n.source), len(n.passive))
     none = np.zeros((lines, hours))
     voltage, angle = duals.get("drop", none).copy(), none.copy()
@@ -588,7 +596,7 @@ def held_at_first(market: Market) -> float:
 def prosumer_costs(market: Market, table: dict[str, np.ndarray]) -> np.ndarray:
     """J_i, EUR, prosumer by prosumer (model.md: Costs)."""
     g, k, e, t = map(numbers, (market.generators, market.buffers, market.trading, market.tariff))
-    ts = float(market.hour_length)
+    ts = lengths(market)
     price = t.base + t.slope * table["sigma"][0]
     hourly = price * table["imports"] - t.export * table["exports"]
     for unit, owner in enumerate(g.owner):
@@ -598,12 +606,12 @@ def prosumer_costs(market: Market, table: dict[str, np.ndarray]) -> np.ndarray:
         for p in (table["charge"][unit], table["discharge"][unit]):
             hourly[owner] += k.quadratic[unit] * p**2 + k.linear[unit] * p
         gained = table["energy"][unit, -1] - k.energy_start[unit]
-        hourly[owner, -1] -= k.final_value[unit] * gained / ts
+        hourly[owner, -1] -= k.final_value[unit] * gained / ts[-1]
     for pair, trade in enumerate(table["trades"]):
         volume = e.toll[pair] * abs(trade) + e.quadratic[pair] * trade**2
         hourly[e.buyer[pair]] += e.fee_buyer[pair] * trade + volume
         hourly[e.seller[pair]] += -e.fee_seller[pair] * trade + volume
-    return ts * hourly.sum(axis=1)
+    return hourly @ ts
 
 
 def violations(market: Market, plan: Plan) -> dict[str, float]:

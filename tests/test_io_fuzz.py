@@ -273,7 +273,7 @@ def check(good: Good, files: Files) -> bool:
             else:
                 np.testing.assert_array_equal(np.asarray(stored).reshape(-1), column)
         assert market.grid.feeder.tolist() == head["feeder_buses"]
-        assert float(market.hour_length) == head["hour_length_h"]
+        assert np.all(np.asarray(market.hour_length) == head["hour_length_h"])
         assert market.grid.model.name == head["grid_model"]
         assert market.prosumers.load.dtype == head["dtype"]
     try:

@@ -72,8 +72,8 @@ LAYERS: dict[str, set[str]] = {
     "optimality": {"tables", "market", "model", "feasibility", "scales"},
     "matrix": {"market", "model"},
     "elastic": {"market", "model", "feasibility", "matrix"},
-    "slack": {"market", "elastic"},
-    "relaxation": {"clock", "each", "market", "validation", "elastic", "slack"},
+    "slack": {"market", "model", "elastic"},
+    "relaxation": {"clock", "each", "market", "model", "validation", "elastic", "slack"},
     "solvers": {
         "tables",
         "market",

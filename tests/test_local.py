@@ -41,14 +41,15 @@ def prosumer(seed: int, size: tuple[int, int, int]) -> tuple[Prosumer, Choice, C
     rng = np.random.default_rng(seed)
     _, buffers, neighbors = size
     retention = rng.uniform(0.9, 1.0, buffers)
-    into, out = rng.uniform(0.5, 1.0, buffers), rng.uniform(1.0, 1.5, buffers)
+    hours = np.linspace(0.5, 1.5, HOURS)  # of each step
+    into, out = (rng.uniform(*ends, (buffers, 1)) * hours for ends in ((0.5, 1.0), (1.0, 1.5)))
     inner = choice(lambda name, shape: rng.uniform(0, 5, shape), *size)
     width = choice(lambda name, shape: rng.choice([0, 0.1, 4, 30], shape), *size)
     share = choice(lambda name, shape: rng.choice([0, 0.5, 1.0], shape), *size)
     lower = jax.tree.map(lambda u, w, s: u - s * w, inner, width, share)
     upper = jax.tree.map(lambda u, w, s: u + (1 - s) * w, inner, width, share)
     before = np.concatenate([np.ones((buffers, 1)), inner.energy[:, :-1]], axis=1)
-    stored = into[:, None] * inner.charge - out[:, None] * inner.discharge
+    stored = into * inner.charge - out * inner.discharge
     supply = inner.generation.sum(0) + inner.discharge.sum(0) + inner.trades.sum(0) + inner.imports
     demand = inner.charge.sum(0) + inner.exports + inner.curtailed
     one = Prosumer(
@@ -59,7 +60,7 @@ def prosumer(seed: int, size: tuple[int, int, int]) -> tuple[Prosumer, Choice, C
         proximal=choice(
             lambda name, shape: np.full(shape, 3e-5 if name == "energy" else 0.03), *size
         ),
-        toll=jnp.asarray(rng.uniform(0, 0.1, neighbors)),
+        toll=jnp.asarray(rng.uniform(0, 0.1, (neighbors, 1)) * hours),
         retention=jnp.asarray(retention),
         into=jnp.asarray(into),
         out=jnp.asarray(out),
@@ -98,15 +99,15 @@ def clarabel_response(one: Prosumer, priced: Choice, center: Choice) -> tuple[np
         for h in range(HOURS):
             row = np.zeros(count + trades)
             row[place["energy"][k, h]] = 1.0
-            row[place["charge"][k, h]] = -one.into[k]
-            row[place["discharge"][k, h]] = one.out[k]
+            row[place["charge"][k, h]] = -one.into[k, h]
+            row[place["discharge"][k, h]] = one.out[k, h]
             start = one.retention[k] * one.energy_start[k] if h == 0 else 0.0
             if h > 0:
                 row[place["energy"][k, h - 1]] = -one.retention[k]
             rows.append(row)
             right.append(float(start - one.drain[k, h]))
     proximal, middle, price = flat(one.proximal), flat(center), flat(priced)
-    toll = np.repeat(np.asarray(one.toll), HOURS)
+    toll = np.asarray(one.toll).ravel()
     quadratic = np.concatenate([flat(one.curvature) + proximal, np.zeros(trades)])
     linear = np.concatenate([price - proximal * middle, toll])
     box = np.eye(count, count + trades)
@@ -135,7 +136,7 @@ def cost(one: Prosumer, priced: Choice, center: Choice, u: Choice) -> float:
     smooth = (
         flat(priced) * v + flat(one.curvature) / 2 * v**2 + flat(one.proximal) / 2 * (v - c) ** 2
     )
-    return float(np.sum(smooth) + np.sum(one.toll[:, None] * np.abs(u.trades)))
+    return float(np.sum(smooth) + np.sum(one.toll * np.abs(u.trades)))
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -63,7 +63,7 @@ def test_pull_is_the_transpose_of_rows(name: str):
     market = HAND_MADE[name]()
     plan, prices = random_plan(market, 2), random_prices(market, 3)
     moved = jax.tree.map(jnp.subtract, rows(market, plan), rows(market, model.zeros(market)))
-    ts = float(market.hour_length)
+    ts = market.hour_length
     weighted = replace(jax.tree.map(lambda y: ts * y, prices), energy=prices.energy)
     expected = inner(weighted, moved)
     assert inner(jax.jit(model.pull)(market, prices), plan) == pytest.approx(expected, rel=1e-10)
@@ -156,7 +156,7 @@ def test_prox_is_the_cheapest_admissible_point(seed: int, draw: int):
 
     def toll(plan: jg.Plan) -> float:
         volume = market.trading.toll[:, None] * jnp.abs(plan.trades)
-        return float(2 * market.hour_length * jnp.sum(volume))
+        return float(2 * jnp.sum(market.hour_length * volume))
 
     none = jax.tree.map(lambda a: 0 * a, step)
     for k in range(3):

@@ -477,9 +477,9 @@ def test_sensitivities_are_derivatives_with_the_unit_of_their_field():
     by_row = plots.sensitivities(gradient(), field="prosumers.load", by="prosumer")
     np.testing.assert_allclose(heights(by_row), 8 * 1.5)
     assert by_row.get_ylabel() == "change of output per kW"
-    whole = jax.grad(lambda m: 3.0 * m.hour_length, allow_int=True)(solved()[0])
+    whole = jax.grad(lambda m: 3.0 * m.tariff.anticipation, allow_int=True)(solved()[0])
     only = plots.sensitivities(whole)
-    assert [text.get_text() for text in only.get_yticklabels()] == ["hour_length (h)"]
+    assert [text.get_text() for text in only.get_yticklabels()] == ["tariff.anticipation (1)"]
 
 
 def test_sensitivities_that_there_are_not_are_refused():
@@ -490,8 +490,8 @@ def test_sensitivities_that_there_are_not_are_refused():
         plots.sensitivities(flat, field="slope")
     with pytest.raises(ValueError, match=r"tariff\.slope is by hour, not by 'bus'"):
         plots.sensitivities(flat, field="tariff.slope", by="bus")
-    with pytest.raises(ValueError, match="hour_length is one number"):
-        plots.sensitivities(flat, field="hour_length")
+    with pytest.raises(ValueError, match="anticipation is one number"):
+        plots.sensitivities(flat, field="tariff.anticipation")
     wrong = eqx.tree_at(lambda m: m.tariff.base, flat, jnp.full(8, jnp.nan))
     with pytest.raises(ValueError, match=r"derivatives of tariff\.base are not finite"):
         plots.sensitivities(wrong)
@@ -525,7 +525,9 @@ def test_a_fan_needs_a_batch_that_cleared():
         plots.fan(*solved())
     with pytest.raises(ValueError, match="'load' is none of sigma, price, voltage"):
         plots.fan(markets, clearings, "load")  # type: ignore[arg-type]
-    uneven = eqx.tree_at(lambda m: m.hour_length, markets, np.arange(1.0, 6.0))
+    uneven = eqx.tree_at(
+        lambda m: m.hour_length, markets, np.arange(1.0, 6.0)[:, None] + np.zeros(8)
+    )
     with pytest.raises(ValueError, match="hour_length differs"):
         plots.fan(uneven, clearings)
 

@@ -113,17 +113,17 @@ def test_devices_fit_their_owners(market: jg.Market):
 def check_hours(market: jg.Market) -> None:
     """Cars are away from 8 to 16 o'clock, shiftable loads run from 6 to 22, once a day."""
     kinds, hours = by_kind(market), market.prosumers.load.shape[1]
-    clock = np.arange(hours) * float(market.hour_length) % 24
+    clock = np.arange(hours) * float(market.hour_length[0]) % 24
     cars, loads = kinds["vehicle"], kinds["shiftable"]
     home = np.asarray(cars.charge_max) > 0
     assert not np.any(home[:, (clock >= 8) & (clock < 16)])
     assert np.all(home[:, (clock < 6) | (clock >= 20)])
-    days = round(hours * float(market.hour_length) / 24)
+    days = round(hours * float(market.hour_length[0]) / 24)
     assert np.all((np.asarray(cars.drain) > 0).sum(axis=1) == days)
     runs = np.asarray(loads.charge_max) > 0
     assert not np.any(runs[:, (clock < 6) | (clock >= 22)])
     due = np.asarray(loads.energy_min)[:, -1] / np.asarray(loads.charge_max).max(axis=1)
-    assert np.all(due <= 2.0) and np.all(runs.sum(axis=1) * float(market.hour_length) >= 4)
+    assert np.all(due <= 2.0) and np.all(runs.sum(axis=1) * float(market.hour_length[0]) >= 4)
     assert len(loads.owner) == days * len(np.unique(loads.owner))
 
 

@@ -3,7 +3,6 @@
 from typing import Any
 
 import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -107,7 +106,7 @@ def test_hand_made_markets_have_an_answer(name: str):
 def test_quarter_hours_cost_a_quarter():
     """Without storage, the same powers over 0.25 h instead of 1 h: a quarter of the cost."""
     market = unequal_fees()
-    short = eqx.tree_at(lambda m: m.hour_length, market, jnp.asarray(0.25))
+    short = eqx.tree_at(lambda m: m.hour_length, market, 0.25 * market.hour_length)
     whole, quarter = solve(market), solve(short)
     assert quarter.total_cost == pytest.approx(whole.total_cost / 4, rel=1e-7)
     assert np.allclose(quarter.prices.balance, whole.prices.balance, atol=1e-6)

@@ -53,7 +53,7 @@ def cheapest(market: jg.Market, objective: str) -> jg.Plan:
     are too. |t| is a column of its own, at least t and -t.
     """
     program, (power, price) = build(market), size(market)
-    conic = scale(program, power * price * float(market.hour_length))
+    conic = scale(program, power * price * float(market.hour_length[0]))
     _, answer = best(conic, 1e-10)
     assert answer is not None
     curved = np.flatnonzero(conic.P.diagonal() > 0)

@@ -103,19 +103,19 @@ def test_step_rule_makes_the_metric_positive_definite(rule: Rule, seed: int):
     steps = sizes(market, jnp.asarray(0.01), rule)
     with by_numpy():
         matrix, beta, kinds = shared_matrix(*to_host((market, steps)))
-    ts, slope = float(market.hour_length), float(market.tariff.slope[0])
+    ts, slope = float(market.hour_length[0]), float(market.tariff.slope[0])
     imports = np.array([kind == "imports" for kind in kinds], float)
-    weight = np.diag([column_weight(steps, kind) for kind in kinds])
+    weight = np.diag([column_weight(steps, kind, ts) for kind in kinds])
     primal = weight - ts * slope * np.outer(imports, imports)
     metric = np.block([[primal, -ts * matrix.T], [-ts * matrix, np.diag(ts / beta)]])
     size = np.sqrt(np.diag(metric))
     assert np.min(np.linalg.eigvalsh(metric / size[:, None] / size)) > 1e-6
 
 
-def column_weight(steps: Steps, kind: str) -> float:
+def column_weight(steps: Steps, kind: str, ts: float) -> float:
     """1/alpha of one decision in hour 0, EUR/kW^2."""
     name = "device" if kind in DEVICES else "network" if kind in ("active", "exchange") else kind
-    return float(np.ravel(getattr(steps, name))[0])
+    return float(np.ravel(getattr(steps, name))[0]) * (ts if name == "network" else 1.0)
 
 
 @pytest.mark.parametrize("grid", GRIDS)

@@ -88,7 +88,7 @@ def same_rent(market: jg.Market, clearing: jg.Clearing) -> None:
     assert float(jnp.abs(same.receipts - paid.receipts).max()) <= error
     assert float(jnp.abs(same.rent - paid.rent).max()) <= error
     # trades settle at pi, which is on the gauge; what each pays in all is not
-    shifted = float(market.hour_length) * shift * np.asarray(clearing.plan.trades)
+    shifted = np.asarray(market.hour_length) * shift * np.asarray(clearing.plan.trades)
     np.testing.assert_allclose(np.asarray(paid.trades - same.trades), shifted, atol=1e-9)
     np.testing.assert_allclose(paid.prosumers, same.prosumers, atol=error)
 

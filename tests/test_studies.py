@@ -231,10 +231,14 @@ def test_connectivity_tells_medians_of_seeds(monkeypatch, tmp_path: Path):
 
     def build(connectivity: float, seed: int) -> jg.Market:
         asked.append((connectivity, seed))
-        return eqx.tree_at(lambda m: m.hour_length, market, np.asarray(10 * seed + connectivity))
+        return eqx.tree_at(
+            lambda m: m.hour_length,
+            market,
+            np.full(market.hour_length.shape, 10 * seed + connectivity),
+        )
 
     def run(market: jg.Market, solver, tol: float) -> dict:
-        seed, share = divmod(float(market.hour_length), 10)
+        seed, share = divmod(float(market.hour_length[0]), 10)
         fine = not (share == 1.0 and seed == 1 and solver is None)
         count = (100, 110, 150)[int(seed)] * (2 if share == 1.0 else 1)
         return {**line(count), "status": "cleared" if fine else "max_steps"}

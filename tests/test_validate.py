@@ -53,8 +53,8 @@ BAD: list[tuple[str, Callable[[], jg.Market], tuple[str, ...]]] = [
      put(lambda m: m.generators.owner, jnp.asarray([0.0, 1.0])),
      ("Generators.owner: float64 instead of an array of integers", "convert it")),
     ("a plain number instead of an array",
-     put(lambda m: m.hour_length, 0.25),
-     ("Market.hour_length: float instead of an array of floats", "convert it")),
+     put(lambda m: m.tariff.anticipation, 0.25),
+     ("Tariff.anticipation: float instead of an array of floats", "convert it")),
     ("no prosumer",
      lambda: jg.Market(
          jg.Prosumers((), np.zeros((0, 2))), jg.Grid(np.zeros((1, 2))), jg.Tariff(0.1, hours=2)
@@ -153,8 +153,8 @@ BAD: list[tuple[str, Callable[[], jg.Market], tuple[str, ...]]] = [
      at(lambda m: m.buffers.retention, 0, 1.01),
      ("Buffers.retention row 0: 1.01 is out of range", "share kept per step")),
     ("an hour of no length",
-     put(lambda m: m.hour_length, jnp.asarray(0.0)),
-     ("Market.hour_length: 0 h is out of range", "above 0")),
+     put(lambda m: m.hour_length, jnp.zeros(4)),
+     ("Market.hour_length hour 0: 0 h is out of range", "above 0")),
     ("a battery that makes energy",
      at(lambda m: m.buffers.charge_efficiency, 0, 3.0),
      ("Buffers.charge_efficiency row 0: charging and discharging 1 kWh returns 2.7 kWh",

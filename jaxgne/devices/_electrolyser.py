@@ -20,7 +20,7 @@ def electrolyser(
     start: Any = 0.5,
     wear: Any = 0.0,
     value: Any = 0.0,
-    hour_length: float = 1.0,
+    hour_length: Any = 1.0,
 ) -> Buffers:
     """An electrolyser of up to `power` kW that fills a `tank` of so many kWh of hydrogen.
 
@@ -28,8 +28,8 @@ def electrolyser(
     share `start` at first and as much at least at the end. `efficiency` is hydrogen over
     electricity, `wear` EUR per kWh of electricity, and each kWh of hydrogen more at the end is
     worth `value` EUR. `power` and `demand` may differ by device and step, of which there are
-    `hours`, of `hour_length` h; the others by device. It runs at any part of its power: one that
-    must not run below a share of it is not convex.
+    `hours`, of `hour_length` h (one number, or one a step); the others by device. It runs at any
+    part of its power: one that must not run below a share of it is not convex.
 
         electrolyser(2, power=50, tank=400, demand=15, hours=24, value=0.12)
 
@@ -37,7 +37,7 @@ def electrolyser(
     """
     read = Device("electrolyser", owner, hours)
     size, first = read.row("tank", tank), read.row("start", start, "share")
-    length = read.step_length(hour_length)
+    length = read.step_lengths(hour_length)
     least = jnp.zeros((read.rows, read.hours)).at[:, -1].set((first * size)[:, 0])
     return Buffers(
         read.owners,
@@ -51,5 +51,5 @@ def electrolyser(
         charge_efficiency=read.row("efficiency", efficiency, "efficiency")[:, 0],
         linear=read.row("wear", wear)[:, 0],
         final_value=read.row("value", value, "number")[:, 0],
-        made=Made(length),
+        made=Made.of(length),
     )

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..clock import Made
+from ..clock import Made, one_length
 from ..market import Buffers
 from ..runner import built, jnp
 from .tables import Device
@@ -23,7 +23,7 @@ def heat_pump(
     hours: int,
     comfort: tuple[Any, Any] = (20.0, 22.0),
     start: Any = None,
-    hour_length: float = 1.0,
+    hour_length: Any = 1.0,
 ) -> Buffers:
     """A heat pump of up to `power` kW (electric) that warms a building with thermal mass.
 
@@ -50,7 +50,7 @@ def heat_pump(
     read.ordered(("comfort[0]", low), ("comfort[1]", high))
     cold = read.hour("outdoor", outdoor, "number")
     mass, loss = read.row("capacity", capacity, "size"), read.row("resistance", resistance, "size")
-    length = read.step_length(hour_length)
+    length = one_length("heat_pump", read.step_lengths(hour_length))
     kept = jnp.exp(-length / (loss * mass))
     ground = jnp.min(low, axis=1, keepdims=True)  # the content is 0 there
     first = (low[:, :1] + high[:, :1]) / 2 if start is None else read.row("start", start, "number")

@@ -29,19 +29,20 @@ def vehicle(
     efficiency: Any = 0.93,
     wear: Any = 0.0,
     v2g: bool = False,
-    hour_length: float = 1.0,
+    hour_length: Any = 1.0,
     clock: Clock | None = None,
 ) -> Buffers:
     """A car of `capacity` kWh, plugged in from `arrival` until `departure`, every day.
 
     Both are hours of the day (18, 17.5, "17:30" or `datetime.time`), whatever the length of a step:
-    there are `hours` steps of `hour_length` h, from midnight on or as the `clock` says. Where
-    `arrival` is the later of the two it is plugged in over midnight: the first day begins with the
-    car at home. `start`, `due`, `final` and `floor` are shares of the capacity: the content at
-    first (of a car that is away at first: on arrival), the least at each departure, the least at
-    the end (`None`: the floor) and the least at any time. A car that comes back has used `trip` kWh
-    when it arrives. It charges with up to `power` kW, and with `v2g` gives back as much. `wear` is
-    paid in EUR per kWh either way. Every number may differ by device, `power` also by step.
+    there are `hours` steps of `hour_length` h (one number, or one a step), from midnight on or as
+    the `clock` says. Where `arrival` is the later of the two it is plugged in over midnight: the
+    first day begins with the car at home. `start`, `due`, `final` and `floor` are shares of the
+    capacity: the content at first (of a car that is away at first: on arrival), the least at each
+    departure, the least at the end (`None`: the floor) and the least at any time. A car that comes
+    back has used `trip` kWh when it arrives. It charges with up to `power` kW, and with `v2g` gives
+    back as much. `wear` is paid in EUR per kWh either way. Every number may differ by device,
+    `power` also by step.
 
         vehicle([0, 3], power=11, capacity=60, arrival=18, departure="7:15", trip=12,
                 hours=96, hour_length=0.25)
@@ -51,7 +52,7 @@ def vehicle(
     """
     read = Device("vehicle", owner, hours)
     owners, hours = read.owners, read.hours
-    length = read.step_length(hour_length)
+    length = read.step_lengths(hour_length)
     home = windows(
         "vehicle", ("arrival", arrival), ("departure", departure), rows=read.rows, steps=hours,
         length=length, clock=clock,

@@ -1,6 +1,7 @@
 """Floors that a storage cannot keep, lowered to what it can."""
 
 import warnings
+from typing import Any
 
 import equinox as eqx
 import numpy as np
@@ -9,12 +10,13 @@ from ..arrays import put
 from ..market import Buffers
 
 
-def recover(stores: Buffers, *, hour_length: float = 1.0) -> Buffers:
+def recover(stores: Buffers, *, hour_length: Any = 1.0) -> Buffers:
     """The same storages, each floor and due lowered to what charging all the time reaches.
 
     A battery found below its floor charges as soon as it can and keeps the floor from then on; a
     car that cannot be full in time takes what it can. What is missing then is told (`UserWarning`):
-    device, kWh, step. Where the floors can be kept nothing changes. `hour_length` is the market's.
+    device, kWh, step. Where the floors can be kept nothing changes. `hour_length` is the
+    market's.
 
         recover(battery(0, power=2, capacity=10, start=0.05, floor=0.3, hours=8))
     """
@@ -22,8 +24,8 @@ def recover(stores: Buffers, *, hour_length: float = 1.0) -> Buffers:
     most, floor, ceiling, drain, top = (np.asarray(getattr(stores, name), float) for name in rows)
     keep, gain = (np.asarray(a, float) for a in (stores.retention, stores.charge_efficiency))
     reached = np.empty_like(floor)
-    for h in range(floor.shape[1]):
-        high = keep * top - drain[:, h] + hour_length * gain * most[:, h]
+    for h, ts in enumerate(np.broadcast_to(hour_length, floor.shape[1])):
+        high = keep * top - drain[:, h] + ts * gain * most[:, h]
         reached[:, h] = top = np.minimum(high, ceiling[:, h])
     missing = floor - reached
     missing[missing <= 1e-9 * np.abs(ceiling)] = 0.0

@@ -52,12 +52,16 @@ class Device(Reader):
         self._in_range(field, array, _RANGES[kind])
         return array
 
-    def step_length(self, hour_length: Any) -> float:
-        """The length of a step, h, which is one for all devices."""
-        if isinstance(hour_length, Tracer) or np.ndim(hour_length):
-            raise ValueError(f"{self.name}hour_length: give one number, known before tracing.")
+    def step_lengths(self, hour_length: Any) -> Float[np.ndarray, " H"]:
+        """The length of each step, h: one number, or one a step, the same for all devices."""
+        fits = np.shape(hour_length) in ((), (self.hours,))
+        if isinstance(hour_length, Tracer) or not fits:
+            raise ValueError(
+                f"{self.name}hour_length: give one number, or one a step, shape ({self.hours},), "
+                "known before tracing."
+            )
         self._in_range("hour_length", np.atleast_1d(hour_length), _RANGES["size"])
-        return float(hour_length)
+        return np.broadcast_to(np.asarray(hour_length, float), self.hours)
 
     def ordered(self, low: tuple[str, Any], high: tuple[str, Any]) -> None:
         """`ValueError` where the first of two named arguments is above the second."""

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from ..clock import Clock
+from ..clock import Clock, begun, lengths
 
 _EXACT = 1e-6  # of a step, what rounding makes of hours
 _TIME = re.compile(r"(\d\d?):([0-5]\d)(?::([0-5]\d))?")
@@ -60,7 +60,7 @@ def windows(
     *,
     rows: int,
     steps: int,
-    length: float,
+    length: Float[np.ndarray, " H"],
     clock: Clock | None = None,
     once: bool = False,
 ) -> Windows:
@@ -71,24 +71,28 @@ def windows(
     `once` they are hours since the first step and come once. `ValueError` for what is no hour of
     the day, or lies between two steps.
     """
-    passed = length * np.arange(steps + 1)
+    passed = np.append(begun(length), np.sum(length))
     local = passed if clock is None or once else clock.local(passed)
     period = max(24.0, passed[-1]) if once else 24.0
     most = min(period, passed[-1]) if clock is None or once else period
     first, last = (_hours(f"{device}: {name}", given, rows, most) for name, given in (start, stop))
     last = np.where(last == 0, most, last)  # midnight ends the day
-    for (name, given), hour in ((start, first), (stop, last)):
-        off = (hour - local[0]) / length
-        if np.any(np.abs(off - np.round(off)) > _EXACT * (1 + np.abs(off))):
-            raise ValueError(
-                f"{device}: {name}={given!r} is between two steps of {length:g} h; give an hour at "
-                "which one begins."
-            )
     order = np.sign(last - first).astype(int)
     last = last + np.where(order < 0, period, 0.0)
     days = period * np.arange(-1, np.ceil(local[-1] / period) + 1)
-    begun, done = (_steps(local, hour[:, None] + days, length) for hour in (first, last))
-    return Windows(begun, done, (done >= 1) & (begun <= steps) & (begun < done), order)
+    edges, close = np.maximum.accumulate(local), _EXACT * np.min(length)
+    for (name, given), hour in ((start, first), (stop, last)):
+        into = hour[:, None] + days
+        within = np.searchsorted(edges, into + close, side="right") - 1
+        step = np.clip(within, 0, steps - 1)
+        past = into - edges[step]
+        if np.any((within == step) & (past > close) & (past < length[step] - close)):
+            raise ValueError(
+                f"{device}: {name}={given!r} is between two steps of {lengths(length)}; give an "
+                "hour at which one begins."
+            )
+    begins, done = (_steps(edges, hour[:, None] + days, close) for hour in (first, last))
+    return Windows(begins, done, (done >= 1) & (begins <= steps) & (begins < done), order)
 
 
 def _hours(name: str, given: Any, rows: int, most: float) -> Float[np.ndarray, " K"]:
@@ -121,9 +125,7 @@ def _hour(name: str, value: Any, most: float) -> float:
 
 
 def _steps(
-    local: Float[np.ndarray, " H+1"], hour: Float[np.ndarray, "K D"], length: float
+    edges: Float[np.ndarray, " H+1"], hour: Float[np.ndarray, "K D"], close: float
 ) -> Int[np.ndarray, "K D"]:
     """The step that begins at an hour on the clock, the next where clocks skip it."""
-    edges = np.maximum.accumulate(local) + _EXACT * length
-    found = np.searchsorted(edges, hour)
-    return np.where(hour < local[0] - _EXACT * length, -1, found)
+    return np.where(hour < edges[0] - close, -1, np.searchsorted(edges + close, hour))

@@ -110,6 +110,8 @@ def _read_market(files: Snapshot, faults: Faults) -> Content | None:
         dtype = jax.dtypes.canonicalize_dtype(head["dtype"]).type
         _check_head(document, head, dtype, faults)
     tables = read_tables(files, "", MARKET, sizes, version, dtype, faults)
+    if head is not None and "tariff.csv" in tables:
+        _check_length(files, head, tables["tariff.csv"], faults)
     return None if head is None else Content(head, tables)
 
 
@@ -119,10 +121,20 @@ def _check_head(document: Document, head: Mapping[str, Any], dtype: type, faults
         at = place_of(document.text, "zone")
         faults.add(document.path, f"{at}: a zone without a start; add that, or remove it.")
     for name in ("hour_length_h", "anticipation"):
-        if float(np.finfo(dtype).max) < abs(head[name]) < np.inf:
+        if name in head and float(np.finfo(dtype).max) < abs(head[name]) < np.inf:
             at, value = place_of(document.text, name), f"{head[name]:g}"
             words = f"entry {name!r} is {value}, too large for {dtype.__name__}"
             faults.add(document.path, f"{at}: {words}; write a smaller number.")
+
+
+def _check_length(
+    files: Snapshot, head: Mapping[str, Any], steps: Mapping[str, Any], faults: Faults
+) -> None:
+    """The length of steps stands in one place."""
+    twice = ("hour_length_h" in head) + ("hour_length_h" in steps)
+    if twice != 1:
+        words = "stands in tariff.csv too; keep one" if twice else "is missing; add it"
+        faults.add(files.path("market.json"), f": entry 'hour_length_h' {words}.")
 
 
 def _fields(
@@ -133,10 +145,10 @@ def _fields(
     for table in tables:
         columns = content.tables.get(table.file, {})
         shape = (sizes[table.row], sizes["hour"]) if table.hourly else (sizes[table.row],)
-        for name, field in table.columns.items():
+        for name, field in (*table.columns.items(), *table.spare.items()):
             if name in columns:
                 fields[field] = columns[name].reshape(shape)
-            else:
+            elif name in table.columns:
                 fields[field] = np.full(shape, ADDED[field].value)
     return fields
 
@@ -173,7 +185,7 @@ def _market(folder: Path, content: Content) -> Market:
             Generators(**_part(fields, "generators"), hours=hours),
             Buffers(**_part(fields, "buffers"), hours=hours),
             Trading(**_part(fields, "trading")),
-            hour_length=np.asarray(head["hour_length_h"], dtype),
+            hour_length=fields.get("hour_length", head.get("hour_length_h")),
             clock=Clock(head["start"], head.get("zone")) if "start" in head else None,
         )
     except ValueError as error:
@@ -267,7 +279,7 @@ def _certificate(market: Market, stored: Mapping[str, Any]) -> Certificate:
         like = certify(exact, zeros(exact), rows_like(exact))
     real = jax.dtypes.canonicalize_dtype(float)
     clock = None if market.clock is None else int(market.clock.start)
-    stored = {**stored, **dict(zip(TIME, (float(market.hour_length), clock), strict=True))}
+    stored = {**stored, **dict(zip(TIME, (np.asarray(market.hour_length), clock), strict=True))}
     leaves, form = jax.tree_util.tree_flatten_with_path(like)
     with jax.enable_x64(True):
         filled = []

@@ -137,10 +137,13 @@ class _Reader:
         names, self.start = found
         table = self.table
         needed = [*self.keys, *table.columns, *table.derived]
-        if not self._known(names, [*needed, *table.names], needed, lacking):
+        if not self._known(names, [*needed, *table.names, *table.spare], needed, lacking):
             return None
         whole = frozenset({*self.keys, *WHOLE})
-        fields = {name: f"{field[0].upper()}{field[1:]}" for name, field in table.columns.items()}
+        fields = {
+            name: f"{field[0].upper()}{field[1:]}"
+            for name, field in (*table.columns.items(), *table.spare.items())
+        }
         kinds = Kinds(whole, frozenset(table.names), nan, fields)
         return columns(self.data, self.start, names, kinds, self.path, self.faults)
 

@@ -189,6 +189,10 @@ def _market_content(market: Market) -> Content:
     for file, names in (("buses.csv", grid.names), ("lines.csv", grid.line_names)):
         if names:
             tables[file]["name"] = list(names)
+    length = np.asarray(market.hour_length)
+    even = bool(np.all(length == length[0]))
+    if not even:
+        tables["tariff.csv"]["hour_length_h"] = length
     head = {
         "format": FORMAT,
         "version": VERSION,
@@ -198,7 +202,7 @@ def _market_content(market: Market) -> Content:
             if not table.hourly
         },
         "dtype": str(market.prosumers.load.dtype),
-        "hour_length_h": float(market.hour_length),
+        **({"hour_length_h": float(length[0])} if even else {}),
         **({} if clock is None else {"start": clock.iso(), "zone": clock.zone}),
         "anticipation": float(market.tariff.anticipation),
         "grid_model": grid.model.name,

@@ -47,7 +47,7 @@ MARKET_ENTRIES: Mapping[str, Entry] = {
     "version": Entry(one_of(*range(1, VERSION + 1))),
     "rows": Entry(sizes(*(row for row in ROWS.values() if row != "feeder")), 2),
     "dtype": Entry(one_of("float32", "float64")),
-    "hour_length_h": Entry(number),
+    "hour_length_h": Entry(number, None),  # else it is a column of tariff.csv
     "start": Entry(text, None),
     "zone": Entry(text, None),
     "anticipation": Entry(number),
@@ -75,6 +75,7 @@ class Table(NamedTuple):
     columns: Mapping[str, str]  # column: dotted field
     hourly: bool = False
     names: Mapping[str, str] = {}  # columns of text, which may be missing: dotted field
+    spare: Mapping[str, str] = {}  # columns of numbers, which may be missing: dotted field
     derived: tuple[str, ...] = ()  # columns that follow from others, for whoever opens the table
 
 
@@ -82,14 +83,17 @@ def _market_tables() -> Iterator[Table]:
     """A file of all fields with the same rows, and one of those that also have hours."""
     columns: dict[tuple[str, bool], dict[str, str]] = {}
     for field in FIELDS.values():
+        if field.dotted in _SPARE["tariff.csv"].values():
+            continue
         if field.axes and field.axes != ("F",):  # those are in market.json
             columns.setdefault((field.row, len(field.axes) > 1), {})[field.column] = field.dotted
     for (row, hourly), found in columns.items():
         file = f"{row}_hours.csv" if hourly else f"{_MANY.get(row, f'{row}s')}.csv"
-        yield Table(file, row, found, hourly, _NAMES.get(file, {}))
+        yield Table(file, row, found, hourly, _NAMES.get(file, {}), spare=_SPARE.get(file, {}))
 
 
 _NAMES = {"buses.csv": {"name": "grid.names"}, "lines.csv": {"name": "grid.line_names"}}
+_SPARE = {"tariff.csv": {"hour_length_h": "hour_length"}}
 _MANY = {"bus": "buses", "hour": "tariff"}  # what a file is called by its rows, without an s
 MARKET = tuple(_market_tables())
 

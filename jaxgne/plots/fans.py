@@ -47,8 +47,8 @@ def fan(
             f"plots.fan: {model.name} markets have no voltages"
             + (" without a reactive balance." if model.networked else ".")
         )
-    lengths = np.unique(np.asarray(markets.hour_length))
-    if len(lengths) > 1:
+    lengths = np.asarray(markets.hour_length)
+    if np.any(lengths != lengths[0]):
         raise ValueError("plots.fan: Market.hour_length differs between scenarios.")
     cleared = np.asarray(clearings.ok)
     if not cleared.any():
@@ -57,7 +57,7 @@ def fan(
     title, missed = f"{len(cleared)} scenarios", int((~cleared).sum())
     title += f" ({missed} NOT CLEARED, left out)" if missed else ""
     ax = begin(ax, title, TIME, _LABELS[quantity])
-    edges = np.arange(values.shape[1] + 1) * float(lengths[0])  # since each start
+    edges = np.append(0.0, np.cumsum(lengths[0]))  # since each start
     for low, high, opacity in _BANDS:
         bottom, top = np.quantile(values, (low, high), axis=0)
         label = f"{100 * low:g} to {100 * high:g} %"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..clock import hours_of
 from ..market import Market
 from ..result import Clearing
 from ..status import status_name
@@ -96,7 +97,8 @@ def check(name: str, market: Market, clearing: Clearing) -> str:
 
 def hour_edges(market: Market) -> np.ndarray:
     """When each step begins, and when the last one ends: h, or matplotlib's dates with a clock."""
-    edges = np.arange(market.prosumers.load.shape[-1] + 1) * float(market.hour_length)
+    hours = hours_of(market)
+    edges = np.append(hours, hours[-1] + float(market.hour_length[-1]))
     if market.clock is None:
         return edges
     from matplotlib.dates import date2num

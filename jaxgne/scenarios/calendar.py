@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
-from ..clock import Clock
+from ..clock import Clock, even
 from ..each import for_one
 from ..market import FIELDS, Market
 from .rows import shared
@@ -116,7 +116,7 @@ def _read(
 
 def _cut(market: Market, times: Any, steps: int) -> _Days:
     """Where the days of a series of so many steps begin."""
-    hours, length = np.shape(market.prosumers.load)[1], float(market.hour_length)
+    hours, length = np.shape(market.prosumers.load)[1], even("days", market)
     clock = market.clock if times is None else _clock(times, steps, length)
     whole = round(hours * length / 24)  # local days that the market is long
     if clock is None or whole < 1 or abs(hours * length - 24 * whole) > 1 + _EXACT:
@@ -181,7 +181,7 @@ def _warn(steps: int, hours: int) -> None:
 
 def _even(market: Market, cut: _Days, hours: int) -> None:
     """Refuse days of other lengths than the market's."""
-    other, ts = np.flatnonzero(cut.steps != hours), float(market.hour_length)
+    other, ts = np.flatnonzero(cut.steps != hours), even("days", market)
     if not other.size or cut.clock is None:
         return
     dates = [f"{cut.clock.after(float(cut.first[d] * ts)):%Y-%m-%d}" for d in other[:2]]
@@ -212,7 +212,7 @@ def _batch(market: Market, cut: _Days, given: dict[str, np.ndarray], steps: int)
         varied = jax.tree.map(lambda *a: np.concatenate(a)[order], *parts)
     if cut.clock is None:
         return varied
-    minutes = int(cut.clock.start) + np.round(60 * first * float(market.hour_length))
+    minutes = int(cut.clock.start) + np.round(60 * first * even("days", market))
     clock = Clock(minutes.astype(np.int32), cut.clock.zone)
     return eqx.tree_at(lambda m: m.clock, varied, clock, is_leaf=lambda a: a is None)
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from ..clock import hour, in_hour
+from ..clock import hour, hours_of, in_hour
 from ..market import Market
 
 _CLOSE = 1e-5  # relative: what float32 tables agree to
@@ -133,7 +133,7 @@ def check_caps(
     that were `given` are the caller's own.
     """
     people, pairs, stores = market.prosumers, market.trading, market.buffers
-    units, ts = market.generators, float(market.hour_length)
+    units = market.generators
     limit = np.asarray(pairs.limit, float)[:, None]
     trade = sum(_by_owner(market, owner, limit) for owner in (pairs.buyer, pairs.seller))
     give = _by_owner(market, units.owner, units.power_max)
@@ -158,8 +158,9 @@ def check_caps(
             raise ValueError(
                 f"{who}: {name} of prosumer {row} is too low for its load of "
                 f"{load[scenario, row, step]:.6g} kW in {count} of {len(load)} scenarios (first "
-                f"{scenario}, hour {hour(step * ts)}), whatever its devices and trades do; give "
-                f"{name}= (np.inf, or the market's own to keep it and have these end infeasible)."
+                f"{scenario}, hour {hour(float(hours_of(market)[step]))}), whatever its "
+                f"devices and trades do; give {name}= (np.inf, or the market's own to keep it and "
+                "have these end infeasible)."
             )
 
 

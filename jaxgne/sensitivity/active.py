@@ -6,7 +6,7 @@ import jax
 from jaxtyping import Array, Bool, Float, Int
 
 from ..market import Market
-from ..model import Plan, Rows, boxes, length, net_exchange, pull, toll
+from ..model import Plan, Rows, boxes, counted, length, net_exchange, pull, toll
 from ..optimality import pushed
 from ..record import Record
 from ..runner import jnp
@@ -35,7 +35,7 @@ class Active(Record):
     weak: Plan  # whether
     net_weak: Bool[Array, " H"]
     opened: Plan  # whether
-    barrier: Float[Array, ""] | None = None  # mu, EUR: bounds are smoothed instead of held
+    barrier: Float[Array, " H"] | None = None  # mu, EUR: bounds are smoothed instead of held
 
     @property
     def leaving(self) -> Plan:
@@ -178,7 +178,7 @@ def smoothed_set(
     held = firm(active_set(market, plan, prices))
     wish, rho = pushed(market, plan, pull(market, prices), scale)
     lower, upper = boxes(market)
-    mu = width**2 * scale.power * scale.price * market.hour_length
+    mu = width**2 * scale.power * scale.price * counted(market)
     equal = jax.tree.map(lambda low, high: ~(low < high), lower, upper)
 
     def room(c: Array, step: Array) -> Array:
@@ -205,9 +205,9 @@ def smoothed_set(
     shorter = radius - jnp.minimum(room(radius - load, rho.active), radius / 2)
     share = jnp.where(jnp.isfinite(rating), shorter / jnp.where(load > 0, load, 1.0), 1.0)
     tariff = market.tariff
-    step = scale.total / scale.price / market.hour_length
+    step = scale.total / scale.price / counted(market)
     s = net_exchange(market, plan)
-    at = s + prices.aggregate * market.hour_length * step
+    at = s + prices.aggregate * counted(market) * step
     net = inside(at, tariff.total_min, tariff.total_max, step)
     shut = _shut(market, load)
     codes = jax.tree.map(lambda code, shut: jnp.where(shut, code, FREE), held.plan, equal)

@@ -17,6 +17,7 @@ from ..model import (
     Plan,
     Rows,
     aggregate,
+    counted,
     curvature,
     length,
     moved,
@@ -87,7 +88,7 @@ def _free(active: Active, plan: Plan) -> Plan:
 
 def gradient(market: Market, active: Active, base: Plan, point: Point) -> Point:
     """dL/dw: zero at the equilibrium."""
-    ts, given, tariff = market.hour_length, equations(market), market.tariff
+    ts, given, tariff = counted(market), equations(market), market.tariff
     plan, net = plan_of(market, active, base, point.plan), net_of(market, active, point.net)
     prices = _times(given, point.prices)
     linear = own_gradient(market, zeros(market), jnp.zeros_like(point.price))
@@ -110,7 +111,7 @@ def gradient(market: Market, active: Active, base: Plan, point: Point) -> Point:
 def hessian(market: Market, active: Active, base: Plan, point: Point) -> Callable[[Point], Point]:
     """K, the second derivative of the Lagrangian at an equilibrium, as it acts on changes."""
     ts, given, weight, bend = (
-        market.hour_length,
+        counted(market),
         equations(market),
         weights(market),
         curvature(market),
@@ -150,7 +151,7 @@ def _times(one: Any, other: Any) -> Any:
 def fed(market: Market, weight: Plan) -> Rows:
     """Prices of the feeders' buses that count what they exchange by a `weight`."""
     none, feeder = rows_like(market), market.grid.feeder
-    bus = none.bus.at[feeder].add(weight.exchange / market.hour_length)
+    bus = none.bus.at[feeder].add(weight.exchange / counted(market))
     return replace(none, bus=bus)
 
 
@@ -169,7 +170,7 @@ def by_market(
 
     `base` is the equilibrium's plan. Entries that bounds hold move with them.
     """
-    ts, tariff, grid = market.hour_length, market.tariff, market.grid
+    ts, tariff, grid = counted(market), market.tariff, market.grid
     units, stores, pairs = market.generators, market.buffers, market.trading
     given, scale, bend = equations(market), weights(market), curvature(market)
     u, v = plan_of(market, active, base, point.plan), turned(active, base, move.plan)
@@ -208,10 +209,10 @@ def by_market(
         energy_start=-stores.retention * r.energy[:, 0],
         drain=r.energy,
         retention=-each(r.energy * before + s.energy * ahead),
-        charge_efficiency=-ts * each(r.energy * u.charge + s.energy * v.charge),
-        discharge_efficiency=-ts * each((r.energy * u.discharge + s.energy * v.discharge) / out**2),
-        quadratic=-2 * ts * each(u.charge * v.charge + u.discharge * v.discharge),
-        linear=-ts * each(v.charge + v.discharge),
+        charge_efficiency=-each(ts * (r.energy * u.charge + s.energy * v.charge)),
+        discharge_efficiency=-each(ts * (r.energy * u.discharge + s.energy * v.discharge) / out**2),
+        quadratic=-2 * each(ts * (u.charge * v.charge + u.discharge * v.discharge)),
+        linear=-each(ts * (v.charge + v.discharge)),
         final_value=v.energy[:, -1],
     )
     generators = changed(
@@ -219,18 +220,18 @@ def by_market(
         owner=None,
         power_min=low.generation,
         power_max=high.generation,
-        quadratic=-2 * ts * each(u.generation * v.generation),
-        linear=-ts * each(v.generation),
+        quadratic=-2 * each(ts * u.generation * v.generation),
+        linear=-each(ts * v.generation),
     )
     trading = changed(
         pairs,
         buyer=None,
         seller=None,
         limit=each(high.trades - low.trades),
-        fee_buyer=-ts * each(v.trades),
-        fee_seller=ts * each(v.trades),
-        toll=-2 * ts * each(active.sign * v.trades),
-        quadratic=-4 * ts * each(u.trades * v.trades),
+        fee_buyer=-each(ts * v.trades),
+        fee_seller=each(ts * v.trades),
+        toll=-2 * each(ts * active.sign * v.trades),
+        quadratic=-4 * each(ts * u.trades * v.trades),
     )
     networked = grid.model.networked
     home = market.prosumers.bus
@@ -249,12 +250,13 @@ def by_market(
     shared = shared + point.price * (hourly(v.imports) - total)
     dearer = own_gradient(market, u, jnp.zeros_like(price))
     dearer = replace(dearer, energy=jnp.zeros_like(dearer.energy))
-    worth = jax.tree.map(lambda a, b, c, d: jnp.sum(a * b + c * d), dual, value, y, felt)
-    worth = replace(worth, energy=-jnp.sum(dual.energy * stored[0] + y.energy * stored[1]))
+    worth = jax.tree.map(lambda a, b, c, d: a * b + c * d, dual, value, y, felt)
+    worth = replace(worth, energy=-(dual.energy * stored[0] + y.energy * stored[1]))
     if worth.cap is not None:  # no cap knows how long a step is
-        worth, dearer = replace(worth, cap=0.0, level=0.0), replace(dearer, rise=0 * v.rise)
-    tolls = jnp.sum(toll(market) * active.sign * v.trades) / ts
-    costs = sum(jnp.sum(a) for a in jax.tree.leaves(_times(dearer, v))) / ts
+        worth, dearer = replace(worth, cap=None, level=None), replace(dearer, rise=0 * v.rise)
+    tolls = hourly(toll(market) * active.sign * v.trades)
+    costs = (tolls + sum(hourly(a) for a in jax.tree.leaves(_times(dearer, v)))) / ts
+    worths = sum(hourly(jnp.atleast_2d(a)) for a in jax.tree.leaves(worth))
     return changed(
         eqx.filter(market, eqx.is_inexact_array),
         prosumers=prosumers,
@@ -269,10 +271,10 @@ def by_market(
             export=ts * hourly(v.exports),
             total_min=jnp.where(active.net == LOW, ts * dual.aggregate, 0.0),
             total_max=jnp.where(active.net == HIGH, ts * dual.aggregate, 0.0),
-            anticipation=-ts * jnp.sum(tariff.slope * own),
+            anticipation=-jnp.sum(ts * tariff.slope * own),
         ),
         caps=_by_caps(market, u, v, r, s, low, high),
-        hour_length=-(costs + tolls + jnp.sum(shared) + sum(jax.tree.leaves(worth))),
+        hour_length=-(costs + shared + worths),
     )
 
 

@@ -17,7 +17,7 @@ import jax
 from jaxtyping import Array, Bool
 
 from ..market import Market
-from ..model import Plan
+from ..model import Plan, counted
 from ..record import Record
 from ..runner import jnp, lax, on_host
 from ..size import is_small
@@ -71,7 +71,7 @@ def sided(
     size, weak, inner = sizes(market, plan), (active.weak, active.net_weak), inward(active)
     wide, much = ajar(market, active), (size.plan, size.net)
     every = matvec_of(market, wide, plan, point)
-    unit = jnp.max(market.hour_length * size.price * size.plan.imports)
+    unit = jnp.max(counted(market) * size.price * size.plan.imports)
     whole = norm(right, size)
     whole = jnp.where(whole > 0, whole, 1.0)
     none, count = jax.tree.map(jnp.zeros_like, right), jnp.zeros((), jnp.int32)

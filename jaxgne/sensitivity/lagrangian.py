@@ -11,6 +11,7 @@ from ..model import (
     Rows,
     aggregate,
     boxes,
+    counted,
     curvature,
     grid_price,
     length,
@@ -131,7 +132,7 @@ def net_of(market: Market, active: Active, free: Float[Array, " H"]) -> Float[Ar
 
 def lagrangian(market: Market, active: Active, base: Plan, point: Point) -> Float[Array, ""]:
     """L, EUR: the potential, with sigma a variable of its own, and what all rows are worth."""
-    ts, tariff = market.hour_length, market.tariff
+    tariff = market.tariff
     plan, net = plan_of(market, active, base, point.plan), net_of(market, active, point.net)
     linear = own_gradient(market, zeros(market), jnp.zeros_like(point.price))
     own = jax.tree.map(
@@ -142,12 +143,12 @@ def lagrangian(market: Market, active: Active, base: Plan, point: Point) -> Floa
         tolls = jnp.sum(active.sign * paid)
     else:
         tolls = jnp.sum(jnp.sqrt(paid**2 + active.barrier**2))
-        tolls += active.barrier * walls(market, active, plan, net)
+        tolls += jnp.sum(active.barrier * walls(market, active, plan, net))
     shared = tariff.base * point.total + tariff.slope / 2 * point.total**2
     value = rows(market, plan)
     value = replace(value, aggregate=value.aggregate - net)
     worth = jax.tree.map(
-        lambda w, here, y, a: w * jnp.sum(here * y * a),
+        lambda w, here, y, a: jnp.sum(w * here * y * a),
         weights(market),
         equations(market),
         point.prices,
@@ -155,7 +156,7 @@ def lagrangian(market: Market, active: Active, base: Plan, point: Point) -> Floa
     )
     drawn = point.price * (aggregate(market, plan) - point.total)
     parts = jax.tree.leaves((own, worth))
-    return sum(parts) + tolls + ts * jnp.sum(shared + drawn)
+    return sum(parts) + tolls + jnp.sum(counted(market) * (shared + drawn))
 
 
 def slope(market: Market, active: Active, base: Plan, point: Point) -> Point:
@@ -163,15 +164,16 @@ def slope(market: Market, active: Active, base: Plan, point: Point) -> Point:
     return jax.grad(lambda w: lagrangian(market, active, base, w))(point)
 
 
-def walls(market: Market, active: Active, plan: Plan, net: Array) -> Float[Array, ""]:
-    """The logarithmic barrier of all bounds that can hold, dimensionless."""
+def walls(market: Market, active: Active, plan: Plan, net: Array) -> Float[Array, " H"]:
+    """The logarithmic barrier of all bounds that can hold, by hour, dimensionless."""
     lower, upper = boxes(market)
     tariff, grid = market.tariff, market.grid
 
     def wall(code: Array, u: Array, low: Array, high: Array) -> Array:
         def side(room: Array) -> Array:
             there = (code == FREE) & jnp.isfinite(room)
-            return jnp.sum(jnp.where(there, -jnp.log(jnp.where(there, room, 1.0)), 0.0))
+            each = jnp.where(there, -jnp.log(jnp.where(there, room, 1.0)), 0.0)
+            return jnp.sum(jnp.atleast_2d(each), axis=0)
 
         return side(u - low) + side(high - u)
 
@@ -181,6 +183,6 @@ def walls(market: Market, active: Active, plan: Plan, net: Array) -> Float[Array
     rated &= grid.model.networked
     rating = jnp.where(rated, grid.rating[:, None], 1.0)
     load = jnp.where(rated, plan.active**2 + plan.reactive**2, 0.0)
-    discs = -jnp.sum(jnp.log(1 - load / rating**2))
+    discs = -jnp.sum(jnp.log(1 - load / rating**2), axis=0)
     shared = wall(active.net, net, tariff.total_min, tariff.total_max)
     return sum(jax.tree.leaves(each)) + discs + shared

@@ -14,7 +14,7 @@ from jax.scipy.sparse.linalg import cg
 from jaxtyping import Array, Float
 
 from ..market import Market
-from ..model import Plan, Rows, moved, pull, weights, zeros
+from ..model import Plan, Rows, counted, moved, pull, weights, zeros
 from ..record import Record
 from ..runner import jnp, on_host
 from ..scales import much, scales, worths
@@ -104,7 +104,7 @@ def stiffness(market: Market, plan: Plan, share: float) -> tuple[Plan, Array]:
     """
     scale = scales(market, plan)
     entries = jax.tree.map(jnp.divide, worths(market, scale), much(market, scale)[0])
-    total = market.hour_length * scale.price / scale.total
+    total = counted(market) * scale.price / scale.total
     return jax.tree.map(lambda s: share * s, (entries, total))
 
 
@@ -135,7 +135,7 @@ def iterated(market: Market, active: Active, plan: Plan, matvec: Linear, most: i
     """An approximate inverse of K for a large market, by at most `most` conjugate gradients."""
     stiff = stiffness(market, plan, _DEEP if is_deep(market) else _STIFF)
     theta = compliances(market, active, plan, matvec, *stiff)
-    size, ts = sizes(market, plan), market.hour_length
+    size, ts = sizes(market, plan), counted(market)
     # prices are counted in their sizes, and rows so that products are in EUR
     unit = Worth(jax.tree.map(jnp.multiply, size.prices, weights(market)), ts * size.price)
     spare = _SPARE * ts * size.price * size.plan.imports
@@ -168,7 +168,7 @@ def _eliminated(
     invert: Callable[[Rowwise], Rowwise],
 ) -> Linear:
     """The inverse of K, exact but for the proximal term, given how A theta A^T is inverted."""
-    ts, whole = market.hour_length, theta.whole
+    ts, whole = counted(market), theta.whole
     given, weight = equations(market), weights(market)
 
     def bent(force: Moves) -> Moves:

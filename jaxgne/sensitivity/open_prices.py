@@ -17,7 +17,7 @@ import jax
 from jaxtyping import Array
 
 from ..market import Market
-from ..model import Plan, rows_like, zeros
+from ..model import Plan, counted, rows_like, zeros
 from ..record import changed
 from ..runner import jnp
 from ..scales import scales
@@ -48,7 +48,7 @@ def effects(market: Market, plan: Plan, felt: Market) -> Market:
     `felt` is the derivative of the conditions' slope along what is loose.
     """
     scale = scales(market, plan)
-    unit = market.hour_length * scale.power * scale.price
+    unit = jnp.max(counted(market)) * scale.power * scale.price
     real = eqx.filter(market, eqx.is_inexact_array)
 
     def largest(g: Array, m: Array) -> Array:
@@ -72,7 +72,7 @@ def shared(
     `pushed` is what each bound misses, inward, as a share of the whole, where `wide` lets all leave
     and `every` is K.
     """
-    unit = jnp.max(market.hour_length * size.price * size.plan.imports)
+    unit = jnp.max(counted(market) * size.price * size.plan.imports)
     plan, net = jax.tree.map(
         lambda here, a: (here & (jnp.where(sign == 0, jnp.abs(a), sign * a) > _TOLD)) * 1.0,
         (wide.weak, wide.net_weak), pushed,

@@ -6,7 +6,7 @@ import jax
 from jaxtyping import Array
 
 from ..market import Market
-from ..model import Plan, Rows
+from ..model import Plan, Rows, counted
 from ..runner import jnp, lax
 from .active import TIE, Active, active_set, firm, nearest
 from .at_rest import begun
@@ -30,7 +30,7 @@ def polished(market: Market, plan: Plan, prices: Rows) -> tuple[Active, Plan, Ro
     is returned then, and all that its error leaves in doubt is about to switch.
     """
     size = sizes(market, plan)
-    unit = market.hour_length * size.price * size.plan.imports  # EUR
+    unit = counted(market) * size.price * size.plan.imports  # EUR
 
     def largest(some: Any, scale: Any) -> Array:
         each = jax.tree.map(lambda a, s: jnp.max(jnp.abs(a * s), initial=0.0), some, scale)

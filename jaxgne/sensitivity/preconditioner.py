@@ -51,15 +51,15 @@ def preconditioner(market: Market, theta: Compliance, spare: Rows) -> Rowwise:
     drawn, sold = jnp.sum(moved.imports, axis=0), jnp.sum(moved.exports, axis=0)
     shared = drawn + sold + theta.net + spare.aggregate
     grid = _network(market, theta, spare)
-    counted = _counted(market, moved, spare) if has_caps(market) else None
+    capped = _caps(market, moved, spare) if has_caps(market) else None
 
     def inverse(value: Worth) -> Worth:
         balance, energy = balanced(value.rows.balance, value.rows.energy)
         balance += together(value.rows.balance)
         shares = value.rows.aggregate / shared
         prices = replace(grid(value.rows), balance=balance, energy=energy, aggregate=shares)
-        if counted is not None:
-            prices = counted(prices)
+        if capped is not None:
+            prices = capped(prices)
         return Worth(prices, value.total / (drawn + theta.total))
 
     return inverse
@@ -143,7 +143,7 @@ def _storage(
     return inverse
 
 
-def _counted(market: Market, moved: Plan, spare: Rows) -> Callable[[Rows], Rows]:
+def _caps(market: Market, moved: Plan, spare: Rows) -> Callable[[Rows], Rows]:
     """The inverse in the rows of caps, their sums and their levels apart."""
     caps = market.caps
     adds, keep = (caps.adds[:, None] > 0) * 1.0, caps.carry[:, None]

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float
 
 from ..feasibility import implied_boxes
 from ..market import Grid, Market
-from ..model import Plan, Rows, boxes, moved, own_gradient, pull, toll, zeros
+from ..model import Plan, Rows, boxes, counted, moved, own_gradient, pull, toll, zeros
 from ..radial import Ladder, climb
 from ..reach import bounded
 from ..record import Record
@@ -28,12 +28,12 @@ PROXIMAL = 1e-7  # least stiffness of a column, in price over power: free column
 
 NAMES = ("generation", "charge", "discharge", "energy", "imports", "exports", "curtailed")
 NAMES += ("voltage", "angle", "compensation")
-COUNTED = ("level", "rise", "spare")  # of caps, where there are some; then bought, sold, total, net
+OF_CAPS = ("level", "rise", "spare")  # of caps, where there are some; then bought, sold, total, net
 
 
 def names(plan: Plan) -> tuple[str, ...]:
     """The tables of a plan whose rows are columns with bounds."""
-    return NAMES if plan.level is None else (*NAMES, *COUNTED)
+    return NAMES if plan.level is None else (*NAMES, *OF_CAPS)
 
 
 class Sets(Record):
@@ -44,9 +44,9 @@ class Sets(Record):
     free: Bool[Array, "C H"]
     square: Float[Array, "L H"]  # of the radius, kVA^2
     open: Bool[Array, "L H"]
-    stiff: Float[Array, "C 1"]  # least stiffness, EUR per unit^2
-    stiff_line: Float[Array, ""]
-    unit: Float[Array, "C 1"]  # what a unit of each column is worth, EUR
+    stiff: Float[Array, "C H"]  # least stiffness, EUR per unit^2
+    stiff_line: Float[Array, " H"]
+    unit: Float[Array, "C H"]  # what a unit of each column is worth, EUR
     share: Shares  # what is measured by its own size
 
 
@@ -88,8 +88,8 @@ def sets_of(market: Market) -> Sets:
         for bound, sign in ((tariff.total_min, -1), (tariff.total_max, 1))
     )
     if has_caps(market):  # their bounds may be missing, too
-        ends = ((_WIDER * getattr(least, n), _WIDER * getattr(most, n)) for n in COUNTED)
-        ends = dict(zip(COUNTED, ends, strict=True))
+        ends = ((_WIDER * getattr(least, n), _WIDER * getattr(most, n)) for n in OF_CAPS)
+        ends = dict(zip(OF_CAPS, ends, strict=True))
         lower, upper = (
             replace(side, **{n: _stand_in(getattr(side, n), end[k]) for n, end in ends.items()})
             for k, side in enumerate((lower, upper))
@@ -104,15 +104,15 @@ def sets_of(market: Market) -> Sets:
     square = jnp.where(rating**2 > _BEYOND * radius, _some(radius), rating**2)
     scale = scales(market, zeros(market))
     share = shares(market, scale)
-    worth, kwh = worths(market, scale), scale.price * market.hour_length
+    worth, kwh = worths(market, scale), scale.price * counted(market)
     stiff = jax.tree.map(jnp.divide, worth, much(market, scale, share)[0])
     line = kwh / scale.total
 
-    def spread(plan: Plan, ends: Array) -> Float[Array, "C 1"]:
+    def spread(plan: Plan, ends: Array) -> Float[Array, "C H"]:
         own = (getattr(plan, name) for name in names(plan))
         sizes = [*own, plan.trades, plan.trades, ends, ends]
         each = zip(parts(market, low), sizes, strict=True)
-        return jnp.concatenate([jnp.broadcast_to(size, (part.shape[0], 1)) for part, size in each])
+        return jnp.concatenate([jnp.broadcast_to(size, part.shape) for part, size in each])
 
     return Sets(
         lower=low,
@@ -146,7 +146,7 @@ def linear(market: Market, columns: Array, flows: Array) -> Worth:
 
 def pulled_by(market: Market, prices: Rows, price: Array) -> tuple[Array, Array]:
     """The transpose of `linear` applied to prices, EUR per unit."""
-    ts, pulled = market.hour_length, pull(market, prices)
+    ts, pulled = counted(market), pull(market, prices)
     pulled = replace(pulled, imports=pulled.imports + ts * price)
     own = [getattr(pulled, name) for name in names(pulled)]
     ends = (pulled.trades, -pulled.trades, -ts * price[None], -ts * prices.aggregate[None])
@@ -157,7 +157,7 @@ def slopes(
     market: Market, columns: Array, flows: Array, prices: Rows, price: Array
 ) -> tuple[Array, Array]:
     """Slope of the Lagrangian without bounds, EUR per unit."""
-    ts, tariff = market.hour_length, market.tariff
+    ts, tariff = counted(market), market.tariff
     back, drift = pulled_by(market, prices, price)
     own = own_gradient(market, unpack(market, columns, flows), jnp.zeros_like(price))
     paid = ts * (tariff.base + tariff.slope * columns[-2])

@@ -23,7 +23,17 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ..feasibility import existing
 from ..market import Market, cast
-from ..model import Plan, Rows, aggregate, grid_price, limits, net_exchange, rows, rows_like
+from ..model import (
+    Plan,
+    Rows,
+    aggregate,
+    counted,
+    grid_price,
+    limits,
+    net_exchange,
+    rows,
+    rows_like,
+)
 from ..optimality import pin
 from ..reach import bounded
 from ..record import Record
@@ -130,7 +140,7 @@ class InteriorPoint(AbstractSolver):
         mu = jnp.where(far, _START, jnp.clip(_NEAR * error, _LEAST, _MOST))
         if self.preference is not None:  # the plan meets the rows, and is to move far
             far, mu = jnp.zeros_like(far), jnp.full_like(mu, _ANEW)
-        mu = mu * market.hour_length * scale.price * scale.power
+        mu = mu * counted(market) * scale.price * scale.power
         # the root of mu / (u - low) - mu / (high - u) = slope is `near` the bound it points to
         push = jnp.abs(slope) * width
         near = mu * width / (mu + push / 2 + jnp.sqrt(mu**2 + push**2 / 4))
@@ -171,15 +181,15 @@ class InteriorPoint(AbstractSolver):
         sets, at = state.sets, state.state
         system = linearize(market, sets, at, self.preference, self.reactive is not False)
         products = _products(at)
-        mu, by_hour = _means(sets, products)
         scale = scales(market, unpack(market, at.columns, at.flows))
-        unit = market.hour_length * scale.price * scale.power
+        unit = counted(market) * scale.price * scale.power
+        mu, by_hour = _means(sets, products, unit)
         none = jax.tree.map(jnp.zeros_like, products)
         affine = system.direction(market, sets, at, none)
         ahead = _moved(at, affine, _length(at, affine))
-        goal = mu * jnp.clip(_means(sets, _products(ahead))[0] / mu, 0.0, 1.0) ** _CENTRE
+        goal = mu * jnp.clip(_means(sets, _products(ahead), unit)[0] / mu, 0.0, 1.0) ** _CENTRE
         goal = jnp.clip(_BEHIND * jnp.max(by_hour), goal, mu)
-        goal = jnp.maximum(goal, _END * unit)
+        goal = jnp.maximum(goal, _END) * unit
         curved = _second_order(at, affine)
         wanted = jax.tree.map(lambda c: goal - c, curved)
         move = system.direction(market, sets, at, wanted)
@@ -201,7 +211,7 @@ class InteriorPoint(AbstractSolver):
 
         _, move, length = lax.fori_loop(0, _CORRECTORS, correct, (wanted, move, length))
         there = _moved(at, move, _BOUNDARY * length)
-        apart = self._closer(market, sets, at, there, jnp.sqrt(mu / unit), scale)
+        apart = self._closer(market, sets, at, there, jnp.sqrt(mu), scale)
         there = _where(apart, there, _moved(at, move, _BOUNDARY * jnp.min(length)))
         there = replace(there, disc=jnp.maximum(there.disc, _ROUNDING * sets.square))
         sound = jnp.all(jnp.stack([jnp.all(jnp.isfinite(a)) for a in jax.tree.leaves(there)]))
@@ -229,7 +239,7 @@ class InteriorPoint(AbstractSolver):
         prices = existing(bounded(wide), at.prices)
         if self.reactive is False:
             _, drift = pulled_by(wide, prices, at.price)
-            steps = (drift[1] + 2 * at.tight * at.flows[1]) / wide.hour_length
+            steps = (drift[1] + 2 * at.tight * at.flows[1]) / counted(wide)
             prices = replace(prices, bus_reactive=along_lines(wide, steps))
             carried = reactive_flows(wide)
             over = jnp.abs(carried) > wide.grid.rating[:, None]
@@ -248,8 +258,7 @@ class InteriorPoint(AbstractSolver):
         sets, at = state.sets, state.state
         plan = unpack(market, at.columns, at.flows)
         scale = scales(market, plan)
-        mu = _means(sets, _products(at))[0]
-        mu = mu / (market.hour_length * scale.price * scale.power)
+        mu = _means(sets, _products(at), counted(market) * scale.price * scale.power)[0]
         steep = self._steep(market, sets, at, scale)
         return jnp.maximum(jnp.maximum(mu, steep), _missed(market, plan, scale, sets.share))
 
@@ -274,7 +283,7 @@ class InteriorPoint(AbstractSolver):
         slope, drift = self._slopes(market, at.columns, at.flows, at.prices, at.price)
         slope = jnp.where(sets.free, slope - at.low + at.high, 0.0) / sets.unit
         drift = jnp.where(sets.open, drift + 2 * at.tight * at.flows, 0.0)
-        drift = drift / (market.hour_length * scale.price)
+        drift = drift / (counted(market) * scale.price)
         each = [jnp.max(jnp.abs(a), initial=0.0) for a in (slope, drift)]
         return jnp.maximum(*each)
 
@@ -305,9 +314,11 @@ def _products(state: State) -> Products:
     return Products(state.low * state.below, state.high * state.above, state.tight * state.disc)
 
 
-def _means(sets: Sets, products: Products) -> tuple[Float[Array, ""], Float[Array, " H"]]:
-    """mu, EUR, and the mean product of each hour."""
-    total = sum(jnp.sum(p, axis=0) for p in jax.tree.leaves(products))
+def _means(
+    sets: Sets, products: Products, unit: Float[Array, " H"]
+) -> tuple[Float[Array, ""], Float[Array, " H"]]:
+    """mu, the mean product, and that of each hour; in each hour's `unit`."""
+    total = sum(jnp.sum(p, axis=0) for p in jax.tree.leaves(products)) / unit
     count = 2 * jnp.sum(sets.free, axis=0) + jnp.sum(sets.open, axis=0)
     return jnp.sum(total) / jnp.sum(count), total / jnp.maximum(count, 1)
 

@@ -10,7 +10,7 @@ import jax
 from jaxtyping import Array, Float
 
 from ..market import Market
-from ..model import Rows, aggregate, curvature, rows, weights, zeros
+from ..model import Rows, aggregate, counted, curvature, rows, weights, zeros
 from ..record import Record
 from ..runner import jnp, vmap
 from .columns import Sets, linear, names, pack, parts, pulled_by, slopes, unpack
@@ -86,11 +86,10 @@ class System(Record):
         self, market: Market, force: Array, pulled: Array, residual: Worth
     ) -> tuple[Rows, Array, Array, Array]:
         """How prices, the main grid's price, columns and flows move under forces."""
-        ts = market.hour_length
         moved = linear(market, *self.respond(market, force, pulled))
         solved = self.newton(market, jax.tree.map(jnp.add, residual, moved))
         prices = jax.tree.map(jnp.divide, solved.rows, weights(market))
-        price = solved.total / ts
+        price = solved.total / counted(market)
         back, drift = pulled_by(market, prices, price)
         return prices, price, *self.respond(market, force - back, pulled - drift)
 
@@ -142,7 +141,7 @@ def linearize(
     reactive: bool = True,
 ) -> System:
     """The market at a state; without `reactive`, reactive flows stay what they are."""
-    ts, tariff, columns = market.hour_length, market.tariff, state.columns
+    ts, tariff, columns = counted(market), market.tariff, state.columns
     plan = unpack(market, columns, state.flows)
     slope, drift = all_slopes(market, preference, columns, state.flows, state.prices, state.price)
     below, above, disc = state.below, state.above, state.disc

@@ -50,10 +50,10 @@ class Prosumer(Record):
     upper: Choice
     curvature: Choice  # EUR/kW^2, second derivative of the own cost
     proximal: Choice  # EUR/kW^2 (energy: EUR/kWh^2), 1 / alpha; positive
-    toll: Float[Array, " D"]  # EUR/kW, cost of |trades|
+    toll: Float[Array, "D H"]  # EUR/kW, cost of |trades|
     retention: Float[Array, " K"]
-    into: Float[Array, " K"]  # kWh stored per kW charged: Ts eta_ch
-    out: Float[Array, " K"]  # kWh taken per kW discharged: Ts / eta_ds
+    into: Float[Array, "K H"]  # kWh stored per kW charged: Ts eta_ch
+    out: Float[Array, "K H"]  # kWh taken per kW discharged: Ts / eta_ds
     energy_start: Float[Array, " K"]  # kWh
     drain: Float[Array, "K H"]  # kWh
     power_scale: Float[Array, ""]  # kW, by which balance residuals are measured
@@ -203,8 +203,8 @@ def _pull(prosumer: Prosumer, duals: Array) -> Choice:
     lower = prosumer.lower
     return Choice(
         generation=jnp.broadcast_to(-own, lower.generation.shape),
-        charge=own - prosumer.into[:, None] * water,
-        discharge=prosumer.out[:, None] * water - own,
+        charge=own - prosumer.into * water,
+        discharge=prosumer.out * water - own,
         energy=water - prosumer.retention[:, None] * after,
         imports=-own,
         exports=own,
@@ -222,8 +222,8 @@ def _rows(prosumer: Prosumer, u: Choice) -> Float[Array, "1+K H"]:
     dynamics = (
         u.energy
         - prosumer.retention[:, None] * before
-        - prosumer.into[:, None] * u.charge
-        + prosumer.out[:, None] * u.discharge
+        - prosumer.into * u.charge
+        + prosumer.out * u.discharge
         + prosumer.drain
     )
     return jnp.concatenate([balance[None], dynamics])
@@ -236,7 +236,7 @@ def _respond(prosumer: Prosumer, priced: Choice, center: Choice, duals: Array) -
         lambda price, own, m, c, a: (m * c - price - own) / a,
         *(priced, _pull(prosumer, duals), prosumer.proximal, center, bend),
     )
-    threshold = prosumer.toll[:, None] / bend.trades
+    threshold = prosumer.toll / bend.trades
     shrunk = jnp.sign(wish.trades) * jnp.maximum(jnp.abs(wish.trades) - threshold, 0.0)
     wish = eqx.tree_at(lambda u: u.trades, wish, shrunk)
     u = jax.tree.map(lambda w, lo, up: jnp.clip(w, lo, up), wish, prosumer.lower, prosumer.upper)
@@ -270,7 +270,7 @@ def _newton(prosumer: Prosumer, at: Solution, damping: Array) -> Float[Array, "1
         lambda s, a, lo, up: s + damping * (jnp.where(up > lo, 1 / a, 0.0) - s),
         *(at.slope, bend, prosumer.lower, prosumer.upper),
     )
-    into, out, keep = prosumer.into[:, None], prosumer.out[:, None], prosumer.retention[:, None]
+    into, out, keep = prosumer.into, prosumer.out, prosumer.retention[:, None]
     before = jnp.concatenate([jnp.zeros_like(w.energy[:, :1]), w.energy[:, :-1]], axis=1)
     first, diagonal = _across(w), w.energy + keep**2 * before
     diagonal += into**2 * w.charge + out**2 * w.discharge

@@ -287,7 +287,7 @@ def factor(market: Market, theta: Compliance, reactive: bool = True) -> Newton:
 
     held, capped = -(keep * plan.energy).T, None
     if has_caps(market):
-        block_of = _Counted(market, plan)
+        block_of = _CapRows(market, plan)
         coupling = jnp.concatenate([coupling, block_of.coupling], axis=2)
         content, held = block_of.beside(content, held)
         own, capped = jnp.concatenate([own, block_of.own]), block_of.at_buses()
@@ -325,7 +325,7 @@ def factor(market: Market, theta: Compliance, reactive: bool = True) -> Newton:
     return Newton(inner, buses, outer, chain, used, reactive)
 
 
-class _Counted:
+class _CapRows:
     """What caps add to A theta A^T: rows of their sums, which see what members do, and levels."""
 
     def __init__(self, market: Market, plan: Plan):

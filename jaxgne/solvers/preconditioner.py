@@ -25,6 +25,7 @@ from ..model import (
     boxes,
     by_owner,
     by_side,
+    counted,
     curvature,
     members,
     pull,
@@ -61,7 +62,7 @@ class Balance(Record):
     caps: Float[Array, "M 1"] | None = None
 
 
-class Counted(Record):
+class CapMetric(Record):
     """Of caps, in kW: what counts in their columns, and Sigma of their rows."""
 
     unit: Float[Array, "M 1"]  # kW per unit
@@ -83,7 +84,7 @@ class Metric(Record):
     modes: Float[Array, "H H"]  # eigenvectors of storage dynamics without losses
     damping: Float[Array, "K H"]  # Sigma of storage dynamics in these
     smaller: Float[Array, "N 1"]  # times that each prosumer is smaller than the market's scale
-    counted: Counted | None
+    caps: CapMetric | None
 
 
 class Steps(Record):
@@ -144,8 +145,9 @@ def metric(market: Market, held: Bool[Array, " B"]) -> Metric:
     stiffness, modes = np.linalg.eigh(dynamics @ dynamics.T)
     # a D_a D_a^T <= a D D^T + (1 - a) I, for a retention of a
     kept = stores.retention[:, None]
-    into, out = ts * stores.charge_efficiency, ts / stores.discharge_efficiency
-    fed = into[:, None] ** 2 * live.charge + out[:, None] ** 2 * live.discharge
+    into = ts * stores.charge_efficiency[:, None]
+    out = ts / stores.discharge_efficiency[:, None]
+    fed = into**2 * live.charge + out**2 * live.discharge
     fed = STEP * jnp.max(fed, axis=1, keepdims=True, initial=0.0)
     losses = jnp.abs(1 - kept)
     scale = scales(market, zeros(market))
@@ -185,18 +187,18 @@ def metric(market: Market, held: Bool[Array, " B"]) -> Metric:
         modes=jnp.asarray(modes, dtype),
         damping=held / (kept * jnp.asarray(stiffness, dtype) + losses + fed),
         smaller=smaller,
-        counted=_counted(market, live, stiffness) if has_caps(market) else None,
+        caps=_cap_metric(market, live, stiffness) if has_caps(market) else None,
     )
 
 
-def _counted(market: Market, live: Plan, stiffness: np.ndarray) -> Counted:
+def _cap_metric(market: Market, live: Plan, stiffness: np.ndarray) -> CapMetric:
     """The metric of caps: each sum by the weights of its terms, levels like contents."""
     caps, unit = market.caps, kw_per_unit(market.caps)
     adds, kept = caps.adds[:, None] > 0, caps.carry[:, None]
     none, one = jax.tree.map(lambda _: jnp.zeros(()), live), unit**2
     each = unit * members(weighty(market), live)
     moving = jnp.max(live.rise, axis=1, keepdims=True)
-    return Counted(
+    return CapMetric(
         unit=unit,
         own=replace(none, level=one * (2 - adds), rise=one * (1 + adds), spare=one),
         rows=one / (each + 2),
@@ -206,7 +208,7 @@ def _counted(market: Market, live: Plan, stiffness: np.ndarray) -> Counted:
 
 def steps(market: Market, metric: Metric, omega: Balance, activity: Plan) -> Steps:
     """Step sizes for balances `omega` and the activity of each column (0 to 1)."""
-    ts = market.hour_length
+    ts = counted(market)
 
     def inverse(one: Array, two: Array, three: Array, active: Array) -> Array:
         held = omega.local * one + omega.total * two + omega.network * three
@@ -222,10 +224,10 @@ def steps(market: Market, metric: Metric, omega: Balance, activity: Plan) -> Ste
     names = ("charge", "discharge", "energy")
     total = replace(total, **{name: with_storage(name) for name in names})
     cap = level = None
-    if metric.counted is not None and omega.caps is not None:
-        counted = metric.counted
-        total = _with_caps(market, counted, omega.caps, activity, total)
-        cap, level = omega.caps * counted.rows, omega.caps * counted.damping
+    if metric.caps is not None and omega.caps is not None:
+        own = metric.caps
+        total = _with_caps(market, own, omega.caps, activity, total)
+        cap, level = omega.caps * own.rows, omega.caps * own.damping
     tau = jax.tree.map(lambda i, h: 1 / (i + h), total, curvature(market))
     dtype = activity.imports.dtype
     return Steps(
@@ -241,11 +243,11 @@ def steps(market: Market, metric: Metric, omega: Balance, activity: Plan) -> Ste
 
 
 def _with_caps(
-    market: Market, counted: Counted, omega: Float[Array, "M 1"], activity: Plan, total: Plan
+    market: Market, metric: CapMetric, omega: Float[Array, "M 1"], activity: Plan, total: Plan
 ) -> Plan:
     """1/tau with what caps add to it: for their own columns, and for their members'."""
-    own = {name: omega * getattr(counted.own, name) for name in ("level", "rise", "spare")}
-    price = jnp.broadcast_to(omega * counted.unit, market.caps.level_max.shape)
+    own = {name: omega * getattr(metric.own, name) for name in ("level", "rise", "spare")}
+    price = jnp.broadcast_to(omega * metric.unit, market.caps.level_max.shape)
     own |= shared_out(weighty(market), price)
 
     def more(name: str, held: Array) -> Array:
@@ -292,7 +294,7 @@ def squares(
     market: Market, metric: Metric, activity: Plan, change: Point
 ) -> tuple[Balance, Balance]:
     """Squared length of a change of the plan, and of prices, in each group, before omega."""
-    ts = market.hour_length
+    ts = counted(market)
     sized = jax.tree.map(
         lambda u, active: u**2 / jnp.where(active > 0, active, 1.0), change.plan, activity
     )
@@ -309,7 +311,7 @@ def squares(
         storage=jnp.sum(held, axis=1, keepdims=True),
     )
     prices = change.prices
-    counted = None if metric.counted is None else _squared(market, metric, sized, prices)
+    capped = None if metric.caps is None else _squared(market, metric, sized, prices)
     names = ("bus", "bus_reactive", "voltage", "angle")
     grid = replace(rows_like(market), **{name: getattr(prices, name) for name in names})
 
@@ -326,18 +328,18 @@ def squares(
         network=_sum(along),
         storage=jnp.sum(modes**2 / metric.damping, axis=1, keepdims=True),
     )
-    if counted is not None:
-        primal, dual = replace(primal, caps=counted[0]), replace(dual, caps=counted[1])
+    if capped is not None:
+        primal, dual = replace(primal, caps=capped[0]), replace(dual, caps=capped[1])
     return primal, dual
 
 
 def _squared(market: Market, metric: Metric, sized: Plan, prices: Rows) -> Any:
     """The same in the group of each cap, of squares of a plan by activity, and of prices."""
-    counted: Any = metric.counted
-    moved = counted.unit * members(weighty(market), sized)
+    own: Any = metric.caps
+    moved = own.unit * members(weighty(market), sized)
     for name in ("level", "rise", "spare"):
-        moved += getattr(counted.own, name) * getattr(sized, name)
-    priced = prices.cap**2 / counted.rows + (prices.level @ metric.modes) ** 2 / counted.damping
+        moved += getattr(own.own, name) * getattr(sized, name)
+    priced = prices.cap**2 / own.rows + (prices.level @ metric.modes) ** 2 / own.damping
     return tuple(jnp.sum(a, axis=1, keepdims=True) for a in (moved, priced))
 
 

@@ -24,7 +24,18 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ..feasibility import existing
 from ..market import Market, cast
-from ..model import Plan, Rows, aggregate, grid_price, limits, own_gradient, prox, pull, rows
+from ..model import (
+    Plan,
+    Rows,
+    aggregate,
+    counted,
+    grid_price,
+    limits,
+    own_gradient,
+    prox,
+    pull,
+    rows,
+)
 from ..optimality import pin
 from ..record import Record
 from ..scales import scales
@@ -224,7 +235,7 @@ def _widened(market: Market) -> Market:
 
 def _iterate(market: Market, state: _State, at: Point) -> tuple[Point, Point]:
     """T of a point, and the point mirrored at it: 2 T w - w."""
-    ts, tariff, size, geometry = market.hour_length, market.tariff, state.steps, state.metric
+    ts, tariff, size, geometry = counted(market), market.tariff, state.steps, state.metric
     slope = jax.tree.map(jnp.add, own_gradient(market, at.plan, at.price), pull(market, at.prices))
     wish = jax.tree.map(lambda u, t, g: u - t * g.astype(u.dtype), at.plan, size.plan, slope)
     plan = prox(market, wish, size.plan)

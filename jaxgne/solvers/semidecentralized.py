@@ -23,6 +23,7 @@ from ..model import (
     Rows,
     aggregate,
     boxes,
+    counted,
     grid_price,
     own_gradient,
     prox,
@@ -79,7 +80,7 @@ class State(Record):
     before: Point  # one round ago, for the inertial variant
     image: Point  # what the last round answered: inside all private sets
     private: Float[Array, "N 1+K H"]  # own energy values (times Ts) and water values
-    rows: Float[Array, "R H"]  # multipliers of the operator's private rows (times Ts)
+    rows: Float[Array, "R H"]  # multipliers of the operator's private rows
     setting: Setting
     rounds: Int[Array, ""]
 
@@ -156,11 +157,10 @@ class SemiDecentralized(AbstractSolver):
             exchange_price=prices.exchange,
             ledger=_ledger(plan, prices),
         )
-        ts = market.hour_length
         own, water = prices.balance[:, None], setting.buffers.pad(prices.energy)
-        private = jnp.concatenate([ts * own, water], axis=1)
+        private = jnp.concatenate([counted(market) * own, water], axis=1)
         names = private_rows(market)
-        rows = jnp.concatenate([start.bus[:0], *(ts * getattr(prices, name) for name in names)])
+        rows = jnp.concatenate([start.bus[:0], *(getattr(prices, name) for name in names)])
         none = jnp.zeros((), jnp.int32)
         return State(start, start, start, private, rows, setting, none)
 
@@ -179,15 +179,15 @@ class SemiDecentralized(AbstractSolver):
 
     def point(self, market: Market, state: State) -> tuple[Plan, Rows]:
         """The last round's answer: the mean of both sides' copies of each trade, all prices."""
-        at, setting, ts = state.image, state.setting, market.hour_length
+        at, setting = state.image, state.setting
         prices = replace(
-            _operator_prices(market, state.rows / ts),
-            balance=state.private[:, 0] / ts,
+            _operator_prices(market, state.rows),
+            balance=state.private[:, 0] / counted(market),
             energy=setting.buffers.take(state.private[:, 1:]),
             aggregate=at.above - at.below,
             bus=at.bus,
             exchange=at.exchange_price,
-            **_counted(at, ("cap", "levels")),
+            **_of_ledger(at, ("cap", "levels")),
         )
         return plan_of(market, setting, at), prices
 
@@ -218,7 +218,7 @@ def play_round(
     new = replace(new, trade=move_price(start.trade, steps.trade, gap, gap_before))
     # 3. the operator projects its own state and moves the prices of the shared rows
     if market.grid.model.networked:
-        network, exchange, rows = operate(setting, priced, start, rows)
+        network, exchange, rows = operate(market, setting, priced, start, rows)
         new = replace(new, network=network, exchange=exchange)
     if start.ledger is not None:
         new = replace(new, ledger=count(market, setting, priced, start.ledger))
@@ -248,7 +248,7 @@ def count(market: Market, setting: Setting, priced: Plan, start: Ledger) -> Ledg
     lower, upper = boxes(market)
 
     def moved(name: str) -> Array:
-        now = getattr(start, name) - getattr(priced, name) / getattr(setting.counting, name)
+        now = getattr(start, name) - getattr(priced, name) / getattr(setting.caps, name)
         return jnp.clip(now, getattr(lower, name), getattr(upper, name))
 
     return replace(start, **{name: moved(name) for name in ("level", "rise", "spare")})
@@ -256,7 +256,7 @@ def count(market: Market, setting: Setting, priced: Plan, start: Ledger) -> Ledg
 
 def settle(setting: Setting, new: Ledger, start: Ledger, now: Rows, before: Rows) -> Ledger:
     """Prices of caps, moved by what their sums and levels miss."""
-    steps: Any = setting.counting
+    steps: Any = setting.caps
     return replace(
         new,
         cap=move_price(start.cap, steps.cap, now.cap, before.cap),
@@ -271,7 +271,7 @@ def _ledger(plan: Plan, prices: Rows) -> Ledger | None:
     return Ledger(*tables)
 
 
-def _counted(at: Point, names: tuple[str, ...]) -> dict[str, Array]:
+def _of_ledger(at: Point, names: tuple[str, ...]) -> dict[str, Array]:
     """What is in the ledger, by its name in `Plan` or `Rows`; nothing without caps."""
     if at.ledger is None:
         return {}
@@ -291,7 +291,8 @@ def descend(
     gradient in that metric. Flows move by `length` times the gradient, as in the follow-up.
     """
     slope = jax.grad(lambda at: preference(market, plan_of(market, setting, at)))(at)
-    share = jax.tree.map(lambda w: setting.steps.network / w, setting.prosumers.proximal)
+    flows = counted(market) * setting.steps.network
+    share = jax.tree.map(lambda w: flows / w, setting.prosumers.proximal)
     slope = replace(slope, choices=jax.tree.map(jnp.multiply, share, slope.choices))
     return jax.tree.map(lambda value, down: value - length * down, at, slope)
 
@@ -314,20 +315,20 @@ def quote(market: Market, setting: Setting, at: Point) -> tuple[Plan, Float[Arra
     shared = replace(
         rows_like(market), aggregate=at.above - at.below, bus=at.bus, exchange=at.exchange_price
     )
-    shared = replace(shared, **_counted(at, ("cap", "levels")))
+    shared = replace(shared, **_of_ledger(at, ("cap", "levels")))
     sigma = aggregate(market, plan_of(market, setting, at))
     own = own_gradient(market, zeros(market), grid_price(market, sigma))
     priced = jax.tree.map(jnp.add, own, pull(market, shared))
     pairs = market.trading
     fees = jnp.concatenate([pairs.fee_buyer, pairs.fee_seller])[:, None]
-    return priced, market.hour_length * (fees + jnp.concatenate([at.trade, at.trade]))
+    return priced, counted(market) * (fees + jnp.concatenate([at.trade, at.trade]))
 
 
 def operate(
-    setting: Setting, priced: Plan, start: Point, rows: Float[Array, "R H"]
+    market: Market, setting: Setting, priced: Plan, start: Point, rows: Float[Array, "R H"]
 ) -> tuple[Float[Array, "V H"], Float[Array, "F H"], Float[Array, "R H"]]:
     """The operator's projected step: its state, exchange with the main grid, private prices."""
-    alpha, network = 1 / setting.steps.network, setting.network
+    alpha, network = 1 / (counted(market) * setting.steps.network), setting.network
     wish = start.network.at[: priced.active.shape[0]].add(-alpha * priced.active)
     axes = replace(jax.tree.map(lambda _: None, network), offset=1, lower=1, upper=1)
     found = jax.vmap(project_network, in_axes=(axes, 1, 1))(network, wish, rows)
@@ -375,7 +376,7 @@ def plan_of(market: Market, setting: Setting, at: Point) -> Plan:
         trades=(buyer - seller) / 2,
         **dict(zip(STATE, state, strict=True)),
         exchange=at.exchange,
-        **_counted(at, ("level", "rise", "spare")),
+        **_of_ledger(at, ("level", "rise", "spare")),
     )
 
 

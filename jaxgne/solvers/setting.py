@@ -14,10 +14,12 @@ from ..model import (
     Plan,
     boxes,
     by_owner,
+    counted,
     curvature,
     members,
     rows_like,
     shared_out,
+    toll,
     zeros,
 )
 from ..model import rows as constraint_rows
@@ -52,18 +54,18 @@ class Slots(Record):
 class Steps(Record):
     """Inverse step of decisions, EUR/kW^2, step of rows, EUR/kWh per kW (model.md: Step sizes)."""
 
-    device: Float[Array, ""]  # 1/alpha of generation, charge, discharge, curtailed
+    device: Float[Array, " H"]  # 1/alpha of generation, charge, discharge, curtailed
     imports: Float[Array, " H"]
     exports: Float[Array, " H"]
-    trades: Float[Array, ""]
-    network: Float[Array, ""]  # flows and exchange
+    trades: Float[Array, " H"]
+    network: Float[Array, ""]  # flows and exchange, over Ts: EUR/kWh per kW
     trade: Float[Array, ""]  # beta_tr
     limit: Float[Array, " H"]  # gamma
     exchange: Float[Array, " H"]  # beta_tg
     bus: Float[Array, " B"]  # beta_pb
 
 
-class Counting(Record):
+class CapSteps(Record):
     """The same of caps: of their own columns and rows, and what they add for members."""
 
     members: dict[str, Float[Array, "R H"]]  # more 1/alpha, EUR/kW^2, by table
@@ -83,7 +85,7 @@ class Setting(Record):
     sides: Slots  # of pairs: all buyers, then all sellers
     network: Network  # offset with trailing axis H
     steps: Steps
-    counting: Counting | None
+    caps: CapSteps | None
 
     @property
     def places(self) -> tuple[Slots, Slots, Slots]:
@@ -126,7 +128,7 @@ def step_sizes(market: Market, balance: Float[Array, ""], rule: Rule) -> Steps:
     1/beta = (1 + max(2 N_y, M_y / 3) + B_y) / omega with its N_y prosumers (positive definite as
     1/alpha = 3 omega leaves each row two thirds more room than its entries take).
     """
-    grid, ts, tariff = market.grid, market.hour_length, market.tariff
+    grid, ts, tariff = market.grid, counted(market), market.tariff
     lower, upper = boxes(market)
     dtype = lower.imports.dtype
     live = jax.tree.map(lambda low, high: (high > low).astype(dtype), lower, upper)
@@ -159,7 +161,7 @@ def step_sizes(market: Market, balance: Float[Array, ""], rule: Rule) -> Steps:
         imports=weight * (rows * balance + count * steep),
         exports=weight * (rows * balance + shared),
         trades=weight * (own * balance + shared),
-        network=weight * (networked * balance + shared),
+        network=(networked * balance + shared) / _MARGIN,
         trade=_MARGIN * balance / 2,
         limit=_MARGIN * balance / traders,
         exchange=_MARGIN * balance / exchanged,
@@ -167,20 +169,20 @@ def step_sizes(market: Market, balance: Float[Array, ""], rule: Rule) -> Steps:
     )
 
 
-def counting(market: Market, balance: Float[Array, ""]) -> Counting:
+def cap_steps(market: Market, balance: Float[Array, ""]) -> CapSteps:
     """Step sizes of caps, whose rows are counted in kW, one by the heaviest term.
 
     By the rule `columns`: a term enters a sum by its weight, a rise its level and perhaps the sum,
     a level its own row, the next, and perhaps the sum.
     """
-    caps, unit, ts = market.caps, kw_per_unit(market.caps), market.hour_length
-    weight, adds = ts * balance / _MARGIN, caps.adds[:, None] > 0
-    own, back = weight * unit**2, _MARGIN**2 * weight * unit**2
+    caps, unit = market.caps, kw_per_unit(market.caps)
+    weight, adds = counted(market) * balance / _MARGIN, caps.adds[:, None] > 0
+    own, back = weight * unit**2, _MARGIN * balance * market.hour_length * unit**2
     lower, upper = boxes(market)
     live = jax.tree.map(lambda low, high: (high > low).astype(low.dtype), lower, upper)
     heavy = weighty(market)
     summed = unit * members(heavy, live)
-    return Counting(
+    return CapSteps(
         members=shared_out(heavy, jnp.broadcast_to(weight * unit, summed.shape)),
         level=own * (2 + caps.carry[:, None] - adds),
         rise=own * (1 + adds),
@@ -240,7 +242,7 @@ def settle_in(
         choices_of(places, plan, share * jnp.concatenate([plan.trades, plan.trades]))
         for plan, share in ((lower, 1.0), (upper, 1.0), (curvature(market), 0.5))
     )
-    loose = _LOOSE * balance / ts
+    loose, paid = _LOOSE * balance / ts, toll(market) / 2
     proximal = Choice(
         generation=jnp.full_like(low.generation, steps.device),
         charge=jnp.full_like(low.charge, steps.device),
@@ -251,10 +253,10 @@ def settle_in(
         curtailed=jnp.full_like(low.curtailed, steps.device),
         trades=jnp.full_like(low.trades, steps.trades),
     )
-    counted = None
+    capped = None
     if has_caps(market):
-        counted = counting(market, balance)
-        more = replace(zeros(market), **counted.members)
+        capped = cap_steps(market, balance)
+        more = replace(zeros(market), **capped.members)
         also = choices_of(places, more, jnp.concatenate([more.trades, more.trades]))
         proximal = jax.tree.map(jnp.add, proximal, also)
     scale = scales(market, zeros(market))
@@ -264,17 +266,17 @@ def settle_in(
         upper=high,
         curvature=bend,
         proximal=proximal,
-        toll=sides.pad(ts * jnp.concatenate([pairs.toll, pairs.toll])),
+        toll=sides.pad(jnp.concatenate([paid, paid])),
         retention=kept.pad(stores.retention),
-        into=kept.pad(ts * stores.charge_efficiency),
-        out=kept.pad(ts / stores.discharge_efficiency),
+        into=kept.pad(ts * stores.charge_efficiency[:, None]),
+        out=kept.pad(ts / stores.discharge_efficiency[:, None]),
         energy_start=kept.pad(stores.energy_start),
         drain=kept.pad(stores.drain),
         power_scale=jnp.broadcast_to(scale.power, (count,)),
         energy_scale=jnp.broadcast_to(scale.energy, (count,)),
     )
     network = _network(market, lower, upper, steps.network)
-    return Setting(prosumers, made, kept, sides, network, steps, counted)
+    return Setting(prosumers, made, kept, sides, network, steps, capped)
 
 
 STATE = ("active", "reactive", "voltage", "angle", "compensation")  # the operator's private state

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 from ..comparison import baselines
 from ..each import for_one
 from ..market import Buffers, Market
-from ..model import Plan, device_costs, grid_price, net_load
+from ..model import Plan, counted, device_costs, grid_price, net_load
 from ..result import Clearing
 from .runner import Study, Variants, Watch, clear_variants, percent
 
@@ -85,7 +85,7 @@ def bills_at(market: Market, plan: Plan, clearing: Clearing) -> Float[Array, " N
     price = grid_price(market, clearing.aggregate)
     hourly = (price + scarce) * plan.imports - (market.tariff.export + scarce) * plan.exports
     hourly += prices.bus[market.prosumers.bus] * net_load(market, plan)
-    return device_costs(market, plan) + market.hour_length * jnp.sum(hourly, axis=1)
+    return device_costs(market, plan) + jnp.sum(counted(market) * hourly, axis=1)
 
 
 def _each(market: Market, found: Variants) -> list[dict]:

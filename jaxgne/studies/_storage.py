@@ -11,6 +11,7 @@ from ..comparison import baselines
 from ..devices import battery, join
 from ..each import for_one
 from ..market import Market
+from ..model import counted
 from .runner import Row, Study, Variants, Watch, clear_variants
 
 WEARS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.08)
@@ -66,8 +67,8 @@ def storage(
     rows = found.rows(owners=owners, battery_cost_eur_per_kwh=paid)
     for row in rows:
         plan = found.clearings[row["variant"]].plan
-        used = jnp.sum((plan.charge + plan.discharge)[still.owner.shape[0] :])
-        row["throughput_kwh"] = float(market.hour_length * used)
+        used = (plan.charge + plan.discharge)[still.owner.shape[0] :]
+        row["throughput_kwh"] = float(jnp.sum(counted(market) * used))
     costs = [
         {"variant": name, "prosumer": k, "has_battery": bool(rank[k] < plans[name][0])}
         | {"cost_eur": float(cost)}

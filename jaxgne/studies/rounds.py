@@ -14,6 +14,7 @@ import numpy as np
 from ..clearing import clear
 from ..fingerprint import fingerprint
 from ..market import Market
+from ..selection import traded
 from ..solvers.base import AbstractSolver
 from ..solvers.semidecentralized import SemiDecentralized
 from ..status import status_name
@@ -79,14 +80,14 @@ def run(market: Market, solver: AbstractSolver | None, tol: float) -> Row:
     begun = time.perf_counter()
     found = jax.block_until_ready(clear(market, solver, tol=tol, max_steps=most, throw=False))
     seconds = time.perf_counter() - begun
-    error, traded = float(found.certificate.error), np.abs(np.asarray(found.plan.trades)).sum()
+    error = float(found.certificate.error)
     return {
         "pairs": market.trading.limit.shape[0],
         "status": status_name(found.status),
         "rounds": int(found.steps),
         "seconds": seconds,
         "kkt_error": error if np.isfinite(error) else None,
-        "traded_kwh": float(market.hour_length * traded),
+        "traded_kwh": float(traded(market, found.plan)),
         "device": jax.devices()[0].device_kind,
     }
 

@@ -240,7 +240,7 @@ def _storage(v: Values) -> tuple[np.ndarray, np.ndarray, list[str]]:
     `energy_min`; from its bottom it takes most, up to `energy_max`, also by charging and
     discharging at once, which loses energy.
     """
-    ts, keep = v["Market.hour_length"], v["Buffers.retention"]
+    keep = v["Buffers.retention"]
     gain, loss = v["Buffers.charge_efficiency"], 1 / v["Buffers.discharge_efficiency"]
     most_in, most_out, drain = (
         v[f"Buffers.{name}"] for name in ("charge_max", "discharge_max", "drain")
@@ -248,7 +248,7 @@ def _storage(v: Values) -> tuple[np.ndarray, np.ndarray, list[str]]:
     floor, ceiling = v["Buffers.energy_min"], v["Buffers.energy_max"]
     give, take, high, low = (np.empty_like(floor) for _ in range(4))
     top = bottom = v["Buffers.energy_start"]
-    for h in range(floor.shape[1]):
+    for h, ts in enumerate(v["Market.hour_length"]):
         left, least = keep * top - drain[:, h], keep * bottom - drain[:, h]
         high[:, h] = left + ts * gain * most_in[:, h]
         low[:, h] = least - ts * loss * most_out[:, h]

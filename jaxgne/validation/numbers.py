@@ -23,8 +23,8 @@ def suspects(market: Market) -> Bool[np.ndarray, " S"]:
     Shapes must be right, apart from the axis of scenarios.
     """
     arrays = {name: np.asarray(field(market, name)) for name in _RANGES}
-    batch = arrays["Market.hour_length"].ndim == 1
-    found = np.zeros(arrays["Market.hour_length"].size, bool)
+    batch = arrays["Market.hour_length"].ndim == 2
+    found = np.zeros(len(arrays["Market.hour_length"]) if batch else 1, bool)
 
     def seen(name: str) -> np.ndarray:
         """The numbers by scenario; once for all where `np.broadcast_to` made the scenarios."""

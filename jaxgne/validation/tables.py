@@ -75,8 +75,8 @@ class Values(dict[str, np.ndarray]):
         rows = int(np.sum(np.any(bad, axis=1) if bad.ndim == 2 else bad)) - 1
         hours = int(np.sum(bad)) - 1
         timed = axes[:1] == "H"
-        length = float(self.market.hour_length)
-        each = "hour" if self.market.clock is None and length == 1 else "time"
+        whole = self.market.clock is None and np.all(np.asarray(self.market.hour_length) == 1)
+        each = "hour" if whole else "time"
         unit, count = ("row", rows) if rows and not timed else (each, hours)
         more = f" (and {count} more {unit}{'s' * (count > 1)})" if count else ""
         return [f"{name} {', '.join(words)}".strip() + f": {reason(place)}{more}."]
