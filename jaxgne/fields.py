@@ -7,7 +7,7 @@ plots, limits that give way and the tables in `docs/fields.md` are made from it.
 from dataclasses import fields
 from functools import cache
 from operator import attrgetter
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import numpy as np
@@ -111,9 +111,8 @@ def structure(means: str, *, static: bool = True) -> Any:
 @cache
 def axes_of(kind: Any) -> dict[str, tuple[str, ...]]:
     """The axes of every array that a class is annotated with, by field."""
-    kinds = {one.name: (one.type, *get_args(one.type)) for one in fields(kind)}
-    found = {own: [a for a in each if hasattr(a, "dim_str")] for own, each in kinds.items()}
-    return {own: tuple(a[0].dim_str.split()) for own, a in found.items() if a}
+    kinds: dict[str, Any] = {one.name: one.type for one in fields(kind)}
+    return {own: tuple(a.dim_str.split()) for own, a in kinds.items() if hasattr(a, "dim_str")}
 
 
 def described(*kinds: Any) -> dict[str, Field]:

@@ -47,9 +47,9 @@ class Plan(Record):
     angle: Float[Array, "B H"] = amount("rad", "angle")
     compensation: Float[Array, "B H"] = amount("kvar", "compensation")  # injected by inverters
     exchange: Float[Array, "F H"] = amount("kW", "exchange")
-    level: Float[Array, "M H"] | None = optional("", "level")  # of caps, in units of their own
-    rise: Float[Array, "M H"] | None = optional("", "change of the level")
-    spare: Float[Array, "M H"] | None = optional("", "part of the level that no member makes")
+    level: Float[Array, "M H"] = optional("", "level")  # of caps, in units of their own
+    rise: Float[Array, "M H"] = optional("", "change of the level")
+    spare: Float[Array, "M H"] = optional("", "part of the level that no member makes")
 
 
 class Rows(Record):
@@ -69,8 +69,8 @@ class Rows(Record):
     exchange: Float[Array, " H"] = amount("kW", "exchange with the main grid")
     voltage: Float[Array, "L H"] = amount("pu", "voltage drop")  # pu^2 under lindistflow
     angle: Float[Array, "L H"] = amount("rad", "angle")
-    cap: Float[Array, "M H"] | None = optional("", "sum over the terms")  # EUR per unit
-    level: Float[Array, "M H"] | None = optional("", "level left by its rise")
+    cap: Float[Array, "M H"] = optional("", "sum over the terms")  # EUR per unit
+    level: Float[Array, "M H"] = optional("", "level left by its rise")
 
 
 PLAN_FIELDS, ROW_FIELDS = (
@@ -326,7 +326,7 @@ def _rows(market: Market, plan: Plan, given: Callable[[Array], Array]) -> Rows:
         if grid.reactive_balance:
             drawn = given(grid.passive_reactive) + at_bus(given(market.prosumers.reactive))
             bus_reactive = drawn + left(plan.reactive) - plan.compensation
-    if plan.level is not None and plan.rise is not None and plan.spare is not None:
+    if plan.level is not None:
         caps = market.caps
         adds, kept = caps.adds[:, None] > 0, caps.carry[:, None]
         counted = given(caps.base) + members(market, plan) + plan.spare
@@ -399,15 +399,10 @@ def boxes(market: Market) -> tuple[Plan, Plan]:
     if networked and grid.reactive_balance:  # the main grid supplies any reactive power
         injected = (injected + grid.compensation_max).at[grid.feeder].set(0.0)
     caps, none = market.caps, zero.spare
-    slack = None if none is None else none + caps.slack[:, None]
-    least = (
-        {"level": caps.level_min, "rise": caps.rise_min, "spare": none} if slack is not None else {}
-    )
-    most = (
-        {"level": caps.level_max, "rise": caps.rise_max, "spare": slack}
-        if slack is not None
-        else {}
-    )
+    least, most = {}, {}
+    if has_caps(market):
+        least = {"level": caps.level_min, "rise": caps.rise_min, "spare": none}
+        most = {"level": caps.level_max, "rise": caps.rise_max, "spare": none + caps.slack[:, None]}
     lower = Plan(
         generation=market.generators.power_min,
         charge=zero.charge,
@@ -498,7 +493,7 @@ def pull(market: Market, prices: Rows) -> Plan:
         curtailed=used,
         trades=own[pairs.seller] - own[pairs.buyer],
     )
-    if prices.cap is not None and prices.level is not None:
+    if prices.cap is not None:
         caps, shared = market.caps, shared_out(market, prices.cap)
         adds = caps.adds[:, None] > 0
         pulled = replace(
@@ -590,7 +585,7 @@ def zeros(market: Market) -> Plan:
 
     count, stores = prosumers.bus.shape[0], market.buffers.owner.shape[0]
     lines, buses = grid.source.shape[0], grid.passive.shape[0]
-    caps = table(market.caps.carry.shape[0]) if has_caps(market) else None
+    caps: Any = table(market.caps.carry.shape[0]) if has_caps(market) else None
     return Plan(
         generation=table(market.generators.owner.shape[0]),
         charge=table(stores),

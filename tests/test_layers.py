@@ -84,12 +84,13 @@ LAYERS: dict[str, set[str]] = {
         "radial",
         "reach",
         *(f"solvers.{part}" for part in ("base", "local", "network", "preconditioner")),
+        "solvers.cap_rows",
         *(f"solvers.{part}" for part in ("columns", "linearized", "newton", "preference")),
         *(f"solvers.{part}" for part in ("setting", "tree")),
     },
     "sensitivity": {
         *("market", "model", "radial", "feasibility", "optimality", "scales", "sensitivity"),
-        "size",
+        *("size", "tables"),
         *(f"solvers.{part}" for part in ("columns", "newton", "tree")),
     },
     "certificate": {

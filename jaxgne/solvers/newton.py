@@ -14,10 +14,10 @@ O(H (N + B)^3) time and O(H (N + B)^2) memory: for small markets.
 """
 
 from dataclasses import replace
+from typing import Any
 
 import equinox as eqx
 import jax
-import numpy as np
 from jax.custom_batching import sequential_vmap
 from jax.lax import platform_dependent
 from jax.lax.linalg import cholesky, triangular_solve
@@ -27,7 +27,8 @@ from ..market import Market
 from ..model import Plan, Rows, by_owner, falls, limits, rows_like
 from ..record import Record
 from ..runner import inverse_factor, jnp, lax, on_host
-from ..tables import KINDS, has_caps, places
+from ..tables import has_caps
+from .cap_rows import CapRows
 
 _HALF = 16  # rows from which on half a block is still factored apart
 _ROUNDING = 1e-13  # share of its diagonal that is added to a block: keeps it positive definite
@@ -150,9 +151,10 @@ class _Buses(Record):
 
     def with_caps(self, felt: Float[Array, "H M M"]) -> Float[Array, "H M M"]:
         """What prosumers and buffers feel of one another by the buses, and caps beside them."""
-        solved = self.inverse @ self.capped
+        capped: Any = self.capped
+        solved = self.inverse @ capped
         across = self.moved[:, :, None] * solved[:, self.home]
-        among = jnp.einsum("hbm,hbn->hmn", self.capped, solved)
+        among = jnp.einsum("hbm,hbn->hmn", capped, solved)
         first = jnp.concatenate([felt, across], axis=2)
         return jnp.concatenate([first, jnp.concatenate([across.mT, among], axis=2)], axis=1)
 
@@ -163,7 +165,8 @@ class _Buses(Record):
         lost = nothing.at[:, self.home].add(self.moved * others[:, :count])
         if self.capped is None:
             return lost
-        return lost + jnp.einsum("hbm,hm->hb", self.capped, others[:, count:])
+        prices = others[:, count : count + self.capped.shape[2]]
+        return lost + jnp.einsum("hbm,hm->hb", self.capped, prices)
 
 
 class Newton(Record):
@@ -186,9 +189,9 @@ class Newton(Record):
         own, stored = r.balance.T, _stack_states(r).T
         if self.buses is not None:
             felt = self.buses.felt(self.buses.alone(at_bus))
-            seen = felt.shape[1] - count  # levels of caps are at no bus
             own = own - felt[:, :count]
-            stored = stored.at[:, :seen].subtract(felt[:, count:])
+            seen = felt[:, count:]  # levels of caps are at no bus
+            stored = stored.at[:, : seen.shape[1]].subtract(seen)
         hour = jnp.concatenate([own, right.total[:, None], r.aggregate[:, None]], axis=1)
         mid = self.outer.reduce(hour)
 
@@ -210,7 +213,7 @@ class Newton(Record):
         balance = solved[:, :count]
         bus = at_bus
         if self.buses is not None:
-            given = self.buses.given(jnp.concatenate([balance, energy[:, :seen]], axis=1))
+            given = self.buses.given(jnp.concatenate([balance, energy], axis=1))
             bus = self.buses.alone(at_bus - given)
         others = self.inner.restore(hidden, bus)
         network = jnp.concatenate([bus, others], axis=1).T * self.used[:, None]
@@ -222,7 +225,7 @@ class Newton(Record):
 
 def _stack_states(rows: Rows) -> Float[Array, "S H"]:
     """Rows that reach into other hours, or are beside such: contents, then caps and levels."""
-    if rows.cap is None or rows.level is None:
+    if rows.cap is None:
         return rows.energy
     return jnp.concatenate([rows.energy, rows.cap, rows.level])
 
@@ -287,7 +290,7 @@ def factor(market: Market, theta: Compliance, reactive: bool = True) -> Newton:
 
     held, capped = -(keep * plan.energy).T, None
     if has_caps(market):
-        block_of = _CapRows(market, plan)
+        block_of = CapRows(market, plan)
         coupling = jnp.concatenate([coupling, block_of.coupling], axis=2)
         content, held = block_of.beside(content, held)
         own, capped = jnp.concatenate([own, block_of.own]), block_of.at_buses()
@@ -323,78 +326,6 @@ def factor(market: Market, theta: Compliance, reactive: bool = True) -> Newton:
 
     _, chain = lax.scan(sweep, jnp.zeros_like(content[0]), (content, held, own.T))
     return Newton(inner, buses, outer, chain, used, reactive)
-
-
-class _CapRows:
-    """What caps add to A theta A^T: rows of their sums, which see what members do, and levels."""
-
-    def __init__(self, market: Market, plan: Plan):
-        caps, tables = market.caps, [getattr(plan, name) for name in KINDS]
-        ends = np.cumsum([table.shape[0] for table in tables])
-        none = jnp.zeros((caps.carry.shape[0], ends[-1], plan.imports.shape[1]))
-        weight = none.at[caps.cap, places(market)].add(caps.weight)
-        moved = weight * jnp.concatenate(tables)  # by cap, member and hour
-        self.market, self.plan = market, plan
-        parts = jnp.split(moved, ends[:-1].tolist(), axis=1)
-        self.moved = dict(zip(KINDS, parts, strict=True))
-        self.among = jnp.einsum("mrh,nrh->hmn", moved, weight)
-        adds, keep = (caps.adds[:, None] > 0) * 1.0, caps.carry[:, None]
-        level, rise, spare = (getattr(plan, name) for name in ("level", "rise", "spare"))
-        self.tie = adds * rise - (1 - adds) * level  # of a sum and its level
-        before = jnp.concatenate([jnp.zeros_like(level[:, :1]), level[:, :-1]], axis=1)
-        alone = spare + adds * rise + (1 - adds) * level
-        cap = alone + jnp.diagonal(self.among, axis1=1, axis2=2).T
-        self.alone = alone
-        self.own = jnp.concatenate([cap, level + keep**2 * before + rise])
-        self.ahead = keep * jnp.stack([(1 - adds) * level, -level])  # of both, to the next level
-
-    @property
-    def coupling(self) -> Float[Array, "H N+2 2M"]:
-        """With own balances, then with the total import and the net exchange."""
-        moved, market = self.moved, self.market
-        drawn, sold = moved["imports"], moved["exports"]
-        own = sold - drawn
-        own = own.at[:, market.generators.owner].add(-moved["generation"])
-        own = own.at[:, market.buffers.owner].add(moved["charge"] - moved["discharge"])
-        total, out = jnp.sum(drawn, axis=1), jnp.sum(sold, axis=1)
-        seen = jnp.concatenate([own, total[:, None], (total - out)[:, None]], axis=1)
-        seen = jnp.transpose(seen, (2, 1, 0))
-        return jnp.concatenate([seen, jnp.zeros_like(seen)], axis=2)
-
-    def beside(self, content: Array, held: Array) -> tuple[Array, Array]:
-        """The block of what reaches into other hours, and its coupling to the next."""
-        stores, market, count = held.shape[1], self.market, self.tie.shape[0]
-        ts, store = market.hour_length, market.buffers
-        into = ts * store.charge_efficiency[:, None]
-        out = ts / store.discharge_efficiency[:, None]
-        seen = out * self.moved["discharge"] - into * self.moved["charge"]  # M K H
-        hours, size = held.shape[0], stores + 2 * count
-        which, cap, level = (jnp.arange(n) + at for n, at in (
-            (stores, 0), (count, stores), (count, stores + count)))  # fmt: skip
-        whole = jnp.zeros((hours, size, size), content.dtype)
-        ahead = whole.at[:, which, which].set(held)
-        ahead = ahead.at[:, cap, level].set(self.ahead[0].T)
-        ahead = ahead.at[:, level, level].set(self.ahead[1].T)
-        seen = jnp.transpose(seen, (2, 1, 0))
-        end = slice(stores, stores + count)
-        whole = whole.at[:, :stores, :stores].set(content)
-        whole = whole.at[:, :stores, end].set(seen).at[:, end, :stores].set(seen.mT)
-        whole = whole.at[:, end, end].set(self.among)
-        whole = whole.at[:, cap, cap].add(self.alone.T)
-        whole = whole.at[:, cap, level].add(self.tie.T).at[:, level, cap].add(self.tie.T)
-        return whole.at[:, level, level].add(self.own[count:].T), ahead
-
-    def at_buses(self) -> Float[Array, "H B M"] | None:
-        """With the balances of buses."""
-        market, moved = self.market, self.moved
-        if not market.grid.model.networked:
-            return None
-        home, grid = market.prosumers.bus, market.grid
-        fed = jnp.ones(grid.passive.shape[0]).at[grid.feeder].set(0.0)
-        seen = jnp.zeros((self.tie.shape[0], *grid.passive.shape))
-        seen = seen.at[:, home[market.generators.owner]].add(-moved["generation"])
-        seen = seen.at[:, home[market.buffers.owner]].add(moved["charge"] - moved["discharge"])
-        return jnp.transpose(seen * fed[:, None], (2, 1, 0))
 
 
 def _hour_block(

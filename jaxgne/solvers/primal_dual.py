@@ -253,8 +253,9 @@ def _iterate(market: Market, state: _State, at: Point) -> tuple[Point, Point]:
     moves = jax.tree.map(lambda a: size.network * a, geometry.network(market, value))
     moves = replace(moves, balance=size.balance * value.balance, energy=stored)
     if value.level is not None:
-        level = ((value.level @ geometry.modes) * size.level) @ geometry.modes.T
-        moves = replace(moves, cap=size.cap * value.cap, level=level)
+        by_cap: Any = (size.cap, size.level)
+        level = ((value.level @ geometry.modes) * by_cap[1]) @ geometry.modes.T
+        moves = replace(moves, cap=by_cap[0] * value.cap, level=level)
     prices = jax.tree.map(jnp.add, at.prices, moves)
     drawn = aggregate(market, ahead) - _mirror(total, at.total)
     image = Point(plan, total, replace(prices, aggregate=scarce), at.price + size.link * drawn)

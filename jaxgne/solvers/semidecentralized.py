@@ -226,7 +226,7 @@ def play_round(
     s, s_before = now.aggregate, before.aggregate
     ahead = 2 * s - s_before
     if start.ledger is not None:
-        new = replace(new, ledger=settle(setting, new.ledger, start.ledger, now, before))
+        new = replace(new, ledger=settle(setting, start.ledger, new.ledger, now, before))
     new = replace(
         new,
         above=move_limit(start.above, steps.limit, ahead - tariff.total_max),
@@ -254,7 +254,7 @@ def count(market: Market, setting: Setting, priced: Plan, start: Ledger) -> Ledg
     return replace(start, **{name: moved(name) for name in ("level", "rise", "spare")})
 
 
-def settle(setting: Setting, new: Ledger, start: Ledger, now: Rows, before: Rows) -> Ledger:
+def settle(setting: Setting, start: Ledger, new: Any, now: Rows, before: Rows) -> Ledger:
     """Prices of caps, moved by what their sums and levels miss."""
     steps: Any = setting.caps
     return replace(
