@@ -16,7 +16,7 @@ from .cases import ieee37, ieee123, synthetic
 from .certificate import certify
 from .clearing import clear
 from .clock import Clock
-from .market import Buffers, Generators, Grid, Market, Prosumers, Tariff, Trading
+from .market import Buffers, Caps, Generators, Grid, Market, Prosumers, Tariff, Trading
 from .model import Plan, Rows, aggregate, costs
 from .radial import oriented
 from .relaxation import relax
@@ -31,6 +31,7 @@ from .status import Status
 from .validation import validate
 
 if TYPE_CHECKING:
+    from . import caps as caps
     from . import mechanisms as mechanisms
     from . import objectives as objectives
     from . import plots as plots
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from . import studies as studies
     from .acsafe import clear_ac_safe
     from .batch import clear_many
+    from .caps import capped
     from .comparison import compare
     from .fitting import fit
     from .gradients import sensitivities
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AbstractSolver",
     "Buffers",
+    "Caps",
     "Clearing",
     "Clock",
     "Generators",
@@ -71,6 +74,7 @@ __all__ = [
     "Trading",
     "ac_power_flow",
     "aggregate",
+    "capped",
     "certify",
     "clear",
     "clear_ac_safe",
@@ -99,6 +103,7 @@ __all__ = [
 
 _LATER = {  # imported when first asked for: a first clear needs none of them
     "SemiDecentralized": "solvers.semidecentralized",
+    "capped": "caps",
     "clear_ac_safe": "acsafe",
     "clear_many": "batch",
     "compare": "comparison",
@@ -113,7 +118,7 @@ _LATER = {  # imported when first asked for: a first clear needs none of them
     "trace": "tracing",
     "tune": "tuning",
 }
-_MODULES = ("mechanisms", "objectives", "plots", "scenarios", "studies")
+_MODULES = ("caps", "mechanisms", "objectives", "plots", "scenarios", "studies")
 
 
 def __getattr__(name: str) -> Any:

@@ -21,7 +21,8 @@ from .optimality import Residuals, pin, residuals
 from .programs import program
 from .record import Record
 from .runner import concrete, held_here, hosted, jnp, vmap, wide
-from .scales import Scales, measure, scales
+from .scales import Scales, cap_sizes, measure, scales
+from .tables import has_caps
 from .validation import gate
 
 _FINE = 1e-6  # infeasibility up to which limits are told to be kept: the tolerance in float64
@@ -49,6 +50,15 @@ def owners(market: Market) -> Owners:
     )
 
 
+class CapSizes(Record):
+    """What caps are called, and what is much of each, to tell amounts of them."""
+
+    level: Float[Array, " M"]  # in units of each
+    step: Float[Array, " M"]
+    names: tuple[str, ...] = eqx.field(static=True)
+    units: tuple[str, ...] = eqx.field(static=True)
+
+
 class Certificate(Record):
     """How good an answer is, recomputed in float64 from market, plan and prices.
 
@@ -69,6 +79,7 @@ class Certificate(Record):
     hours: int = eqx.field(static=True)
     squared: bool = eqx.field(static=True)  # whether voltages are squared, so in pu^2
     ways: Ways | None = None  # what goes both ways at once
+    caps: CapSizes | None = None
 
     @property
     def error(self) -> Any:
@@ -146,6 +157,10 @@ class Certificate(Record):
                 named = len(field.axes) > 1 and amount > 0
                 where = f" of {field.row} {self._name(field.row, row)}" if named else ""
                 unit = "pu^2" if field.unit == "pu" and self.squared else field.unit
+                if field.row == "cap" and self.caps is not None and amount > 0:
+                    size = self.caps.level if name == "level" else self.caps.step
+                    amount, unit = amount * float(size[row]), self.caps.units[row]
+                    scale = float(size[row])
                 words = f"{prefix}{field.means}{where}"
                 sentence = f"{amount:.1e} {unit}, {words}, {hour_name(self, hour)}"
                 entries.append((amount / scale, sentence))
@@ -194,6 +209,8 @@ class Certificate(Record):
             return bus_name(self, row)
         if each == "line":
             return line_name(self, row)
+        if each == "cap" and self.caps is not None:
+            return repr(self.caps.names[row])
         if self.owners is None:
             return str(row)
         if each == "generator":
@@ -251,9 +268,16 @@ def _certificate(market: Market, found: Residuals, size: Scales) -> Certificate:
         clock=market.clock,
         names=market.grid.names,
         line_names=market.grid.line_names,
+        caps=_cap_sizes(market) if has_caps(market) else None,
         hours=market.prosumers.load.shape[-1],
         squared=market.grid.model.squared,
     )
+
+
+def _cap_sizes(market: Market) -> CapSizes:
+    with wide():
+        step, level = cap_sizes(cast(market, jnp.float64))
+    return CapSizes(level[:, 0], step[:, 0], market.caps.names, market.caps.units)
 
 
 @for_one("take one of them, jg.scenarios.lane((markets, clearings), k)")
@@ -261,8 +285,8 @@ def explain_infeasible(market: Market, prices: Rows) -> str:
     """The limit that makes a market infeasible, in one sentence, read off the proof in `prices`.
 
     The simplest part of the ray that still is a proof tells: private rows alone, with the limit on
-    the total exchange, with lines, with reactive power, with voltages. Raises `ValueError` when
-    `prices` prove nothing.
+    the total exchange, with caps, with lines, with reactive power, with voltages. Raises
+    `ValueError` when `prices` prove nothing.
     """
     with wide():
         found = _evidence(*cast((market, prices), jnp.float64))
@@ -272,6 +296,8 @@ def explain_infeasible(market: Market, prices: Rows) -> str:
         raise ValueError("explain_infeasible: these prices do not prove the market infeasible.")
     cause = _CAUSES[proven[0]]
     by_row, gradient = jax.tree.map(lambda a: np.asarray(a[proven[0]]), (terms, gradients))
+    if cause == "cap":
+        return _cap_sentence(market, gradient)
     grid = market.grid
     rated = np.isfinite(np.asarray(grid.rating))[:, None]
     fed = np.isin(np.arange(grid.passive.shape[0]), np.asarray(grid.feeder))[:, None]
@@ -293,7 +319,7 @@ def explain_infeasible(market: Market, prices: Rows) -> str:
 
 
 # each with all rows of those before, but the buffers' own, which see no other row
-_CAUSES = ("prosumer", "buffer", "stored", "aggregate", "line", "reactive", "voltage")
+_CAUSES = ("prosumer", "buffer", "stored", "aggregate", "cap", "line", "reactive", "voltage")
 _HEARD = 0.1  # share of the ray's largest entry from which on an hour is named
 
 
@@ -308,9 +334,10 @@ def _evidence(market: Market, prices: Rows) -> tuple[Rows, Array, Rows, Plan, Ar
     own, stores = replace(nothing, balance=ray.balance), replace(nothing, energy=ray.energy)
     private = replace(stores, balance=ray.balance)
     total = replace(private, aggregate=ray.aggregate)
-    lines = replace(total, bus=ray.bus)
+    caps = replace(total, cap=ray.cap, level=ray.level)
+    lines = replace(caps, bus=ray.bus)
     reactive = replace(lines, bus_reactive=ray.bus_reactive)
-    parts = (own, stores, private, total, lines, reactive, ray)
+    parts = (own, stores, private, total, caps, lines, reactive, ray)
     stacked = jax.tree.map(lambda *each: jnp.stack(each), *parts)
     timeless = replace(stacked, energy=jnp.zeros_like(stacked.energy))
 
@@ -320,6 +347,27 @@ def _evidence(market: Market, prices: Rows) -> tuple[Rows, Array, Rows, Plan, Ar
 
     without = vmap(lambda part: infeasibility_proof(market, part))(timeless)
     return ray, *vmap(evidence)(stacked), without
+
+
+def _cap_sentence(market: Market, gradient: Plan) -> str:
+    """The bound of a cap that a proof pushes against most, in words."""
+    caps, (step, level) = market.caps, hosted(cap_sizes)(market)
+    found = {name: np.asarray(getattr(gradient, name)) for name in ("level", "rise")}
+    pushed = {name: np.abs(a) * (level if name == "level" else step) for name, a in found.items()}
+    ends = {name: (getattr(caps, f"{name}_min"), getattr(caps, f"{name}_max")) for name in found}
+    for name, (low, high) in ends.items():  # a bound that there is not holds nothing
+        bound = np.where(found[name] > 0, low, high)
+        pushed[name] = np.where(np.isfinite(bound), pushed[name], 0.0)
+    name = max(pushed, key=lambda name: float(pushed[name].max()))
+    row, hour = divmod(int(pushed[name].argmax()), pushed[name].shape[1])
+    hours = np.flatnonzero(pushed[name][row] > _HEARD * pushed[name][row, hour]).tolist()
+    below = bool(found[name][row, hour] > 0)
+    limit = float(ends[name][0 if below else 1][row, hour])
+    amount = f"{limit:.6g} {caps.units[row]}".strip()
+    return (
+        f"cap {caps.names[row]!r} {in_hours(market, hours)}: {amount} is out of reach of what it "
+        f"counts; {'lower' if below else 'raise'} Caps.{name}_{'min' if below else 'max'}."
+    )
 
 
 def _sentence(market: Market, prices: Rows, cause: str, row: int, hours: list[int]) -> str:

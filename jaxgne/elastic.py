@@ -16,6 +16,8 @@ from .model import Rows, boxes, limits, rows_like, weights
 from .programs import program as compiled
 from .runner import jnp
 from .runner import wide as x64
+from .scales import cap_sizes
+from .tables import has_caps
 
 LARGEST = 200_000  # entries of a plan up to which linear programs take seconds
 _PRECISE = 1e-9  # to which linear programs are solved, and discs are met, relative
@@ -32,7 +34,7 @@ class Program:
 
     market: Market
     of: Linear
-    power: float  # kW, what powers and energies are measured in
+    power: float  # kW, what powers and energies are measured in; levels of caps by what is much
     unit: np.ndarray
     lower: np.ndarray
     upper: np.ndarray
@@ -153,12 +155,16 @@ def program(market: Market) -> Program:
         lower, upper = (flat(a) for a in boxes(wide))
         low, high = (flat(a) for a in limits(wide))
     power = typical_power(wide)
-    per_row = np.full(len(of.constant), power)
+    per_row, unit = np.full(len(of.constant), power), np.full(len(lower), power)
     for name in ("voltage", "angle"):
-        per_row[of.rows[name]] = 1.0
-    unit = np.full(len(lower), power)
-    for name in ("voltage", "angle"):
-        unit[of.columns[name]] = 1.0
+        per_row[of.rows[name]] = unit[of.columns[name]] = 1.0
+    if has_caps(market):
+        with x64():
+            much = np.repeat(np.asarray(cap_sizes(wide)[1]), of.hours)
+        for name in ("cap", "level"):
+            per_row[of.rows[name]] = much
+        for name in ("level", "rise", "spare"):
+            unit[of.columns[name]] = much
     kept = np.flatnonzero(np.isfinite(low) | np.isfinite(high))
     per_row = per_row[kept]
     matrix = of.matrix[kept][:, : len(lower)]
@@ -208,7 +214,7 @@ def fits(market: Market, most: int = LARGEST) -> bool:
     hours = market.prosumers.load.shape[-1]
     tables = (market.generators.owner, market.trading.buyer)
     count = sum(a.shape[0] for a in tables) + 3 * market.buffers.owner.shape[0]
-    count += 3 * market.prosumers.bus.shape[0]
+    count += 3 * (market.prosumers.bus.shape[0] + len(market.caps.names))
     count += 2 * market.grid.source.shape[0] + 3 * market.grid.passive.shape[0]
     if count * hours > most:
         return False

@@ -70,6 +70,7 @@ def said_by_ray(of: Any, prices: Rows) -> str:
         row = int(share.max(axis=1).argmax())
         when = in_hours(of, np.flatnonzero(share[row] > _HEARD).tolist())
         name = bus_name(of, row) if field.row == "bus" else str(row)
+        name = repr(of.caps.names[row]) if field.row == "cap" else name
         where = f" of {field.row} {name}" if len(field.axes) > 1 else ""
         told.append(f"{field.means}{where} {when}")
     return f"the proof rests on {', '.join(told)}"

@@ -70,11 +70,12 @@ def relax(
     """The least that must give way for a market to have a plan: which limit, where, by how much.
 
     `prices` says what it costs to move a limit: EUR per kWh for those in kW by hour (load that is
-    not served, `Prosumers.load`, at `value_of_lost_load`) and for contents of buffers, EUR per kVA,
-    kW, pu or rad for those with one number a row (`Grid.rating`, `Trading.limit`, voltages), which
-    are moved once for all hours. `limits` names those that may give way: by default all but what
-    devices are (power_max, charge_max, discharge_max, energy_start, compensation_max). Costs of the
-    market itself do not count. `how="fewest"` moves as few limits as can be, of those the cheapest.
+    not served, `Prosumers.load`, at `value_of_lost_load`) and for contents of buffers, EUR per unit
+    of the cap for those of caps, EUR per kVA, kW, pu or rad for those with one number a row
+    (`Grid.rating`, `Trading.limit`, voltages), which are moved once for all hours. `limits` names
+    those that may give way: by default all but what devices are (power_max, charge_max,
+    discharge_max, energy_start, compensation_max). Costs of the market itself do not count.
+    `how="fewest"` moves as few limits as can be, of those the cheapest.
 
         found = jg.relax(market, prices={"Grid.rating": 20.0}, value_of_lost_load=8.0)
         print(found)
@@ -171,8 +172,9 @@ def _rows(
         row, hour, much = int(slack.rows[k]), int(slack.hours[k]), float(amount[k])
         hours = (hour,) if hour >= 0 else _exceeded(made, slack.name, row, x)
         place = _place(made.market, slack.name, row)
-        eur = price * much * (float(length[hour]) if limit.hourly and limit.unit != "kWh" else 1.0)
-        found.append(GaveWay(scenario, slack.name, row, place, hours, much, limit.unit, eur))
+        eur = price * much * (float(length[hour]) if limit.power else 1.0)
+        unit = made.market.caps.units[row] if slack.name.startswith("Caps.") else limit.unit
+        found.append(GaveWay(scenario, slack.name, row, place, hours, much, unit, eur))
     return found
 
 
@@ -210,6 +212,8 @@ def _place(market: Market, name: str, row: int) -> str:
         return f"pair {row} ({int(market.trading.buyer[row])}-{int(market.trading.seller[row])})"
     if table == "Tariff":
         return "all together"
+    if table == "Caps":
+        return f"cap {market.caps.names[row]!r}"
 
     bus = partial(bus_name, market.grid)
     if field == "rating":

@@ -8,6 +8,7 @@ import numpy as np
 from .elastic import Program
 from .market import FIELDS
 from .model import counted
+from .tables import has_caps
 
 NOTHING = 1e-8  # amounts, relative to the market's, that are the linear program's rounding
 _EXACT = 400  # places up to which the fewest are found exactly
@@ -22,7 +23,7 @@ class Limit(NamedTuple):
 
     name: str
     verb: str
-    price: float  # EUR per kWh by hour, or per unit
+    price: float  # EUR per kWh by hour, or per unit (of caps theirs)
     table: str  # of the plan
     ways: tuple[int, ...]  # 1: its upper bounds rise, -1: its lower bounds fall
     usual: bool = True  # gives way unless told otherwise
@@ -34,6 +35,11 @@ class Limit(NamedTuple):
     @property
     def hourly(self) -> bool:
         return FIELDS[self.name].hourly
+
+    @property
+    def power(self) -> bool:
+        """Whether it is a power by hour, of which an hour's unit is an energy."""
+        return self.hourly and self.unit in ("kW", "kvar")
 
 
 LIMITS: dict[str, Limit] = {
@@ -53,6 +59,10 @@ LIMITS: dict[str, Limit] = {
         Limit("Trading.limit", "raise", 1.0, "trades", (1, -1)),
         Limit("Tariff.total_max", "raise", 1.0, "total", (1,)),
         Limit("Tariff.total_min", "lower", 1.0, "total", (-1,)),
+        Limit("Caps.level_max", "raise", 1.0, "level", (1,)),
+        Limit("Caps.level_min", "lower", 1.0, "level", (-1,)),
+        Limit("Caps.rise_max", "raise", 1.0, "rise", (1,)),
+        Limit("Caps.rise_min", "lower", 1.0, "rise", (-1,)),
         Limit("Grid.rating", "raise", 5.0, "active", ()),
         Limit("Grid.voltage_max", "raise", 1000.0, "voltage", (1,)),
         Limit("Grid.voltage_min", "lower", 1000.0, "voltage", (-1,)),
@@ -72,13 +82,15 @@ class Slack:
     rows: np.ndarray
     hours: np.ndarray  # -1: all
     way: np.ndarray
-    unit: float  # physical size of 1
+    unit: Any  # physical size of 1, of all or of each column
 
 
 def give(made: Program, name: str, price: float) -> list[Slack]:
     """Let a limit give way; what it does not limit is left out."""
     limit = LIMITS[name]
     if not made.market.grid.model.networked and name.startswith("Grid."):
+        return []
+    if not has_caps(made.market) and name.startswith("Caps."):
         return []
     if name == "Prosumers.load":
         return _shed(made, price)
@@ -87,7 +99,7 @@ def give(made: Program, name: str, price: float) -> list[Slack]:
     table = made.total[None] if limit.table == "total" else made.table(limit.table)
     if not limit.hourly:
         return _widen(made, name, table, price)
-    length = np.asarray(counted(made.market)) if limit.unit != "kWh" else np.ones(made.of.hours)
+    length = np.asarray(counted(made.market)) if limit.power else np.ones(made.of.hours)
     found = []
     for way in limit.ways:
         bound = (made.upper if way > 0 else made.lower)[table]
@@ -100,10 +112,11 @@ def give(made: Program, name: str, price: float) -> list[Slack]:
             most = np.maximum(bound, 0.0)
         row, hour = np.nonzero(able & (most > 0))
         at = table[row, hour]
+        unit = made.power if limit.table == "total" else made.unit[at]
         columns = made.add(
-            way * made.equal[:, at], 0.0, most[row, hour], price * length[hour] * made.power
+            way * made.equal[:, at], 0.0, most[row, hour], price * length[hour] * unit
         )
-        found.append(Slack(name, columns, row, hour, np.full(len(at), way), made.power))
+        found.append(Slack(name, columns, row, hour, np.full(len(at), way), unit))
     return found
 
 

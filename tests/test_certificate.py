@@ -26,19 +26,24 @@ WRONG = {  # what moving an entry of a plan by 1e6 is called
     "angle": "rad, bounds on the angle of bus 0",
     "compensation": "kvar, bounds on the compensation of bus 0",
     "exchange": "kW, exchange with the main grid",  # without a bound
+    "level": "kg, bounds on the level of cap 'carbon'",
+    "rise": "kg, level left by its rise of cap 'carbon'",  # without a bound
+    "spare": "kg, bounds on the part of the level that no member makes of cap 'carbon'",
 }
 
 
 @pytest.fixture(scope="module")
 def cleared() -> tuple[jg.Market, jg.Clearing]:
     market = feeder("paper", reactive_balance=True, rating=50.0)
+    market = jg.capped(market, jg.caps.carbon(market, 1e4, grid=0.4))
     return market, jg.clear(market)
 
 
 def test_every_family_of_rows_and_every_bound_has_words():
     assert set(ROW_FIELDS) == {field.name for field in fields(Rows)}
     assert set(PLAN_FIELDS) == set(WRONG) == {field.name for field in fields(Plan)}
-    assert all(field.means and field.unit for field in (ROW_FIELDS | PLAN_FIELDS).values())
+    every = (ROW_FIELDS | PLAN_FIELDS).values()
+    assert all(field.means and (field.unit or field.row == "cap") for field in every)
 
 
 @pytest.mark.parametrize("field", WRONG)
@@ -66,7 +71,8 @@ def test_every_family_of_rows_is_among_what_is_said(family, cleared):
     })  # fmt: skip
     said = jg.certify(market, plan, clearing.prices).violations()
     row = ROW_FIELDS[family]
-    assert any(f" {row.unit}, {row.means}" in sentence for sentence in said)
+    unit = "kg" if row.row == "cap" else row.unit
+    assert any(f" {unit}, {row.means}" in sentence for sentence in said)
 
 
 def replace_total(market: jg.Market, limit: float) -> jg.Market:

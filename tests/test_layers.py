@@ -19,7 +19,7 @@ PACKAGE = Path(jaxgne.__file__).parent
 ROOT = Path(__file__).parent.parent
 
 CORE = {"clock", "each", "tables", "market", "devices", "describe", "validation", "model"}
-CORE |= {"radial", "acflow"}
+CORE |= {"radial", "acflow", "caps"}
 CORE |= {
     "feasibility",
     "one_way",
@@ -57,6 +57,7 @@ LAYERS: dict[str, set[str]] = {
     "grids": {"grids"},
     "tables": {"arrays"},
     "market": {"arrays", "clock", "describe", "grids", "tables"},  # to print itself
+    "caps": {"arrays", "each", "market", "tables"},
     "size": {"market"},
     "padding": {"each", "market"},
     "devices": {"arrays", "clock", "each", "market", "devices"},
@@ -71,8 +72,8 @@ LAYERS: dict[str, set[str]] = {
     "one_way": {"each", "market", "model", "surplus"},
     "optimality": {"tables", "market", "model", "feasibility", "scales"},
     "matrix": {"market", "model"},
-    "elastic": {"market", "model", "feasibility", "matrix"},
-    "slack": {"market", "model", "elastic"},
+    "elastic": {"tables", "market", "model", "feasibility", "matrix", "scales"},
+    "slack": {"tables", "market", "model", "elastic"},
     "relaxation": {"clock", "each", "market", "model", "validation", "elastic", "slack"},
     "solvers": {
         "tables",
@@ -96,6 +97,7 @@ LAYERS: dict[str, set[str]] = {
     "certificate": {
         *("clock", "each", "market", "validation", "model", "acflow", "feasibility", "optimality"),
         "one_way",
+        "tables",
         "scales",
     },
     "reasons": {"clock", "market", "model", "certificate", "elastic", "relaxation"},

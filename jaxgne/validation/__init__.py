@@ -14,8 +14,10 @@ from jaxtyping import Bool, Float
 from ..each import for_one, leading
 from ..market import Market
 from ..runner import held_here
+from ..tables import has_caps
 from .cycles import negative_cycle
 from .doubtful import by_owner, doubts
+from .levels import out_of_reach
 from .numbers import mistakes, suspects
 from .tables import (
     WHOLE,
@@ -123,7 +125,7 @@ def problems(market: Market) -> list[str]:
     v = Values(market)
     with np.errstate(all="ignore"):  # what is not finite is reported once, by `mistakes`
         if not indices(v):
-            wrong += _paper(v) + _islands(v)
+            wrong += _paper(v) + _islands(v) + (out_of_reach(v) if has_caps(market) else [])
             give, take, unkept = _storage(v)
             wrong += unkept + _supply(v, give, take)
     return wrong

@@ -68,7 +68,7 @@ class Values(dict[str, np.ndarray]):
         words = []
         axes = axes or "".join(FIELDS[name].axes)
         for axis, index in zip(axes, place, strict=True):
-            names = {"B": self.names, "L": self.line_names}.get(axis)
+            names = {"B": self.names, "L": self.line_names, "M": self.market.caps.names}.get(axis)
             called = f" ({names[index]!r})" if names else ""
             hour = hour_name(self.market, index) if axis == "H" else ""
             words.append(hour or f"row {index}{called}")
@@ -141,6 +141,12 @@ def shapes(market: Market, caller: str = "clear") -> list[str]:
                 f"Grid.{called}: {len(set(names))} different names for {sizes.get(axis)} {many}; "
                 f"give each {each} its own, or give none."
             )
+    table, count = market.caps, sizes.get("M", 0)
+    if not len({*table.names}) == len(table.names) == len(table.units) == count:
+        wrong.append(
+            f"Caps.names: {len({*table.names})} different names and {len(table.units)} units for "
+            f"{count} caps; give each its own name, and a unit."
+        )
     return wrong
 
 

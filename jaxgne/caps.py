@@ -1,0 +1,368 @@
+"""Limits that many share, by what they are for: rows of `Caps`, made of a market and a number.
+
+    market = jg.capped(market, jg.caps.carbon(market, 120.0, grid=0.4), jg.caps.ramp(market, 25.0))
+
+All run on the host. Amounts are of the whole horizon or of a step, as each says; what a limit costs
+is told by `clearing.prices.cap`, EUR per unit, and by `jg.settle` (model.md: Caps, Money).
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from .arrays import by_hour, by_row, promoted
+from .each import for_one
+from .market import Market
+from .record import changed
+from .tables import KINDS, Caps
+
+_NET = {"imports": 1.0, "exports": -1.0}  # what goes through the transformer
+
+
+@for_one()
+def carbon(
+    market: Market,
+    most: float,
+    *,
+    grid: Any,
+    generators: Any = 0.0,
+    members: Iterable[int] | None = None,
+    passive: bool = True,
+    name: str = "carbon",
+) -> Caps:
+    """At most `most` kg of CO2 over the horizon.
+
+    What prosumers buy of the main grid makes `grid` kg/kWh (one number, or by step), what each
+    generator makes `generators` kg/kWh (one number, or by row). `members` are the prosumers that
+    count, all by default; the passive load counts beside them unless `passive=False`. Raises
+    `ValueError` for numbers that do not fit, and for prosumers that there are not.
+    """
+    lengths, hours = _lengths(market)
+    by_step = by_hour("carbon: grid", grid, 1, hours, "market")[0] * lengths
+    own = _rows(market, "carbon", "imports", members)
+    made = _rows(market, "carbon", "generation", members)
+    count = np.shape(market.generators.owner)[0]
+    per_unit = np.asarray(by_row("carbon: generators", generators, count, "generator"))[made]
+    weight = np.concatenate(
+        [np.broadcast_to(by_step, (len(own), hours)), per_unit[:, None] * lengths]
+    )
+    return Caps(
+        _at_the_end("carbon", most, hours),
+        hours=hours,
+        base=(by_step * _passive(market))[None] if passive else 0.0,
+        carry=1.0,
+        cap=np.zeros(len(weight), int),
+        kind=np.repeat([KINDS.index("imports"), KINDS.index("generation")], [len(own), len(made)]),
+        row=np.concatenate([own, made]),
+        weight=weight,
+        names=(name,),
+        units=("kg",),
+    )
+
+
+@for_one()
+def budget(
+    market: Market,
+    most: float,
+    *,
+    of: str | Mapping[str, float] = "imports",
+    members: Iterable[int] | None = None,
+    buses: Iterable[Any] | None = None,
+    devices: Iterable[int] | None = None,
+    name: str = "budget",
+) -> Caps:
+    """At most `most` kWh over the horizon; whose and of what as in `group`."""
+    lengths, hours = _lengths(market)
+    return Caps(
+        _at_the_end("budget", most, hours),
+        hours=hours,
+        carry=1.0,
+        **_terms(market, "budget", of, members, buses, devices, lengths),
+        names=(name,),
+        units=("kWh",),
+    )
+
+
+@for_one()
+def group(
+    market: Market,
+    most: Any,
+    *,
+    of: str | Mapping[str, float] = "imports",
+    members: Iterable[int] | None = None,
+    buses: Iterable[Any] | None = None,
+    devices: Iterable[int] | None = None,
+    name: str = "group",
+) -> Caps:
+    """At most `most` kW of some together in each step: one number, or by step.
+
+    `of` is what counts: "imports", "exports", "generation", "charge" or "discharge", or several
+    with what a kW of each counts, as {"imports": 1, "exports": -1}. `members` are prosumers,
+    `buses` (numbers or names) where they are, `devices` rows of generators or buffers; all by
+    default. So what the operator may dim at a bus by the German EnWG, section 14a, heat pumps
+    and chargers, is `group(market, 12.0, of="charge", buses=["17"], devices=pumps_and_chargers)`.
+    """
+    _, hours = _lengths(market)
+    return Caps(
+        by_hour("group: most", most, 1, hours, "cap"),
+        hours=hours,
+        **_terms(market, "group", of, members, buses, devices, np.ones(hours)),
+        names=(name,),
+        units=("kW",),
+    )
+
+
+@for_one()
+def ramp(
+    market: Market,
+    most: Any,
+    *,
+    start: float | None = None,
+    passive: bool = True,
+    name: str = "ramp",
+) -> Caps:
+    """The net exchange of all with the main grid changes by at most `most` kW a step, either way.
+
+    One number, or by step. `start` is that exchange before the first step, kW, into which any
+    change is allowed by default. Passive load counts unless `passive=False`.
+    """
+    _, hours = _lengths(market)
+    by = np.array(by_hour("ramp: most", most, 1, hours, "cap"))
+    if start is None:
+        by[:, 0] = np.inf
+    if not np.all(by >= 0):
+        raise ValueError("ramp: most must be 0 or more, in kW a step.")
+    return Caps(
+        [np.inf],
+        hours=hours,
+        rise_min=-by,
+        rise_max=by,
+        carry=1.0,
+        start=0.0 if start is None else start,
+        adds=[0],
+        **_whole_exchange(market, "ramp", passive, name),
+    )
+
+
+@for_one()
+def demand_charge(
+    market: Market,
+    price: Any,
+    *,
+    prosumers: Iterable[int] | None = None,
+    free: Any = 0.0,
+    name: str = "demand charge",
+) -> Caps:
+    """Each of `prosumers` (all by default) pays `price` EUR per kW of its own highest import.
+
+    One number, or one a prosumer; of what is above `free` kW, which was paid for before. One cap a
+    prosumer, who owns it.
+    """
+    _, hours = _lengths(market)
+    people = np.shape(market.prosumers.bus)[0]
+    own = [*(range(people) if prosumers is None else prosumers)]
+    _among("demand_charge", "prosumers", "prosumer", own, people)
+    count = len(own)
+    return _peaks(
+        by_row("demand_charge: price", price, count, "prosumer"),
+        by_row("demand_charge: free", free, count, "prosumer"),
+        hours,
+        owner=own,
+        cap=np.arange(count),
+        kind=np.full(count, KINDS.index("imports")),
+        row=own,
+        names=tuple(f"{name} of prosumer {i}" for i in own),
+        units=("kW",) * count,
+    )
+
+
+@for_one()
+def total_demand_charge(
+    market: Market,
+    price: float,
+    *,
+    free: float = 0.0,
+    passive: bool = True,
+    name: str = "demand charge",
+) -> Caps:
+    """All together pay `price` EUR per kW of their highest net exchange with the main grid.
+
+    Of what is above `free` kW, by the price of the cap in the steps of the peak. Passive load
+    counts unless `passive=False`.
+    """
+    _, hours = _lengths(market)
+    return _peaks(
+        by_row("total_demand_charge: price", price, 1, "cap"),
+        by_row("total_demand_charge: free", free, 1, "cap"),
+        hours,
+        **_whole_exchange(market, "total_demand_charge", passive, name),
+    )
+
+
+def joined(*tables: Caps) -> Caps:
+    """Rows of several tables as one. Raises `ValueError` for other steps, and names used twice."""
+    if not tables:
+        raise ValueError("joined: no caps; give at least one table.")
+    steps = {np.shape(table.level_max)[-1] for table in tables}
+    if len(steps) > 1:
+        raise ValueError(f"joined: caps of {sorted(steps)} steps; give those of one market.")
+    names = tuple(name for table in tables for name in table.names)
+    twice = next((one for k, one in enumerate(names) if one in names[:k]), None)
+    if twice is not None:
+        raise ValueError(f"joined: two caps are called {twice!r}; give one another name=.")
+    first = np.cumsum([0, *(len(table.names) for table in tables)])
+    fields = ("level_max", "level_min", "rise_min", "rise_max", "base", "start", "carry", "slack")
+    fields += ("price", "adds", "owner", "kind", "row", "weight")
+
+    def rows(field: str) -> Any:
+        return np.concatenate([np.asarray(getattr(table, field)) for table in tables])
+
+    return Caps(
+        **{field: rows(field) for field in fields},
+        cap=np.concatenate(
+            [np.asarray(t.cap) + k for t, k in zip(tables, first, strict=False)]
+        ).astype(int),
+        names=names,
+        units=tuple(unit for table in tables for unit in table.units),
+        hours=steps.pop(),
+    )
+
+
+@for_one()
+def capped(market: Market, *caps: Caps) -> Market:
+    """The market with these caps beside those that it has.
+
+    Raises `ValueError` where caps have other steps than the market, or a name twice.
+    """
+    hours = np.shape(market.prosumers.load)[-1]
+    for table in caps:
+        steps = np.shape(table.level_max)[-1]
+        if steps != hours:
+            raise ValueError(
+                f"capped: caps of {steps} steps for {hours}; make them of this market."
+            )
+    every = joined(market.caps, *caps)
+    return changed(market, caps=promoted(every, market.prosumers.load.dtype))
+
+
+def _lengths(market: Market) -> tuple[Float[np.ndarray, " H"], int]:
+    """Hours of each step, and how many there are."""
+    hours = np.shape(market.prosumers.load)[-1]
+    return np.broadcast_to(np.asarray(market.hour_length, float), hours), hours
+
+
+def _passive(market: Market) -> Float[np.ndarray, " H"]:
+    return np.asarray(market.grid.passive, float).sum(axis=0)
+
+
+def _at_the_end(caller: str, most: Any, hours: int) -> Float[np.ndarray, "1 H"]:
+    """A level that is limited after the last step."""
+    limit = np.full((1, hours), np.inf)
+    limit[0, -1] = by_row(f"{caller}: most", most, 1, "cap")[0]
+    return limit
+
+
+def _peaks(price: Any, free: Any, hours: int, **more: Any) -> Caps:
+    """Levels that are bought in the first step, and are at least the sum in each."""
+    if not (np.all(np.asarray(price) >= 0) and np.all(np.asarray(free) >= 0)):
+        raise ValueError("demand_charge: price (EUR/kW) and free (kW) must be 0 or more.")
+    first = np.where(np.arange(hours) == 0, np.inf, 0.0)
+    return Caps(
+        np.full((len(price), 1), np.inf),
+        hours=hours,
+        rise_min=0.0,
+        rise_max=np.broadcast_to(first, (len(price), hours)),
+        start=free,
+        carry=1.0,
+        slack=np.inf,
+        price=price,
+        adds=np.zeros(len(price), int),
+        **more,
+    )
+
+
+def _whole_exchange(market: Market, caller: str, passive: bool, name: str) -> dict[str, Any]:
+    """A level that is the net exchange of all, kW."""
+    _, hours = _lengths(market)
+    return {
+        "base": _passive(market)[None] if passive else 0.0,
+        "names": (name,),
+        "units": ("kW",),
+        **_terms(market, caller, _NET, None, None, None, np.ones(hours)),
+    }
+
+
+def _terms(
+    market: Market,
+    caller: str,
+    of: str | Mapping[str, float],
+    members: Iterable[int] | None,
+    buses: Iterable[Any] | None,
+    devices: Iterable[int] | None,
+    per_kw: Float[np.ndarray, " H"],
+) -> dict[str, Any]:
+    """The terms of one cap: what a kW counts in each step, times what it counts of its kind."""
+    each = {of: 1.0} if isinstance(of, str) else dict(of)
+    found = {kind: _rows(market, caller, kind, members, buses, devices) for kind in each}
+    sizes = [len(rows) for rows in found.values()]
+    if not sum(sizes):
+        raise ValueError(f"{caller}: nobody there has {' or '.join(each)} to count; choose others.")
+    return {
+        "cap": np.zeros(sum(sizes), int),
+        "kind": np.repeat([KINDS.index(kind) for kind in found], sizes),
+        "row": np.concatenate(list(found.values())),
+        "weight": np.repeat(list(each.values()), sizes)[:, None] * per_kw,
+    }
+
+
+def _rows(
+    market: Market,
+    caller: str,
+    kind: str,
+    members: Iterable[int] | None = None,
+    buses: Iterable[Any] | None = None,
+    devices: Iterable[int] | None = None,
+) -> Int[np.ndarray, " R"]:
+    """Rows of what is summed: of these prosumers, at these buses, or these devices."""
+    if kind not in KINDS:
+        raise ValueError(f"{caller}: of={kind!r} is none of {', '.join(KINDS)}.")
+    bus = np.asarray(market.prosumers.bus)
+    chosen = np.ones(len(bus), bool)
+    if members is not None:
+        chosen &= _among(caller, "members", "prosumer", members, len(bus))
+    if buses is not None:
+        chosen &= _among(caller, "buses", "bus", _buses(market, buses), _count(market))[bus]
+    if kind in ("imports", "exports"):
+        if devices is not None:
+            raise ValueError(f"{caller}: devices have no {kind}; give members= or buses=.")
+        return np.flatnonzero(chosen)
+    owner = np.asarray((market.generators if kind == "generation" else market.buffers).owner)
+    taken = chosen[owner]
+    if devices is not None:
+        taken &= _among(caller, "devices", "device", devices, len(owner))
+    return np.flatnonzero(taken)
+
+
+def _count(market: Market) -> int:
+    return np.shape(market.grid.passive)[0]
+
+
+def _buses(market: Market, buses: Iterable[Any]) -> list[Any]:
+    """Buses by number; names that are none stay."""
+    numbers = {name: k for k, name in enumerate(market.grid.names)}
+    return [numbers.get(bus, bus) for bus in ([buses] if isinstance(buses, str) else buses)]
+
+
+def _among(caller: str, argument: str, one: str, rows: Iterable[Any], count: int) -> np.ndarray:
+    """Which of `count` rows are given. `ValueError` for any that there is not."""
+    found = np.zeros(count, bool)
+    for row in rows:
+        if isinstance(row, str | bool) or row != int(row) or not 0 <= row < count:
+            shown = repr(row) if isinstance(row, str) else row
+            raise ValueError(
+                f"{caller}: {argument} has {shown}, which is no {one}; there are 0 to {count - 1}."
+            )
+        found[int(row)] = True
+    return found
