@@ -26,16 +26,16 @@ WRONG = {  # what moving an entry of a plan by 1e6 is called
     "angle": "rad, bounds on the angle of bus 0",
     "compensation": "kvar, bounds on the compensation of bus 0",
     "exchange": "kW, exchange with the main grid",  # without a bound
-    "level": "kg, bounds on the level of cap 'carbon'",
-    "rise": "kg, level left by its rise of cap 'carbon'",  # without a bound
-    "spare": "kg, bounds on the part of the level that no member makes of cap 'carbon'",
+    "level": "kW, bounds on the level of cap 'group'",
+    "rise": "kW, level left by its rise of cap 'group'",  # without a bound
+    "spare": "kW, bounds on the part of the level that no member makes of cap 'group'",
 }
 
 
 @pytest.fixture(scope="module")
 def cleared() -> tuple[jg.Market, jg.Clearing]:
     market = feeder("paper", reactive_balance=True, rating=50.0)
-    market = jg.capped(market, jg.caps.carbon(market, 1e4, grid=0.4))
+    market = jg.capped(market, jg.caps.group(market, 1e3))
     return market, jg.clear(market)
 
 
@@ -71,7 +71,7 @@ def test_every_family_of_rows_is_among_what_is_said(family, cleared):
     })  # fmt: skip
     said = jg.certify(market, plan, clearing.prices).violations()
     row = ROW_FIELDS[family]
-    unit = "kg" if row.row == "cap" else row.unit
+    unit = "kW" if row.row == "cap" else row.unit
     assert any(f" {unit}, {row.means}" in sentence for sentence in said)
 
 
