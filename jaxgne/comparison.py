@@ -35,7 +35,7 @@ class Outcome(Record):
     bill: Float[Array, " N"]  # EUR that each prosumer pays: main grid, peers, operator
     passive: Float[Array, ""]  # EUR that passive consumers pay
     operator: Float[Array, ""]  # EUR that the operator receives
-    social: Float[Array, ""]  # EUR that all together pay the main grid and for devices
+    social: Float[Array, ""]  # EUR that all pay the main grid, for devices and rises of caps
     peak: Float[Array, ""]  # kW, highest contracted import
     imported: Float[Array, ""]  # kWh from the main grid, net of exports
     traded: Float[Array, ""]  # kWh
@@ -96,9 +96,9 @@ def measured(
     return Outcome(
         cost=devices + jnp.sum(paid.prosumers, axis=1),
         bill=jnp.sum(paid.prosumers, axis=1),
-        passive=jnp.sum(paid.passive),
+        passive=jnp.sum(paid.passive) + jnp.sum(paid.passive_caps),
         operator=jnp.sum(paid.receipts),
-        social=jnp.sum(devices) + jnp.sum(paid.sales),
+        social=jnp.sum(devices) + jnp.sum(paid.sales) + jnp.sum(paid.levies),
         peak=jnp.max(sigma),
         imported=energy(net),
         traded=energy(jnp.abs(plan.trades)),

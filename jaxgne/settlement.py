@@ -1,7 +1,8 @@
 """Who pays whom for a plan at its prices, and what a price is made of (model.md: Money).
 
 Trades settle at (pi_i + pi_j) / 2, the same for both sides. Beside its energy everyone pays the
-operator for what it takes of limits that all share: the total exchange, lines and voltages. The
+operator for what it takes of limits that all share: the total exchange, lines, voltages and caps,
+the last to their owner where they have one. The
 anticipated effect on the main grid's price and the preferences of `Trading.fee_buyer` and
 `fee_seller` are no cash; reactive power is not billed.
 """
@@ -23,13 +24,16 @@ from .model import (
     Rows,
     aggregate,
     bought,
+    by_owner,
     by_side,
     counted,
     grid_price,
+    members,
     net_exchange,
     net_load,
     pull,
     rows_like,
+    shared_out,
     toll,
 )
 from .radial import forest, radial
@@ -50,7 +54,9 @@ class Bills(Record):
     Prosumers: to the main grid (less what it pays for exports), to each other, the network's
     `tolls` on trades, `capacity` for the limit on the total exchange and `congestion` for the
     network at their bus. `trades` is what the buyer of each pair pays its seller. Passive
-    consumers: by bus.
+    consumers: by bus. Members of caps pay `caps` to the owner of each, less what they receive for
+    caps of their own, or to the operator where nobody owns it; who owns a cap pays `charges` for
+    its rise, the operator for those of nobody's, and whoever asks that price receives `levies`.
     """
 
     main_grid: Float[Array, "N H"]
@@ -58,22 +64,27 @@ class Bills(Record):
     tolls: Float[Array, "N H"]
     capacity: Float[Array, "N H"]
     congestion: Float[Array, "N H"]
+    caps: Float[Array, "N H"]
+    charges: Float[Array, "N H"]
     trades: Float[Array, "E H"]
     passive_main_grid: Float[Array, "B H"]
     passive_capacity: Float[Array, "B H"]
     passive_congestion: Float[Array, "B H"]
+    passive_caps: Float[Array, " H"]  # for what `Caps.base` counts, of all buses together
     sales: Float[Array, " H"]  # what the main grid receives
+    levies: Float[Array, " H"]  # what is paid for rises of caps, to whoever asks their price
     receipts: Float[Array, " H"]  # what the operator receives
     rent: Float[Array, " H"]  # what its limits and tariff are worth: the receipts at an equilibrium
 
     @property
     def prosumers(self) -> Float[Array, "N H"]:
         """All that each prosumer pays."""
-        return self.main_grid + self.peers + self.tolls + self.capacity + self.congestion
+        own = self.main_grid + self.peers + self.tolls + self.capacity + self.congestion
+        return own + self.caps + self.charges
 
     @property
     def passive(self) -> Float[Array, "B H"]:
-        """All that the passive consumers at each bus pay."""
+        """All that the passive consumers at each bus pay, but for caps."""
         return self.passive_main_grid + self.passive_capacity + self.passive_congestion
 
 
@@ -81,7 +92,8 @@ class PriceParts(Record):
     """What energy at a bus costs, EUR/kWh: the sum of four parts; and at which price pairs trade.
 
     `energy` is the main grid's price, `limit` the scarcity of the total exchange, `lines` and
-    `voltage` what full lines and voltages at their limits on the way from the feeder add.
+    `voltage` what full lines and voltages at their limits on the way from the feeder add. Caps are
+    paid beside it by their members: `caps` is what they add to what each buys of the main grid.
     """
 
     energy: Float[Array, " H"]
@@ -91,6 +103,7 @@ class PriceParts(Record):
     trade: Float[Array, "E H"]  # (pi_i + pi_j) / 2, between buyer and seller
     toll: Float[Array, " E"]  # c_ta, paid by each of them
     network: Float[Array, "E H"]  # what the operator asks more at the buyer's bus than the seller's
+    caps: Float[Array, "N H"]  # on imports of each prosumer, beside the total
 
     @property
     def total(self) -> Float[Array, "B H"]:
@@ -117,7 +130,9 @@ def settle(market: Market, clearing: Clearing) -> Bills:
     For any plan and prices, whatever the gauge, payments and receipts cancel. At an equilibrium the
     operator's receipts equal its rent to the certificate's tolerance:
 
-        rent = Ts (sum_y mu_pb_y inflow_y + lambda s + 2 sum_e c_ta |t_e|).
+        rent = Ts (sum_y mu_pb_y inflow_y + lambda s + 2 sum_e c_ta |t_e|)
+
+    and what limits on levels of caps are worth (model.md: Money).
 
     Traceable and differentiable. Of a batch the bills have its leading axis. Raises `ValueError`
     for a clearing without prices: infeasible or non-finite.
@@ -162,6 +177,7 @@ def bills(market: Market, plan: Plan, prices: Rows) -> Bills:
     share = toll(market) / 2 * jnp.abs(plan.trades)
     paid = ts * settled_prices(market, prices) * plan.trades
     s = net_exchange(market, plan)
+    caps = cap_money(market, plan, prices)
     drawn = grid.passive.at[market.prosumers.bus].add(net)
     return Bills(
         main_grid=ts * (price * plan.imports - market.tariff.export * plan.exports),
@@ -169,15 +185,75 @@ def bills(market: Market, plan: Plan, prices: Rows) -> Bills:
         tolls=by_side(market, share),
         capacity=ts * scarce * (plan.imports - plan.exports),
         congestion=ts * prices.bus[market.prosumers.bus] * net,
+        caps=caps.paid,
+        charges=caps.charges,
         trades=paid,
         passive_main_grid=ts * price * grid.passive,
         passive_capacity=ts * scarce * grid.passive,
         passive_congestion=ts * prices.bus * grid.passive,
+        passive_caps=caps.passive,
         sales=ts
         * (price * aggregate(market, plan) - market.tariff.export * jnp.sum(plan.exports, axis=0)),
-        receipts=ts * (scarce * s + jnp.sum(prices.bus * drawn, axis=0)) + 2 * jnp.sum(share, 0),
+        levies=caps.levies,
+        receipts=ts * (scarce * s + jnp.sum(prices.bus * drawn, axis=0))
+        + 2 * jnp.sum(share, axis=0)
+        + caps.receipts,
         rent=ts * (prices.aggregate * s + jnp.sum(prices.bus * _inflow(market, plan), axis=0))
-        + 2 * jnp.sum(share, axis=0),
+        + 2 * jnp.sum(share, axis=0)
+        + caps.rent,
+    )
+
+
+class CapMoney(Record):
+    """What is paid for caps, EUR by hour: the parts of `Bills` that they make."""
+
+    paid: Float[Array, "N H"]
+    charges: Float[Array, "N H"]
+    passive: Float[Array, " H"]
+    levies: Float[Array, " H"]
+    receipts: Float[Array, " H"]
+    rent: Float[Array, " H"]
+
+
+def cap_money(market: Market, plan: Plan, prices: Rows) -> CapMoney:
+    """Who pays whom for caps: members and passive consumers the owner, the owner for its rise."""
+    none = jnp.zeros_like(market.prosumers.load)
+    if prices.cap is None or plan.rise is None or plan.level is None or plan.spare is None:
+        return CapMoney(none, none, *[jnp.sum(none, axis=0)] * 4)
+    caps, nobody = market.caps, market.caps.owner[:, None] < 0
+    paid = shares_of_caps(market, plan, prices)
+    base = prices.cap * caps.base
+    received, rises = prices.cap * members(market, plan) + base, caps.price[:, None] * plan.rise
+
+    def owned(values: Array) -> Array:
+        kept = jnp.where(nobody, 0.0, values)
+        return none.at[jnp.maximum(caps.owner, 0)].add(kept)
+
+    def left(values: Array) -> Array:
+        return jnp.sum(jnp.where(nobody, values, 0.0), axis=0)
+
+    counted = jnp.where(caps.adds[:, None] > 0, plan.rise, plan.level) - plan.spare
+    return CapMoney(
+        paid=paid - owned(received),
+        charges=owned(rises),
+        passive=jnp.sum(base, axis=0),
+        levies=jnp.sum(rises, axis=0),
+        receipts=left(received - rises),
+        rent=left(prices.cap * counted - rises),
+    )
+
+
+def shares_of_caps(market: Market, plan: Plan, prices: Rows) -> Float[Array, "N H"]:
+    """What each prosumer's part in the sums of caps comes to at their prices, EUR by hour."""
+    if prices.cap is None:
+        return jnp.zeros_like(market.prosumers.load)
+    asked, units, stores = shared_out(market, prices.cap), market.generators, market.buffers
+    moved = asked["charge"] * plan.charge + asked["discharge"] * plan.discharge
+    return (
+        asked["imports"] * plan.imports
+        + asked["exports"] * plan.exports
+        + by_owner(market, asked["generation"] * plan.generation, units.owner)
+        + by_owner(market, moved, stores.owner)
     )
 
 
@@ -223,7 +299,16 @@ def _price_parts(market: Market, plan: Plan, prices: Rows) -> PriceParts:
         trade=settled_prices(market, prices),
         toll=market.trading.toll,
         network=network_prices(market, prices),
+        caps=cap_prices(market, prices),
     )
+
+
+@for_each
+def cap_prices(market: Market, prices: Rows) -> Float[Array, "N H"]:
+    """What caps add to a kWh that each prosumer buys of the main grid, EUR/kWh."""
+    if prices.cap is None:
+        return jnp.zeros_like(prices.balance)
+    return shared_out(market, prices.cap)["imports"] / market.hour_length
 
 
 @for_each

@@ -13,6 +13,7 @@ from ..each import for_one
 from ..market import Buffers, Market
 from ..model import Plan, counted, device_costs, grid_price, net_load
 from ..result import Clearing
+from ..settlement import shares_of_caps
 from .runner import Study, Variants, Watch, clear_variants, percent
 
 ACTIVE, PASSIVE = "all active", "all passive"
@@ -85,7 +86,8 @@ def bills_at(market: Market, plan: Plan, clearing: Clearing) -> Float[Array, " N
     price = grid_price(market, clearing.aggregate)
     hourly = (price + scarce) * plan.imports - (market.tariff.export + scarce) * plan.exports
     hourly += prices.bus[market.prosumers.bus] * net_load(market, plan)
-    return device_costs(market, plan) + jnp.sum(counted(market) * hourly, axis=1)
+    own = device_costs(market, plan) + jnp.sum(shares_of_caps(market, plan, prices), axis=1)
+    return own + jnp.sum(counted(market) * hourly, axis=1)
 
 
 def _each(market: Market, found: Variants) -> list[dict]:
