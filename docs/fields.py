@@ -15,8 +15,10 @@ from jaxgne.io.schema import ADDED, MARKET
 from jaxgne.market import FIELDS
 
 DOCS = Path(__file__).parent
-KINDS = ("Prosumers", "Generators", "Buffers", "Trading", "Grid", "Tariff", "Market")
+KINDS = ("Prosumers", "Generators", "Buffers", "Trading", "Grid", "Tariff", "Caps", "Market")
 _AXIS = {row: axis for axis, row in ROWS.items()}
+_TEXT = {"name": "each its own", "unit": "of the level, as people write it"}
+_WHOLE = {"switch": "0, 1", "payer": "[-1, N)", "quantity": "[0, 5)", "member": "[0, N, G or K)"}
 
 HEAD = f"""\
 # The fields of a market
@@ -76,14 +78,16 @@ def _unit(field: Field) -> str:
 
 
 def _meaning(field: Field) -> str:
-    return (f"{field.means}, a {field.of}" if field.of else field.means).replace("^2", "²")
+    of = f", a {field.of}" * (field.of in _AXIS)
+    return (field.means + of).replace("^2", "²")
 
 
 def _range(field: Field) -> str:
     """Its interval; of a least also the most that it must not exceed."""
     least, most = field.name.split(".")[1], f"{field.name.removesuffix('_min')}_max"
     above = f", up to `{most.split('.')[1]}`" * (least.endswith("_min") and most in FIELDS)
-    return (f"[0, {_AXIS[field.of]})" if field.of else field.within) + above
+    whole = f"[0, {_AXIS[field.of]})" if field.of in _AXIS else _WHOLE.get(field.of)
+    return (whole or field.within) + above
 
 
 def _default(given: Parameter) -> str:
@@ -102,7 +106,7 @@ def _file(table: Any) -> str:
         since = f"; since version {added.version}, {added.value:g} before" if added else ""
         lines.append(f"| `{column}` | {_unit(field)} | {_meaning(field)}{since} |")
     lines += [
-        f"| `{column}` | text | each its own; may be left out as a whole |"
+        f"| `{column}` | text | {_TEXT[column]}; may be left out as a whole |"
         for column in table.names
     ]
     lines += [

@@ -66,12 +66,13 @@ class Field(NamedTuple):
     @property
     def symbol(self) -> str:
         """Its unit as plots and tables print it: `EUR/kWh/kW`, and 1 of shares."""
-        return self.unit.replace("^2", "²").replace(" per ", "/") or "1"
+        unit = f"1 {self.unit}" if self.unit.startswith("per ") else self.unit
+        return unit.replace("^2", "²").replace(" per ", "/") or "1"
 
     @property
     def column(self) -> str:
         """Its name in files, with the unit: `slope_eur_per_kwh_per_kw`."""
-        unit = self.unit.lower().replace("/", "_per_").replace(" per ", "_per_").replace("^", "")
+        unit = self.unit.lower().replace("/", "_per_").replace(" ", "_").replace("^", "")
         return self.written or self.name.split(".")[1] + f"_{unit}" * bool(unit)
 
     @property

@@ -10,8 +10,10 @@ import numpy as np
 import jaxgne as jg
 
 
-def feeder(model: jg.market.GridModel = "lindistflow", hours: int = 2, **tariff) -> jg.Market:
-    """Three prosumers on a line of three buses, a generator, a battery, two pairs."""
+def feeder(
+    model: jg.market.GridModel = "lindistflow", hours: int = 2, *, caps: bool = True, **tariff
+) -> jg.Market:
+    """Three prosumers on a line of three buses, a generator, a battery, two pairs, two caps."""
     load = np.array([3.0, 2.0, -1.0])[:, None] + np.linspace(0.0, 0.1, hours) / 3
     impedance = 1e-4 if model != "copperplate" else 0.0
     names = ("799", 'bus, "two"', "Straße") if model != "copperplate" else ()
@@ -24,6 +26,11 @@ def feeder(model: jg.market.GridModel = "lindistflow", hours: int = 2, **tariff)
         names=names,
         line_names=("main, old", "side") if names else (),
     )
+    shared = jg.Caps(
+        [[np.inf], [9.0]], hours=hours, rise_min=0.1, slack=(np.inf, 0.0), carry=(1.0, 0.0),
+        price=(0.3, 0.0), adds=(0, 1), owner=(2, -1), cap=(0, 1, 1), kind=(0, 2, 4),
+        row=(2, 0, 0), weight=1 / 3, names=("peak, own", "Straße"), units=("kW", "kg"),
+    )  # fmt: skip
     return jg.Market(
         jg.Prosumers((0, 1, 2), load, 0.3, export_max=(0.0, 0.0, 5.0), curtail_max=0.2),
         grid,
@@ -32,6 +39,7 @@ def feeder(model: jg.market.GridModel = "lindistflow", hours: int = 2, **tariff)
         jg.Buffers((0,), 1.0, 1.0, 4.0, 2.0, hours=hours, charge_efficiency=0.9, quadratic=1e-3),
         jg.Trading((0, 1), (1, 2), 2.0, toll=1e-3),
         hour_length=0.25,
+        caps=shared if caps else None,
     )
 
 

@@ -12,7 +12,12 @@ from jaxgne import optimality, settlement
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "model.md").read_text("utf-8")
-NO_SYMBOL = {"Buffers.made", "Grid.names", "Grid.line_names"}  # what no equation knows
+NO_SYMBOL = {
+    "Buffers.made",
+    "Grid.names",
+    "Grid.line_names",
+    "Caps.units",
+}  # what no equation knows
 
 
 def texts() -> Iterator[tuple[str, str]]:
@@ -60,7 +65,7 @@ def test_names_on_the_page_exist():
 
 def test_all_data_decisions_and_rows_are_on_the_page():
     """Every field of a market's tables, of `Plan` and of `Rows` has its symbol there."""
-    tables = (jg.Prosumers, jg.Generators, jg.Buffers, jg.Trading, jg.Grid, jg.Tariff)
+    tables = (jg.Prosumers, jg.Generators, jg.Buffers, jg.Trading, jg.Grid, jg.Tariff, jg.Caps)
     kinds = (*tables, jg.Plan, jg.Rows)
     every = {f"{kind.__name__}.{field}" for kind in kinds for field in field_names(kind)}
     assert {name for name in every - NO_SYMBOL if f"`{name}`" not in PAGE} == set()

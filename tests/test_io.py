@@ -113,7 +113,7 @@ def without(path: Path, column: str) -> None:
 
 def test_folder_of_version_1_loads_with_defaults_for_what_came_later(tmp_path: Path, monkeypatch):
     """What version 2 added (a table, a column, an entry) may lack in version 1, and only there."""
-    market = feeder()
+    market = feeder(caps=False)
     io.save(tmp_path / "case", market)
     added = {**schema.ADDED, "trading.toll": schema.Added(2, 0.5)}
     for module in (loading, reading):
@@ -246,8 +246,8 @@ BROKEN = {
     "not JSON": (write("market.json", "{"), r"market\.json, line 1, column 2: no valid JSON"),
     "a list": (write("market.json", "[]"), r"market\.json: expected a JSON object"),
     "alien": (write("market.json", "{}"), r"market\.json: its format is not 'jaxgne market'"),
-    "newer": (replace("market.json", '"version": 2', '"version": 9'), r"version 9.*install"),
-    "true version": (replace("market.json", '"version": 2', '"version": true'), r"version True"),
+    "newer": (replace("market.json", '"version": 3', '"version": 9'), r"version 9.*install"),
+    "true version": (replace("market.json", '"version": 3', '"version": true'), r"version True"),
     "no entry": (
         replace("market.json", '  "hour_length_h": 0.25,\n', ""),
         r"market\.json: entry 'hour_length_h' is missing",
@@ -256,13 +256,13 @@ BROKEN = {
     "entry twice": (add_entry('"dtype": "float32"'), r"line \d+, column 3: entry 'dtype' is given"),
     "no number": (
         replace("market.json", "0.25", '"long"'),
-        r"line 14, .*'hour_length_h' is 'long'",
+        r"line 16, .*'hour_length_h' is 'long'",
     ),
     "true": (replace("market.json", "0.25", "true"), r"'hour_length_h' is True, but must be a num"),
-    "NaN": (replace("market.json", "0.25", "NaN"), r"line 14, column 20: NaN is no JSON"),
+    "NaN": (replace("market.json", "0.25", "NaN"), r"line 16, column 20: NaN is no JSON"),
     "nan": (replace("market.json", "0.25", '"nan"'), r"'hour_length_h' is 'nan', but must be"),
-    "1e999": (replace("market.json", "0.25", "1e999"), r"line 14, column 20: 1e999 is too large"),
-    "digits": (replace("market.json", "0.25", "1" * 5000), r"line 14, .*a number of 5000 digits"),
+    "1e999": (replace("market.json", "0.25", "1e999"), r"line 16, column 20: 1e999 is too large"),
+    "digits": (replace("market.json", "0.25", "1" * 5000), r"line 16, .*a number of 5000 digits"),
     "1_0": (replace("market.json", "0.25", '"1_0"'), r"'hour_length_h' is '1_0', but must be a"),
     "deep": (
         add_entry('"note": ' + "[" * 100_000 + "]" * 100_000),
@@ -278,7 +278,7 @@ BROKEN = {
     ),
     "dtype": (
         replace("market.json", "float64", "object"),
-        r"line 13, .*'dtype' is 'object', but mu",
+        r"line 15, .*'dtype' is 'object', but mu",
     ),
     "grid model": (replace("market.json", "lindistflow", "magic"), r"'grid_model' is 'magic', but"),
     "no table": (lambda f: (f / "lines.csv").unlink(), r"lines\.csv is missing; put it back"),
@@ -481,6 +481,7 @@ UNITS = {
     **{"_eur_per_kwh_per_kw": "EUR/kWh/kW", "_eur_per_kw2h": "EUR/kW²h", "_pu_per_kw": "pu/kW"},
     **{"_eur_per_kvarh": "EUR/kvarh", "_eur_per_kwh": "EUR/kWh", "_eur_per_pu": "EUR/pu"},
     **{"_eur_per_rad": "EUR/rad", "_pu2": "pu²", "_kwh": "kWh", "_kvar": "kvar", "_kva": "kVA"},
+    **{"weight_per_kw": "1/kW", "unit": "text"},
     **{"_kw": "kW", "_pu": "pu", "_rad": "rad", "_eur": "EUR", "name": "text"},
 }
 

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Any
 
 _WORDS = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}  # JSON has no numbers for these
@@ -80,13 +80,17 @@ def one_of(*choices: Any) -> Callable[[Any], Any]:
     return convert
 
 
-def sizes(*names: str) -> Callable[[Any], dict[str, int]]:
-    """An object with a whole number for each of `names`."""
+def sizes(*names: str, optional: Set[str]) -> Callable[[Any], dict[str, int]]:
+    """An object with a whole number for each of `names`, but that it may lack `optional` ones."""
 
     def convert(value: Any) -> dict[str, int]:
-        if not isinstance(value, dict) or value.keys() != set(names):
-            raise Refused(f"must hold exactly {', '.join(names)}, each with a whole number")
-        return {name: _inside(name, whole, value[name]) for name in names}
+        if not isinstance(value, dict) or not {*names} - optional <= value.keys() <= {*names}:
+            least = ", ".join(name for name in names if name not in optional)
+            raise Refused(
+                f"must hold exactly {least} (and {', '.join(sorted(optional))} where there are "
+                "any), each with a whole number"
+            )
+        return {name: _inside(name, whole, value[name]) for name in names if name in value}
 
     return convert
 

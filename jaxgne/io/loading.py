@@ -10,7 +10,7 @@ import numpy as np
 from ..certificate import Certificate, certify, owners
 from ..clock import Clock
 from ..grids import MODELS
-from ..market import Buffers, Generators, Grid, Market, Prosumers, Tariff, Trading, cast
+from ..market import Buffers, Caps, Generators, Grid, Market, Prosumers, Tariff, Trading, cast
 from ..model import Plan, Rows, rows_like, zeros
 from ..result import Clearing, Run
 from ..runner import by_numpy, to_device, to_host
@@ -20,16 +20,19 @@ from .json_text import Document, convert, place_of
 from .reading import Content, answer_marks, read_json, read_tables
 from .schema import (
     ADDED,
+    CAPS,
     CLEARING_ENTRIES,
     FORMAT,
     MARKET,
     MARKET_ENTRIES,
+    OPTIONAL,
     OURS,
     OWNERS,
     TIME,
     VERSION,
     Table,
     clearing_tables,
+    present,
 )
 from .snapshot import Snapshot
 
@@ -106,7 +109,8 @@ def _read_market(files: Snapshot, faults: Faults) -> Content | None:
     head = convert(document, MARKET_ENTRIES, version, faults)
     sizes, dtype = {}, np.float64
     if head is not None:
-        sizes = {**head.get("rows", {}), "feeder": len(head["feeder_buses"])}
+        sizes = dict.fromkeys(OPTIONAL, 0) | head.get("rows", {})
+        sizes["feeder"] = len(head["feeder_buses"])
         dtype = jax.dtypes.canonicalize_dtype(head["dtype"]).type
         _check_head(document, head, dtype, faults)
     tables = read_tables(files, "", MARKET, sizes, version, dtype, faults)
@@ -148,6 +152,8 @@ def _fields(
         for name, field in (*table.columns.items(), *table.spare.items()):
             if name in columns:
                 fields[field] = columns[name].reshape(shape)
+            elif table.row in OPTIONAL:
+                fields[field] = np.zeros(shape)
             elif name in table.columns:
                 fields[field] = np.full(shape, ADDED[field].value)
     return fields
@@ -174,6 +180,8 @@ def _market(folder: Path, content: Content) -> Market:
         "grid.reactive_balance": head["reactive_balance"],
         "grid.names": tuple(content.tables["buses.csv"].get("name", ())),
         "grid.line_names": tuple(content.tables["lines.csv"].get("name", ())),
+        "caps.names": tuple(content.tables.get("caps.csv", {}).get("name", ())),
+        "caps.units": tuple(content.tables.get("caps.csv", {}).get("unit", ())),
         "tariff.anticipation": np.asarray(head["anticipation"], dtype),
     }
     hours = len(content.tables["tariff.csv"]["base_eur_per_kwh"])
@@ -187,6 +195,7 @@ def _market(folder: Path, content: Content) -> Market:
             Trading(**_part(fields, "trading")),
             hour_length=fields.get("hour_length", head.get("hour_length_h")),
             clock=Clock(head["start"], head.get("zone")) if "start" in head else None,
+            caps=Caps(**_part(fields, "caps"), hours=hours),
         )
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
@@ -197,7 +206,8 @@ def _sizes(content: Content) -> dict[str, int]:
     found = {"feeder": len(content.head["feeder_buses"])}
     for table in MARKET:
         if not table.hourly:
-            found[table.row] = len(next(iter(content.tables[table.file].values())))
+            columns = content.tables.get(table.file, {"": ()})
+            found[table.row] = len(next(iter(columns.values())))
     return found
 
 
@@ -220,10 +230,11 @@ def _read_clearing(files: Snapshot, market: Content, faults: Faults) -> Content 
         )
         return None
     head = None if document is None else convert(document, CLEARING_ENTRIES, version, faults)
-    if any(table.file not in market.tables for table in MARKET if not table.hourly):
+    counted = [table for table in present(MARKET, market.head["rows"]) if not table.hourly]
+    if any(table.file not in market.tables for table in counted):
         return None  # how many rows there are is not known
-    tables = clearing_tables(MODELS[market.head["grid_model"]])
-    found = read_tables(files, "clearing", tables, _sizes(market), version, np.float64, faults)
+    tables, rows = clearing_tables(MODELS[market.head["grid_model"]]), _sizes(market)
+    found = read_tables(files, "clearing", tables, rows, version, np.float64, faults)
     if faults or head is None:
         return None
     answer = Content(head, found)
@@ -246,7 +257,7 @@ def _read_clearing(files: Snapshot, market: Content, faults: Faults) -> Content 
 
 
 def _clearing(market: Market, content: Content) -> Clearing:
-    dtype, tables = market.prosumers.load.dtype, clearing_tables(market.grid.model)
+    dtype = market.prosumers.load.dtype
     sizes = {
         "prosumer": market.prosumers.bus.shape[0],
         "generator": market.generators.owner.shape[0],
@@ -256,7 +267,9 @@ def _clearing(market: Market, content: Content) -> Clearing:
         "bus": market.grid.passive.shape[0],
         "feeder": market.grid.feeder.shape[0],
         "hour": market.prosumers.load.shape[1],
+        "cap": market.caps.carry.shape[0],
     }
+    tables = present(clearing_tables(market.grid.model), sizes)
     fields, head = _fields(content, tables, sizes), content.head
     arrays = {name: to_device(array.astype(dtype)) for name, array in fields.items()}
     ran = {"tol": np.float64(head["tol"]), "compiled": np.bool_(head["runner"] == "jax")}
@@ -287,6 +300,9 @@ def _certificate(market: Market, stored: Mapping[str, Any]) -> Certificate:
             name = jax.tree_util.keystr(where, simple=True, separator=".")
             if name.startswith(OWNERS):
                 filled.append(getattr(owners(market), name.removeprefix(OWNERS)))
+                continue
+            if name.startswith(CAPS):
+                filled.append(to_device(np.asarray(leaf, real)))
                 continue
             if name not in stored:
                 raise ValueError(

@@ -32,6 +32,7 @@ class Kinds(NamedTuple):
     """What the columns of a table hold; any that is in none of these must hold numbers."""
 
     whole: frozenset[str]
+    nobody: frozenset[str]  # of these, those that may be -1
     words: frozenset[str]
     nan: bool  # whether nan is a number
     fields: Mapping[str, str]  # what people call a column in Python
@@ -74,7 +75,7 @@ def columns(
         return None
     at = [k for k, name in enumerate(names) if name in kinds.whole]
     values = None
-    if not kinds.words & set(names):
+    if not (kinds.words | kinds.nobody) & set(names):
         values = _bulk(data, start, len(names), at, kinds.nan)
     if values is not None:
         return {name: values[:, k].copy() for k, name in enumerate(names)}
@@ -241,7 +242,7 @@ def _cell(name: str, cell: str, kinds: Kinds) -> tuple[float | str, str]:
     if name in kinds.words:
         return cell, ""
     if name in kinds.whole:
-        if _DIGITS.fullmatch(cell):
+        if _DIGITS.fullmatch(cell) or (cell == "-1" and name in kinds.nobody):
             return int(cell), ""
         return 0, f"is no row number; write plain digits, counted from 0, {_INDEX} at most"
     if len(cell) <= _CELL and _NUMBER.fullmatch(cell):

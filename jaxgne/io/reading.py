@@ -13,7 +13,7 @@ from .faults import Faults, shown
 from .json_text import LARGEST as LARGEST_JSON
 from .json_text import Document, parse
 from .parsing import LARGEST, LONGEST, Columns, Kinds, columns, header, line_numbers
-from .schema import ADDED, WHOLE, Table
+from .schema import ADDED, NOBODY, OPTIONAL, WHOLE, Table
 from .snapshot import Snapshot
 
 
@@ -88,6 +88,8 @@ def read_tables(
         if lacking == table.columns.keys() and not files.has(name):
             continue
         rows = counts.get(table.row)
+        if table.row in OPTIONAL and not rows and not files.has(name):
+            continue
         hours = counts.get("hour") if table.hourly else 1
         promised = None if rows is None or hours is None else rows * hours
         most = LARGEST if promised is None else min(LARGEST, (promised + 100) * LONGEST)
@@ -144,7 +146,8 @@ class _Reader:
             name: f"{field[0].upper()}{field[1:]}"
             for name, field in (*table.columns.items(), *table.spare.items())
         }
-        kinds = Kinds(whole, frozenset(table.names), nan, fields)
+        nobody = frozenset(name for name, field in table.columns.items() if field in NOBODY)
+        kinds = Kinds(whole, nobody, frozenset(table.names), nan, fields)
         return columns(self.data, self.start, names, kinds, self.path, self.faults)
 
     def _known(

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import nullcontext
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +20,23 @@ from ..model import energy_prices, grid_price, rows_like, trade_prices, voltages
 from ..result import Clearing
 from ..runner import hosted
 from ..status import status_name
+from ..tables import has_caps
 from ..validation import structure
 from .loading import check_ours
 from .parsing import CONTROL
 from .reading import Content, answer_marks
 from .schema import (
+    CAPS,
     FORMAT,
     MARKET,
     OURS,
     OWNERS,
+    PLAIN,
     TIME,
     VERSION,
     Table,
     clearing_tables,
+    present,
 )
 from .swap import replacing
 from .tables import write_hours, write_table
@@ -63,12 +68,12 @@ def save(
     with replacing(target, _is_ours) as fresh:
         content = _market_content(market)
         hours = market.prosumers.load.shape[1]
-        _write(fresh, "market.json", MARKET, content, hours)
+        _write(fresh, "market.json", present(MARKET, content.head["rows"]), content, hours)
         if clearing is not None:
             inside = fresh / "clearing"
             inside.mkdir()
-            answer = _answer_content(market, content, clearing)
-            tables = clearing_tables(market.grid.model)
+            tables = present(clearing_tables(market.grid.model), content.head["rows"])
+            answer = _answer_content(market, content, clearing, tables)
             _write(inside, "clearing.json", tables, answer, hours)
             if summary is not None:
                 _write_json(inside / "summary.json", summary)
@@ -79,7 +84,8 @@ def _unwritable(market: Market) -> list[str]:
     wrong, model = [], market.grid.model
     if model not in MODELS.values():
         wrong.append(f"save(): Grid.model is {model}; files know only {', '.join(MODELS)}.")
-    for name in (*market.grid.names, *market.grid.line_names):
+    caps = market.caps
+    for name in (*market.grid.names, *market.grid.line_names, *caps.names, *caps.units):
         encoded = name.encode(errors="replace")
         if CONTROL.search(name) or encoded.decode() != name or len(encoded) > _NAME:
             wrong.append(
@@ -182,23 +188,26 @@ def _write(
 
 def _market_content(market: Market) -> Content:
     grid, clock = market.grid, market.clock
+    counts = {"cap": len(market.caps.names), "term": market.caps.cap.shape[0]}
+    files = present(MARKET, counts)
     tables: dict[str, dict[str, Any]] = {
         table.file: {name: _field(market, field) for name, field in table.columns.items()}
-        for table in MARKET
+        for table in files
     }
-    for file, names in (("buses.csv", grid.names), ("lines.csv", grid.line_names)):
-        if names:
-            tables[file]["name"] = list(names)
+    for table in files:
+        for column, field in table.names.items():
+            if words := attrgetter(field)(market):
+                tables[table.file][column] = list(words)
     length = np.asarray(market.hour_length)
     even = bool(np.all(length == length[0]))
     if not even:
         tables["tariff.csv"]["hour_length_h"] = length
     head = {
         "format": FORMAT,
-        "version": VERSION,
+        "version": VERSION if has_caps(market) else PLAIN,
         "rows": {
             table.row: len(next(iter(tables[table.file].values())))
-            for table in MARKET
+            for table in files
             if not table.hourly
         },
         "dtype": str(market.prosumers.load.dtype),
@@ -212,12 +221,14 @@ def _market_content(market: Market) -> Content:
     return Content(head, tables)
 
 
-def _answer_content(market: Market, content: Content, clearing: Clearing) -> Content:
+def _answer_content(
+    market: Market, content: Content, clearing: Clearing, files: tuple[Table, ...]
+) -> Content:
     judged, run = _certificate_leaves(clearing.certificate), clearing.run
     if run is None:
         raise ValueError("save(): this clearing does not say how it was found; clear the market.")
     more, tables = _derived(market, clearing), {}
-    for table in clearing_tables(market.grid.model):
+    for table in files:
         columns = tables[table.file] = {}
         for name, field in table.columns.items():
             judgment = field.removeprefix("certificate.")
@@ -232,7 +243,7 @@ def _answer_content(market: Market, content: Content, clearing: Clearing) -> Con
         "certificate": {
             n: float(leaf)
             for n, leaf in judged.items()
-            if n not in TIME and not n.startswith(OWNERS)
+            if n not in TIME and not n.startswith((OWNERS, CAPS))
         },
     }
     marks = answer_marks(content, Content(head, tables))

@@ -10,10 +10,14 @@ from ..status import STATUSES
 from .entries import amounts, digests, flag, indices, number, one_of, sizes, text, whole
 
 FORMAT = "jaxgne market"
-VERSION = 2  # of the format; raised when an older reader would read wrong numbers
+VERSION = 3  # of the format; raised when an older reader would read wrong numbers
+PLAIN = 2  # that of markets without caps, which older readers read as well
+OPTIONAL = {"cap", "term"}  # rows whose tables are not there where there are none
 OWNERS = "owners."  # of a certificate: those of its market
 TIME = ("hour_length", "clock.start")  # of a certificate: those of its market
 WHOLE = {field.column for field in FIELDS.values() if field.of}
+NOBODY = {field.dotted for field in FIELDS.values() if field.of == "payer"}  # may say -1
+CAPS = "caps."  # of a certificate: those of its market
 
 
 class Added(NamedTuple):
@@ -45,7 +49,7 @@ class Entry(NamedTuple):
 MARKET_ENTRIES: Mapping[str, Entry] = {
     "format": Entry(one_of(FORMAT)),
     "version": Entry(one_of(*range(1, VERSION + 1))),
-    "rows": Entry(sizes(*(row for row in ROWS.values() if row != "feeder")), 2),
+    "rows": Entry(sizes(*(row for row in ROWS.values() if row != "feeder"), optional=OPTIONAL), 2),
     "dtype": Entry(one_of("float32", "float64")),
     "hour_length_h": Entry(number, None),  # else it is a column of tariff.csv
     "start": Entry(text, None),
@@ -92,7 +96,11 @@ def _market_tables() -> Iterator[Table]:
         yield Table(file, row, found, hourly, _NAMES.get(file, {}), spare=_SPARE.get(file, {}))
 
 
-_NAMES = {"buses.csv": {"name": "grid.names"}, "lines.csv": {"name": "grid.line_names"}}
+_NAMES = {
+    "buses.csv": {"name": "grid.names"},
+    "lines.csv": {"name": "grid.line_names"},
+    "caps.csv": {"name": "caps.names", "unit": "caps.units"},
+}
 _SPARE = {"tariff.csv": {"hour_length_h": "hour_length"}}
 _MANY = {"bus": "buses", "hour": "tariff"}  # what a file is called by its rows, without an s
 MARKET = tuple(_market_tables())
@@ -179,7 +187,24 @@ def clearing_tables(model: AbstractGridModel) -> tuple[Table, ...]:
             derived=("voltage_pu",) if model.squared else (),
         ),
         Table("feeder_hours.csv", "feeder", {"exchange_kw": "plan.exchange"}, hourly=True),
+        Table(
+            "cap_hours.csv",
+            "cap",
+            {
+                "level": "plan.level",
+                "rise": "plan.rise",
+                "spare": "plan.spare",
+                "price_eur": "prices.cap",
+                "level_price_eur": "prices.level",
+            },
+            hourly=True,
+        ),
     )
+
+
+def present(tables: tuple[Table, ...], sizes: Mapping[str, int]) -> tuple[Table, ...]:
+    """Those of `tables` that a market with so many rows has."""
+    return tuple(t for t in tables if t.row not in OPTIONAL or sizes.get(t.row))
 
 
 OURS = {  # by folder
