@@ -10,7 +10,9 @@ from jaxtyping import Array
 
 from .each import for_one
 from .market import Buffers, Generators, Grid, Market, Prosumers, Trading
+from .record import changed
 from .runner import built, jnp
+from .tables import has_caps
 
 
 def sizes(market: Market) -> dict[str, int]:
@@ -21,6 +23,7 @@ def sizes(market: Market) -> dict[str, int]:
         "buffers": market.buffers.owner.shape[0],
         "pairs": market.trading.buyer.shape[0],
         "buses": market.grid.passive.shape[0],
+        "terms": market.caps.cap.shape[0],
     }
 
 
@@ -34,12 +37,14 @@ def pad(
     buffers: int = 0,
     pairs: int = 0,
     buses: int = 0,
+    terms: int = 0,
 ) -> Market:
     """The market with rows added, up to the sizes given, that take part in nothing.
 
     New prosumers stand at bus 0 without load; new devices and pairs have no power; new buses hang
-    on the first feeder by a line without impedance. The other rows keep their plan and prices.
-    Raises `ValueError` for more pairs than the prosumers can form.
+    on the first feeder by a line without impedance; new terms of caps, where there are any, count
+    nothing. The other rows keep their plan and prices. Raises `ValueError` for more pairs than the
+    prosumers can form.
     """
     have = sizes(market)
     more = {
@@ -50,6 +55,7 @@ def pad(
             ("buffers", buffers),
             ("pairs", pairs),
             ("buses", buses),
+            ("terms", terms if has_caps(market) else 0),
         )
     }
     if not any(more.values()):
@@ -73,6 +79,10 @@ def pad(
         discharge_efficiency=1.0,
     )
     trading: Trading = longer(market.trading, more["pairs"])
+    counted = {name: getattr(market.caps, name) for name in ("cap", "kind", "row", "weight")}
+    fresh = {name: jnp.zeros((more["terms"], *a.shape[1:]), a.dtype) for name, a in counted.items()}
+    counted = {name: jnp.concatenate([a, fresh[name]]) for name, a in counted.items()}
+    caps = changed(market.caps, **counted)
     ends = jnp.asarray(_strangers(market.trading, people.bus.shape[0], more["pairs"]), jnp.int32)
     trading = eqx.tree_at(
         lambda t: (t.buyer, t.seller),
@@ -83,9 +93,9 @@ def pad(
         ),
     )
     return eqx.tree_at(
-        lambda m: (m.prosumers, m.generators, m.buffers, m.trading, m.grid),
+        lambda m: (m.prosumers, m.generators, m.buffers, m.trading, m.grid, m.caps),
         market,
-        (people, units, stores, trading, _with_buses(market.grid, more["buses"])),
+        (people, units, stores, trading, _with_buses(market.grid, more["buses"]), caps),
     )
 
 

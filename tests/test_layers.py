@@ -59,7 +59,7 @@ LAYERS: dict[str, set[str]] = {
     "market": {"arrays", "clock", "describe", "grids", "tables"},  # to print itself
     "caps": {"arrays", "each", "market", "tables"},
     "size": {"market"},
-    "padding": {"each", "market"},
+    "padding": {"each", "market", "tables"},
     "devices": {"arrays", "clock", "each", "market", "devices"},
     "validation": {"clock", "each", "tables", "market", "validation"},
     "model": {"each", "tables", "market"},

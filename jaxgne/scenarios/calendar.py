@@ -11,7 +11,7 @@ from jaxtyping import Int
 from ..clock import Clock, even
 from ..each import for_one
 from ..market import FIELDS, Market
-from .rows import shared
+from .rows import moved_base, shared
 from .sun import CAPS, check_caps, moved_caps, reactive_of, series, told_sun
 
 _LONG = 180.0  # days after which clocks have changed, where they change at all
@@ -60,8 +60,8 @@ def days(
     with the gross load where power factors are constant; what else they are is given, like the
     load or one number a prosumer `(N, 1)`: `reactive` kvar, `import_max`, `export_max` and
     `curtail_max` kW. So may be `passive` and `passive_reactive` (B, steps), `base` and `export`
-    (steps,) EUR/kWh. Buffers start every day as the market says: a week as one long market carries
-    their content.
+    (steps,) EUR/kWh; what `Caps.base` counts moves with the passive load. Buffers and caps start
+    every day as the market says: a week as one long market carries their content.
 
     Raises `ValueError` where a series makes no whole days, for times that are no steps of the
     market, and where sun, reactive power or caps do not follow from what is given.
@@ -231,6 +231,8 @@ def _filled(market: Market, given: dict[str, np.ndarray]) -> Market:
     for name in ("base", "export"):
         if name in given:
             moved[f"tariff.{name}"] = given[name]
+    if "passive" in given:
+        moved["caps.base"] = moved_base(market, given["passive"])
     varied = shared(market, len(given["load"]))
     for name, values in moved.items():
         table, field = name.split(".")

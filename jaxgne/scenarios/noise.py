@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ..each import for_one
 from ..market import Market
 from ..programs import program
-from .rows import shared
+from .rows import moved_base, shared
 from .sun import CAPS, check_caps, moved_caps, series, sun_of, told_sun
 
 
@@ -37,7 +37,8 @@ def perturb(
     `load`, `renewable` and `price` are the factors' standard deviations: of gross load (active and
     reactive, passive load too), of renewable generation, and of the main grid's prices. The factor
     of an hour correlates with the one before by `persistence`, those of two prosumers by `common`;
-    prices are the same for all. The same key gives the same scenarios.
+    prices are the same for all. What `Caps.base` counts moves with the passive load. The same key
+    gives the same scenarios.
 
     Renewable generation is `generation`, kW by prosumer and hour; where it is left out it is
     `curtail_max`, or minus the load of a plant that has none. `curtail_max`, and an `export_max`
@@ -72,10 +73,12 @@ def perturb(
         if value is not None
     }
     moved = _moved(market, generation, mine if load else None, sunny if renewable else None, given)
+    passive = np.asarray(grid.passive) * theirs
     changed = {
         **{lambda m, name=name: getattr(m.prosumers, name): a for name, a in moved.items()},
         lambda m: m.prosumers.reactive: np.asarray(people.reactive) * mine,
-        lambda m: m.grid.passive: np.asarray(grid.passive) * theirs,
+        lambda m: m.grid.passive: passive,
+        lambda m: m.caps.base: moved_base(market, passive),
         lambda m: m.grid.passive_reactive: np.asarray(grid.passive_reactive) * theirs,
         lambda m: m.tariff.base: np.asarray(tariff.base) * worth,
         lambda m: m.tariff.slope: np.asarray(tariff.slope) * worth,

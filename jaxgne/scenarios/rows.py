@@ -72,6 +72,8 @@ def _kind(market: Market) -> dict[str, Any]:
         "number of feeders": grid.feeder.shape[-1],
         "dtype": str(market.prosumers.load.dtype),
         "time zone": market.clock and market.clock.zone,
+        "caps": market.caps.names,
+        "units of caps": market.caps.units,
     }
 
 
@@ -98,6 +100,13 @@ def sweep(market: Market, where: Callable[[Market], Any], values: Any) -> Market
             f"give one number a scenario, or shape {shape}."
         ) from error
     return eqx.tree_at(where, shared(market, shape[0]), values)
+
+
+def moved_base(market: Market, passive: Any) -> Any:
+    """`Caps.base` (S, M, H) where another passive load (S, B, H) makes it, in proportion."""
+    old, new = np.sum(np.asarray(market.grid.passive), axis=-2), np.sum(passive, axis=-2)
+    ratio = np.divide(new, old, out=np.ones_like(new), where=old != 0)
+    return np.asarray(market.caps.base) * ratio[..., None, :]
 
 
 def shared(market: Market, scenarios: int) -> Market:
