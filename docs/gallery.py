@@ -40,6 +40,9 @@ traces = {name: jg.trace(small, solver) for name, solver in solvers.items()}
 days = jg.scenarios.perturb(jg.ieee37(), jax.random.key(0), 40, load=0.1, renewable=0.3, price=0.1)
 many = jg.clear_many(days)
 
+charged = jg.capped(market, jg.caps.total_demand_charge(market, 0.2))
+levelled = jg.clear(charged)
+
 worth = jg.mechanisms.reinforcement(market)["value_eur_per_kva"]
 
 # What a number of the market does to what energy costs all together, at the equilibrium.
@@ -65,6 +68,10 @@ FIGURES = {
     "energy": ("Dispatch of all prosumers", "plots.energy(market, clearing)"),
     "energy-one": ("Dispatch of one prosumer", "plots.energy(market, clearing, prosumer=13)"),
     "storage": ("Content of all storage", "plots.storage(market, clearing)"),
+    "level": (
+        "The level of a cap: the highest import of the day, which has a price",
+        "plots.level(charged, levelled)",
+    ),
     "sigma": ("Total import of a market and its variants", "plots.sigma(variants)"),
     "costs": ("What each prosumer pays, and for what", "plots.costs(market, clearing)"),
     "benefits": ("What trading is worth to each prosumer", "plots.benefits(compared)"),

@@ -14,7 +14,7 @@ from .files import whole
 from .io import load
 
 Kind = Literal[
-    "prices", "bus-prices", "voltages", "energy", "storage", "feeder", "costs", "sigma"
+    "prices", "bus-prices", "voltages", "energy", "storage", "feeder", "costs", "level", "sigma"
 ]  # what one result gives; the functions of `plots` by name
 
 _DOTS_PER_INCH = 150
@@ -37,12 +37,19 @@ def plot(
         float | None,
         typer.Option(min=0, max=MOST_STEPS, help="Hour to draw: feeder; by default the peak."),
     ] = None,
+    cap: Annotated[
+        str | None, typer.Option(help="Name of the cap to draw: level; by default the first.")
+    ] = None,
 ) -> None:
-    """Draw saved results: prices, voltages, power, storage, the grid with its trades, costs.
+    """Draw saved results: prices, voltages, power, storage, the grid, costs, levels of caps.
 
     Exit codes: 0 written, 1 bad input, 2 wrong usage.
     """
-    given = {"prosumer": (prosumer, ("energy", "storage")), "hour": (hour, ("feeder",))}
+    given: dict[str, tuple[Any, tuple[str, ...]]] = {
+        "prosumer": (prosumer, ("energy", "storage")),
+        "hour": (hour, ("feeder",)),
+        "cap": (cap, ("level",)),
+    }
     options = {name: value for name, (value, _) in given.items() if value is not None}
     for name in options:
         if kind not in given[name][1]:

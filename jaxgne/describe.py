@@ -9,6 +9,8 @@ from jax.core import Tracer
 
 from .fields import axes_of
 
+_TOLD = 5  # caps that are named
+
 
 def describe(market: Any) -> str:
     """Sizes, totals, prices and limits of `market`, one a line, for `print`.
@@ -25,6 +27,7 @@ def describe(market: Any) -> str:
         "grid": _grid(market),
         "tariff": _tariff(market),
         "limits": _limits(market),
+        **_caps(market),
     }
     width = max(len(name) for name in lines)
     return "\n".join(["Market", *(f"  {name:<{width}}  {text}" for name, text in lines.items())])
@@ -148,6 +151,17 @@ def _tariff(market: Any) -> str:
     if np.any(np.asarray(market.prosumers.export_max) > 0):
         text += f"export at {_range(tariff.export, 'EUR/kWh')}; "
     return text + names.get(kappa, f"anticipation {_number(kappa)}")
+
+
+def _caps(market: Any) -> dict[str, str]:
+    """Names of caps, and the tightest upper limit on the level of each that has one."""
+    caps, texts = market.caps, []
+    for name, unit, most in zip(caps.names, caps.units, np.asarray(caps.level_max), strict=True):
+        limit = f" at most {_number(float(most.min()))} {unit}" * bool(np.isfinite(most).any())
+        texts.append(f"{name}{limit}".strip())
+    more = len(texts) - _TOLD
+    told = [*texts[:_TOLD], *([f"{more} more"] if more > 0 else [])]
+    return {"caps": "; ".join(told)} if texts else {}
 
 
 def _limits(market: Any) -> str:

@@ -204,16 +204,40 @@ def hours(market: Market, clearing: Clearing) -> "DataFrame":
         "sales_eur": paid.sales,
         "receipts_eur": paid.receipts,
         "rent_eur": paid.rent,
+        "passive_caps_eur": paid.passive_caps,
+        "levies_eur": paid.levies,
     }
     columns = {name: _by_hour(column) for name, column in columns.items()}
     return _frame(None, columns, market, clearing)
+
+
+def caps(market: Market, clearing: Clearing) -> "DataFrame":
+    """The level of each cap between its bounds, in the cap's `unit`, and what a unit more costs.
+
+    `rise` is the level's change, `spare` the part of it that no member makes. `price_eur` is what a
+    unit counted costs, `level_price_eur` what a unit of level does. No rows where there are none.
+    """
+    _check(market, clearing)
+    table, plan, prices = market.caps, clearing.plan, clearing.prices
+    shape = np.shape(table.level_max)
+    found = {"level": plan.level, "rise": plan.rise, "spare": plan.spare}
+    found |= {"price_eur": prices.cap, "level_price_eur": prices.level}
+    columns = {
+        "name": np.array(table.names, str)[:, None],
+        "unit": np.array(table.units, str)[:, None],
+        "level_min": table.level_min,
+        "level_max": table.level_max,
+        **{name: np.zeros(shape) if a is None else a for name, a in found.items()},
+    }
+    return _frame("cap", columns, market, clearing)
 
 
 def bills(market: Market, clearing: Clearing) -> "DataFrame":
     """What everyone pays and for what (`settle`), EUR; negative where they are paid.
 
     `payer` is "prosumer", or "passive" for the passive consumers at a bus, who have no number
-    in `prosumer`. `total_eur` over all payers is what main grid and operator receive in `hours`.
+    in `prosumer`. `total_eur` over all payers, and `passive_caps_eur` of `hours`, is what main
+    grid, operator and whoever asks a price of caps (`levies_eur`) receive there.
     """
     _check(market, clearing)
     paid = _each(settlement.settle, market, clearing)
@@ -226,6 +250,8 @@ def bills(market: Market, clearing: Clearing) -> "DataFrame":
         "tolls_eur": paid.tolls,
         "capacity_eur": paid.capacity,
         "congestion_eur": paid.congestion,
+        "caps_eur": paid.caps,
+        "charges_eur": paid.charges,
         "total_eur": paid.prosumers,
     }
     passive = {
@@ -235,6 +261,8 @@ def bills(market: Market, clearing: Clearing) -> "DataFrame":
         "tolls_eur": nothing,
         "capacity_eur": paid.passive_capacity,
         "congestion_eur": paid.passive_congestion,
+        "caps_eur": nothing,
+        "charges_eur": nothing,
         "total_eur": paid.passive,
     }
     numbered = _frame("prosumer", own, market, clearing).astype({"prosumer": "Int64"})

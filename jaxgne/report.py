@@ -17,10 +17,13 @@ from .model import aggregate, counted, energy_prices, grid_price, has_state, net
 from .reasons import why_infeasible
 from .result import Clearing
 from .runner import hosted
+from .scales import price_sizes
 from .status import status_message, status_name
 
 _AT_LIMIT = 1e-3  # share of a line's rating, and of the load, within which a limit binds
 _VOLTAGE_AT_LIMIT = 1e-4  # pu
+_TOLD = 5  # caps that are named
+_AT_PRICE = 1e-4  # share of what a unit of a cap costs at the market's price, above which it binds
 _BATCH = (
     "use jaxgne.batch_report.batch_summary(markets, clearings), or jg.scenarios.lane(markets, k)"
 )
@@ -60,6 +63,7 @@ def summary(market: Market, clearing: Clearing) -> dict[str, Any]:
         "energy_kwh": _energies(market, clearing),
         "transformer": _transformer(market, clearing, meant),
         **_exchange(market, clearing),
+        "caps": _caps(market, clearing),
         "voltage": _voltage(market, clearing),
         "lines": _lines(market, clearing),
         "ac": _ac(market, clearing),
@@ -170,6 +174,31 @@ def _exchange(market: Market, clearing: Clearing) -> dict[str, Any]:
         "contracted_peak": {"kw": _number(sigma[peak])} | _when(market, peak),
         "aggregate_limit_hours": hours_of(market)[(s >= high - near) | (s <= low + near)].tolist(),
     }
+
+
+def _caps(market: Market, clearing: Clearing) -> list[dict[str, Any]]:
+    """Each cap by name: its highest level, most of all, and what a unit counted costs at the most.
+
+    `binding_hours` are those in which it has a price; all prices are None where there is no plan.
+    """
+    caps, level, price = market.caps, clearing.plan.level, clearing.prices.cap
+    if level is None or price is None:
+        return []
+    fine = status_name(clearing.status) != "infeasible"
+    much = _AT_PRICE * np.asarray(price_sizes(market, clearing.certificate.scales).cap)
+    found = []
+    for k, (name, unit) in enumerate(zip(caps.names, caps.units, strict=True)):
+        at, own = np.asarray(level[k], float), np.asarray(price[k], float)
+        high, dear = int(at.argmax()), int(np.abs(own).argmax())
+        found.append({
+            "name": name,
+            "unit": unit,
+            "highest_level": {"level": _number(at[high])} | _when(market, high),
+            "level_max": _number(np.asarray(caps.level_max[k], float)[high]),
+            "price_eur_per_unit": _number(own[dear]) if fine else None,
+            "binding_hours": hours_of(market)[np.abs(own) > much[k]].tolist() if fine else [],
+        })  # fmt: skip
+    return found
 
 
 def _voltage(market: Market, clearing: Clearing) -> dict[str, Any] | None:
@@ -342,8 +371,27 @@ def _figures(facts: dict[str, Any]) -> Table:
             "Total exchange",
             f"at its limit in {hours} hours ({', '.join(w.removeprefix('hour ') for w in when)})",
         )
+    binding = [cap for cap in facts["caps"] if cap["binding_hours"]]
+    if facts["caps"]:
+        told, free = binding[:_TOLD], len(facts["caps"]) - len(binding)
+        rest = ((len(binding) - len(told), "more with a price"), (free, "without a price"))
+        words = [_cap(cap, facts) for cap in told]
+        words += [f"{count} {kind}" for count, kind in rest if count]
+        grid.add_row("Caps", "; ".join(words))
     _network(grid, facts)
     return grid
+
+
+def _cap(cap: dict[str, Any], facts: dict[str, Any]) -> str:
+    """A cap that binds, in words."""
+    unit, high, zone = cap["unit"], cap["highest_level"], facts.get("zone")
+    each = f"EUR per {unit}" if unit else "EUR a unit"
+    hours = hour_text(len(cap["binding_hours"]) * facts["hour_length_h"])
+    level = f"{high['level']:,.4g} {unit}".strip()
+    return (
+        f"{cap['name']} up to {level} {_within(high, zone)}, {hours} h with a price of up to "
+        f"{_shown(cap['price_eur_per_unit'], 4)} {each}"
+    )
 
 
 def _flows(physical: dict[str, Any], zone: str | None) -> str:

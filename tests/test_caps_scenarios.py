@@ -60,7 +60,7 @@ def test_what_is_counted_beside_the_terms_moves_with_the_passive_load():
     market = jg.capped(base, jg.caps.carbon(base, 100.0, grid=0.4))
     load, passive = (np.asarray(a) for a in (base.prosumers.load, base.grid.passive))
     more = passive * np.where(np.arange(6) == 0, 2.0, 1.0)
-    twice = {
+    twice: Any = {
         "reactive": np.tile(base.prosumers.reactive, 2),
         "curtail_max": np.tile(base.prosumers.curtail_max, 2),
         "export_max": np.tile(base.prosumers.export_max, 2),

@@ -100,6 +100,8 @@ FIGURES: dict[str, Callable[[], Axes]] = {
     "grid_map of buses": lambda: plots.grid_map(
         solved()[0], np.where(np.arange(36) > 3, np.arange(36.0), np.inf), "room (kW)", of="buses"
     ),
+    "level": lambda: plots.level(*capped()),
+    "level of energy": lambda: plots.level(*capped(), cap="imports"),
     "sigma of many": lambda: plots.sigma(cleared()),
     "convergence": lambda: plots.convergence(TRACES),
     "benefits": lambda: plots.benefits(comparison()),
@@ -117,6 +119,31 @@ FIGURES: dict[str, Callable[[], Axes]] = {
     "fan of prices": lambda: plots.fan(*batch(), "price"),
     "fan of voltages": lambda: plots.fan(*batch(), "voltage"),
 }
+
+
+@cache
+def capped() -> tuple[jg.Market, jg.Clearing]:
+    """The same day with a price of its peak, and a limit on what all import."""
+    market, clearing = solved()
+    most = 0.99 * 3.0 * float(clearing.plan.imports.sum())
+    peak = jg.caps.total_demand_charge(market, 0.2, name="peak")
+    market = jg.capped(market, peak, jg.caps.budget(market, most, name="imports"))
+    return market, jg.clear(market, tol=1e-4)
+
+
+def test_a_level_is_drawn_beside_what_is_counted_and_its_limit():
+    """The highest exchange of the day holds all day; a budget is limited in its last step."""
+    market, clearing = capped()
+    drawn = stairs(plots.level(market, clearing))
+    sigma = np.asarray(clearing.aggregate) - np.asarray(clearing.plan.exports).sum(axis=0)
+    np.testing.assert_allclose(drawn["counted"][0], sigma, atol=0.1)
+    np.testing.assert_allclose(drawn["level"][0], sigma.max(), atol=0.1)
+    drawn = stairs(plots.level(market, clearing, cap="imports"))
+    assert drawn["upper limit"][0][-1] == float(market.caps.level_max[1, -1])
+    assert "counted" not in drawn
+    for cap, words in (("carbon", "no cap 'carbon'; this market has peak, imports"), (2, "cap 2")):
+        with pytest.raises(ValueError, match=words):
+            plots.level(market, clearing, cap=cap)
 
 
 def owner() -> int:

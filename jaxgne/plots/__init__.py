@@ -9,6 +9,7 @@ from .curves import convergence, sigma
 from .fans import fan
 from .feeders import feeder
 from .hourly import bus_prices, prices, voltages
+from .levels import level
 from .maps import grid_map
 from .money import benefits, costs
 from .sensitivity import sensitivities
@@ -23,6 +24,7 @@ __all__ = [
     "fan",
     "feeder",
     "grid_map",
+    "level",
     "prices",
     "sensitivities",
     "sigma",
