@@ -177,9 +177,10 @@ def _exchange(market: Market, clearing: Clearing) -> dict[str, Any]:
 
 
 def _caps(market: Market, clearing: Clearing) -> list[dict[str, Any]]:
-    """Each cap by name: its highest level, most of all, and what a unit counted costs at the most.
+    """Each cap by name: its highest level, the limit then, and what a unit counted costs at most.
 
-    `binding_hours` are those in which it has a price; all prices are None where there is no plan.
+    `binding_hours` begin the steps in which it has a price; None is the price where there is no
+    plan.
     """
     caps, level, price = market.caps, clearing.plan.level, clearing.prices.cap
     if level is None or price is None:
@@ -190,13 +191,15 @@ def _caps(market: Market, clearing: Clearing) -> list[dict[str, Any]]:
     for k, (name, unit) in enumerate(zip(caps.names, caps.units, strict=True)):
         at, own = np.asarray(level[k], float), np.asarray(price[k], float)
         high, dear = int(at.argmax()), int(np.abs(own).argmax())
+        binds = (np.abs(own) > much[k]) & fine
         found.append({
             "name": name,
             "unit": unit,
             "highest_level": {"level": _number(at[high])} | _when(market, high),
             "level_max": _number(np.asarray(caps.level_max[k], float)[high]),
             "price_eur_per_unit": _number(own[dear]) if fine else None,
-            "binding_hours": hours_of(market)[np.abs(own) > much[k]].tolist() if fine else [],
+            "binding_hours": hours_of(market)[binds].tolist(),
+            "hours_with_a_price": _total(market, binds),
         })  # fmt: skip
     return found
 
@@ -386,7 +389,7 @@ def _cap(cap: dict[str, Any], facts: dict[str, Any]) -> str:
     """A cap that binds, in words."""
     unit, high, zone = cap["unit"], cap["highest_level"], facts.get("zone")
     each = f"EUR per {unit}" if unit else "EUR a unit"
-    hours = hour_text(len(cap["binding_hours"]) * facts["hour_length_h"])
+    hours = hour_text(cap["hours_with_a_price"])
     level = f"{high['level']:,.4g} {unit}".strip()
     return (
         f"{cap['name']} up to {level} {_within(high, zone)}, {hours} h with a price of up to "

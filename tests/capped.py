@@ -15,9 +15,11 @@ def capped_market(seed: int = 0, *, tight: float = 0.95, **fixed: Any) -> jg.Mar
     free = jg.clear(base)
     plan: Any = free.plan
     imports, exports = np.asarray(plan.imports), np.asarray(plan.exports)
-    passive = np.asarray(base.grid.passive).sum()
-    length = float(base.hour_length)
-    kg = length * (0.4 * (imports.sum() + passive) + 0.3 * np.asarray(plan.generation).sum())
+    bought, made = (a.sum(axis=0) for a in (imports, np.asarray(plan.generation)))
+    bought = bought + np.asarray(base.grid.passive).sum(axis=0)
+    length = np.asarray(base.hour_length)
+    kg = length @ (0.4 * bought + 0.3 * made)
+    charged = length @ np.asarray(plan.charge).sum(axis=0)
     net = np.asarray(free.aggregate) - exports.sum(axis=0)
     steps = np.abs(np.diff(net)).max(initial=0.1)
     answered = jg.caps.group(base, 0.8 * imports[1:].sum(axis=0).max() + 0.01, members=[1, 2])
@@ -28,5 +30,5 @@ def capped_market(seed: int = 0, *, tight: float = 0.95, **fixed: Any) -> jg.Mar
         jg.caps.ramp(base, tight * steps),
         jg.caps.demand_charge(base, 0.3, prosumers=[2, 0], free=1.0),
         jg.caps.total_demand_charge(base, 0.2, free=0.5 * net.max(), name="peak"),
-        jg.caps.budget(base, tight * length * np.asarray(plan.charge).sum() + 0.1, of="charge"),
+        jg.caps.budget(base, tight * charged + 0.1, of="charge"),
     )

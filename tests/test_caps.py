@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -51,6 +52,17 @@ def test_emissions_of_all_count():
     np.testing.assert_allclose(every.weight, [[0.4, 0.2], [0.4, 0.2], [0.5, 0.5]])
     one = jg.caps.carbon(base, 50.0, grid=0.4, members=[1], passive=False)
     assert (one.kind.tolist(), one.row.tolist(), float(one.base.sum())) == ([0], [1], 0.0)
+
+
+def test_steps_of_unlike_length_count_by_their_hours():
+    """Half an hour and an hour and a half: kWh and kg by kW; kW are kW."""
+    base = market([[4.0, 6.0]], passive=2.0)
+    base = changed(base, hour_length=jnp.asarray([0.5, 1.5]))
+    np.testing.assert_allclose(jg.caps.budget(base, 5.0).weight, [[0.5, 1.5]])
+    clean = jg.caps.carbon(base, 5.0, grid=0.4, generators=0.2)
+    np.testing.assert_allclose(clean.weight, [[0.2, 0.6], [0.1, 0.3]])
+    np.testing.assert_allclose(clean.base, [[0.4, 1.2]])
+    np.testing.assert_allclose(jg.caps.group(base, 5.0).weight, [[1.0, 1.0]])
 
 
 def test_a_ramp_moves_demand():
