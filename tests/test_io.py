@@ -246,8 +246,8 @@ BROKEN = {
     "not JSON": (write("market.json", "{"), r"market\.json, line 1, column 2: no valid JSON"),
     "a list": (write("market.json", "[]"), r"market\.json: expected a JSON object"),
     "alien": (write("market.json", "{}"), r"market\.json: its format is not 'jaxgne market'"),
-    "newer": (replace("market.json", '"version": 2', '"version": 9'), r"version 9.*install"),
-    "true version": (replace("market.json", '"version": 2', '"version": true'), r"version True"),
+    "newer": (replace("market.json", '"version": 3', '"version": 9'), r"version 9.*install"),
+    "true version": (replace("market.json", '"version": 3', '"version": true'), r"version True"),
     "no entry": (
         replace("market.json", '  "hour_length_h": 0.25,\n', ""),
         r"market\.json: entry 'hour_length_h' is missing",

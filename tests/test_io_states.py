@@ -245,7 +245,7 @@ def test_a_result_may_be_written_otherwise(cleared: Path, tmp_path: Path):
 
 def test_results_of_version_1_are_not_taken_on_trust(cleared: Path, tmp_path: Path):
     folder = shutil.copytree(cleared, tmp_path / "case")
-    replace("market.json", '"version": 2', '"version": 1')(folder)
+    replace("market.json", '"version": 3', '"version": 1')(folder)
     with pytest.raises(ValueError, match=r"clearing: was written by version 1.*clear the market"):
         io.load(folder)
     assert same(io.load_market(folder), feeder())

@@ -10,7 +10,7 @@ from ..status import STATUSES
 from .entries import amounts, digests, flag, indices, number, one_of, sizes, text, whole
 
 FORMAT = "jaxgne market"
-VERSION = 2  # of the format; raised when an older reader would read wrong numbers
+VERSION = 3  # of the format; raised when an older reader would read wrong numbers
 OWNERS = "owners."  # of a certificate: those of its market
 TIME = ("hour_length", "clock.start")  # of a certificate: those of its market
 WHOLE = {field.column for field in FIELDS.values() if field.of}
@@ -32,7 +32,10 @@ _EACH = {  # numbers of a certificate that each prosumer has
     "price_error_eur_per_kwh": "certificate.residuals.own.price",
     "own_error": "certificate.residuals.own.share",
 }
-ADDED: Mapping[str, Added] = {"grid.feeder_voltage": Added(2, 1.0)}  # by dotted field
+ADDED: Mapping[str, Added] = {  # by dotted field
+    "grid.feeder_voltage": Added(2, 1.0),
+    "grid.tap": Added(3, 1.0),
+}
 
 
 class Entry(NamedTuple):
