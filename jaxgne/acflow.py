@@ -6,6 +6,8 @@ conj(s / v), a line carries the currents of all buses behind it, and v falls by 
 it. Backward and forward sweeps repeat this until v stands still. Where lines close loops, the
 sweeps are those of a tree, and the currents of the lines beside it follow from the voltages that
 it leaves between their ends (Shirmohammadi, Hong, Semlyen, Luo, IEEE Trans. Power Systems 3, 1988).
+Voltages, currents and impedances behind transformers are referred to the feeder (`Ladder.base`), so
+that sweeps see none; one that does not fit the others of its loop drives a current round it.
 Always in float64. Derivatives go through the solution, not the sweeps.
 """
 
@@ -42,7 +44,7 @@ class Flow(Record):
     active: Float[Array, "L H"]  # kW into the line at its source
     reactive: Float[Array, "L H"]  # kvar
     apparent: Float[Array, "L H"]  # kVA, at the end where it is larger
-    current: Float[Array, "L H"]  # kVA at 1 pu: what ratings limit
+    current: Float[Array, "L H"]  # kVA at 1 pu, behind its transformer: what ratings limit
     losses: Float[Array, "L H"]  # kW
     exchange: Float[Array, "F H"]  # kW from the main grid at each feeder bus
     residual: Float[Array, " H"]  # pu, largest change of a voltage in one more sweep
@@ -170,20 +172,25 @@ def flow(grid: Grid, active: Float[Array, "B H"], reactive: Float[Array, "B H"])
 
         start = jnp.stack([tree.ladder.along(source), jnp.zeros_like(active)])
         pair = lax.custom_root(change, start, _sweep_on, _solve)
-        volts = pair[0] + 1j * pair[1]
+        volts = pair[0] + 1j * pair[1]  # referred to the feeders
         left = lax.stop_gradient(change(lax.stop_gradient(pair)))
         residual = jnp.max(jnp.hypot(*left), axis=0, initial=0.0)
         _, current = _sweep(wires, source, power, volts)
-        sent, got = (volts[end] * jnp.conj(current) for end in (tree.near, tree.far))
+        ends = [volts[tree.near], volts[tree.far]]
+        if wires.meshed:
+            chords = wires.across(volts)
+            ends = [a.at[tree.chord].set(b) for a, b in zip(ends, chords, strict=True)]
+        sent, got = (end * jnp.conj(current) for end in ends)
         at_source = jnp.where(tree.outward[:, None], sent, -got)
         leaving = jnp.zeros_like(power).at[tree.near].add(sent)
+        base = tree.ladder.base[:, None]
         return Flow(
-            voltage=jnp.abs(volts),
+            voltage=base * jnp.abs(volts),
             angle=jnp.angle(volts),
             active=at_source.real,
             reactive=at_source.imag,
             apparent=jnp.maximum(jnp.abs(sent), jnp.abs(got)),
-            current=length(current.real, current.imag),
+            current=length(current.real, current.imag) / base[grid.target],
             losses=wires.impedance.real * (current.real**2 + current.imag**2),
             exchange=(power + leaving).real[grid.feeder],
             residual=residual,
@@ -253,14 +260,29 @@ def _largest(values: Array) -> tuple[Float[Array, ""], Int[Array, ""]]:
 
 
 class Wires(Record):
-    """A grid's lines for sweeps: its trees, and what a current round each loop does to them."""
+    """A grid's lines for sweeps: its trees, and what a current round each loop does to them.
+
+    All is referred to the feeders.
+    """
 
     tree: Forest
     impedance: Complex[Array, "L 1"]  # pu/kW
+    taken: Float[Array, "2 C 1"]  # of the voltages at the near and far end, what a chord's row sees
     carried: Complex[Array, "T C"]  # by the lines of the trees, per current in each chord
     fall: Complex[Array, "B C"]  # pu per kVA at 1 pu
     admittance: Complex[Array, "C C"]  # of the loops
     ok: Bool[Array, ""]  # whether the grid can be examined
+
+    @property
+    def meshed(self) -> bool:
+        return self.admittance.size > 0
+
+    def across(self, volts: Complex[Array, "B H"]) -> tuple[Array, Array]:
+        """Voltages at the near and far end of each chord, as its impedance sees them."""
+        near, far = self.taken
+        return near * volts[self.tree.near[self.tree.chord]], far * volts[
+            self.tree.far[self.tree.chord]
+        ]
 
 
 @program("the lines of the grid", once=True)
@@ -268,28 +290,34 @@ def _wires(grid: Grid) -> Wires:
     """The lines of a grid for `_sweep`, in float64."""
     with wide():
         grid, tree = cast(grid, jnp.float64), forest(grid)
-        impedance = (grid.resistance + 1j * grid.reactance)[:, None]
+        base, tap = tree.ladder.base[:, None], grid.tap[:, None]
+        impedance = (grid.resistance + 1j * grid.reactance)[:, None] / base[grid.target] ** 2
         count, buses = tree.chord.shape[0], grid.passive.shape[0]
         if not 0 < count <= MOST_LOOPS:
+            none = jnp.zeros((2, 0, 1), base.dtype)
             empty = [jnp.zeros((n, 0), impedance.dtype) for n in (tree.branch.size, buses, 0)]
-            return Wires(tree, impedance, *empty, ok=tree.ok & (count == 0))
+            return Wires(tree, impedance, none, *empty, ok=tree.ok & (count == 0))
         near, far, each = tree.near[tree.chord], tree.far[tree.chord], jnp.arange(count)
+        at_source = jnp.stack([tree.outward, ~tree.outward])[..., None]  # of the two, which end is
+        taken = jnp.stack([base[tree.near], base[tree.far]]) / base[grid.target]
+        taken = jnp.where(at_source, taken / tap, taken)[:, tree.chord]
         ends = jnp.zeros((buses, count), impedance.dtype)
-        ends = ends.at[near, each].add(1.0).at[far, each].add(-1.0)
+        ends = ends.at[near, each].add(taken[0, :, 0]).at[far, each].add(-taken[1, :, 0])
         carried = tree.ladder.behind(ends)[tree.far[tree.branch]]
         fall = jnp.zeros_like(ends).at[tree.far[tree.branch]].set(impedance[tree.branch] * carried)
         fall = tree.ladder.along(fall)
-        around = fall[near] - fall[far] + jnp.diag(impedance[tree.chord, 0])
+        around = taken[0] * fall[near] - taken[1] * fall[far]
+        around = around + jnp.diag(impedance[tree.chord, 0])
         admittance = jnp.linalg.inv(around)
         ok = tree.ok & jnp.all(jnp.isfinite(admittance))
-        return Wires(tree, impedance, carried, fall, admittance, ok)
+        return Wires(tree, impedance, taken, carried, fall, admittance, ok)
 
 
 def _sweep(
     wires: Wires, source: Array, power: Array, volts: Complex[Array, "B H"]
 ) -> tuple[Complex[Array, "B H"], Complex[Array, "L H"]]:
     """Voltages after one backward and forward sweep, and the lines' currents (kVA at 1 pu)."""
-    tree, impedance, meshed = wires.tree, wires.impedance, wires.admittance.size > 0
+    tree, impedance, meshed = wires.tree, wires.impedance, wires.meshed
     far, along = (
         (tree.far, impedance) if not meshed else (tree.far[tree.branch], impedance[tree.branch])
     )
@@ -297,7 +325,8 @@ def _sweep(
     after = tree.ladder.along(source.astype(volts.dtype).at[far].set(-along * current))
     if not meshed:
         return after, current
-    round_ = wires.admittance @ (after[tree.near[tree.chord]] - after[tree.far[tree.chord]])
+    at_near, at_far = wires.across(after)
+    round_ = wires.admittance @ (at_near - at_far)
     current = current + wires.carried @ round_
     whole = jnp.zeros((impedance.shape[0], current.shape[1]), current.dtype)
     whole = whole.at[tree.branch].set(current).at[tree.chord].set(round_)

@@ -17,6 +17,7 @@ from .model import (
     limits,
     members,
     pull,
+    ratios,
     rows,
     weights,
     zeros,
@@ -53,7 +54,7 @@ def implied_boxes(market: Market) -> tuple[Plan, Plan]:
     active_most = jnp.minimum(rating, total)
     reactive_most = jnp.minimum(rating, reactive)
     if len(grid.model.states) == 2:  # then these fix the flow
-        ends = [_reach(getattr(lower, s), getattr(upper, s), market) for s in grid.model.states]
+        ends = [_reach(market, s, getattr(lower, s), getattr(upper, s)) for s in grid.model.states]
         (a, b), (c, d) = falls(grid).values()
         scale = jnp.abs(a * d - b * c)
         impedance = jnp.where(scale > 0, scale, 1.0)  # of a line without: no bound from its ends
@@ -99,10 +100,11 @@ def _with_levels(market: Market, lower: Plan, upper: Plan) -> tuple[Plan, Plan]:
     return replace(lower, **low), replace(upper, **high)
 
 
-def _reach(low: Array, high: Array, market: Market) -> Float[Array, "L H"]:
-    """Largest difference between the two ends of each line that bus bounds allow."""
-    ends = (market.grid.source, market.grid.target)
-    return jnp.maximum(high[ends[0]] - low[ends[1]], high[ends[1]] - low[ends[0]])
+def _reach(market: Market, state: str, low: Array, high: Array) -> Float[Array, "L H"]:
+    """Largest fall of a state along each line, either way, that bus bounds allow."""
+    near, far = market.grid.source, market.grid.target
+    ratio = ratios(market.grid)[state][:, None]
+    return jnp.maximum(high[near] / ratio - low[far], high[far] - low[near] / ratio)
 
 
 def existing(market: Market, prices: Rows) -> Rows:

@@ -234,7 +234,11 @@ class Grid(Record):
     at each bus), `lindistflow` is for radial feeders: lines then point away from the feeder bus,
     parents before children. Lines carry power from `source` to `target`; `rating` may be infinite.
     It stands for a current: sqrt(3) times the rated ampere times the nominal voltage, in kVA.
-    Impedances are per unit per kW: ohms divided by 1000 kV^2 (kV line to line). Inverters and
+    Impedances are per unit per kW: ohms divided by 1000 kV^2 (kV line to line). A transformer or a
+    regulator is a line whose `tap` is not 1: at its `source` stands an ideal transformer, behind
+    which impedance and rating see V_source / tap, so a tap below 1 raises the voltage. That is
+    MATPOWER's ratio, and pandapower's of a tap at the `source`, in per unit of the two sides'
+    nominal voltages; impedance and rating are those of the target's side. Inverters and
     compensators at a bus may inject or draw up to `compensation_max` of reactive power, where the
     model balances that (none at feeder buses, where the main grid does); how much is for the
     operator to choose, and `devices.inverter` makes it depend on active power. The main grid holds
@@ -246,6 +250,13 @@ class Grid(Record):
     resistance: Float[Array, " L"] = amount("pu/kW", "ohms divided by 1000 kV^2", "[0, inf)")
     reactance: Float[Array, " L"] = amount("pu/kW", "ohms divided by 1000 kV^2", "[0, inf)")
     rating: Float[Array, " L"] = amount("kVA", "most apparent power at 1 pu", "[0, inf]")
+    tap: Float[Array, " L"] = amount(
+        "",
+        "voltage at the source over that behind its transformer",
+        "[0.5, 2]",
+        "is no tap ratio per unit; give one from 0.5 to 2, like 0.975: 1 for plain lines, and for "
+        "a transformer of 20/0.4 kV at its nominal tap",
+    )
     voltage_min: Float[Array, " B"] = amount(
         "pu",
         "lowest voltage",
@@ -282,6 +293,7 @@ class Grid(Record):
         reactance: Any = 0.0,
         *,
         rating: Any = np.inf,
+        tap: Any = 1.0,
         voltage_min: Any = 0.95,
         voltage_max: Any = 1.05,
         angle_min: Any = -np.pi / 12,
@@ -311,7 +323,7 @@ class Grid(Record):
         self.target = whole("Grid.target", target)
         given = (
             *(passive, passive_reactive, compensation_max, resistance, reactance, rating),
-            *(voltage_min, voltage_max, angle_min, angle_max, feeder_voltage),
+            *(tap, voltage_min, voltage_max, angle_min, angle_max, feeder_voltage),
         )
         self.feeder = whole("Grid.feeder", feeder)
         fed = Reader("Grid.", "feeder", len(self.feeder), shape[1], *given)
@@ -323,6 +335,7 @@ class Grid(Record):
         self.resistance = line.row("resistance", resistance)
         self.reactance = line.row("reactance", reactance)
         self.rating = line.row("rating", rating)
+        self.tap = line.row("tap", tap)
         self.voltage_min = bus.row("voltage_min", voltage_min)
         self.voltage_max = bus.row("voltage_max", voltage_max)
         self.angle_min = bus.row("angle_min", angle_min)

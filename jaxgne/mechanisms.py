@@ -221,9 +221,10 @@ def envelope(market: Market, *, solver: Any = None, tol: Any = None) -> Table:
 
     One bus at a time, at unity power factor, all else as the market clears: by the linear grid, d
     kW more at bus y add d to the flows on the path from the feeder and lower the squared voltage at
-    z by 2 d times the resistance that both paths share. The least room on ratings, voltages and the
-    total counts. Beside it what energy costs there beyond the main grid's price, EUR/kWh: the
-    multipliers of these limits, 0 where none binds.
+    z by 2 d times the resistance that both paths share, as seen at z through the transformers on
+    the way. The least room on ratings, voltages and the total counts. Beside it what energy costs
+    there beyond the main grid's price, EUR/kWh: the multipliers of these limits, 0 where none
+    binds.
 
     Raises what `clear` raises, and `ValueError` for grids other than `lindistflow`.
     """
@@ -254,7 +255,9 @@ def headroom(market: Market, clearing: Clearing) -> tuple[Float[Array, "B H"], F
     buses, lines = grid.passive.shape[0], grid.source.shape[0]
     own = jnp.zeros((buses, lines)).at[tree.far, jnp.arange(lines)].set(1.0)
     path = tree.ladder.along(own)  # (B, L): whether the line leads to the bus
-    shared = (path * falls(grid)["voltage"][0]) @ path.T  # pu^2 per kW, of z by y
+    base = tree.ladder.base**2
+    own_fall = path * (falls(grid)["voltage"][0] / base[grid.target])
+    shared = base[:, None] * (own_fall @ path.T)  # pu^2 per kW, of z by y
     outward = jnp.where(tree.outward[:, None], plan.active, -plan.active)
     most = jnp.sqrt(jnp.maximum(grid.rating[:, None] ** 2 - plan.reactive**2, 0.0))
     square = voltages(market, plan) ** 2

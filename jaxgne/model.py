@@ -280,8 +280,18 @@ def falls(grid: Grid) -> Mapping[str, tuple[Float[Array, " L"], Float[Array, " L
 
 
 @remembered
-def _hourly_falls(grid: Grid) -> Mapping[str, tuple[Float[Array, "L 1"], Float[Array, "L 1"]]]:
-    return grid.model.falls(grid.resistance[:, None], grid.reactance[:, None])
+def ratios(grid: Grid) -> Mapping[str, Float[Array, " L"]]:
+    """What divides each state of a line's source in its row: 1 without a transformer."""
+    return grid.model.ratios(grid.tap)
+
+
+@remembered
+def _line_rows(grid: Grid) -> Mapping[str, tuple[Float[Array, "L 1"], ...]]:
+    """`ratios` and `falls` by state, as columns."""
+    return {
+        state: tuple(each[:, None] for each in (ratio, *falls(grid)[state]))
+        for state, ratio in ratios(grid).items()
+    }
 
 
 def rows(market: Market, plan: Plan) -> Rows:
@@ -311,18 +321,19 @@ def _rows(market: Market, plan: Plan, given: Callable[[Array], Array]) -> Rows:
     bus = bus_reactive = zero
     exchange = jnp.zeros_like(s)
     if grid.model.networked:
+        ends = jnp.concatenate([grid.source, grid.target])
 
         def left(flow: Array) -> Array:  # what leaves each bus on lines, net
-            return zero.at[grid.source].add(flow).at[grid.target].add(-flow)
+            return zero.at[ends].add(jnp.concatenate([flow, -flow]))
 
         at_bus = zero.at[market.prosumers.bus].add
         bus = passive + at_bus(net) + left(plan.active)
         bus = bus.at[grid.feeder].add(-plan.exchange)
         exchange = s - jnp.sum(plan.exchange, axis=0)
-        for state, (by_active, by_reactive) in _hourly_falls(grid).items():
-            at = getattr(plan, state)
+        for state, (ratio, by_active, by_reactive) in _line_rows(grid).items():
+            near, far = jnp.split(getattr(plan, state)[ends], 2)
             fall = by_active * plan.active + by_reactive * plan.reactive
-            lines[state] = at[grid.source] - at[grid.target] - fall
+            lines[state] = near / ratio - far - fall
         if grid.reactive_balance:
             drawn = given(grid.passive_reactive) + at_bus(given(market.prosumers.reactive))
             bus_reactive = drawn + left(plan.reactive) - plan.compensation
@@ -505,22 +516,23 @@ def pull(market: Market, prices: Rows) -> Plan:
         )
     if not networked:
         return pulled
-    nothing = jnp.zeros_like(prices.bus)
+    nothing, both = jnp.zeros_like(prices.bus), jnp.concatenate([grid.source, grid.target])
 
-    def ends(price: Array) -> Array:  # of a difference between the two ends of each line
-        return nothing.at[grid.source].add(price).at[grid.target].add(-price)
+    def ends(ratio: Array, price: Array) -> Array:  # of what a line's row takes of its two ends
+        return nothing.at[both].add(jnp.concatenate([price / ratio, -price]))
 
     def along(price: Array) -> Array:  # of what leaves the source of each line for its target
-        return ts * (price[grid.source] - price[grid.target])
+        near, far = jnp.split(price[both], 2)
+        return ts * (near - far)
 
     active, reactive = along(prices.bus), jnp.zeros_like(pulled.reactive)
     if grid.reactive_balance:
         reactive = along(prices.bus_reactive)
         pulled = replace(pulled, compensation=-ts * prices.bus_reactive)
-    for state, (by_active, by_reactive) in _hourly_falls(grid).items():
+    for state, (ratio, by_active, by_reactive) in _line_rows(grid).items():
         drop = ts * getattr(prices, state)
         active, reactive = active - by_active * drop, reactive - by_reactive * drop
-        pulled = replace(pulled, **{state: ends(drop)})
+        pulled = replace(pulled, **{state: ends(ratio, drop)})
     exchange = -ts * (prices.bus[grid.feeder] + prices.exchange)
     return replace(pulled, active=active, reactive=reactive, exchange=exchange)
 

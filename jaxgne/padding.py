@@ -133,6 +133,7 @@ def _with_buses(grid: Grid, more: int) -> Grid:
         "target": grown(grid.target, fresh),
         **{name: grown(getattr(grid, name), 0.0) for name in ("resistance", "reactance")},
         "rating": grown(grid.rating, jnp.inf),
+        "tap": grown(grid.tap, 1.0),
     }
     buses = {
         name: grown(getattr(grid, name), filler)

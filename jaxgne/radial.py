@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Int, Num
+from jaxtyping import Array, Bool, Float, Int, Num
 
 from .each import for_each
 from .market import FIELDS, Grid, Market
@@ -20,10 +20,14 @@ _RADIAL = "give a radial grid, in which one path leads from a feeder bus to each
 
 
 class Ladder(Record):
-    """For each bus those 1, 2, 4, ... buses towards the feeder; B where there is none."""
+    """For each bus those 1, 2, 4, ... buses towards the feeder; B where there is none.
+
+    Voltages divided by `base` see no transformers: they are referred to the feeder.
+    """
 
     ancestor: Int[Array, "K B"]
     depth: Int[Array, " B"]  # 0 at feeders
+    base: Float[Array, " B"]  # voltage at no load where its feeder has 1, by the taps between
     passes: Int[Array, ""]
 
     def behind(self, values: Num[Array, "B ..."]) -> Num[Array, "B ..."]:
@@ -35,20 +39,28 @@ class Ladder(Record):
         return lax.scan(lambda s, a: (s + lookup(s, a), None), values, self.ancestor)[0]
 
 
-def climb(source: Int[Array, " L"], target: Int[Array, " L"], fed: Bool[Array, " B"]) -> Ladder:
+def climb(
+    source: Int[Array, " L"],
+    target: Int[Array, " L"],
+    tap: Float[Array, " L"],
+    fed: Bool[Array, " B"],
+) -> Ladder:
     """The ladder of a forest whose lines point away from the buses that are `fed`."""
     buses = fed.shape[0]
-    parent = jnp.full(buses, buses).at[target].set(source)
+    parent = (
+        jnp.full(buses + 1, buses).at[target].set(source)
+    )  # of the last, beyond feeders: itself
+    below = jnp.zeros(buses + 1, jnp.int32).at[:buses].set(jnp.where(fed, 0, 1))
+    passed = jnp.ones(buses + 1, tap.dtype).at[target].set(1 / tap)
 
-    def double(carry: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], Array]:
-        ahead, depth = carry
-        onward = ahead.at[ahead].get(mode="fill", fill_value=buses)
-        return (onward, depth + lookup(depth, ahead)), ahead
+    def double(carry: tuple[Array, ...], _: None) -> tuple[tuple[Array, ...], Array]:
+        ahead, depth, base = carry
+        return (ahead[ahead], depth + depth[ahead], base * base[ahead]), ahead[:buses]
 
     rungs = max(1, (buses - 1).bit_length())
-    start = (parent, jnp.where(fed, 0, 1))
-    (_, depth), ancestor = lax.scan(double, start, None, length=rungs)
-    return Ladder(ancestor, depth, jnp.sum(jnp.any(ancestor < buses, axis=1)))
+    (_, depth, base), ancestor = lax.scan(double, (parent, below, passed), None, length=rungs)
+    passes = jnp.sum(jnp.any(ancestor < buses, axis=1))
+    return Ladder(ancestor, depth[:buses], base[:buses], passes)
 
 
 class Forest(Record):
@@ -90,17 +102,20 @@ def forest(grid: Grid) -> Forest:
     outward = level[source] < level[target]
     near, far = jnp.where(outward, source, target), jnp.where(outward, target, source)
     deeper, line = level[near] < level[far], jnp.arange(source.shape[0], dtype=jnp.int32)
+    tap = jnp.where(outward, grid.tap, 1 / grid.tap)
+    lines = near, far, tap
     if loops(grid):
         first = jnp.full(buses, line.size, jnp.int32)
         first = first.at[far].min(jnp.where(deeper, line, line.size))
         order = jnp.argsort(first[far] != line, stable=True).astype(jnp.int32)
         branch, chord = jnp.split(order, [line.size - loops(grid)])
+        lines = near[branch], far[branch], tap[branch]
         ok = jnp.all(level < buses)
     else:
         branch, chord = line, line[:0]
-        lines = jnp.zeros(buses, jnp.int32).at[far].add(1)
-        ok = jnp.all(lines == jnp.where(fed, 0, 1)) & jnp.all(deeper) & jnp.all(level < buses)
-    ladder = climb(near[branch], far[branch], fed)
+        count = jnp.zeros(buses, jnp.int32).at[far].add(1)
+        ok = jnp.all(count == jnp.where(fed, 0, 1)) & jnp.all(deeper) & jnp.all(level < buses)
+    ladder = climb(*lines, fed)
     return Forest(near, far, outward, branch, chord, ladder, ok)
 
 
@@ -119,7 +134,9 @@ def oriented(grid: Grid) -> Grid:
     """The same grid with its lines in the order of `lindistflow`; buses stay as they are.
 
     Lines are sorted by their distance from the feeder, in lines, and point away from it, whichever
-    way and in whatever order they were given. Raises `ValueError` where the grid is not radial.
+    way and in whatever order they were given. A transformer that is turned has ratio 1 / tap, and
+    its impedance and rated current are referred to its other side: z tap^2 and rating / tap. Raises
+    `ValueError` where the grid is not radial.
     """
     tree = forest(grid)
     if not tree.radial:
@@ -127,7 +144,10 @@ def oriented(grid: Grid) -> Grid:
     order = jnp.argsort(tree.ladder.depth[tree.far], stable=True)
     own = [field.name.split(".")[1] for field in FIELDS.values() if field.axes == ("L",)]
     lines = {name: getattr(grid, name)[order] for name in own}
-    lines |= {"source": tree.near[order], "target": tree.far[order]}
+    seen = jnp.where(tree.outward, 1.0, grid.tap)[order]
+    lines |= {"source": tree.near[order], "target": tree.far[order], "tap": lines["tap"] / seen**2}
+    lines |= {name: lines[name] * seen**2 for name in ("resistance", "reactance")}
+    lines |= {"rating": lines["rating"] / seen}
     names = grid.line_names and tuple(grid.line_names[line] for line in np.asarray(order))
     return replace(grid, **lines, line_names=names)
 

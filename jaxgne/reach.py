@@ -153,10 +153,11 @@ def _network(market: Market, carried: Array) -> dict[str, Array]:
         for state, (active, reactive) in lower.items()
     }
     drop, turn = most.get("voltage", none), most.get("angle", none)
-    top = _within(grid.voltage_max, 1 + drop[None])
+    raised = jnp.prod(jnp.maximum(1 / grid.tap, 1.0))  # by all transformers one after the other
+    top = _within(grid.voltage_max, raised * (1 + drop[None]))
     widest = _within(jnp.maximum(grid.angle_max, -grid.angle_min), 1 + turn[None])
     # what a line's reactive flow may be by the voltages at its ends
-    span = jnp.max(top, initial=0.0) ** grid.model.power + drop
+    span = (raised * jnp.max(top, initial=0.0)) ** grid.model.power + drop
     steep = lower["voltage"][1] if "voltage" in lower else none[None]
     by_line = jnp.where(steep > 0, span / jnp.where(steep > 0, steep, 1.0), jnp.inf)
     injected = _within(grid.compensation_max, drawn[None] + jnp.sum(by_line, keepdims=True))

@@ -55,14 +55,16 @@ def _curtailed(market: Market, plan: Plan, moved: Float[Array, "N H"]) -> Plan:
     if not grid.model.networked:
         return plan
     fed = jnp.zeros(grid.passive.shape[0], bool).at[grid.feeder].set(True)
-    ladder = climb(grid.source, grid.target, fed)
+    ladder = climb(grid.source, grid.target, grid.tap, fed)
     behind = ladder.behind(jnp.zeros_like(plan.voltage).at[market.prosumers.bus].add(moved))
     more = behind[grid.target]
-    fall = falls(grid)["voltage"][0][:, None] * more
+    base = ladder.base[:, None] ** grid.model.power
+    fall = falls(grid)["voltage"][0][:, None] * more / base[grid.target]
+    fallen = base * ladder.along(jnp.zeros_like(plan.voltage).at[grid.target].add(fall))
     return replace(
         plan,
         active=plan.active + more,
-        voltage=plan.voltage - ladder.along(jnp.zeros_like(plan.voltage).at[grid.target].add(fall)),
+        voltage=plan.voltage - fallen,
         exchange=plan.exchange + behind[grid.feeder],
     )
 

@@ -15,6 +15,27 @@ KV = 1.0  # line to line, of the other program's nodes; any will do
 OHM = 1000 * KV**2  # per pu/kW
 
 
+def meshed(name: str, rng: np.random.Generator) -> jg.Grid:
+    """Grids of ten buses and three hours, whose lines are neither in order nor in one direction."""
+    ends = {
+        "ring": [(k, (k + 1) % 10) for k in range(10)],
+        "twins": [(0, 1), (1, 0), *((k, k + 1) for k in range(1, 9)), (4, 3)],
+        "lattice": [(k, k + 1) for k in range(9)] + [(k, k + 3) for k in range(7)],
+        "two feeders": [(k, k + 1) for k in range(9)] + [(0, 5)],
+    }[name]
+    ends = np.array(ends)[rng.permutation(len(ends))]
+    turned = rng.uniform(size=len(ends)) < 0.5
+    ends[turned] = ends[turned, ::-1]
+    size = 10 ** rng.uniform(-5.0, -4.3, (2, len(ends)))
+    fed = (0, 9) if name == "two feeders" else (0,)
+    held = 1 + 0.01 * rng.uniform(-1, 3, (len(fed), 3))
+    rating = rng.uniform(50, 200, len(ends))
+    return jg.Grid(
+        np.zeros((10, 3)), *ends.T, *size, rating=rating, feeder=fed, feeder_voltage=held,
+        model="paper",
+    )  # fmt: skip
+
+
 def by_power_grid_model(grid: jg.Grid, active: np.ndarray, reactive: np.ndarray) -> np.ndarray:
     """By its Newton's method; all lines need some impedance."""
     return np.stack(

@@ -239,13 +239,16 @@ def add_network(program: Program, market: Market, power: float) -> None:
         program.column("compensation", -most, most, power)
         program.rows("bus_reactive", demand[inner], power, reactive=leaves[inner],
                      compensation=-pick(np.arange(buses), buses)[inner])  # fmt: skip
-    falls = leaves.T  # a line's value at the source less that at the target
+    # a line's voltage behind its transformer less that at the target, and that of no rise
+    behind = n.tap**-squared
+    sees = sparse.diags(behind) @ pick(n.source, buses).T
+    falls, idle = sees - pick(n.target, buses).T, behind - 1
     if market.grid.model.name == "lindistflow":
-        program.rows("drop", np.zeros((lines, hours)), drop, rise=falls,
+        program.rows("drop", idle[:, None] + np.zeros((lines, hours)), drop, rise=falls,
                      active=sparse.diags(-2 * n.resistance),
                      reactive=sparse.diags(-2 * n.reactance))  # fmt: skip
     else:
-        add_paper_flows(program, n, falls, power, drop)
+        add_paper_flows(program, n, falls, idle, leaves.T, power, drop)
 
 
 def split(n: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -255,18 +258,22 @@ def split(n: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     return real, ideal, n.resistance[real] / square[real], n.reactance[real] / square[real]
 
 
-def add_paper_flows(program: Program, n: Any, falls: Any, power: float, drop: float) -> None:
+def add_paper_flows(
+    program: Program, n: Any, falls: Any, idle: np.ndarray, turns: Any, power: float, drop: float
+) -> None:
     """p = b dtheta + g dv, q = -g dtheta + b dv, or dtheta = dv = 0 (model.md: Grid)."""
     real, ideal, g, b = split(n)
-    some, between = pick(np.arange(len(n.source)), len(n.source))[real], falls[real]
-    none = np.zeros((len(real), program.hours))
-    program.rows("flow_active", none, power, active=some, rise=-sparse.diags(g) @ between,
-                 angle=-sparse.diags(b) @ between)  # fmt: skip
-    program.rows("flow_reactive", none, power, reactive=some, rise=-sparse.diags(b) @ between,
-                 angle=sparse.diags(g) @ between)  # fmt: skip
-    same = np.zeros((len(ideal), program.hours))
-    program.rows("same_voltage", same, drop, rise=falls[ideal])
-    program.rows("same_angle", same, drop, angle=falls[ideal])
+    some = pick(np.arange(len(n.source)), len(n.source))[real]
+    alike = np.zeros((len(n.source), program.hours))
+    rest = idle[:, None] + alike
+    program.rows("flow_active", -g[:, None] * rest[real], power, active=some,
+                 rise=-sparse.diags(g) @ falls[real],
+                 angle=-sparse.diags(b) @ turns[real])  # fmt: skip
+    program.rows("flow_reactive", -b[:, None] * rest[real], power, reactive=some,
+                 rise=-sparse.diags(b) @ falls[real],
+                 angle=sparse.diags(g) @ turns[real])  # fmt: skip
+    program.rows("same_voltage", rest[ideal], drop, rise=falls[ideal])
+    program.rows("same_angle", alike[ideal], drop, angle=turns[ideal])
 
 
 @dataclass(frozen=True)

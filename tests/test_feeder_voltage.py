@@ -98,7 +98,7 @@ def test_files_keep_it_and_older_ones_had_none(tmp_path):
     np.testing.assert_array_equal(again.grid.feeder_voltage, market.grid.feeder_voltage)
     (tmp_path / "day" / "feeder_hours.csv").unlink()
     head = tmp_path / "day" / "market.json"
-    head.write_text(head.read_text().replace('"version": 2', '"version": 1'))
+    head.write_text(head.read_text().replace('"version": 3', '"version": 1'))
     older, _ = jg.load(tmp_path / "day")
     np.testing.assert_array_equal(older.grid.feeder_voltage, np.ones((1, 3)))
 

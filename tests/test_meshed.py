@@ -12,28 +12,12 @@ import jaxgne as jg
 from jaxgne import acflow, model
 from jaxgne.acflow import MOST_LOOPS, unexamined
 from jaxgne.report import summary
-from tests.power_flows import by_pandapower, by_power_grid_model, loading_by_pandapower
-
-
-def meshed(name: str, rng: np.random.Generator) -> jg.Grid:
-    """Grids of ten buses and three hours, whose lines are neither in order nor in one direction."""
-    ends = {
-        "ring": [(k, (k + 1) % 10) for k in range(10)],
-        "twins": [(0, 1), (1, 0), *((k, k + 1) for k in range(1, 9)), (4, 3)],
-        "lattice": [(k, k + 1) for k in range(9)] + [(k, k + 3) for k in range(7)],
-        "two feeders": [(k, k + 1) for k in range(9)] + [(0, 5)],
-    }[name]
-    ends = np.array(ends)[rng.permutation(len(ends))]
-    turned = rng.uniform(size=len(ends)) < 0.5
-    ends[turned] = ends[turned, ::-1]
-    size = 10 ** rng.uniform(-5.0, -4.3, (2, len(ends)))
-    fed = (0, 9) if name == "two feeders" else (0,)
-    held = 1 + 0.01 * rng.uniform(-1, 3, (len(fed), 3))
-    rating = rng.uniform(50, 200, len(ends))
-    return jg.Grid(
-        np.zeros((10, 3)), *ends.T, *size, rating=rating, feeder=fed, feeder_voltage=held,
-        model="paper",
-    )  # fmt: skip
+from tests.power_flows import (
+    by_pandapower,
+    by_power_grid_model,
+    loading_by_pandapower,
+    meshed,
+)
 
 
 @pytest.mark.parametrize("name", ["ring", "twins", "lattice", "two feeders"])

@@ -1,7 +1,7 @@
 """NumPy runs what JAX compiles: the same steps, words and digits, and nothing else changes."""
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import equinox as eqx
 import jax
@@ -198,7 +198,7 @@ def test_rows_and_their_transpose_are_what_jax_derives():
         )
         _, slope = jax.jvp(lambda u: model.rows(market, u), (zero,), (plan,))  # noqa: B023
         assert_close(model.moved(market, plan), slope)
-        weights = {f.name: market.hour_length for f in fields(jg.Rows)} | {"energy": 1.0}
+        weights = dict.fromkeys(model.families(prices), market.hour_length) | {"energy": 1.0}
         weighted = jg.Rows(**{name: w * getattr(prices, name) for name, w in weights.items()})
         _, transpose = jax.vjp(lambda u: model.rows(market, u), zero)  # noqa: B023
         assert_close(model.pull(market, prices), transpose(weighted)[0])

@@ -187,6 +187,7 @@ def _market(
             voltage_min=limits.voltage_min,
             voltage_max=limits.voltage_max,
             feeder_voltage=feeder.voltage,
+            tap=feeder.tap,
             passive_reactive=left_reactive,
             model=grid,
             reactive_balance=reactive_balance,

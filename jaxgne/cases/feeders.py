@@ -18,8 +18,8 @@ Ints = NDArray[np.int64]
 class Feeder:
     """A tree of lines, each pointing away from bus 0, parents before children, and its spot loads.
 
-    `resistance`, `reactance` in pu per kW; `load` (kW) and `reactive` (kvar) are the highest of the
-    day at each bus, `voltage` pu that of the feeder bus.
+    `resistance`, `reactance` in pu per kW, behind a transformer of ratio `tap`; `load` (kW) and
+    `reactive` (kvar) are the highest of the day at each bus, `voltage` pu that of the feeder bus.
     """
 
     source: Ints
@@ -30,6 +30,7 @@ class Feeder:
     reactive: Floats
     names: tuple[str, ...] = ()
     voltage: Floats | float = 1.0
+    tap: Floats | float = 1.0
 
 
 def table(name: str) -> dict[str, list[str]]:
@@ -112,6 +113,7 @@ def given_feeder(grid: Grid) -> Feeder:
         reactive=np.asarray(grid.passive_reactive, dtype=float).max(axis=1, initial=0.0)[order],
         names=tuple(grid.names[bus] for bus in order) if grid.names else (),
         voltage=float(held[0]) if len(held) else 1.0,
+        tap=np.asarray(grid.tap, dtype=float),
     )
 
 
@@ -145,14 +147,15 @@ def flows(feeder: Feeder, drawn: Floats) -> Floats:
 
 
 def squared_voltages(feeder: Feeder, drawn: Floats, reactive: Floats) -> Floats:
-    """LinDistFlow: w falls by 2 (r p + x q) along every line from the feeder bus (B, H)."""
+    """LinDistFlow: w falls by 2 (r p + x q) behind every line's transformer (B, H)."""
     fall = 2 * (
         feeder.resistance[:, None] * flows(feeder, drawn)
         + feeder.reactance[:, None] * flows(feeder, reactive)
     )
     squared = np.broadcast_to(np.square(feeder.voltage), drawn.shape).astype(float)
+    seen = np.broadcast_to(np.square(feeder.tap), feeder.source.shape)
     for line, (source, target) in enumerate(_ends(feeder)):
-        squared[target] = squared[source] - fall[line]
+        squared[target] = squared[source] / seen[line] - fall[line]
     return squared
 
 

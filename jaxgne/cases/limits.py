@@ -38,11 +38,12 @@ def loose(feeder: Feeder) -> Limits:
             f"feeder: its voltage falls to {np.sqrt(max(lowest, 0.0)):.3f} pu when all passive "
             "loads peak; give one that stays above 0.9 pu (impedances are in pu per kW)."
         )
-    buses = len(feeder.load)
+    buses, none = len(feeder.load), np.zeros((len(feeder.load), 1))
+    idle = np.sqrt(squared_voltages(feeder, none, none).max())
     return Limits(
         rating=1.5 * carried + 100.0,
         voltage_min=np.full(buses, min(0.94, np.sqrt(lowest) - 0.01)),
-        voltage_max=np.full(buses, max(1.05, np.max(feeder.voltage) + 0.05)),
+        voltage_max=np.full(buses, max(1.05, idle + 0.05)),
         total_max=np.asarray(1.2 * feeder.load.sum()),
     )
 
@@ -129,10 +130,14 @@ def _on_tree(market: Market, drawn: Floats, kvar: Floats, injected: Floats) -> N
     Of what buses draw, `drawn` kW and `kvar`, inverters make up to `injected` kvar there.
     """
     grid = market.grid
-    lines = (np.asarray(a) for a in (grid.source, grid.target, grid.resistance, grid.reactance))
+    ends, ohms = (grid.source, grid.target), (grid.resistance, grid.reactance)
     held = np.ones_like(drawn)
     held[np.asarray(grid.feeder)] = grid.feeder_voltage
-    feeder = Feeder(*lines, load=drawn.max(axis=1), reactive=kvar.max(axis=1), voltage=held)
+    peak = (drawn.max(axis=1), kvar.max(axis=1))
+    lines = tuple(np.asarray(a) for a in (*ends, *ohms))
+    feeder = Feeder(
+        lines[0], lines[1], lines[2], lines[3], *peak, voltage=held, tap=np.asarray(grid.tap)
+    )
     reactive = np.maximum(np.abs(flows(feeder, kvar)) - flows(feeder, injected), 0.0)
     carried = np.hypot(np.maximum(flows(feeder, drawn), 0.0), reactive)
     rating = np.asarray(grid.rating)[:, None]

@@ -93,6 +93,7 @@ def _behind(device: str, market: Market, prosumers: Any, rating: Any, *, reactiv
         resistance=added(grid.resistance, 0.0),
         reactance=added(grid.reactance, 0.0),
         rating=added(grid.rating, size),
+        tap=added(grid.tap, 1.0),
         voltage_min=behind(grid.voltage_min),
         voltage_max=behind(grid.voltage_max),
         angle_min=behind(grid.angle_min),

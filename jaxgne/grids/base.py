@@ -16,8 +16,8 @@ class AbstractGridModel(eqx.Module):
     """A kind of grid: which states buses have, and what power on a line takes from them.
 
     Final subclasses hold no arrays: instances are part of a program's structure, and equal ones
-    share it. All else follows from `falls`: rows, their transpose, A theta A^T and its inverses,
-    derivatives by impedances (model.md: Grid).
+    share it. All else follows from `falls`, and `ratios` of transformers: rows, their transpose,
+    A theta A^T and its inverses, derivatives by impedances and taps (model.md: Grid).
     """
 
     name: AbstractClassVar[str]  # in files, reports and messages
@@ -33,6 +33,14 @@ class AbstractGridModel(eqx.Module):
 
         In units of the state per kW and kvar; linear in the impedances, in pu/kW, line by line.
         """
+
+    def ratios(self, tap: Any) -> Mapping[str, Any]:
+        """What divides each state of a line's source in its row, by the ratio `tap` of voltages.
+
+        Behind an ideal transformer there are voltage / tap, and the angle as it was.
+        """
+        divided = {"voltage": tap**self.power, "angle": tap**0}
+        return {state: divided[state] for state in self.states}
 
     @property
     def states(self) -> tuple[str, ...]:

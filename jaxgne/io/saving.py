@@ -20,7 +20,6 @@ from ..model import energy_prices, grid_price, rows_like, trade_prices, voltages
 from ..result import Clearing
 from ..runner import hosted
 from ..status import status_name
-from ..tables import has_caps
 from ..validation import structure
 from .loading import check_ours
 from .parsing import CONTROL
@@ -31,7 +30,6 @@ from .schema import (
     MARKET,
     OURS,
     OWNERS,
-    PLAIN,
     TIME,
     VERSION,
     Table,
@@ -204,7 +202,7 @@ def _market_content(market: Market) -> Content:
         tables["tariff.csv"]["hour_length_h"] = length
     head = {
         "format": FORMAT,
-        "version": VERSION if has_caps(market) else PLAIN,
+        "version": VERSION,
         "rows": {
             table.row: len(next(iter(tables[table.file].values())))
             for table in files

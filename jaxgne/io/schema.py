@@ -11,7 +11,6 @@ from .entries import amounts, digests, flag, indices, number, one_of, sizes, tex
 
 FORMAT = "jaxgne market"
 VERSION = 3  # of the format; raised when an older reader would read wrong numbers
-PLAIN = 2  # that of markets without caps, which older readers read as well
 OPTIONAL = {"cap", "term"}  # rows whose tables are not there where there are none
 OWNERS = "owners."  # of a certificate: those of its market
 TIME = ("hour_length", "clock.start")  # of a certificate: those of its market
@@ -36,7 +35,10 @@ _EACH = {  # numbers of a certificate that each prosumer has
     "price_error_eur_per_kwh": "certificate.residuals.own.price",
     "own_error": "certificate.residuals.own.share",
 }
-ADDED: Mapping[str, Added] = {"grid.feeder_voltage": Added(2, 1.0)}  # by dotted field
+ADDED: Mapping[str, Added] = {  # by dotted field
+    "grid.feeder_voltage": Added(2, 1.0),
+    "grid.tap": Added(3, 1.0),
+}
 
 
 class Entry(NamedTuple):

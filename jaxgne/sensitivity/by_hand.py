@@ -339,6 +339,12 @@ def _by_grid(
                     felt = felt - share * (row * getattr(u, flow) + dual * getattr(v, flow))
         return jnp.sum(felt, axis=1)
 
+    def tap() -> Array:  # its power divides the source's voltage
+        if "voltage" not in states:
+            return jnp.zeros_like(grid.tap)
+        felt = r.voltage * u.voltage[grid.source] + s.voltage * v.voltage[grid.source]
+        return -power * jnp.sum(felt, axis=1) / grid.tap ** (power + 1)
+
     def volts(bound: Array, held: Array) -> Array:
         return ("voltage" in states) * power * bound ** (power - 1) * held
 
@@ -353,6 +359,7 @@ def _by_grid(
         feeder=None,
         resistance=line(1.0, 0.0),
         reactance=line(0.0, 1.0),
+        tap=tap(),
         rating=jnp.sum(jnp.where(tight, cos * force.active + sin * force.reactive, 0.0), axis=1),
         voltage_min=volts(grid.voltage_min, inner * jnp.sum(low.voltage, axis=1)),
         voltage_max=volts(grid.voltage_max, inner * jnp.sum(high.voltage, axis=1)),

@@ -182,7 +182,7 @@ def _radial(
 ) -> Callable[[Rows], Rows]:
     grid, plan = market.grid, theta.plan
     fed = jnp.zeros(grid.passive.shape[0], bool).at[grid.feeder].set(True)
-    ladder = climb(grid.source, grid.target, fed)
+    ladder = climb(grid.source, grid.target, grid.tap, fed)
     drop = jnp.stack(falls(grid)["voltage"])
 
     def hour(

@@ -180,4 +180,4 @@ def along_lines(market: Market, steps: Float[Array, "L H"]) -> Float[Array, "B H
 
 def _ladder(grid: Grid) -> Ladder:
     fed = jnp.zeros(grid.passive.shape[0], bool).at[grid.feeder].set(True)
-    return climb(grid.source, grid.target, fed)
+    return climb(grid.source, grid.target, grid.tap, fed)

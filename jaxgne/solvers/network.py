@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from ..market import Grid, Market, cast
-from ..model import Rows, falls
+from ..model import Rows, falls, ratios
 from ..radial import climb
 from ..record import Record
 from .tree import Tree, eliminate
@@ -82,7 +82,7 @@ def _voltage_steps(falls: Array, fed: Array, held: Array) -> Array:
 
 def _radial(grid: Grid, fed: Array, people: Array, devices: Array, held: Array) -> Network:
     """By a tree."""
-    ladder = climb(grid.source, grid.target, fed)
+    ladder = climb(grid.source, grid.target, grid.tap, fed)
     flow = _flow_steps(ladder.behind(people)[grid.target])
     at = jnp.zeros(fed.shape, flow.dtype).at[grid.target].set(_squared_falls(grid, "voltage", flow))
     voltage = _voltage_steps(ladder.along(at), fed, held)
@@ -103,10 +103,10 @@ def _radial(grid: Grid, fed: Array, people: Array, devices: Array, held: Array) 
 def _general(grid: Grid, fed: Array, people: Array, devices: Array, held: Array) -> Network:
     """By a dense matrix; lines may close loops."""
     buses, lines = fed.shape[0], grid.source.shape[0]
-    lower, line, dtype = falls(grid), jnp.arange(lines), grid.resistance.dtype
-    leaving = jnp.zeros((buses, lines), dtype)
-    leaving = leaving.at[grid.source, line].add(1.0).at[grid.target, line].add(-1.0)
-    tied = jnp.where(fed[:, None], 0.0, leaving)
+    lower, seen = falls(grid), ratios(grid)
+    line, dtype = jnp.arange(lines), grid.resistance.dtype
+    far = jnp.zeros((buses, lines), dtype).at[grid.target, line].add(-1.0)
+    tied = jnp.where(fed[:, None], 0.0, far.at[grid.source, line].add(1.0))
     laplacian = tied @ tied.T + jnp.diag(fed.astype(dtype))
     flow = _flow_steps(tied.T @ jnp.linalg.solve(laplacian, jnp.where(fed, 0.0, people)))
     none = jnp.ones(buses, dtype)
@@ -122,9 +122,10 @@ def _general(grid: Grid, fed: Array, people: Array, devices: Array, held: Array)
         [nothing, balance + jnp.diag(devices[1]), *(-along * b for _, b in lower.values())],
     ]
     for state, (a, b) in lower.items():
+        tied = jnp.where(fed[:, None], 0.0, far.at[grid.source, line].add(1 / seen[state]))
         own = {name: jnp.diag((a * c + b * d) * flow) for name, (c, d) in lower.items()}
         # the ends of lines, of which feeders' are fixed
-        own[state] += tied.T @ (jnp.where(fed, 0.0, step[state])[:, None] * tied)
+        own[state] += tied.T @ (step[state][:, None] * tied)
         blocks.append([-(along * a).T, -(along * b).T, *own.values()])
     inverse = jnp.block(blocks)
     used = [~fed, ~fed & grid.reactive_balance, jnp.ones(len(lower) * lines, bool)]

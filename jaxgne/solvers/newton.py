@@ -24,7 +24,7 @@ from jax.lax.linalg import cholesky, triangular_solve
 from jaxtyping import Array, Bool, Float, Int
 
 from ..market import Market
-from ..model import Plan, Rows, by_owner, falls, limits, rows_like
+from ..model import Plan, Rows, by_owner, falls, limits, ratios, rows_like
 from ..record import Record
 from ..runner import inverse_factor, jnp, lax, on_host
 from ..tables import has_caps
@@ -396,9 +396,9 @@ def network_block(
     if "bus_reactive" in starts:
         at = starts["bus_reactive"] + jnp.arange(fed.shape[0])
         block = block.at[:, at, at].add(plan.compensation.T)
-    ends = jnp.zeros((line.shape[0], fed.shape[0])).at[line, grid.source].add(1.0)
-    ends = ends.at[line, grid.target].add(-1.0)
-    for state in grid.model.states:
+    far = jnp.zeros((line.shape[0], fed.shape[0])).at[line, grid.target].add(-1.0)
+    for state, ratio in ratios(grid).items():
+        ends = far.at[line, grid.source].add(1 / ratio)
         at = slice(starts[state], starts[state] + line.shape[0])
         spread = jnp.einsum("lb,bh,kb->hlk", ends, getattr(plan, state), ends)
         block = block.at[:, at, at].add(spread)

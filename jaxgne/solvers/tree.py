@@ -21,6 +21,7 @@ class Tree(Record):
     source: Int[Array, " L"]
     target: Int[Array, " L"]
     share: Float[Array, "L 3"]  # of a line's voltage row in the equations of its two buses
+    lean: Float[Array, " L"]  # and in its own price
     pivot: Float[Array, "B 3 3"]  # its inverse; 0 at feeders
     passed: Float[Array, "K B 3 3"]  # what a bus adds to the equations of each ancestor
     ladder: Ladder
@@ -46,7 +47,7 @@ class Tree(Record):
         known = jax.lax.fori_loop(0, passes, collect, known)
         solved = jax.lax.fori_loop(0, passes, hand_out, self.pivot @ known)
         change = solved[self.target] - solved[self.source]
-        own = self.share[:, 2, None] * voltage
+        own = self.lean[:, None] * voltage
         return solved[:, 0], solved[:, 1], own + jnp.sum(self.share[:, :, None] * change, axis=1)
 
 
@@ -64,18 +65,21 @@ def eliminate(
     """The inverse for steps `flow` of lines' active and reactive flows and `voltage` of buses.
 
     `devices` is what other columns add to a bus's own two rows, `slack` to a line's; `drop` is how
-    much the squared voltage falls per unit of active and of reactive flow.
+    much the squared voltage falls per unit of active and of reactive flow. Inside w is referred to
+    the feeders, so that it sees no transformer (`Ladder.base`).
     """
     moved = jnp.einsum("lij,jl->il", flow, drop)
     square = jnp.sum(drop * moved, axis=0) + slack
-    fall, lean = moved / square, 1 / square
+    fall, lean, base = moved / square, 1 / square, ladder.base**2
+    behind = base[target]
+    seen, part = behind * fall, behind * lean
     # a line's part of the equations at its lower end; the other blocks are this or its negative
     own = flow.transpose(1, 2, 0) - moved[:, None] * fall[None]
-    upper = jnp.concatenate([own, fall[:, None]], axis=1)
-    lower = jnp.concatenate([fall, -lean[None]])[None]
+    upper = jnp.concatenate([own, seen[:, None]], axis=1)
+    lower = jnp.concatenate([seen, -(behind * part)[None]])[None]
     lines = jnp.concatenate([upper, lower]).transpose(2, 0, 1)
     coupling = jnp.zeros((fed.shape[0], 3, 3), flow.dtype).at[target].set(lines)
-    diagonal = jnp.stack([*devices, -1 / voltage], axis=1)
+    diagonal = jnp.stack([*devices, -(base**2) / voltage], axis=1)
     start = coupling + jax.vmap(jnp.diag)(diagonal)
     parent = ladder.ancestor[0]
 
@@ -93,5 +97,5 @@ def eliminate(
         return lookup(passed, ahead) @ passed, passed
 
     _, passed = jax.lax.scan(double, coupling @ pivot, ladder.ancestor)
-    share = jnp.concatenate([-fall, lean[None]]).T
-    return Tree(source, target, share, pivot, passed, ladder)
+    share = jnp.concatenate([-fall, part[None]]).T
+    return Tree(source, target, share, lean, pivot, passed, ladder)

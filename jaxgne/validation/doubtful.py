@@ -9,6 +9,7 @@ from .tables import Values, number, walk
 _VOLTS = 2.0  # pu; nominal voltages are 1
 _DROP = 0.3  # pu that no network loses on the way to a load
 _PRICE = 5.0  # EUR/kWh; cents begin about here
+_TAP = 0.8  # ratio of a transformer at the end of its taps, or 1 over it
 _BEYOND = 10.0  # times the rating of all lines at a bus
 _LITTLE = 0.05  # kW, of all together
 _HEARD = 1e-6  # size, as a share of the largest, from which on the default tolerance speaks for one
@@ -102,13 +103,22 @@ def _loads(v: Values) -> list[str]:
 
 
 def _network(v: Values) -> list[str]:
-    """Voltages in volts, impedances in ohms, ratings in MVA, loads in W."""
+    """Voltages in volts, taps of kV, impedances in ohms, ratings in MVA, loads in W."""
     found = v.complain(
         "Grid.voltage_max",
         v["Grid.voltage_max"] > _VOLTS,
         lambda at: (
             f"{v.text('Grid.voltage_max', at)} limits nothing; give a number per unit, like 1.05, "
             "not volts or kV"
+        ),
+    )
+    tap = v["Grid.tap"]
+    found += v.complain(
+        "Grid.tap",
+        np.minimum(tap, 1 / tap) < _TAP,
+        lambda at: (
+            f"{v.text('Grid.tap', at)} is further from 1 than transformers go; give the ratio per "
+            "unit of both sides' nominal voltages, which is 1 at a nominal tap, not kV over kV"
         ),
     )
     grid = v.market.grid

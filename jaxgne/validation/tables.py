@@ -347,6 +347,8 @@ def _twins(source: np.ndarray, target: np.ndarray) -> Int[np.ndarray, " L"]:
 
 def _merged(v: Values, these: np.ndarray) -> str:
     """What to do about lines side by side: as one, each carries a share by its admittance."""
+    if np.any(v["Grid.tap"][these] != 1):  # no one transformer is two, unless they are alike
+        return "lindistflow needs a tree; open one of them or use model='paper'"
     each = v["Grid.resistance"][these] + 1j * v["Grid.reactance"][these]
     one = 1 / np.sum(1 / each) if np.all(each) else 0j
     share = np.abs(one / each) if np.all(each) else np.where(each == 0, 1.0, 0.0)
