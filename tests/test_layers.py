@@ -32,7 +32,7 @@ CORE |= {
 CORE |= {"surplus", "scales"}
 RESULT = {*CORE, "solvers", "sensitivity", "certificate", "reasons", "options", "choosing"}
 RESULT |= {"status", "result", "padding", "few_sizes", "size"}
-RESULT |= {"solve", "clearing"}
+RESULT |= {"solve", "clearing", "curves"}
 STUDIES = {"batch", "selection", "settlement", "scenarios", "placement", "tuning", "acsafe"}
 STUDIES |= {"comparison", "standard_form", "tracing", "reliability"}
 STUDIES |= {"objectives", "fitting", "gradients", "history", "mechanisms"}
@@ -54,12 +54,13 @@ LAYERS: dict[str, set[str]] = {
     "waiting": set(),
     "programs": {"fingerprint", "runner", "store", "threads", "waiting"},
     "grids": {"grids"},
-    "market": {"arrays", "clock", "describe", "grids"},  # to print itself
+    "curves": {"curves"},
+    "market": {"arrays", "clock", "curves", "describe", "grids"},  # to print itself
     "size": {"market"},
     "padding": {"each", "market"},
-    "devices": {"arrays", "clock", "each", "market", "devices"},
-    "validation": {"clock", "each", "market", "validation"},
-    "model": {"each", "market"},
+    "devices": {"arrays", "clock", "curves", "each", "market", "devices"},
+    "validation": {"clock", "curves", "each", "market", "validation"},
+    "model": {"curves", "each", "market"},
     "radial": {"each", "market"},
     "acflow": {"each", "market", "model", "radial", "validation"},
     "reach": {"market", "model"},
@@ -67,12 +68,13 @@ LAYERS: dict[str, set[str]] = {
     "feasibility": {"market", "model", "reach"},
     "surplus": {"market", "model", "radial"},
     "one_way": {"each", "market", "model", "surplus"},
-    "optimality": {"market", "model", "feasibility", "scales"},
+    "optimality": {"curves", "market", "model", "feasibility", "scales"},
     "matrix": {"market", "model"},
     "elastic": {"market", "model", "feasibility", "matrix"},
     "slack": {"market", "model", "elastic"},
     "relaxation": {"clock", "each", "market", "model", "validation", "elastic", "slack"},
     "solvers": {
+        "curves",
         "market",
         "model",
         "feasibility",
@@ -86,7 +88,7 @@ LAYERS: dict[str, set[str]] = {
     },
     "sensitivity": {
         *("market", "model", "radial", "feasibility", "optimality", "scales", "sensitivity"),
-        "size",
+        *("curves", "size"),
         *(f"solvers.{part}" for part in ("columns", "newton", "tree")),
     },
     "certificate": {

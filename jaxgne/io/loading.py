@@ -9,6 +9,7 @@ import numpy as np
 
 from ..certificate import Certificate, certify, owners
 from ..clock import Clock
+from ..curves import FAMILIES, AbstractCurve
 from ..grids import MODELS
 from ..market import Buffers, Generators, Grid, Market, Prosumers, Tariff, Trading, cast
 from ..model import Plan, Rows, rows_like, zeros
@@ -21,6 +22,7 @@ from .reading import Content, answer_marks, read_json, read_tables
 from .schema import (
     ADDED,
     CLEARING_ENTRIES,
+    CURVES,
     FORMAT,
     MARKET,
     MARKET_ENTRIES,
@@ -175,6 +177,7 @@ def _market(folder: Path, content: Content) -> Market:
         "grid.names": tuple(content.tables["buses.csv"].get("name", ())),
         "grid.line_names": tuple(content.tables["lines.csv"].get("name", ())),
         "tariff.anticipation": np.asarray(head["anticipation"], dtype),
+        "generators.curves": _curves(content.tables["generators.csv"], dtype),
     }
     hours = len(content.tables["tariff.csv"]["base_eur_per_kwh"])
     try:
@@ -190,6 +193,15 @@ def _market(folder: Path, content: Content) -> Market:
         )
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
+
+
+def _curves(columns: Mapping[str, Any], dtype: Any) -> tuple[AbstractCurve, ...]:
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for name, field in CURVES.items():
+        if name in columns:
+            family, number = field.split(".")
+            found.setdefault(family, {})[number] = np.asarray(columns[name], dtype)
+    return tuple(FAMILIES[family](**numbers) for family, numbers in found.items())
 
 
 def _sizes(content: Content) -> dict[str, int]:

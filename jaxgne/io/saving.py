@@ -24,6 +24,8 @@ from .loading import check_ours
 from .parsing import CONTROL
 from .reading import Content, answer_marks
 from .schema import (
+    CURVES,
+    FAMILY_OF,
     FORMAT,
     MARKET,
     OURS,
@@ -79,6 +81,12 @@ def _unwritable(market: Market) -> list[str]:
     wrong, model = [], market.grid.model
     if model not in MODELS.values():
         wrong.append(f"save(): Grid.model is {model}; files know only {', '.join(MODELS)}.")
+    for kind in map(type, market.generators.curves):
+        if kind not in FAMILY_OF:
+            wrong.append(
+                f"save(): Generators.curves has {kind.__name__}; files know only "
+                f"{', '.join(kind.__name__ for kind in FAMILY_OF)}."
+            )
     for name in (*market.grid.names, *market.grid.line_names):
         encoded = name.encode(errors="replace")
         if CONTROL.search(name) or encoded.decode() != name or len(encoded) > _NAME:
@@ -186,6 +194,11 @@ def _market_content(market: Market) -> Content:
         table.file: {name: _field(market, field) for name, field in table.columns.items()}
         for table in MARKET
     }
+    own = {FAMILY_OF[type(curve)]: curve for curve in market.generators.curves}
+    for name, field in CURVES.items():
+        family, number = field.split(".")
+        if family in own:
+            tables["generators.csv"][name] = np.asarray(getattr(own[family], number))
     for file, names in (("buses.csv", grid.names), ("lines.csv", grid.line_names)):
         if names:
             tables[file]["name"] = list(names)

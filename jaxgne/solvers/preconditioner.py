@@ -28,6 +28,7 @@ from ..model import (
     curvature,
     pull,
     rows_like,
+    without_curves,
     zeros,
 )
 from ..record import Record
@@ -188,7 +189,8 @@ def steps(market: Market, metric: Metric, omega: Balance, activity: Plan) -> Ste
 
     names = ("charge", "discharge", "energy")
     total = replace(total, **{name: with_storage(name) for name in names})
-    tau = jax.tree.map(lambda i, h: 1 / (i + h), total, curvature(market))
+    bend = curvature(without_curves(market), zeros(market))  # of curves `prox` takes its own
+    tau = jax.tree.map(lambda i, h: 1 / (i + h), total, bend)
     dtype = activity.imports.dtype
     return Steps(
         plan=wide_plan(jax.tree.map(lambda t, a: t.astype(a.dtype), tau, activity)),
