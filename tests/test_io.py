@@ -502,7 +502,10 @@ def test_documentation_names_each_file_and_column_with_its_unit():
     expected = {
         prefix + table.file: (
             [table.row, "hour"] if table.hourly else [table.row],
-            [(name, unit(name)) for name in (*table.columns, *table.names, *table.derived)],
+            [
+                (name, unit(name))
+                for name in (*table.columns, *table.curves, *table.names, *table.derived)
+            ],
         )
         for prefix, tables in (
             ("", schema.MARKET),
