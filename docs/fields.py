@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxgne import market
-from jaxgne.fields import ROWS, Field
+from jaxgne.curves import FAMILIES
+from jaxgne.fields import ROWS, Field, described
 from jaxgne.io.schema import ADDED, MARKET
 from jaxgne.market import FIELDS
 
@@ -105,6 +106,14 @@ def _file(table: Any) -> str:
         field, added = dotted[name], ADDED.get(name)
         since = f"; since version {added.version}, {added.value:g} before" if added else ""
         lines.append(f"| `{column}` | {_unit(field)} | {_meaning(field)}{since} |")
+    families = described(*FAMILIES.values())
+    for column, name in table.curves.items():
+        family, number = name.split(".")
+        field = families[f"{FAMILIES[family].__name__}.{number}"]
+        curve = f"of curves `{FAMILIES[family].__name__}`, 0 for none"
+        lines.append(
+            f"| `{column}` | {_unit(field)} | {_meaning(field)}; {curve}; may be left out |"
+        )
     lines += [
         f"| `{column}` | text | {_TEXT[column]}; may be left out as a whole |"
         for column in table.names

@@ -10,10 +10,11 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from .certificate import Certificate, judge
 from .choosing import Runner, chosen, default_solver, note
+from .curves import crossing, curvatures, slopes
 from .few_sizes import rounded
 from .market import Market, cast
 from .model import Plan, Rows, aggregate, costs, grid_price, rows_like, zeros
@@ -312,7 +313,10 @@ def _roughly(
 
 @program("a cold start", once=True)
 def _autarky(market: Market) -> tuple[Plan, Rows]:
-    """A cold start: everyone buys what they need of the main grid, at the price that this makes."""
+    """A cold start: everyone buys what they need of the main grid, at the price that this makes.
+
+    Where costs are curves, as much is used or made as is worth that price.
+    """
     plan, people, stores = zeros(market), market.prosumers, market.buffers
     full = jnp.broadcast_to(stores.energy_start[:, None], plan.energy.shape)
     plan = replace(
@@ -321,8 +325,24 @@ def _autarky(market: Market) -> tuple[Plan, Rows]:
         energy=jnp.clip(full, stores.energy_min, stores.energy_max),
     )
     price = grid_price(market, aggregate(market, plan))
+    if market.generators.curves:
+        plan = replace(plan, generation=_worth(market, price))
     nothing = rows_like(market)
     return plan, replace(nothing, balance=nothing.balance + price)
+
+
+def _worth(market: Market, price: Float[Array, " H"]) -> Float[Array, "G H"]:
+    """What generators whose costs are curves make at a price, kW; the others 0."""
+    units = market.generators
+
+    def rise(power: Array) -> tuple[Array, Array]:
+        steady = units.linear[:, None] + 2 * units.quadratic[:, None] * power - price
+        bend = curvatures(units.curves, power)
+        return steady + slopes(units.curves, power), 2 * units.quadratic[:, None] + bend
+
+    middle = (units.power_min + units.power_max) / 2
+    made = crossing(rise, units.power_min, units.power_max, middle)
+    return jnp.where(curvatures(units.curves, middle) > 0, made, 0.0)
 
 
 def blank(market: Market, solver: AbstractSolver | None) -> Clearing:

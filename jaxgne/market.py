@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int
 from .arrays import Reader, by_row, floats, promoted, step_count, whole, wide
 from .arrays import cast as cast
 from .clock import Clock, Made
+from .curves import AbstractCurve
 from .describe import describe
 from .fields import amount, described, index, structure
 from .grids import MODELS, AbstractGridModel
@@ -67,13 +68,18 @@ class Prosumers(Record):
 
 
 class Generators(Record):
-    """Dispatchable units; cost `quadratic p^2 + linear p` per hour (no factor 1/2)."""
+    """Dispatchable units; cost `quadratic p^2 + linear p` per hour (no factor 1/2).
+
+    And what each of the `curves` adds, convex costs of other forms: one of a kind, with numbers for
+    all rows, 0 for those that have no such cost.
+    """
 
     owner: Int[Array, " G"] = index("prosumer", "whose it is")
     power_min: Float[Array, "G H"] = amount("kW", "least power")
     power_max: Float[Array, "G H"] = amount("kW", "most power")
     quadratic: Float[Array, " G"] = amount("EUR/kW^2h", "cost of power squared", "[0, inf)")
     linear: Float[Array, " G"] = amount("EUR/kWh", "cost of power")
+    curves: tuple[AbstractCurve, ...] = structure("further convex costs", static=False)
 
     def __init__(
         self,
@@ -84,16 +90,20 @@ class Generators(Record):
         power_min: Any = 0.0,
         quadratic: Any = 0.0,
         linear: Any = 0.0,
+        curves: tuple[AbstractCurve, ...] = (),
     ):
         self.owner = whole("Generators.owner", owner)
         read = Reader(
             *("Generators.", "generator", len(self.owner), step_count("Generators: hours", hours)),
-            *(power_max, power_min, quadratic, linear),
+            *(power_max, power_min, quadratic, linear, *jax.tree.leaves(curves)),
         )
         self.power_max = read.hour("power_max", power_max)
         self.power_min = read.hour("power_min", power_min)
         self.quadratic = read.row("quadratic", quadratic)
         self.linear = read.row("linear", linear)
+        if len({type(curve) for curve in curves}) < len(curves):
+            raise ValueError("Generators.curves: give one of a kind, with a number a generator.")
+        self.curves = jax.tree.map(lambda a: read.row("curves", a), tuple(curves))
 
 
 class Buffers(Record):

@@ -18,10 +18,11 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from .curves import curvatures, slopes, totals
 from .each import for_each
 from .fields import Field, amount, described, optional
-from .market import Grid, Market
-from .record import Record
+from .market import Generators, Grid, Market
+from .record import Record, changed
 from .runner import jnp, remembered
 from .tables import KINDS, has_caps, places, weighty
 
@@ -151,6 +152,8 @@ def device_costs(market: Market, plan: Plan) -> Float[Array, " N"]:
     """What each prosumer's devices cost, less the value of what buffers gain in content, EUR."""
     units, stores = market.generators, market.buffers
     making = units.quadratic[:, None] * plan.generation**2 + units.linear[:, None] * plan.generation
+    if units.curves:
+        making += curve_costs(units, plan.generation)
     storing = stores.quadratic[:, None] * (plan.charge**2 + plan.discharge**2)
     storing += stores.linear[:, None] * (plan.charge + plan.discharge)
     gained = plan.energy[:, -1] - stores.energy_start
@@ -225,9 +228,41 @@ def potential(market: Market, plan: Plan) -> Float[Array, ""]:
     return together + jnp.sum(counted(market) * (shared - billed))
 
 
-@remembered
-def curvature(market: Market) -> Plan:
+def _within(units: Generators, power: Float[Array, "G H"]) -> Float[Array, "G H"]:
+    """Where curves are taken: beyond their bounds they go on straight, being defined there only."""
+    low, high = units.power_min, units.power_max
+    return jnp.where(power < low, low, jnp.where(power > high, high, power))
+
+
+def curve_costs(units: Generators, power: Float[Array, "G H"]) -> Float[Array, "G H"]:
+    """What curves make each generator's power cost, EUR/h."""
+    near = _within(units, power)
+    return totals(units.curves, near) + (power - near) * slopes(units.curves, near)
+
+
+def curve_slopes(units: Generators, power: Float[Array, "G H"]) -> Float[Array, "G H"]:
+    """What they make each kWh more cost, EUR/kWh."""
+    return slopes(units.curves, _within(units, power))
+
+
+def without_curves(market: Market) -> Market:
+    """The market with all costs linear or quadratic: for whoever meets curves by themselves."""
+    units = market.generators
+    return changed(market, generators=changed(units, curves=())) if units.curves else market
+
+
+def curvature(market: Market, plan: Plan) -> Plan:
     """Second derivative of each player's cost at a held aggregate, entry by entry, EUR/kW^2."""
+    steady, units = _steady(market), market.generators
+    if not units.curves:
+        return steady
+    more = counted(market) * curvatures(units.curves, _within(units, plan.generation))
+    return replace(steady, generation=steady.generation + more)
+
+
+@remembered
+def _steady(market: Market) -> Plan:
+    """That of linear and quadratic costs, which is the same at any plan."""
     ts, units, stores = counted(market), market.generators, market.buffers
     zero = zeros(market)
     return replace(
@@ -251,14 +286,17 @@ def own_gradient(market: Market, plan: Plan, price: Float[Array, " H"]) -> Plan:
         market.buffers,
         market.trading,
     )
-    bend = curvature(market)
+    bend = _steady(market)
     zero = zeros(market)
     if zero.rise is not None:
         paid = weight(market, PLAN_FIELDS["rise"]) * market.caps.price[:, None]
         zero = replace(zero, rise=paid)
+    making = bend.generation * plan.generation + ts * units.linear[:, None]
+    if units.curves:
+        making += ts * curve_slopes(units, plan.generation)
     return replace(
         zero,
-        generation=bend.generation * plan.generation + ts * units.linear[:, None],
+        generation=making,
         charge=bend.charge * plan.charge + ts * stores.linear[:, None],
         discharge=bend.discharge * plan.discharge + ts * stores.linear[:, None],
         energy=zero.energy.at[:, -1].add(-stores.final_value),

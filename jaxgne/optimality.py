@@ -11,6 +11,7 @@ from typing import Any
 import jax
 from jaxtyping import Array, Float, Int
 
+from .curves import crossing, curvatures, slopes, totals
 from .feasibility import existing, implied_boxes, support
 from .market import Market, cast
 from .model import (
@@ -34,6 +35,7 @@ from .model import (
     rows,
     toll,
     weights,
+    without_curves,
     zeros,
 )
 from .record import Record
@@ -119,10 +121,11 @@ def gaps(
     `pulled` is what prices make each entry cost (`model.pull`).
     """
     lower, upper = implied_boxes(market)
-    bend = curvature(market)
+    flat, units = without_curves(market), market.generators
+    bend = curvature(flat, plan)
     inside = jax.tree.map(jnp.clip, plan, lower, upper)
     price = grid_price(market, aggregate(market, plan))
-    slope = jax.tree.map(jnp.add, own_gradient(market, inside, price), pulled)
+    slope = jax.tree.map(jnp.add, own_gradient(flat, inside, price), pulled)
     linear = jax.tree.map(lambda g, h, u: g - h * u, slope, bend, inside)
     zero = zeros(market)
     tolls = replace(zero, trades=zero.trades + toll(market))
@@ -138,6 +141,10 @@ def gaps(
         return cost(u) - jnp.minimum(cost(best), cost(jnp.clip(0.0, low, high)))
 
     each = jax.tree.map(gain, inside, linear, bend, tolls, lower, upper)
+    if units.curves:
+        bounds = lower.generation, upper.generation
+        more = _curved_gain(market, inside.generation, linear.generation, bend.generation, *bounds)
+        each = replace(each, generation=more)
     owner, store = market.generators.owner, market.buffers.owner
     hourly = (
         by_owner(market, each.generation, owner)
@@ -159,6 +166,21 @@ def gaps(
         network += jnp.sum(held - paid)
     scarce = jnp.sum(counted(market) * _complementarity(market, plan, prices))
     return jnp.sum(hourly, axis=1), jnp.sum(worth - lines) + network + scarce
+
+
+def _curved_gain(
+    market: Market, u: Array, g: Array, h: Array, low: Array, high: Array
+) -> Float[Array, "G H"]:
+    """What of h/2 u^2 + g u and the curves' costs is above its least within bounds, EUR."""
+    ts, curves = counted(market), market.generators.curves
+
+    def cost(v: Array) -> Array:
+        return h / 2 * v**2 + g * v + ts * totals(curves, v)
+
+    def rise(v: Array) -> tuple[Array, Array]:
+        return h * v + g + ts * slopes(curves, v), h + ts * curvatures(curves, v)
+
+    return cost(u) - cost(crossing(rise, low, high, u))
 
 
 def _complementarity(market: Market, plan: Plan, prices: Rows) -> Float[Array, " H"]:
@@ -285,7 +307,10 @@ def _loose(market: Market) -> Int[Array, ""]:
     low, high = boxes(market)
     flexible = (high.charge, high.discharge, high.exports, high.curtailed)
     moves = [jnp.any(a > 0, axis=0) for a in flexible]
-    linear = market.generators.quadratic[:, None] == 0
+    units = market.generators
+    linear = units.quadratic[:, None] == 0
+    if units.curves:
+        linear = linear & (curvatures(units.curves, units.power_min) == 0)
     moves.append(jnp.any((high.generation > low.generation) & linear, axis=0))
     open_hours = (market.tariff.slope == 0) & jnp.any(jnp.stack(moves), axis=0)
     return jnp.sum(open_hours, dtype=jnp.int32)

@@ -9,7 +9,7 @@ import equinox as eqx
 from jaxtyping import Array, Float
 
 from .market import Market
-from .model import falls
+from .model import curve_slopes, falls
 from .runner import jnp, lax, remembered
 
 _FAR = 1e3  # times what can be reached, from which on a bound is no limit
@@ -36,7 +36,7 @@ def bounded(market: Market) -> Market:
     left = jnp.sum(jnp.maximum(stores.energy_start, 0.0) * stores.discharge_efficiency)
     spare = surplus + left / market.hour_length
     # what has to be made, or is paid for being made or drawn, may have to be curtailed
-    must = jnp.where(units.linear[:, None] < 0, units.power_max, units.power_min)
+    must = jnp.where(_least(market) < 0, units.power_max, units.power_min)
     must = jnp.sum(jnp.maximum(must, 0.0), axis=0) + _unwanted(market)
     curtailed = _within(people.curtail_max, spare + must)
     used = used + jnp.sum(charge, axis=0) + jnp.sum(curtailed, axis=0)
@@ -94,10 +94,10 @@ def _sold(market: Market, surplus: Array) -> Float[Array, " H"]:
     """
     units, stores, tariff = market.generators, market.buffers, market.tariff
     best = jnp.max(tariff.export, initial=-jnp.inf)
-    gain = jnp.maximum(best - units.linear, 0.0)
-    curved = units.quadratic > 0
-    worth = gain / jnp.where(curved, 2 * units.quadratic, 1.0)
-    worth = jnp.where((gain > 0) & ~curved, jnp.inf, worth)[:, None]
+    gain = jnp.maximum(best - _least(market), 0.0)
+    curved = units.quadratic[:, None] > 0
+    worth = gain / jnp.where(curved, 2 * units.quadratic[:, None], 1.0)
+    worth = jnp.where((gain > 0) & ~curved, jnp.inf, worth)
     made = jnp.sum(jnp.clip(worth, units.power_min, units.power_max), axis=0)
     given = jnp.sum(market.hour_length * (surplus + made))
     given += jnp.sum(jnp.maximum(stores.energy_start, 0.0) * stores.discharge_efficiency)
@@ -106,6 +106,12 @@ def _sold(market: Market, surplus: Array) -> Float[Array, " H"]:
     stored = jnp.where(bought, stored, jnp.minimum(stored, given / market.hour_length))
     forced = jnp.where(jnp.isfinite(tariff.total_max), jnp.maximum(-tariff.total_max, 0.0), 0.0)
     return made + stored + forced
+
+
+def _least(market: Market) -> Float[Array, "G #H"]:
+    """Least that a kWh more of each generator costs, but for its quadratic cost, EUR/kWh."""
+    units, linear = market.generators, market.generators.linear[:, None]
+    return linear + curve_slopes(units, units.power_min) if units.curves else linear
 
 
 def _content(market: Market, used: Array) -> Float[Array, "K H"]:

@@ -10,7 +10,18 @@ from jaxtyping import Array, Float
 
 from .fields import Field
 from .market import Market
-from .model import Plan, Rows, aggregate, counted, families, grid_price, rows_like, weight, zeros
+from .model import (
+    Plan,
+    Rows,
+    aggregate,
+    counted,
+    curve_slopes,
+    families,
+    grid_price,
+    rows_like,
+    weight,
+    zeros,
+)
 from .reach import bounded
 from .record import Record
 from .runner import jnp, remembered
@@ -69,6 +80,8 @@ def scales(market: Market, plan: Plan) -> Scales:
     power = jnp.where(power > 0, power, 1.0)
     total = jnp.maximum(_largest(hourly), power)
     making = units.linear[:, None] + 2 * units.quadratic[:, None] * plan.generation
+    if units.curves:  # which may be steep at their ends
+        making += curve_slopes(units, (units.power_min + units.power_max) / 2)
     expected = jnp.abs(tariff.base) + tariff.slope * hourly
     price = grid_price(market, aggregate(market, plan))
     dearest = jnp.maximum(_largest(jnp.abs(price)), _largest(jnp.abs(making)))

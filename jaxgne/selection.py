@@ -173,7 +173,7 @@ def prefer(market: Market, plan: Plan, prices: Rows, objective: Objective, free:
     columns = jnp.clip(columns, sets.lower, sets.upper)
     flows = jnp.stack([plan.active, plan.reactive])
     slope, drift = slopes(market, columns, flows, prices, grid_price(market, sigma))
-    bend, none = curvature(market), jnp.zeros_like(sigma)
+    bend, none = curvature(market, plan), jnp.zeros_like(sigma)
     *own, _, _, total, net = parts(market, pack(market, bend, ts * market.tariff.slope, none))
     curved = jnp.concatenate([*own, bend.trades, bend.trades, total, net]) > 0
     pull = jnp.sqrt(jnp.sum(drift**2, axis=0))

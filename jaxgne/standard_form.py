@@ -129,11 +129,17 @@ class Convex:
 def convex(market: Market) -> Convex:
     """The market's program for an outside solver, in float64, on the host.
 
-    Raises `ValueError` as `clear` does, and `TypeError` when traced.
+    Raises `ValueError` as `clear` does, and for costs that are curves; `TypeError` when traced.
     """
     from scipy import sparse
 
     gate(market, "convex")
+    if market.generators.curves:
+        kinds = " and ".join(type(curve).__name__ for curve in market.generators.curves)
+        raise ValueError(
+            f"convex: {kinds} costs are not quadratic, as the standard form is; give their "
+            "generators quadratic costs, or devices.elastic(utility=) a function to cut in pieces."
+        )
     with wide():
         market = cast(market, jnp.float64)
         return _made(market, sparse)
@@ -153,7 +159,7 @@ def _made(market: Market, sparse: Any) -> Convex:
         return np.concatenate([flat(whole), *ends])
 
     ts, tariff = counted(market), market.tariff
-    bend = spread(curvature(market), 0.0, ts * tariff.slope)
+    bend = spread(curvature(market, plan), 0.0, ts * tariff.slope)
     cost = own_gradient(market, plan, jnp.zeros_like(tariff.base))
     q = spread(cost, np.asarray(toll(market)), ts * tariff.base)
 

@@ -15,6 +15,7 @@ import numpy as np
 import scipy.sparse as sparse
 
 from jaxgne import Market, Plan, Rows
+from jaxgne.curves import Isoelastic
 
 clarabel: Any = clarabel_module  # an extension module without type stubs
 ACCEPTED = 1e-7  # an answer worse than this, relative, is no reference
@@ -67,6 +68,8 @@ class Program:
     families: list[Family] = field(default_factory=list)
     ratings: np.ndarray | None = None  # (L,) kVA: active and reactive lie in a disc
     wider: str | None = None  # columns, one a line, that ratings may be exceeded by
+    curved: list[tuple[str, int, float, float]] = field(default_factory=list)  # see `add_curves`
+    constant: float = 0.0  # EUR
 
     def column(
         self, name: str, lower: Any, upper: Any, unit: float, linear: Any = 0.0, quadratic: Any = 0
@@ -147,6 +150,7 @@ def add_prosumers(program: Program, market: Market, power: float) -> None:
     zero = np.zeros((1, hours))
     program.column("generation", g.power_min, g.power_max, power,
                    ts * g.linear[:, None], ts * g.quadratic[:, None])  # fmt: skip
+    add_curves(program, market)
     for name, most in [("charge", k.charge_max), ("discharge", k.discharge_max)]:
         program.column(name, np.zeros_like(most), most, power,
                        ts * k.linear[:, None], ts * k.quadratic[:, None])  # fmt: skip
@@ -185,6 +189,28 @@ def add_prosumers(program: Program, market: Market, power: float) -> None:
     program.rows("balance", m.load, power, generation=-makes, charge=stores, discharge=-stores,
                  exports=sparse.eye(count), curtailed=sparse.eye(count), imports=-sparse.eye(count),
                  trades=pick(e.seller, count) - pick(e.buyer, count))  # fmt: skip
+
+
+def add_curves(program: Program, market: Market) -> None:
+    """Worths of consumption that are powers, logarithms or exponentials of it, each by a column.
+
+    A curve of `Program.curved` is the column that stands for it, the generator, the kW that count
+    as 1, and the exponent: of x = -p / unit the column is x^k, log x for k = 0, and exp(-x) for
+    k = inf.
+    """
+    ts, hours = np.asarray(market.hour_length), program.hours
+    curves: Any = market.generators.curves
+    for curve in curves:
+        for row in np.flatnonzero(np.asarray(curve.price)):
+            price, unit = float(curve.price[row]), float(curve.power[row])
+            k, column = np.inf, f"curve {len(program.curved)}"
+            if isinstance(curve, Isoelastic):
+                k = 1 - 1 / float(curve.elasticity[row])
+            weight = price * unit if np.isinf(k) else -price * unit / (k or 1.0)
+            none = np.full((1, hours), np.inf)
+            program.column(column, -none, none, 1.0, ts * weight)
+            program.curved.append((column, int(row), unit, k))
+            program.constant -= float(ts.sum()) * weight if k else 0.0
 
 
 def add_main_grid(program: Program, market: Market, power: float) -> None:
@@ -321,17 +347,18 @@ def scale(program: Program, euros: float) -> Conic:
         sides.append(sign * bound[finite])
         cones.append(clarabel.NonnegativeConeT(len(finite)))
     discs(program, unit, free, blocks, sides, cones)
+    bends(program, unit, free, blocks, sides, cones)
     return Conic(
         P=sparse.csc_matrix(sparse.diags(weight[free])),
         q=linear[free],
         A=sparse.csc_matrix(sparse.vstack(blocks)),
         b=np.concatenate(sides),
-        cones=[c for c in cones if c.dim > 0],
+        cones=[c for c in cones if getattr(c, "dim", 3) > 0],
         free=free,
         fixed=fixed,
         unit=unit,
         euros=euros,
-        constant=float(linear @ fixed + weight @ fixed**2 / 2),
+        constant=float(linear @ fixed + weight @ fixed**2 / 2) + program.constant / euros,
         kept=kept,
     )
 
@@ -361,6 +388,33 @@ def discs(
     side[rows] = np.repeat(program.ratings[limited], hours) / scale_
     sides.append(side)
     cones.extend(clarabel.SecondOrderConeT(3) for _ in cells)
+
+
+def bends(
+    program: Program, unit: np.ndarray, free: np.ndarray, blocks: list, sides: list, cones: list
+) -> None:
+    """Columns of curves beyond the powers, logarithms and exponentials that they stand for."""
+    place = np.full(len(unit), -1)
+    place[free] = np.arange(len(free))
+    for name, row, power, k in program.curved:
+        for hour in range(program.hours):
+            made = program.columns["generation"].start + row * program.hours + hour
+            x, y = np.zeros(len(free)), np.zeros(len(free))
+            x[place[made]] = -unit[made] / power
+            y[place[program.columns[name].start + hour]] = 1.0
+            none, one = np.zeros(len(free)), 1.0
+            if np.isinf(k):  # exp(-x) <= y
+                terms, cone = [(-x, 0.0), (none, one), (y, 0.0)], clarabel.ExponentialConeT()
+            elif k == 0:  # exp(y) <= x
+                terms, cone = [(y, 0.0), (none, one), (x, 0.0)], clarabel.ExponentialConeT()
+            elif k > 0:  # x^k >= y
+                terms, cone = [(x, 0.0), (none, one), (y, 0.0)], clarabel.PowerConeT(k)
+            else:  # x^k <= y
+                share = 1 / (1 - k)
+                terms, cone = [(y, 0.0), (x, 0.0), (none, one)], clarabel.PowerConeT(share)
+            blocks.append(sparse.csr_matrix(-np.stack([a for a, _ in terms])))
+            sides.append(np.array([b for _, b in terms]))
+            cones.append(cone)
 
 
 @dataclass(frozen=True)
@@ -447,7 +501,7 @@ def solve(market: Market, tol: float = 1e-10) -> Reference:
         trade_prices=midpoints(market, np.asarray(prices.balance)),
         sigma=table["sigma"][0],
         costs=costs,
-        potential=float(linear @ x + quadratic @ x**2) + held_at_first(market),
+        potential=float(linear @ x + quadratic @ x**2) + held_at_first(market) + program.constant,
         total_cost=float(costs.sum()),
         gap=answer.gap * conic.euros,
         error=answer.error,
@@ -609,6 +663,16 @@ def prosumer_costs(market: Market, table: dict[str, np.ndarray]) -> np.ndarray:
     for unit, owner in enumerate(g.owner):
         p = table["generation"][unit]
         hourly[owner] += g.quadratic[unit] * p**2 + g.linear[unit] * p
+    curves: Any = market.generators.curves
+    for curve in curves:
+        for unit in np.flatnonzero(np.asarray(curve.price)):
+            x = -table["generation"][unit] / float(curve.power[unit])
+            if isinstance(curve, Isoelastic):
+                exponent = 1 - 1 / float(curve.elasticity[unit])
+                used = (x**exponent - 1) / exponent if exponent else np.log(x)
+            else:
+                used = 1 - np.exp(-x)
+            hourly[g.owner[unit]] -= float(curve.price[unit] * curve.power[unit]) * used
     for unit, owner in enumerate(k.owner):
         for p in (table["charge"][unit], table["discharge"][unit]):
             hourly[owner] += k.quadratic[unit] * p**2 + k.linear[unit] * p

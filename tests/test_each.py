@@ -191,7 +191,7 @@ ELSEWHERE = {  # batches of these have tests of their own: test_tuning, test_fit
 }
 INSIDE = {  # one market's mathematics, and what the functions above are made of
     *("by_owner", "bought", "device_costs", "curvature", "own_gradient", "pseudo_gradient"),
-    *("by_side", "net_exchange", "toll", "weight", "weights"),
+    *("by_side", "net_exchange", "toll", "weight", "weights", "without_curves", "counted"),
     *("grid_price", "falls", "rows", "limits", "boxes", "prox", "pull", "zeros", "rows_like"),
     *("moved", "measured"),
     *("metered", "decide", "judge", "prefer", "priced", "parameter_names", "descend", "cleared"),

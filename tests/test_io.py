@@ -482,7 +482,7 @@ UNITS = {
     **{"_eur_per_kvarh": "EUR/kvarh", "_eur_per_kwh": "EUR/kWh", "_eur_per_pu": "EUR/pu"},
     **{"_eur_per_rad": "EUR/rad", "_pu2": "pu²", "_kwh": "kWh", "_kvar": "kvar", "_kva": "kVA"},
     **{"weight_per_kw": "1/kW", "unit": "text"},
-    **{"_kw": "kW", "_pu": "pu", "_rad": "rad", "_eur": "EUR", "name": "text"},
+    **{"_kw": "kW", "_pu": "pu", "_rad": "rad", "_eur": "EUR", "_length_h": "h", "name": "text"},
 }
 
 
@@ -503,7 +503,16 @@ def test_documentation_names_each_file_and_column_with_its_unit():
     expected = {
         prefix + table.file: (
             [table.row, "hour"] if table.hourly else [table.row],
-            [(name, unit(name)) for name in (*table.columns, *table.names, *table.derived)],
+            [
+                (name, unit(name))
+                for name in (
+                    *table.columns,
+                    *table.spare,
+                    *table.curves,
+                    *table.names,
+                    *table.derived,
+                )
+            ],
         )
         for prefix, tables in (
             ("", schema.MARKET),

@@ -33,7 +33,7 @@ CORE |= {
 CORE |= {"surplus", "scales"}
 RESULT = {*CORE, "solvers", "sensitivity", "certificate", "reasons", "options", "choosing"}
 RESULT |= {"status", "result", "padding", "few_sizes", "size"}
-RESULT |= {"solve", "clearing"}
+RESULT |= {"solve", "clearing", "curves"}
 STUDIES = {"batch", "selection", "settlement", "scenarios", "placement", "tuning", "acsafe"}
 STUDIES |= {"comparison", "standard_form", "tracing", "reliability"}
 STUDIES |= {"objectives", "fitting", "gradients", "history", "mechanisms"}
@@ -55,14 +55,15 @@ LAYERS: dict[str, set[str]] = {
     "waiting": set(),
     "programs": {"fingerprint", "runner", "store", "threads", "waiting"},
     "grids": {"grids"},
+    "curves": {"curves"},
     "tables": {"arrays"},
-    "market": {"arrays", "clock", "describe", "grids", "tables"},  # to print itself
+    "market": {"arrays", "clock", "curves", "describe", "grids", "tables"},  # to print itself
     "caps": {"arrays", "each", "market", "tables"},
     "size": {"market"},
     "padding": {"each", "market", "tables"},
-    "devices": {"arrays", "clock", "each", "market", "devices"},
-    "validation": {"clock", "each", "tables", "market", "validation"},
-    "model": {"each", "tables", "market"},
+    "devices": {"arrays", "clock", "curves", "each", "market", "devices"},
+    "validation": {"clock", "curves", "each", "tables", "market", "validation"},
+    "model": {"curves", "each", "tables", "market"},
     "radial": {"each", "market"},
     "acflow": {"each", "market", "model", "radial", "validation"},
     "reach": {"market", "model"},
@@ -70,13 +71,14 @@ LAYERS: dict[str, set[str]] = {
     "feasibility": {"tables", "market", "model", "reach"},
     "surplus": {"market", "model", "radial"},
     "one_way": {"each", "market", "model", "surplus"},
-    "optimality": {"tables", "market", "model", "feasibility", "scales"},
+    "optimality": {"curves", "tables", "market", "model", "feasibility", "scales"},
     "matrix": {"market", "model"},
     "elastic": {"tables", "market", "model", "feasibility", "matrix", "scales"},
     "slack": {"tables", "market", "model", "elastic"},
     "relaxation": {"clock", "each", "market", "model", "validation", "elastic", "slack"},
     "solvers": {
         "tables",
+        "curves",
         "market",
         "model",
         "feasibility",
@@ -91,7 +93,7 @@ LAYERS: dict[str, set[str]] = {
     },
     "sensitivity": {
         *("market", "model", "radial", "feasibility", "optimality", "scales", "sensitivity"),
-        *("size", "tables"),
+        *("curves", "size", "tables"),
         *(f"solvers.{part}" for part in ("columns", "newton", "tree")),
     },
     "certificate": {

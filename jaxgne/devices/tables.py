@@ -9,7 +9,9 @@ from jaxtyping import Array, Float
 
 from ..arrays import Reader, step_count, whole
 from ..clock import Made
+from ..curves import AbstractCurve
 from ..market import Buffers, Generators
+from ..record import changed
 from ..runner import built, jnp
 
 Devices = TypeVar("Devices", Generators, Buffers)
@@ -73,7 +75,7 @@ class Device(Reader):
             at = tuple(bad[0])
             raise ValueError(
                 f"{self.name}{low[0]}={less[at]:.6g} is above {high[0]}={more[at]:.6g}"
-                f"{self._place(at)}; lower {low[0]} or raise {high[0]}."
+                f"{self.place(at[0])}; lower {low[0]} or raise {high[0]}."
             )
 
     def _in_range(self, field: str, array: Any, limits: tuple[float, float, str]) -> None:
@@ -84,11 +86,11 @@ class Device(Reader):
         bad = np.argwhere(~(np.isfinite(numbers) & (numbers >= low) & (numbers <= high)))
         if bad.size:
             at = tuple(bad[0])
-            raise ValueError(f"{self.name}{field}={numbers[at]:.6g}{self._place(at)}: {advice}.")
+            raise ValueError(f"{self.name}{field}={numbers[at]:.6g}{self.place(at[0])}: {advice}.")
 
-    def _place(self, at: tuple[int, ...]) -> str:
+    def place(self, row: int) -> str:
         """Where a number stands, if there are several devices."""
-        return f" of device {at[0]}" if self.rows > 1 else ""
+        return f" of device {row}" if self.rows > 1 else ""
 
 
 @built
@@ -115,7 +117,21 @@ def join(first: Devices, *others: Devices) -> Devices:
     if isinstance(first, Buffers):
         made = Made.of_all([table.made for table in tables if isinstance(table, Buffers)])
         tables = [table.made_for(made) for table in tables if isinstance(table, Buffers)]
+    if isinstance(first, Generators):
+        tables = _alike([table for table in tables if isinstance(table, Generators)])
     return jax.tree.map(lambda *rows: jnp.concatenate(rows), *tables)
+
+
+def _alike(tables: list[Generators]) -> list[Generators]:
+    """The tables with the same kinds of curves, numbers of 0 where one had none."""
+    known = {type(curve): curve for table in tables for curve in table.curves}
+
+    def all_of(table: Generators) -> tuple[AbstractCurve, ...]:
+        none = jnp.zeros_like(table.linear)
+        found = {k: jax.tree.map(lambda _: none, curve) for k, curve in known.items()}
+        return tuple((found | {type(curve): curve for curve in table.curves}).values())
+
+    return [changed(table, curves=all_of(table)) for table in tables]
 
 
 def _hours(table: Generators | Buffers) -> int:

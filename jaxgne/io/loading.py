@@ -9,6 +9,7 @@ import numpy as np
 
 from ..certificate import Certificate, certify, owners
 from ..clock import Clock
+from ..curves import FAMILIES, AbstractCurve
 from ..grids import MODELS
 from ..market import Buffers, Caps, Generators, Grid, Market, Prosumers, Tariff, Trading, cast
 from ..model import Plan, Rows, rows_like, zeros
@@ -22,6 +23,7 @@ from .schema import (
     ADDED,
     CAPS,
     CLEARING_ENTRIES,
+    CURVES,
     FORMAT,
     MARKET,
     MARKET_ENTRIES,
@@ -183,6 +185,7 @@ def _market(folder: Path, content: Content) -> Market:
         "caps.names": tuple(content.tables.get("caps.csv", {}).get("name", ())),
         "caps.units": tuple(content.tables.get("caps.csv", {}).get("unit", ())),
         "tariff.anticipation": np.asarray(head["anticipation"], dtype),
+        "generators.curves": _curves(content.tables["generators.csv"], dtype),
     }
     hours = len(content.tables["tariff.csv"]["base_eur_per_kwh"])
     try:
@@ -199,6 +202,15 @@ def _market(folder: Path, content: Content) -> Market:
         )
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
+
+
+def _curves(columns: Mapping[str, Any], dtype: Any) -> tuple[AbstractCurve, ...]:
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for name, field in CURVES.items():
+        if name in columns:
+            family, number = field.split(".")
+            found.setdefault(family, {})[number] = np.asarray(columns[name], dtype)
+    return tuple(FAMILIES[family](**numbers) for family, numbers in found.items())
 
 
 def _sizes(content: Content) -> dict[str, int]:

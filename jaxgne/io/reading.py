@@ -139,13 +139,14 @@ class _Reader:
         names, self.start = found
         table = self.table
         needed = [*self.keys, *table.columns, *table.derived]
-        if not self._known(names, [*needed, *table.names, *table.spare], needed, lacking):
+        begun = {table.curves[name].split(".")[0] for name in names if name in table.curves}
+        needed += [name for name, own in table.curves.items() if own.split(".")[0] in begun]
+        more = {**table.names, **table.spare, **table.curves}
+        if not self._known(names, list(dict.fromkeys([*needed, *more])), needed, lacking):
             return None
         whole = frozenset({*self.keys, *WHOLE})
-        fields = {
-            name: f"{field[0].upper()}{field[1:]}"
-            for name, field in (*table.columns.items(), *table.spare.items())
-        }
+        held = {**table.columns, **table.spare, **table.curves}
+        fields = {name: f"{field[0].upper()}{field[1:]}" for name, field in held.items()}
         nobody = frozenset(name for name, field in table.columns.items() if field in NOBODY)
         kinds = Kinds(whole, nobody, frozenset(table.names), nan, fields)
         return columns(self.data, self.start, names, kinds, self.path, self.faults)

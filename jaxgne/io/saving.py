@@ -26,6 +26,8 @@ from .parsing import CONTROL
 from .reading import Content, answer_marks
 from .schema import (
     CAPS,
+    CURVES,
+    FAMILY_OF,
     FORMAT,
     MARKET,
     OURS,
@@ -82,6 +84,12 @@ def _unwritable(market: Market) -> list[str]:
     wrong, model = [], market.grid.model
     if model not in MODELS.values():
         wrong.append(f"save(): Grid.model is {model}; files know only {', '.join(MODELS)}.")
+    for kind in map(type, market.generators.curves):
+        if kind not in FAMILY_OF:
+            wrong.append(
+                f"save(): Generators.curves has {kind.__name__}; files know only "
+                f"{', '.join(kind.__name__ for kind in FAMILY_OF)}."
+            )
     caps = market.caps
     for name in (*market.grid.names, *market.grid.line_names, *caps.names, *caps.units):
         encoded = name.encode(errors="replace")
@@ -192,6 +200,11 @@ def _market_content(market: Market) -> Content:
         table.file: {name: _field(market, field) for name, field in table.columns.items()}
         for table in files
     }
+    own = {FAMILY_OF[type(curve)]: curve for curve in market.generators.curves}
+    for name, field in CURVES.items():
+        family, number = field.split(".")
+        if family in own:
+            tables["generators.csv"][name] = np.asarray(getattr(own[family], number))
     for table in files:
         for column, field in table.names.items():
             if words := attrgetter(field)(market):

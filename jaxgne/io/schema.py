@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from ..fields import ROWS
+from ..curves import FAMILIES
+from ..fields import ROWS, described
 from ..grids import MODELS, AbstractGridModel, LinDistFlow
 from ..market import FIELDS
 from ..status import STATUSES
@@ -82,6 +83,7 @@ class Table(NamedTuple):
     hourly: bool = False
     names: Mapping[str, str] = {}  # columns of text, which may be missing: dotted field
     spare: Mapping[str, str] = {}  # columns of numbers, which may be missing: dotted field
+    curves: Mapping[str, str] = {}  # columns of numbers, likewise; all of a family or none
     derived: tuple[str, ...] = ()  # columns that follow from others, for whoever opens the table
 
 
@@ -95,7 +97,8 @@ def _market_tables() -> Iterator[Table]:
             columns.setdefault((field.row, len(field.axes) > 1), {})[field.column] = field.dotted
     for (row, hourly), found in columns.items():
         file = f"{row}_hours.csv" if hourly else f"{_MANY.get(row, f'{row}s')}.csv"
-        yield Table(file, row, found, hourly, _NAMES.get(file, {}), spare=_SPARE.get(file, {}))
+        spare, curves = _SPARE.get(file, {}), CURVES if file == "generators.csv" else {}
+        yield Table(file, row, found, hourly, _NAMES.get(file, {}), spare, curves)
 
 
 _NAMES = {
@@ -104,6 +107,12 @@ _NAMES = {
     "caps.csv": {"name": "caps.names", "unit": "caps.units"},
 }
 _SPARE = {"tariff.csv": {"hour_length_h": "hour_length"}}
+CURVES: Mapping[str, str] = {  # like isoelastic_price_eur_per_kwh
+    f"{family}_{field.column}": f"{family}.{name.split('.')[1]}"
+    for family, kind in FAMILIES.items()
+    for name, field in described(kind).items()
+}
+FAMILY_OF = {kind: family for family, kind in FAMILIES.items()}
 _MANY = {"bus": "buses", "hour": "tariff"}  # what a file is called by its rows, without an s
 MARKET = tuple(_market_tables())
 

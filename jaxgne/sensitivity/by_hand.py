@@ -12,13 +12,15 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float
 
-from ..market import Market
+from ..curves import AbstractCurve
+from ..market import Generators, Market
 from ..model import (
     Plan,
     Rows,
     aggregate,
     counted,
     curvature,
+    curve_slopes,
     length,
     moved,
     own_gradient,
@@ -27,10 +29,9 @@ from ..model import (
     rows_like,
     toll,
     weights,
-    zeros,
 )
 from ..record import changed
-from ..runner import jnp
+from ..runner import jnp, on_host, to_device, to_host
 from ..tables import KINDS, Caps, places
 from .active import HIGH, LOW, TIGHT, Active
 from .lagrangian import Point, equations, net_of, plan_of
@@ -91,10 +92,8 @@ def gradient(market: Market, active: Active, base: Plan, point: Point) -> Point:
     ts, given, tariff = counted(market), equations(market), market.tariff
     plan, net = plan_of(market, active, base, point.plan), net_of(market, active, point.net)
     prices = _times(given, point.prices)
-    linear = own_gradient(market, zeros(market), jnp.zeros_like(point.price))
-    force = jax.tree.map(
-        lambda g, h, u, p: g + h * u + p, linear, curvature(market), plan, pull(market, prices)
-    )
+    own = own_gradient(market, plan, jnp.zeros_like(point.price))
+    force = jax.tree.map(jnp.add, own, pull(market, prices))
     tolled = force.trades + toll(market) * active.sign
     force = replace(force, imports=force.imports + ts * point.price, trades=tolled)
     value = rows(market, plan)
@@ -114,7 +113,7 @@ def hessian(market: Market, active: Active, base: Plan, point: Point) -> Callabl
         counted(market),
         equations(market),
         weights(market),
-        curvature(market),
+        curvature(market, base),
     )
     tight, cos, sin = _direction(active, base)
     push = pull(market, _times(given, point.prices))
@@ -172,7 +171,7 @@ def by_market(
     """
     ts, tariff, grid = counted(market), market.tariff, market.grid
     units, stores, pairs = market.generators, market.buffers, market.trading
-    given, scale, bend = equations(market), weights(market), curvature(market)
+    given, scale, bend = equations(market), weights(market), curvature(market, base)
     u, v = plan_of(market, active, base, point.plan), turned(active, base, move.plan)
     net = _net(active, move.net)
     y, dual = _times(given, point.prices), _times(given, move.prices)
@@ -222,6 +221,7 @@ def by_market(
         power_max=high.generation,
         quadratic=-2 * each(ts * u.generation * v.generation),
         linear=-each(ts * v.generation),
+        curves=_by_curves(units, u.generation, -ts * v.generation),
     )
     trading = changed(
         pairs,
@@ -308,6 +308,21 @@ def _by_caps(
         price=-jnp.sum(v.rise, axis=1),
         weight=done(u, r.cap) + done(v, s.cap),
     )
+
+
+def _by_curves(units: Generators, power: Array, weight: Array) -> tuple[AbstractCurve, ...]:
+    """What a weighted sum of the slopes of curves is by their numbers: JAX knows, for NumPy too."""
+
+    def felt(curves: Any, units: Generators, power: Array, weight: Array) -> Array:
+        return jnp.sum(weight * curve_slopes(changed(units, curves=curves), power))
+
+    given = units.curves, units, power, weight
+    if not units.curves:
+        return ()
+    if not on_host():
+        return jax.grad(felt)(*given)
+    with jax.enable_x64(True):
+        return to_host(jax.grad(felt)(*to_device(given)))
 
 
 def _by_grid(

@@ -13,6 +13,7 @@ from ..model import (
     boxes,
     counted,
     curvature,
+    curve_costs,
     grid_price,
     length,
     limits,
@@ -21,6 +22,7 @@ from ..model import (
     rows,
     toll,
     weights,
+    without_curves,
     zeros,
 )
 from ..record import Record
@@ -134,10 +136,14 @@ def lagrangian(market: Market, active: Active, base: Plan, point: Point) -> Floa
     """L, EUR: the potential, with sigma a variable of its own, and what all rows are worth."""
     tariff = market.tariff
     plan, net = plan_of(market, active, base, point.plan), net_of(market, active, point.net)
-    linear = own_gradient(market, zeros(market), jnp.zeros_like(point.price))
+    flat, none = without_curves(market), zeros(market)
+    linear = own_gradient(flat, none, jnp.zeros_like(point.price))
     own = jax.tree.map(
-        lambda u, g, h: jnp.sum((g + h / 2 * u) * u), plan, linear, curvature(market)
+        lambda u, g, h: jnp.sum((g + h / 2 * u) * u), plan, linear, curvature(flat, none)
     )
+    if market.generators.curves:
+        bent = counted(market) * curve_costs(market.generators, plan.generation)
+        own = replace(own, generation=own.generation + jnp.sum(bent))
     paid = toll(market) * plan.trades
     if active.barrier is None:
         tolls = jnp.sum(active.sign * paid)

@@ -145,7 +145,7 @@ def linearize(
     plan = unpack(market, columns, state.flows)
     slope, drift = all_slopes(market, preference, columns, state.flows, state.prices, state.price)
     below, above, disc = state.below, state.above, state.disc
-    bend, nothing = curvature(market), jnp.zeros_like(plan.imports[0])
+    bend, nothing = curvature(market, plan), jnp.zeros_like(plan.imports[0])
     curved = pack(market, replace(bend, trades=0 * bend.trades), ts * tariff.slope, nothing)
     stiff = state.low / below + state.high / above + sets.stiff + curved
     tight = state.tight + sets.stiff_line

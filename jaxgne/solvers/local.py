@@ -7,6 +7,7 @@ solves it, to rounding in one step once the last call's multipliers have the rig
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from ..curves import AbstractCurve, crossing, curvatures, slopes
 from ..record import Record
 
 _STEPS = 400  # damped Newton steps of one call; one or two once warm
@@ -58,6 +60,8 @@ class Prosumer(Record):
     drain: Float[Array, "K H"]  # kWh
     power_scale: Float[Array, ""]  # kW, by which balance residuals are measured
     energy_scale: Float[Array, ""]  # kWh
+    curves: tuple[AbstractCurve, ...] = ()  # EUR/h, further costs of generation
+    step: Any = None  # h, of each hour, where there are curves
 
 
 class Network(Record):
@@ -230,12 +234,15 @@ def _rows(prosumer: Prosumer, u: Choice) -> Float[Array, "1+K H"]:
 
 
 def _respond(prosumer: Prosumer, priced: Choice, center: Choice, duals: Array) -> Solution:
-    """Every decision at given private multipliers, in closed form."""
+    """Every decision at given private multipliers, in closed form but where costs are curves."""
     bend = jax.tree.map(jnp.add, prosumer.curvature, prosumer.proximal)
     wish = jax.tree.map(
         lambda price, own, m, c, a: (m * c - price - own) / a,
         *(priced, _pull(prosumer, duals), prosumer.proximal, center, bend),
     )
+    if prosumer.curves:
+        made, bent = _curved(prosumer, wish.generation, bend.generation)
+        wish, bend = replace(wish, generation=made), replace(bend, generation=bent)
     threshold = prosumer.toll / bend.trades
     shrunk = jnp.sign(wish.trades) * jnp.maximum(jnp.abs(wish.trades) - threshold, 0.0)
     wish = eqx.tree_at(lambda u: u.trades, wish, shrunk)
@@ -251,6 +258,17 @@ def _respond(prosumer: Prosumer, priced: Choice, center: Choice, duals: Array) -
         jnp.max(jnp.abs(residual[1:]), initial=0.0) / prosumer.energy_scale,
     )
     return Solution(duals, u, slope, residual, error)
+
+
+def _curved(prosumer: Prosumer, wish: Array, bend: Array) -> tuple[Array, Array]:
+    """Generation that is wished for with curves among its costs, and the curvature of all there."""
+
+    def rise(power: Array) -> tuple[Array, Array]:
+        slope, more = slopes(prosumer.curves, power), curvatures(prosumer.curves, power)
+        return bend * (power - wish) + prosumer.step * slope, bend + prosumer.step * more
+
+    made = crossing(rise, prosumer.lower.generation, prosumer.upper.generation, wish)
+    return made, rise(made)[1]
 
 
 def _across(u: Choice) -> Float[Array, " H"]:

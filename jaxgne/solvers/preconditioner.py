@@ -31,6 +31,7 @@ from ..model import (
     pull,
     rows_like,
     shared_out,
+    without_curves,
     zeros,
 )
 from ..record import Record
@@ -228,7 +229,8 @@ def steps(market: Market, metric: Metric, omega: Balance, activity: Plan) -> Ste
         own = metric.caps
         total = _with_caps(market, own, omega.caps, activity, total)
         cap, level = omega.caps * own.rows, omega.caps * own.damping
-    tau = jax.tree.map(lambda i, h: 1 / (i + h), total, curvature(market))
+    bend = curvature(without_curves(market), zeros(market))  # of curves `prox` takes its own
+    tau = jax.tree.map(lambda i, h: 1 / (i + h), total, bend)
     dtype = activity.imports.dtype
     return Steps(
         plan=wide_plan(jax.tree.map(lambda t, a: t.astype(a.dtype), tau, activity)),

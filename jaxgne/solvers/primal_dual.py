@@ -22,8 +22,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ..curves import crossing, curvatures, slopes
 from ..feasibility import existing
-from ..market import Market, cast
+from ..market import Generators, Market, cast
 from ..model import (
     Plan,
     Rows,
@@ -35,6 +36,7 @@ from ..model import (
     prox,
     pull,
     rows,
+    without_curves,
 )
 from ..optimality import pin
 from ..record import Record
@@ -236,9 +238,13 @@ def _widened(market: Market) -> Market:
 def _iterate(market: Market, state: _State, at: Point) -> tuple[Point, Point]:
     """T of a point, and the point mirrored at it: 2 T w - w."""
     ts, tariff, size, geometry = counted(market), market.tariff, state.steps, state.metric
-    slope = jax.tree.map(jnp.add, own_gradient(market, at.plan, at.price), pull(market, at.prices))
+    own = own_gradient(without_curves(market), at.plan, at.price)
+    slope = jax.tree.map(jnp.add, own, pull(market, at.prices))
     wish = jax.tree.map(lambda u, t, g: u - t * g.astype(u.dtype), at.plan, size.plan, slope)
     plan = prox(market, wish, size.plan)
+    if market.generators.curves:
+        made = _bent_prox(market.generators, wish.generation, ts * size.plan.generation)
+        plan = replace(plan, generation=made)
     # z pays p0 + d z for the next kWh and earns `price`
     gained = at.total - size.total * ts * (tariff.base - at.price)
     total = gained / (1 + size.total * ts * tariff.slope)
@@ -261,6 +267,16 @@ def _iterate(market: Market, state: _State, at: Point) -> tuple[Point, Point]:
     image = Point(plan, total, replace(prices, aggregate=scarce), at.price + size.link * drawn)
     both = (image, replace(_mirror(image, at), plan=ahead))
     return jax.tree.map(lambda new, old: new.astype(old.dtype), both, (at, at))
+
+
+def _bent_prox(units: Generators, wish: Array, step: Array) -> Float[Array, "G H"]:
+    """argmin of curves + (u - wish)^2 / (2 step) within bounds; `step` in kW per EUR/kWh."""
+
+    def rise(power: Array) -> tuple[Array, Array]:
+        slope, bend = slopes(units.curves, power), curvatures(units.curves, power)
+        return power - wish + step * slope, 1 + step * bend
+
+    return crossing(rise, units.power_min, units.power_max, wish)
 
 
 def _mirror(image: Any, at: Any) -> Any:

@@ -30,6 +30,7 @@ from ..model import (
     pull,
     rows_like,
     trade_prices,
+    without_curves,
     zeros,
 )
 from ..model import rows as constraint_rows
@@ -317,7 +318,7 @@ def quote(market: Market, setting: Setting, at: Point) -> tuple[Plan, Float[Arra
     )
     shared = replace(shared, **_of_ledger(at, ("cap", "levels")))
     sigma = aggregate(market, plan_of(market, setting, at))
-    own = own_gradient(market, zeros(market), grid_price(market, sigma))
+    own = own_gradient(without_curves(market), zeros(market), grid_price(market, sigma))
     priced = jax.tree.map(jnp.add, own, pull(market, shared))
     pairs = market.trading
     fees = jnp.concatenate([pairs.fee_buyer, pairs.fee_seller])[:, None]

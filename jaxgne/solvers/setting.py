@@ -20,6 +20,7 @@ from ..model import (
     rows_like,
     shared_out,
     toll,
+    without_curves,
     zeros,
 )
 from ..model import rows as constraint_rows
@@ -223,6 +224,7 @@ def settle_in(
 ) -> Setting:
     """Everything that rounds share; `sizes` are the slots for generators, buffers and pairs."""
     pairs, stores, ts = market.trading, market.buffers, market.hour_length
+    curves = market.generators.curves
     count = market.prosumers.bus.shape[0]
     steps = step_sizes(market, balance, rule)
     owners = (
@@ -238,9 +240,10 @@ def settle_in(
     ]
     made, kept, sides = places
     lower, upper = boxes(market)
+    steady = curvature(without_curves(market), zeros(market))
     low, high, bend = (
         choices_of(places, plan, share * jnp.concatenate([plan.trades, plan.trades]))
-        for plan, share in ((lower, 1.0), (upper, 1.0), (curvature(market), 0.5))
+        for plan, share in ((lower, 1.0), (upper, 1.0), (steady, 0.5))
     )
     loose, paid = _LOOSE * balance / ts, toll(market) / 2
     proximal = Choice(
@@ -274,6 +277,8 @@ def settle_in(
         drain=kept.pad(stores.drain),
         power_scale=jnp.broadcast_to(scale.power, (count,)),
         energy_scale=jnp.broadcast_to(scale.energy, (count,)),
+        curves=jax.tree.map(made.pad, curves),
+        step=jnp.broadcast_to(counted(market), (count, ts.size)) if curves else None,
     )
     network = _network(market, lower, upper, steps.network)
     return Setting(prosumers, made, kept, sides, network, steps, capped)

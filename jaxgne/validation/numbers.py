@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from ..market import FIELDS, Market
+from .bends import crooked, crooked_rows
 from .tables import Values, field
 
 _RANGES = {name: one.ends for name, one in FIELDS.items() if not one.of}  # least and most
@@ -45,6 +46,8 @@ def suspects(market: Market) -> Bool[np.ndarray, " S"]:
         low, high = f"{pair}_min", f"{pair}_max"
         if high in ends and not np.all(ends[low][1] <= ends[high][0]):
             found |= np.any(seen(high) < seen(low), axis=tuple(range(1, seen(high).ndim)))
+    if market.generators.curves:
+        found |= np.any(crooked(market.generators), axis=(-2, -1))
     gain = seen("Buffers.charge_efficiency") * seen("Buffers.discharge_efficiency")
     if np.any(gain > 1):
         found |= np.any((gain > 1) & np.any(seen("Buffers.discharge_max") > 0, axis=-1), axis=-1)
@@ -54,7 +57,7 @@ def suspects(market: Market) -> Bool[np.ndarray, " S"]:
 def mistakes(v: Values) -> list[str]:
     """What is wrong with the numbers of one market, one sentence each."""
     with np.errstate(all="ignore"):
-        return _numbers(v) + _bounds(v)
+        return _numbers(v) + _bounds(v) + crooked_rows(v.market)
 
 
 def _numbers(v: Values) -> list[str]:

@@ -112,6 +112,9 @@ def shapes(market: Market, caller: str = "clear") -> list[str]:
     whole = {*WHOLE, "Clock.start"}
     if market.clock is not None:
         arrays["Clock.start"] = (market.clock.start, ())
+    for curve in market.generators.curves:
+        for path, array in jax.tree_util.tree_leaves_with_path(curve):
+            arrays[f"{type(curve).__name__}{jax.tree_util.keystr(path)}"] = array, ("G",)
     for name, (array, axes) in arrays.items():
         shape, expected = np.shape(array), tuple(sizes.get(axis, 0) for axis in axes)
         kind = ("integers", jnp.integer) if name in whole else ("floats", jnp.floating)
