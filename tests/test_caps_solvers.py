@@ -3,16 +3,19 @@
 from collections import Counter
 from typing import Any
 
+import clarabel
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.sparse as sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxgne as jg
 from jaxgne.feasibility import infeasibility_proof
+from jaxgne.model import potential
 from jaxgne.runner import by_numpy, to_host
 from jaxgne.status import status_name
 from jaxgne.tables import Caps
@@ -20,6 +23,7 @@ from tests.agreement import check_agreement
 from tests.markets import GRIDS, SHAPES, levels, random_caps, random_market
 from tests.reference import Reference, solve, violations
 
+cl: Any = clarabel
 SOLVERS: dict[str, tuple[Any, float, int | None]] = {
     "interior point": (jg.InteriorPoint(), 1e-7, None),
     "primal-dual": (jg.PrimalDual(), 1e-7, 100_000),
@@ -59,12 +63,18 @@ def cleared(market: jg.Market, tol: float = 1e-9) -> jg.Clearing:
     return jg.clear(market, jg.InteriorPoint(), tol=tol, runner="numpy")
 
 
+def at_once(function: Any, *given: Any) -> Any:
+    """`function` by NumPy, which compiles nothing."""
+    with by_numpy():
+        return function(*to_host(given))
+
+
 # By hand
 
 
 @pytest.mark.parametrize("battery_cost", [0.02, 0.1])
 def test_a_demand_charge_is_paid_on_the_peak(battery_cost: float):
-    """0.3 EUR per kW of the peak of 2 and 6 kW, in half-hours; a battery's two ways cost q x^2 each.
+    """0.3 EUR per kW of the peak of 2 and 6 kW, in half-hours; a battery costs q x^2 either way.
 
     Moving x kW to the first saves 0.3 x and costs Ts 2 q x^2: x = 0.3 / (4 Ts q), at most 2, where
     both are the peak. The peak's price is on whoever makes it: 0.3 EUR per kW in all.
@@ -123,6 +133,25 @@ def test_a_carbon_cap_makes_the_dirty_unit_dearer():
         leaky.plan.generation, [[4 / 3, 0.0]], atol=1e-5
     )  # 2 kg / 0.75 / 2 kg per kW
     assert np.allclose(leaky.prices.cap, [[0.1, 0.1 / 0.75]], atol=1e-5)
+
+
+REACHING = {  # caps of a load of 1 kW over 8 h, 0.88 EUR with a slope of 0.01: what they add to it
+    "rises that last": ({"carry": 1.0, "rise_min": 10.0, "slack": np.inf}, 0.0),
+    "paid to count": ({"price": -0.1, "slack": 100.0}, -0.1 * 8 * 101),
+    "paid to a level": ({"price": -0.1, "slack": np.inf, "level_max": [50.0], "carry": 1.0}, -5.0),
+    "nothing summed": ({"price": 0.1, "slack": np.inf, "cap": [], "kind": [], "row": []}, 0.0),
+    "nothing weighed": ({"price": -0.1, "slack": 1.0, "weight": 0.0}, -0.8),
+    "nothing but a base": ({"price": 0.1, "base": 2.0, "cap": [], "kind": [], "row": []}, 1.6),
+}
+
+
+@pytest.mark.parametrize("kind", REACHING)
+def test_levels_go_where_no_member_takes_them(kind: str):
+    caps, added = REACHING[kind]
+    market = eqx.tree_at(lambda m: m.tariff.slope, home(np.ones(8)), jnp.full(8, 0.01))
+    market = capped(market, **({"cap": [0], "kind": [IMPORTS], "row": [0]} | caps))
+    found = float(at_once(potential, market, cleared(market).plan))
+    assert found == pytest.approx(0.88 + added, abs=1e-6)
 
 
 # Against the oracle
@@ -192,12 +221,6 @@ def check_caps(market: jg.Market, clearing: jg.Clearing) -> None:
     )
 
 
-def at_once(function: Any, *given: Any) -> Any:
-    """`function` by NumPy, which compiles nothing."""
-    with by_numpy():
-        return function(*to_host(given))
-
-
 def check_random(seed: int, name: str = "interior point", runner: Any = None, **kind: Any) -> str:
     """One random market: it ends as the oracle says, with its potential, quantities and prices."""
     market = random_caps(random_market(seed, **kind), seed)
@@ -253,3 +276,150 @@ def test_no_status_is_false_by_programs(shape: int, grid: Any, name: str, record
     record_property("counts", dict(ended))
     assert ended["cleared"] > 20
     assert ended["max_steps"] < 2
+
+
+# What follows from caps
+
+
+def street(seed: int = 4) -> jg.Market:
+    """A random market in which four kinds of caps bind, a little below where it is without.
+
+    Carbon of a day, with a leak; imports of two prosumers in an hour; a demand charge that
+    prosumer 2 pays; a ramp of the total.
+    """
+    market = random_market(seed, shape=SHAPES[0], grid="copperplate", hour_length=0.5)
+    units, (people, hours) = market.generators.owner.shape[0], market.prosumers.load.shape
+    plan = jax.tree.map(np.asarray, solve(market).plan)
+    dirt = np.linspace(0.2, 0.5, hours)
+    members = [(0, IMPORTS, i, dirt) for i in range(people)]
+    members += [(0, GENERATION, k, 0.6) for k in range(units)]
+    members += [(1, IMPORTS, 0, 1.0), (1, IMPORTS, 1, 1.0), (2, IMPORTS, 2, 1.0)]
+    members += [(3, kind, i, s) for i in range(people) for kind, s in ((0, 1.0), (1, -1.0))]
+    cap, kind, row, weight = zip(*members, strict=True)
+    total = plan.imports.sum(axis=0) - plan.exports.sum(axis=0)
+    carbon = (dirt * plan.imports).sum(axis=0) + 0.6 * plan.generation.sum(axis=0)
+    kept = levels(carbon[None], np.ones(1), np.array([0.9]), np.array([1.0]))[0]
+    step, later = 0.5 * np.abs(np.diff(total)).max(), np.arange(hours) > 0
+    limits = np.full((4, hours), np.inf)
+    free = limits[2].copy()
+    limits[0, -1], limits[1] = 0.97 * kept[0, -1], 0.9 * plan.imports[:2].sum(axis=0).max()
+    return capped(
+        market,
+        level_max=limits,
+        rise_min=np.stack([-free, -free, 0 * later, np.where(later, -step, -np.inf)]),
+        rise_max=np.stack([free, free, np.where(later, 0, np.inf), np.where(later, step, np.inf)]),
+        start=[1.0, 0.0, 0.0, 0.0], carry=[0.9, 0.0, 1.0, 1.0], slack=[0.0, 0.0, np.inf, 0.0],
+        price=[0.0, 0.0, 0.3, 0.0], adds=[1, 1, 0, 0], owner=[-1, -1, 2, -1],
+        cap=cap, kind=kind, row=row, weight=np.stack([w + np.zeros(hours) for w in weight]),
+        names=("carbon", "group", "peak", "ramp"), units=("kg", "kW", "kW", "kW"),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", [4, pytest.param(0, marks=SLOW), pytest.param(2, marks=SLOW)])
+def test_prices_of_caps_are_the_slopes_of_the_potential(seed: int):
+    """Differences of the oracle's in each number, to either side; of the price it is the rise."""
+    market = street(seed)
+    clearing = cleared(market)
+    slopes = multipliers(market, clearing.prices)
+    slopes["price"] = np.asarray(clearing.plan.rise).sum(axis=1)
+    step, seen = 1e-3, set()
+    for name, slope in slopes.items():
+        value = np.asarray(getattr(market.caps, name))
+        found = np.isfinite(value) & (np.abs(slope) > 1e-3)
+        for at in [tuple(at) for at in np.argwhere(found)[::2]]:
+            ends = []
+            for sign in (1, -1):
+                there = value.copy()
+                there[at] += sign * step
+                if name == "slack" and there[at] < 0:
+                    break
+                ends.append(solve(changed(market, **{name: there})).potential)
+            if len(ends) == 2:
+                measured = (ends[0] - ends[1]) / (2 * step)
+                assert slope[at] == pytest.approx(measured, rel=2e-3, abs=2e-4), (name, at)
+                seen.add(name)
+    assert seen >= {"base", "start", "level_max", "rise_min", "price"}
+
+
+@settings(max_examples=4, deadline=None)
+@given(seed=st.integers(0, 999))
+def test_caps_that_do_not_bind_change_nothing(seed: int):
+    """Limits beyond what a plan without them does: its potential, total and prices."""
+    market = random_market(seed)
+    free = jg.clear(market, jg.InteriorPoint(), tol=1e-10, runner="numpy", throw=False)
+    roomy = random_caps(market, seed)
+    free_level = np.full(roomy.caps.level_max.shape, 1e4)
+    roomy = changed(
+        roomy, level_max=free_level, level_min=-free_level, rise_max=free_level,
+        rise_min=-free_level, price=0 * roomy.caps.price,
+    )  # fmt: skip
+    held = jg.clear(roomy, jg.InteriorPoint(), tol=1e-10, runner="numpy", throw=False)
+    assert status_name(held.status) == status_name(free.status)
+    if not free.ok:
+        return
+    scales = free.certificate.scales
+    gap = at_once(potential, roomy, held.plan) - at_once(potential, market, free.plan)
+    assert abs(float(gap)) < 1e-8 * float(scales.bill)
+    curved = np.asarray(market.tariff.slope) > 0
+    off = np.abs(np.asarray(held.aggregate - free.aggregate))[curved]
+    assert np.all(off < 1e-6 * float(scales.total))
+    assert np.all(np.abs(np.asarray(held.prices.cap)) < 1e-8)
+
+
+def test_a_batch_of_limits_is_each_of_them():
+    """Three carbon caps in one call, of which the last is out of reach; less room costs more."""
+    market = street()
+    caps = [market.caps.level_max.at[0, -1].mul(share) for share in (1.0, 0.99, 0.1)]
+    markets = [changed(market, level_max=limit) for limit in caps]
+    many = jg.clear_many(jg.scenarios.stack(markets), jg.InteriorPoint(), tol=1e-9)
+    assert many.ok.tolist() == [True, True, False]
+    alone = [cleared(each) for each in markets[:2]]
+    for lane, one in enumerate(alone):
+        assert np.allclose(many.plan.level[lane], one.plan.level, atol=1e-5)
+        assert np.allclose(many.prices.cap[lane], one.prices.cap, atol=1e-6)
+    spent = [float(at_once(potential, m, c.plan)) for m, c in zip(markets, alone, strict=False)]
+    worth = -multipliers(markets[0], alone[0].prices)["level_max"][0, -1]
+    assert spent[1] - spent[0] >= worth * float(caps[0][0, -1] - caps[1][0, -1]) - 1e-6
+
+
+def test_a_start_from_other_limits_saves_steps():
+    market = street()
+    first = cleared(market)
+    other = changed(market, level_max=market.caps.level_max * 1.002)
+    warm = jg.clear(other, jg.InteriorPoint(), tol=1e-9, start=first, runner="numpy")
+    cold = cleared(other)
+    assert int(warm.steps) < int(cold.steps)
+    assert np.allclose(warm.prices.cap, cold.prices.cap, atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", [None, *range(20, 26)])
+def test_an_outside_solver_finds_it_by_the_standard_form(seed: int | None):
+    """`jg.convex` by Clarabel: the oracle's potential, and prices that `certify` takes."""
+    market = street() if seed is None else random_caps(random_market(seed), seed)
+    oracle = solve(market)
+    if oracle.status != "solved":
+        return
+    made = jg.convex(market)
+    P, q, A, b, equal, above, discs = made.conic()
+    options = cl.DefaultSettings()
+    options.verbose = False
+    options.tol_feas = options.tol_gap_abs = options.tol_gap_rel = 1e-10
+    cones = [cl.ZeroConeT(equal), cl.NonnegativeConeT(above), *[cl.SecondOrderConeT(3)] * discs]
+    found = cl.DefaultSolver(sparse.triu(P, format="csc"), q, A, b, cones, options).solve()
+    plan, prices = made.plan(np.array(found.x)), made.prices(made.multipliers(np.array(found.z)))
+    judged = at_once(jg.optimality.residuals, market, plan, prices)
+    assert float(judged.error) < 1e-5
+    assert float(at_once(potential, market, plan)) == pytest.approx(oracle.potential, rel=1e-6)
+
+
+@SLOW
+@pytest.mark.parametrize("name", SOLVERS)
+def test_single_precision_is_near(name: str):
+    market, solver = street(), SOLVERS[name][0]
+    single = jax.tree.map(lambda a: a.astype(jnp.float32) if a.dtype == jnp.float64 else a, market)
+    clearing, right = jg.clear(single, solver, tol=1e-4, max_steps=20_000), cleared(market)
+    assert clearing.plan.level is not None
+    assert clearing.plan.level.dtype == jnp.float32
+    size = np.abs(np.asarray(right.plan.level)).max(axis=1, keepdims=True)
+    assert np.all(np.abs(np.asarray(clearing.plan.level - right.plan.level)) < 5e-3 * size)
+    assert np.all(np.abs(np.asarray(clearing.prices.cap - right.prices.cap)) < 2e-2)
