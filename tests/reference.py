@@ -71,7 +71,7 @@ class Program:
     wider: str | None = None  # columns, one a line, that ratings may be exceeded by
 
     def column(
-        self, name: str, lower: Any, upper: Any, unit: float, linear: Any = 0.0, quadratic: Any = 0
+        self, name: str, lower: Any, upper: Any, unit: Any, linear: Any = 0.0, quadratic: Any = 0
     ) -> None:
         """Decisions `lower <= u <= upper` costing `linear u + quadratic u^2` (EUR)."""
         lower, upper = np.broadcast_arrays(lower, upper)
