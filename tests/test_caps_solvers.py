@@ -280,15 +280,23 @@ def test_no_status_is_false_by_numpy(record_property: Any):
     assert min(ended["cleared"], ended["infeasible"]) > 100
 
 
+KINDS = [
+    (name, shape, grid)
+    for name in ("interior point", "primal-dual")
+    for shape in (0, 1, 3)
+    for grid in GRIDS
+]
+KINDS.append(("mechanism", 0, "copperplate"))  # of thousands of rounds each
+
+
 @SLOW
-@pytest.mark.parametrize("name", SOLVERS)
-@pytest.mark.parametrize("grid", GRIDS)
-@pytest.mark.parametrize("shape", [0, 1, 3])
-def test_no_status_is_false_by_programs(shape: int, grid: Any, name: str, record_property: Any):
+@pytest.mark.parametrize(("name", "shape", "grid"), KINDS)
+def test_no_status_is_false_by_programs(name: str, shape: int, grid: Any, record_property: Any):
+    """Forty of each kind; whoever ends does so as the oracle says, and almost all end."""
     kind = {"shape": SHAPES[shape], "grid": grid}
-    ended = Counter(check_random(seed, name, "jax", **kind) for seed in range(2000, 2080))
+    ended = Counter(check_random(seed, name, "jax", **kind) for seed in range(2000, 2040))
     record_property("counts", dict(ended))
-    assert ended["cleared"] > 20
+    assert ended["cleared"] > 8
     assert ended["max_steps"] < 2
 
 
