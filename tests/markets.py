@@ -12,7 +12,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 import jaxgne as jg
-from tests.reference import least_peak
+from jaxgne.tables import KINDS, Caps
+from tests.reference import least_peak, solve
 
 GridWord = Literal["copperplate", "paper", "paper with reactive power", "lindistflow"]
 GRIDS: tuple[GridWord, ...] = (
@@ -427,6 +428,60 @@ def random_trading(rng: np.random.Generator, sizes: Shape) -> jg.Trading:
         toll=rng.uniform(0.002, 0.02, len(chosen)) * (rng.uniform(size=len(chosen)) < 0.9),
         quadratic=rng.uniform(0, 0.004, len(chosen)) * (rng.uniform(size=len(chosen)) < 0.3),
     )
+
+
+def random_caps(market: jg.Market, seed: int, caps: int = 3, terms: int = 7) -> jg.Market:
+    """The market with limits that many share, drawn from `seed`; it may be infeasible.
+
+    Of whatever can be summed, by weights of either sign or 0, some without a term, some priced and
+    paid by one prosumer. Limits lie about where a plan without them is, some far beyond and some
+    out of reach; some fix the level, or its rise, in a step.
+    """
+    rng = np.random.default_rng([seed, 5])
+    people, hours = market.prosumers.load.shape
+    units, stores = market.generators.owner.shape[0], market.buffers.owner.shape[0]
+    kind = rng.integers(len(KINDS), size=terms)
+    row = rng.integers(np.array([people, people, units, stores, stores])[kind])
+    weight = rng.choice([1.0, 0.3, -1.0, 0.0], (terms, 1), p=[0.5, 0.2, 0.2, 0.1])
+    weight = weight * np.where(rng.uniform(size=(terms, 1)) < 0.5, 1.0, rng.uniform(size=hours))
+    cap = rng.integers(caps, size=terms)
+    free, table = solve(market), np.zeros((caps, hours))
+    if free.status == "solved":
+        each = [np.asarray(getattr(free.plan, KINDS[k]))[r] for k, r in zip(kind, row, strict=True)]
+        np.add.at(table, cap, weight * np.stack(each))
+    adds, carry = rng.integers(2, size=caps), rng.choice([0.0, 1.0, rng.uniform()], caps)
+    base = rng.uniform(-2, 2, (caps, hours)) * (rng.uniform(size=(caps, 1)) < 0.3)
+    start = rng.uniform(-5, 5, caps) * (rng.uniform(size=caps) < 0.4)
+    level, rise = levels(table + base, adds, carry, start)
+    ends = {}
+    for name, value in (("level", level), ("rise", rise)):
+        reach = 0.1 + np.abs(value).max(axis=1, keepdims=True)
+        tight = rng.choice([-2.0, 0.02, 0.1], (2, caps, 1), p=[0.5, 0.4, 0.1])
+        most = value.max(axis=1, keepdims=True) - reach * tight[0] + 0 * value
+        least = value.min(axis=1, keepdims=True) + reach * tight[1] + 0 * value
+        fixed = rng.uniform(size=value.shape) < 0.05
+        most = np.where(fixed, value, np.where(rng.uniform(size=(caps, 1)) < 0.5, most, np.inf))
+        least = np.where(rng.uniform(size=(caps, 1)) < 0.2, least, -np.inf)
+        ends |= {f"{name}_max": most, f"{name}_min": np.where(fixed, most, np.minimum(least, most))}
+    slack = rng.choice([0.0, 1.0, np.inf], caps, p=[0.6, 0.2, 0.2])
+    price = rng.uniform(0.0, 0.2, caps) * (rng.uniform(size=caps) < 0.4)
+    return eqx.tree_at(lambda m: m.caps, market, Caps(
+        **ends, hours=hours, base=base, start=start, carry=carry, slack=slack, price=price,
+        adds=adds, owner=rng.integers(-1, people, caps), cap=cap, kind=kind, row=row, weight=weight,
+    ))  # fmt: skip
+
+
+def levels(
+    counted: np.ndarray, adds: np.ndarray, carry: np.ndarray, start: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Levels and rises of caps, step by step, from what is counted (model.md: Caps)."""
+    level, rise, before = np.zeros_like(counted), np.zeros_like(counted), start
+    for h in range(counted.shape[1]):
+        sums = carry * before + counted[:, h]
+        level[:, h] = np.where(adds == 1, sums, counted[:, h])
+        rise[:, h] = level[:, h] - carry * before
+        before = level[:, h]
+    return level, rise
 
 
 def markets(**fixed: Any) -> st.SearchStrategy[jg.Market]:

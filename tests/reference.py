@@ -1,6 +1,6 @@
 """An independent oracle: the potential's convex program in NumPy, solved by Clarabel.
 
-Written from the equations (model.md: Decisions, Costs, Prices, Grid, Equilibrium) alone; it
+Written from the equations (model.md: Decisions, Costs, Prices, Grid, Equilibrium, Caps) alone; it
 shares no formula with the package, only its containers of arrays. Decisions are columns,
 constraints rows *demand minus supply = 0*, so Clarabel's multipliers of the rows are prices. The
 gauge is mu_tg = 0: the exchange row follows from the others and is left out.
@@ -16,9 +16,11 @@ import scipy.sparse as sparse
 
 from jaxgne import Market, Plan, Rows
 from jaxgne.curves import Isoelastic
+from jaxgne.tables import KINDS
 
 clarabel: Any = clarabel_module  # an extension module without type stubs
 ACCEPTED = 1e-7  # an answer worse than this, relative, is no reference
+CAPPED = ("level", "rise", "spare")  # what a plan says of each cap
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Program:
     constant: float = 0.0  # EUR
 
     def column(
-        self, name: str, lower: Any, upper: Any, unit: float, linear: Any = 0.0, quadratic: Any = 0
+        self, name: str, lower: Any, upper: Any, unit: Any, linear: Any = 0.0, quadratic: Any = 0
     ) -> None:
         """Decisions `lower <= u <= upper` costing `linear u + quadratic u^2` (EUR)."""
         lower, upper = np.broadcast_arrays(lower, upper)
@@ -140,6 +142,8 @@ def build(market: Market) -> Program:
     add_main_grid(program, market, power)
     if market.grid.model.name != "copperplate":
         add_network(program, market, power)
+    if len(market.caps.carry):
+        add_caps(program, market, power)
     return program
 
 
@@ -300,6 +304,37 @@ def add_paper_flows(
                  angle=sparse.diags(g) @ turns[real])  # fmt: skip
     program.rows("same_voltage", rest[ideal], drop, rise=falls[ideal])
     program.rows("same_angle", alike[ideal], drop, angle=turns[ideal])
+
+
+def add_caps(program: Program, market: Market, power: float) -> None:
+    """Levels, their rises and what is counted beside sums (model.md: Caps), rows by cap's units."""
+    c, hours = numbers(market.caps), program.hours
+    count, unit = len(c.carry), cap_units(market, power)[:, None]
+    program.column("cap_level", c.level_min, c.level_max, unit)
+    program.column("cap_rise", c.rise_min, c.rise_max, unit, c.price[:, None])
+    program.column("cap_spare", np.zeros((count, hours)), c.slack[:, None], unit)
+    by_cap, adds = sparse.diags(1 / unit[:, 0]), sparse.diags((c.adds == 1).astype(float))
+    program.rows("cap", c.base / unit, 1.0, cap_spare=by_cap, cap_rise=-by_cap @ adds,
+                 cap_level=-by_cap @ (sparse.eye(count) - adds))  # fmt: skip
+    matrix, hour = program.families[-1].matrix, np.arange(hours)
+    for m, kind, row, weight in zip(c.cap, c.kind, c.row, c.weight, strict=True):
+        name, at = KINDS[kind], (m * hours + hour, row * hours + hour)
+        where = program.columns[name]
+        term = sparse.csr_matrix((weight / unit[m], at), (count * hours, where.stop - where.start))
+        matrix[name] = matrix.get(name, 0) + term
+    kept = np.zeros((count, hours))
+    kept[:, 0] = -c.carry * c.start
+    program.rows("level", kept / unit, 1.0, cap_rise=-by_cap)
+    before = sparse.kron(by_cap @ sparse.diags(c.carry), sparse.eye(hours, k=-1))
+    program.families[-1].matrix["cap_level"] = sparse.kron(by_cap, sparse.eye(hours)) - before
+
+
+def cap_units(market: Market, power: float) -> np.ndarray:
+    """What is much of each cap, in its unit: a typical power by the heaviest of its terms."""
+    c = numbers(market.caps)
+    most = np.zeros(len(c.carry))
+    np.maximum.at(most, c.cap, np.abs(c.weight).max(axis=1))
+    return np.where(most > 0, most, 1.0) * power
 
 
 @dataclass(frozen=True)
@@ -606,9 +641,10 @@ def unpack(market: Market, table: dict[str, np.ndarray]) -> Plan:
     entries = {name: np.zeros((count, hours)) for name, count in absent.items()} | table
     if "rise" in table:
         entries["voltage"] = 1 + table["rise"]
+    caps = {k: jnp.asarray(table[f"cap_{k}"]) for k in CAPPED if f"cap_{k}" in table}
     names = ("generation", "charge", "discharge", "energy", "imports", "exports", "curtailed",
              "trades", *absent)  # fmt: skip
-    return Plan(**{name: jnp.asarray(entries[name]) for name in names})
+    return Plan(**{name: jnp.asarray(entries[name]) for name in names}, **caps)
 
 
 def price_rows(market: Market, duals: dict[str, np.ndarray]) -> Rows:
@@ -636,7 +672,11 @@ def price_rows(market: Market, duals: dict[str, np.ndarray]) -> Rows:
         "voltage": voltage,
         "angle": angle,
     }
+    power, _ = size(market)
+    caps = {k: jnp.asarray(duals[k] / cap_units(market, power)[:, None])
+            for k in ("cap", "level") if k in duals}  # fmt: skip
     return Rows(
+        **caps,
         energy=jnp.asarray(duals["energy"]),
         **{name: jnp.asarray(value / ts) for name, value in per_kwh.items()},
     )
@@ -678,6 +718,9 @@ def prosumer_costs(market: Market, table: dict[str, np.ndarray]) -> np.ndarray:
             hourly[owner] += k.quadratic[unit] * p**2 + k.linear[unit] * p
         gained = table["energy"][unit, -1] - k.energy_start[unit]
         hourly[owner, -1] -= k.final_value[unit] * gained / ts[-1]
+    for m, owner in enumerate(np.asarray(market.caps.owner)):
+        if owner >= 0:
+            hourly[owner] += float(market.caps.price[m]) * table["cap_rise"][m] / ts
     for pair, trade in enumerate(table["trades"]):
         volume = e.toll[pair] * abs(trade) + e.quadratic[pair] * trade**2
         hourly[e.buyer[pair]] += e.fee_buyer[pair] * trade + volume
@@ -691,7 +734,8 @@ def violations(market: Market, plan: Plan) -> dict[str, float]:
     kW, kvar, kWh or per unit; sigma and the net exchange are those of the plan.
     """
     program = build(market)
-    values = {k: np.asarray(getattr(plan, k)) for k in vars(plan)}
+    values = {k: np.asarray(v) for k, v in vars(plan).items() if v is not None}
+    values |= {f"cap_{k}": values[k] for k in CAPPED if k in values}
     passive = np.asarray(market.grid.passive).sum(0)
     values["sigma"] = (values["imports"].sum(0) + passive)[None]
     values["net"] = values["sigma"] - values["exports"].sum(0)
