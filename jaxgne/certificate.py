@@ -22,6 +22,7 @@ from .programs import program
 from .record import Record
 from .runner import concrete, held_here, hosted, jnp, vmap, wide
 from .scales import Scales, measure, scales
+from .succession import Before
 from .validation import gate
 
 _FINE = 1e-6  # infeasibility up to which limits are told to be kept: the tolerance in float64
@@ -68,6 +69,7 @@ class Certificate(Record):
     line_names: tuple[str, ...] = eqx.field(static=True)
     hours: int = eqx.field(static=True)
     squared: bool = eqx.field(static=True)  # whether voltages are squared, so in pu^2
+    before: Before = eqx.field(default=None, static=True)  # which step each begins from
     ways: Ways | None = None  # what goes both ways at once
 
     @property
@@ -253,6 +255,7 @@ def _certificate(market: Market, found: Residuals, size: Scales) -> Certificate:
         line_names=market.grid.line_names,
         hours=market.prosumers.load.shape[-1],
         squared=market.grid.model.squared,
+        before=market.before,
     )
 
 

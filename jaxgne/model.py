@@ -23,6 +23,7 @@ from .fields import Field, amount, described
 from .market import Generators, Grid, Market
 from .record import Record, changed
 from .runner import jnp, remembered
+from .succession import entered, handed, leaves
 
 
 class Plan(Record):
@@ -85,8 +86,14 @@ def net_exchange(market: Market, plan: Plan) -> Float[Array, " H"]:
 
 
 def counted(market: Market) -> Float[Array, " H"]:
-    """What a kW of each step counts in costs and in the Lagrangian, h: Ts."""
-    return market.hour_length
+    """What a kW of each step counts in costs and in the Lagrangian, h: w Ts (model.md: Time)."""
+    return market.weight * market.hour_length
+
+
+def ended(market: Market) -> Float[Array, " H"]:
+    """What a kWh left at the end of each step counts: its weight where no step follows, or 0."""
+    last = leaves(market.before, market.prosumers.load.shape[1])
+    return jnp.where(last, market.weight, 0.0)
 
 
 def toll(market: Market) -> Float[Array, "E H"]:
@@ -143,7 +150,7 @@ def device_costs(market: Market, plan: Plan) -> Float[Array, " N"]:
         making += curve_costs(units, plan.generation)
     storing = stores.quadratic[:, None] * (plan.charge**2 + plan.discharge**2)
     storing += stores.linear[:, None] * (plan.charge + plan.discharge)
-    gained = plan.energy[:, -1] - stores.energy_start
+    gained = jnp.sum(ended(market) * (plan.energy - stores.energy_start[:, None]), axis=1)
     left = (stores.final_value * gained)[:, None]
     hourly = by_owner(market, making, units.owner) + by_owner(market, storing, stores.owner)
     gained = by_owner(market, left, stores.owner)[:, 0]
@@ -245,7 +252,7 @@ def own_gradient(market: Market, plan: Plan, price: Float[Array, " H"]) -> Plan:
         generation=making,
         charge=bend.charge * plan.charge + ts * stores.linear[:, None],
         discharge=bend.discharge * plan.discharge + ts * stores.linear[:, None],
-        energy=zero.energy.at[:, -1].add(-stores.final_value),
+        energy=zero.energy - ended(market) * stores.final_value[:, None],
         imports=bend.imports * plan.imports + ts * price,
         exports=zero.exports - ts * market.tariff.export,
         trades=bend.trades * plan.trades + ts * (pairs.fee_buyer - pairs.fee_seller)[:, None],
@@ -284,7 +291,7 @@ def _rows(market: Market, plan: Plan, given: Callable[[Array], Array]) -> Rows:
     passive, start = given(grid.passive), given(stores.energy_start)
     net = _net(market, plan, given(market.prosumers.load))
     s = jnp.sum(plan.imports, axis=0) + jnp.sum(passive, axis=0) - jnp.sum(plan.exports, axis=0)
-    before = jnp.concatenate([start[:, None], plan.energy[:, :-1]], axis=1)
+    before = entered(market.before, start, plan.energy)
     stored = (
         stores.charge_efficiency[:, None] * plan.charge
         - plan.discharge / stores.discharge_efficiency[:, None]
@@ -430,17 +437,17 @@ def prox(market: Market, plan: Plan, step: Plan) -> Plan:
 
 
 def pull(market: Market, prices: Rows) -> Plan:
-    """What prices make each entry of a plan cost: rows^T (Ts prices), EUR/kW.
+    """What prices make each entry of a plan cost: rows^T (w Ts prices), EUR/kW.
 
-    A row in kW enters the Lagrangian times Ts, a row in kWh (`energy`) without.
+    A row in kW enters the Lagrangian times w Ts, a row in kWh (`energy`) times w.
     """
     ts, grid, stores, pairs = counted(market), market.grid, market.buffers, market.trading
     networked = grid.model.networked
     own, water = ts * prices.balance, prices.energy
     drawn = ts * prices.aggregate + (ts * prices.exchange if networked else 0.0)
     used = own + ts * prices.bus[market.prosumers.bus] if networked else own
-    later = jnp.concatenate([water[:, 1:], jnp.zeros_like(water[:, :1])], axis=1)
-    kept = water - stores.retention[:, None] * later
+    held = market.weight * water
+    kept = held - stores.retention[:, None] * handed(market.before, held)
     into, out = ts * stores.charge_efficiency[:, None], ts / stores.discharge_efficiency[:, None]
     owner = stores.owner
     pulled = replace(
@@ -477,8 +484,8 @@ def pull(market: Market, prices: Rows) -> Plan:
 
 
 def weight(market: Market, field: Field) -> Float[Array, " H"]:
-    """What a unit of an entry or of a row counts in costs and in the Lagrangian: Ts, of kWh 1."""
-    return jnp.ones_like(market.hour_length) if field.unit == "kWh" else counted(market)
+    """What a unit of an entry or a row counts in costs and in the Lagrangian: w Ts, of kWh w."""
+    return market.weight if field.unit == "kWh" else counted(market)
 
 
 @remembered

@@ -33,6 +33,7 @@ from ..model import (
 )
 from ..record import Record
 from ..scales import scales, shares
+from ..succession import earlier
 from .network import Network, network
 
 STEP = 0.5  # of powers, before the balance omega; dimensionless
@@ -123,7 +124,7 @@ def metric(market: Market, held: Bool[Array, " B"]) -> Metric:
     none = jax.tree.map(lambda _: jnp.zeros((), dtype), live)
     at_bus = jnp.asarray(share if market.grid.model.networked else 0.0, dtype)
     one = jnp.asarray(share, dtype)
-    dynamics = np.eye(hours) - np.eye(hours, k=-1)
+    dynamics = np.eye(hours) - earlier(market.before, hours)
     stiffness, modes = np.linalg.eigh(dynamics @ dynamics.T)
     # a D_a D_a^T <= a D D^T + (1 - a) I, for a retention of a
     kept = stores.retention[:, None]
@@ -264,7 +265,7 @@ def squares(
 
     # Sigma^-1 of the network is A tau A^T: y^T Sigma^-1 y is the sum of tau (A^T y)^2
     along = jax.tree.map(through, pull(market, grid), metric.networked, activity)
-    modes = prices.energy @ metric.modes
+    modes = (market.weight * prices.energy) @ metric.modes
     dual = Balance(
         local=ts**2 * jnp.sum(prices.balance**2 * reach(market, metric, activity), axis=0),
         total=ts**2 * (prices.aggregate**2 + change.price**2) / metric.link,
