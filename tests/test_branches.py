@@ -214,7 +214,7 @@ def test_folders_keep_trees(tmp_path):
     assert clearing.certificate.before == market.before
     jg.save(tmp_path / "b", market)
     table = tmp_path / "b" / "tariff.csv"
-    table.write_text(table.read_text().replace(",-1\n", ",3\n", 1))
+    table.write_text(table.read_text().replace(",-1.0\n", ",3\n", 1))
     with pytest.raises(ValueError, match=r"Market.before: .* an earlier one"):
         jg.load(tmp_path / "b")
 
