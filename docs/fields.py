@@ -121,7 +121,13 @@ def _file(table: Any) -> str:
     lines += [
         f"| `{column}` | {_unit(dotted[name])} | {_meaning(dotted[name])}; may be left out |"
         for column, name in table.spare.items()
+        if name in dotted
     ]
+    if "before" in table.spare:
+        lines.append(
+            "| `before` | step | the step that each begins from, -1 the start, in a tree of steps; "
+            "may be left out |"
+        )
     return "\n".join([*lines, "\n"])
 
 

@@ -22,6 +22,7 @@ from .programs import program
 from .record import Record
 from .runner import concrete, held_here, hosted, jnp, vmap, wide
 from .scales import Scales, cap_sizes, measure, scales
+from .succession import Before
 from .tables import has_caps
 from .validation import gate
 
@@ -78,6 +79,7 @@ class Certificate(Record):
     line_names: tuple[str, ...] = eqx.field(static=True)
     hours: int = eqx.field(static=True)
     squared: bool = eqx.field(static=True)  # whether voltages are squared, so in pu^2
+    before: Before = eqx.field(default=None, static=True)  # which step each begins from
     ways: Ways | None = None  # what goes both ways at once
     caps: CapSizes | None = None
 
@@ -271,6 +273,7 @@ def _certificate(market: Market, found: Residuals, size: Scales) -> Certificate:
         caps=_cap_sizes(market) if has_caps(market) else None,
         hours=market.prosumers.load.shape[-1],
         squared=market.grid.model.squared,
+        before=market.before,
     )
 
 

@@ -18,6 +18,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from .arrays import put
+from .succession import Before, parents
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _YEARS = 1800, 2200
@@ -169,16 +170,20 @@ def times(market: Any) -> list[dt.datetime]:
     return market.clock.moments(hours_of(market))
 
 
-def begun(length: Float[np.ndarray, "... H"]) -> Float[np.ndarray, "... H"]:
-    """Hours since the start at which steps of these lengths begin."""
-    zero = np.zeros_like(length[..., :1])
-    return np.round(np.concatenate([zero, np.cumsum(length[..., :-1], axis=-1)], axis=-1), 9)
+def begun(length: Float[np.ndarray, "... H"], before: Before = None) -> Any:
+    """Hours since the start at which steps of these lengths begin (... H)."""
+    first = np.zeros_like(length)
+    for step, parent in enumerate(parents(before, length.shape[-1])):
+        if parent >= 0:
+            first[..., step] = first[..., parent] + length[..., parent]
+    return np.round(first, 9)
 
 
 def hours_of(of: Any) -> np.ndarray:
     """Hours since the start at which steps begin (H), of a batch (S, H): whole where steps are."""
     length = np.asarray(of.hour_length, float)
-    return begun(length).astype(int) if np.all(length == 1) else begun(length)
+    first = begun(length, of.before)
+    return first.astype(int) if np.all(length == 1) else first
 
 
 def lengths(length: Any) -> str:
@@ -189,6 +194,10 @@ def lengths(length: Any) -> str:
 
 def even(caller: str, market: Any) -> float:
     """The length of each step, h. `ValueError` where they differ."""
+    if market.before is not None:
+        raise ValueError(
+            f"{caller}: this market's steps make a tree; give one with a path of steps."
+        )
     return one_length(caller, market.hour_length)
 
 
@@ -235,10 +244,15 @@ def step_at(market: Any, hour: Any) -> int:
 def hour_name(of: Any, step: int) -> str:
     """What people call a step of a market or certificate: "2025-03-30 18:15", else "hour 18.25".
 
-    Either is when the step begins. Local times that come twice, as clocks go back, name their
-    zone's time as well.
+    Either is when the step begins; in a tree the step's number stands behind it. Local times that
+    come twice, as clocks go back, name their zone's time as well.
     """
-    after = float(hours_of(of)[step])
+    name = _hour_name(of, float(hours_of(of)[step]))
+    return name if of.before is None else f"{name} (step {step})"
+
+
+def _hour_name(of: Any, after: float) -> str:
+    """What people call the moment so many hours after the start."""
     if of.clock is None or of.clock.wrong() or not abs(after) < 1e7:  # such are told elsewhere
         return f"hour {hour(after)}"
     return label(of.clock.after(after))

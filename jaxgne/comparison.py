@@ -20,6 +20,7 @@ from .record import Record
 from .result import Clearing
 from .runner import hosted, jnp
 from .settlement import bills, for_each_priced
+from .succession import depth
 
 REFERENCE = "no trading"  # what benefits are measured against, where it is among those compared
 
@@ -284,8 +285,8 @@ def baselines(market: Market) -> dict[str, Market]:
 
 def _without_storage(market: Market) -> Market:
     stores = market.buffers
-    hours = stores.energy_min.shape[1]
-    kept = stores.retention[:, None] ** jnp.arange(1, hours + 1)
+    passed = depth(market.before, stores.energy_min.shape[1]) + 1
+    kept = stores.retention[:, None] ** passed
     still = stores.energy_start[:, None] * kept
     drains = jnp.any((stores.drain != 0) | (still < stores.energy_min), axis=1, keepdims=True)
 

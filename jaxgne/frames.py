@@ -362,6 +362,8 @@ def _frame(
     shape = np.broadcast_shapes(*(array.shape for array in arrays.values()))
     axes = list(np.indices(shape, sparse=True))
     keys = {"hour": _by_hour(hours_of(market))} | _times(market)
+    if market.before is not None:
+        keys = {"step": axes[-1]} | keys
     keys = keys if row is None else {row: axes[-2]} | keys
     if len(axes) == 3:
         ended = [np.asarray(is_status(clearing.status, getattr(Status, w))) for w in STATUSES]

@@ -7,6 +7,7 @@ Sizes: `N` prosumers, `H` hours, `G` generators, `K` buffers, `E` trading pairs,
 `L` lines, `F` feeder (slack) buses.
 """
 
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -23,6 +24,7 @@ from .fields import amount, described, index, structure
 from .grids import MODELS, AbstractGridModel
 from .grids import GridModel as GridModel
 from .record import Record
+from .succession import Before, order
 from .tables import Caps as Caps
 
 
@@ -412,7 +414,9 @@ class Market(Record):
 
     Each of the H steps is `hour_length` hours long: one number, or one a step. With a `clock` they
     have a time: people, tables and plots then read clock times, and hours since the start without.
-    It changes no plan.
+    It changes no plan. `weight` is how often a step counts in costs, prices being those of the step
+    itself: the probability of its branch, or how many days it stands for. `before` names the step
+    that each begins from, so that steps make a tree, -1 for the start; None is one after the other.
 
     All tables take the widest floating dtype among them, so one in float32 does not narrow a market
     of float64. Raises `ValueError` when the tables disagree on the number of steps, or devices were
@@ -431,7 +435,14 @@ class Market(Record):
         "(0, inf)",
         "is out of range; give the length of a step in hours, above 0",
     )
+    weight: Float[Array, " H"] = amount(
+        "",
+        "how often the step counts: its probability, or the days it stands for",
+        "(0, inf)",
+        "is out of range; give a number above 0",
+    )
     clock: Clock | None = structure("when the first step begins, if that is known", static=False)
+    before: Before = structure("the step that each begins from, -1 the start; of a path nothing")
     caps: Caps = structure("limits that many share", static=False)
 
     def __init__(
@@ -444,10 +455,12 @@ class Market(Record):
         trading: Trading | None = None,
         hour_length: Any = 1.0,
         clock: Clock | None = None,
+        weight: Any = 1.0,
+        before: Sequence[int] | None = None,
         caps: Caps | None = None,
     ):
         hours = prosumers.load.shape[-1]
-        given = (prosumers, generators, buffers, trading, grid, tariff, hour_length, caps)
+        given = (prosumers, generators, buffers, trading, grid, tariff, hour_length, weight, caps)
         given = [a for a in jax.tree.leaves(given) if np.size(a)]
         dtype = wide(*given)
         nobody = (Generators((), (), hours=hours), Buffers((), (), (), (), (), hours=hours))
@@ -462,7 +475,9 @@ class Market(Record):
         self.buffers = promoted(stores.made_for(None), dtype)
         self.trading = promoted(Trading((), (), ()) if trading is None else trading, dtype)
         self.hour_length = by_row("Market.hour_length", hour_length, hours, "hour", dtype)
+        self.weight = by_row("Market.weight", weight, hours, "hour", dtype)
         self.clock = clock
+        self.before = order("Market.before", before, hours)
         self.caps = promoted(Caps((), hours=hours) if caps is None else caps, dtype)
         self._check()
 

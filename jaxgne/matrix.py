@@ -12,6 +12,7 @@ from .model import Plan, Rows, families, rows, zeros
 from .programs import program
 from .record import changed
 from .runner import jnp, vmap, wide
+from .succession import depth, parents
 
 _BYTES = 2**25  # of answers that are probed for at once
 _DATA = ("load", "load_reactive", "energy_start")  # tables beside the plan that rows are linear in
@@ -36,8 +37,8 @@ def linear(market: Market) -> Linear:
     """`model.rows` of a market as a matrix.
 
     A row sees its own hour and, in contents of buffers and levels of caps, the one before. So
-    entries are answered for in all even hours at once, then in all odd ones: the answer's hour
-    tells which it is.
+    entries are answered for in all hours of even depth at once, then in all others: the answer's
+    hour tells which it is.
     """
     from scipy import sparse
 
@@ -47,6 +48,8 @@ def linear(market: Market) -> Linear:
         value = rows(market, zeros(market))
         hours = market.prosumers.load.shape[-1]
         total = sum(a.shape[0] for a in tables.values())
+        before, deep = (order(market.before, hours) for order in (parents, depth))
+        started = market.buffers.owner.shape[0]
         where, families = _slices(tables, hours), _slices(_families(value), hours)
         height = sum(a.shape[0] for a in _families(value).values())
         many = max(1, min(total, _BYTES // (16 * height * hours)))
@@ -57,7 +60,10 @@ def linear(market: Market) -> Linear:
             found = np.asarray(_answers(market, jnp.asarray(index)))[: total - first]
             entry, parity, row, at = np.nonzero(found)
             numbers.append(found[entry, parity, row, at])
-            column = (first + entry) * hours + at - ((at + parity) % 2)
+            own = deep[at] % 2 == parity
+            hour = np.where(own, at, before[at])
+            hour[first + entry >= total - started] = 0  # contents at the start stand at hour 0
+            column = (first + entry) * hours + hour
             parts.append(np.stack([row * hours + at, column]))
     places = np.concatenate(parts, axis=1)
     matrix = sparse.csr_array(
@@ -123,11 +129,12 @@ def _given(market: Market, load: Array, reactive: Array, start: Array) -> Market
 
 @program("the matrix of the market's rows", once=True)
 def _answers(market: Market, index: Int[Array, " C"]) -> Array:
-    """What all rows say to each entry in even hours, then in odd ones: C 2 rows H."""
+    """What all rows say to each entry in hours of even depth, then in others: C 2 rows H."""
     tables = _tables(market)
     sizes = [a.shape[0] for a in tables.values()]
     ends = np.cumsum(sizes)[:-1].tolist()
     hours = market.prosumers.load.shape[-1]
+    deep = depth(market.before, hours)
 
     def value(everything: Array) -> Array:
         parts = dict(zip(tables, jnp.split(everything, ends), strict=True))
@@ -138,6 +145,6 @@ def _answers(market: Market, index: Int[Array, " C"]) -> Array:
     nothing = jnp.zeros((sum(sizes), hours), market.prosumers.load.dtype)
 
     def answer(entry: Array, parity: Array) -> Array:
-        return value(nothing.at[entry].set(jnp.arange(hours) % 2 == parity))
+        return value(nothing.at[entry].set(jnp.asarray(deep) % 2 == parity))
 
     return vmap(lambda entry: vmap(lambda parity: answer(entry, parity))(jnp.arange(2)))(index)

@@ -24,6 +24,7 @@ from .fields import Field, amount, described, optional
 from .market import Generators, Grid, Market
 from .record import Record, changed
 from .runner import jnp, remembered
+from .succession import entered, handed, leaves
 from .tables import KINDS, has_caps, places, weighty
 
 
@@ -98,8 +99,14 @@ def net_exchange(market: Market, plan: Plan) -> Float[Array, " H"]:
 
 
 def counted(market: Market) -> Float[Array, " H"]:
-    """What a kW of each step counts in costs and in the Lagrangian, h: Ts."""
-    return market.hour_length
+    """What a kW of each step counts in costs and in the Lagrangian, h: w Ts (model.md: Time)."""
+    return market.weight * market.hour_length
+
+
+def ended(market: Market) -> Float[Array, " H"]:
+    """What a kWh left at the end of each step counts: its weight where no step follows, or 0."""
+    last = leaves(market.before, market.prosumers.load.shape[1])
+    return jnp.where(last, market.weight, 0.0)
 
 
 def toll(market: Market) -> Float[Array, "E H"]:
@@ -156,7 +163,7 @@ def device_costs(market: Market, plan: Plan) -> Float[Array, " N"]:
         making += curve_costs(units, plan.generation)
     storing = stores.quadratic[:, None] * (plan.charge**2 + plan.discharge**2)
     storing += stores.linear[:, None] * (plan.charge + plan.discharge)
-    gained = plan.energy[:, -1] - stores.energy_start
+    gained = jnp.sum(ended(market) * (plan.energy - stores.energy_start[:, None]), axis=1)
     left = (stores.final_value * gained)[:, None]
     hourly = by_owner(market, making, units.owner) + by_owner(market, storing, stores.owner)
     gained = by_owner(market, left, stores.owner)[:, 0]
@@ -299,7 +306,7 @@ def own_gradient(market: Market, plan: Plan, price: Float[Array, " H"]) -> Plan:
         generation=making,
         charge=bend.charge * plan.charge + ts * stores.linear[:, None],
         discharge=bend.discharge * plan.discharge + ts * stores.linear[:, None],
-        energy=zero.energy.at[:, -1].add(-stores.final_value),
+        energy=zero.energy - ended(market) * stores.final_value[:, None],
         imports=bend.imports * plan.imports + ts * price,
         exports=zero.exports - ts * market.tariff.export,
         trades=bend.trades * plan.trades + ts * (pairs.fee_buyer - pairs.fee_seller)[:, None],
@@ -348,7 +355,7 @@ def _rows(market: Market, plan: Plan, given: Callable[[Array], Array]) -> Rows:
     passive, start = given(grid.passive), given(stores.energy_start)
     net = _net(market, plan, given(market.prosumers.load))
     s = jnp.sum(plan.imports, axis=0) + jnp.sum(passive, axis=0) - jnp.sum(plan.exports, axis=0)
-    before = _before(start, plan.energy)
+    before = entered(market.before, start, plan.energy)
     stored = (
         stores.charge_efficiency[:, None] * plan.charge
         - plan.discharge / stores.discharge_efficiency[:, None]
@@ -378,9 +385,10 @@ def _rows(market: Market, plan: Plan, given: Callable[[Array], Array]) -> Rows:
     if plan.level is not None:
         caps = market.caps
         adds, kept = caps.adds[:, None] > 0, caps.carry[:, None]
-        counted = given(caps.base) + members(market, plan) + plan.spare
-        lines["cap"] = counted - jnp.where(adds, plan.rise, plan.level)
-        lines["level"] = plan.level - kept * _before(given(caps.start), plan.level) - plan.rise
+        summed = given(caps.base) + members(market, plan) + plan.spare
+        kept = kept * entered(market.before, given(caps.start), plan.level)
+        lines["cap"] = summed - jnp.where(adds, plan.rise, plan.level)
+        lines["level"] = plan.level - kept - plan.rise
     return Rows(
         balance=_traded(market, net - plan.imports + plan.exports, plan.trades),
         energy=plan.energy - stores.retention[:, None] * before - ts * stored + given(stores.drain),
@@ -390,17 +398,6 @@ def _rows(market: Market, plan: Plan, given: Callable[[Array], Array]) -> Rows:
         exchange=exchange,
         **lines,
     )
-
-
-def _before(start: Float[Array, " K"], content: Float[Array, "K H"]) -> Float[Array, "K H"]:
-    """What there is at the start of each step."""
-    return jnp.concatenate([start[:, None], content[:, :-1]], axis=1)
-
-
-def _kept(retention: Float[Array, " K"], value: Float[Array, "K H"]) -> Float[Array, "K H"]:
-    """The transpose: what content at the end of each step is worth, less what it is worth later."""
-    later = jnp.concatenate([value[:, 1:], jnp.zeros_like(value[:, :1])], axis=1)
-    return value - retention[:, None] * later
 
 
 @remembered
@@ -519,16 +516,17 @@ def prox(market: Market, plan: Plan, step: Plan) -> Plan:
 
 
 def pull(market: Market, prices: Rows) -> Plan:
-    """What prices make each entry of a plan cost: rows^T (Ts prices), EUR/kW.
+    """What prices make each entry of a plan cost: rows^T (w Ts prices), EUR/kW.
 
-    A row in kW enters the Lagrangian times Ts, a row in kWh (`energy`) without.
+    A row in kW enters the Lagrangian times w Ts, a row in kWh (`energy`) times w.
     """
     ts, grid, stores, pairs = counted(market), market.grid, market.buffers, market.trading
     networked = grid.model.networked
     own, water = ts * prices.balance, prices.energy
     drawn = ts * prices.aggregate + (ts * prices.exchange if networked else 0.0)
     used = own + ts * prices.bus[market.prosumers.bus] if networked else own
-    kept = _kept(stores.retention, water)
+    held = market.weight * water
+    kept = held - stores.retention[:, None] * handed(market.before, held)
     into, out = ts * stores.charge_efficiency[:, None], ts / stores.discharge_efficiency[:, None]
     owner = stores.owner
     pulled = replace(
@@ -543,14 +541,15 @@ def pull(market: Market, prices: Rows) -> Plan:
         trades=own[pairs.seller] - own[pairs.buyer],
     )
     if prices.cap is not None:
-        caps, shared = market.caps, shared_out(market, prices.cap)
+        caps, own, level = market.caps, market.weight * prices.cap, market.weight * prices.level
         adds = caps.adds[:, None] > 0
+        shared = shared_out(market, own)
         pulled = replace(
             pulled,
             **{name: getattr(pulled, name) + share for name, share in shared.items()},
-            level=_kept(caps.carry, prices.level) - jnp.where(adds, 0.0, prices.cap),
-            rise=-prices.level - jnp.where(adds, prices.cap, 0.0),
-            spare=prices.cap,
+            level=level - caps.carry[:, None] * handed(market.before, level) - own * ~adds,
+            rise=-level - own * adds,
+            spare=own,
         )
     if not networked:
         return pulled
@@ -576,12 +575,11 @@ def pull(market: Market, prices: Rows) -> Plan:
 
 
 def weight(market: Market, field: Field) -> Float[Array, " H"]:
-    """What a unit of an entry or of a row counts in costs and in the Lagrangian: Ts, of kWh 1.
+    """What a unit of an entry or a row counts in costs and in the Lagrangian: w Ts, of kWh w.
 
-    And 1 of caps, whatever their unit.
+    And w of caps, whatever their unit.
     """
-    alone = field.unit in ("kWh", "")
-    return jnp.ones_like(market.hour_length) if alone else counted(market)
+    return market.weight if field.unit in ("kWh", "") else counted(market)
 
 
 @remembered

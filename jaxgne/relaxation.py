@@ -11,8 +11,8 @@ import numpy as np
 
 from .clock import in_hours
 from .elastic import Program, program
-from .market import Market, bus_name, line_name
-from .model import counted
+from .market import FIELDS, Market, bus_name, line_name
+from .model import counted, weight
 from .runner import concrete, hosted, to_device
 from .slack import LIMITS, NOTHING, Slack, fewest, give, only
 from .validation import structure
@@ -167,12 +167,12 @@ def _rows(
 ) -> list[GaveWay]:
     """The table's rows of one limit."""
     limit, found = LIMITS[slack.name], []
-    length = np.asarray(counted(made.market))
+    count = np.asarray(weight(made.market, FIELDS[slack.name]))
     for k in np.flatnonzero(amount):
         row, hour, much = int(slack.rows[k]), int(slack.hours[k]), float(amount[k])
         hours = (hour,) if hour >= 0 else _exceeded(made, slack.name, row, x)
         place = _place(made.market, slack.name, row)
-        eur = price * much * (float(length[hour]) if limit.power else 1.0)
+        eur = price * much * (float(count[hour]) if limit.hourly else 1.0)
         unit = made.market.caps.units[row] if slack.name.startswith("Caps.") else limit.unit
         found.append(GaveWay(scenario, slack.name, row, place, hours, much, unit, eur))
     return found

@@ -222,8 +222,10 @@ def cap_money(market: Market, plan: Plan, prices: Rows) -> CapMoney:
         return CapMoney(none, none, *[jnp.sum(none, axis=0)] * 4)
     caps, nobody = market.caps, market.caps.owner[:, None] < 0
     paid = shares_of_caps(market, plan, prices)
-    base = prices.cap * caps.base
-    received, rises = prices.cap * members(market, plan) + base, caps.price[:, None] * plan.rise
+    price = market.weight * prices.cap
+    base = price * caps.base
+    received = price * members(market, plan) + base
+    rises = market.weight * caps.price[:, None] * plan.rise
 
     def owned(values: Array) -> Array:
         kept = jnp.where(nobody, 0.0, values)
@@ -232,14 +234,14 @@ def cap_money(market: Market, plan: Plan, prices: Rows) -> CapMoney:
     def left(values: Array) -> Array:
         return jnp.sum(jnp.where(nobody, values, 0.0), axis=0)
 
-    counted = jnp.where(caps.adds[:, None] > 0, plan.rise, plan.level) - plan.spare
+    summed = jnp.where(caps.adds[:, None] > 0, plan.rise, plan.level) - plan.spare
     return CapMoney(
         paid=paid - owned(received),
         charges=owned(rises),
         passive=jnp.sum(base, axis=0),
         levies=jnp.sum(rises, axis=0),
         receipts=left(received - rises),
-        rent=left(prices.cap * counted - rises),
+        rent=left(price * summed - rises),
     )
 
 
@@ -247,7 +249,8 @@ def shares_of_caps(market: Market, plan: Plan, prices: Rows) -> Float[Array, "N 
     """What each prosumer's part in the sums of caps comes to at their prices, EUR by hour."""
     if prices.cap is None:
         return jnp.zeros_like(market.prosumers.load)
-    asked, units, stores = shared_out(market, prices.cap), market.generators, market.buffers
+    asked = shared_out(market, market.weight * prices.cap)
+    units, stores = market.generators, market.buffers
     moved = asked["charge"] * plan.charge + asked["discharge"] * plan.discharge
     return (
         asked["imports"] * plan.imports

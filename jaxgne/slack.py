@@ -7,7 +7,7 @@ import numpy as np
 
 from .elastic import Program
 from .market import FIELDS
-from .model import counted
+from .model import counted, weight
 from .tables import has_caps
 
 NOTHING = 1e-8  # amounts, relative to the market's, that are the linear program's rounding
@@ -99,7 +99,7 @@ def give(made: Program, name: str, price: float) -> list[Slack]:
     table = made.total[None] if limit.table == "total" else made.table(limit.table)
     if not limit.hourly:
         return _widen(made, name, table, price)
-    length = np.asarray(counted(made.market)) if limit.power else np.ones(made.of.hours)
+    length = np.asarray(weight(made.market, FIELDS[name]))
     found = []
     for way in limit.ways:
         bound = (made.upper if way > 0 else made.lower)[table]

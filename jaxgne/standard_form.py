@@ -24,6 +24,7 @@ from .model import (
     boxes,
     counted,
     curvature,
+    ended,
     families,
     limits,
     own_gradient,
@@ -210,7 +211,7 @@ def _made(market: Market, sparse: Any) -> Convex:
         u=np.concatenate(highs),
         discs=np.stack([a.ravel() for a in flows], axis=1),
         radius=np.repeat(rating[lines], hours),
-        constant=float(jnp.sum(stores.final_value * stores.energy_start)),
+        constant=float(jnp.sum(stores.final_value * stores.energy_start) * jnp.sum(ended(market))),
         kept=kept,
     )
 

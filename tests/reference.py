@@ -122,6 +122,22 @@ def lengths(market: Market) -> np.ndarray:
     return np.asarray(market.hour_length, float)
 
 
+def often(market: Market) -> np.ndarray:
+    """How often each step counts."""
+    return np.asarray(market.weight, float)
+
+
+def ancestors(market: Market) -> np.ndarray:
+    """The step before each, -1 at the start."""
+    before = market.before
+    return np.arange(-1, len(lengths(market)) - 1) if before is None else np.array(before)
+
+
+def last_steps(market: Market) -> np.ndarray:
+    """Steps that are before none."""
+    return np.setdiff1d(np.arange(len(lengths(market))), ancestors(market))
+
+
 def size(market: Market) -> tuple[float, float]:
     """A typical power (kW) and a typical price (EUR/kWh) of this market, to scale by."""
     m, t = numbers(market.prosumers), numbers(market.tariff)
@@ -150,7 +166,7 @@ def build(market: Market) -> Program:
 def add_prosumers(program: Program, market: Market, power: float) -> None:
     """Decisions, local costs, storage dynamics and own balance (model.md: Decisions, Costs)."""
     m, g, k, e = map(numbers, (market.prosumers, market.generators, market.buffers, market.trading))
-    ts, hours, count = lengths(market), program.hours, len(m.bus)
+    ts, hours, count = lengths(market) * often(market), program.hours, len(m.bus)
     zero = np.zeros((1, hours))
     program.column("generation", g.power_min, g.power_max, power,
                    ts * g.linear[:, None], ts * g.quadratic[:, None])  # fmt: skip
@@ -159,7 +175,8 @@ def add_prosumers(program: Program, market: Market, power: float) -> None:
         program.column(name, np.zeros_like(most), most, power,
                        ts * k.linear[:, None], ts * k.quadratic[:, None])  # fmt: skip
     worth = np.zeros_like(k.energy_min)
-    worth[:, -1] = -k.final_value
+    for step in last_steps(market):
+        worth[:, step] = -often(market)[step] * k.final_value
     program.column("energy", k.energy_min, k.energy_max, power, worth)
     program.column("exports", np.zeros_like(m.load), m.export_max, power, -ts * np.asarray(
         market.tariff.export))  # fmt: skip
@@ -177,16 +194,21 @@ def add_prosumers(program: Program, market: Market, power: float) -> None:
         program.rows("volume", none, power, bound=True, trades=sign * these, volume=-own)
 
     start = k.drain.copy()
-    start[:, 0] -= k.retention * k.energy_start
+    parent = ancestors(market)
+    start[:, parent < 0] -= (k.retention * k.energy_start)[:, None]
     program.rows("energy", start, power)
     for name, share in (
         ("charge", -k.charge_efficiency),
         ("discharge", 1 / k.discharge_efficiency),
     ):
-        program.families[-1].matrix[name] = sparse.kron(sparse.diags(share), sparse.diags(ts))
-    dynamics = sparse.eye(len(k.owner) * hours) - sparse.kron(
-        sparse.diags(k.retention), sparse.eye(hours, k=-1)
+        program.families[-1].matrix[name] = sparse.kron(
+            sparse.diags(share), sparse.diags(lengths(market))
+        )
+    follows = np.flatnonzero(parent >= 0)
+    link = sparse.csr_matrix(
+        (np.ones(len(follows)), (follows, parent[follows])), shape=(hours, hours)
     )
+    dynamics = sparse.eye(len(k.owner) * hours) - sparse.kron(sparse.diags(k.retention), link)
     program.families[-1].matrix["energy"] = dynamics
 
     makes, stores = pick(g.owner, count), pick(k.owner, count)
@@ -220,7 +242,7 @@ def add_curves(program: Program, market: Market) -> None:
 def add_main_grid(program: Program, market: Market, power: float) -> None:
     """Purchases, sigma and its price, and the aggregate limits (model.md: Costs, Prices)."""
     m, t = numbers(market.prosumers), numbers(market.tariff)
-    ts, count, hours = lengths(market), len(m.bus), program.hours
+    ts, count, hours = lengths(market) * often(market), len(m.bus), program.hours
     passive = np.asarray(market.grid.passive).sum(0)
     program.column("imports", np.zeros((count, hours)), m.import_max, power,
                    quadratic=ts * t.anticipation * t.slope / 2)  # fmt: skip
@@ -544,6 +566,35 @@ def solve(market: Market, tol: float = 1e-10) -> Reference:
     )
 
 
+def extensive(market: Market, scenarios: int, split: int) -> float:
+    """Least expected potential of scenarios side by side whose first `split` steps are the same.
+
+    `market` has the scenarios one behind the other, each a path of its own. What is decided in a
+    shared step is tied to what the first scenario decides there. NaN where there is no plan.
+    """
+    program, hours = build(market), len(lengths(market))
+    each = hours // scenarios
+    first = np.arange(split)
+    tie = sparse.vstack([
+        pick(first, hours).T - pick(first + k * each, hours).T for k in range(1, scenarios)
+    ])  # fmt: skip
+    for name, where in dict(program.columns).items():
+        count = (where.stop - where.start) // hours
+        rows: Any = sparse.kron(sparse.eye(count), tie)
+        unit = program.unit[list(program.columns).index(name)]
+        much = float(unit.max()) if unit.size else 1.0
+        program.families.append(Family("tied", {name: rows}, np.zeros(rows.shape[0]), much))
+    power, price = size(market)
+    conic: Any = scale(program, power * price * float(lengths(market).mean()))
+    status, answer = best(conic, 1e-9)
+    if answer is None or status != "solved":
+        return float("nan")
+    value = (
+        conic.q @ answer.x + conic.P.dot(answer.x) @ answer.x / 2 + conic.constant
+    ) * conic.euros
+    return float(value) + held_at_first(market)
+
+
 def least_peak(market: Market, line: int | None) -> float | None:
     """The least value below which a line's apparent power can stay all day, kVA; None if unknown.
 
@@ -649,7 +700,7 @@ def unpack(market: Market, table: dict[str, np.ndarray]) -> Plan:
 
 def price_rows(market: Market, duals: dict[str, np.ndarray]) -> Rows:
     """Multipliers in EUR per hour and row unit as prices; on the gauge mu_tg = 0."""
-    ts, n = lengths(market), numbers(market.grid)
+    ts, n = lengths(market) * often(market), numbers(market.grid)
     hours, (lines, buses) = market.prosumers.load.shape[1], (len(n.source), len(n.passive))
     none = np.zeros((lines, hours))
     voltage, angle = duals.get("drop", none).copy(), none.copy()
@@ -677,7 +728,7 @@ def price_rows(market: Market, duals: dict[str, np.ndarray]) -> Rows:
             for k in ("cap", "level") if k in duals}  # fmt: skip
     return Rows(
         **caps,
-        energy=jnp.asarray(duals["energy"]),
+        energy=jnp.asarray(duals["energy"] / often(market)),
         **{name: jnp.asarray(value / ts) for name, value in per_kwh.items()},
     )
 
@@ -691,13 +742,13 @@ def midpoints(market: Market, balance: np.ndarray) -> np.ndarray:
 def held_at_first(market: Market) -> float:
     """What buffers hold at the start, at the value of what they hold at the end, EUR."""
     k = numbers(market.buffers)
-    return float(k.final_value @ k.energy_start)
+    return float(k.final_value @ k.energy_start) * often(market)[last_steps(market)].sum()
 
 
 def prosumer_costs(market: Market, table: dict[str, np.ndarray]) -> np.ndarray:
     """J_i, EUR, prosumer by prosumer (model.md: Costs)."""
     g, k, e, t = map(numbers, (market.generators, market.buffers, market.trading, market.tariff))
-    ts = lengths(market)
+    ts = lengths(market) * often(market)
     price = t.base + t.slope * table["sigma"][0]
     hourly = price * table["imports"] - t.export * table["exports"]
     for unit, owner in enumerate(g.owner):
@@ -716,11 +767,12 @@ def prosumer_costs(market: Market, table: dict[str, np.ndarray]) -> np.ndarray:
     for unit, owner in enumerate(k.owner):
         for p in (table["charge"][unit], table["discharge"][unit]):
             hourly[owner] += k.quadratic[unit] * p**2 + k.linear[unit] * p
-        gained = table["energy"][unit, -1] - k.energy_start[unit]
-        hourly[owner, -1] -= k.final_value[unit] * gained / ts[-1]
+        for step in last_steps(market):
+            gained = table["energy"][unit, step] - k.energy_start[unit]
+            hourly[owner, step] -= k.final_value[unit] * gained / lengths(market)[step]
     for m, owner in enumerate(np.asarray(market.caps.owner)):
         if owner >= 0:
-            hourly[owner] += float(market.caps.price[m]) * table["cap_rise"][m] / ts
+            hourly[owner] += float(market.caps.price[m]) * table["cap_rise"][m] / lengths(market)
     for pair, trade in enumerate(table["trades"]):
         volume = e.toll[pair] * abs(trade) + e.quadratic[pair] * trade**2
         hourly[e.buyer[pair]] += e.fee_buyer[pair] * trade + volume

@@ -35,10 +35,10 @@ RESULT = {*CORE, "solvers", "sensitivity", "certificate", "reasons", "options", 
 RESULT |= {"status", "result", "padding", "few_sizes", "size"}
 RESULT |= {"solve", "clearing", "curves"}
 STUDIES = {"batch", "selection", "settlement", "scenarios", "placement", "tuning", "acsafe"}
-STUDIES |= {"comparison", "standard_form", "tracing", "reliability"}
+STUDIES |= {"foresight", "comparison", "standard_form", "tracing", "reliability"}
 STUDIES |= {"objectives", "fitting", "gradients", "history", "mechanisms"}
 
-GROUND = {"runner", "fields", "record", "programs"}  # what all modules stand on
+GROUND = {"runner", "fields", "record", "programs", "succession"}  # what all modules stand on
 
 # Who may import what, lowest layer first; a folder's name stands for all its modules.
 LAYERS: dict[str, set[str]] = {
@@ -46,6 +46,7 @@ LAYERS: dict[str, set[str]] = {
     "runner": {"threads"},
     "fields": set(),
     "record": set(),
+    "succession": {"runner"},
     "clock": {"arrays"},
     "describe": set(),
     "arrays": set(),
@@ -120,6 +121,7 @@ LAYERS: dict[str, set[str]] = {
     "history": set(),
     "coordinates": {"market"},
     "batch": {*RESULT, "placement", "fingerprint", "io.batches"},
+    "foresight": {*RESULT, "scenarios"},
     "objectives": {*RESULT, "settlement", "comparison"},
     "reliability": {*RESULT, "gradients"},
     "tuning": {*RESULT, "batch", "checkpoint", "coordinates", "fingerprint", "history"},

@@ -188,6 +188,7 @@ def _market(folder: Path, content: Content) -> Market:
         "generators.curves": _curves(content.tables["generators.csv"], dtype),
     }
     hours = len(content.tables["tariff.csv"]["base_eur_per_kwh"])
+    before: Any = fields.get("before")
     try:
         return Market(
             Prosumers(**_part(fields, "prosumers")),
@@ -197,6 +198,8 @@ def _market(folder: Path, content: Content) -> Market:
             Buffers(**_part(fields, "buffers"), hours=hours),
             Trading(**_part(fields, "trading")),
             hour_length=fields.get("hour_length", head.get("hour_length_h")),
+            weight=fields.get("weight", 1.0),
+            before=before,
             clock=Clock(head["start"], head.get("zone")) if "start" in head else None,
             caps=Caps(**_part(fields, "caps"), hours=hours),
         )

@@ -213,6 +213,10 @@ def _market_content(market: Market) -> Content:
     even = bool(np.all(length == length[0]))
     if not even:
         tables["tariff.csv"]["hour_length_h"] = length
+    if np.any(np.asarray(market.weight) != 1):
+        tables["tariff.csv"]["weight"] = np.asarray(market.weight)
+    if market.before is not None:
+        tables["tariff.csv"]["before"] = np.array(market.before, float)
     head = {
         "format": FORMAT,
         "version": VERSION,

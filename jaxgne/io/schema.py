@@ -106,13 +106,13 @@ _NAMES = {
     "lines.csv": {"name": "grid.line_names"},
     "caps.csv": {"name": "caps.names", "unit": "caps.units"},
 }
-_SPARE = {"tariff.csv": {"hour_length_h": "hour_length"}}
 CURVES: Mapping[str, str] = {  # like isoelastic_price_eur_per_kwh
     f"{family}_{field.column}": f"{family}.{name.split('.')[1]}"
     for family, kind in FAMILIES.items()
     for name, field in described(kind).items()
 }
 FAMILY_OF = {kind: family for family, kind in FAMILIES.items()}
+_SPARE = {"tariff.csv": {"hour_length_h": "hour_length", "weight": "weight", "before": "before"}}
 _MANY = {"bus": "buses", "hour": "tariff"}  # what a file is called by its rows, without an s
 MARKET = tuple(_market_tables())
 

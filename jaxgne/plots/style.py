@@ -97,6 +97,10 @@ def check(name: str, market: Market, clearing: Clearing) -> str:
 
 def hour_edges(market: Market) -> np.ndarray:
     """When each step begins, and when the last one ends: h, or matplotlib's dates with a clock."""
+    if market.before is not None:
+        raise ValueError(
+            "plots: this market's steps make a tree; draw one branch, jg.scenarios.branch."
+        )
     hours = hours_of(market)
     edges = np.append(hours, hours[-1] + float(market.hour_length[-1]))
     if market.clock is None:

@@ -4,8 +4,19 @@ What scenarios share is a view on the host, not a copy, until a chunk of them go
 """
 
 from ..padding import pad
+from .branches import branch, tree
 from .calendar import days, days_by_length
 from .noise import perturb
 from .rows import lane, stack, sweep
 
-__all__ = ["days", "days_by_length", "lane", "pad", "perturb", "stack", "sweep"]
+__all__ = [
+    "branch",
+    "days",
+    "days_by_length",
+    "lane",
+    "pad",
+    "perturb",
+    "stack",
+    "sweep",
+    "tree",
+]

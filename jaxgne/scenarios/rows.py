@@ -67,6 +67,7 @@ def _kind(market: Market) -> dict[str, Any]:
     grid = market.grid
     return {
         "hours": market.prosumers.load.shape[-1],
+        "before": market.before,
         "grid model": grid.model.name,
         "reactive_balance": grid.reactive_balance,
         "number of feeders": grid.feeder.shape[-1],

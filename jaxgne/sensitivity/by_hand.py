@@ -21,6 +21,7 @@ from ..model import (
     counted,
     curvature,
     curve_slopes,
+    ended,
     length,
     moved,
     own_gradient,
@@ -32,6 +33,7 @@ from ..model import (
 )
 from ..record import changed
 from ..runner import jnp, on_host, to_device, to_host
+from ..succession import entered, leaves, roots
 from ..tables import KINDS, Caps, places
 from .active import HIGH, LOW, TIGHT, Active
 from .lagrangian import Point, equations, net_of, plan_of
@@ -194,8 +196,9 @@ def by_market(
     low = jax.tree.map(lambda code, f: jnp.where(code == LOW, f, 0.0), active.plan, force)
     high = jax.tree.map(lambda code, f: jnp.where(code == HIGH, f, 0.0), active.plan, force)
 
-    before = jnp.concatenate([stores.energy_start[:, None], u.energy[:, :-1]], axis=1)
-    ahead = jnp.concatenate([jnp.zeros_like(v.energy[:, :1]), v.energy[:, :-1]], axis=1)
+    before = entered(market.before, stores.energy_start, u.energy)
+    ahead = entered(market.before, jnp.zeros_like(stores.energy_start), v.energy)
+    begun, long = roots(market.before, u.energy.shape[1]), market.hour_length
     into, out = stores.charge_efficiency[:, None], stores.discharge_efficiency[:, None]
     stored = [into * plan.charge - plan.discharge / out for plan in (u, v)]
     buffers = changed(
@@ -205,14 +208,16 @@ def by_market(
         discharge_max=high.discharge,
         energy_min=low.energy,
         energy_max=high.energy,
-        energy_start=-stores.retention * r.energy[:, 0],
+        energy_start=-stores.retention * each(begun * r.energy),
         drain=r.energy,
         retention=-each(r.energy * before + s.energy * ahead),
-        charge_efficiency=-each(ts * (r.energy * u.charge + s.energy * v.charge)),
-        discharge_efficiency=-each(ts * (r.energy * u.discharge + s.energy * v.discharge) / out**2),
+        charge_efficiency=-each(long * (r.energy * u.charge + s.energy * v.charge)),
+        discharge_efficiency=-each(
+            long * (r.energy * u.discharge + s.energy * v.discharge) / out**2
+        ),
         quadratic=-2 * each(ts * (u.charge * v.charge + u.discharge * v.discharge)),
         linear=-each(ts * (v.charge + v.discharge)),
-        final_value=v.energy[:, -1],
+        final_value=each(ended(market) * v.energy),
     )
     generators = changed(
         units,
@@ -249,14 +254,19 @@ def by_market(
     shared = shared + price * (aggregate(market, u) - point.total)
     shared = shared + point.price * (hourly(v.imports) - total)
     dearer = own_gradient(market, u, jnp.zeros_like(price))
-    dearer = replace(dearer, energy=jnp.zeros_like(dearer.energy))
+    still = jax.tree.map(jnp.zeros_like, (dearer.energy, dearer.rise))
+    dearer = replace(dearer, energy=still[0], rise=still[1])
     worth = jax.tree.map(lambda a, b, c, d: a * b + c * d, dual, value, y, felt)
-    worth = replace(worth, energy=-(dual.energy * stored[0] + y.energy * stored[1]))
-    if worth.cap is not None:  # no cap knows how long a step is
-        worth, dearer = replace(worth, cap=None, level=None), replace(dearer, rise=0 * v.rise)
     tolls = hourly(toll(market) * active.sign * v.trades)
     costs = (tolls + sum(hourly(a) for a in jax.tree.leaves(_times(dearer, v)))) / ts
-    worths = sum(hourly(jnp.atleast_2d(a)) for a in jax.tree.leaves(worth))
+    content = hourly(worth.energy)  # whose rows are in kWh
+    if worth.cap is not None:  # in units of their own
+        content += hourly(worth.cap + worth.level + market.caps.price[:, None] * v.rise)
+    worth = replace(worth, energy=jnp.zeros_like(worth.energy), cap=None, level=None)
+    shared = shared + costs + sum(hourly(jnp.atleast_2d(a)) for a in jax.tree.leaves(worth))
+    grown = hourly(dual.energy * stored[0] + y.energy * stored[1])
+    last = leaves(market.before, u.energy.shape[1])
+    left = jnp.where(last, hourly(stores.final_value[:, None] * v.energy), 0.0)
     return changed(
         eqx.filter(market, eqx.is_inexact_array),
         prosumers=prosumers,
@@ -274,7 +284,8 @@ def by_market(
             anticipation=-jnp.sum(ts * tariff.slope * own),
         ),
         caps=_by_caps(market, u, v, r, s, low, high),
-        hour_length=-(costs + shared + worths),
+        hour_length=market.weight * (grown - shared),
+        weight=left - long * shared - content,
     )
 
 
@@ -287,14 +298,12 @@ def _by_caps(
     if u.level is None or v.level is None or v.rise is None or r.cap is None or s.cap is None:
         return real
 
-    def before(start: Array, level: Array) -> Array:
-        return jnp.concatenate([start[:, None], level[:, :-1]], axis=1)
-
     def done(plan: Plan, prices: Array) -> Array:
         tables = [getattr(plan, name) for name in KINDS]
         return prices[caps.cap] * jnp.concatenate(tables)[places(market)]
 
-    kept = r.level * before(caps.start, u.level) + s.level * before(0 * caps.start, v.level)
+    kept = r.level * entered(None, caps.start, u.level)
+    kept += s.level * entered(None, 0 * caps.start, v.level)
     return changed(
         real,
         level_min=low.level,
@@ -305,7 +314,7 @@ def _by_caps(
         start=-caps.carry * r.level[:, 0],
         carry=-jnp.sum(kept, axis=1),
         slack=jnp.sum(high.spare, axis=1),
-        price=-jnp.sum(v.rise, axis=1),
+        price=-jnp.sum(market.weight * v.rise, axis=1),
         weight=done(u, r.cap) + done(v, s.cap),
     )
 

@@ -8,6 +8,7 @@ balances together is solved once more, beside each of its own.
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,7 @@ from ..solvers.newton import (
     unstack_network,
 )
 from ..solvers.tree import Tree, eliminate
+from ..succession import entered, handed, to_leaves, to_roots
 from ..tables import has_caps
 
 Rowwise = Callable[[Worth], Worth]
@@ -118,7 +120,7 @@ def _storage(
     """The inverse of A theta A^T in own balances and contents of buffers, each buffer alone.
 
     Each buffer has its share of its owner's balance; with balances eliminated, a buffer's rows make
-    a tridiagonal system over the hours.
+    a tridiagonal system over the hours, or one of the shape of their tree.
     """
     stores, ts = market.buffers, market.hour_length
     if not stores.owner.size:
@@ -129,15 +131,14 @@ def _storage(
     shared = -(into * moved.charge + out * moved.discharge)
     tie = shared / own[stores.owner]
     none = jnp.zeros_like(keep)
-    before = jnp.concatenate([none, moved.energy[:, :-1]], axis=1)
+    before = entered(market.before, none[:, 0], moved.energy)
     diagonal = moved.energy + keep**2 * before + into**2 * moved.charge + out**2 * moved.discharge
     diagonal = diagonal + spare - count * tie * shared
-    ahead = -keep * jnp.concatenate([moved.energy[:, :-1], none], axis=1)
-    behind = jnp.concatenate([none, ahead[:, :-1]], axis=1)
+    solve = _in_time(market, diagonal, moved.energy, before)
 
     def inverse(balance: Array, energy: Array) -> tuple[Array, Array]:
         reduced = energy - tie * balance[stores.owner]
-        solved = tridiagonal_solve(behind, diagonal, ahead, reduced[..., None])[..., 0]
+        solved = solve(reduced)
         return balance / own - by_owner(market, tie * solved, stores.owner), solved
 
     return inverse
@@ -162,6 +163,46 @@ def _caps(market: Market, moved: Plan, spare: Rows) -> Callable[[Rows], Rows]:
         return replace(value, cap=value.cap / summed, level=solved)
 
     return inverse
+
+
+def _in_time(
+    market: Market, diagonal: Float[Array, "K H"], ends: Array, begins: Array
+) -> Callable[[Array], Array]:
+    """The inverse of a `diagonal` and, beside it, what hours share in contents, buffer by buffer.
+
+    `ends` and `begins` are the compliances of what they end and begin with.
+    """
+    before, keep = market.before, market.buffers.retention
+    if before is None:
+        behind = -keep[:, None] * begins
+        ahead = handed(None, behind)
+        return lambda right: tridiagonal_solve(behind, diagonal, ahead, right[..., None])[..., 0]
+    nothing = jnp.zeros_like(keep)  # as in `solvers.newton`, where blocks are matrices
+
+    def factor(felt: Array, now: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
+        here, theta = now
+        give = theta / (1 + theta * felt)
+        inverse = 1 / (here + give)
+        return keep**2 * inverse, (inverse, give)
+
+    own = (diagonal - ends - keep[:, None] ** 2 * begins).T
+    both = to_roots(before, factor, nothing, (own, ends.T))
+
+    def forward(felt: Array, now: tuple[Array, Array, Array]) -> tuple[Array, Any]:
+        right, inverse, give = now
+        alone = inverse * (right + give * felt)
+        return keep * alone, (alone, felt)
+
+    def backward(known: Array, now: tuple[Array, Array, Array, Array]) -> tuple[Array, Array]:
+        alone, felt, inverse, give = now
+        solved = alone + inverse * keep * known
+        return give * (solved - felt), solved
+
+    def solve(right: Array) -> Array:
+        alone = to_roots(before, forward, nothing, (right.T, *both))
+        return to_leaves(before, backward, nothing, (*alone, *both)).T
+
+    return solve
 
 
 def _network(market: Market, theta: Compliance, spare: Rows) -> Callable[[Rows], Rows]:

@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float
 
 from ..curves import AbstractCurve, crossing, curvatures, slopes
 from ..record import Record
+from ..succession import Before, earlier, entered, handed, siblings
 
 _STEPS = 400  # damped Newton steps of one call; one or two once warm
 _REACH = 1e3  # longest step: what moves the stiffest variable so many times the market's power
@@ -62,6 +63,7 @@ class Prosumer(Record):
     energy_scale: Float[Array, ""]  # kWh
     curves: tuple[AbstractCurve, ...] = ()  # EUR/h, further costs of generation
     step: Any = None  # h, of each hour, where there are curves
+    before: Before = eqx.field(default=None, static=True)  # which hour each begins from
 
 
 class Network(Record):
@@ -203,7 +205,7 @@ def _balanced(prosumer: Prosumer, priced: Choice, center: Choice, start: Array) 
 def _pull(prosumer: Prosumer, duals: Array) -> Choice:
     """rows^T duals: what private multipliers add to the price of each decision."""
     own, water = duals[0], duals[1:]
-    after = jnp.concatenate([water[:, 1:], jnp.zeros_like(water[:, :1])], axis=1)
+    after = handed(prosumer.before, water)
     lower = prosumer.lower
     return Choice(
         generation=jnp.broadcast_to(-own, lower.generation.shape),
@@ -219,7 +221,7 @@ def _pull(prosumer: Prosumer, duals: Array) -> Choice:
 
 def _rows(prosumer: Prosumer, u: Choice) -> Float[Array, "1+K H"]:
     """Own balance (kW), then buffer dynamics (kWh), demand minus supply."""
-    before = jnp.concatenate([prosumer.energy_start[:, None], u.energy[:, :-1]], axis=1)
+    before = entered(prosumer.before, prosumer.energy_start, u.energy)
     demand = prosumer.load + u.curtailed + u.exports + jnp.sum(u.charge, axis=0)
     devices = jnp.sum(u.generation, axis=0) + jnp.sum(u.discharge, axis=0)
     balance = demand - devices - u.imports - jnp.sum(u.trades, axis=0)
@@ -289,13 +291,13 @@ def _newton(prosumer: Prosumer, at: Solution, damping: Array) -> Float[Array, "1
         *(at.slope, bend, prosumer.lower, prosumer.upper),
     )
     into, out, keep = prosumer.into, prosumer.out, prosumer.retention[:, None]
-    before = jnp.concatenate([jnp.zeros_like(w.energy[:, :1]), w.energy[:, :-1]], axis=1)
+    before = entered(prosumer.before, jnp.zeros_like(prosumer.energy_start), w.energy)
     first, diagonal = _across(w), w.energy + keep**2 * before
     diagonal += into**2 * w.charge + out**2 * w.discharge
     first, diagonal = (a + jnp.where(a > 0, _TINY * a, 1.0) for a in (first, diagonal))
     cross = -(into * w.charge + out * w.discharge)
     aim = at.residual[1:] - cross * at.residual[0] / first
-    water = _solve_in_time(diagonal, -keep * w.energy[:, :-1], cross, first, aim)
+    water = _solve_in_time(prosumer, diagonal, before, cross, first, aim)
     own = (at.residual[0] - jnp.sum(cross * water, axis=0)) / first
     step = jnp.concatenate([own[None], water])
     reach = _reach(prosumer)
@@ -311,23 +313,31 @@ def _reach(prosumer: Prosumer) -> Float[Array, ""]:
 
 
 def _solve_in_time(
+    prosumer: Prosumer,
     diagonal: Float[Array, "K H"],
-    beside: Float[Array, "K H-1"],
+    held: Float[Array, "K H"],
     cross: Float[Array, "K H"],
     first: Float[Array, " H"],
     aim: Float[Array, "K H"],
 ) -> Float[Array, "K H"]:
-    """Solve (T - cross cross^T / first) y = aim, T tridiagonal per buffer, the rest per hour."""
+    """Solve (T - cross cross^T / first) y = aim, the second part of T per hour.
+
+    T has for each buffer a `diagonal`; beside it hours meet in what they begin with, of slope
+    `held`.
+    """
     buffers, hours = aim.shape
     if buffers == 0 or hours == 0:
         return aim
-    if buffers == 1:
-        nothing = jnp.zeros((1,), aim.dtype)
-        below = jnp.concatenate([nothing, beside[0]])
-        above = jnp.concatenate([beside[0], nothing])
+    before, keep = prosumer.before, prosumer.retention[:, None]
+    beside = -keep * held
+    if buffers == 1 and before is None:
+        below, above = beside[0], handed(None, beside)[0]
         middle = diagonal[0] - cross[0] ** 2 / first
         return jax.lax.linalg.tridiagonal_solve(below, middle, above, aim[0][:, None])[:, 0][None]
-    band = jax.vmap(lambda d, b: jnp.diag(d) + jnp.diag(b, 1) + jnp.diag(b, -1))(diagonal, beside)
+    below = beside[:, :, None] * earlier(before, hours).astype(aim.dtype)
+    band = jax.vmap(jnp.diag)(diagonal) + below + below.mT
+    if before is not None:
+        band += (keep**2 * held)[:, :, None] * siblings(before, hours).astype(aim.dtype)
     same = jnp.eye(buffers, dtype=aim.dtype)
     hour = jnp.eye(hours, dtype=aim.dtype)
     full = jnp.einsum("kij,kl->kilj", band, same)

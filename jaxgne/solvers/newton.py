@@ -4,8 +4,8 @@ With compliances theta (how far a column moves, kW per EUR/kW, when the worth of
 changes) the prices of the rows A satisfy  A theta A^T y = r.  Rows of different hours meet only in
 the content of buffers, and there through diagonal blocks. So the rows of the network other than the
 balances of buses are eliminated first, hour by hour; then these balances; then all other rows of
-the hour; what is left is a block tridiagonal system over the hours with one row a buffer, which is
-swept once. Each elimination is a Cholesky factorization.
+the hour; what is left is a block tridiagonal system over the hours with one row a buffer, or in a
+tree of hours one of its shape, which is swept once. Each elimination is a Cholesky factorization.
 
 On a tree without inverters reactive flows are data. Told so, the system leaves them and their rows
 out, which more than halves the network's part.
@@ -27,6 +27,7 @@ from ..market import Market
 from ..model import Plan, Rows, by_owner, falls, limits, ratios, rows_like
 from ..record import Record
 from ..runner import inverse_factor, jnp, lax, on_host
+from ..succession import entered, to_leaves, to_roots
 from ..tables import has_caps
 from .cap_rows import CapRows
 
@@ -169,13 +170,67 @@ class _Buses(Record):
         return lost + jnp.einsum("hbm,hm->hb", self.capped, prices)
 
 
+class _Path(Record):
+    """Dynamics of storage, eliminated hour by hour; the coupling is to the next hour."""
+
+    blocks: _Eliminated
+
+    def __call__(self, right: Float[Array, "H K"]) -> Float[Array, "H K"]:
+        """The prices of contents."""
+
+        def forward(felt: Array, now: tuple[_Eliminated, Array]) -> tuple[Array, Array]:
+            block, r = now
+            reduced = block.reduce(r - felt)
+            return block.felt(reduced), reduced
+
+        def backward(later: Array, now: tuple[_Eliminated, Array]) -> tuple[Array, Array]:
+            block, reduced = now
+            solved = block.restore(reduced, later)
+            return solved, solved
+
+        nothing = jnp.zeros_like(right[0])
+        _, swept = lax.scan(forward, nothing, (self.blocks, right))
+        return lax.scan(backward, nothing, (self.blocks, swept), reverse=True)[1]
+
+
+class _Branches(Record):
+    """The same where hours make a tree, eliminated from its leaves.
+
+    Hours that begin from the same one meet in what it ends with, x = theta (y - a sum of their y).
+    With all behind such an hour eliminated but its own y, inverse M^-1, they answer
+    y = M^-1 (r + a x), so that x = W (y - g) with W = (1/theta + sum a M^-1 a)^-1.
+    """
+
+    inverse: Float[Array, "H K K"]  # M^-1
+    give: Float[Array, "H K K"]  # W
+    keep: Float[Array, " K"]
+    before: tuple[int, ...] = eqx.field(static=True)
+
+    def __call__(self, right: Float[Array, "H K"]) -> Float[Array, "H K"]:
+        """The prices of contents."""
+
+        def forward(felt: Array, now: tuple[Array, Array, Array]) -> tuple[Array, Any]:
+            r, inverse, give = now
+            alone = inverse @ (r + give @ felt)
+            return self.keep * alone, (alone, felt)
+
+        def backward(known: Array, now: tuple[Array, Array, Array, Array]) -> tuple[Array, Array]:
+            alone, felt, inverse, give = now
+            solved = alone + inverse @ (self.keep * known)
+            return give @ (solved - felt), solved
+
+        nothing, both = jnp.zeros_like(right[0]), (self.inverse, self.give)
+        alone = to_roots(self.before, forward, nothing, (right, *both))
+        return to_leaves(self.before, backward, nothing, (*alone, *both))
+
+
 class Newton(Record):
     """A theta A^T, factored. Call it with right-hand sides to get the rows' prices."""
 
     inner: _Eliminated  # rows of the network other than balances of buses
     buses: _Buses | None  # without a network: none
     outer: _Eliminated  # all others of the hour
-    stores: _Eliminated  # dynamics of storage, and caps; the coupling is to the next hour
+    stores: "_Path | _Branches"  # dynamics of storage, and caps
     used: Bool[Array, " R"]  # rows of the network that exist
     reactive: bool = eqx.field(static=True)
 
@@ -195,20 +250,7 @@ class Newton(Record):
         hour = jnp.concatenate([own, right.total[:, None], r.aggregate[:, None]], axis=1)
         mid = self.outer.reduce(hour)
 
-        def forward(felt: Array, now: tuple[_Eliminated, Array]) -> tuple[Array, Array]:
-            block, r = now
-            reduced = block.reduce(r - felt)
-            return block.felt(reduced), reduced
-
-        def backward(later: Array, now: tuple[_Eliminated, Array]) -> tuple[Array, Array]:
-            block, reduced = now
-            solved = block.restore(reduced, later)
-            return solved, solved
-
-        stored = stored - self.outer.felt(mid)
-        nothing = jnp.zeros_like(stored[0])
-        _, swept = lax.scan(forward, nothing, (self.stores, stored))
-        _, energy = lax.scan(backward, nothing, (self.stores, swept), reverse=True)
+        energy = self.stores(stored - self.outer.felt(mid))
         solved = self.outer.restore(mid, energy)
         balance = solved[:, :count]
         bus = at_bus
@@ -283,10 +325,11 @@ def factor(market: Market, theta: Compliance, reactive: bool = True) -> Newton:
     which, keep = jnp.arange(stores.owner.shape[0]), stores.retention[:, None]
     coupling = jnp.zeros((hours, count + 2, which.shape[0]), block.dtype)
     coupling = coupling.at[:, stores.owner, which].set(shared.T)
-    before = jnp.concatenate([jnp.zeros_like(plan.energy[:, :1]), plan.energy[:, :-1]], axis=1)
-    own = plan.energy + keep**2 * before + into**2 * plan.charge + out**2 * plan.discharge
+    before = entered(market.before, jnp.zeros_like(plan.energy[:, 0]), plan.energy)
+    moving = into**2 * plan.charge + out**2 * plan.discharge
+    own = plan.energy + keep**2 * before + moving
     content = jnp.zeros((hours, which.shape[0], which.shape[0]), block.dtype)
-    content = content.at[:, which, which].add(own.T)
+    content = content.at[:, which, which].add((own if market.before is None else moving).T)
 
     held, capped = -(keep * plan.energy).T, None
     if has_caps(market):
@@ -317,6 +360,18 @@ def factor(market: Market, theta: Compliance, reactive: bool = True) -> Newton:
         content = content.at[:, :seen, :seen].add(-felt[:, count:, count:])
     outer = _eliminate(block, coupling, size)
     content = content - outer.coupling.mT @ outer.coupling
+    if market.before is None:
+        stores = _path(content, held, own)
+    else:
+        stores = _branches(market, content, plan.energy, own)
+    return Newton(inner, buses, outer, stores, used, reactive)
+
+
+def _path(content: Array, held: Array, own: Array) -> _Path:
+    """The sweep over hours, whose blocks are `content`, of diagonal `own` at first.
+
+    `held` is what couples each to the next, a diagonal or a matrix an hour.
+    """
 
     def sweep(felt: Array, now: tuple[Array, Array, Array]) -> tuple[Array, _Eliminated]:
         here, ahead, size = now
@@ -324,8 +379,25 @@ def factor(market: Market, theta: Compliance, reactive: bool = True) -> Newton:
         block = _eliminate(here - felt, link, size)
         return block.coupling.T @ block.coupling, block
 
-    _, chain = lax.scan(sweep, jnp.zeros_like(content[0]), (content, held, own.T))
-    return Newton(inner, buses, outer, chain, used, reactive)
+    return _Path(lax.scan(sweep, jnp.zeros_like(content[0]), (content, held, own.T))[1])
+
+
+def _branches(market: Market, content: Array, energy: Array, own: Array) -> _Branches:
+    """The same over a tree, whose blocks `content` are without what contents add to them."""
+    assert market.before is not None
+    keep, one = market.buffers.retention, jnp.eye(content.shape[-1], dtype=content.dtype)
+
+    def sweep(felt: Array, now: tuple[Array, Array, Array]) -> tuple[Array, tuple[Array, Array]]:
+        here, half, size = now
+        root = _factored(one + half[:, None] * felt * half, jnp.ones_like(half)) * half
+        give = root.mT @ root
+        root = _factored(here + give, size)
+        inverse = root.mT @ root
+        return keep[:, None] * inverse * keep, (inverse, give)
+
+    nothing, half = jnp.zeros_like(content[0]), jnp.sqrt(energy)
+    inverse, give = to_roots(market.before, sweep, nothing, (content, half.T, own.T))
+    return _Branches(inverse, give, keep, market.before)
 
 
 def _hour_block(

@@ -36,6 +36,7 @@ from ..model import (
 )
 from ..record import Record
 from ..scales import scales, shares
+from ..succession import earlier
 from ..tables import has_caps, kw_per_unit, weighty
 from .network import Network, network
 
@@ -142,7 +143,7 @@ def metric(market: Market, held: Bool[Array, " B"]) -> Metric:
     none = jax.tree.map(lambda _: jnp.zeros((), dtype), live)
     at_bus = jnp.asarray(share if market.grid.model.networked else 0.0, dtype)
     one = jnp.asarray(share, dtype)
-    dynamics = np.eye(hours) - np.eye(hours, k=-1)
+    dynamics = np.eye(hours) - earlier(market.before, hours)
     stiffness, modes = np.linalg.eigh(dynamics @ dynamics.T)
     # a D_a D_a^T <= a D D^T + (1 - a) I, for a retention of a
     kept = stores.retention[:, None]
@@ -323,7 +324,7 @@ def squares(
 
     # Sigma^-1 of the network is A tau A^T: y^T Sigma^-1 y is the sum of tau (A^T y)^2
     along = jax.tree.map(through, pull(market, grid), metric.networked, activity)
-    modes = prices.energy @ metric.modes
+    modes = (market.weight * prices.energy) @ metric.modes
     dual = Balance(
         local=ts**2 * jnp.sum(prices.balance**2 * reach(market, metric, activity), axis=0),
         total=ts**2 * (prices.aggregate**2 + change.price**2) / metric.link,
@@ -341,7 +342,8 @@ def _squared(market: Market, metric: Metric, sized: Plan, prices: Rows) -> Any:
     moved = own.unit * members(weighty(market), sized)
     for name in ("level", "rise", "spare"):
         moved += getattr(own.own, name) * getattr(sized, name)
-    priced = prices.cap**2 / own.rows + (prices.level @ metric.modes) ** 2 / own.damping
+    cap, level = market.weight * prices.cap, (market.weight * prices.level) @ metric.modes
+    priced = cap**2 / own.rows + level**2 / own.damping
     return tuple(jnp.sum(a, axis=1, keepdims=True) for a in (moved, priced))
 
 

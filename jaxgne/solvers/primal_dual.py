@@ -69,7 +69,7 @@ class _State(Record):
     activity: Plan
     omega: Balance
     steps: Steps
-    usual: Float[Array, ""]  # price scale over power scale, EUR/kWh per kW
+    usual: Balance  # price scale over power scale, by what a step counts, EUR/kWh per kW
     age: Int[Array, ""]  # iterations since the restart
     begun: Int[Array, ""]  # iterations before it
     first: Float[Array, ""]  # residual when it was made
@@ -103,10 +103,12 @@ class PrimalDual(AbstractSolver):
         sigma = aggregate(market, plan)
         start = Point(wide_plan(plan), sigma, wide_rows(prices), grid_price(market, sigma))
         usual = scale.price.astype(jnp.float64) / _power(market)
-        hours, stores = sigma.shape, (market.buffers.owner.shape[0], 1)
-        groups = [hours, hours, hours, stores]
-        groups += [(market.caps.carry.shape[0], 1)] if has_caps(market) else []
-        omega = Balance(*(jnp.broadcast_to(usual, size) for size in groups))
+        stores = (market.buffers.owner.shape[0], 1)
+        hourly = usual * market.weight
+        omega = Balance(hourly, hourly, hourly, jnp.broadcast_to(usual, stores))
+        if has_caps(market):
+            by_cap = jnp.broadcast_to(usual, market.caps.carry[:, None].shape)
+            omega = replace(omega, caps=by_cap)
         free = jnp.zeros(market.grid.passive.shape[0], bool)
         geometry, activity = metric(market, free), movable(market)
         count, none = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.float64)
@@ -120,7 +122,7 @@ class PrimalDual(AbstractSolver):
             activity=activity,
             omega=omega,
             steps=steps(market, geometry, omega, activity),
-            usual=usual,
+            usual=omega,
             age=count,
             begun=count,
             first=none + jnp.inf,
@@ -194,19 +196,21 @@ class PrimalDual(AbstractSolver):
         own magnitudes, omega does not move against it.
         """
         travel = _squares(market, state, image, state.anchor)
-        bound, usual = jnp.log(self.lopsided), state.usual
+        bound = jnp.log(self.lopsided)
 
         def pooled(squares: Array) -> Array:  # so that what rests follows the others
             return squares + 0.1 * jnp.mean(squares) + jnp.finfo(squares.dtype).tiny
 
-        def change(omega: Array, primal: Array, dual: Array, step: Array, turn: Array) -> Array:
+        def change(
+            omega: Array, usual: Array, primal: Array, dual: Array, step: Array, turn: Array
+        ) -> Array:
             shift = 0.5 * (0.5 * jnp.log(pooled(dual) / pooled(primal)) - jnp.log(omega))
             excess = jnp.log(pooled(turn / omega**2) / pooled(step * omega**2) * usual**2)
             shift = jnp.where(excess > bound, jnp.maximum(shift, (excess - bound) / 4), shift)
             shift = jnp.where(excess < -bound, jnp.minimum(shift, (excess + bound) / 4), shift)
             return omega * jnp.exp(jnp.clip(shift, -1.5, 1.5))
 
-        return jax.tree.map(change, state.omega, *travel, *moved)
+        return jax.tree.map(change, state.omega, state.usual, *travel, *moved)
 
     def point(self, market: Market, state: _State) -> tuple[Plan, Rows]:
         """The latest image of the iteration; what the feeders exchange follows from it."""
@@ -257,11 +261,13 @@ def _iterate(market: Market, state: _State, at: Point) -> tuple[Point, Point]:
     scarce = size.link * (wanted - jnp.clip(wanted, low.aggregate, high.aggregate))
     stored = ((value.energy @ geometry.modes) * size.energy) @ geometry.modes.T
     moves = jax.tree.map(lambda a: size.network * a, geometry.network(market, value))
-    moves = replace(moves, balance=size.balance * value.balance, energy=stored)
+    moves = replace(moves, balance=size.balance * value.balance, energy=stored / market.weight)
     if value.level is not None:
         by_cap: Any = (size.cap, size.level)
         level = ((value.level @ geometry.modes) * by_cap[1]) @ geometry.modes.T
-        moves = replace(moves, cap=by_cap[0] * value.cap, level=level)
+        moves = replace(
+            moves, cap=by_cap[0] * value.cap / market.weight, level=level / market.weight
+        )
     prices = jax.tree.map(jnp.add, at.prices, moves)
     drawn = aggregate(market, ahead) - _mirror(total, at.total)
     image = Point(plan, total, replace(prices, aggregate=scarce), at.price + size.link * drawn)

@@ -80,7 +80,7 @@ class State(Record):
     now: Point
     before: Point  # one round ago, for the inertial variant
     image: Point  # what the last round answered: inside all private sets
-    private: Float[Array, "N 1+K H"]  # own energy values (times Ts) and water values
+    private: Float[Array, "N 1+K H"]  # own energy values times w Ts, water values times w
     rows: Float[Array, "R H"]  # multipliers of the operator's private rows
     setting: Setting
     rounds: Int[Array, ""]
@@ -158,7 +158,8 @@ class SemiDecentralized(AbstractSolver):
             exchange_price=prices.exchange,
             ledger=_ledger(plan, prices),
         )
-        own, water = prices.balance[:, None], setting.buffers.pad(prices.energy)
+        own = prices.balance[:, None]
+        water = setting.buffers.pad(market.weight * prices.energy)
         private = jnp.concatenate([counted(market) * own, water], axis=1)
         names = private_rows(market)
         rows = jnp.concatenate([start.bus[:0], *(getattr(prices, name) for name in names)])
@@ -184,7 +185,7 @@ class SemiDecentralized(AbstractSolver):
         prices = replace(
             _operator_prices(market, state.rows),
             balance=state.private[:, 0] / counted(market),
-            energy=setting.buffers.take(state.private[:, 1:]),
+            energy=setting.buffers.take(state.private[:, 1:]) / market.weight,
             aggregate=at.above - at.below,
             bus=at.bus,
             exchange=at.exchange_price,

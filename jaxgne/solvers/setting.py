@@ -245,7 +245,7 @@ def settle_in(
         choices_of(places, plan, share * jnp.concatenate([plan.trades, plan.trades]))
         for plan, share in ((lower, 1.0), (upper, 1.0), (steady, 0.5))
     )
-    loose, paid = _LOOSE * balance / ts, toll(market) / 2
+    loose, paid = _LOOSE * balance * market.weight / ts, toll(market) / 2
     proximal = Choice(
         generation=jnp.full_like(low.generation, steps.device),
         charge=jnp.full_like(low.charge, steps.device),
@@ -279,6 +279,7 @@ def settle_in(
         energy_scale=jnp.broadcast_to(scale.energy, (count,)),
         curves=jax.tree.map(made.pad, curves),
         step=jnp.broadcast_to(counted(market), (count, ts.size)) if curves else None,
+        before=market.before,
     )
     network = _network(market, lower, upper, steps.network)
     return Setting(prosumers, made, kept, sides, network, steps, capped)

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from ..each import for_one, leading
 from ..market import Market
 from ..runner import held_here
+from ..succession import parents
 from ..tables import has_caps
 from .cycles import negative_cycle
 from .doubtful import by_owner, doubts
@@ -249,17 +250,20 @@ def _storage(v: Values) -> tuple[np.ndarray, np.ndarray, list[str]]:
     )
     floor, ceiling = v["Buffers.energy_min"], v["Buffers.energy_max"]
     give, take, high, low = (np.empty_like(floor) for _ in range(4))
-    top = bottom = v["Buffers.energy_start"]
+    start = v["Buffers.energy_start"]
+    tops, bottoms = {-1: start}, {-1: start}  # by step, and at the start
+    parent = parents(v.market.before, floor.shape[1])
     for h, ts in enumerate(v["Market.hour_length"]):
-        left, least = keep * top - drain[:, h], keep * bottom - drain[:, h]
+        left = keep * tops[parent[h]] - drain[:, h]
+        least = keep * bottoms[parent[h]] - drain[:, h]
         high[:, h] = left + ts * gain * most_in[:, h]
         low[:, h] = least - ts * loss * most_out[:, h]
         spare, room = (left - floor[:, h]) / ts, (ceiling[:, h] - least) / ts
         give[:, h] = np.minimum(np.where(spare > 0, spare / loss, spare / gain), most_out[:, h])
         charged = np.minimum(most_in[:, h], (room + loss * most_out[:, h]) / gain)
         take[:, h] = charged - np.maximum(gain * charged - room, 0) / loss
-        top = np.clip(high[:, h], floor[:, h], ceiling[:, h])
-        bottom = np.clip(low[:, h], floor[:, h], ceiling[:, h])
+        tops[h] = np.clip(high[:, h], floor[:, h], ceiling[:, h])
+        bottoms[h] = np.clip(low[:, h], floor[:, h], ceiling[:, h])
     scale = np.abs(floor) + np.abs(ceiling)
     unkept = v.complain(
         "Buffers.energy_min",

@@ -1,0 +1,116 @@
+"""What it is worth to plan for scenarios instead of their mean, and to know which one comes."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from .clearing import clear
+from .market import FIELDS, Market
+from .model import potential
+from .record import Record
+from .result import Clearing, NotCleared
+from .runner import to_device
+from .scenarios import tree
+from .status import status_name
+
+
+class Foresight(Record):
+    """Expected costs of three ways to decide the first steps, EUR, and what they differ by.
+
+    `stochastic` decides them once for all branches, `wait_and_see` in each branch by itself,
+    knowing it, and `expected_value` as the mean of the branches would; that one is infinite where
+    some branch then has no plan.
+    """
+
+    stochastic: Float[Array, ""]
+    wait_and_see: Float[Array, ""]
+    expected_value: Float[Array, ""]
+    market: Market  # the tree
+    clearing: Clearing  # its equilibrium
+
+    @property
+    def value_of_stochastic_solution(self) -> Array:
+        """What planning for all branches saves against planning for their mean, EUR."""
+        return self.expected_value - self.stochastic
+
+    @property
+    def value_of_perfect_information(self) -> Array:
+        """What knowing the branch ahead would save on top, EUR."""
+        return self.stochastic - self.wait_and_see
+
+    def __str__(self) -> str:
+        return "\n".join(
+            f"{float(value):.6g} EUR  {words}"
+            for value, words in (
+                (self.wait_and_see, "expected cost where the branch is known ahead"),
+                (self.stochastic, "where the first steps are decided for all branches"),
+                (self.expected_value, "where they are decided for the mean of the branches"),
+                (self.value_of_stochastic_solution, "value of the stochastic solution"),
+                (self.value_of_perfect_information, "value of perfect information"),
+            )
+        )
+
+
+def value(
+    markets: Sequence[Market],
+    probability: Any,
+    split: int,
+    *,
+    cost: Callable[[Market, Any], Any] = potential,
+    tol: Any = None,
+) -> Foresight:
+    """What foresight is worth in markets that agree in their first `split` steps.
+
+    `cost` of a market and a plan, EUR, is the potential unless given: what an equilibrium
+    minimizes, so that both values are at least 0; by any other they need not be. The plan for the
+    mean of all markets is held in the tree by the contents of buffers and the power of generators
+    in the shared steps; what is bought and traded there follows. Raises what `scenarios.tree` and
+    `clear` raise.
+    """
+    solve = partial(clear, tol=tol)
+    whole, apart = (tree(markets, probability, at) for at in (split, 0))
+    found = solve(whole)
+    mean = _mean(markets, np.asarray(probability, float))
+    held = _held(whole, solve(mean).plan, split)
+    fixed = solve(held, throw=False)
+    if not bool(fixed.ok) and status_name(fixed.status) != "infeasible":
+        raise NotCleared(
+            "foresight.value: the plan for the mean did not clear; raise tol.", fixed, held
+        )
+    bound = cost(held, fixed.plan) if bool(fixed.ok) else np.inf
+    return Foresight(
+        stochastic=to_device(np.asarray(cost(whole, found.plan))),
+        wait_and_see=to_device(np.asarray(cost(apart, solve(apart).plan))),
+        expected_value=to_device(np.asarray(bound)),
+        market=whole,
+        clearing=found,
+    )
+
+
+def _mean(markets: Sequence[Market], share: np.ndarray) -> Market:
+    """The market with the mean of each real number; whole numbers are the same in all."""
+
+    def mean(*each: Any) -> Any:
+        arrays = [np.asarray(a) for a in each]
+        if arrays[0].dtype.kind != "f" or all(np.array_equal(arrays[0], a) for a in arrays):
+            return each[0]
+        return to_device(np.tensordot(share, np.stack(arrays), 1).astype(arrays[0].dtype))
+
+    return jax.tree.map(mean, *markets)
+
+
+def _held(market: Market, plan: Any, split: int) -> Market:
+    """The tree with the first steps of a plan: contents and generation."""
+    names = {"Buffers.energy": plan.energy, "Generators.power": plan.generation}
+    where = [FIELDS[f"{name}_{end}"] for name in names for end in ("min", "max")]
+    values = []
+    for field, own in zip(where, np.repeat(list(names), 2), strict=True):
+        bound = np.array(field.find(market))
+        bound[:, :split] = np.asarray(names[own])[:, :split]
+        values.append(to_device(bound))
+    return eqx.tree_at(lambda m: [field.find(m) for field in where], market, values)

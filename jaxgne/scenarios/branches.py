@@ -1,0 +1,124 @@
+"""Scenarios that share their first steps, as a market whose steps make a tree; and the way back."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+
+from ..each import for_one, leading
+from ..market import FIELDS, Market
+from ..record import changed
+from ..runner import to_device
+from ..succession import leaves, order, way_to
+
+
+def tree(markets: Sequence[Market] | Market, probability: Any, split: int) -> Market:
+    """Markets that agree in their first `split` steps as one: these steps once, then a branch each.
+
+    The market has split + S (H - split) steps. Those of a branch count by its `probability`, which
+    sum to 1, so that costs are expected ones and prices those of the branch; what is decided in the
+    shared steps is decided before anyone knows which branch comes. `split` 0 leaves each market by
+    itself. `markets` may be a batch. Raises `ValueError` where they differ in what they share, in
+    form, or are trees already.
+    """
+    each = [_lane(markets, k) for k in range(_count(markets))] if isinstance(
+        markets, Market) else list(markets)  # fmt: skip
+    share, first = np.asarray(probability, float), each[0] if each else None
+    if first is None or share.shape != (len(each),):
+        raise ValueError(f"tree: {share.size} probabilities for {len(each)} markets; give as many.")
+    if not (np.all(share > 0) and abs(share.sum() - 1) < 1e-9):
+        raise ValueError(f"tree: probability {share.tolist()}; give numbers above 0 that sum to 1.")
+    steps = first.prosumers.load.shape[-1]
+    if not isinstance(split, int | np.integer) or not 0 <= split < steps:
+        raise ValueError(f"tree: split={split!r}; give a whole number from 0 to {steps - 1}.")
+    _check_alike(each, split)
+    moved = {}
+    for name, field in FIELDS.items():
+        parts = [np.asarray(field.find(market)) for market in each]
+        if name == "Market.weight":
+            ahead = parts[0][:split]
+            parts = [p * part for p, part in zip(share, parts, strict=True)]
+            parts[0] = np.concatenate([ahead, parts[0][split:]])
+        if field.hourly:
+            rest = [part[..., split:] for part in parts]
+            moved[field] = np.concatenate([parts[0][..., :split], *rest], axis=-1)
+    dtype = first.prosumers.load.dtype
+    values = [to_device(np.asarray(array, dtype)) for array in moved.values()]
+    whole = eqx.tree_at(lambda m: [field.find(m) for field in moved], first, values)
+    starts = split + (steps - split) * np.arange(len(each))
+    before = np.arange(-1, len(values[-1]) - 1)
+    before[starts] = split - 1
+    return changed(whole, before=order("tree", before, len(before)))
+
+
+def _count(markets: Market) -> int:
+    if leading(markets) == {()}:
+        raise ValueError("tree: this is one market; give several, or a batch of them.")
+    return np.shape(markets.prosumers.load)[0]
+
+
+def _lane(markets: Market, k: int) -> Market:
+    return jax.tree.map(lambda a: np.asarray(a)[k], markets)
+
+
+def _check_alike(each: Sequence[Market], split: int) -> None:
+    """Refuse markets that differ in more than their steps from `split` on."""
+    first = each[0]
+    for k, market in enumerate(each):
+        if market.before is not None:
+            raise ValueError(
+                f"tree: market {k} is a tree already; give markets with a path of steps."
+            )
+        if jax.tree.structure(market) != jax.tree.structure(first):
+            raise ValueError(
+                f"tree: market {k} has another grid model, names or time zone than market 0; give "
+                "markets of one form."
+            )
+        for name, field in FIELDS.items():
+            ours, theirs = np.asarray(field.find(first)), np.asarray(field.find(market))
+            if ours.shape != theirs.shape:
+                raise ValueError(
+                    f"tree: {name} has shape {theirs.shape} in market {k}, {ours.shape} in market "
+                    "0; pad them to one size with jg.scenarios.stack."
+                )
+            cut = (..., slice(split)) if field.hourly else ...
+            if not np.array_equal(ours[cut], theirs[cut]):
+                where = np.argwhere(ours[cut] != theirs[cut])[0].tolist() if ours.ndim else [0]
+                place = f" in step {where[-1]}" if field.hourly else ""
+                raise ValueError(
+                    f"tree: {name} of market {k} is not that of market 0{place}; markets may "
+                    f"differ from step {split} on, in what they have by hour."
+                )
+
+
+@for_one()
+def branch(market: Market, clearing: Any, number: int) -> tuple[Market, Any]:
+    """The path to one of a tree's last steps: its market, and what of a `clearing` lies on it.
+
+    Branches are counted in the order of their last steps. Each step of the path counts once, and
+    prices are as they were. `clearing` is a `Clearing`, whose certificate stays that of the tree,
+    or a plan or prices. Raises `ValueError` for a branch that there is not.
+    """
+    steps = market.prosumers.load.shape[-1]
+    ends = np.flatnonzero(leaves(market.before, steps))
+    if not 0 <= number < len(ends):
+        raise ValueError(f"branch: {number}; this market has branches 0 to {len(ends) - 1}.")
+    way = np.array(way_to(market.before, steps, int(ends[number])))
+
+    def along(table: Any) -> Any:
+        return jax.tree.map(lambda a: a[..., way], table)
+
+    hourly = [field for field in FIELDS.values() if field.hourly]
+    path = eqx.tree_at(
+        lambda m: [field.find(m) for field in hourly],
+        market,
+        [field.find(market)[..., way] for field in hourly],
+    )
+    path = changed(path, before=None, weight=path.weight * 0 + 1)
+    if not hasattr(clearing, "plan"):
+        return path, along(clearing)
+    plan, prices, total = along((clearing.plan, clearing.prices, clearing.aggregate))
+    return path, replace(clearing, plan=plan, prices=prices, aggregate=total)
