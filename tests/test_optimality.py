@@ -83,6 +83,8 @@ def test_oracle_answers_have_no_error(seed):
 def test_every_entry_of_a_plan_counts(field):
     """Moving any one entry of an equilibrium by 1 % of its scale shows."""
     market = random_market(3, grid="paper")
+    if field in ("level", "rise", "spare"):
+        market = jg.capped(market, jg.caps.demand_charge(market, 0.5))
     answer = solve(market)
     entry = getattr(answer.plan, field)
     if not entry.size:

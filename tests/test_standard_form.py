@@ -3,6 +3,7 @@
 from typing import Any
 
 import clarabel
+import jax
 import numpy as np
 import pytest
 import scipy.sparse as sparse
@@ -84,7 +85,7 @@ def test_rows_are_the_market_s():
     made = jg.convex(market)
     assert made.A.shape == (len(made.l), len(made.q))
     assert np.all(made.l <= made.u)
-    assert made.kept.size == sum(np.size(a) for a in vars(rows_like(market)).values())
+    assert made.kept.size == sum(np.size(a) for a in jax.tree.leaves(rows_like(market)))
     found = linprog(
         made.q * 0,
         A_ub=sparse.vstack([made.A, -made.A]),
