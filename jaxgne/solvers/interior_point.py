@@ -72,6 +72,7 @@ _OUTLYING = 0.1  # products this far below, or as far above, the goal are outlyi
 _HOPEFUL = 10.0  # times what is wanted, up to which a relative gain is worth a look
 _LOOKS = 3  # steps between looks for a proof that the market is infeasible; an odd number
 _FULL = 1 - 1e-9  # share of a rating that given reactive flows may take
+_GROWN = 2.0  # times the mean product, from which on a step without second order is tried
 _BEYOND = 0.3  # how much longer a step correctors aim at
 
 
@@ -195,6 +196,10 @@ class InteriorPoint(AbstractSolver):
         move = system.direction(market, sets, at, wanted)
         length = _length(at, move)
 
+        def after(move: State, length: Array) -> Float[Array, ""]:
+            """The mean product that a step leaves."""
+            return _means(sets, _products(_moved(at, move, _BOUNDARY * length)), unit)[0]
+
         def correct(_: Array, best: tuple[Products, State, Array]) -> Any:
             wanted, move, length = best
             ahead = _moved(at, move, jnp.minimum(1.0, length + _BEYOND))
@@ -205,9 +210,14 @@ class InteriorPoint(AbstractSolver):
                 _products(ahead),
             )
             corrected = jax.tree.map(jnp.add, wanted, outliers)
+            # what is predicted of second order may lead from one end to the other, for ever
+            left = after(move, length)
+            grown, plain = left > _GROWN * mu, jax.tree.map(lambda c: goal + 0 * c, curved)
+            corrected = _where(grown, plain, corrected)
             tried = system.direction(market, sets, at, corrected)
             reached = _length(at, tried)
-            return _where(reached > length, (corrected, tried, reached), best)
+            better = jnp.where(grown, after(tried, reached) < left, reached > length)
+            return _where(better, (corrected, tried, reached), best)
 
         _, move, length = lax.fori_loop(0, _CORRECTORS, correct, (wanted, move, length))
         there = _moved(at, move, _BOUNDARY * length)
