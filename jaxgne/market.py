@@ -8,234 +8,27 @@ Sizes: `N` prosumers, `H` hours, `G` generators, `K` buffers, `E` trading pairs,
 """
 
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from .arrays import Reader, by_row, floats, promoted, step_count, whole, wide
+from .arrays import Reader, by_row, floats, promoted, whole, wide
 from .arrays import cast as cast
-from .clock import Clock, Made
-from .curves import AbstractCurve
+from .clock import Clock
 from .describe import describe
 from .fields import amount, described, index, structure
 from .grids import MODELS, AbstractGridModel
 from .grids import GridModel as GridModel
 from .record import Record
 from .succession import Before, order
+from .tables import Buffers as Buffers
 from .tables import Caps as Caps
-
-
-class Prosumers(Record):
-    """Consumers who may also produce, store and trade, one row each.
-
-    `load` is net of the prosumer's own renewable generation, so it may be negative; `reactive` is
-    that of the gross load. `import_max` (it may be infinite) and `export_max` limit what is bought
-    of and sold to the main grid, not what the house draws through its wire, which trades add to:
-    that is `devices.connection`. `export_max` and `curtail_max` are 0 where neither is allowed.
-    """
-
-    bus: Int[Array, " N"] = index("bus", "where it is connected")
-    load: Float[Array, "N H"] = amount("kW", "load less own renewable generation")
-    reactive: Float[Array, "N H"] = amount("kvar", "reactive power of the gross load")
-    import_max: Float[Array, "N H"] = amount("kW", "most bought of the main grid", "[0, inf]")
-    export_max: Float[Array, "N H"] = amount("kW", "most sold to the main grid", "[0, inf)")
-    curtail_max: Float[Array, "N H"] = amount("kW", "most generation left unused", "[0, inf)")
-
-    def __init__(
-        self,
-        bus: Any,
-        load: Any,
-        reactive: Any = 0.0,
-        *,
-        import_max: Any = np.inf,
-        export_max: Any = 0.0,
-        curtail_max: Any = 0.0,
-    ):
-        self.bus = whole("Prosumers.bus", bus)
-        shape = np.shape(floats("Prosumers.load", load))
-        if len(shape) != 2:
-            raise ValueError(f"Prosumers.load: expected shape (prosumers, hours), got {shape}.")
-        read = Reader(
-            *("Prosumers.", "prosumer", *shape),
-            *(load, reactive, import_max, export_max, curtail_max),
-        )
-        self.load = read.hour("load", load)
-        self.reactive = read.hour("reactive", reactive)
-        self.import_max = read.hour("import_max", import_max)
-        self.export_max = read.hour("export_max", export_max)
-        self.curtail_max = read.hour("curtail_max", curtail_max)
-
-
-class Generators(Record):
-    """Dispatchable units; cost `quadratic p^2 + linear p` per hour (no factor 1/2).
-
-    And what each of the `curves` adds, convex costs of other forms: one of a kind, with numbers for
-    all rows, 0 for those that have no such cost.
-    """
-
-    owner: Int[Array, " G"] = index("prosumer", "whose it is")
-    power_min: Float[Array, "G H"] = amount("kW", "least power")
-    power_max: Float[Array, "G H"] = amount("kW", "most power")
-    quadratic: Float[Array, " G"] = amount("EUR/kW^2h", "cost of power squared", "[0, inf)")
-    linear: Float[Array, " G"] = amount("EUR/kWh", "cost of power")
-    curves: tuple[AbstractCurve, ...] = structure("further convex costs", static=False)
-
-    def __init__(
-        self,
-        owner: Any,
-        power_max: Any,
-        *,
-        hours: int,
-        power_min: Any = 0.0,
-        quadratic: Any = 0.0,
-        linear: Any = 0.0,
-        curves: tuple[AbstractCurve, ...] = (),
-    ):
-        self.owner = whole("Generators.owner", owner)
-        read = Reader(
-            *("Generators.", "generator", len(self.owner), step_count("Generators: hours", hours)),
-            *(power_max, power_min, quadratic, linear, *jax.tree.leaves(curves)),
-        )
-        self.power_max = read.hour("power_max", power_max)
-        self.power_min = read.hour("power_min", power_min)
-        self.quadratic = read.row("quadratic", quadratic)
-        self.linear = read.row("linear", linear)
-        if len({type(curve) for curve in curves}) < len(curves):
-            raise ValueError("Generators.curves: give one of a kind, with a number a generator.")
-        self.curves = jax.tree.map(lambda a: read.row("curves", a), tuple(curves))
-
-
-class Buffers(Record):
-    """Storage: batteries, and whatever moves energy in time (cars, tanks, buildings).
-
-    Content at the end of hour h, starting from `energy_start` (model.md: Decisions):
-
-        x_h = retention x_{h-1} + Ts (charge_efficiency p_ch - p_ds / discharge_efficiency) - drain
-
-    with `energy_min <= x <= energy_max`; cost `quadratic (p_ch^2 + p_ds^2) + linear (p_ch + p_ds)`.
-    Each kWh more after the last hour than at the start is worth `final_value` to its owner.
-    """
-
-    owner: Int[Array, " K"] = index("prosumer", "whose it is")
-    charge_max: Float[Array, "K H"] = amount("kW", "most drawn to charge", "[0, inf)")
-    discharge_max: Float[Array, "K H"] = amount("kW", "most given by discharging", "[0, inf)")
-    energy_min: Float[Array, "K H"] = amount("kWh", "least content at the end of the step")
-    energy_max: Float[Array, "K H"] = amount("kWh", "most content at the end of the step")
-    energy_start: Float[Array, " K"] = amount("kWh", "content at the start")
-    drain: Float[Array, "K H"] = amount("kWh", "taken out of the content per step")
-    retention: Float[Array, " K"] = amount(
-        "",
-        "share of the content kept per step, however long",
-        "(0, 1]",
-        "is out of range; give the share kept per step, at most 1",
-    )
-    charge_efficiency: Float[Array, " K"] = amount(
-        "",
-        "share that arrives in the content, or a COP",
-        "(0, 20]",
-        "is out of range; give a share (0.95, not 95) or a COP",
-    )
-    discharge_efficiency: Float[Array, " K"] = amount(
-        "",
-        "share that arrives at the owner",
-        "(0, 1]",
-        "is out of range; give a share, at most 1 (0.95, not 95)",
-    )
-    quadratic: Float[Array, " K"] = amount("EUR/kW^2h", "cost of power squared", "[0, inf)")
-    linear: Float[Array, " K"] = amount("EUR/kWh", "cost of power")
-    final_value: Float[Array, " K"] = amount("EUR/kWh", "worth of each kWh gained by the end")
-    made: Made | None = structure("what steps devices are for, until in a market")
-
-    def __init__(
-        self,
-        owner: Any,
-        charge_max: Any,
-        discharge_max: Any,
-        energy_max: Any,
-        energy_start: Any,
-        *,
-        hours: int,
-        energy_min: Any = 0.0,
-        drain: Any = 0.0,
-        retention: Any = 1.0,
-        charge_efficiency: Any = 1.0,
-        discharge_efficiency: Any = 1.0,
-        quadratic: Any = 0.0,
-        linear: Any = 0.0,
-        final_value: Any = 0.0,
-        made: Made | None = None,
-    ):
-        self.owner = whole("Buffers.owner", owner)
-        read = Reader(
-            *("Buffers.", "buffer", len(self.owner), step_count("Buffers: hours", hours)),
-            *(charge_max, discharge_max, energy_max, energy_start, energy_min, drain, retention),
-            *(charge_efficiency, discharge_efficiency, quadratic, linear, final_value),
-        )
-        self.charge_max = read.hour("charge_max", charge_max)
-        self.discharge_max = read.hour("discharge_max", discharge_max)
-        self.energy_min = read.hour("energy_min", energy_min)
-        self.energy_max = read.hour("energy_max", energy_max)
-        self.energy_start = read.row("energy_start", energy_start)
-        self.drain = read.hour("drain", drain)
-        self.retention = read.row("retention", retention)
-        self.charge_efficiency = read.row("charge_efficiency", charge_efficiency)
-        self.discharge_efficiency = read.row("discharge_efficiency", discharge_efficiency)
-        self.quadratic = read.row("quadratic", quadratic)
-        self.linear = read.row("linear", linear)
-        self.final_value = read.row("final_value", final_value)
-        self.made = made
-
-    def made_for(self, made: Made | None) -> "Buffers":
-        """The same rows, said to be made for other steps, or for any."""
-        if made == self.made:
-            return self
-        rows = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Buffers(**(rows | {"made": made}), hours=self.charge_max.shape[1])
-
-
-class Trading(Record):
-    """Pairs that may trade, each once: a trade is positive when `buyer` buys from `seller`.
-
-    `fee_buyer` and `fee_seller` are what each side reckons with (c_tr), `toll` is the network's
-    tariff for the trade, paid by both sides (c_ta). `quadratic` is a cost `quadratic t^2` per hour
-    to each side; 0 in the paper (model.md: Costs).
-    """
-
-    buyer: Int[Array, " E"] = index("prosumer", "who buys where the trade is positive")
-    seller: Int[Array, " E"] = index("prosumer", "who sells there")
-    limit: Float[Array, " E"] = amount("kW", "most power, either way", "[0, inf)")
-    fee_buyer: Float[Array, " E"] = amount("EUR/kWh", "what the buyer reckons with")
-    fee_seller: Float[Array, " E"] = amount("EUR/kWh", "what the seller reckons with")
-    toll: Float[Array, " E"] = amount("EUR/kWh", "the network's tariff, paid by both", "[0, inf)")
-    quadratic: Float[Array, " E"] = amount(
-        "EUR/kW^2h", "cost of power squared, to each side", "[0, inf)"
-    )
-
-    def __init__(
-        self,
-        buyer: Any,
-        seller: Any,
-        limit: Any,
-        *,
-        fee_buyer: Any = 0.0,
-        fee_seller: Any = 0.0,
-        toll: Any = 0.0,
-        quadratic: Any = 0.0,
-    ):
-        self.buyer = whole("Trading.buyer", buyer)
-        self.seller = whole("Trading.seller", seller)
-        read = Reader(
-            *("Trading.", "pair", len(self.buyer), 1),
-            *(limit, fee_buyer, fee_seller, toll, quadratic),
-        )
-        self.limit = read.row("limit", limit)
-        self.fee_buyer = read.row("fee_buyer", fee_buyer)
-        self.fee_seller = read.row("fee_seller", fee_seller)
-        self.toll = read.row("toll", toll)
-        self.quadratic = read.row("quadratic", quadratic)
+from .tables import Generators as Generators
+from .tables import Prosumers as Prosumers
+from .tables import Tariff as Tariff
+from .tables import Trading as Trading
 
 
 class Grid(Record):
@@ -367,46 +160,6 @@ def bus_name(of: Any, bus: int) -> str:
 def line_name(of: Any, line: int) -> str:
     """What people call a line: its name where `of`, a grid or a certificate, has such names."""
     return of.line_names[line] if of.line_names else str(line)
-
-
-class Tariff(Record):
-    """What the main grid charges: `base + slope * sigma` per kWh, sigma the total gross import.
-
-    `total_min`, `total_max` bound the net exchange s = sigma - exports. `anticipation` (kappa) is
-    1 when prosumers see their own effect on the price (Nash), 0 when they take it (Wardrop).
-    """
-
-    base: Float[Array, " H"] = amount("EUR/kWh", "price at no import")
-    slope: Float[Array, " H"] = amount("EUR/kWh per kW", "price rise with total import", "[0, inf)")
-    export: Float[Array, " H"] = amount("EUR/kWh", "paid for exports")
-    total_min: Float[Array, " H"] = amount("kW", "least exchange with the main grid", "[-inf, inf)")
-    total_max: Float[Array, " H"] = amount("kW", "most exchange with the main grid", "(-inf, inf]")
-    anticipation: Float[Array, ""] = amount(
-        "",
-        "1: prosumers see their effect on the price (Nash), 0: they take it (Wardrop)",
-        "[0, 1]",
-        "is not between 0 and 1; give 1 for Nash, 0 for price takers",
-    )
-
-    def __init__(
-        self,
-        slope: Any,
-        *,
-        hours: int,
-        base: Any = 0.0,
-        export: Any = 0.0,
-        total_min: Any = -np.inf,
-        total_max: Any = np.inf,
-        anticipation: Any = 1.0,
-    ):
-        given = (slope, base, export, total_min, total_max)
-        read = Reader("Tariff.", "hour", step_count("Tariff: hours", hours), 1, *given)
-        self.slope = read.row("slope", slope)
-        self.base = read.row("base", base)
-        self.export = read.row("export", export)
-        self.total_min = read.row("total_min", total_min)
-        self.total_max = read.row("total_max", total_max)
-        self.anticipation = floats("Tariff.anticipation", anticipation, read.dtype)
 
 
 class Market(Record):

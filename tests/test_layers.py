@@ -57,7 +57,7 @@ LAYERS: dict[str, set[str]] = {
     "programs": {"fingerprint", "runner", "store", "threads", "waiting"},
     "grids": {"grids"},
     "curves": {"curves"},
-    "tables": {"arrays"},
+    "tables": {"arrays", "clock", "curves"},
     "market": {"arrays", "clock", "curves", "describe", "grids", "tables"},  # to print itself
     "caps": {"arrays", "each", "market", "tables"},
     "size": {"market"},
