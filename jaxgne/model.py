@@ -12,310 +12,49 @@ Delivery 4, 1989. `docs/model.md` has every symbol, sign and unit.
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
 
 import jax
-import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
-from .curves import curvatures, slopes, totals
 from .each import for_each
-from .fields import Field, amount, described, optional
-from .market import Generators, Grid, Market
-from .record import Record, changed
+from .market import Grid, Market
+from .payoffs import charges as charges
+from .payoffs import costs as costs
+from .payoffs import curvature as curvature
+from .payoffs import curve_costs as curve_costs
+from .payoffs import curve_slopes as curve_slopes
+from .payoffs import device_costs as device_costs
+from .payoffs import grid_price as grid_price
+from .payoffs import own_gradient as own_gradient
+from .payoffs import potential as potential
+from .payoffs import pseudo_gradient as pseudo_gradient
+from .payoffs import toll as toll
+from .payoffs import without_curves as without_curves
+from .plan import PLAN_FIELDS as PLAN_FIELDS
+from .plan import ROW_FIELDS as ROW_FIELDS
+from .plan import Plan as Plan
+from .plan import Rows as Rows
+from .plan import aggregate as aggregate
+from .plan import bought as bought
+from .plan import by_owner as by_owner
+from .plan import by_side as by_side
+from .plan import counted as counted
+from .plan import ended as ended
+from .plan import families as families
+from .plan import members as members
+from .plan import net_exchange as net_exchange
+from .plan import net_load as net_load
+from .plan import net_with as net_with
+from .plan import rows_like as rows_like
+from .plan import shared_out as shared_out
+from .plan import traded as traded
+from .plan import uncounted as uncounted
+from .plan import weight as weight
+from .plan import weights as weights
+from .plan import zeros as zeros
 from .runner import jnp, remembered
-from .succession import entered, handed, leaves
-from .tables import KINDS, has_caps, places, weighty
-
-
-class Plan(Record):
-    """What everyone does, hour by hour.
-
-    `trades` is what `buyer` buys from `seller` (negative the other way). `voltage` is the squared
-    magnitude under lindistflow (`voltages` gives pu); network fields are 0 under copperplate.
-    """
-
-    generation: Float[Array, "G H"] = amount("kW", "power")
-    charge: Float[Array, "K H"] = amount("kW", "charging power")
-    discharge: Float[Array, "K H"] = amount("kW", "discharging power")
-    energy: Float[Array, "K H"] = amount("kWh", "content")  # at the end of the hour
-    imports: Float[Array, "N H"] = amount("kW", "import")
-    exports: Float[Array, "N H"] = amount("kW", "export")
-    curtailed: Float[Array, "N H"] = amount("kW", "curtailment")
-    trades: Float[Array, "E H"] = amount("kW", "trade")
-    active: Float[Array, "L H"] = amount("kW", "active power")
-    reactive: Float[Array, "L H"] = amount("kvar", "reactive power")
-    voltage: Float[Array, "B H"] = amount("pu", "voltage")  # pu^2 under lindistflow
-    angle: Float[Array, "B H"] = amount("rad", "angle")
-    compensation: Float[Array, "B H"] = amount("kvar", "compensation")  # injected by inverters
-    exchange: Float[Array, "F H"] = amount("kW", "exchange")
-    level: Float[Array, "M H"] = optional("", "level")  # of caps, in units of their own
-    rise: Float[Array, "M H"] = optional("", "change of the level")
-    spare: Float[Array, "M H"] = optional("", "part of the level that no member makes")
-
-
-class Rows(Record):
-    """One entry per linear constraint, *demand minus supply*; as `prices`, EUR/kWh.
-
-    `balance` (pi, own energy value), `energy` (water value), `aggregate` (lambda), `bus` and
-    `bus_reactive` (mu_pb), `exchange` (mu_tg), `voltage` and `angle` (drops along lines; in pu or
-    rad, so their multipliers are EUR/kWh times kW per unit). Rows that the grid model lacks are
-    unlimited and their multipliers 0.
-    """
-
-    balance: Float[Array, "N H"] = amount("kW", "own balance")
-    energy: Float[Array, "K H"] = amount("kWh", "content left by charging and draining")
-    aggregate: Float[Array, " H"] = amount("kW", "limit on the total exchange")
-    bus: Float[Array, "B H"] = amount("kW", "power balance")
-    bus_reactive: Float[Array, "B H"] = amount("kvar", "reactive power balance")
-    exchange: Float[Array, " H"] = amount("kW", "exchange with the main grid")
-    voltage: Float[Array, "L H"] = amount("pu", "voltage drop")  # pu^2 under lindistflow
-    angle: Float[Array, "L H"] = amount("rad", "angle")
-    cap: Float[Array, "M H"] = optional("", "sum over the terms")  # EUR per unit
-    level: Float[Array, "M H"] = optional("", "level left by its rise")
-
-
-PLAN_FIELDS, ROW_FIELDS = (
-    {name.split(".")[1]: field for name, field in described(kind).items()} for kind in (Plan, Rows)
-)
-
-
-def families(tables: Plan | Rows) -> dict[str, Field]:
-    """What a plan, or rows, are made of: without what their market has nothing of."""
-    fields = PLAN_FIELDS if isinstance(tables, Plan) else ROW_FIELDS
-    return {name: field for name, field in fields.items() if getattr(tables, name) is not None}
-
-
-@for_each
-def aggregate(market: Market, plan: Plan) -> Float[Array, " H"]:
-    """sigma: what prosumers and passive consumers draw from the main grid, kW (model.md: Costs)."""
-    return jnp.sum(plan.imports, axis=0) + jnp.sum(market.grid.passive, axis=0)
-
-
-@for_each
-def net_exchange(market: Market, plan: Plan) -> Float[Array, " H"]:
-    """s: what goes through the transformer, total import less all exports, kW."""
-    return aggregate(market, plan) - jnp.sum(plan.exports, axis=0)
-
-
-def counted(market: Market) -> Float[Array, " H"]:
-    """What a kW of each step counts in costs and in the Lagrangian, h: w Ts (model.md: Time)."""
-    return market.weight * market.hour_length
-
-
-def ended(market: Market) -> Float[Array, " H"]:
-    """What a kWh left at the end of each step counts: its weight where no step follows, or 0."""
-    last = leaves(market.before, market.prosumers.load.shape[1])
-    return jnp.where(last, market.weight, 0.0)
-
-
-def toll(market: Market) -> Float[Array, "E H"]:
-    """What a kW of a trade in either direction costs both sides together, EUR/kW: 2 Ts c_ta."""
-    return 2 * counted(market) * market.trading.toll[:, None]
-
-
-def grid_price(market: Market, sigma: Float[Array, " H"]) -> Float[Array, " H"]:
-    """Price of the main grid at a total import `sigma`, EUR/kWh: p0 + d_mg sigma."""
-    return market.tariff.base + market.tariff.slope * sigma
-
-
-def by_owner(market: Market, values: Float[Array, "D H"], owner: Any) -> Float[Array, "N H"]:
-    """Sum device values over each prosumer's devices."""
-    count = market.prosumers.load.shape[0]
-    return jnp.zeros((count, *values.shape[1:]), values.dtype).at[owner].add(values)
-
-
-def by_side(market: Market, values: Float[Array, "E H"]) -> Float[Array, "N H"]:
-    """Sum over each prosumer's trades, whichever side of them it is."""
-    pairs = market.trading
-    return by_owner(market, values, pairs.buyer) + by_owner(market, values, pairs.seller)
-
-
-def bought(market: Market, trades: Float[Array, "E H"]) -> Float[Array, "N H"]:
-    """What each prosumer buys from its neighbours in total, kW."""
-    nothing = jnp.zeros((market.prosumers.load.shape[0], *trades.shape[1:]), trades.dtype)
-    return _traded(market, nothing, -trades)
-
-
-def _traded(market: Market, balance: Float[Array, "N H"], trades: Array) -> Float[Array, "N H"]:
-    """Balances, demand minus supply, with the trades on top: one pass over pairs for each side."""
-    less = balance.at[market.trading.buyer].subtract(trades)
-    return less.at[market.trading.seller].add(trades)
-
-
-@for_each
-def net_load(market: Market, plan: Plan) -> Float[Array, "N H"]:
-    """n_i: what each prosumer physically draws from its bus, kW (model.md: Decisions)."""
-    return _net(market, plan, market.prosumers.load)
-
-
-def _net(market: Market, plan: Plan, load: Float[Array, "N H"]) -> Float[Array, "N H"]:
-    net = (load + plan.curtailed).at[market.generators.owner]
-    net = net.subtract(plan.generation).at[market.buffers.owner]
-    return net.add(plan.charge - plan.discharge)
-
-
-def device_costs(market: Market, plan: Plan) -> Float[Array, " N"]:
-    """What each prosumer's devices cost, less the value of what buffers gain in content, EUR."""
-    units, stores = market.generators, market.buffers
-    making = units.quadratic[:, None] * plan.generation**2 + units.linear[:, None] * plan.generation
-    if units.curves:
-        making += curve_costs(units, plan.generation)
-    storing = stores.quadratic[:, None] * (plan.charge**2 + plan.discharge**2)
-    storing += stores.linear[:, None] * (plan.charge + plan.discharge)
-    gained = jnp.sum(ended(market) * (plan.energy - stores.energy_start[:, None]), axis=1)
-    left = (stores.final_value * gained)[:, None]
-    hourly = by_owner(market, making, units.owner) + by_owner(market, storing, stores.owner)
-    gained = by_owner(market, left, stores.owner)[:, 0]
-    return jnp.sum(counted(market) * hourly, axis=1) - gained
-
-
-def members(market: Market, plan: Plan) -> Float[Array, "M H"]:
-    """Each cap's sum over what its members do, in its unit."""
-    caps, tables = market.caps, [getattr(plan, name) for name in KINDS]
-    each = caps.weight * jnp.concatenate(tables)[places(market)]
-    return jnp.zeros(caps.level_max.shape, each.dtype).at[caps.cap].add(each)
-
-
-def shared_out(market: Market, prices: Float[Array, "M H"]) -> dict[str, Array]:
-    """The transpose: what a price of each cap's sum makes what its members do cost."""
-    caps, like = market.caps, zeros(market)
-    tables = [getattr(like, name) for name in KINDS]
-    ends = np.cumsum([table.shape[0] for table in tables])
-    nothing = jnp.zeros((ends[-1], prices.shape[1]), prices.dtype)
-    each = nothing.at[places(market)].add(caps.weight * prices[caps.cap])
-    return dict(zip(KINDS, jnp.split(each, ends[:-1].tolist()), strict=True))
-
-
-def uncounted(market: Market, *names: str) -> Bool[Array, "R H"] | bool:
-    """Which entries of these tables of a plan, of those of `KINDS`, no cap counts."""
-    if not has_caps(market):
-        return True
-    counts = shared_out(weighty(market), jnp.ones_like(market.caps.level_max))
-    return sum(counts[name] for name in names) == 0
-
-
-def charges(market: Market, plan: Plan) -> tuple[Float[Array, " N"], Float[Array, ""]]:
-    """What rises of caps cost their owners, and those of nobody's, EUR."""
-    nothing = jnp.zeros_like(market.prosumers.load[:, 0])
-    if plan.rise is None:
-        return nothing, jnp.sum(0 * nothing)
-    caps = market.caps
-    each = caps.price * jnp.sum(weight(market, PLAN_FIELDS["rise"]) * plan.rise, axis=1)
-    owned = jnp.where(caps.owner < 0, 0.0, each)
-    return nothing.at[jnp.maximum(caps.owner, 0)].add(owned), jnp.sum(each - owned)
-
-
-@for_each
-def costs(market: Market, plan: Plan) -> Float[Array, " N"]:
-    """J_i, what each prosumer minimizes, EUR; the paper, eq. 1-6 (model.md: Costs)."""
-    pairs = market.trading
-    volume = pairs.toll[:, None] * jnp.abs(plan.trades)
-    volume += pairs.quadratic[:, None] * plan.trades**2
-    price = grid_price(market, aggregate(market, plan))
-    hourly = (
-        by_owner(market, pairs.fee_buyer[:, None] * plan.trades + volume, pairs.buyer)
-        + by_owner(market, volume - pairs.fee_seller[:, None] * plan.trades, pairs.seller)
-        + price * plan.imports
-        - market.tariff.export * plan.exports
-    )
-    own = device_costs(market, plan) + charges(market, plan)[0]
-    return own + jnp.sum(counted(market) * hourly, axis=1)
-
-
-@for_each
-def potential(market: Market, plan: Plan) -> Float[Array, ""]:
-    """P(u), EUR: its constrained minimizers are the v-GNE (model.md: Equilibrium)."""
-    sigma = aggregate(market, plan)
-    tariff = market.tariff
-    own = jnp.sum(plan.imports**2, axis=0)
-    billed = grid_price(market, sigma) * jnp.sum(plan.imports, axis=0)
-    shared = tariff.base * sigma + tariff.slope / 2 * (sigma**2 + tariff.anticipation * own)
-    together = jnp.sum(costs(market, plan)) + charges(market, plan)[1]
-    return together + jnp.sum(counted(market) * (shared - billed))
-
-
-def _within(units: Generators, power: Float[Array, "G H"]) -> Float[Array, "G H"]:
-    """Where curves are taken: beyond their bounds they go on straight, being defined there only."""
-    low, high = units.power_min, units.power_max
-    return jnp.where(power < low, low, jnp.where(power > high, high, power))
-
-
-def curve_costs(units: Generators, power: Float[Array, "G H"]) -> Float[Array, "G H"]:
-    """What curves make each generator's power cost, EUR/h."""
-    near = _within(units, power)
-    return totals(units.curves, near) + (power - near) * slopes(units.curves, near)
-
-
-def curve_slopes(units: Generators, power: Float[Array, "G H"]) -> Float[Array, "G H"]:
-    """What they make each kWh more cost, EUR/kWh."""
-    return slopes(units.curves, _within(units, power))
-
-
-def without_curves(market: Market) -> Market:
-    """The market with all costs linear or quadratic: for whoever meets curves by themselves."""
-    units = market.generators
-    return changed(market, generators=changed(units, curves=())) if units.curves else market
-
-
-def curvature(market: Market, plan: Plan) -> Plan:
-    """Second derivative of each player's cost at a held aggregate, entry by entry, EUR/kW^2."""
-    steady, units = _steady(market), market.generators
-    if not units.curves:
-        return steady
-    more = counted(market) * curvatures(units.curves, _within(units, plan.generation))
-    return replace(steady, generation=steady.generation + more)
-
-
-@remembered
-def _steady(market: Market) -> Plan:
-    """That of linear and quadratic costs, which is the same at any plan."""
-    ts, units, stores = counted(market), market.generators, market.buffers
-    zero = zeros(market)
-    return replace(
-        zero,
-        trades=zero.trades + 4 * ts * market.trading.quadratic[:, None],  # of both sides together
-        generation=zero.generation + 2 * ts * units.quadratic[:, None],
-        charge=zero.charge + 2 * ts * stores.quadratic[:, None],
-        discharge=zero.discharge + 2 * ts * stores.quadratic[:, None],
-        imports=zero.imports + ts * market.tariff.anticipation * market.tariff.slope,
-    )
-
-
-def own_gradient(market: Market, plan: Plan, price: Float[Array, " H"]) -> Plan:
-    """Each player's marginal cost, smooth part, with the main grid's `price` (EUR/kWh) held.
-
-    EUR/kW; the anticipated effect kappa d_mg p_mg of own purchases is included.
-    """
-    ts, units, stores, pairs = (
-        counted(market),
-        market.generators,
-        market.buffers,
-        market.trading,
-    )
-    bend = _steady(market)
-    zero = zeros(market)
-    if zero.rise is not None:
-        paid = weight(market, PLAN_FIELDS["rise"]) * market.caps.price[:, None]
-        zero = replace(zero, rise=paid)
-    making = bend.generation * plan.generation + ts * units.linear[:, None]
-    if units.curves:
-        making += ts * curve_slopes(units, plan.generation)
-    return replace(
-        zero,
-        generation=making,
-        charge=bend.charge * plan.charge + ts * stores.linear[:, None],
-        discharge=bend.discharge * plan.discharge + ts * stores.linear[:, None],
-        energy=zero.energy - ended(market) * stores.final_value[:, None],
-        imports=bend.imports * plan.imports + ts * price,
-        exports=zero.exports - ts * market.tariff.export,
-        trades=bend.trades * plan.trades + ts * (pairs.fee_buyer - pairs.fee_seller)[:, None],
-    )
-
-
-def pseudo_gradient(market: Market, plan: Plan) -> Plan:
-    """Each player's own marginal cost, smooth part, EUR/kW (`|trades|` is in `prox`)."""
-    return own_gradient(market, plan, grid_price(market, aggregate(market, plan)))
+from .succession import entered, handed
+from .tables import has_caps
 
 
 @remembered
@@ -353,7 +92,7 @@ def _rows(market: Market, plan: Plan, given: Callable[[Array], Array]) -> Rows:
     """`rows` with what is `given` of the market's data."""
     stores, grid, ts = market.buffers, market.grid, market.hour_length
     passive, start = given(grid.passive), given(stores.energy_start)
-    net = _net(market, plan, given(market.prosumers.load))
+    net = net_with(market, plan, given(market.prosumers.load))
     s = jnp.sum(plan.imports, axis=0) + jnp.sum(passive, axis=0) - jnp.sum(plan.exports, axis=0)
     before = entered(market.before, start, plan.energy)
     stored = (
@@ -390,7 +129,7 @@ def _rows(market: Market, plan: Plan, given: Callable[[Array], Array]) -> Rows:
         lines["cap"] = summed - jnp.where(adds, plan.rise, plan.level)
         lines["level"] = plan.level - kept - plan.rise
     return Rows(
-        balance=_traded(market, net - plan.imports + plan.exports, plan.trades),
+        balance=traded(market, net - plan.imports + plan.exports, plan.trades),
         energy=plan.energy - stores.retention[:, None] * before - ts * stored + given(stores.drain),
         aggregate=s,
         bus=bus,
@@ -574,21 +313,6 @@ def pull(market: Market, prices: Rows) -> Plan:
     return replace(pulled, active=active, reactive=reactive, exchange=exchange)
 
 
-def weight(market: Market, field: Field) -> Float[Array, " H"]:
-    """What a unit of an entry or a row counts in costs and in the Lagrangian: w Ts, of kWh w.
-
-    And w of caps, whatever their unit.
-    """
-    return market.weight if field.unit in ("kWh", "") else counted(market)
-
-
-@remembered
-def weights(market: Market) -> Rows:
-    """What a unit of each row counts in the Lagrangian."""
-    present = families(rows_like(market))
-    return Rows(**{name: weight(market, field) for name, field in present.items()})
-
-
 @for_each
 def voltages(market: Market, plan: Plan) -> Float[Array, "B H"]:
     """Voltage magnitudes in pu, whatever the grid model keeps; 1 where it keeps none."""
@@ -620,56 +344,3 @@ def trade_prices(market: Market, prices: Rows) -> Float[Array, "E H"]:
 def energy_prices(market: Market, prices: Rows) -> Float[Array, "N H"]:
     """pi_i + mu_pb: the full marginal value of energy at each, EUR/kWh (model.md: Prices)."""
     return prices.balance + prices.bus[market.prosumers.bus]
-
-
-@remembered
-def zeros(market: Market) -> Plan:
-    """The plan in which nothing happens."""
-    prosumers, grid = market.prosumers, market.grid
-    dtype, hours = prosumers.load.dtype, prosumers.load.shape[1]
-
-    def table(size: int) -> Array:
-        return jnp.zeros((size, hours), dtype)
-
-    count, stores = prosumers.bus.shape[0], market.buffers.owner.shape[0]
-    lines, buses = grid.source.shape[0], grid.passive.shape[0]
-    caps: Any = table(market.caps.carry.shape[0]) if has_caps(market) else None
-    return Plan(
-        generation=table(market.generators.owner.shape[0]),
-        charge=table(stores),
-        discharge=table(stores),
-        energy=table(stores),
-        imports=table(count),
-        exports=table(count),
-        curtailed=table(count),
-        trades=table(market.trading.buyer.shape[0]),
-        active=table(lines),
-        reactive=table(lines),
-        voltage=table(buses),
-        angle=table(buses),
-        compensation=table(buses),
-        exchange=table(grid.feeder.shape[0]),
-        level=caps,
-        rise=caps,
-        spare=caps,
-    )
-
-
-@remembered
-def rows_like(market: Market) -> Rows:
-    """Prices of zero: the shape of `Rows` for this market."""
-    plan = zeros(market)
-    lines, buses, hour = plan.active, plan.voltage, market.tariff.slope
-    nought = jnp.zeros_like(hour)
-    return Rows(
-        balance=plan.imports,
-        energy=plan.energy,
-        aggregate=nought,
-        bus=buses,
-        bus_reactive=buses,
-        exchange=nought,
-        voltage=lines,
-        angle=lines,
-        cap=plan.level,
-        level=plan.level,
-    )

@@ -1,0 +1,172 @@
+"""What a plan costs, by prosumer and together, and the slopes and curvatures of that.
+
+Sources: the paper, eq. 1-6; the potential of the follow-up (model.md: Costs, Equilibrium).
+"""
+
+from dataclasses import replace
+
+from jaxtyping import Array, Float
+
+from .curves import curvatures, slopes, totals
+from .each import for_each
+from .market import Generators, Market
+from .plan import (
+    PLAN_FIELDS,
+    Plan,
+    aggregate,
+    by_owner,
+    counted,
+    ended,
+    weight,
+    zeros,
+)
+from .record import changed
+from .runner import jnp, remembered
+
+
+def toll(market: Market) -> Float[Array, "E H"]:
+    """What a kW of a trade in either direction costs both sides together, EUR/kW: 2 Ts c_ta."""
+    return 2 * counted(market) * market.trading.toll[:, None]
+
+
+def grid_price(market: Market, sigma: Float[Array, " H"]) -> Float[Array, " H"]:
+    """Price of the main grid at a total import `sigma`, EUR/kWh: p0 + d_mg sigma."""
+    return market.tariff.base + market.tariff.slope * sigma
+
+
+def device_costs(market: Market, plan: Plan) -> Float[Array, " N"]:
+    """What each prosumer's devices cost, less the value of what buffers gain in content, EUR."""
+    units, stores = market.generators, market.buffers
+    making = units.quadratic[:, None] * plan.generation**2 + units.linear[:, None] * plan.generation
+    if units.curves:
+        making += curve_costs(units, plan.generation)
+    storing = stores.quadratic[:, None] * (plan.charge**2 + plan.discharge**2)
+    storing += stores.linear[:, None] * (plan.charge + plan.discharge)
+    gained = jnp.sum(ended(market) * (plan.energy - stores.energy_start[:, None]), axis=1)
+    left = (stores.final_value * gained)[:, None]
+    hourly = by_owner(market, making, units.owner) + by_owner(market, storing, stores.owner)
+    gained = by_owner(market, left, stores.owner)[:, 0]
+    return jnp.sum(counted(market) * hourly, axis=1) - gained
+
+
+def charges(market: Market, plan: Plan) -> tuple[Float[Array, " N"], Float[Array, ""]]:
+    """What rises of caps cost their owners, and those of nobody's, EUR."""
+    nothing = jnp.zeros_like(market.prosumers.load[:, 0])
+    if plan.rise is None:
+        return nothing, jnp.sum(0 * nothing)
+    caps = market.caps
+    each = caps.price * jnp.sum(weight(market, PLAN_FIELDS["rise"]) * plan.rise, axis=1)
+    owned = jnp.where(caps.owner < 0, 0.0, each)
+    return nothing.at[jnp.maximum(caps.owner, 0)].add(owned), jnp.sum(each - owned)
+
+
+@for_each
+def costs(market: Market, plan: Plan) -> Float[Array, " N"]:
+    """J_i, what each prosumer minimizes, EUR; the paper, eq. 1-6 (model.md: Costs)."""
+    pairs = market.trading
+    volume = pairs.toll[:, None] * jnp.abs(plan.trades)
+    volume += pairs.quadratic[:, None] * plan.trades**2
+    price = grid_price(market, aggregate(market, plan))
+    hourly = (
+        by_owner(market, pairs.fee_buyer[:, None] * plan.trades + volume, pairs.buyer)
+        + by_owner(market, volume - pairs.fee_seller[:, None] * plan.trades, pairs.seller)
+        + price * plan.imports
+        - market.tariff.export * plan.exports
+    )
+    own = device_costs(market, plan) + charges(market, plan)[0]
+    return own + jnp.sum(counted(market) * hourly, axis=1)
+
+
+@for_each
+def potential(market: Market, plan: Plan) -> Float[Array, ""]:
+    """P(u), EUR: its constrained minimizers are the v-GNE (model.md: Equilibrium)."""
+    sigma = aggregate(market, plan)
+    tariff = market.tariff
+    own = jnp.sum(plan.imports**2, axis=0)
+    billed = grid_price(market, sigma) * jnp.sum(plan.imports, axis=0)
+    shared = tariff.base * sigma + tariff.slope / 2 * (sigma**2 + tariff.anticipation * own)
+    together = jnp.sum(costs(market, plan)) + charges(market, plan)[1]
+    return together + jnp.sum(counted(market) * (shared - billed))
+
+
+def _within(units: Generators, power: Float[Array, "G H"]) -> Float[Array, "G H"]:
+    """Where curves are taken: beyond their bounds they go on straight, being defined there only."""
+    low, high = units.power_min, units.power_max
+    return jnp.where(power < low, low, jnp.where(power > high, high, power))
+
+
+def curve_costs(units: Generators, power: Float[Array, "G H"]) -> Float[Array, "G H"]:
+    """What curves make each generator's power cost, EUR/h."""
+    near = _within(units, power)
+    return totals(units.curves, near) + (power - near) * slopes(units.curves, near)
+
+
+def curve_slopes(units: Generators, power: Float[Array, "G H"]) -> Float[Array, "G H"]:
+    """What they make each kWh more cost, EUR/kWh."""
+    return slopes(units.curves, _within(units, power))
+
+
+def without_curves(market: Market) -> Market:
+    """The market with all costs linear or quadratic: for whoever meets curves by themselves."""
+    units = market.generators
+    return changed(market, generators=changed(units, curves=())) if units.curves else market
+
+
+def curvature(market: Market, plan: Plan) -> Plan:
+    """Second derivative of each player's cost at a held aggregate, entry by entry, EUR/kW^2."""
+    steady, units = _steady(market), market.generators
+    if not units.curves:
+        return steady
+    more = counted(market) * curvatures(units.curves, _within(units, plan.generation))
+    return replace(steady, generation=steady.generation + more)
+
+
+@remembered
+def _steady(market: Market) -> Plan:
+    """That of linear and quadratic costs, which is the same at any plan."""
+    ts, units, stores = counted(market), market.generators, market.buffers
+    zero = zeros(market)
+    return replace(
+        zero,
+        trades=zero.trades + 4 * ts * market.trading.quadratic[:, None],  # of both sides together
+        generation=zero.generation + 2 * ts * units.quadratic[:, None],
+        charge=zero.charge + 2 * ts * stores.quadratic[:, None],
+        discharge=zero.discharge + 2 * ts * stores.quadratic[:, None],
+        imports=zero.imports + ts * market.tariff.anticipation * market.tariff.slope,
+    )
+
+
+def own_gradient(market: Market, plan: Plan, price: Float[Array, " H"]) -> Plan:
+    """Each player's marginal cost, smooth part, with the main grid's `price` (EUR/kWh) held.
+
+    EUR/kW; the anticipated effect kappa d_mg p_mg of own purchases is included.
+    """
+    ts, units, stores, pairs = (
+        counted(market),
+        market.generators,
+        market.buffers,
+        market.trading,
+    )
+    bend = _steady(market)
+    zero = zeros(market)
+    if zero.rise is not None:
+        paid = weight(market, PLAN_FIELDS["rise"]) * market.caps.price[:, None]
+        zero = replace(zero, rise=paid)
+    making = bend.generation * plan.generation + ts * units.linear[:, None]
+    if units.curves:
+        making += ts * curve_slopes(units, plan.generation)
+    return replace(
+        zero,
+        generation=making,
+        charge=bend.charge * plan.charge + ts * stores.linear[:, None],
+        discharge=bend.discharge * plan.discharge + ts * stores.linear[:, None],
+        energy=zero.energy - ended(market) * stores.final_value[:, None],
+        imports=bend.imports * plan.imports + ts * price,
+        exports=zero.exports - ts * market.tariff.export,
+        trades=bend.trades * plan.trades + ts * (pairs.fee_buyer - pairs.fee_seller)[:, None],
+    )
+
+
+def pseudo_gradient(market: Market, plan: Plan) -> Plan:
+    """Each player's own marginal cost, smooth part, EUR/kW (`|trades|` is in `prox`)."""
+    return own_gradient(market, plan, grid_price(market, aggregate(market, plan)))

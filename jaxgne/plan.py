@@ -1,0 +1,225 @@
+"""What everyone does and which equations hold: `Plan`, `Rows`, their sums, and what they count."""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from .each import for_each
+from .fields import Field, amount, described, optional
+from .market import Market
+from .record import Record
+from .runner import jnp, remembered
+from .succession import leaves
+from .tables import KINDS, has_caps, places, weighty
+
+
+class Plan(Record):
+    """What everyone does, hour by hour.
+
+    `trades` is what `buyer` buys from `seller` (negative the other way). `voltage` is the squared
+    magnitude under lindistflow (`voltages` gives pu); network fields are 0 under copperplate.
+    """
+
+    generation: Float[Array, "G H"] = amount("kW", "power")
+    charge: Float[Array, "K H"] = amount("kW", "charging power")
+    discharge: Float[Array, "K H"] = amount("kW", "discharging power")
+    energy: Float[Array, "K H"] = amount("kWh", "content")  # at the end of the hour
+    imports: Float[Array, "N H"] = amount("kW", "import")
+    exports: Float[Array, "N H"] = amount("kW", "export")
+    curtailed: Float[Array, "N H"] = amount("kW", "curtailment")
+    trades: Float[Array, "E H"] = amount("kW", "trade")
+    active: Float[Array, "L H"] = amount("kW", "active power")
+    reactive: Float[Array, "L H"] = amount("kvar", "reactive power")
+    voltage: Float[Array, "B H"] = amount("pu", "voltage")  # pu^2 under lindistflow
+    angle: Float[Array, "B H"] = amount("rad", "angle")
+    compensation: Float[Array, "B H"] = amount("kvar", "compensation")  # injected by inverters
+    exchange: Float[Array, "F H"] = amount("kW", "exchange")
+    level: Float[Array, "M H"] = optional("", "level")  # of caps, in units of their own
+    rise: Float[Array, "M H"] = optional("", "change of the level")
+    spare: Float[Array, "M H"] = optional("", "part of the level that no member makes")
+
+
+class Rows(Record):
+    """One entry per linear constraint, *demand minus supply*; as `prices`, EUR/kWh.
+
+    `balance` (pi, own energy value), `energy` (water value), `aggregate` (lambda), `bus` and
+    `bus_reactive` (mu_pb), `exchange` (mu_tg), `voltage` and `angle` (drops along lines; in pu or
+    rad, so their multipliers are EUR/kWh times kW per unit). Rows that the grid model lacks are
+    unlimited and their multipliers 0.
+    """
+
+    balance: Float[Array, "N H"] = amount("kW", "own balance")
+    energy: Float[Array, "K H"] = amount("kWh", "content left by charging and draining")
+    aggregate: Float[Array, " H"] = amount("kW", "limit on the total exchange")
+    bus: Float[Array, "B H"] = amount("kW", "power balance")
+    bus_reactive: Float[Array, "B H"] = amount("kvar", "reactive power balance")
+    exchange: Float[Array, " H"] = amount("kW", "exchange with the main grid")
+    voltage: Float[Array, "L H"] = amount("pu", "voltage drop")  # pu^2 under lindistflow
+    angle: Float[Array, "L H"] = amount("rad", "angle")
+    cap: Float[Array, "M H"] = optional("", "sum over the terms")  # EUR per unit
+    level: Float[Array, "M H"] = optional("", "level left by its rise")
+
+
+PLAN_FIELDS, ROW_FIELDS = (
+    {name.split(".")[1]: field for name, field in described(kind).items()} for kind in (Plan, Rows)
+)
+
+
+def families(tables: Plan | Rows) -> dict[str, Field]:
+    """What a plan, or rows, are made of: without what their market has nothing of."""
+    fields = PLAN_FIELDS if isinstance(tables, Plan) else ROW_FIELDS
+    return {name: field for name, field in fields.items() if getattr(tables, name) is not None}
+
+
+@remembered
+def zeros(market: Market) -> Plan:
+    """The plan in which nothing happens."""
+    prosumers, grid = market.prosumers, market.grid
+    dtype, hours = prosumers.load.dtype, prosumers.load.shape[1]
+
+    def table(size: int) -> Array:
+        return jnp.zeros((size, hours), dtype)
+
+    count, stores = prosumers.bus.shape[0], market.buffers.owner.shape[0]
+    lines, buses = grid.source.shape[0], grid.passive.shape[0]
+    caps: Any = table(market.caps.carry.shape[0]) if has_caps(market) else None
+    return Plan(
+        generation=table(market.generators.owner.shape[0]),
+        charge=table(stores),
+        discharge=table(stores),
+        energy=table(stores),
+        imports=table(count),
+        exports=table(count),
+        curtailed=table(count),
+        trades=table(market.trading.buyer.shape[0]),
+        active=table(lines),
+        reactive=table(lines),
+        voltage=table(buses),
+        angle=table(buses),
+        compensation=table(buses),
+        exchange=table(grid.feeder.shape[0]),
+        level=caps,
+        rise=caps,
+        spare=caps,
+    )
+
+
+@remembered
+def rows_like(market: Market) -> Rows:
+    """Prices of zero: the shape of `Rows` for this market."""
+    plan = zeros(market)
+    lines, buses, hour = plan.active, plan.voltage, market.tariff.slope
+    nought = jnp.zeros_like(hour)
+    return Rows(
+        balance=plan.imports,
+        energy=plan.energy,
+        aggregate=nought,
+        bus=buses,
+        bus_reactive=buses,
+        exchange=nought,
+        voltage=lines,
+        angle=lines,
+        cap=plan.level,
+        level=plan.level,
+    )
+
+
+def by_owner(market: Market, values: Float[Array, "D H"], owner: Any) -> Float[Array, "N H"]:
+    """Sum device values over each prosumer's devices."""
+    count = market.prosumers.load.shape[0]
+    return jnp.zeros((count, *values.shape[1:]), values.dtype).at[owner].add(values)
+
+
+def by_side(market: Market, values: Float[Array, "E H"]) -> Float[Array, "N H"]:
+    """Sum over each prosumer's trades, whichever side of them it is."""
+    pairs = market.trading
+    return by_owner(market, values, pairs.buyer) + by_owner(market, values, pairs.seller)
+
+
+def bought(market: Market, trades: Float[Array, "E H"]) -> Float[Array, "N H"]:
+    """What each prosumer buys from its neighbours in total, kW."""
+    nothing = jnp.zeros((market.prosumers.load.shape[0], *trades.shape[1:]), trades.dtype)
+    return traded(market, nothing, -trades)
+
+
+def traded(market: Market, balance: Float[Array, "N H"], trades: Array) -> Float[Array, "N H"]:
+    """Balances, demand minus supply, with the trades on top: one pass over pairs for each side."""
+    less = balance.at[market.trading.buyer].subtract(trades)
+    return less.at[market.trading.seller].add(trades)
+
+
+@for_each
+def aggregate(market: Market, plan: Plan) -> Float[Array, " H"]:
+    """sigma: what prosumers and passive consumers draw from the main grid, kW (model.md: Costs)."""
+    return jnp.sum(plan.imports, axis=0) + jnp.sum(market.grid.passive, axis=0)
+
+
+@for_each
+def net_exchange(market: Market, plan: Plan) -> Float[Array, " H"]:
+    """s: what goes through the transformer, total import less all exports, kW."""
+    return aggregate(market, plan) - jnp.sum(plan.exports, axis=0)
+
+
+@for_each
+def net_load(market: Market, plan: Plan) -> Float[Array, "N H"]:
+    """n_i: what each prosumer physically draws from its bus, kW (model.md: Decisions)."""
+    return net_with(market, plan, market.prosumers.load)
+
+
+def net_with(market: Market, plan: Plan, load: Float[Array, "N H"]) -> Float[Array, "N H"]:
+    """`net_load` with another `load`, as with none for a change of plan, kW."""
+    net = (load + plan.curtailed).at[market.generators.owner]
+    net = net.subtract(plan.generation).at[market.buffers.owner]
+    return net.add(plan.charge - plan.discharge)
+
+
+def members(market: Market, plan: Plan) -> Float[Array, "M H"]:
+    """Each cap's sum over what its members do, in its unit."""
+    caps, tables = market.caps, [getattr(plan, name) for name in KINDS]
+    each = caps.weight * jnp.concatenate(tables)[places(market)]
+    return jnp.zeros(caps.level_max.shape, each.dtype).at[caps.cap].add(each)
+
+
+def shared_out(market: Market, prices: Float[Array, "M H"]) -> dict[str, Array]:
+    """The transpose: what a price of each cap's sum makes what its members do cost."""
+    caps, like = market.caps, zeros(market)
+    tables = [getattr(like, name) for name in KINDS]
+    ends = np.cumsum([table.shape[0] for table in tables])
+    nothing = jnp.zeros((ends[-1], prices.shape[1]), prices.dtype)
+    each = nothing.at[places(market)].add(caps.weight * prices[caps.cap])
+    return dict(zip(KINDS, jnp.split(each, ends[:-1].tolist()), strict=True))
+
+
+def uncounted(market: Market, *names: str) -> Bool[Array, "R H"] | bool:
+    """Which entries of these tables of a plan, of those of `KINDS`, no cap counts."""
+    if not has_caps(market):
+        return True
+    counts = shared_out(weighty(market), jnp.ones_like(market.caps.level_max))
+    return sum(counts[name] for name in names) == 0
+
+
+def counted(market: Market) -> Float[Array, " H"]:
+    """What a kW of each step counts in costs and in the Lagrangian, h: w Ts (model.md: Time)."""
+    return market.weight * market.hour_length
+
+
+def ended(market: Market) -> Float[Array, " H"]:
+    """What a kWh left at the end of each step counts: its weight where no step follows, or 0."""
+    last = leaves(market.before, market.prosumers.load.shape[1])
+    return jnp.where(last, market.weight, 0.0)
+
+
+def weight(market: Market, field: Field) -> Float[Array, " H"]:
+    """What a unit of an entry or a row counts in costs and in the Lagrangian: w Ts, of kWh w.
+
+    And w of caps, whatever their unit.
+    """
+    return market.weight if field.unit in ("kWh", "") else counted(market)
+
+
+@remembered
+def weights(market: Market) -> Rows:
+    """What a unit of each row counts in the Lagrangian."""
+    present = families(rows_like(market))
+    return Rows(**{name: weight(market, field) for name, field in present.items()})
