@@ -111,7 +111,7 @@ def _arrays(table: Any, deep: bool = True) -> Iterator[tuple[str, tuple[int, ...
     kind = type(table)
     for field in kind.__dataclass_fields__:
         value, axes = getattr(table, field), axes_of(kind).get(field)
-        if axes is not None:
+        if axes is not None and value is not None:
             shape = np.shape(value)
             lead = max(0, len(shape) - len(axes))
             sizes = dict(zip(axes, shape[lead:], strict=False))

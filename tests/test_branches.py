@@ -45,6 +45,18 @@ def drawn(seed: int, count: int = 3, **options) -> list[jg.Market]:
     return made
 
 
+# programs are compiled for one grid in the quick suite
+QUICK = [
+    pytest.param(grid, solver, marks=[pytest.mark.slow] if programs and grid != GRIDS[0] else [])
+    for grid in GRIDS
+    for solver, programs in ((name, name != "interior point") for name in SOLVERS)
+]
+ALIKE = [
+    pytest.param(solver, marks=[] if solver == "interior point" else [pytest.mark.slow])
+    for solver in SOLVERS
+]
+
+
 @cache
 def whole(seed: int, grid: str) -> jg.Market:
     """These as one market of 2 shared steps and 3 branches of 2."""
@@ -60,8 +72,7 @@ def test_a_tree_shares_its_first_steps():
     assert hour_name(market, 5) == "hour 1.75 (step 5)"
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize(("grid", "solver"), QUICK)
 def test_solvers_find_what_the_oracle_finds(grid: str, solver: str):
     market = whole(1, grid)
     by, tol, most = SOLVERS[solver]
@@ -82,7 +93,7 @@ def test_a_tree_is_its_extensive_form(seed: int):
     assert abs(value - apart) < 2e-6 * float(found.certificate.scales.bill)
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", ALIKE)
 def test_branches_that_are_alike_are_the_path(solver: str):
     """Three branches of one market, of any probability: plan and prices of the market itself."""
     market = drawn(1, 1)[0]
@@ -146,7 +157,7 @@ def test_pull_is_the_transpose_of_rows():
         for like in (model.zeros, model.rows_like)
     )
     value, weight = model.moved(market, plan), market.weight
-    counted = dict.fromkeys(vars(value), weight * market.hour_length) | {"energy": weight}
+    counted = dict.fromkeys(model.families(value), weight * market.hour_length) | {"energy": weight}
     right = sum(
         float(jnp.sum(counted[n] * getattr(prices, n) * getattr(value, n))) for n in counted
     )
@@ -158,6 +169,7 @@ def test_pull_is_the_transpose_of_rows():
     np.testing.assert_allclose(rows, flat(model.rows(market, plan)), atol=1e-10)
 
 
+@pytest.mark.slow
 def test_derivatives_on_a_tree_are_those_of_differences():
     """By weight and by length of steps, by NumPy and by JAX."""
     market = whole(1, "lindistflow")
@@ -181,6 +193,7 @@ def test_derivatives_on_a_tree_are_those_of_differences():
                 )
 
 
+@pytest.mark.slow
 def test_batches_float32_and_proofs():
     """Two trees of other prices side by side; in float32; and one without a plan in a branch."""
     market = whole(1, "copperplate")

@@ -23,14 +23,14 @@ def test_a_market_with_caps_and_its_clearing_come_back(tmp_path: Path):
 
 
 def test_without_caps_nothing_of_them_is_written(tmp_path: Path):
-    """A folder is then what it always was, and of version 2, which older readers know."""
+    """A folder then has no table of theirs."""
     market = feeder(caps=False)
     jg.save(tmp_path / "day", market, unfinished(market, jg.Status.cleared))
     assert not [
         path for path in (tmp_path / "day").rglob("*.csv") if path.name[:3] in ("cap", "ter")
     ]
     head = json.loads((tmp_path / "day" / "market.json").read_text())
-    assert head["version"] == 2 and not {"cap", "term"} & head["rows"].keys()
+    assert not {"cap", "term"} & head["rows"].keys()
     assert same(market, jg.load(tmp_path / "day")[0])
 
 

@@ -144,7 +144,7 @@ def test_pieces_come_to_the_curve():
     assert np.allclose(one.prices.balance, other.prices.balance, atol=1e-5)
 
 
-@pytest.mark.parametrize("runner", ["numpy", "jax"])
+@pytest.mark.parametrize("runner", ["numpy", pytest.param("jax", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["isoelastic", "exponential"])
 def test_derivatives_by_the_numbers_of_a_curve(name: str, runner: Any):
     """And by tariff, bounds and length of a step, against central differences."""
@@ -230,6 +230,7 @@ def test_batches_and_files_keep_curves(tmp_path: Path):
         jg.clear_many(worse)
 
 
+@pytest.mark.slow
 def test_single_precision_meets_double():
     market = taker(elastic(0, power=3.0, least=0.1, hours=2, utility=FAMILIES["root"]), 0.02)
     exact = jg.clear(market).plan.generation

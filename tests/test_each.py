@@ -159,6 +159,8 @@ ONE: dict[str, Call] = {
         f"plots.{name}": lambda m, c, name=name: getattr(plots, name)(m, c)
         for name in ("bus_prices", "prices", "voltages", "costs", "energy", "storage", "feeder")
     },
+    "capped": lambda m, c: jg.capped(m, jg.caps.ramp(m, 5.0)),
+    "branch": lambda m, c: scenarios.branch(m, c, 0),
     "plots.sigma": lambda m, c: plots.sigma({"a": (m, c)}),
     "plots.sensitivities": lambda m, c: plots.sensitivities(jax.tree.map(finite, m)),
     "plots.grid_map": lambda m, c: plots.grid_map(m, [1.0], "load"),
@@ -188,12 +190,14 @@ OF_A_BATCH = {"clear_many", "fan", "batch_summary", "batch_table", "spread"}
 ELSEWHERE = {  # batches of these have tests of their own: test_tuning, test_fitting, test_io
     *("tune", "fit", "identifiability", "save", "explain_infeasible"),
     *("studies.connectivity", "studies.prosumers"),  # these build their markets
+    *("tree", "frames.caps", "level"),  # test_branches, test_caps_scenarios
 }
 INSIDE = {  # one market's mathematics, and what the functions above are made of
     *("by_owner", "bought", "device_costs", "curvature", "own_gradient", "pseudo_gradient"),
     *("by_side", "net_exchange", "toll", "weight", "weights", "without_curves", "counted"),
     *("grid_price", "falls", "rows", "limits", "boxes", "prox", "pull", "zeros", "rows_like"),
-    *("moved", "measured"),
+    *("moved", "measured", "cap_money", "cap_prices", "shares_of_caps"),
+    *("ended", "charges", "uncounted", "net_with", "members", "shared_out"),
     *("metered", "decide", "judge", "prefer", "priced", "parameter_names", "descend", "cleared"),
     *(
         "owners",
@@ -209,7 +213,8 @@ INSIDE = {  # one market's mathematics, and what the functions above are made of
 }
 MODULES = (
     *("acsafe", "batch_report", "certificate", "comparison", "devices", "fitting", "frames"),
-    *("mechanisms", "model", "objectives", "one_way", "plots", "report", "scenarios", "selection"),
+    *("mechanisms", "model", "objectives", "one_way", "payoffs", "plan", "plots", "report"),
+    *("scenarios", "selection"),
     *("reliability", "settlement", "studies", "tracing", "tuning", "validation"),
 )
 

@@ -86,7 +86,7 @@ def test_random_markets(seed, grid):
         check_agreement(market, clearing, oracle)
 
 
-@pytest.mark.parametrize("name", ["primal-dual", "mechanism"])
+@pytest.mark.parametrize("name", ["primal-dual", pytest.param("mechanism", marks=pytest.mark.slow)])
 def test_solvers(name):
     solver, tol, most = SOLVERS[name]
     market = feeder(tap=TAPS)

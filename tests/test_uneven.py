@@ -55,8 +55,15 @@ def test_costs_are_those_of_the_same_hours_cut_in_two(seed: int):
     np.testing.assert_allclose(np.repeat(one.aggregate, 2), two.aggregate, atol=1e-4)
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("seed", [1, 2, 5])
+@pytest.mark.parametrize(
+    ("seed", "solver"),
+    [
+        pytest.param(seed, solver, marks=[pytest.mark.slow] if seed > least else [])
+        for solver in SOLVERS
+        for least in (5 if solver == "interior point" else 1,)
+        for seed in (1, 2, 5)
+    ],
+)
 def test_solvers_find_what_the_oracle_finds(seed: int, solver: str):
     grid = {1: "lindistflow", 2: "copperplate", 5: "paper with reactive power"}[seed]
     market = uneven(seed, grid=grid)
@@ -66,6 +73,7 @@ def test_solvers_find_what_the_oracle_finds(seed: int, solver: str):
     check_agreement(market, jg.clear(market, by, tol=tol, max_steps=most), truth)
 
 
+@pytest.mark.slow
 def test_derivatives_by_the_length_of_a_step_are_those_of_differences():
     """Of the potential, forward, reverse and by NumPy, against central differences."""
     market = eqx.tree_at(lambda m: m.hour_length, feeder(), jnp.asarray([0.5, 2.0, 1.0]))

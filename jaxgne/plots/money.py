@@ -42,7 +42,7 @@ def costs(market: Market, clearing: Clearing, ax: "Axes | None" = None) -> "Axes
         "tolls on trades": (PURPLE, bills.tolls),
         "limit on the total": (ORANGE, bills.capacity),
         "network": (VERMILLION, bills.congestion),
-        "caps": (YELLOW, bills.caps + bills.charges),
+        "caps": (YELLOW, np.asarray(bills.caps) + np.asarray(bills.charges)),
     }
     amounts = {name: (color, np.asarray(paid).sum(axis=1)) for name, (color, paid) in parts.items()}
     paid = sum((part for _, part in amounts.values()), np.zeros_like(total))

@@ -102,7 +102,7 @@ def hour_edges(market: Market) -> np.ndarray:
             "plots: this market's steps make a tree; draw one branch, jg.scenarios.branch."
         )
     hours = hours_of(market)
-    edges = np.append(hours, hours[-1] + float(market.hour_length[-1]))
+    edges = np.append(hours, hours[-1] + float(np.asarray(market.hour_length)[-1]))
     if market.clock is None:
         return edges
     from matplotlib.dates import date2num
