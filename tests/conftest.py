@@ -46,7 +46,7 @@ def pytest_configure(config):
 
 _MAPS = 20_000  # leaves room for a module of many programs, which makes some 25,000
 
-SLOW_NOTEBOOKS = {"paper.ipynb", "fit.ipynb"}  # what they show has tests of its own
+SLOW_NOTEBOOKS = {"paper.ipynb", "fit.ipynb", "tuning.ipynb"}  # what they show has tests of its own
 
 
 def pytest_collection_modifyitems(items):
