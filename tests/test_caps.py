@@ -204,3 +204,21 @@ def test_violations_are_in_units_of_the_cap():
     beyond = changed(found.plan, level=found.plan.level * 0 + 207.0)
     told = jg.certify(capped, beyond, found.prices).violations()
     assert "7.0e+00 kg, bounds on the level of cap 'carbon', hour 5" in told
+
+
+def test_steps_that_count_twice_change_no_price():
+    """Costs double with `Market.weight`, plan and prices stay, EUR per unit."""
+    day = market([[4.0, 8.0, 2.0], [1.0, 3.0, 5.0]])
+    day = jg.capped(day, jg.caps.carbon(day, 6.0, grid=0.4), jg.caps.demand_charge(day, 0.5))
+    twice = changed(day, weight=2 * day.weight)
+    one, two = (jg.clear(m, tol=TOL) for m in (day, twice))
+    assert float(jnp.sum(two.costs)) == pytest.approx(2 * float(jnp.sum(one.costs)), rel=1e-6)
+    np.testing.assert_allclose(two.prices.cap[0], one.prices.cap[0], atol=1e-6)
+    np.testing.assert_allclose(two.plan.imports.sum(), one.plan.imports.sum(), atol=1e-5)
+
+
+def test_steps_that_make_a_tree_take_no_caps():
+    day = market([[4.0, 8.0, 2.0]])
+    day = jg.capped(day, jg.caps.ramp(day, 2.0))
+    with pytest.raises(ValueError, match=r"Market\.caps: steps that make a tree take no caps"):
+        jg.clear(changed(day, before=(-1, 0, 0)))

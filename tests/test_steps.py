@@ -54,3 +54,17 @@ def test_the_interior_point_takes_two_dozen_steps():
         jg.clear(market(*fixed), jg.InteriorPoint(), tol=1e-10, progress=seen.append)
         for tol, most in ((1e-6, 19), (1e-10, 26)):
             assert next(p.steps for p in seen if p.error <= tol) <= most
+
+
+@pytest.mark.parametrize("power", [0.5, 2.0, 2.5, 10.0])
+def test_a_lone_linear_generator_is_found_at_once(power: float):
+    """The price 0.2 + 0.02 p_mg meets 0.3 at 5 kW of 6, so it makes 1 kW, or all it can."""
+    market = jg.Market(
+        jg.Prosumers([0], [[6.0]]),
+        jg.Grid([[0.0]], model="copperplate"),
+        jg.Tariff(0.01, hours=1, base=0.2),
+        jg.Generators([0], power, hours=1, linear=0.3),
+    )
+    found = jg.clear(market, jg.InteriorPoint(), tol=1e-7)
+    assert int(found.steps) <= 8
+    np.testing.assert_allclose(found.plan.generation, [[min(power, 1.0)]], atol=1e-3)
