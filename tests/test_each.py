@@ -190,7 +190,7 @@ OF_A_BATCH = {"clear_many", "fan", "batch_summary", "batch_table", "spread"}
 ELSEWHERE = {  # batches of these have tests of their own: test_tuning, test_fitting, test_io
     *("tune", "fit", "identifiability", "save", "explain_infeasible"),
     *("studies.connectivity", "studies.prosumers"),  # these build their markets
-    *("tree", "frames.caps", "level"),  # test_branches, test_caps_scenarios
+    *("tree", "frames.caps", "plots.level"),  # test_branches, test_caps_scenarios
 }
 INSIDE = {  # one market's mathematics, and what the functions above are made of
     *("by_owner", "bought", "device_costs", "curvature", "own_gradient", "pseudo_gradient"),

@@ -81,6 +81,7 @@ def test_costs_and_preferences_are_recovered_from_noisy_dispatch():
     assert history.gradient[history.best] < 1e-3 * history.gradient[0]
 
 
+@pytest.mark.slow
 def test_what_is_not_observed_is_warned_of():
     """A generator that always runs at its most tells nothing of its cost."""
     true = eqx.tree_at(lambda m: m.generators.power_max, neighbors(), jnp.array([[9.0], [0.5]]))
@@ -136,6 +137,7 @@ def test_what_nothing_determines_is_not_identified(power: float, base: float):
     assert "not identified" in str(found)
 
 
+@pytest.mark.slow
 def test_sensitivities_are_those_of_differences():
     """Singular values of dispatch by the implicit rule and by differences of clearings."""
     market = neighbors()

@@ -20,6 +20,7 @@ def market() -> jg.Market:
     return feeder(rating=31.0)
 
 
+@pytest.mark.slow
 def test_reinforcement_is_the_difference_that_a_kva_makes(market: jg.Market):
     """-dP / d rating of every line by central differences of clears."""
     table = mechanisms.reinforcement(market, tol=1e-10)

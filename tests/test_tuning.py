@@ -172,6 +172,7 @@ def test_a_step_that_does_not_clear_is_halved():
         jg.tune(hopeless, revenue, where=toll, bounds=(0.0, 0.1))
 
 
+@pytest.mark.slow
 def test_scenarios_share_what_is_tuned_and_patience_ends_it():
     """Of loads 5, 6 and 7 the mean revenue is highest at (0.2 + 0.01 * 6) / 4."""
     days = jg.scenarios.stack([taxed(load) for load in (5.0, 6.0, 7.0)])
@@ -192,6 +193,7 @@ def test_scenarios_share_what_is_tuned_and_patience_ends_it():
         jg.tune(other, revenue, where=toll, bounds=(0.0, 0.1))
 
 
+@pytest.mark.slow
 def test_several_fields_by_a_bijection():
     """exp keeps a tariff positive; `Linear` ties rows; both reach the same optimum."""
     positive: Any = SimpleNamespace(forward=jnp.exp, inverse=jnp.log)
