@@ -12,7 +12,7 @@ import numpy as np
 from .feasibility import infeasibility_proof
 from .market import Market, cast
 from .matrix import Linear, as_rows, flat, linear
-from .model import Rows, boxes, limits, rows_like, weights
+from .model import OF_CAPS, Rows, boxes, limits, rows_like, weights
 from .programs import program as compiled
 from .runner import jnp
 from .runner import wide as x64
@@ -163,7 +163,7 @@ def program(market: Market) -> Program:
             much = np.repeat(np.asarray(cap_sizes(wide)[1]), of.hours)
         for name in ("cap", "level"):
             per_row[of.rows[name]] = much
-        for name in ("level", "rise", "spare"):
+        for name in OF_CAPS:
             unit[of.columns[name]] = much
     kept = np.flatnonzero(np.isfinite(low) | np.isfinite(high))
     per_row = per_row[kept]

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 
 from .market import Market
 from .model import (
+    OF_CAPS,
     Plan,
     Rows,
     boxes,
@@ -94,9 +95,8 @@ def _with_levels(market: Market, lower: Plan, upper: Plan) -> tuple[Plan, Plan]:
     rise = largest(caps.rise_min, caps.rise_max) + largest(summed) + largest(caps.slack[:, None])
     level = jnp.abs(caps.start) + largest(caps.level_min, caps.level_max) + steps * rise
     reach = 2 * jnp.where(level > 0, level, 1.0)[:, None]
-    names = ("level", "rise", "spare")
-    low = {name: jnp.maximum(getattr(lower, name), -reach) for name in names}
-    high = {name: jnp.minimum(getattr(upper, name), reach) for name in names}
+    low = {name: jnp.maximum(getattr(lower, name), -reach) for name in OF_CAPS}
+    high = {name: jnp.minimum(getattr(upper, name), reach) for name in OF_CAPS}
     return replace(lower, **low), replace(upper, **high)
 
 

@@ -30,6 +30,7 @@ from .payoffs import potential as potential
 from .payoffs import pseudo_gradient as pseudo_gradient
 from .payoffs import toll as toll
 from .payoffs import without_curves as without_curves
+from .plan import OF_CAPS as OF_CAPS
 from .plan import PLAN_FIELDS as PLAN_FIELDS
 from .plan import ROW_FIELDS as ROW_FIELDS
 from .plan import Plan as Plan
@@ -47,6 +48,7 @@ from .plan import net_load as net_load
 from .plan import net_with as net_with
 from .plan import rows_like as rows_like
 from .plan import shared_out as shared_out
+from .plan import terms as terms
 from .plan import traded as traded
 from .plan import uncounted as uncounted
 from .plan import weight as weight

@@ -15,6 +15,7 @@ from .curves import crossing, curvatures, slopes, totals
 from .feasibility import existing, implied_boxes, support
 from .market import Market, cast
 from .model import (
+    OF_CAPS,
     Plan,
     Rows,
     aggregate,
@@ -160,7 +161,7 @@ def gaps(
     network = sum(jnp.sum(a) for a in own)
     if has_caps(market):
         caps = market.caps
-        held = sum(getattr(each, name) for name in ("level", "rise", "spare"))
+        held = sum(getattr(each, name) for name in OF_CAPS)
         paid = jnp.where(caps.owner[:, None] < 0, 0.0, held)
         hourly = hourly.at[jnp.maximum(caps.owner, 0)].add(paid)
         network += jnp.sum(held - paid)

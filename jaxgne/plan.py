@@ -66,6 +66,9 @@ PLAN_FIELDS, ROW_FIELDS = (
 )
 
 
+OF_CAPS = ("level", "rise", "spare")  # tables of a plan that there are where there are caps
+
+
 def families(tables: Plan | Rows) -> dict[str, Field]:
     """What a plan, or rows, are made of: without what their market has nothing of."""
     fields = PLAN_FIELDS if isinstance(tables, Plan) else ROW_FIELDS
@@ -174,10 +177,15 @@ def net_with(market: Market, plan: Plan, load: Float[Array, "N H"]) -> Float[Arr
     return net.add(plan.charge - plan.discharge)
 
 
+def terms(market: Market, plan: Plan) -> Float[Array, "C H"]:
+    """What caps count, term by term: powers of members, kW."""
+    return jnp.concatenate([getattr(plan, name) for name in KINDS])[places(market)]
+
+
 def members(market: Market, plan: Plan) -> Float[Array, "M H"]:
     """Each cap's sum over what its members do, in its unit."""
-    caps, tables = market.caps, [getattr(plan, name) for name in KINDS]
-    each = caps.weight * jnp.concatenate(tables)[places(market)]
+    caps = market.caps
+    each = caps.weight * terms(market, plan)
     return jnp.zeros(caps.level_max.shape, each.dtype).at[caps.cap].add(each)
 
 

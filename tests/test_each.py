@@ -197,7 +197,7 @@ INSIDE = {  # one market's mathematics, and what the functions above are made of
     *("by_side", "net_exchange", "toll", "weight", "weights", "without_curves", "counted"),
     *("grid_price", "falls", "rows", "limits", "boxes", "prox", "pull", "zeros", "rows_like"),
     *("moved", "measured", "cap_money", "cap_prices", "shares_of_caps"),
-    *("ended", "charges", "uncounted", "net_with", "members", "shared_out"),
+    *("ended", "charges", "uncounted", "net_with", "members", "shared_out", "terms"),
     *("metered", "decide", "judge", "prefer", "priced", "parameter_names", "descend", "cleared"),
     *(
         "owners",

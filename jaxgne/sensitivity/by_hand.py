@@ -28,13 +28,14 @@ from ..model import (
     pull,
     rows,
     rows_like,
+    terms,
     toll,
     weights,
 )
 from ..record import changed
 from ..runner import jnp, on_host, to_device, to_host
 from ..succession import entered, leaves, roots
-from ..tables import KINDS, Caps, places
+from ..tables import Caps, has_caps
 from .active import HIGH, LOW, TIGHT, Active
 from .lagrangian import Point, equations, net_of, plan_of
 
@@ -289,19 +290,12 @@ def by_market(
     )
 
 
-def _by_caps(
-    market: Market, u: Plan, v: Plan, r: Rows, s: Rows, low: Plan, high: Plan
-) -> Caps | None:
+def _by_caps(market: Market, u: Plan, v: Plan, r: Rows, s: Rows, low: Plan, high: Plan) -> Caps:
     """The same for the numbers of caps."""
     caps = market.caps
     real = eqx.filter(caps, eqx.is_inexact_array)
-    if u.level is None or v.level is None or v.rise is None or r.cap is None or s.cap is None:
+    if not has_caps(market):
         return real
-
-    def done(plan: Plan, prices: Array) -> Array:
-        tables = [getattr(plan, name) for name in KINDS]
-        return prices[caps.cap] * jnp.concatenate(tables)[places(market)]
-
     kept = r.level * entered(None, caps.start, u.level)
     kept += s.level * entered(None, 0 * caps.start, v.level)
     return changed(
@@ -315,7 +309,7 @@ def _by_caps(
         carry=-jnp.sum(kept, axis=1),
         slack=jnp.sum(high.spare, axis=1),
         price=-jnp.sum(market.weight * v.rise, axis=1),
-        weight=done(u, r.cap) + done(v, s.cap),
+        weight=r.cap[caps.cap] * terms(market, u) + s.cap[caps.cap] * terms(market, v),
     )
 
 

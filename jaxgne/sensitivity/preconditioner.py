@@ -27,7 +27,7 @@ from ..solvers.newton import (
     unstack_network,
 )
 from ..solvers.tree import Tree, eliminate
-from ..succession import entered, handed, to_leaves, to_roots
+from ..succession import Before, entered, handed, to_leaves, to_roots
 from ..tables import has_caps
 
 Rowwise = Callable[[Worth], Worth]
@@ -134,7 +134,7 @@ def _storage(
     before = entered(market.before, none[:, 0], moved.energy)
     diagonal = moved.energy + keep**2 * before + into**2 * moved.charge + out**2 * moved.discharge
     diagonal = diagonal + spare - count * tie * shared
-    solve = _in_time(market, diagonal, moved.energy, before)
+    solve = _in_time(market.before, stores.retention, diagonal, moved.energy, before)
 
     def inverse(balance: Array, energy: Array) -> tuple[Array, Array]:
         reduced = energy - tie * balance[stores.owner]
@@ -152,27 +152,28 @@ def _caps(market: Market, moved: Plan, spare: Rows) -> Callable[[Rows], Rows]:
     spares = spare.cap, spare.level
     weight = changed(market, caps=changed(caps, weight=caps.weight**2))
     summed = members(weight, moved) + own + adds * rise + (1 - adds) * level + spares[0]
-    none = jnp.zeros_like(keep)
-    before = jnp.concatenate([none, level[:, :-1]], axis=1)
+    before = entered(market.before, jnp.zeros_like(caps.carry), level)
     diagonal = level + keep**2 * before + rise + spares[1]
-    ahead = -keep * jnp.concatenate([level[:, :-1], none], axis=1)
-    behind = jnp.concatenate([none, ahead[:, :-1]], axis=1)
+    solve = _in_time(market.before, caps.carry, diagonal, level, before)
 
     def inverse(value: Rows) -> Rows:
-        solved = tridiagonal_solve(behind, diagonal, ahead, value.level[..., None])[..., 0]
-        return replace(value, cap=value.cap / summed, level=solved)
+        return replace(value, cap=value.cap / summed, level=solve(value.level))
 
     return inverse
 
 
 def _in_time(
-    market: Market, diagonal: Float[Array, "K H"], ends: Array, begins: Array
+    before: Before,
+    keep: Float[Array, " K"],
+    diagonal: Float[Array, "K H"],
+    ends: Array,
+    begins: Array,
 ) -> Callable[[Array], Array]:
-    """The inverse of a `diagonal` and, beside it, what hours share in contents, buffer by buffer.
+    """The inverse of a `diagonal` and, beside it, what hours share in contents, row by row.
 
-    `ends` and `begins` are the compliances of what they end and begin with.
+    `ends` and `begins` are the compliances of what they end and begin with, of which hours `keep` a
+    share.
     """
-    before, keep = market.before, market.buffers.retention
     if before is None:
         behind = -keep[:, None] * begins
         ahead = handed(None, behind)

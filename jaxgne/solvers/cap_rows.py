@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..market import Market
-from ..model import Plan
+from ..model import OF_CAPS, Plan
 from ..runner import jnp
 from ..tables import KINDS, places
 
@@ -18,12 +18,12 @@ class CapRows:
         none = jnp.zeros((caps.carry.shape[0], ends[-1], plan.imports.shape[1]))
         weight = none.at[caps.cap, places(market)].add(caps.weight)
         moved = weight * jnp.concatenate(tables)  # by cap, member and hour
-        self.market, self.plan = market, plan
+        self.market = market
         parts = jnp.split(moved, ends[:-1].tolist(), axis=1)
         self.moved = dict(zip(KINDS, parts, strict=True))
         self.among = jnp.einsum("mrh,nrh->hmn", moved, weight)
         adds, keep = (caps.adds[:, None] > 0) * 1.0, caps.carry[:, None]
-        level, rise, spare = (getattr(plan, name) for name in ("level", "rise", "spare"))
+        level, rise, spare = (getattr(plan, name) for name in OF_CAPS)
         self.tie = adds * rise - (1 - adds) * level  # of a sum and its level
         before = jnp.concatenate([jnp.zeros_like(level[:, :1]), level[:, :-1]], axis=1)
         alone = spare + adds * rise + (1 - adds) * level

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float
 
 from ..feasibility import implied_boxes
 from ..market import Grid, Market
-from ..model import Plan, Rows, boxes, counted, moved, own_gradient, pull, toll, zeros
+from ..model import OF_CAPS, Plan, Rows, boxes, counted, moved, own_gradient, pull, toll, zeros
 from ..radial import Ladder, climb
 from ..reach import bounded
 from ..record import Record
@@ -27,8 +27,7 @@ _BEYOND = 1e6  # of the square of what lines may have to carry: a rating above i
 PROXIMAL = 1e-7  # least stiffness of a column, in price over power: free columns move that easily
 
 NAMES = ("generation", "charge", "discharge", "energy", "imports", "exports", "curtailed")
-NAMES += ("voltage", "angle", "compensation")
-OF_CAPS = ("level", "rise", "spare")  # of caps, where there are some; then bought, sold, total, net
+NAMES += ("voltage", "angle", "compensation")  # then of caps, bought, sold, total, net
 
 
 def names(plan: Plan) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float
 
 from ..market import Market
 from ..model import (
+    OF_CAPS,
     Plan,
     Rows,
     boxes,
@@ -105,7 +106,7 @@ class Steps(Record):
 def wide_plan(plan: Plan) -> Plan:
     """A plan with all that is the network's, and levels of caps, in float64."""
     names = ("active", "reactive", "voltage", "angle", "compensation", "exchange")
-    names += () if plan.level is None else ("level", "rise", "spare")
+    names += () if plan.level is None else OF_CAPS
     return replace(plan, **{name: getattr(plan, name).astype(jnp.float64) for name in names})
 
 
@@ -249,7 +250,7 @@ def _with_caps(
     market: Market, metric: CapMetric, omega: Float[Array, "M 1"], activity: Plan, total: Plan
 ) -> Plan:
     """1/tau with what caps add to it: for their own columns, and for their members'."""
-    own = {name: omega * getattr(metric.own, name) for name in ("level", "rise", "spare")}
+    own = {name: omega * getattr(metric.own, name) for name in OF_CAPS}
     price = jnp.broadcast_to(omega * metric.unit, market.caps.level_max.shape)
     own |= shared_out(weighty(market), price)
 
@@ -281,7 +282,7 @@ def activities(market: Market, before: Plan, now: Plan) -> Plan:
     trades = active(before.trades, now.trades, lower.trades, upper.trades, 0.0)
     always = movable(market)
     names = ("energy", "active", "reactive", "voltage", "angle", "compensation", "exchange")
-    names += () if now.level is None else ("level", "rise", "spare")
+    names += () if now.level is None else OF_CAPS
     return replace(found, trades=trades, **{name: getattr(always, name) for name in names})
 
 
@@ -340,7 +341,7 @@ def _squared(market: Market, metric: Metric, sized: Plan, prices: Rows) -> Any:
     """The same in the group of each cap, of squares of a plan by activity, and of prices."""
     own: Any = metric.caps
     moved = own.unit * members(weighty(market), sized)
-    for name in ("level", "rise", "spare"):
+    for name in OF_CAPS:
         moved += getattr(own.own, name) * getattr(sized, name)
     cap, level = market.weight * prices.cap, (market.weight * prices.level) @ metric.modes
     priced = cap**2 / own.rows + level**2 / own.damping

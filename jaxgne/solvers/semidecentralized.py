@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Int
 
 from ..market import Market
 from ..model import (
+    OF_CAPS,
     Plan,
     Rows,
     aggregate,
@@ -253,7 +254,7 @@ def count(market: Market, setting: Setting, priced: Plan, start: Ledger) -> Ledg
         now = getattr(start, name) - getattr(priced, name) / getattr(setting.caps, name)
         return jnp.clip(now, getattr(lower, name), getattr(upper, name))
 
-    return replace(start, **{name: moved(name) for name in ("level", "rise", "spare")})
+    return replace(start, **{name: moved(name) for name in OF_CAPS})
 
 
 def settle(setting: Setting, start: Ledger, new: Any, now: Rows, before: Rows) -> Ledger:
@@ -378,7 +379,7 @@ def plan_of(market: Market, setting: Setting, at: Point) -> Plan:
         trades=(buyer - seller) / 2,
         **dict(zip(STATE, state, strict=True)),
         exchange=at.exchange,
-        **_of_ledger(at, ("level", "rise", "spare")),
+        **_of_ledger(at, OF_CAPS),
     )
 
 
