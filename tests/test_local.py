@@ -13,7 +13,8 @@ import scipy.sparse as sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxgne.solvers.local import Choice, Network, Prosumer, best_response, project_network
+from jaxgne.solvers.local import Choice, Prosumer, best_response
+from jaxgne.solvers.projection import Network, project_network
 
 clarabel: Any = clarabel_module  # an extension module without type stubs
 HOURS = 6

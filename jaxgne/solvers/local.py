@@ -1,12 +1,9 @@
-"""The two exact projections of the paper's mechanism, each written for one and vmapped by callers.
+"""A prosumer's part of the paper's mechanism: its exact answer to prices, written for one.
 
-`best_response` is one prosumer's local quadratic program, `project_network` the operator's
-projection of its own state in one hour. Both are strongly convex with linear rows, so their dual is
-concave, once differentiable and piecewise quadratic: a semismooth Newton method with line search
-solves it, to rounding in one step once the last call's multipliers have the right active set.
+A strongly convex quadratic program, vmapped by callers. Its energy values balance each hour by a
+root on a line; values of what buffers hold are multipliers that `dual` finds.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -19,14 +16,11 @@ from jaxtyping import Array, Bool, Float
 from ..curves import AbstractCurve, crossing, curvatures, slopes
 from ..record import Record
 from ..succession import Before, earlier, entered, handed, siblings
+from .dual import Solution, maximize, tolerance
 
-_STEPS = 400  # damped Newton steps of one call; one or two once warm
 _REACH = 1e3  # longest step: what moves the stiffest variable so many times the market's power
-_TINY = 1e-12  # least damping
-_OVERSHOOT = 0.01  # share of a slope that a step may turn around
-_CLOSE = 1e-8  # relative accuracy of a conjugate gradient solve
+_TINY = 1e-12  # of an entry of the Newton matrix: what is added to it
 _BRACKETS = 80  # evaluations of one hour's root
-_INNER = 60  # conjugate gradient iterations of one call
 
 
 class Choice(Record):
@@ -64,78 +58,6 @@ class Prosumer(Record):
     curves: tuple[AbstractCurve, ...] = ()  # EUR/h, further costs of generation
     step: Any = None  # h, of each hour, where there are curves
     before: Before = eqx.field(default=None, static=True)  # which hour each begins from
-
-
-class Network(Record):
-    """The operator's private set in one hour: `matrix @ state = offset`, boxes, and line ratings.
-
-    `state` stacks active and reactive flow of every line, voltage and angle of every bus (kW, kvar,
-    pu or pu^2, rad). `proximal` is equal for both flows of a line; `preconditioner` inverts
-    `matrix / proximal @ matrix.T` over the columns that bounds leave free to move.
-    """
-
-    matrix: Float[Array, "R V"]
-    offset: Float[Array, " R"]
-    lower: Float[Array, " V"]
-    upper: Float[Array, " V"]
-    rating: Float[Array, " L"]  # kVA
-    proximal: Float[Array, " V"]
-    preconditioner: Float[Array, "R R"]
-    row_scale: Float[Array, " R"]  # by which residuals are measured
-
-
-class Solution(Record):
-    """A point on the dual: its multipliers, the minimizer there, row residuals (gradient).
-
-    `slope` is how fast each entry of `answer` yields to its price, and `error` the largest residual
-    relative to the market's scales.
-    """
-
-    duals: Float[Array, "..."]
-    answer: Any
-    slope: Any
-    residual: Float[Array, "..."]
-    error: Float[Array, ""]
-
-
-def tolerance(dtype: Any) -> float:
-    """Relative row residual at which a local solve ends: 1e-11 in float64."""
-    return max(1e-11, 64 * float(jnp.finfo(dtype).eps))
-
-
-def maximize(
-    respond: Callable[[Array], Solution],
-    direction: Callable[[Solution, Array], Array],
-    start: Array,
-) -> Solution:
-    """Maximize a concave, piecewise quadratic dual by damped Newton steps.
-
-    `direction(at, damping)` blends the Newton matrix with the one in which no bound binds: 0 is
-    Newton's step, 1 a step that never overshoots the maximum along it. A trial is accepted when it
-    hardly overshoots (judged by the slope there, which rounding does not blur), and the damping
-    falls; else it rises. Ends at `tolerance`, or after a fixed number of steps (an infeasible
-    problem has no maximum).
-    """
-    enough = tolerance(start.dtype)
-
-    def going(carry: tuple) -> Bool[Array, ""]:
-        at, _, count = carry
-        return (at.error > enough) & (count < _STEPS)
-
-    def body(carry: tuple) -> tuple:
-        at, damping, count = carry
-        along = direction(at, damping)
-        new = respond(at.duals + along)
-        rise, ahead = jnp.sum(at.residual * along), jnp.sum(new.residual * along)
-        accepted = ahead >= -_OVERSHOOT * rise
-        kept = jax.tree.map(lambda a, b: jnp.where(accepted, a, b), new, at)
-        damping = jnp.where(accepted, damping / 4, damping * 4)
-        return kept, jnp.clip(damping, _TINY, 1.0), count + 1
-
-    first = respond(start)
-    damping = jnp.clip(first.error**2, _TINY, 1e-2).astype(start.dtype)
-    at, _, _ = jax.lax.while_loop(going, body, (first, damping, jnp.zeros((), jnp.int32)))
-    return at
 
 
 def best_response(
@@ -345,87 +267,3 @@ def _solve_in_time(
     size = buffers * hours
     root = jax.scipy.linalg.cho_factor(full.reshape(size, size))
     return jax.scipy.linalg.cho_solve(root, aim.reshape(size)).reshape(aim.shape)
-
-
-def project_network(
-    network: Network, center: Float[Array, " V"], multipliers: Float[Array, " R"]
-) -> Solution:
-    """The operator's admissible state closest to `center`, in one hour (model.md: Mechanism):
-
-        argmin  proximal/2 (u - center)^2
-        s.t.    matrix u = offset,  lower <= u <= upper,  p^2 + q^2 <= rating^2 on every line
-
-    `multipliers` starts the solve (one per row); the solution's `duals` are those at its `answer`.
-    Where no bound binds, one step with `preconditioner` is exact.
-    """
-
-    def respond(duals: Array) -> Solution:
-        wish = center - (duals @ network.matrix) / network.proximal
-        state = _inside(network, wish)
-        residual = network.matrix @ state - network.offset
-        error = jnp.max(jnp.abs(residual) / network.row_scale, initial=0.0)
-        return Solution(duals, state, wish, residual, error)
-
-    return maximize(respond, lambda at, damping: _conjugate(network, at, damping), multipliers)
-
-
-def _excess(network: Network, state: Float[Array, " V"]) -> tuple[Array, Array]:
-    """By how much to shrink each line's flows to meet its rating (at most 1), and their norm."""
-    lines = network.rating.shape[0]
-    square = state[:lines] ** 2 + state[lines : 2 * lines] ** 2
-    over = square > network.rating**2
-    norm = jnp.sqrt(jnp.where(over, square, 1.0))
-    return jnp.where(over, jnp.where(over, network.rating, 0.0) / norm, 1.0), norm
-
-
-def _inside(network: Network, wish: Float[Array, " V"]) -> Float[Array, " V"]:
-    """Boxes for voltages and angles, a disc for each line's flows."""
-    shrink, _ = _excess(network, wish)
-    boxed = jnp.clip(wish, network.lower, network.upper)
-    lines = shrink.shape[0]
-    return boxed.at[:lines].multiply(shrink).at[lines : 2 * lines].multiply(shrink)
-
-
-def _conjugate(network: Network, at: Solution, damping: Array) -> Float[Array, " R"]:
-    """Newton direction of the dual by preconditioned conjugate gradients.
-
-    The Newton matrix differs from the preconditioner's by the few bounds that bind, and the method
-    needs about one iteration for each.
-    """
-    wish, matrix = at.slope, network.matrix
-    lines = network.rating.shape[0]
-    free = ((wish > network.lower) & (wish < network.upper)).astype(wish.dtype)
-    movable = (network.upper > network.lower).astype(wish.dtype)
-    shrink, norm = _excess(network, wish)
-    along = (wish[:lines] / norm, wish[lines : 2 * lines] / norm)  # unit vectors where binding
-    bound = shrink < 1
-
-    def newton(duals: Array) -> Array:
-        pulled = (duals @ matrix) / network.proximal
-        active, reactive = pulled[:lines], pulled[lines : 2 * lines]
-        radial = jnp.where(bound, along[0] * active + along[1] * reactive, 0.0)
-        kept = pulled * free
-        kept = kept.at[:lines].set(shrink * (active - along[0] * radial))
-        kept = kept.at[lines : 2 * lines].set(shrink * (reactive - along[1] * radial))
-        return matrix @ (kept + damping * movable * (pulled - kept))
-
-    aim = at.residual
-    start = network.preconditioner @ aim
-    size = jnp.sum(aim * start)
-
-    def going(carry: tuple) -> Bool[Array, ""]:
-        _, _, _, product, count = carry
-        return (product > _CLOSE**2 * size) & (count < _INNER)
-
-    def body(carry: tuple) -> tuple:
-        solution, left, search, product, count = carry
-        image = newton(search)
-        length = product / jnp.maximum(jnp.sum(search * image), jnp.finfo(aim.dtype).tiny)
-        left = left - length * image
-        moved = network.preconditioner @ left
-        new = jnp.sum(left * moved)
-        return solution + length * search, left, moved + new / product * search, new, count + 1
-
-    begin = (jnp.zeros_like(aim), aim, start, size, jnp.zeros((), jnp.int32))
-    solution, *_ = jax.lax.while_loop(going, body, begin)
-    return solution

@@ -37,7 +37,8 @@ from ..model import (
 from ..model import rows as constraint_rows
 from ..record import Record
 from .base import AbstractSolver
-from .local import Choice, best_response, project_network
+from .local import Choice, best_response
+from .projection import project_network
 from .setting import (
     STATE,
     Rule,

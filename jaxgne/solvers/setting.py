@@ -27,7 +27,8 @@ from ..model import rows as constraint_rows
 from ..record import Record
 from ..scales import much, scales
 from ..tables import has_caps, kw_per_unit, weighty
-from .local import Choice, Network, Prosumer
+from .local import Choice, Prosumer
+from .projection import Network
 
 Rule = Literal["columns", "paper"]
 
