@@ -90,7 +90,10 @@ LAYERS: dict[str, set[str]] = {
         "radial",
         "reach",
         *(f"solvers.{part}" for part in ("base", "network", "preconditioner")),
-        *(f"solvers.{part}" for part in ("cap_rows", "dual", "local", "projection")),
+        *(
+            f"solvers.{part}"
+            for part in ("blocks", "cap_rows", "dual", "local", "projection", "sweeps")
+        ),
         *(f"solvers.{part}" for part in ("columns", "linearized", "newton", "preference")),
         *(f"solvers.{part}" for part in ("setting", "tree")),
     },

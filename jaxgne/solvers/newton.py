@@ -17,22 +17,17 @@ from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
-import jax
-from jax.custom_batching import sequential_vmap
-from jax.lax import platform_dependent
-from jax.lax.linalg import cholesky, triangular_solve
 from jaxtyping import Array, Bool, Float, Int
 
 from ..market import Market
 from ..model import Plan, Rows, by_owner, falls, limits, ratios, rows_like
 from ..record import Record
-from ..runner import inverse_factor, jnp, lax, on_host
-from ..succession import entered, to_leaves, to_roots
+from ..runner import jnp
+from ..succession import entered
 from ..tables import has_caps
+from .blocks import Eliminated, diagonal, eliminate, factored
 from .cap_rows import CapRows
-
-_HALF = 16  # rows from which on half a block is still factored apart
-_ROUNDING = 1e-13  # share of its diagonal that is added to a block: keeps it positive definite
+from .sweeps import Branches, Path, branches, path
 
 
 class Compliance(Record):
@@ -49,86 +44,6 @@ class Worth(Record):
 
     rows: Rows
     total: Float[Array, " H"]
-
-
-class _Eliminated(Record):
-    """Rows that were eliminated: L^-1 of their Cholesky factor, and that times their coupling."""
-
-    inverse: Float[Array, "... n n"]
-    coupling: Float[Array, "... n m"]
-
-    def reduce(self, r: Float[Array, "... n"]) -> Float[Array, "... n"]:
-        """L^-1 r."""
-        return jnp.einsum("...ij,...j->...i", self.inverse, r)
-
-    def felt(self, reduced: Float[Array, "... n"]) -> Float[Array, "... m"]:
-        """What the others' right-hand side loses."""
-        return jnp.einsum("...nm,...n->...m", self.coupling, reduced)
-
-    def restore(
-        self, reduced: Float[Array, "... n"], others: Float[Array, "... m"]
-    ) -> Float[Array, "... n"]:
-        """The rows' solution, given that of the others."""
-        rest = reduced - jnp.einsum("...nm,...m->...n", self.coupling, others)
-        return jnp.einsum("...ji,...j->...i", self.inverse, rest)
-
-
-def _inverse_factors(blocks: Float[Array, "... n n"]) -> Float[Array, "... n n"]:
-    """L^-1 of each block's Cholesky factor L."""
-    factor = cholesky(blocks, symmetrize_input=False)
-    unit = jnp.broadcast_to(jnp.eye(blocks.shape[-1], dtype=blocks.dtype), blocks.shape)
-    return triangular_solve(factor, unit, left_side=True, lower=True)
-
-
-def _one_by_one(blocks: Float[Array, "... n n"]) -> Float[Array, "... n n"]:
-    """The same, never two blocks in one call of LAPACK.
-
-    jaxlib spreads a batch over the threads that run the program and waits for them: two such calls
-    at once, from two threads or two parts of a program, can wait for one another forever.
-    """
-    if on_host():
-        return inverse_factor(blocks)
-    alone = sequential_vmap(_inverse_factors)
-    for _ in blocks.shape[:-2]:
-        alone = jax.vmap(alone)
-    return alone(blocks)
-
-
-def _diagonal(block: Float[Array, "... n n"]) -> Float[Array, "... n"]:
-    return jnp.diagonal(block, axis1=-2, axis2=-1)
-
-
-def _factored(
-    block: Float[Array, "... n n"], size: Float[Array, "... n"]
-) -> Float[Array, "... n n"]:
-    """L^-1 of the Cholesky factor of a block whose diagonal was `size` before others were left."""
-    add = jnp.where(size > 0, _ROUNDING * size, 1.0)  # rows that nothing can move
-    n = jnp.arange(block.shape[-1])
-    block = block.at[..., n, n].add(add)
-    if on_host():
-        return _halved(block)
-    return platform_dependent(block, cpu=_halved, default=_inverse_factors)
-
-
-def _halved(block: Float[Array, "... n n"]) -> Float[Array, "... n n"]:
-    """L^-1 by halves: products are faster than LAPACK's triangular solves, and half the work."""
-    half = block.shape[-1] // 2
-    if half < _HALF:
-        return _one_by_one(block)
-    first = _halved(block[..., :half, :half])
-    below = block[..., half:, :half] @ first.mT
-    second = _halved(block[..., half:, half:] - below @ below.mT)
-    corner = -second @ below @ first
-    upper = jnp.concatenate([first, jnp.zeros_like(corner.mT)], axis=-1)
-    return jnp.concatenate([upper, jnp.concatenate([corner, second], axis=-1)], axis=-2)
-
-
-def _eliminate(
-    block: Float[Array, "... n n"], coupling: Float[Array, "... n m"], size: Float[Array, "... n"]
-) -> _Eliminated:
-    """Eliminate a block whose diagonal was `size` before other rows were."""
-    inverse = _factored(block, size)
-    return _Eliminated(inverse, inverse @ coupling)
 
 
 class _Buses(Record):
@@ -170,67 +85,13 @@ class _Buses(Record):
         return lost + jnp.einsum("hbm,hm->hb", self.capped, prices)
 
 
-class _Path(Record):
-    """Dynamics of storage, eliminated hour by hour; the coupling is to the next hour."""
-
-    blocks: _Eliminated
-
-    def __call__(self, right: Float[Array, "H K"]) -> Float[Array, "H K"]:
-        """The prices of contents."""
-
-        def forward(felt: Array, now: tuple[_Eliminated, Array]) -> tuple[Array, Array]:
-            block, r = now
-            reduced = block.reduce(r - felt)
-            return block.felt(reduced), reduced
-
-        def backward(later: Array, now: tuple[_Eliminated, Array]) -> tuple[Array, Array]:
-            block, reduced = now
-            solved = block.restore(reduced, later)
-            return solved, solved
-
-        nothing = jnp.zeros_like(right[0])
-        _, swept = lax.scan(forward, nothing, (self.blocks, right))
-        return lax.scan(backward, nothing, (self.blocks, swept), reverse=True)[1]
-
-
-class _Branches(Record):
-    """The same where hours make a tree, eliminated from its leaves.
-
-    Hours that begin from the same one meet in what it ends with, x = theta (y - a sum of their y).
-    With all behind such an hour eliminated but its own y, inverse M^-1, they answer
-    y = M^-1 (r + a x), so that x = W (y - g) with W = (1/theta + sum a M^-1 a)^-1.
-    """
-
-    inverse: Float[Array, "H K K"]  # M^-1
-    give: Float[Array, "H K K"]  # W
-    keep: Float[Array, " K"]
-    before: tuple[int, ...] = eqx.field(static=True)
-
-    def __call__(self, right: Float[Array, "H K"]) -> Float[Array, "H K"]:
-        """The prices of contents."""
-
-        def forward(felt: Array, now: tuple[Array, Array, Array]) -> tuple[Array, Any]:
-            r, inverse, give = now
-            alone = inverse @ (r + give @ felt)
-            return self.keep * alone, (alone, felt)
-
-        def backward(known: Array, now: tuple[Array, Array, Array, Array]) -> tuple[Array, Array]:
-            alone, felt, inverse, give = now
-            solved = alone + inverse @ (self.keep * known)
-            return give @ (solved - felt), solved
-
-        nothing, both = jnp.zeros_like(right[0]), (self.inverse, self.give)
-        alone = to_roots(self.before, forward, nothing, (right, *both))
-        return to_leaves(self.before, backward, nothing, (*alone, *both))
-
-
 class Newton(Record):
     """A theta A^T, factored. Call it with right-hand sides to get the rows' prices."""
 
-    inner: _Eliminated  # rows of the network other than balances of buses
+    inner: Eliminated  # rows of the network other than balances of buses
     buses: _Buses | None  # without a network: none
-    outer: _Eliminated  # all others of the hour
-    stores: "_Path | _Branches"  # dynamics of storage, and caps
+    outer: Eliminated  # all others of the hour
+    stores: Path | Branches  # dynamics of storage, and caps
     used: Bool[Array, " R"]  # rows of the network that exist
     reactive: bool = eqx.field(static=True)
 
@@ -321,7 +182,7 @@ def factor(market: Market, theta: Compliance, reactive: bool = True) -> Newton:
     shared = -(into * plan.charge + out * plan.discharge)
 
     block = _hour_block(market, theta, devices)
-    size = _diagonal(block)
+    size = diagonal(block)
     which, keep = jnp.arange(stores.owner.shape[0]), stores.retention[:, None]
     coupling = jnp.zeros((hours, count + 2, which.shape[0]), block.dtype)
     coupling = coupling.at[:, stores.owner, which].set(shared.T)
@@ -341,7 +202,7 @@ def factor(market: Market, theta: Compliance, reactive: bool = True) -> Newton:
     whole, used = network_block(market, theta, reactive)
     split = grid.passive.shape[0] if grid.model.networked else 0
     others = whole[:, split:, split:]
-    inner = _eliminate(others, whole[:, split:, :split], _diagonal(others))
+    inner = eliminate(others, whole[:, split:, :split], diagonal(others))
     buses = None
     if split:
         home = jnp.concatenate([market.prosumers.bus, market.prosumers.bus[stores.owner]])
@@ -349,7 +210,7 @@ def factor(market: Market, theta: Compliance, reactive: bool = True) -> Newton:
         at_bus = jnp.zeros((split, hours)).at[home[:count]].add(moved[:count])
         bus = whole[:, :split, :split] - inner.coupling.mT @ inner.coupling
         bus = bus.at[:, jnp.arange(split), jnp.arange(split)].add(at_bus.T)
-        root = _factored(bus, _diagonal(whole)[:, :split] + at_bus.T)
+        root = factored(bus, diagonal(whole)[:, :split] + at_bus.T)
         buses = _Buses(root.mT @ root, moved.T, home, capped)
         felt = buses.moved[:, :, None] * buses.inverse[:, home[:, None], home] * moved.T[:, None]
         if capped is not None:
@@ -358,46 +219,13 @@ def factor(market: Market, theta: Compliance, reactive: bool = True) -> Newton:
         seen = felt.shape[1] - count  # levels of caps are at no bus
         coupling = coupling.at[:, :count, :seen].add(-felt[:, :count, count:])
         content = content.at[:, :seen, :seen].add(-felt[:, count:, count:])
-    outer = _eliminate(block, coupling, size)
+    outer = eliminate(block, coupling, size)
     content = content - outer.coupling.mT @ outer.coupling
     if market.before is None:
-        stores = _path(content, held, own)
+        stores = path(content, held, own)
     else:
-        stores = _branches(market, content, plan.energy, own)
+        stores = branches(market, content, plan.energy, own)
     return Newton(inner, buses, outer, stores, used, reactive)
-
-
-def _path(content: Array, held: Array, own: Array) -> _Path:
-    """The sweep over hours, whose blocks are `content`, of diagonal `own` at first.
-
-    `held` is what couples each to the next, a diagonal or a matrix an hour.
-    """
-
-    def sweep(felt: Array, now: tuple[Array, Array, Array]) -> tuple[Array, _Eliminated]:
-        here, ahead, size = now
-        link = jnp.diag(ahead) if ahead.ndim == 1 else ahead
-        block = _eliminate(here - felt, link, size)
-        return block.coupling.T @ block.coupling, block
-
-    return _Path(lax.scan(sweep, jnp.zeros_like(content[0]), (content, held, own.T))[1])
-
-
-def _branches(market: Market, content: Array, energy: Array, own: Array) -> _Branches:
-    """The same over a tree, whose blocks `content` are without what contents add to them."""
-    assert market.before is not None
-    keep, one = market.buffers.retention, jnp.eye(content.shape[-1], dtype=content.dtype)
-
-    def sweep(felt: Array, now: tuple[Array, Array, Array]) -> tuple[Array, tuple[Array, Array]]:
-        here, half, size = now
-        root = _factored(one + half[:, None] * felt * half, jnp.ones_like(half)) * half
-        give = root.mT @ root
-        root = _factored(here + give, size)
-        inverse = root.mT @ root
-        return keep[:, None] * inverse * keep, (inverse, give)
-
-    nothing, half = jnp.zeros_like(content[0]), jnp.sqrt(energy)
-    inverse, give = to_roots(market.before, sweep, nothing, (content, half.T, own.T))
-    return _Branches(inverse, give, keep, market.before)
 
 
 def _hour_block(
