@@ -40,9 +40,10 @@ from .cli_shared import (
 )
 from .cli_study import study
 from .cli_tune import tune
+from .indicators import summary
 from .io import check_replaceable, load_case, save
 from .live import Live, LiveBatch
-from .report import summary, table
+from .report import table
 
 WIDTH = 100  # columns, where the terminal has them
 _MOST_SCENARIOS = 1_000_000

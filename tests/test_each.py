@@ -214,7 +214,7 @@ INSIDE = {  # one market's mathematics, and what the functions above are made of
 MODULES = (
     *("acsafe", "batch_report", "certificate", "comparison", "devices", "fitting", "frames"),
     *("mechanisms", "model", "objectives", "one_way", "payoffs", "plan", "plots", "report"),
-    *("scenarios", "selection"),
+    *("indicators", "scenarios", "selection"),
     *("reliability", "settlement", "studies", "tracing", "tuning", "validation"),
 )
 

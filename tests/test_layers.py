@@ -134,7 +134,8 @@ LAYERS: dict[str, set[str]] = {
     "mechanisms": {*RESULT, "settlement", "objectives", "coordinates", "history", "tuning"},
     "cases": {"clock", "market", "devices", "validation", "cases"},
     "io": {*RESULT, "grids", "io", "cases", "comparison", "files", "fingerprint", "checkpoint"},
-    "report": {*RESULT - {"solvers"}, *STUDIES},
+    "indicators": {*RESULT - {"solvers"}, "comparison"},
+    "report": {*RESULT - {"solvers"}, "indicators"},
     "batch_report": {*RESULT - {"solvers"}, "comparison"},
     "plots": {
         *RESULT - {"solvers"},
@@ -155,7 +156,7 @@ LAYERS: dict[str, set[str]] = {
     "cli": {
         "jaxgne",  # public names only
         *("batch_report", "cases", "cli_plot", "cli_shared", "cli_study", "cli_tune"),
-        *("io", "live", "report"),
+        *("indicators", "io", "live", "report"),
     },
     "__main__": {"cli"},
     "__init__": {*RESULT, *STUDIES, "cases", "io", "plots", "report", "studies"},
