@@ -93,37 +93,41 @@ def siblings(before: Before, steps: int) -> Float[np.ndarray, "H H"]:
     return both - np.diag(np.diag(both))
 
 
-def to_roots(before: tuple[int, ...], step: Callable, nothing: Array, over: Any) -> Any:
+def to_roots(before: tuple[int, ...], step: Callable, table: Array, over: Any) -> Any:
     """Steps of a tree, each ahead of the one that it begins from.
 
-    `step(felt, x)` has the sum of what the steps that begin from it have told, and returns what it
-    tells itself, and an output. Returns the outputs of all steps, in order.
+    `table` has a row for each step and, last, one for the start. `step(own, there, x)` has the row
+    of the step, as those that begin from it have left it, and of the one that it begins from, and
+    returns what that becomes, and an output. Returns the outputs of all steps, in order.
     """
-    table, here, there = _table(before, nothing)
 
-    def turn(felt: Array, now: Any) -> Any:
-        here, there, x = now
-        told, out = step(felt[here], x)
-        return felt.at[there].add(told), out
+    def turn(table: Array, now: Any) -> Any:
+        here, parent, x = now
+        left, out = step(table[here], table[parent], x)
+        return table.at[parent].set(left), out
 
-    return lax.scan(turn, table, (here, there, over), reverse=True)[1]
-
-
-def to_leaves(before: tuple[int, ...], step: Callable, nothing: Array, over: Any) -> Any:
-    """The other way round: `step(known, x)` with what the step that it begins from has told."""
-    table, here, there = _table(before, nothing)
-
-    def turn(known: Array, now: Any) -> Any:
-        here, there, x = now
-        told, out = step(known[there], x)
-        return known.at[here].set(told), out
-
-    return lax.scan(turn, table, (here, there, over))[1]
+    return lax.scan(turn, table, (*_places(before), over), reverse=True)[1]
 
 
-def _table(before: tuple[int, ...], nothing: Array) -> tuple[Array, Array, Array]:
-    """A row for each step and one for the start; the steps, and the rows they begin from."""
-    steps = len(before)
-    parent = np.where(np.array(before) < 0, steps, before)
-    table = jnp.zeros((steps + 1, *nothing.shape), nothing.dtype)
-    return table, jnp.arange(steps), jnp.asarray(parent)
+def to_leaves(before: tuple[int, ...], step: Callable, table: Array, over: Any) -> Any:
+    """The other way round: `step(there, x)` returns its own row, what the row of the step that it
+    begins from becomes, and an output.
+    """
+
+    def turn(table: Array, now: Any) -> Any:
+        here, parent, x = now
+        own, left, out = step(table[parent], x)
+        return table.at[parent].set(left).at[here].set(own), out
+
+    return lax.scan(turn, table, (*_places(before), over))[1]
+
+
+def blank(before: tuple[int, ...], nothing: Array) -> Array:
+    """A table for `to_roots` and `to_leaves` whose rows are `nothing`."""
+    return jnp.zeros((len(before) + 1, *nothing.shape), nothing.dtype)
+
+
+def _places(before: tuple[int, ...]) -> tuple[Array, Array]:
+    """The rows of steps, and of those that they begin from."""
+    parent = np.where(np.array(before) < 0, len(before), before)
+    return jnp.arange(len(before)), jnp.asarray(parent)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -13,6 +14,8 @@ from jax.flatten_util import ravel_pytree
 
 import jaxgne as jg
 from jaxgne.model import aggregate, limits, rows, zeros
+from jaxgne.runner import by_numpy, to_host
+from jaxgne.scenarios import tree
 from jaxgne.solvers.newton import Compliance, Worth, factor
 from tests.markets import GRIDS, SHAPES, random_market
 
@@ -26,14 +29,25 @@ def solved(market: jg.Market, theta: Compliance, reactive: bool, right: Worth) -
 RADIAL = GRIDS.index("lindistflow")
 
 
-@pytest.mark.parametrize("shape", [0, 3])
-@pytest.mark.parametrize(
-    ("grid", "reactive"), [*((grid, True) for grid in range(len(GRIDS))), (RADIAL, False)]
-)
-def test_newton_solves_the_dense_system(grid, reactive, shape):
-    """(A theta A^T) y for random y and theta, given to it, comes back as y."""
-    market = random_market(7, shape=SHAPES[shape], grid=GRIDS[grid])
+def drawn(market: jg.Market, reactive: bool) -> Compliance:
+    """Random compliances."""
     rng = np.random.default_rng(0)
+    plan, hour = zeros(market), market.tariff.slope
+
+    def some(like: jax.Array) -> jax.Array:
+        return jnp.asarray(rng.uniform(0.1, 3.0, like.shape))
+
+    theta = jax.tree.map(some, replace(plan, exchange=plan.exchange[:0]))
+    cross = jnp.asarray(rng.uniform(-0.05, 0.05, plan.active.shape))
+    if not reactive:  # then these do not move
+        theta, cross = replace(theta, reactive=0 * theta.reactive), 0 * cross
+    return Compliance(replace(theta, exchange=plan.exchange), cross, some(hour), some(hour))
+
+
+def dense(
+    market: jg.Market, theta: Compliance, reactive: bool
+) -> tuple[np.ndarray, np.ndarray, Callable[[jax.Array], Worth]]:
+    """A theta A^T, which of its rows exist, and what makes `Worth` of a vector."""
     plan, hour = zeros(market), market.tariff.slope
     columns, unravel = ravel_pytree((plan, 0 * hour, 0 * hour))
 
@@ -43,20 +57,12 @@ def test_newton_solves_the_dense_system(grid, reactive, shape):
         found = replace(found, aggregate=found.aggregate - net)
         return ravel_pytree(Worth(found, aggregate(market, plan) - total))[0]
 
-    def drawn(like: jax.Array) -> jax.Array:
-        return jnp.asarray(rng.uniform(0.1, 3.0, like.shape))
-
-    theta = jax.tree.map(drawn, replace(plan, exchange=plan.exchange[:0]))
-    cross = jnp.asarray(rng.uniform(-0.05, 0.05, plan.active.shape))
-    if not reactive:  # then these do not move
-        theta, cross = replace(theta, reactive=0 * theta.reactive), 0 * cross
-    own = Compliance(replace(theta, exchange=plan.exchange), cross, drawn(hour), drawn(hour))
-    diagonal, _ = ravel_pytree((own.plan, own.total, own.net))
+    diagonal, _ = ravel_pytree((theta.plan, theta.total, theta.net))
     weight = np.diag(np.asarray(diagonal))
     place, _ = ravel_pytree((plan, 0 * hour, 0 * hour))
     index = unravel(jnp.arange(place.size, dtype=place.dtype))[0]
     real, other = (np.asarray(a, int).ravel() for a in (index.active, index.reactive))
-    weight[real, other] = weight[other, real] = np.asarray(cross).ravel()
+    weight[real, other] = weight[other, real] = np.asarray(theta.cross).ravel()
 
     # rows that exist; the exchange and the feeders' own follow from the others
     low, high = limits(market)
@@ -66,13 +72,44 @@ def test_newton_solves_the_dense_system(grid, reactive, shape):
     if not reactive:
         exists = replace(exists, bus_reactive=0 * exists.bus_reactive)
     used, back = ravel_pytree(Worth(exists, 1 + 0 * hour))
-
     matrix = np.asarray(jax.jit(jax.jacfwd(value))(columns))
-    normal = matrix @ weight @ matrix.T
-    wanted = np.asarray(used) * rng.standard_normal(used.size)
-    right = back(jnp.asarray(normal @ wanted))
-    found = solved(market, own, reactive, right)
+    return matrix @ weight @ matrix.T, np.asarray(used), back
+
+
+@pytest.mark.parametrize("shape", [0, 3])
+@pytest.mark.parametrize(
+    ("grid", "reactive"), [*((grid, True) for grid in range(len(GRIDS))), (RADIAL, False)]
+)
+def test_newton_solves_the_dense_system(grid, reactive, shape):
+    """(A theta A^T) y for random y and theta, given to it, comes back as y."""
+    market = random_market(7, shape=SHAPES[shape], grid=GRIDS[grid])
+    theta = drawn(market, reactive)
+    normal, used, back = dense(market, theta, reactive)
+    wanted = used * np.random.default_rng(1).standard_normal(used.size)
+    found = solved(market, theta, reactive, back(jnp.asarray(normal @ wanted)))
     assert np.allclose(ravel_pytree(found)[0], wanted, rtol=1e-6, atol=1e-6)
+
+
+def test_rows_are_met_in_a_tree_whose_last_steps_cannot_move():
+    """Two branches with batteries at rest ask the step before for 1 kWh each, which is free to give
+    it: a step in all columns, theta A^T y, meets the rows, though they could move by 1e-12 of it.
+    """
+    first = random_market(7, shape=SHAPES[0], grid="copperplate")
+    market = tree([first, first], (0.5, 0.5), 3)
+    moving = np.array([1.0, 1.0, 1.0, 1e-6, 1e-6])
+    theta = drawn(market, True)
+    stores = {name: getattr(theta.plan, name) * moving for name in ("charge", "discharge")}
+    stores["energy"] = theta.plan.energy * np.array([1.0, 1.0, 1e6, 1e-6, 1e-6])
+    theta = replace(theta, plan=replace(theta.plan, **stores))
+    normal, used, back = dense(market, theta, True)
+    right = back(jnp.asarray(normal @ (used * np.random.default_rng(1).standard_normal(used.size))))
+    asked = np.array([0.0, 0.0, 1.0, 0.0, 0.0]) - market.buffers.retention[:, None] * (moving < 1)
+    right = replace(right, rows=replace(right.rows, energy=right.rows.energy + asked))
+    with by_numpy():
+        here, its, wanted = to_host((market, theta, right))
+        prices = factor(here, its)(here, wanted)
+    missed = normal @ ravel_pytree(prices)[0] - ravel_pytree(right)[0]
+    assert np.max(np.abs(used * missed)) < 1e-5
 
 
 THREADS = """

@@ -27,7 +27,7 @@ from ..solvers.newton import (
     unstack_network,
 )
 from ..solvers.tree import Tree, eliminate
-from ..succession import Before, entered, handed, to_leaves, to_roots
+from ..succession import Before, blank, entered, handed, to_leaves, to_roots
 from ..tables import has_caps
 
 Rowwise = Callable[[Worth], Worth]
@@ -178,30 +178,29 @@ def _in_time(
         behind = -keep[:, None] * begins
         ahead = handed(None, behind)
         return lambda right: tridiagonal_solve(behind, diagonal, ahead, right[..., None])[..., 0]
-    nothing = jnp.zeros_like(keep)  # as in `solvers.newton`, where blocks are matrices
+    table = blank(before, keep)  # as in `solvers.newton`, where blocks are matrices
 
-    def factor(felt: Array, now: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
-        here, theta = now
-        give = theta / (1 + theta * felt)
-        inverse = 1 / (here + give)
-        return keep**2 * inverse, (inverse, give)
+    def factor(give: Array, there: Array, here: Array) -> tuple[Array, Any]:
+        alone = here + give
+        inverse = 1 / (alone + keep**2 * there)
+        return there * alone * inverse, (inverse, keep * there)
 
     own = (diagonal - ends - keep[:, None] ** 2 * begins).T
-    both = to_roots(before, factor, nothing, (own, ends.T))
+    both = to_roots(before, factor, table.at[:-1].set(ends.T), own)
 
-    def forward(felt: Array, now: tuple[Array, Array, Array]) -> tuple[Array, Any]:
-        right, inverse, give = now
-        alone = inverse * (right + give * felt)
-        return keep * alone, (alone, felt)
+    def forward(felt: Array, there: Array, now: tuple[Array, Array, Array]) -> Any:
+        right, inverse, handed = now
+        alone = inverse * (right + felt - keep * there)
+        return there + handed * alone, alone
 
-    def backward(known: Array, now: tuple[Array, Array, Array, Array]) -> tuple[Array, Array]:
-        alone, felt, inverse, give = now
-        solved = alone + inverse * keep * known
-        return give * (solved - felt), solved
+    def backward(there: Array, now: tuple[Array, Array, Array]) -> Any:
+        alone, inverse, handed = now
+        solved = alone + inverse * handed * there
+        return solved, there - keep * solved, solved
 
     def solve(right: Array) -> Array:
-        alone = to_roots(before, forward, nothing, (right.T, *both))
-        return to_leaves(before, backward, nothing, (*alone, *both)).T
+        alone = to_roots(before, forward, table, (right.T, *both))
+        return to_leaves(before, backward, table, (alone, *both)).T
 
     return solve
 

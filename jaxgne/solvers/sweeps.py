@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 from ..market import Market
 from ..record import Record
 from ..runner import jnp, lax
-from ..succession import to_leaves, to_roots
+from ..succession import blank, to_leaves, to_roots
 from .blocks import Eliminated, eliminate, factored
 
 
@@ -38,32 +38,34 @@ class Path(Record):
 class Branches(Record):
     """The same where hours make a tree, eliminated from its leaves.
 
-    Hours that begin from the same one meet in what it ends with, x = theta (y - a sum of their y).
-    With all behind such an hour eliminated but its own y, inverse M^-1, they answer
-    y = M^-1 (r + a x), so that x = W (y - g) with W = (1/theta + sum a M^-1 a)^-1.
+    What an hour ends with, x = W (y - a sum of the y behind it), is felt by all that begin from it.
+    W is theta at first. Each of them, eliminated with P = M + a W a, leaves W - W a P^-1 a W of it
+    to the others: next to nothing, where it cannot do with another x. So that difference is made as
+    a sum of squares (Bucy and Joseph, Filtering for Stochastic Processes, 1968), and M^-1, which is
+    huge then, is never met alone.
     """
 
-    inverse: Float[Array, "H K K"]  # M^-1
-    give: Float[Array, "H K K"]  # W
-    keep: Float[Array, " K"]
+    inverse: Float[Array, "H K K"]  # P^-1
+    handed: Float[Array, "H K K"]  # W a
+    keep: Float[Array, " K"]  # a
     before: tuple[int, ...] = eqx.field(static=True)
 
     def __call__(self, right: Float[Array, "H K"]) -> Float[Array, "H K"]:
         """The prices of contents."""
 
-        def forward(felt: Array, now: tuple[Array, Array, Array]) -> tuple[Array, Any]:
-            r, inverse, give = now
-            alone = inverse @ (r + give @ felt)
-            return self.keep * alone, (alone, felt)
+        def forward(felt: Array, there: Array, now: tuple[Array, Array, Array]) -> Any:
+            r, inverse, handed = now
+            alone = inverse @ (r + felt - self.keep * there)
+            return there + handed @ alone, alone
 
-        def backward(known: Array, now: tuple[Array, Array, Array, Array]) -> tuple[Array, Array]:
-            alone, felt, inverse, give = now
-            solved = alone + inverse @ (self.keep * known)
-            return give @ (solved - felt), solved
+        def backward(there: Array, now: tuple[Array, Array, Array]) -> Any:
+            alone, inverse, handed = now
+            solved = alone + inverse @ (handed.T @ there)
+            return solved, there - self.keep * solved, solved
 
-        nothing, both = jnp.zeros_like(right[0]), (self.inverse, self.give)
-        alone = to_roots(self.before, forward, nothing, (right, *both))
-        return to_leaves(self.before, backward, nothing, (*alone, *both))
+        table = blank(self.before, right[0])
+        alone = to_roots(self.before, forward, table, (right, self.inverse, self.handed))
+        return to_leaves(self.before, backward, table, (alone, self.inverse, self.handed))
 
 
 def path(content: Array, held: Array, own: Array) -> Path:
@@ -86,14 +88,16 @@ def branches(market: Market, content: Array, energy: Array, own: Array) -> Branc
     assert market.before is not None
     keep, one = market.buffers.retention, jnp.eye(content.shape[-1], dtype=content.dtype)
 
-    def sweep(felt: Array, now: tuple[Array, Array, Array]) -> tuple[Array, tuple[Array, Array]]:
-        here, half, size = now
-        root = factored(one + half[:, None] * felt * half, jnp.ones_like(half)) * half
-        give = root.mT @ root
-        root = factored(here + give, size)
+    def sweep(give: Array, there: Array, now: tuple[Array, Array]) -> tuple[Array, Any]:
+        here, size = now
+        alone, handed = here + give, there * keep
+        root = factored(alone + keep[:, None] * handed, size)
         inverse = root.mT @ root
-        return keep[:, None] * inverse * keep, (inverse, give)
+        gain = handed @ inverse
+        rest = one - gain * keep
+        return rest @ there @ rest.T + gain @ alone @ gain.T, (inverse, handed)
 
-    nothing, half = jnp.zeros_like(content[0]), jnp.sqrt(energy)
-    inverse, give = to_roots(market.before, sweep, nothing, (content, half.T, own.T))
-    return Branches(inverse, give, keep, market.before)
+    table = blank(market.before, content[0])
+    table = table.at[:-1].set(energy.T[:, :, None] * one)
+    inverse, handed = to_roots(market.before, sweep, table, (content, own.T))
+    return Branches(inverse, handed, keep, market.before)
