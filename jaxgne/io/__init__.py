@@ -1,4 +1,4 @@
-"""Markets and clearings on disk, in the project's own folder format: CSV tables and JSON.
+"""Markets and clearings on disk in the project's own folder format, grids from those of others.
 
     market.json            hour length, behavior, grid model, feeder buses, how many rows of each
     prosumers.csv ...      one line per prosumer, generator, buffer, pair, line, bus

@@ -1,0 +1,135 @@
+"""What an importer says of its work: what it took, assumed, merged and lost, by codes that stay.
+
+An importer returns its grid or market and an `ImportReport`. Codes are part of the package's
+interface: `report.count("bus.unsupplied")` is a number a script may rely on. `docs/imports.md` has
+them all, with what is done.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Complex, Float, Int
+
+Kind = Literal["taken", "assumed", "merged", "lost"]
+
+# What each code means: its kind, the unit of its number, and its sentence.
+CODES: dict[str, tuple[Kind, str, str]] = {
+    "bus.off": ("lost", "kW", "buses out of service are left out, and the load at them"),
+    "bus.unsupplied": ("lost", "kW", "buses without a path to a source are left out, with load"),
+    "bus.merged": ("merged", "", "buses joined by closed switches or no impedance are one"),
+    "bus.limits": ("assumed", "pu", "voltage limits that are not given are the importer's"),
+    "branch.off": ("lost", "", "branches out of service or open at both ends are left out"),
+    "branch.half_open": ("merged", "kvar", "what a branch open at one end draws is a load there"),
+    "branch.no_impedance": ("merged", "", "lines without impedance join their two buses"),
+    "branch.shorted": ("merged", "", "branches with both ends on one bus carry nothing"),
+    "branch.parallel": ("merged", "", "branches side by side are one, by their admittances"),
+    "branch.no_rating": ("assumed", "", "branches without a rating are not limited"),
+    "branch.limit": ("taken", "", "the largest loading allowed lowers ratings"),
+    "branch.shift": ("lost", "degree", "turns of the phase are left out, they change no voltage"),
+    "shunt.constant": ("assumed", "kvar", "charging and shunts draw what they do in this state"),
+    "iron.constant": ("assumed", "kW", "losses of iron and shunts are load, as in this state"),
+    "load.voltage": ("assumed", "kW", "loads that move with voltage draw what they do here"),
+    "generator.voltage": ("lost", "kvar", "voltages of generators float: P and Q are fixed here"),
+    "state.none": ("lost", "kW", "no AC state was found: are the units of loads and lines right?"),
+    "state.voltage": ("taken", "pu", "the lowest voltage of the AC state as the source has it"),
+}
+
+_SHOWN = 3  # places of a note that are printed
+
+
+@dataclass(frozen=True)
+class Note:
+    """One thing that an importer did, for one or many rows of its source."""
+
+    code: str
+    kind: Kind
+    places: tuple[str, ...]  # table and row, with its name where it has one
+    number: float | None  # of all places together, in `unit`
+    unit: str
+    text: str
+
+    def __str__(self) -> str:
+        number = "" if self.number is None else f" [{self.number:.6g} {self.unit}".rstrip() + "]"
+        places = ", ".join(self.places[:_SHOWN])
+        more = len(self.places) - _SHOWN
+        where = f": {places}" + (f" and {more} more" if more > 0 else "") if places else ""
+        return f"{self.code}{number} {self.text}{where}"
+
+
+@dataclass(frozen=True)
+class Total:
+    """A sum over the source and over what was made of it."""
+
+    before: float
+    after: float
+    unit: str
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What became of a source: notes, totals before and after, and which row is where.
+
+    `bus[k]` is the bus of the grid that the source's k-th bus is now, -1 where it is left out;
+    `line[table][k]` the line that the k-th row of a table is. `bus_label[k]` is what the source
+    calls its k-th bus. `nominal` (kV) turns the grid's per unit into volts, and `state` are the AC
+    voltages (pu, complex) of the grid's buses as the source stands, shunts and all; angles are
+    without the turns of transformers. `constant` (kW + j kvar by bus) is the part of the passive
+    load that shunts, charging and iron draw in that state: what does not follow a profile of loads.
+    `data` keeps what the grid cannot say and the format can.
+    """
+
+    source: str
+    notes: tuple[Note, ...]
+    totals: Mapping[str, Total]
+    bus: Int[np.ndarray, " S"]
+    bus_label: tuple[str, ...]
+    line: Mapping[str, Int[np.ndarray, " R"]]
+    nominal: Float[np.ndarray, " B"]
+    state: Complex[np.ndarray, " B"]
+    constant: Complex[np.ndarray, " B"]
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+    def count(self, code: str) -> int:
+        """How many rows of the source a code was said of; `KeyError` for a code there is not."""
+        if code not in CODES:
+            raise KeyError(f"{code!r} is no code of an importer; docs/imports.md has them all.")
+        return sum(max(1, len(note.places)) for note in self.notes if note.code == code)
+
+    def of(self, kind: Kind) -> tuple[Note, ...]:
+        """The notes of one kind."""
+        return tuple(note for note in self.notes if note.kind == kind)
+
+    def __str__(self) -> str:
+        lines = [f"Imported from {self.source}"]
+        for name, total in self.totals.items():
+            unit = f" {total.unit}" if total.unit else ""
+            lines.append(f"  {name:<12} {total.before:>12.6g} -> {total.after:.6g}{unit}")
+        for kind in ("lost", "assumed", "merged", "taken"):
+            lines += [f"  {kind + ':':<9} {note}" for note in self.of(kind)]
+        return "\n".join(lines)
+
+
+class Notebook:
+    """Notes while an importer is at work."""
+
+    def __init__(self) -> None:
+        self.notes: list[Note] = []
+
+    def add(
+        self,
+        code: str,
+        places: Iterable[str] = (),
+        number: float | None = None,
+        text: str | None = None,
+    ) -> None:
+        """A note with a code of `CODES`, in its sentence or in one that says more."""
+        kind, unit, sentence = CODES[code]
+        number = None if number is None else float(number)
+        self.notes.append(Note(code, kind, tuple(places), number, unit, text or sentence))
+
+    def some(self, code: str, places: Sequence[str], number: float | None = None) -> None:
+        """The same, where there are such places."""
+        if len(places):
+            self.add(code, places, number)
