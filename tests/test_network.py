@@ -59,7 +59,7 @@ TREE = [(0, 1), (2, 1), (2, 3), (1, 4), (5, 4)]
 def test_the_grid_has_the_state_of_its_source():
     """Charging, ratios either way, loads that move with voltage: the AC power flow has them all."""
     told = network(TREE, tap=[1.0, 0.95, 1.0, 1.05, 0.98], shift=[0, 150, 0, -30, 0])
-    moving = np.array([0, 1 + 0.5j, 0, 2 + 0.3j, 0, 0])
+    moving: Any = np.array([0, 1 + 0.5j, 0, 2 + 0.3j, 0, 0])
     told = replace(told, buses=replace(told.buses, current=moving, quadratic=2 * moving))
     grid, report = imported(told)
     np.testing.assert_allclose(voltages(grid), np.abs(report.state), atol=1e-9)
@@ -68,7 +68,7 @@ def test_the_grid_has_the_state_of_its_source():
     assert report.count("shunt.constant") == report.count("iron.constant") == 1
     passive = np.asarray(grid.passive)[:, 0].sum()
     volts = np.abs(report.state)
-    moved = (moving * volts + 2 * moving * volts**2).real.sum()
+    moved = np.sum((moving * volts + 2 * moving * volts**2).real)
     assert passive == pytest.approx(told.buses.load.real.sum() + moved + report.constant.real.sum())
 
 

@@ -18,7 +18,7 @@ from scipy.sparse.csgraph import breadth_first_order
 from ..grids import MODELS, GridModel
 from ..market import Grid
 from ..radial import oriented
-from .network import Branches, Buses, Network, distinct
+from .network import Branches, Buses, Column, Network, distinct
 from .notes import ImportReport, Notebook, Total
 from .reducing import Reduced, reduce
 from .steady import admittance, drawn, steady
@@ -34,7 +34,7 @@ def grid_of(
     *,
     model: GridModel = "lindistflow",
     hours: int = 1,
-    apart: Complex[np.ndarray, " S"] | float = 0.0,
+    apart: Complex[Column, " S"] | float = 0.0,
     tables: Mapping[str, int] | None = None,
     data: Mapping[str, Any] | None = None,
 ) -> tuple[Grid, ImportReport]:
@@ -75,11 +75,11 @@ def grid_of(
 class Tree:
     """Trees below the sources, and the branches beside them."""
 
-    parent: Int[np.ndarray, " B"]  # B at sources
-    line: Int[np.ndarray, " B"]  # the branch from there, -1 at sources
-    chords: Int[np.ndarray, " C"]
+    parent: Int[Column, " B"]  # B at sources
+    line: Int[Column, " B"]  # the branch from there, -1 at sources
+    chords: Int[Column, " C"]
 
-    def along(self, step: Float[np.ndarray, " B"]) -> Float[np.ndarray, " B"]:
+    def along(self, step: Float[Column, " B"]) -> Float[Column, " B"]:
         """Sums of `step` on the path from a source to each bus, both ends included."""
         total, ahead = np.append(step, 0.0), np.append(self.parent, len(self.parent))
         for _ in range(len(step).bit_length()):
@@ -154,9 +154,7 @@ def _loop(reduced: Reduced, tree: Tree) -> str:
     )
 
 
-def _state(
-    reduced: Reduced, tree: Tree, notes: Notebook
-) -> tuple[Buses, Complex[np.ndarray, " B"]]:
+def _state(reduced: Reduced, tree: Tree, notes: Notebook) -> tuple[Buses, Complex[Column, " B"]]:
     """The AC state, and the buses with the reactive power that generators need for it."""
     buses, branches = reduced.buses, reduced.branches
     held = np.where(buses.fed, buses.held, 1.0)
@@ -178,7 +176,7 @@ def _state(
 
 def _constant(
     buses: Buses, branches: Branches, volts: np.ndarray, notes: Notebook
-) -> Complex[np.ndarray, " B"]:
+) -> Complex[Column, " B"]:
     """What shunts draw at each bus in this state, kW + j kvar."""
     square = np.abs(volts) ** 2
     constant = buses.shunt * square
@@ -197,7 +195,7 @@ def _constant(
 
 
 def _grid(
-    buses: Buses, branches: Branches, passive: np.ndarray, model: GridModel, hours: int
+    buses: Buses, branches: Branches, passive: Column, model: GridModel, hours: int
 ) -> tuple[Grid, np.ndarray]:
     """The grid, and the line that each branch is in it; -1 in a last entry."""
     feeder = np.flatnonzero(buses.fed)

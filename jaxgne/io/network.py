@@ -14,16 +14,18 @@ from jaxtyping import Bool, Complex, Float, Int
 
 if TYPE_CHECKING:
     Column = Any  # arrays, and what is spread to one: a number for all rows
+    Texts = Any
 else:
     Column = np.ndarray
+    Texts = Sequence[str]
 
 
 @dataclass(frozen=True)
 class Buses:
     """Buses and what is drawn at them; numbers may be given for all at once."""
 
-    label: Sequence[str]  # what messages call each: table, row, name
-    name: Sequence[str]
+    label: Texts  # what messages call each: table, row, name
+    name: Texts
     nominal: Float[Column, " B"]  # kV
     load: Complex[Column, " B"] = 0.0  # kW + j kvar, whatever the voltage
     generation: Complex[Column, " B"] = 0.0  # injected
@@ -52,8 +54,8 @@ class Branches:
     behind it come the shunt `near`, the impedance and the shunt `far`, in pu of the target's side.
     """
 
-    label: Sequence[str]
-    name: Sequence[str]
+    label: Texts
+    name: Texts
     source: Int[Column, " L"]
     target: Int[Column, " L"]
     impedance: Complex[Column, " L"]  # pu/kW

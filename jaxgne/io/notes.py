@@ -7,10 +7,15 @@ them all, with what is done.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Complex, Float, Int
+
+if TYPE_CHECKING:
+    Column = Any
+else:
+    Column = np.ndarray
 
 Kind = Literal["taken", "assumed", "merged", "lost"]
 
@@ -83,12 +88,12 @@ class ImportReport:
     source: str
     notes: tuple[Note, ...]
     totals: Mapping[str, Total]
-    bus: Int[np.ndarray, " S"]
+    bus: Int[Column, " S"]
     bus_label: tuple[str, ...]
-    line: Mapping[str, Int[np.ndarray, " R"]]
-    nominal: Float[np.ndarray, " B"]
-    state: Complex[np.ndarray, " B"]
-    constant: Complex[np.ndarray, " B"]
+    line: Mapping[str, Int[Column, " R"]]
+    nominal: Float[Column, " B"]
+    state: Complex[Column, " B"]
+    constant: Complex[Column, " B"]
     data: Mapping[str, Any] = field(default_factory=dict)
 
     def count(self, code: str) -> int:

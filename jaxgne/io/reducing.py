@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int
 from scipy.sparse import coo_matrix, csr_matrix
 from scipy.sparse.csgraph import connected_components
 
-from .network import Branches, Buses, Network, picked
+from .network import Branches, Buses, Column, Network, picked
 from .notes import Notebook
 
 _TURN = 1e-6  # degree, by which turns of the phase may differ
@@ -24,8 +24,8 @@ class Reduced:
 
     buses: Buses
     branches: Branches
-    bus: Int[np.ndarray, " S"]  # where each of the network's buses is now, -1 where it is not
-    line: Int[np.ndarray, " R"]  # and each of its branches
+    bus: Int[Column, " S"]  # where each of the network's buses is now, -1 where it is not
+    line: Int[Column, " R"]  # and each of its branches
 
 
 def reduce(network: Network, notes: Notebook) -> Reduced:
@@ -164,7 +164,7 @@ def _apart(buses: Buses, branches: Branches, notes: Notebook) -> tuple[Buses, Br
     return replace(buses, shunt=buses.shunt + shunts), picked(branches, ~short)
 
 
-def _supplied(buses: Buses, branches: Branches) -> Bool[np.ndarray, " B"]:
+def _supplied(buses: Buses, branches: Branches) -> Bool[Column, " B"]:
     """Whether a path of branches leads from a source to each bus."""
     ends = (branches.source, branches.target)
     graph = coo_matrix((np.ones(len(branches)), ends), shape=(len(buses), len(buses)))

@@ -5,12 +5,14 @@ grid, which has no shunts and no held voltages but at feeders; this one knows wh
 so that an import can say how much that is.
 """
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Complex, Float
 from scipy.sparse import csr_matrix, diags_array, hstack, vstack
 from scipy.sparse.linalg import splu
 
-from .network import Branches, Buses
+from .network import Branches, Buses, Column
 
 _STEPS = 30
 _SMALL = 1e-9  # pu or rad, the last move: the next would be its square
@@ -31,8 +33,8 @@ def admittance(buses: Buses, branches: Branches) -> csr_matrix:
 
 
 def steady(
-    buses: Buses, branches: Branches, start: Float[np.ndarray, " B"]
-) -> Complex[np.ndarray, " B"] | None:
+    buses: Buses, branches: Branches, start: Float[Column, " B"]
+) -> Complex[Column, " B"] | None:
     """Voltages (pu) of a network whose buses all have a path to a source; None where none is found.
 
     `fed` buses have their `held` voltage and angle 0, other buses with a `held` voltage whatever
@@ -66,18 +68,16 @@ def steady(
     return volts if np.max(np.abs(left), initial=0.0) < _LEFT + rounding else None
 
 
-def drawn(buses: Buses, volts: np.ndarray) -> Complex[np.ndarray, " B"]:
+def drawn(buses: Buses, volts: np.ndarray) -> Complex[Column, " B"]:
     """What is drawn at each bus at these voltages, its own shunts left to the matrix."""
     return buses.load - buses.generation + buses.current * np.abs(volts)
 
 
-def _wrong(buses: Buses, matrix: csr_matrix, volts: np.ndarray) -> np.ndarray:
+def _wrong(buses: Buses, matrix: csr_matrix, volts: Column) -> Column:
     return volts * np.conj(matrix @ volts) + drawn(buses, volts)
 
 
-def _slope(
-    buses: Buses, matrix: csr_matrix, volts: np.ndarray, free: np.ndarray, floating: np.ndarray
-) -> csr_matrix:
+def _slope(buses: Buses, matrix: csr_matrix, volts: Column, free: Column, floating: Column) -> Any:
     """Of the powers that are wrong, by the angles and magnitudes that are not held."""
     turn = volts / np.abs(volts)
     current = np.conj(matrix @ volts)
