@@ -7,11 +7,13 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from hypothesis import strategies as st
 
 import jaxgne as jg
+from jaxgne import model
 from jaxgne.tables import KINDS, Caps
 from tests.reference import least_peak, solve
 
@@ -660,3 +662,13 @@ def at_the_edge(rng: np.random.Generator, market: jg.Market) -> jg.Market:
 
 
 TORMENTS = (nine_decades, free_energy, no_room, ties, stretched, huge_limits, at_the_edge)
+
+
+def anything(market: jg.Market, seed: int) -> tuple[jg.Plan, jg.Rows]:
+    """A plan and prices that nobody asked for."""
+    rng = np.random.default_rng(seed)
+
+    def drawn(tree, size):
+        return jax.tree.map(lambda a: jnp.asarray(size * rng.standard_normal(a.shape)), tree)
+
+    return drawn(model.zeros(market), 10.0), drawn(model.rows_like(market), 0.3)

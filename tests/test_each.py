@@ -35,6 +35,7 @@ from jaxgne import (
     scenarios,
     selection,
     settlement,
+    sharing,
     studies,
 )
 from jaxgne.validation import preference_cycle, problems
@@ -85,6 +86,8 @@ EACH: dict[str, Call] = {
     "smoothed": lambda m, c: selection.smoothed(m, 0.1),
     "settle": lambda m, c: jg.settle(m, c),
     "bills": lambda m, c: settlement.bills(m, c.plan, c.prices),
+    "shared": lambda m, c: sharing.shared(m, c.plan, c.prices, "mid-market"),
+    "share": lambda m, c: sharing.share(m, c, "keys", rent="by energy"),
     "price_parts": lambda m, c: settlement.price_parts(m, c),
     **{
         name: lambda m, c, name=name: getattr(model, name)(m, c.plan)
@@ -148,6 +151,7 @@ ONE: dict[str, Call] = {
     "days": lambda m, c: scenarios.days(m, np.ones((2, 4))),
     "days_by_length": lambda m, c: scenarios.days_by_length(m, np.ones((2, 4))),
     "convex": lambda m, c: jg.convex(m),
+    "who_gains": lambda m, c: sharing.who_gains(m, c, (m, c)),
     "preference_cycle": lambda m, c: preference_cycle(m),
     "narrowed": lambda m, c: one_way.narrowed(m, c.plan),
     "measured": lambda m, c: selection.measured(m, c),
@@ -215,7 +219,7 @@ MODULES = (
     *("acsafe", "batch_report", "certificate", "comparison", "devices", "fitting", "frames"),
     *("mechanisms", "model", "objectives", "one_way", "payoffs", "plan", "plots", "report"),
     *("indicators", "scenarios", "selection"),
-    *("reliability", "settlement", "studies", "tracing", "tuning", "validation"),
+    *("reliability", "settlement", "sharing", "studies", "tracing", "tuning", "validation"),
 )
 
 

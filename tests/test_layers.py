@@ -119,6 +119,7 @@ LAYERS: dict[str, set[str]] = {
     **dict.fromkeys(STUDIES, RESULT),
     "scenarios": {"clock", "each", "market", "padding", "validation", "scenarios"},
     "comparison": {"each", "market", "model", "result", "settlement"},
+    "sharing": {"each", "market", "model", "result", "settlement", "comparison"},
     "placement": {"each", "market", "scenarios"},
     "standard_form": {"each", "market", "matrix", "model", "validation"},
     "files": set(),

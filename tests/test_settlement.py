@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,23 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxgne as jg
-from jaxgne import model
 from jaxgne.settlement import bills, price_parts
 from tests.golden import golden_market, names, needs_golden
-from tests.markets import GRIDS, HAND_MADE, SHAPES, feeder, random_market
+from tests.markets import GRIDS, HAND_MADE, SHAPES, anything, feeder, random_market
 from tests.reference import solve
 
 CLOSE = 1e-9
-
-
-def anything(market: jg.Market, seed: int) -> tuple[jg.Plan, jg.Rows]:
-    """A plan and prices that nobody asked for."""
-    rng = np.random.default_rng(seed)
-
-    def drawn(tree, size):
-        return jax.tree.map(lambda a: jnp.asarray(size * rng.standard_normal(a.shape)), tree)
-
-    return drawn(model.zeros(market), 10.0), drawn(model.rows_like(market), 0.3)
 
 
 @settings(max_examples=25, deadline=None)
