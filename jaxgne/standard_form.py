@@ -6,6 +6,13 @@ solver clears a market, slower, and what it finds can be held against the packag
     made = jaxgne.convex(market)
     # x, y = some solver of min x'Px/2 + q'x with l <= Ax <= u and discs
     jaxgne.certify(market, made.plan(x), made.prices(y))
+
+For solvers of conic programs, as Clarabel, whose names `cones` has:
+
+    P, q, A, b, *_ = made.conic()
+    cones = [getattr(clarabel, kind)(*numbers) for kind, *numbers in made.cones]
+    # z = the multipliers of A that it finds
+    jaxgne.certify(market, made.plan(x), made.prices(made.multipliers(z)))
 """
 
 from dataclasses import dataclass, replace
@@ -15,6 +22,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
+from .curves import Cones
 from .each import for_one
 from .market import Market, cast
 from .matrix import as_rows, flat, linear
@@ -31,6 +39,7 @@ from .model import (
     rows_like,
     toll,
     weights,
+    without_curves,
     zeros,
 )
 from .runner import jnp, wide
@@ -41,7 +50,7 @@ class Conic(NamedTuple):
     """min x'Px/2 + q'x with b - Ax in a product of cones.
 
     These are `equal` zeros, `above` non-negative numbers, then `discs` second-order cones of three
-    rows each.
+    rows each; then come those of curves, if there are any, also of three rows (`Convex.cones`).
     """
 
     P: Any
@@ -53,15 +62,25 @@ class Conic(NamedTuple):
     discs: int
 
 
+class Curved(NamedTuple):
+    """Cones of costs that are curves, one for each of them and hour (`jaxgne.curves.Cones`)."""
+
+    columns: Int[np.ndarray, "K 2"]  # the power, and what it costs beside other costs, EUR/h
+    share: Float[np.ndarray, " K"]  # of a power cone; NaN is the exponential cone
+    terms: Float[np.ndarray, "K 3 3"]  # its rows by power, cost and constant
+
+
 @dataclass(frozen=True, eq=False)
 class Convex:
-    """min x'Px/2 + q'x over l <= Ax <= u and a disc for each line and hour.
+    """min x'Px/2 + q'x over l <= Ax <= u, a disc for each line and hour, and cones of curves.
 
     `x` is a plan, table after table in the order of `Plan`, each row after row, in its units; then
-    the size of each trade, kW, and the total import of each hour, kW. The value is the potential,
-    EUR, less `constant`. `A` holds the market's rows that are limited, the main grid's total, the
-    sizes of trades, and all finite bounds. `discs` are two entries of `x` each, active and reactive
-    flow, whose length is at most its `radius`, kVA.
+    the size of each trade, kW, the total import of each hour, kW, and what each curve costs in each
+    hour, EUR/h. The value is the potential, EUR, less `constant`. `A` holds the market's rows that
+    are limited, the main grid's total, the sizes of trades, and all finite bounds. `discs` are two
+    entries of `x` each, active and reactive flow, whose length is at most its `radius`, kVA.
+    `curved` says the cones of curves; a market without any has none, and is a quadratic program
+    but for its discs.
     """
 
     market: Market
@@ -74,6 +93,16 @@ class Convex:
     radius: Float[np.ndarray, " C"]
     constant: float
     kept: np.ndarray  # which of the market's rows come first in `A`
+    curved: Curved
+
+    @property
+    def cones(self) -> list[tuple]:
+        """The cones of `conic()`, in the order of its rows: Clarabel's name and its numbers."""
+        both, up, down = self._sides()
+        each = [("ExponentialConeT",) if np.isnan(share) else ("PowerConeT", float(share))
+                for share in self.curved.share]  # fmt: skip
+        flat = [("ZeroConeT", both.size), ("NonnegativeConeT", up.size + down.size)]
+        return [*flat, *[("SecondOrderConeT", 3)] * len(self.discs), *each]
 
     def plan(self, x: np.ndarray) -> Plan:
         """The plan of a solution."""
@@ -85,7 +114,10 @@ class Convex:
         return Plan(**found)
 
     def prices(self, y: np.ndarray) -> Rows:
-        """The prices, EUR/kWh, of multipliers y of `A`: Px + q + A'y = 0, positive at `u`."""
+        """The prices, EUR/kWh, of multipliers y of `A`, positive at `u`.
+
+        With them Px + q + A'y is 0 but for what discs and curves add.
+        """
         like = rows_like(self.market)
         each = np.zeros(self.kept.size)
         each[self.kept] = y[: np.count_nonzero(self.kept)]
@@ -106,8 +138,9 @@ class Convex:
             (-np.repeat(ones, 2), (rows.ravel(), self.discs.ravel())), shape=(3 * count, A.shape[1])
         )
         radii = np.stack([self.radius, 0 * ones, 0 * ones], axis=1).ravel()
-        stacked = sparse.vstack([A[both], A[up], -A[down], flows], format="csc")
-        b = np.concatenate([self.u[both], self.u[up], -self.l[down], radii])
+        bent, constant = self._bent()
+        stacked = sparse.vstack([A[both], A[up], -A[down], flows, bent], format="csc")
+        b = np.concatenate([self.u[both], self.u[up], -self.l[down], radii, constant])
         return Conic(self.P, self.q, stacked, b, both.size, up.size + down.size, count)
 
     def multipliers(self, z: np.ndarray) -> np.ndarray:
@@ -118,6 +151,20 @@ class Convex:
         y[up] = z[both.size : both.size + up.size]
         y[down] -= z[both.size + up.size : both.size + up.size + down.size]
         return y
+
+    def _bent(self) -> tuple[Any, np.ndarray]:
+        """The rows of curves' cones, and their constants."""
+        from scipy import sparse
+
+        columns, share, terms = self.curved
+        rows = np.broadcast_to(np.arange(3 * share.size).reshape(-1, 3, 1), (share.size, 3, 2))
+        place = np.broadcast_to(columns[:, None, :], rows.shape)
+        made = sparse.csr_array(
+            (-terms[:, :, :2].ravel(), (rows.ravel(), place.ravel())),
+            shape=(3 * share.size, self.q.size),
+        )
+        made.eliminate_zeros()
+        return made, terms[:, :, 2].ravel()
 
     def _sides(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Rows that are equations, that have an upper and that have a lower limit."""
@@ -130,17 +177,12 @@ class Convex:
 def convex(market: Market) -> Convex:
     """The market's program for an outside solver, in float64, on the host.
 
-    Raises `ValueError` as `clear` does, and for costs that are curves; `TypeError` when traced.
+    Raises `ValueError` as `clear` does, and for curves of a class that says no cones; `TypeError`
+    when traced.
     """
     from scipy import sparse
 
     gate(market, "convex")
-    if market.generators.curves:
-        kinds = " and ".join(type(curve).__name__ for curve in market.generators.curves)
-        raise ValueError(
-            f"convex: {kinds} costs are not quadratic, as the standard form is; give their "
-            "generators quadratic costs, or devices.elastic(utility=) a function to cut in pieces."
-        )
     with wide():
         market = cast(market, jnp.float64)
         return _made(market, sparse)
@@ -152,17 +194,22 @@ def _made(market: Market, sparse: Any) -> Convex:
     width = flat(plan).size
     sizes = width + np.arange(pairs * hours)
     total = width + pairs * hours + np.arange(hours)
-    columns = width + pairs * hours + hours
+    curved = _curved(market, of.columns["generation"].start, width + (pairs + 1) * hours)
+    bent = curved.share.size // hours
+    columns = width + (pairs + 1 + bent) * hours
 
-    def spread(entries: Any, of_sizes: Any, of_total: Any) -> np.ndarray:
+    def spread(entries: Any, of_sizes: Any, of_total: Any, of_bent: Any) -> np.ndarray:
         whole = jax.tree.map(lambda a, b: np.broadcast_to(a, b.shape), entries, plan)
-        ends = (np.broadcast_to(of_sizes, (pairs, hours)).ravel(), np.broadcast_to(of_total, hours))
-        return np.concatenate([flat(whole), *ends])
+        shapes = (pairs, hours), (1, hours), (bent, hours)
+        ends = zip((of_sizes, of_total, of_bent), shapes, strict=True)
+        return np.concatenate(
+            [flat(whole), *(np.broadcast_to(a, shape).ravel() for a, shape in ends)]
+        )
 
-    ts, tariff = counted(market), market.tariff
-    bend = spread(curvature(market, plan), 0.0, ts * tariff.slope)
-    cost = own_gradient(market, plan, jnp.zeros_like(tariff.base))
-    q = spread(cost, np.asarray(toll(market)), ts * tariff.base)
+    ts, tariff, plain = counted(market), market.tariff, without_curves(market)
+    bend = spread(curvature(plain, plan), 0.0, ts * tariff.slope, 0.0)
+    cost = own_gradient(plain, plan, jnp.zeros_like(tariff.base))
+    q = spread(cost, np.asarray(toll(market)), ts * tariff.base, ts)
 
     low, high = (flat(side) for side in limits(market))
     kept = np.isfinite(low) | np.isfinite(high)
@@ -213,7 +260,30 @@ def _made(market: Market, sparse: Any) -> Convex:
         radius=np.repeat(rating[lines], hours),
         constant=float(jnp.sum(stores.final_value * stores.energy_start) * jnp.sum(ended(market))),
         kept=kept,
+        curved=curved,
     )
+
+
+def _curved(market: Market, made: int, first: int) -> Curved:
+    """The cones of curves; generation begins at the column `made`, their own costs at `first`."""
+    hours = market.prosumers.load.shape[1]
+    found = [(type(curve).__name__, curve.cones()) for curve in market.generators.curves]
+    unknown = [name for name, cones in found if cones is None]
+    if unknown:
+        raise ValueError(
+            f"convex: {' and '.join(unknown)} costs have no cones; say them in a method `cones` "
+            "(jaxgne.curves.Cones), or give devices.elastic(utility=) a function to cut in pieces."
+        )
+    none = Cones(np.zeros(0, bool), np.zeros(0), np.zeros((0, 3, 3)))
+    known = [none, *(cones for _, cones in found if cones is not None)]
+    unit = np.concatenate([np.flatnonzero(cones.given) for cones in known])
+    share, terms = (
+        np.concatenate([getattr(cones, name)[cones.given] for cones in known])
+        for name in ("share", "terms")
+    )
+    power = made + unit[:, None] * hours + np.arange(hours)
+    columns = np.stack([power.ravel(), first + np.arange(power.size)], axis=1)
+    return Curved(columns, np.repeat(share, hours), np.repeat(terms, hours, axis=0))
 
 
 def _without(bound: Plan, shut: np.ndarray) -> Plan:

@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxgne as jg
-from jaxgne.curves import AbstractCurve, Exponential, Isoelastic, crossing
+from jaxgne.curves import Exponential, Isoelastic, crossing
 from jaxgne.devices import elastic, join
 from jaxgne.validation import structure
 from tests.agreement import SOLVERS, check_agreement
+from tests.curved import Shifted, with_curves
 from tests.markets import random_market
 from tests.reference import solve
 
@@ -113,23 +114,6 @@ def test_every_solver_meets_the_oracle(solver: str, seed: int):
     check_agreement(market, clearing, solve(market))
 
 
-def with_curves(market: jg.Market, seed: int) -> jg.Market:
-    """The market with four more devices, whose use is worth a power, a logarithm or an exponent."""
-    rng = np.random.default_rng([seed, 2])
-    people, hours = market.prosumers.load.shape
-    owners, price = rng.integers(people, size=3), rng.uniform(0.1, 0.6, 3)
-    power = rng.uniform(0.5, 3, (3, 1))
-    iso = elastic(
-        owners, power=power, least=power * rng.uniform(0.02, 0.5, (3, 1)), hours=hours,
-        utility=Isoelastic(price, rng.uniform(0.3, 3, 3), [rng.uniform(0.2, 3), 1.0, 0.7]),
-    )  # fmt: skip
-    fall = elastic(
-        owners[0], power=2.0, hours=hours, utility=Exponential(price[0] * 2, rng.uniform(0.5, 2))
-    )
-    devices = join(market.generators, iso, fall)
-    return eqx.tree_at(lambda m: m.generators, market, devices)
-
-
 def test_pieces_come_to_the_curve():
     """A hundred pieces of 0.2 log(1 + c), and the exponent's curve, cut and whole."""
     curve = Exponential(0.6, 1.2)
@@ -182,21 +166,6 @@ def test_derivatives_by_the_numbers_of_a_curve(name: str, runner: Any):
             back = [leaf.at[place].add(-1e-5) if j == k else a for j, a in enumerate(leaves)]
             slope = (measure(tree.unflatten(step)) - measure(tree.unflatten(back))) / 2e-5
             assert np.allclose(found[k][place], slope, rtol=1e-5, atol=1e-6)
-
-
-class Shifted(AbstractCurve):
-    """Of c kW the next kWh is worth price / (1 + c): a user's own class, written for JAX."""
-
-    price: Any
-
-    def cost(self, power: Any) -> Any:
-        return -self.price[..., None] * jnp.log1p(-power)
-
-    def slope(self, power: Any) -> Any:
-        return self.price[..., None] / (1 - power)
-
-    def curvature(self, power: Any) -> Any:
-        return self.price[..., None] / (1 - power) ** 2
 
 
 def test_a_class_of_ones_own_is_cleared():
@@ -257,8 +226,6 @@ def test_what_is_no_convex_cost_is_refused():
         units = jg.Generators([0], 0.0, power_min=-3.0, hours=2, curves=(curve,))
         (sentence,) = structure(taker(units))
         assert f"Generators.curves row 0, hour 0: {type(curve).__name__} {words}" in sentence
-    with pytest.raises(ValueError, match="Exponential costs are not quadratic, as the standard"):
-        jg.convex(taker(elastic(0, power=1.0, hours=2, utility=FAMILIES["exponential"])))
 
 
 def test_least_use_in_pieces():

@@ -121,7 +121,7 @@ LAYERS: dict[str, set[str]] = {
     "comparison": {"each", "market", "model", "result", "settlement"},
     "sharing": {"each", "market", "model", "result", "settlement", "comparison"},
     "placement": {"each", "market", "scenarios"},
-    "standard_form": {"each", "market", "matrix", "model", "validation"},
+    "standard_form": {"curves", "each", "market", "matrix", "model", "validation"},
     "files": set(),
     "checkpoint": {"files", "fingerprint"},
     "history": set(),

@@ -11,20 +11,27 @@ from hypothesis import assume, given, settings
 from scipy.optimize import linprog
 
 import jaxgne as jg
+from jaxgne.curves import AbstractCurve, Exponential, Isoelastic
+from jaxgne.devices import elastic, join
 from jaxgne.model import aggregate, potential, rows_like
-from tests.markets import feeder, inverters, many_devices, markets, two_neighbors
+from tests.curved import Shifted, with_curves
+from tests.markets import feeder, inverters, many_devices, markets, random_market, two_neighbors
 
 cl: Any = clarabel
+
+SLOW = pytest.mark.slow
 
 
 def solved(market: jg.Market) -> tuple[Any, np.ndarray, np.ndarray]:
     """The program, and what Clarabel finds."""
     made = jg.convex(market)
     P, q, A, b, equal, above, discs = made.conic()
+    assert made.cones[:2] == [("ZeroConeT", equal), ("NonnegativeConeT", above)]
+    assert made.cones[2 : 2 + discs] == [("SecondOrderConeT", 3)] * discs
     options = cl.DefaultSettings()
     options.verbose = False
     options.tol_feas = options.tol_gap_abs = options.tol_gap_rel = 1e-10
-    cones = [cl.ZeroConeT(equal), cl.NonnegativeConeT(above), *[cl.SecondOrderConeT(3)] * discs]
+    cones = [getattr(cl, kind)(*numbers) for kind, *numbers in made.cones]
     found = cl.DefaultSolver(sparse.triu(P, format="csc"), q, A, b, cones, options).solve()
     assert str(found.status) in ("Solved", "AlmostSolved")
     return made, np.array(found.x), made.multipliers(np.array(found.z))
@@ -95,3 +102,73 @@ def test_rows_are_the_market_s():
     assert found.status == 0
     residual = jg.certify(market, made.plan(found.x), rows_like(market)).residuals
     assert float(residual.infeasibility) < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("curve", "used"),
+    [
+        (Isoelastic(0.3, 1.2, 0.4), 1.2 * (0.25 / 0.3) ** -0.4),
+        (Isoelastic(0.3, 1.2, 1.0), 1.2 * 0.3 / 0.25),
+        (Isoelastic(0.3, 1.2, 1.0 + 1e-7), 1.2 * 0.3 / 0.25),
+        (Isoelastic(0.3, 1.2, 1.0 - 1e-4), 1.2 * (0.25 / 0.3) ** (1e-4 - 1)),
+        (Isoelastic(0.3, 1.2, 2.0), 1.2 * (0.25 / 0.3) ** -2.0),
+        (Exponential(0.6, 1.2), 1.2 * np.log(0.6 / 0.25)),
+        (Shifted(np.array(0.6)), 0.6 / 0.25 - 1),
+    ],
+    ids=["below", "log", "at log", "near log", "above", "exponential", "own"],
+)
+def test_a_curve_is_a_cone(curve: AbstractCurve, used: float):
+    """At 0.25 EUR/kWh consumption is what the curve says in closed form, at the curve's cost.
+
+    Beside it a generator without the curve stands still, at 0.9 EUR/kWh.
+    """
+    units = join(
+        elastic(0, power=5.0, least=0.1, hours=2, utility=curve),
+        jg.Generators([0], 0.5, hours=2, linear=0.9),
+    )
+    market = jg.Market(
+        jg.Prosumers([0], [[1.0, 1.0]]),
+        jg.Grid([[0.0, 0.0]], model="copperplate"),
+        jg.Tariff(0.0, hours=2, base=0.25, anticipation=0.0),
+        units,
+        hour_length=[0.5, 1.0],
+    )
+    made, x, y = solved(market)
+    assert len(made.curved.share) == 2
+    plan = made.plan(x)
+    assert np.allclose(plan.generation, [[-used, -used], [0.0, 0.0]], atol=1e-5)
+    cost = curve.cost(np.asarray(plan.generation[:1]))
+    assert np.allclose(x[made.curved.columns[:, 1]], cost, atol=1e-8)
+    assert float(jg.certify(market, plan, made.prices(y)).error) < 1e-5
+
+
+@pytest.mark.parametrize("seed", [0, 1, 4, *(pytest.param(s, marks=SLOW) for s in range(6, 33))])
+def test_markets_with_curves_go_to_conic_solvers(seed: int):
+    """Both families among others on any grid; where there is a plan, `clear` finds its value."""
+    market = with_curves(random_market(seed), seed)
+    cleared = jg.clear(market, throw=False)
+    if not bool(cleared.ok):
+        pytest.skip("no plan meets all limits")
+    made, x, y = solved(market)
+    value = x @ (made.P @ x) / 2 + made.q @ x + made.constant
+    assert value == pytest.approx(float(potential(market, cleared.plan)), rel=1e-5, abs=1e-5)
+    assert float(jg.certify(market, made.plan(x), made.prices(y)).error) < 1e-4
+
+
+def test_a_curve_without_cones_is_refused():
+    """With its name, and two ways on."""
+
+    class Silent(AbstractCurve):
+        price: Any
+        cost = Shifted.cost
+        slope = Shifted.slope
+        curvature = Shifted.curvature
+
+    market = jg.Market(
+        jg.Prosumers([0], [[1.0]]),
+        jg.Grid([[0.0]], model="copperplate"),
+        jg.Tariff(0.01, hours=1, base=0.2),
+        elastic(0, power=1.0, hours=1, utility=Silent(np.array(0.6))),
+    )
+    with pytest.raises(ValueError, match="convex: Silent costs have no cones; say them in a meth"):
+        jg.convex(market)

@@ -1,6 +1,6 @@
 """Costs that are neither linear nor quadratic, a final class each, and how their slopes are met."""
 
-from .base import AbstractCurve, crossing, curvatures, slopes, totals
+from .base import AbstractCurve, Cones, crossing, curvatures, slopes, totals
 from .exponential import Exponential
 from .isoelastic import Isoelastic
 
@@ -12,6 +12,7 @@ FAMILIES: dict[str, type[AbstractCurve]] = {  # as files call them
 __all__ = [
     "FAMILIES",
     "AbstractCurve",
+    "Cones",
     "Exponential",
     "Isoelastic",
     "crossing",

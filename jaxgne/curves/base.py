@@ -2,13 +2,29 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import equinox as eqx
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Bool, Float
 
 from ..runner import jnp, lax
 
 _TURNS = 100  # steps of a search at most; some ten are usual
+
+
+class Cones(NamedTuple):
+    """What conic solvers take for a curve: a cone of three numbers a, b, c for each generator.
+
+    `terms[g]` says them by rows: what each has of the power, kW, of a cost, EUR/h, and by itself.
+    They lie in the cone where that cost is the curve's, and nowhere where it is less. With a share
+    s that is the power cone, a^s b^(1-s) >= |c| and a, b >= 0; with the share NaN the exponential
+    cone, b exp(a / b) <= c and b > 0, closed. A generator that is not `given` has no such cost.
+    """
+
+    given: Bool[np.ndarray, " G"]
+    share: Float[np.ndarray, " G"]
+    terms: Float[np.ndarray, "G 3 3"]
 
 
 class AbstractCurve(eqx.Module):
@@ -19,7 +35,7 @@ class AbstractCurve(eqx.Module):
     are written for `jnp` of `jaxgne.runner`, so that NumPy runs them too, and bend upward within
     the bounds of power: slopes never fall. A generator whose numbers are all 0 has no such cost:
     the three are finite there, and 0. Consumption is negative power, so that the slope is what a
-    kWh less of it loses, its marginal worth.
+    kWh less of it loses, its marginal worth. Classes that have `cones` go to conic solvers too.
     """
 
     @abstractmethod
@@ -33,6 +49,10 @@ class AbstractCurve(eqx.Module):
     @abstractmethod
     def curvature(self, power: Float[Array, "*G H"]) -> Float[Array, "*G H"]:
         """How much that rises with each kW, EUR/kWh per kW; at least 0."""
+
+    def cones(self) -> Cones | None:
+        """The same cost as cones, for `jaxgne.convex`; None of a class that says none."""
+        return None
 
 
 def totals(curves: Sequence[AbstractCurve], power: Array) -> Array:

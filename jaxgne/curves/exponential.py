@@ -2,11 +2,12 @@
 
 from typing import Any
 
+import numpy as np
 from jaxtyping import Array, Float
 
 from ..fields import amount
 from ..runner import jnp
-from .base import AbstractCurve
+from .base import AbstractCurve, Cones
 
 
 class Exponential(AbstractCurve):
@@ -33,6 +34,17 @@ class Exponential(AbstractCurve):
     def curvature(self, power: Float[Array, "*G H"]) -> Float[Array, "*G H"]:
         price, unit = self._numbers()
         return price / unit * jnp.exp(power / unit)
+
+    def cones(self) -> Cones:
+        """exp(power / unit) <= 1 + cost / (price unit), where both are not 0."""
+        price, unit = (np.asarray(a, float) for a in (self.price, self.power))
+        given = price != 0
+        size, unit = np.where(given, price * unit, 1.0), np.where(given, unit, 1.0)
+        terms = np.zeros((*price.shape, 3, 3))
+        terms[:, 0, 0] = 1 / unit
+        terms[:, 1, 2] = terms[:, 2, 2] = 1.0
+        terms[:, 2, 1] = 1 / size
+        return Cones(given, np.full(price.shape, np.nan), terms)
 
     def _numbers(self) -> tuple[Array, Array]:
         given = (self.price != 0) | (self.power != 0)

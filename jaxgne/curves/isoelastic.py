@@ -2,11 +2,12 @@
 
 from typing import Any
 
+import numpy as np
 from jaxtyping import Array, Float
 
 from ..fields import amount
 from ..runner import jnp
-from .base import AbstractCurve
+from .base import AbstractCurve, Cones
 
 _FLAT = 1e-6  # exponent of a worth that is told from none by its logarithm
 
@@ -44,6 +45,35 @@ class Isoelastic(AbstractCurve):
     def curvature(self, power: Float[Array, "*G H"]) -> Float[Array, "*G H"]:
         used, steep, price, unit = self._shares(power)
         return price * steep / unit * used ** (-steep - 1)
+
+    def cones(self) -> Cones:
+        """Of the share x = -power / unit that is used and w = -cost / (price unit), its worth.
+
+        With k = 1 - 1 / elasticity, x^k >= 1 + k w for positive k, x^k <= 1 + k w for negative
+        ones, and exp(w) <= x where k is 0: a power cone of x, 1 and 1 + k w in two orders, and the
+        exponential cone.
+        """
+        price, unit, elasticity = (
+            np.asarray(a, float) for a in (self.price, self.power, self.elasticity)
+        )
+        given = price != 0
+        unit = np.where(given, unit, 1.0)
+        k = 1 - 1 / np.where(given, elasticity, 1.0)
+        k = np.where(np.abs(k) < _FLAT, 0.0, k)
+        zero, one = np.zeros_like(k), np.ones_like(k)
+        used = np.stack([-1 / unit, zero, zero], axis=-1)
+        full = np.stack([zero, zero, one], axis=-1)
+        worth = np.stack([zero, -1 / np.where(given, price * unit, 1.0), zero], axis=-1)
+        bent = k[:, None] * worth + full
+        kinds = [
+            (k > 0, k, (used, full, bent)),
+            (k < 0, 1 / (1 - np.minimum(k, 0)), (bent, used, full)),
+            (k == 0, np.full_like(k, np.nan), (worth, full, used)),
+        ]
+        which = [kind for kind, _, _ in kinds]
+        share = np.select(which, [share for _, share, _ in kinds])
+        rows = [np.stack(terms, axis=1) for _, _, terms in kinds]
+        return Cones(given, share, np.select([kind[:, None, None] for kind in which], rows))
 
     def _shares(self, power: Array) -> tuple[Array, Array, Array, Array]:
         """Consumption as a share of `power`, 1 / elasticity, price and power; of none 1."""
