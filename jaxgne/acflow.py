@@ -183,6 +183,7 @@ def flow(grid: Grid, active: Float[Array, "B H"], reactive: Float[Array, "B H"])
         sent, got = (end * jnp.conj(current) for end in ends)
         at_source = jnp.where(tree.outward[:, None], sent, -got)
         leaving = jnp.zeros_like(power).at[tree.near].add(sent)
+        leaving = leaving.at[tree.far].add(-got)  # of lines that end at a feeder, too
         base = tree.ladder.base[:, None]
         return Flow(
             voltage=base * jnp.abs(volts),

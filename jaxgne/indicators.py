@@ -99,22 +99,28 @@ def _start(market: Market) -> dict[str, Any]:
 
 
 def _when(market: Market, step: int) -> dict[str, Any]:
-    """When a step begins: hours since the start, and the local time where there is a clock."""
+    """When a step begins: hours since the start, and the local time where there is a clock.
+
+    In a tree also which step it is, as those of several branches begin at once.
+    """
     return _whens(market)[step]
 
 
 def _whens(market: Market) -> list[dict[str, Any]]:
     """That of each step."""
     hours = hours_of(market).tolist()
-    if market.clock is None:
-        return [{"hour": hour} for hour in hours]
-    moments = market.clock.moments(hours)
-    return [{"hour": h, "time": m.isoformat()} for h, m in zip(hours, moments, strict=True)]
+    found: list[dict[str, Any]] = [{"hour": hour} for hour in hours]
+    if market.clock is not None:
+        moments = market.clock.moments(hours)
+        found = [at | {"time": m.isoformat()} for at, m in zip(found, moments, strict=True)]
+    if market.before is None:
+        return found
+    return [at | {"step": step} for step, at in enumerate(found)]
 
 
 def _total(market: Market, steps: np.ndarray) -> float:
-    """Hours that so many steps are, the last axis being steps; whole where they are."""
-    hours = round(float(np.sum(steps * np.asarray(market.hour_length, float))), 6)
+    """Hours that so many steps count, the last axis being steps; whole where they are."""
+    hours = round(float(np.sum(steps * np.asarray(counted(market), float))), 6)
     return int(hours) if hours == int(hours) else hours
 
 
@@ -151,10 +157,12 @@ def _exchange(market: Market, clearing: Clearing) -> dict[str, Any]:
     s = sigma - np.asarray(clearing.plan.exports, float).sum(axis=0)
     near = _AT_LIMIT * float(clearing.certificate.scales.total)
     low, high = (np.asarray(a) for a in (market.tariff.total_min, market.tariff.total_max))
-    peak = int(sigma.argmax())
+    peak, binds = int(sigma.argmax()), (s >= high - near) | (s <= low + near)
     return {
         "contracted_peak": {"kw": _number(sigma[peak])} | _when(market, peak),
-        "aggregate_limit_hours": hours_of(market)[(s >= high - near) | (s <= low + near)].tolist(),
+        "aggregate_limit_hours": hours_of(market)[binds].tolist(),
+        "aggregate_limit_steps": np.flatnonzero(binds).tolist(),
+        "hours_at_aggregate_limit": _total(market, binds),
     }
 
 

@@ -43,9 +43,8 @@ def _shown(value: float | None, digits: int) -> str:
 
 def _called(place: dict[str, Any], zone: str | None) -> str:
     """When a step begins, in words."""
-    if zone is None:
-        return f"hour {hour_text(place['hour'])}"
-    return local_text(place["time"], zone)
+    name = f"hour {hour_text(place['hour'])}" if zone is None else local_text(place["time"], zone)
+    return f"{name} (step {place['step']})" if "step" in place else name
 
 
 def _within(place: dict[str, Any], zone: str | None) -> str:
@@ -76,11 +75,9 @@ def _figures(facts: dict[str, Any]) -> Table:
     when = _within(peak, zone)
     grid.add_row("Contracted", f"import up to {_shown(peak['kw'], 1)} kW {when}")
     grid.add_row("Transformer", _flows(physical, zone))
-    binding = set(facts["aggregate_limit_hours"])
-    if binding:
-        when = [_called(at, zone) for at in facts["by_hour"] if at["hour"] in binding]
-        lengths = np.broadcast_to(facts["hour_length_h"], len(facts["by_hour"]))
-        hours = hour_text(lengths[[at["hour"] in binding for at in facts["by_hour"]]].sum())
+    if facts["aggregate_limit_steps"]:
+        when = [_called(facts["by_hour"][step], zone) for step in facts["aggregate_limit_steps"]]
+        hours = hour_text(facts["hours_at_aggregate_limit"])
         grid.add_row(
             "Total exchange",
             f"at its limit in {hours} hours ({', '.join(w.removeprefix('hour ') for w in when)})",

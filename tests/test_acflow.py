@@ -49,6 +49,20 @@ def grid_of(name: str, rng: np.random.Generator) -> tuple[jg.Grid, np.ndarray, n
     return jg.Grid(load[:, None], parent, target, *size, feeder=fed), load, 0.4 * load
 
 
+@pytest.mark.parametrize(("source", "target", "lines"), [([0], [1], 1), ([1], [0], -1)])
+def test_a_line_between_feeders_is_fed_by_one_and_feeds_the_other(source, target, lines):
+    """1.02 pu - 1 pu over 1e-3 pu/kW: 20 kVA at 1 pu leave bus 0, 20.4 kW, and 20 kW reach bus 1.
+
+    They draw 5 and 3 kW, so that the main grid gives 25.4 kW to one and takes 17 kW at the other.
+    """
+    grid = jg.Grid(np.zeros((2, 1)), source, target, 1e-3, 0.0, feeder=[0, 1],
+                   feeder_voltage=[1.02, 1.0])  # fmt: skip
+    found = acflow.flow(grid, jnp.array([[5.0], [3.0]]), jnp.zeros((2, 1)))
+    assert np.allclose(found.exchange[:, 0], [25.4, -17.0], atol=1e-9)
+    assert np.allclose(found.active[0, 0], 20.4 if lines > 0 else -20.0, atol=1e-9)
+    assert np.allclose(found.losses, 0.4, atol=1e-9)
+
+
 @pytest.mark.parametrize("name", ["ieee37", "ieee123", "bush", "deep", "two feeders"])
 def test_as_other_programs(name):
     """Voltages, angles and the power fed in, drawing and feeding back."""

@@ -12,6 +12,7 @@ from jaxgne import model
 from jaxgne.comparison import outcome
 from jaxgne.record import changed
 from jaxgne.settlement import bills, price_parts
+from jaxgne.studies._participation import bills_at
 from tests.capped import capped_market
 
 
@@ -126,3 +127,25 @@ def test_caps_are_a_part_of_what_members_pay_for_energy():
     asked, worth = np.asarray(shared + parts.caps + seen), np.asarray(found.prices.balance)
     np.testing.assert_allclose(asked[buys], worth[buys], atol=1e-5)
     assert float(parts.caps.max()) > 0.05
+
+
+def test_what_a_plan_would_cost_counts_what_its_owner_pays_for_rises():
+    """A demand charge of 0.5 EUR/kW above 1 kW; the market draws 1 and 3 kW, its price is [0, 0.5].
+
+    A plan of 4 and 1 kW costs 0.2 EUR/kWh for 5 kWh and 0.5 EUR/kW for 4 - 1 kW: 2.5 EUR, though
+    at its price the second hour's kW alone would be charged. What the market does costs 0.8 + 1.
+    """
+
+    def market(load: list[float]) -> jg.Market:
+        bare = jg.Market(
+            jg.Prosumers([0], [load]),
+            jg.Grid([[0.0, 0.0]], model="copperplate"),
+            jg.Tariff(0.0, hours=2, base=0.2, anticipation=0.0),
+        )
+        return jg.capped(bare, jg.caps.demand_charge(bare, 0.5, free=1.0))
+
+    here, other = market([1.0, 3.0]), market([4.0, 1.0])
+    now, then = (jg.clear(one, tol=1e-8) for one in (here, other))
+    assert np.allclose(bills_at(here, then.plan, now), 2.5, atol=1e-5)
+    assert np.allclose(bills_at(here, now.plan, now), 1.8, atol=1e-5)
+    assert np.allclose(outcome(here, now).cost, 1.8, atol=1e-5)

@@ -155,6 +155,23 @@ def test_full_lines_are_counted_and_named():
     assert (facts["line_hours_at_limit"], facts["line_hours"]) == (0.25, 0.5)
 
 
+def test_branches_that_begin_at_once_are_told_apart():
+    """Quarter-hours that part after the first, of probability 0.2 and 0.8; 6 kW bought throughout.
+
+    The limit is 6 kW in the second branch's only step, step 2, which counts 0.2 hours; all steps
+    together count 0.5. Imports are 6 kW for 0.5 hours, 3 kWh.
+    """
+    each = [feeder(total_max=(9.0, limit)) for limit in (9.0, 6.3)]
+    market = jg.scenarios.tree(each, [0.2, 0.8], 1)
+    clearing = plan_of(market, imports=np.array(2.0))
+    facts = report.summary(market, clearing)
+    assert (facts["aggregate_limit_hours"], facts["aggregate_limit_steps"]) == ([0.25], [2])
+    assert (facts["hours_at_aggregate_limit"], facts["hours"]) == (0.2, 0.5)
+    assert facts["energy_kwh"]["imported"] == pytest.approx(3.0)
+    assert [(at["hour"], at["step"]) for at in facts["by_hour"]] == [(0, 0), (0.25, 1), (0.25, 2)]
+    assert "at its limit in 0.2 hours (0.25 (step 2))" in text(market, clearing)
+
+
 def test_aggregate_limit_binds_on_net_exchange():
     """6.3 kW gross and 0.9 kW exported net 5.4 kW: at a limit of 5.4 kW from hour 0.25 on only."""
     market = feeder(total_max=(9.0, 5.4))

@@ -13,7 +13,7 @@ from ..each import for_one
 from ..market import Buffers, Market
 from ..model import Plan, counted, device_costs, grid_price, net_load
 from ..result import Clearing
-from ..settlement import shares_of_caps
+from ..settlement import cap_money
 from .runner import Study, Variants, Watch, clear_variants, percent
 
 ACTIVE, PASSIVE = "all active", "all passive"
@@ -79,14 +79,15 @@ def without(market: Market, still: Buffers, who: Bool[np.ndarray, " N"]) -> Mark
 def bills_at(market: Market, plan: Plan, clearing: Clearing) -> Float[Array, " N"]:
     """What each prosumer would pay for what it does in `plan`, without trades, EUR.
 
-    At the prices of `clearing`, the main grid's held at its total import.
+    At the prices of `clearing`, the main grid's held at its total import. Owners of caps are paid
+    for what the plan counts, and pay for its rises.
     """
-    prices = clearing.prices
+    prices, caps = clearing.prices, cap_money(market, plan, clearing.prices)
     scarce = prices.aggregate + prices.exchange
     price = grid_price(market, clearing.aggregate)
     hourly = (price + scarce) * plan.imports - (market.tariff.export + scarce) * plan.exports
     hourly += prices.bus[market.prosumers.bus] * net_load(market, plan)
-    own = device_costs(market, plan) + jnp.sum(shares_of_caps(market, plan, prices), axis=1)
+    own = device_costs(market, plan) + jnp.sum(caps.paid + caps.charges, axis=1)
     return own + jnp.sum(counted(market) * hourly, axis=1)
 
 
