@@ -74,6 +74,57 @@ def test_ac_states(name):
     np.testing.assert_allclose(np.asarray(found.exchange).sum(axis=0), fed, rtol=1e-7)
 
 
+def test_pandapower_s_transformers():
+    """A radial net of 20, 10 and 0.4 kV: a tap of +2 x 2.5 % at the high side, -3 x 1.5 % at the low.
+
+    A tap at the low side is one of 1 / (1 + step) at the high side, with an impedance (1 + step)^2
+    times as large. The second transformer is also given the other way round: 1 / tap, z tap^2.
+    """
+    import pandapower as pp  # takes seconds
+
+    net, kv = pp.create_empty_network(), [20.0, 10.0, 10.0, 0.4, 0.4]
+    for vn in kv:
+        pp.create_bus(net, vn_kv=vn)
+    pp.create_ext_grid(net, 0, vm_pu=1.01)
+    kind = {"pfe_kw": 0.0, "i0_percent": 0.0, "tap_neutral": 0, "tap_changer_type": "Ratio"}
+    pp.create_transformer_from_parameters(
+        net, 0, 1, 2.0, 20.0, 10.0, vkr_percent=0.9, vk_percent=6.0,
+        tap_side="hv", tap_step_percent=2.5, tap_pos=2, **kind)  # fmt: skip
+    pp.create_transformer_from_parameters(
+        net, 2, 3, 0.4, 10.0, 0.4, vkr_percent=1.4, vk_percent=4.0,
+        tap_side="lv", tap_step_percent=1.5, tap_pos=-3, **kind)  # fmt: skip
+    wires = {"c_nf_per_km": 0.0, "max_i_ka": 1.0}
+    pp.create_line_from_parameters(net, 1, 2, 1.0, 0.8, 0.4, **wires)
+    pp.create_line_from_parameters(net, 3, 4, 1.0, 0.02, 0.01, **wires)
+    active, reactive = [0.0, 300.0, 50.0, 80.0, 150.0], [0.0, 90.0, 10.0, 30.0, 60.0]
+    for bus in range(1, 5):
+        pp.create_load(net, bus, p_mw=1e-3 * active[bus], q_mvar=1e-3 * reactive[bus])
+    pp.runpp(net, init="flat", tolerance_mva=1e-10, numba=False)
+
+    high, low = 1 + 2 * 0.025, 1 - 3 * 0.015
+    z = np.array(
+        [
+            (0.009 + 1j * np.sqrt(0.06**2 - 0.009**2)) / 2000,
+            (0.8 + 0.4j) * 1e-3 / 10**2,
+            (0.014 + 1j * np.sqrt(0.04**2 - 0.014**2)) / 400 * low**2,
+            (0.02 + 0.01j) * 1e-3 / 0.4**2,
+        ]
+    )  # pu/kW
+    turned = np.array([1.0, 1.0, 1 / low**2, 1.0])
+    for source, target, tap, each in (
+        ([0, 1, 2, 3], [1, 2, 3, 4], [high, 1.0, 1 / low, 1.0], z),
+        ([0, 1, 3, 3], [1, 2, 2, 4], [high, 1.0, low, 1.0], z * turned),
+    ):
+        grid = jg.Grid(np.zeros((5, 1)), source, target, each.real, each.imag, tap=tap,
+                       feeder_voltage=1.01)  # fmt: skip
+        found = acflow.flow(grid, *(jnp.asarray(a)[:, None] for a in (active, reactive)))
+        np.testing.assert_allclose(found.voltage[:, 0], net.res_bus.vm_pu, 0, 1e-6)
+        np.testing.assert_allclose(np.rad2deg(found.angle[:, 0]), net.res_bus.va_degree, 0, 1e-5)
+        lost = 1e3 * np.concatenate([net.res_trafo.pl_mw, net.res_line.pl_mw])[[0, 2, 1, 3]]
+        np.testing.assert_allclose(found.losses[:, 0], lost, 1e-6)
+        np.testing.assert_allclose(found.exchange[0, 0], 1e3 * net.res_ext_grid.p_mw[0], 1e-6)
+
+
 @pytest.mark.parametrize("grid", GRIDS[:3])
 @pytest.mark.parametrize("seed", range(4))
 def test_random_markets(seed, grid):
