@@ -75,7 +75,7 @@ def test_ac_states(name):
 
 
 def test_pandapower_s_transformers():
-    """A radial net of 20, 10 and 0.4 kV: a tap of +2 x 2.5 % at the high side, -3 x 1.5 % at the low.
+    """A radial net of 20, 10 and 0.4 kV: taps of +2 x 2.5 % at the high side, -3 x 1.5 % at the low.
 
     A tap at the low side is one of 1 / (1 + step) at the high side, with an impedance (1 + step)^2
     times as large. The second transformer is also given the other way round: 1 / tap, z tap^2.

@@ -97,9 +97,10 @@ def _balanced(prosumer: Prosumer, priced: Choice, center: Choice, start: Array) 
         return _respond(prosumer, priced, center, jnp.concatenate([own[None], start[1:]]))
 
     def open_hours(at: Solution, low: Array, high: Array) -> Bool[Array, " H"]:
-        own = at.duals[0]
-        lacking = jnp.abs(at.residual[0]) > enough
-        return lacking & (jnp.abs(own - start[0]) < reach) & (low < own) & (own < high)
+        own, lack = at.duals[0], at.residual[0]
+        near = jnp.abs(own - start[0]) < reach
+        known = jnp.isfinite(jnp.where(lack > 0, high, low))  # the root lies before that
+        return (jnp.abs(lack) > enough) & (near | known) & (low < own) & (own < high)
 
     def going(carry: tuple) -> Bool[Array, ""]:
         at, low, high, _, _, count = carry
