@@ -51,7 +51,7 @@ class Isoelastic(AbstractCurve):
 
         With k = 1 - 1 / elasticity, x^k >= 1 + k w for positive k, x^k <= 1 + k w for negative
         ones, and exp(w) <= x where k is 0: a power cone of x, 1 and 1 + k w in two orders, and the
-        exponential cone.
+        exponential cone. Where k is small, 1 + k w has the fewer digits of w: solvers find 1e-4 kW.
         """
         price, unit, elasticity = (
             np.asarray(a, float) for a in (self.price, self.power, self.elasticity)
