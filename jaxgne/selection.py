@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 import equinox as eqx
 import jax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from .certificate import certify
 from .clearing import clear
@@ -26,9 +26,6 @@ from .model import (
     by_side,
     costs,
     counted,
-    curvature,
-    grid_price,
-    net_exchange,
     potential,
     toll,
     zeros,
@@ -41,9 +38,8 @@ from .runner import concrete, jnp
 from .scales import scales
 from .solve import Progress
 from .solvers.base import AbstractSolver, written
-from .solvers.columns import pack, parts, sets_of, slopes, unpack
 from .solvers.interior_point import InteriorPoint
-from .solvers.preference import Preference
+from .solvers.second_stage import Preference, at_prices, evening, preferred, weighing
 from .status import Status
 
 Objective = Literal["congestion", "trade", "fairness", "norm", "import"]
@@ -53,9 +49,7 @@ _EACH = "call it for each, jg.scenarios.lane(markets, k)"
 _FIRST = 0.1  # weight of the norm, relative to the market's price over its power
 _TIMES = 8  # it is divided by ten, at most
 _FREE = 1 / 30  # of `tol`: what an entry may cost, relative to the market's price, and still move
-_EXACT = 1e-10  # relative error that the second stage is solved to
 _ENOUGH = 1e-7  # and that is taken, where rounding lets it come no closer
-_PATIENCE = 8  # steps without a smaller error after which rounding does
 
 
 @for_each
@@ -134,8 +128,8 @@ def select(
         if not bool(first.ok):
             return first
         preference = prefer(wide, first.plan, first.prices, objective, tol * _FREE)
-        solver, limit = InteriorPoint(preference), jnp.asarray(max_steps, jnp.int32)
-        plan, steps, left = _minimize(wide, solver, first.plan, first.prices, limit)
+        limit = jnp.asarray(max_steps, jnp.int32)
+        plan, steps, left = preferred(wide, preference, first.plan, first.prices, limit)
         plan = freed(wide, plan)
         found = certify(wide, plan, first.prices)
     good = (found.error <= tol) & (left <= _ENOUGH)
@@ -167,80 +161,27 @@ def prefer(market: Market, plan: Plan, prices: Rows, objective: Objective, free:
     An entry whose reduced cost at `prices` is above `free`, relative to the market's price, or
     whose cost is strictly convex, is held where `plan` has it.
     """
-    ts, sets, scale = counted(market), sets_of(market), scales(market, plan)
-    sigma = aggregate(market, plan)
-    columns = pack(market, plan, sigma, net_exchange(market, plan))
-    columns = jnp.clip(columns, sets.lower, sets.upper)
-    flows = jnp.stack([plan.active, plan.reactive])
-    slope, drift = slopes(market, columns, flows, prices, grid_price(market, sigma))
-    bend, none = curvature(market, plan), jnp.zeros_like(sigma)
-    *own, _, _, total, net = parts(market, pack(market, bend, ts * market.tariff.slope, none))
-    curved = jnp.concatenate([*own, bend.trades, bend.trades, total, net]) > 0
-    pull = jnp.sqrt(jnp.sum(drift**2, axis=0))
-    count = market.prosumers.bus.shape[0]
-    nothing = Preference(
-        columns=columns,
-        flows=flows,
-        held=(jnp.abs(slope) > free * sets.unit) | curved,
-        shut=pull > free * ts * scale.price,
-        linear=jnp.zeros_like(columns),
-        stiff=jnp.zeros_like(columns),
-        line=jnp.zeros_like(pull),
-        parts=jnp.zeros((0, *columns.shape)),
-        offset=jnp.zeros(0),
-    )
-    kwh, zero = ts * scale.price, zeros(market)
+    scale, entries = scales(market, plan), zeros(market)
+    among, kwh = at_prices(market, plan, prices, free), counted(market) * scale.price
     if objective == "congestion":
-        return replace(nothing, line=nothing.line + kwh / scale.total)
+        return replace(among, line=among.line + kwh / scale.total)
     if objective == "import":
-        *_, net = parts(market, jnp.zeros_like(columns))
-        weight = jnp.zeros_like(columns).at[-net.shape[0] :].set(kwh / scale.total)
-        return replace(nothing, stiff=weight)
-    one = {"norm": ("charge", "discharge", "trades"), "trade": ("trades",), "fairness": ()}
-    marked = replace(zero, **{n: jnp.ones_like(getattr(zero, n)) for n in one[objective]})
-    *own, bought, _, total, net = parts(market, pack(market, marked, none, none))
-    weight = jnp.concatenate([*own, bought, bought, total, net])
+        return replace(among, stiff=weighing(market, entries, kwh / scale.total))
+    if objective == "fairness":
+        return evening(market, among, _cost_by_trades, scale.bill)
+    one = {"norm": ("charge", "discharge", "trades"), "trade": ("trades",)}[objective]
+    marked = replace(entries, **{name: jnp.ones_like(getattr(entries, name)) for name in one})
+    weight = weighing(market, marked, jnp.zeros_like(kwh))
     if objective == "trade":
-        return replace(nothing, linear=kwh * weight)
-    if objective == "norm":
-        return replace(nothing, stiff=kwh / scale.power * weight)
-
-    def each(columns: Array) -> Array:
-        """J_i, EUR, with what the toll on trades adds on either of their sides."""
-        *_, bought, sold, _, _ = parts(market, columns)
-        tolled = eqx.tree_at(lambda m: m.trading.toll, market, 0 * market.trading.toll)
-        paid = by_side(market, toll(market) / 2 * (bought + sold))
-        return costs(tolled, unpack(market, columns, flows)) + jnp.sum(paid, axis=1)
-
-    slant = jax.jacrev(each)(columns)
-    slant = (slant - jnp.mean(slant, axis=0)) * jnp.sqrt(count / scale.bill)
-    value = each(columns)
-    value = (value - jnp.mean(value)) * jnp.sqrt(count / scale.bill)
-    return replace(nothing, parts=slant, offset=value - jnp.einsum("rch,ch->r", slant, columns))
+        return replace(among, linear=kwh * weight)
+    return replace(among, stiff=kwh / scale.power * weight)
 
 
-@program("the second stage's steps")
-def _minimize(
-    market: Market, solver: InteriorPoint, plan: Plan, prices: Rows, limit: Array
-) -> tuple[Plan, Int[Array, ""], Float[Array, ""]]:
-    """The plan of least preference, the steps that took, and the relative error left."""
-
-    def going(carry: tuple) -> Array:
-        _, _, steps, left, stale = carry
-        return (left > _EXACT) & (steps < limit) & (stale < _PATIENCE)
-
-    def advance(carry: tuple) -> tuple:
-        state, best, steps, left, stale = carry
-        state = solver.step(market, state)
-        now = solver.left(market, state)
-        better = now < left
-        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), state, best)
-        return state, best, steps + 1, jnp.minimum(now, left), jnp.where(better, 0, stale + 1)
-
-    begun, none = solver.init(market, plan, prices), jnp.zeros((), jnp.int32)
-    start = (begun, begun, none, jnp.full((), jnp.inf), none)
-    _, best, steps, left, _ = jax.lax.while_loop(going, advance, start)
-    return solver.point(market, best)[0], steps, left
+def _cost_by_trades(market: Market, plan: Plan, traded: Float[Array, "E H"]) -> Float[Array, " N"]:
+    """J_i, EUR, its toll that of `traded` kW, which is linear where |t| is not."""
+    tolled = eqx.tree_at(lambda m: m.trading.toll, market, 0 * market.trading.toll)
+    paid = by_side(market, toll(market) / 2 * traded)
+    return costs(tolled, plan) + jnp.sum(paid, axis=1)
 
 
 @for_one(_EACH)

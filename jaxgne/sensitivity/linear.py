@@ -19,7 +19,6 @@ from ..record import Record
 from ..runner import jnp, on_host
 from ..scales import much, scales, worths
 from ..size import is_small
-from ..solvers.columns import PROXIMAL
 from ..solvers.newton import Compliance, Worth, factor
 from .active import TIGHT, Active
 from .by_hand import hessian, turned, turned_back
@@ -27,7 +26,8 @@ from .lagrangian import Point, equations, sizes, slope
 from .preconditioner import Rowwise, is_deep, preconditioner
 from .refinement import Linear
 
-_STIFF, _DEEP = 1e-5, 3e-4  # proximal stiffness for conjugate gradients; on deep trees
+_LEAST = 1e-7  # proximal stiffness where A theta A^T is factored, a share of the market's scales
+_STIFF, _DEEP = 1e-5, 3e-4  # and for conjugate gradients; on deep trees
 _SPARE = 1e-4  # compliance that is added to rows, in the market's scales: none is held by nothing
 _SOLVED = 1e-5  # relative residual to which conjugate gradients go; the rest is refined
 
@@ -126,7 +126,7 @@ def inverse_of(
 
 def factored(market: Market, active: Active, plan: Plan, matvec: Linear) -> Linear:
     """An approximate inverse of K for a small market, as the interior point does it."""
-    theta = compliances(market, active, plan, matvec, *stiffness(market, plan, PROXIMAL))
+    theta = compliances(market, active, plan, matvec, *stiffness(market, plan, _LEAST))
     newton = factor(market, theta.whole)
     return _eliminated(market, active, plan, theta, lambda _: lambda value: newton(market, value))
 

@@ -56,6 +56,14 @@ def pack(market: Market, plan: Plan, total: Array, net: Array) -> Float[Array, "
     return jnp.concatenate([*own, *sides, total[None], net[None]])
 
 
+def alike(market: Market, plan: Plan, total: Array, net: Array) -> Float[Array, "C H"]:
+    """A number of each entry, or one for all its hours, by column: both sides of a trade alike."""
+    empty, hour = zeros(market), market.tariff.slope[None]
+    own = [(getattr(plan, name), getattr(empty, name)) for name in names(empty)]
+    each = [*own, *2 * [(plan.trades, empty.trades)], (total, hour), (net, hour)]
+    return jnp.concatenate([jnp.broadcast_to(number, like.shape) for number, like in each])
+
+
 def parts(market: Market, columns: Float[Array, "C H"]) -> Sequence[Array]:
     """`pack` undone: `names`, then bought, sold, total, net."""
     empty = zeros(market)
@@ -107,21 +115,15 @@ def sets_of(market: Market) -> Sets:
     stiff = jax.tree.map(jnp.divide, worth, much(market, scale, share)[0])
     line = kwh / scale.total
 
-    def spread(plan: Plan, ends: Array) -> Float[Array, "C H"]:
-        own = (getattr(plan, name) for name in names(plan))
-        sizes = [*own, plan.trades, plan.trades, ends, ends]
-        each = zip(parts(market, low), sizes, strict=True)
-        return jnp.concatenate([jnp.broadcast_to(size, part.shape) for part, size in each])
-
     return Sets(
         lower=low,
         upper=high,
         free=high > low,
         square=square,
         open=(square > 0) & market.grid.model.networked,
-        stiff=PROXIMAL * spread(stiff, line),
+        stiff=PROXIMAL * alike(market, stiff, line, line),
         stiff_line=PROXIMAL * line,
-        unit=spread(worth, kwh),
+        unit=alike(market, worth, kwh, kwh),
         share=share,
     )
 
