@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from .certificate import explain_infeasible
+from .causes import explain_infeasible
 from .clock import hour_name, in_hours
 from .elastic import fits
 from .market import Market, bus_name

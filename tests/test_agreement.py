@@ -124,7 +124,7 @@ def check_batch(markets: list, cleared: jg.Clearing) -> Counter[str]:
             check_agreement(market, clearing, oracle)
         if name == "infeasible":
             assert oracle.status == "infeasible"
-            assert "." in jg.certificate.explain_infeasible(market, clearing.prices)
+            assert "." in jg.causes.explain_infeasible(market, clearing.prices)
         counts[name] += 1
     return counts
 

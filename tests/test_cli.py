@@ -119,7 +119,7 @@ def test_where_no_margin_helps(case: Path, tmp_path: Path):
     kept, clearing = io.load(tmp_path / "run")
     assert clearing is not None
     assert float(kept.grid.rating[0]) == pytest.approx(6.0 / 1.3)
-    assert "." in jg.certificate.explain_infeasible(kept, clearing.prices)
+    assert "." in jg.causes.explain_infeasible(kept, clearing.prices)
 
 
 def test_compare_tells_what_a_market_is_worth(case: Path, overloaded: Path):
