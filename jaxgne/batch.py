@@ -1,48 +1,38 @@
-"""Clearing many markets: chunks that fit the memory, stragglers in ever smaller programs.
+"""Clearing many markets: in chunks that fit the memory, kept on disk as they are done.
 
-On a CPU, whose cores one scenario keeps busy, the scenarios of a chunk are cleared one after the
-other, in one program. Elsewhere they step together: one that has ended stays as it is, but still
-costs its share of each step; so when three quarters of a program's scenarios have ended, the others
-go on in one of a quarter its width.
+How the scenarios of a chunk share a program is up to `lanes`.
 """
 
 import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache, partial, wraps
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.lax import stop_gradient
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh
 from jaxtyping import Array
 
 from .choosing import Runner, batch_runner, default_solver
 from .clearing import clear, differentiable, ready, run_of, with_regret
 from .fingerprint import fingerprint
 from .io.batches import Blocks
+from .lanes import Group, is_stored, lanes_of, size_of, together
 from .market import Market
-from .model import Plan, Rows, rows_like, zeros
 from .options import checked_options, tolerance
-from .placement import local_mesh, mesh_of, own_part, place, whole
-from .programs import program
+from .placement import local_mesh, mesh_of, own_part, whole
 from .record import Record
 from .result import Clearing, Run
-from .runner import by_numpy, concrete, to_host
+from .runner import concrete
 from .sensitivity.implicit import AbstractAdjoint
-from .solve import Carry, advance, anew, begin, checked, decided, finish, going
 from .solvers.base import AbstractSolver
-from .status import Status
 from .validation import gate_many
 
-_IN_TURN = ("cpu",)  # platforms on which scenarios are cleared one after the other
-_NARROWER = 4  # how much narrower each next program is
-_NARROWEST = 4  # scenarios below which a program is not split
 _COPIES = 12  # of market and state that a step holds at once, for the memory budget
 _SHARE = 0.5  # of the device's free memory that a chunk may take
 _WIDEST = {"cpu": 8}  # scenarios a chunk where it need not be wide
@@ -167,12 +157,12 @@ def _clear_all(
     # what any scenario needs, not the first alone
     _, solver, _, _ = ready(one, solver.prepare(markets), None)
     job = _Job(markets, solver, start, tol, run, max_steps, mesh, offset, one_way)
-    block = min(total, job.whole(width or _width(job)))
+    block = min(total, job.group.whole(width or _width(job)))
     store = None if folder is None else _store(Path(folder), job, block)
     wide = block  # scenarios of a program
     if store:
         block = store.block
-        wide = job.whole(min(wide, block))
+        wide = job.group.whole(min(wide, block))
     job.at_once = _at_once(job, one, runner, wide)
     begun, found = time.perf_counter(), []
     try:
@@ -207,23 +197,13 @@ class _Job:
         offset: int,
         one_way: bool,
     ):
-        self.markets, self.solver, self.start = markets, solver, start
-        self.tol, self.run = tol, run
-        self.mesh, self.offset, self.one_way = mesh, offset, one_way
-        self.devices = 1 if mesh is None else mesh.size
-        self.in_turn = jax.local_devices()[0].platform in _IN_TURN
-        self.limit = jnp.asarray(solver.most if max_steps is None else max_steps, jnp.int32)
+        limit = jnp.asarray(solver.most if max_steps is None else max_steps, jnp.int32)
+        self.markets, self.start, self.run = markets, start, run
+        self.group = Group(solver, tol, limit, mesh)
+        self.offset, self.one_way = offset, one_way
         self.widest: int | None = None  # scenarios at once that memory has been found to hold
         self.at_once = False  # whether NumPy clears them, one after the other
         self.first: Clearing | None = None  # of the first scenario, by NumPy
-
-    def whole(self, width: int) -> int:
-        """A width that the devices divide."""
-        return -(-width // self.devices) * self.devices
-
-    def placed(self, tree: Any) -> Any:
-        """A chunk on its devices."""
-        return jax.tree.map(jnp.asarray, tree) if self.mesh is None else place(tree, self.mesh)
 
 
 def _scenarios(markets: Market) -> int:
@@ -243,34 +223,16 @@ def _scenarios(markets: Market) -> int:
     return shape[0]
 
 
-def _lanes(tree: Any, lanes: Any) -> Any:
-    return jax.tree.map(lambda a: np.asarray(a[lanes]), tree)
-
-
 def _width(job: _Job) -> int:
     """Scenarios that step at once: what memory allows, and no more than caches like."""
     device = jax.local_devices()[0]
     one = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), job.markets)
-    leaves, structure = jax.tree.flatten((one, eqx.filter_eval_shape(lambda s: s, job.solver)))
-    size = _bytes(structure, tuple(leaves))
+    size = size_of(one, job.group.solver)
     free = (device.memory_stats() or {}).get("bytes_limit")
     if free is None:
         free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
     room = max(1, int(_SHARE * free / (_COPIES * size)))
-    return job.devices * min(room, _WIDEST.get(device.platform, 1 << 20))
-
-
-@cache
-def _bytes(structure: Any, leaves: tuple[jax.ShapeDtypeStruct, ...]) -> int:
-    """What market and state of one scenario take; cached, as finding out takes 60 ms."""
-
-    def both(market: Market, solver: AbstractSolver) -> tuple[Market, Carry]:
-        market, solver, plan, prices = ready(market, solver, None)
-        return market, begin(market, solver, plan, prices)
-
-    with jax.enable_x64(True):
-        found = eqx.filter_eval_shape(both, *jax.tree.unflatten(structure, leaves))
-    return sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(found))
+    return job.group.devices * min(room, _WIDEST.get(device.platform, 1 << 20))
 
 
 def _with_room(job: _Job, lanes: slice, width: int) -> Clearing:
@@ -284,14 +246,14 @@ def _with_room(job: _Job, lanes: slice, width: int) -> Clearing:
                 parts.append(_chunk(job, chunk, job.widest))
             return _joined(parts)
         except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error) or job.widest <= job.devices:
+            if "RESOURCE_EXHAUSTED" not in str(error) or job.widest <= job.group.devices:
                 raise
-            job.widest = job.whole((job.widest + 1) // 2)
+            job.widest = job.group.whole((job.widest + 1) // 2)
 
 
 def _at_once(job: _Job, one: Market, runner: Runner | None, width: int) -> bool:
     """Whether NumPy clears the batch, of which `one` is the first; it is cleared to find out."""
-    if job.one_way or job.mesh is not None:
+    if job.one_way or job.group.mesh is not None:
         if runner == "numpy":
             raise ValueError(
                 'clear_many: runner="numpy" works on one device, without one_way; leave it out.'
@@ -304,25 +266,19 @@ def _at_once(job: _Job, one: Market, runner: Runner | None, width: int) -> bool:
         return time.perf_counter() - begun
 
     def stored() -> bool:
-        with by_numpy():
-            nothing = zeros(to_host(one)), rows_like(to_host(one))
-        lane = np.zeros(width, int)
-        plans, prices = job.placed(jax.tree.map(lambda a: np.stack([a])[lane], nothing))
-        with jax.enable_x64(True):
-            markets = job.placed(_lanes(job.markets, lane))
-            return _begin_all.ready(markets, plans, prices, job.solver, mesh=None)
+        return is_stored(job.group, job.markets, width)
 
     count = job.markets.prosumers.load.shape[0]
-    return batch_runner(one, job.solver, job.start, runner, count, pace, stored) == "numpy"
+    return batch_runner(one, job.group.solver, job.start, runner, count, pace, stored) == "numpy"
 
 
 def _alone(job: _Job, at: int) -> Clearing:
     """A scenario's clearing by NumPy."""
-    market = jax.tree.map(jnp.asarray, _lanes(job.markets, at))
-    start = None if job.start is None else jax.tree.map(jnp.asarray, _lanes(job.start, at))
-    limit = int(job.limit)
+    market = jax.tree.map(jnp.asarray, lanes_of(job.markets, at))
+    start = None if job.start is None else jax.tree.map(jnp.asarray, lanes_of(job.start, at))
+    solver, tol, limit, _ = job.group
     found = clear(
-        market, job.solver, tol=job.tol, max_steps=limit, start=start, throw=False, runner="numpy"
+        market, solver, tol=tol, max_steps=int(limit), start=start, throw=False, runner="numpy"
     )
     return replace(found, run=replace(job.run, compiled=jnp.zeros((), bool)))
 
@@ -337,20 +293,12 @@ def _chunk(job: _Job, lanes: slice, width: int) -> Clearing:
         return jax.tree.map(lambda *each: np.stack(each), *found)
     count = lanes.stop - lanes.start
     index = np.minimum(np.arange(lanes.start, lanes.start + width), lanes.stop - 1)
-    markets = job.placed(_lanes(job.markets, index))
-    if job.start is None:
-        plans, prices = _cold(markets)
-    else:
-        plans, prices = job.placed(_lanes((job.start.plan, job.start.prices), index))
-    with jax.enable_x64(True):
-        carry = _begin_all(markets, plans, prices, job.solver, mesh=job.mesh)
-        carry = _run(job, markets, carry, jnp.minimum(job.limit, job.solver.doubtful))
-        carry = _decided(job, markets, carry, count)
-        carry = _run(job, markets, carry, job.limit)
-    clearing = _finish_all(markets, carry, job.solver, mesh=job.mesh)
+    start = None if job.start is None else (job.start.plan, job.start.prices)
+    markets, start = lanes_of((job.markets, start), index)
+    clearing = together(job.group, markets, start, count)
     told = clearing.certificate.ways
     alone = np.zeros(0, int)
-    if told is not None and job.mesh is None:
+    if told is not None and job.group.mesh is None:
         ruled = (told.meters.count > 0) | job.one_way
         alone = np.flatnonzero(np.asarray(ruled & clearing.ok)[:count])
     clearing = jax.tree.map(lambda a: np.asarray(a)[:count], clearing)
@@ -364,136 +312,14 @@ def _chunk(job: _Job, lanes: slice, width: int) -> Clearing:
 def _ruled(job: _Job, first: int, found: Clearing, alone: np.ndarray) -> Clearing:
     """The same, scenarios that rules of meters and batteries change cleared alone, by `clear`."""
     found = jax.tree.map(np.array, found)
-    options = {"tol": job.tol, "max_steps": int(job.limit), "throw": False, "one_way": job.one_way}
+    solver, tol, limit, _ = job.group
+    options = {"tol": tol, "max_steps": int(limit), "throw": False, "one_way": job.one_way}
     for at in alone.tolist():
-        market = jax.tree.map(jnp.asarray, _lanes(job.markets, first + at))
-        one = clear(market, job.solver, start=_lanes(found, at), **options)
+        market = jax.tree.map(jnp.asarray, lanes_of(job.markets, first + at))
+        one = clear(market, solver, start=lanes_of(found, at), **options)
         for all_, new in zip(*(jax.tree.leaves(c) for c in (found, one)), strict=True):
             all_[at] = np.asarray(new)
     return found
-
-
-def _decided(job: _Job, markets: Market, carry: Carry, count: int) -> Carry:
-    """The same, with the proofs that linear programs find for scenarios in doubt."""
-    lasted = (carry.status == Status.max_steps) & (carry.steps >= job.solver.doubtful)
-    doubt = np.asarray(lasted | (carry.status == Status.nonfinite))
-    for at in np.flatnonzero(doubt[:count]):
-        same = at if at < count - 1 else slice(at, None)  # the last one fills the program up
-        market, one = _lanes((markets, carry), int(at))
-        new = decided(market, one)
-        if bool(going(new, job.limit)):
-            new = anew(market, job.solver, new)
-        if new is not one:
-            carry = jax.tree.map(lambda a, b: a.at[same].set(b), carry, new)  # noqa: B023
-            carry = carry if job.mesh is None else job.placed(carry)
-    return carry
-
-
-def _run(job: _Job, markets: Market, whole: Carry, limit: Array) -> Carry:
-    """Step until all scenarios have ended or done `limit`, stragglers in narrower programs."""
-    if not np.asarray(_live(whole, limit)).any():
-        return whole
-    carry, here = whole, np.arange(whole.steps.shape[0])
-    width = here.size // job.devices  # of each device
-    while True:
-        width = width // _NARROWER if width >= _NARROWEST * _NARROWER else 0
-        few = jnp.asarray(width)
-        carry = _until(markets, carry, job.solver, job.tol, limit, few, job.in_turn, mesh=job.mesh)
-        if here.size == whole.steps.shape[0]:
-            whole = carry
-        else:
-            whole = jax.tree.map(lambda a, b: a.at[here].set(b), whole, carry)  # noqa: B023
-        live = np.asarray(_live(carry, limit))
-        if not live.any():
-            return whole
-        pick = np.argsort(~live, kind="stable")[: width * job.devices]
-        markets, carry = job.placed(jax.tree.map(lambda a: a[pick], (markets, carry)))  # noqa: B023
-        here = here[pick]
-
-
-def _on_each(words: str, once: bool) -> Callable[[Callable[..., Any]], Any]:
-    """Compiled; over a mesh each device runs it on the scenarios that it holds, by itself.
-
-    Solvers and numbers are the same for all, everything else is cut by scenario.
-    """
-
-    def on_each(body: Callable[..., Any]) -> Any:
-        @wraps(body)
-        def run(*arguments: Any, mesh: Mesh | None) -> Any:
-            if mesh is None:
-                return body(*arguments)
-            arrays, rest = eqx.partition(arguments, eqx.is_array)
-            shared = (AbstractSolver, Array)
-            cut = PartitionSpec(*mesh.axis_names)
-            specs = tuple(PartitionSpec() if isinstance(a, shared) else cut for a in arguments)
-            return jax.shard_map(
-                lambda *arrays: body(*eqx.combine(arrays, rest)),
-                mesh=mesh,
-                in_specs=specs,
-                out_specs=cut,
-                check_vma=False,
-            )(*arrays)
-
-        del run.__wrapped__  # it takes a mesh, which the body does not
-        return program(words, once=once)(run)
-
-    return on_each
-
-
-@program("what is left of the batch", once=True)
-def _live(carry: Carry, limit: Array) -> Array:
-    return jax.vmap(lambda c: going(c, limit))(carry)
-
-
-@_on_each("the batch's steps", once=False)
-def _until(
-    markets: Market,
-    carry: Carry,
-    solver: AbstractSolver,
-    tol: Array,
-    limit: Array,
-    few: Array,
-    in_turn: bool,
-) -> Carry:
-    """Step until all have ended, one after the other `in_turn`; else until all but `few` have.
-
-    Those that have ended stay as they are.
-    """
-
-    def alone(one: tuple[Market, Carry]) -> Carry:
-        market, carry = one
-        return jax.lax.while_loop(
-            lambda c: going(c, limit), lambda c: advance(market, solver, c, tol, limit), carry
-        )
-
-    if in_turn:
-        return jax.lax.map(alone, (markets, carry))
-
-    def step(carry: Carry) -> Carry:
-        live = _live(carry, limit)
-        fresh = jax.vmap(lambda m, c: advance(m, solver, c, tol, limit))(markets, carry)
-
-        def chosen(new: Array, old: Array) -> Array:
-            return jnp.where(live.reshape(-1, *[1] * (new.ndim - 1)), new, old)
-
-        return jax.tree.map(chosen, fresh, carry)
-
-    return jax.lax.while_loop(lambda c: jnp.sum(_live(c, limit)) > few, step, carry)
-
-
-@program("cold starts", once=True)
-def _cold(markets: Market) -> tuple[Plan, Rows]:
-    return jax.vmap(lambda market: ready(market, None, None)[2:])(markets)
-
-
-@_on_each("the batch's start", once=True)
-def _begin_all(markets: Market, plans: Plan, prices: Rows, solver: AbstractSolver) -> Carry:
-    return jax.vmap(lambda m, u, y: begin(m, solver, u, y))(markets, plans, prices)
-
-
-@_on_each("the batch's answers", once=True)
-def _finish_all(markets: Market, carry: Carry, solver: AbstractSolver) -> Clearing:
-    return jax.vmap(lambda m, c: checked(m, finish(m, solver, c)))(markets, carry)
 
 
 def _joined(parts: list[Clearing]) -> Clearing:
@@ -503,6 +329,7 @@ def _joined(parts: list[Clearing]) -> Clearing:
 def _store(folder: Path, job: _Job, block: int) -> Blocks:
     """A folder of finished blocks, under a fingerprint of all that their answers depend on."""
     start = job.start and (job.start.plan, job.start.prices)
-    mark = fingerprint(job.markets, job.solver, job.tol, job.limit, start, job.one_way)
-    solver = job.run.solver
-    return Blocks(folder, job.markets, mark, block, job.offset, solver, job.one_way)
+    solver, tol, limit, _ = job.group
+    mark = fingerprint(job.markets, solver, tol, limit, start, job.one_way)
+    written = job.run.solver
+    return Blocks(folder, job.markets, mark, block, job.offset, written, job.one_way)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import jaxgne as jg
-from jaxgne import batch, choosing, scenarios
+from jaxgne import batch, choosing, lanes, scenarios
 from tests.three_buses import feeder, loads, neighbors, slopes
 
 SOLVERS = [jg.InteriorPoint(), jg.PrimalDual()]
@@ -86,7 +86,7 @@ def test_chunks_and_compaction_change_nothing(monkeypatch):
     markets, solver = slopes(18), jg.PrimalDual()
     in_turn = jg.clear_many(markets, solver, width=4)
     assert int(in_turn.steps.max()) > int(in_turn.steps.min())
-    monkeypatch.setattr(batch, "_IN_TURN", ())  # as on a GPU
+    monkeypatch.setattr(lanes, "_IN_TURN", ())  # as on a GPU
     close(in_turn, jg.clear_many(markets, solver, width=16))
 
 
@@ -95,14 +95,14 @@ def test_chunks_and_compaction_change_nothing(monkeypatch):
 def test_chunks_of_one_change_nothing(platforms, monkeypatch):
     markets, solver = loads(18), jg.PrimalDual()
     whole = jg.clear_many(markets, solver, width=4)
-    monkeypatch.setattr(batch, "_IN_TURN", platforms)
+    monkeypatch.setattr(lanes, "_IN_TURN", platforms)
     close(whole, jg.clear_many(markets, solver, width=1))
 
 
 @pytest.mark.slow
 def test_the_interior_point_in_lanes_of_one_program(monkeypatch):
     in_turn = jg.clear_many(loads(4), SOLVERS[0])
-    monkeypatch.setattr(batch, "_IN_TURN", ())
+    monkeypatch.setattr(lanes, "_IN_TURN", ())
     close(in_turn, jg.clear_many(loads(4), SOLVERS[0]))
 
 
@@ -135,7 +135,7 @@ def test_lanes_do_not_disturb_one_another(platforms, monkeypatch):
 
     Cleared in turn, and together as on a GPU.
     """
-    monkeypatch.setattr(batch, "_IN_TURN", platforms)
+    monkeypatch.setattr(lanes, "_IN_TURN", platforms)
     load, most = np.tile([[3.0], [4.0]], (4, 1, 1)), np.full((4, 1), np.inf)
     where = lambda m: (m.prosumers.load, m.tariff.total_max)  # noqa: E731
     well = eqx.tree_at(where, slopes(4), (load, most))
@@ -157,7 +157,7 @@ def test_lanes_do_not_disturb_one_another(platforms, monkeypatch):
 
 def test_other_batches_do_not_recompile():
     """Same width, other numbers and more scenarios: the programs of before."""
-    parts: Any = (batch._begin_all, batch._until, batch._finish_all)
+    parts: Any = (lanes._begin_all, lanes._until, lanes._finish_all)
     jg.clear_many(slopes(8), jg.PrimalDual(), width=4)
     before = [len(part._found) for part in parts]
     jg.clear_many(slopes(11), jg.PrimalDual(), width=4, tol=1e-5, max_steps=4000)

@@ -33,8 +33,8 @@ CORE |= {
 CORE |= {"surplus", "scales"}
 SOLVERS = {"base", "interior_point", "primal_dual", "second_stage", "semidecentralized"}
 SOLVERS = {f"solvers.{name}" for name in SOLVERS}  # that others may know; the rest are their parts
-RESULT = {*CORE, *SOLVERS, "sensitivity", "certificate", "reasons", "options", "choosing"}
-RESULT |= {"status", "result", "padding", "few_sizes", "size"}
+RESULT = {*CORE, *SOLVERS, "sensitivity", "certificate", "causes", "reasons", "options"}
+RESULT |= {"choosing", "status", "result", "padding", "few_sizes", "size"}
 RESULT |= {"solve", "clearing", "curves"}
 STUDIES = {"batch", "selection", "settlement", "scenarios", "placement", "tuning", "acsafe"}
 STUDIES |= {"foresight", "comparison", "standard_form", "tracing", "reliability"}
@@ -108,12 +108,13 @@ LAYERS: dict[str, set[str]] = {
         *(f"solvers.{part}" for part in ("newton", "tree")),
     },
     "certificate": {
-        *("clock", "each", "market", "validation", "model", "acflow", "feasibility", "optimality"),
+        *("clock", "each", "market", "validation", "model", "acflow", "optimality"),
         "one_way",
         "tables",
         "scales",
     },
-    "reasons": {"clock", "market", "model", "certificate", "elastic", "relaxation"},
+    "causes": {"clock", "each", "market", "model", "feasibility", "optimality", "scales"},
+    "reasons": {"clock", "market", "model", "causes", "elastic", "relaxation"},
     "options": {"market", "model", "sensitivity", "solvers.base"},
     "choosing": {"market", "padding", "size", *SOLVERS},
     "status": set(),
@@ -131,7 +132,8 @@ LAYERS: dict[str, set[str]] = {
     "checkpoint": {"files", "fingerprint"},
     "history": set(),
     "coordinates": {"market"},
-    "batch": {*RESULT, "placement", "fingerprint", "io.batches"},
+    "lanes": {*RESULT, "placement"},
+    "batch": {*RESULT - {"solve"}, "lanes", "placement", "fingerprint", "io.batches"},
     "foresight": {*RESULT, "scenarios"},
     "objectives": {*RESULT, "settlement", "comparison"},
     "reliability": {*RESULT, "gradients"},
