@@ -19,12 +19,12 @@ from jaxtyping import Array, Bool, Float
 
 from .clearing import differentiable
 from .coordinates import Bijection, Coordinates, is_batch, names_of, place, with_fields
+from .descent import AbstractMeasure, HowToTune, cleared, descend
 from .history import History
 from .market import Market
 from .record import Record
 from .result import Clearing
 from .sensitivity.implicit import AbstractAdjoint, Implicit
-from .tuning import AbstractMeasure, HowToTune, cleared, descend
 
 Observe = Callable[[Market, Clearing], Any]
 

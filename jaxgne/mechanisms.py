@@ -16,6 +16,7 @@ from . import objectives
 from .clearing import clear, differentiable
 from .clock import hours_of
 from .coordinates import Linear
+from .descent import HowToTune
 from .each import for_each, for_one
 from .history import History
 from .market import Market
@@ -26,9 +27,8 @@ from .result import Clearing
 from .runner import jnp
 from .sensitivity.implicit import AbstractAdjoint, Implicit
 from .settlement import price_parts
-from .tuning import HowToTune, tune
+from .tuning import Outcome, tune
 
-Outcome = Callable[[Market, Clearing], Any]
 Table = dict[str, Any]
 
 OBJECTIVES: dict[str, Outcome] = {

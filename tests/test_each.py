@@ -218,7 +218,7 @@ INSIDE = {  # one market's mathematics, and what the functions above are made of
 MODULES = (
     *("acsafe", "batch_report", "certificate", "comparison", "devices", "fitting", "frames"),
     *("mechanisms", "model", "objectives", "one_way", "payoffs", "plan", "plots", "report"),
-    *("causes", "indicators", "scenarios", "selection"),
+    *("causes", "descent", "indicators", "scenarios", "selection"),
     *("reliability", "settlement", "sharing", "studies", "tracing", "tuning", "validation"),
 )
 
