@@ -264,6 +264,16 @@ def test_random_caps_by_numpy(seed: int):
     check_random(seed, runner="numpy")
 
 
+@pytest.mark.parametrize("seed", [89, 831])
+def test_levels_without_bounds_leave_what_members_can_do(seed: int):
+    """Infeasible, and cleared: a level that is fixed in one step, and with its rises free in all
+    others, is as good as fixed where little of what it counts can move; a dozen steps find it.
+    """
+    found = jg.clear(random_street(seed), jg.InteriorPoint(), runner="numpy", throw=False)
+    assert status_name(found.status) == {89: "infeasible", 831: "cleared"}[seed]
+    assert int(found.steps) <= 15
+
+
 @pytest.mark.parametrize("name", ["primal-dual", pytest.param("interior point", marks=SLOW)])
 def test_random_caps_by_programs(name: str):
     """Twenty of one shape; a program for each solver."""

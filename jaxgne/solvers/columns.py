@@ -26,6 +26,8 @@ _WIDER = 1.5  # how far beyond implied bounds those are that stand in for missin
 _BEYOND = 1e6  # of the square of what lines may have to carry: a rating above is none
 PROXIMAL = 1e-7  # least stiffness of a column, in price over power: free columns move that easily
 
+_FIRM = 1e3  # times as stiff at least is what caps count: rows alone say what it is
+
 NAMES = ("generation", "charge", "discharge", "energy", "imports", "exports", "curtailed")
 NAMES += ("voltage", "angle", "compensation")  # then of caps, bought, sold, total, net
 
@@ -126,6 +128,20 @@ def sets_of(market: Market) -> Sets:
         unit=alike(market, worth, kwh, kwh),
         share=share,
     )
+
+
+def proximal(market: Market, sets: Sets) -> Float[Array, "C H"]:
+    """Least stiffness of columns, EUR per unit^2, that Newton's system takes for free ones.
+
+    Levels and rises of caps often have no bounds, and join rows of many hours: as free as others
+    they would leave nothing, after rounding, of what little their members can do.
+    """
+    if not has_caps(market):
+        return sets.stiff
+    plan, firm = zeros(market), np.ones((sets.stiff.shape[0], 1))
+    first = sum(getattr(plan, name).shape[0] for name in NAMES)
+    firm[first : first + sum(getattr(plan, name).shape[0] for name in OF_CAPS)] = _FIRM
+    return sets.stiff * firm
 
 
 def _stand_in(bound: Array, far: Array) -> Array:

@@ -13,7 +13,7 @@ from ..market import Market
 from ..model import Rows, aggregate, counted, curvature, rows, weights, zeros
 from ..record import Record
 from ..runner import jnp, vmap
-from .columns import Sets, linear, names, pack, parts, pulled_by, slopes, unpack
+from .columns import Sets, linear, names, pack, parts, proximal, pulled_by, slopes, unpack
 from .newton import Compliance, Newton, Worth, factor
 from .preference import Preference
 
@@ -147,7 +147,7 @@ def linearize(
     below, above, disc = state.below, state.above, state.disc
     bend, nothing = curvature(market, plan), jnp.zeros_like(plan.imports[0])
     curved = pack(market, replace(bend, trades=0 * bend.trades), ts * tariff.slope, nothing)
-    stiff = state.low / below + state.high / above + sets.stiff + curved
+    stiff = state.low / below + state.high / above + proximal(market, sets) + curved
     tight = state.tight + sets.stiff_line
     if preference is not None:
         stiff, tight = stiff + preference.stiff, tight + preference.line / 2

@@ -71,14 +71,19 @@ class Branches(Record):
 def path(content: Array, held: Array, own: Array) -> Path:
     """The sweep over hours, whose blocks are `content`, of diagonal `own` at first.
 
-    `held` is what couples each to the next, a diagonal or a matrix an hour.
+    `held` is what couples each to the next, a diagonal or a matrix an hour. Of a matrix, of caps,
+    what the next hour feels is h^T P^-1 h as the largest of 2 z^T h - z^T P z, which errors of z
+    make smaller, and by their squares alone: a level that little can move keeps that little.
     """
 
     def sweep(felt: Array, now: tuple[Array, Array, Array]) -> tuple[Array, Eliminated]:
         here, ahead, size = now
-        link = jnp.diag(ahead) if ahead.ndim == 1 else ahead
-        block = eliminate(here - felt, link, size)
-        return block.coupling.T @ block.coupling, block
+        alone, link = here - felt, jnp.diag(ahead) if ahead.ndim == 1 else ahead
+        block = eliminate(alone, link, size)
+        if ahead.ndim == 1:
+            return block.coupling.T @ block.coupling, block
+        solved = block.inverse.T @ block.coupling
+        return solved.T @ (2 * link - alone @ solved), block
 
     return Path(lax.scan(sweep, jnp.zeros_like(content[0]), (content, held, own.T))[1])
 
