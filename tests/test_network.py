@@ -63,7 +63,8 @@ def test_the_grid_has_the_state_of_its_source():
     told = replace(told, buses=replace(told.buses, current=moving, quadratic=2 * moving))
     grid, report = imported(told)
     np.testing.assert_allclose(voltages(grid), np.abs(report.state), atol=1e-9)
-    assert np.ptp(np.abs(report.state)) > 0.05
+    assert np.ptp(np.abs(report.state)) > 0.05 and report.count("state.other") == 0
+    assert jg.oriented(grid) == grid
     assert report.count("branch.shift") == 2 and report.count("load.voltage") == 2
     assert report.count("shunt.constant") == report.count("iron.constant") == 1
     passive = np.asarray(grid.passive)[:, 0].sum()

@@ -14,6 +14,7 @@ was, does not load.
 from .batches import load
 from .case import load_case
 from .loading import load_market
+from .pandapower import from_pandapower
 from .saving import check_replaceable, save
 
-__all__ = ["check_replaceable", "load", "load_case", "load_market", "save"]
+__all__ = ["check_replaceable", "from_pandapower", "load", "load_case", "load_market", "save"]

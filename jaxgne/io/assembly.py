@@ -15,15 +15,18 @@ from jaxtyping import Complex, Float, Int
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import breadth_first_order
 
+from ..acflow import MOST_LOOPS, flow
 from ..grids import MODELS, GridModel
 from ..market import Grid
-from ..radial import oriented
-from .network import Branches, Buses, Column, Network, distinct
+from ..radial import loops
+from ..runner import by_numpy, to_host
+from .network import Branches, Buses, Column, Network, distinct, picked
 from .notes import ImportReport, Notebook, Total
 from .reducing import Reduced, reduce
 from .steady import admittance, drawn, steady
 
 _TURN = 1e-6  # degree by which the turns of a loop's transformers may differ
+_SAME = 1e-6  # pu between the AC state and what markets' power flow finds
 _SHOWN = 12  # lines of a loop that are named
 
 
@@ -46,8 +49,7 @@ def grid_of(
     order of `lindistflow` where the model wants it; raises `ValueError` for a network with loops
     then, naming the lines of one, and where turns of the phase in a loop do not cancel.
     """
-    reduced = reduce(network, notes)
-    tree = tree_of(reduced)
+    reduced, tree = outward(reduce(network, notes))
     _check_turns(reduced, tree, notes)
     if MODELS[model].radial and tree.chords.size:
         raise ValueError(_loop(reduced, tree))
@@ -58,11 +60,11 @@ def grid_of(
     np.add.at(aside, reduced.bus[kept], np.broadcast_to(apart, kept.shape)[kept])
     moving = buses.quadratic * np.abs(volts) ** 2
     passive = drawn(buses, volts) + moving + constant - aside
-    grid, place = _grid(buses, reduced.branches, passive, model, hours)
-    notes.add("state.voltage", number=np.min(np.abs(volts)))
+    grid = _grid(buses, reduced.branches, passive, model, hours)
+    _check_state(grid, volts, load=passive + aside, notes=notes)
     line, start = {}, 0
     for table, rows in (tables or {"branch": len(network.branches)}).items():
-        line[table] = place[reduced.line[start : start + rows]]
+        line[table] = reduced.line[start : start + rows]
         start += rows
     report = ImportReport(
         source, tuple(notes.notes), _totals(network, reduced, constant, grid, aside), reduced.bus,
@@ -102,6 +104,27 @@ def tree_of(reduced: Reduced) -> Tree:
     line = np.where(parent == count, -1, line).astype(np.int64)
     chords = np.setdiff1d(np.arange(len(branches)), line)
     return Tree(parent.astype(np.int64), line, chords)
+
+
+def outward(reduced: Reduced) -> tuple[Reduced, Tree]:
+    """The network as `jg.oriented` would have it: branches away from sources, the nearest first.
+
+    Those that close loops are last, as they were told.
+    """
+    tree, branches = tree_of(reduced), reduced.branches
+    line = tree.line[tree.line >= 0]
+    bus = np.flatnonzero(tree.line >= 0)
+    back = np.zeros(len(branches), bool)
+    back[line] = branches.source[line] != tree.parent[bus]
+    depth = np.full(len(branches), len(branches) + 1.0)
+    depth[line] = tree.along(np.ones(len(tree.line)))[bus]
+    order = np.argsort(depth, kind="stable")
+    rank = np.full(len(branches) + 1, -1)
+    rank[order] = np.arange(len(order))
+    told = replace(
+        reduced, branches=picked(branches.reversed(back), order), line=rank[reduced.line]
+    )
+    return told, Tree(tree.parent, rank[tree.line], rank[tree.chords])
 
 
 def _down(reduced: Reduced, tree: Tree, first: np.ndarray, step: np.ndarray) -> np.ndarray:
@@ -194,13 +217,10 @@ def _constant(
     return constant
 
 
-def _grid(
-    buses: Buses, branches: Branches, passive: Column, model: GridModel, hours: int
-) -> tuple[Grid, np.ndarray]:
-    """The grid, and the line that each branch is in it; -1 in a last entry."""
+def _grid(buses: Buses, branches: Branches, passive: Column, model: GridModel, hours: int) -> Grid:
     feeder = np.flatnonzero(buses.fed)
     passive = np.repeat(passive[:, None], hours, axis=1)
-    grid = Grid(
+    return Grid(
         passive.real,
         branches.source,
         branches.target,
@@ -215,15 +235,24 @@ def _grid(
         passive_reactive=passive.imag,
         model=model,
         names=distinct(buses.name, buses.label),
-        line_names=tuple(str(k) for k in range(len(branches))),
+        line_names=distinct(branches.name, branches.label),
     )
-    if MODELS[model].radial:
-        grid = oriented(grid)
-    order = np.array([int(name) for name in grid.line_names], np.int64)
-    place = np.full(len(branches) + 1, -1)
-    place[order] = np.arange(len(order))
-    names = distinct(branches.name, branches.label)
-    return replace(grid, line_names=tuple(names[k] for k in order.tolist())), place
+
+
+def _check_state(grid: Grid, volts: Column, load: Column, notes: Notebook) -> None:
+    """Beside the state: what the AC power flow of markets finds for the same powers."""
+    if any(note.code == "state.none" for note in notes.notes):
+        return
+    notes.add("state.voltage", number=np.min(np.abs(volts)))
+    if loops(grid) > MOST_LOOPS:
+        return
+    with by_numpy():
+        hours = np.ones(grid.passive.shape[1])
+        powers = to_host([np.outer(part, hours) for part in (load.real, load.imag)])
+        found = flow(to_host(grid), *powers)
+    apart = np.max(np.abs(np.asarray(found.voltage)[:, 0] - np.abs(volts)))
+    if not (np.all(found.ok) and apart <= _SAME):
+        notes.add("state.other", number=apart if np.all(found.ok) else np.nan)
 
 
 def _totals(

@@ -37,11 +37,28 @@ CODES: dict[str, tuple[Kind, str, str]] = {
     "iron.constant": ("assumed", "kW", "losses of iron and shunts are load, as in this state"),
     "load.voltage": ("assumed", "kW", "loads that move with voltage draw what they do here"),
     "generator.voltage": ("lost", "kvar", "voltages of generators float: P and Q are fixed here"),
+    "element.off": ("lost", "kW", "loads and generation out of service are left out"),
+    "load.phases": ("lost", "kW", "loads of single phases are spread over all three"),
+    "line.voltages": ("assumed", "", "lines between two nominal voltages are in pu of their first"),
+    "tap.ignored": ("assumed", "%", "taps without a type count nothing, as in pandapower"),
+    "tap.counted": ("assumed", "%", "taps without a type count as ratios, not so in pandapower"),
+    "cost.ignored": ("lost", "", "costs are not read"),
+    "controller.ignored": ("lost", "", "controllers do not act: positions stay as they are"),
     "state.none": ("lost", "kW", "no AC state was found: are the units of loads and lines right?"),
+    "state.other": (
+        "lost",
+        "pu",
+        "the AC power flow of the grid finds other voltages, this far off",
+    ),
     "state.voltage": ("taken", "pu", "the lowest voltage of the AC state as the source has it"),
 }
 
 _SHOWN = 3  # places of a note that are printed
+
+
+def _short(number: float) -> str:
+    """Six digits, or all before the point."""
+    return f"{number:,.0f}" if abs(number) >= 1e5 else f"{number:.6g}"
 
 
 @dataclass(frozen=True)
@@ -56,7 +73,8 @@ class Note:
     text: str
 
     def __str__(self) -> str:
-        number = "" if self.number is None else f" [{self.number:.6g} {self.unit}".rstrip() + "]"
+        amount = "" if self.number is None else f"{_short(self.number)} {self.unit}".rstrip()
+        number = amount and f" [{amount}]"
         places = ", ".join(self.places[:_SHOWN])
         more = len(self.places) - _SHOWN
         where = f": {places}" + (f" and {more} more" if more > 0 else "") if places else ""
@@ -110,7 +128,8 @@ class ImportReport:
         lines = [f"Imported from {self.source}"]
         for name, total in self.totals.items():
             unit = f" {total.unit}" if total.unit else ""
-            lines.append(f"  {name:<12} {total.before:>12.6g} -> {total.after:.6g}{unit}")
+            before, after = _short(total.before), _short(total.after)
+            lines.append(f"  {name:<16} {before:>12} -> {after}{unit}")
         for kind in ("lost", "assumed", "merged", "taken"):
             lines += [f"  {kind + ':':<9} {note}" for note in self.of(kind)]
         return "\n".join(lines)

@@ -1,0 +1,226 @@
+"""Grids from pandapower nets, read from their tables: `docs/imports.md` says what is read how.
+
+Nothing of pandapower runs but its reader of files, and that only where a path is given.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..grids import GridModel
+from ..market import Grid
+from .assembly import grid_of
+from .network import Buses, Column, Network
+from .notes import ImportReport, Notebook
+from .pandapower_branches import Taps, branches_of, column, labels, places, tables_of, ties_of
+
+# What holds voltages or turns direct current, which no grid of a market has.
+_STRANGE = ("xward", "dcline", "svc", "ssc", "tcsc", "vsc", "vsc_stacked", "vsc_bipolar")
+_UNREAD = {"cost.ignored": ("poly_cost", "pwl_cost"), "controller.ignored": ("controller",)}
+_PHASES = "abc"
+
+
+def from_pandapower(
+    net: Any,
+    *,
+    model: GridModel = "lindistflow",
+    hours: int = 1,
+    taps: Taps | None = None,
+    voltage: tuple[float, float] = (0.9, 1.1),
+) -> tuple[Grid, ImportReport]:
+    """The grid of a pandapower net (3.5), with all its loads and generation passive, and a report.
+
+    `net` is the net or the path of a JSON file that pandapower wrote. Its loads are the same in all
+    `hours` steps. `taps` says what a tap changer without a type means where it is off its neutral
+    position: nothing, as to `runpp` ("pandapower"), or what it says, as to other programs ("all").
+    `voltage` are the limits in pu of buses that name none (EN 50160's by default).
+
+        grid, report = jg.from_pandapower(net)
+        print(report)
+
+    The AC power flow of the grid has the voltages of `runpp` (docs/imports.md). Raises `ValueError`
+    for what no grid can say, naming the row: loops under `lindistflow`, voltages held by anything
+    but generators, tables of taps; and for taps without a type that `taps` does not decide.
+    """
+    if isinstance(net, (str, Path)):
+        net = _read(net)
+    if taps not in (None, "pandapower", "all"):
+        raise ValueError(f"from_pandapower: taps={taps!r}: give 'pandapower', 'all' or nothing.")
+    notes = Notebook()
+    _refuse(net)
+    for code, tables in _UNREAD.items():
+        rows = [f"{kind} {k}" for kind in tables if kind in net for k in net[kind].index]
+        notes.some(code, rows)
+    buses, phases = _buses(net, voltage, notes)
+    branches = branches_of(net, buses.nominal, taps, notes)
+    network = Network(buses, branches, ties_of(net))
+    tables = tables_of(net)
+    name = f" {net.name!r}" if getattr(net, "name", None) else ""
+    source = f"pandapower {getattr(net, 'version', '')}, net{name}".replace(" ,", ",")
+    return grid_of(
+        network, notes, source, model=model, hours=hours, tables=tables, data={"phases": phases}
+    )
+
+
+def _read(path: str | Path) -> Any:
+    try:
+        from pandapower import from_json  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise ImportError(
+            "reading a file of pandapower's takes pandapower: pip install 'jaxgne[pandapower]'."
+        ) from None
+    return from_json(str(path))
+
+
+def _refuse(net: Any) -> None:
+    """`ValueError` for rows in service that a grid has no words for."""
+    for kind in _STRANGE:
+        if kind in net and len(net[kind]) and np.any(column(net[kind], "in_service", 1) == 1):
+            told, _ = labels(net[kind], kind)
+            k = int(np.argmax(column(net[kind], "in_service", 1) == 1))
+            raise ValueError(
+                f"{told[k]} is in service, which no grid model has; give the net without it "
+                "(in_service False), or with loads in its place."
+            )
+    for kind in ("trafo", "trafo3w", "shunt"):
+        which = "step_dependency_table" if kind == "shunt" else "tap_dependency_table"
+        bad = (column(net[kind], which, 0) == 1) & (column(net[kind], "in_service") == 1)
+        if np.any(bad):
+            told, _ = labels(net[kind], kind)
+            raise ValueError(
+                f"{told[int(np.argmax(bad))]} depends on its tap or step by a table, which is not "
+                f"read; set {which} to False and its values to those of the position."
+            )
+
+
+def _buses(net: Any, voltage: tuple[float, float], notes: Notebook) -> tuple[Buses, Column]:
+    """All buses, the stars of three-winding transformers last; and loads by phase, kW + j kvar."""
+    told, names = labels(net.bus, "bus")
+    stars = len(net.trafo3w)
+    kv = column(net.bus, "vn_kv")
+    at_star = places(net.bus.index, net.trafo3w.hv_bus.to_numpy(), "trafo3w")
+    star_told, star_names = labels(net.trafo3w, "star of trafo3w")
+    low, high = column(net.bus, "min_vm_pu"), column(net.bus, "max_vm_pu")
+    none = np.isnan(low) | np.isnan(high)
+    if np.any(none):
+        notes.add("bus.limits", [told[k] for k in np.flatnonzero(none).tolist()], voltage[0])
+    low, high = (np.where(np.isnan(a), v, a) for a, v in zip((low, high), voltage, strict=True))
+    powers, phases = _powers(net, kv, notes)
+    held, fed, angle = _sources(net)
+
+    def wide(values: Column, fill: Any = 0) -> Column:
+        return np.concatenate([values, np.full(stars, fill, np.asarray(values).dtype)])
+
+    return Buses(
+        [*told, *star_told],
+        [*names, *star_names],
+        np.append(kv, kv[at_star]),
+        **{name: wide(values) for name, values in powers.items()},
+        voltage_min=wide(np.clip(low, 0.01, 2), 0.01),
+        voltage_max=wide(np.clip(high, 0.01, 2), 2.0),
+        held=wide(held, np.nan),
+        fed=wide(fed, False),
+        angle=wide(angle),
+        on=np.append(column(net.bus, "in_service") == 1, np.ones(stars, bool)),
+    ), np.concatenate([phases, np.zeros((stars, 3))])
+
+
+def _sources(net: Any) -> tuple[Column, Column, Column]:
+    """Voltages that are held at buses, whether the main grid does, and its angle in degree."""
+    count = len(net.bus)
+    held, fed, angle = np.full(count, np.nan), np.zeros(count, bool), np.zeros(count)
+    gen, grid = net.gen, net.ext_grid
+    for table, kind in ((gen, "gen"), (grid, "ext_grid")):
+        on = column(table, "in_service") == 1
+        at = places(net.bus.index, table.bus.to_numpy()[on], kind)
+        held[at] = column(table, "vm_pu", 1)[on]
+        slack = np.ones(len(at), bool) if kind == "ext_grid" else column(table, "slack", 0)[on] == 1
+        fed[at[slack]] = True
+        if kind == "ext_grid":
+            angle[at] = column(table, "va_degree", 0)[on]
+    return held, fed, angle
+
+
+def _powers(net: Any, kv: Column, notes: Notebook) -> tuple[dict[str, Column], Column]:
+    """What is drawn and made at each bus, in kW + j kvar, and the part that names its phases."""
+    count = len(net.bus)
+    kinds = ("load", "generation", "current", "quadratic", "shunt")
+    powers = {name: np.zeros(count, complex) for name in kinds}
+    phases = np.zeros((count, 3), complex)
+    off: list[str] = []
+    idle = 0.0
+
+    def put(kind: str, kw: Column, to: str, table: Any = None) -> None:
+        table = net[kind] if table is None else table
+        nonlocal idle
+        on = (column(table, "in_service") == 1) & (kw != 0)
+        if to in ("load", "generation"):
+            out = (column(table, "in_service") != 1) & (kw != 0)
+            off.extend(f"{kind} {k}" for k in table.index[out])
+            idle += float(np.abs(kw.real[out]).sum())
+        at = places(net.bus.index, table.bus.to_numpy()[on], kind)
+        np.add.at(powers[to], at, kw[on])
+
+    for share, to in _zip(net.load):
+        put("load", share, to)
+    put("motor", _motors(net.motor), "load")
+    put("storage", _rated(net.storage), "load")
+    put("sgen", _rated(net.sgen), "generation")
+    put("gen", 1e3 * column(net.gen, "p_mw") * column(net.gen, "scaling", 1) + 0j, "generation")
+    for kind, to, sign in (
+        ("asymmetric_load", "load", 1),
+        ("asymmetric_sgen", "generation", -1),
+    ):
+        each = _by_phase(net[kind])
+        put(kind, each.sum(axis=1), to)
+        on = column(net[kind], "in_service") == 1
+        np.add.at(
+            phases, places(net.bus.index, net[kind].bus.to_numpy()[on], kind), sign * each[on]
+        )
+        uneven = on & (np.ptp(each.real, axis=1) + np.ptp(each.imag, axis=1) > 0)
+        told = [f"{kind} {k}" for k in net[kind].index[uneven]]
+        notes.some("load.phases", told, each.real[uneven].sum())
+    for name, to in (("s", "load"), ("z", "shunt")):
+        watt, var = column(net.ward, f"p{name}_mw", 0), column(net.ward, f"q{name}_mvar", 0)
+        put("ward", 1e3 * (watt + 1j * var), to)
+    at = places(net.bus.index, net.shunt.bus.to_numpy(), "shunt")
+    rated = column(net.shunt, "vn_kv")
+    ratio = kv[at] / np.where(np.isnan(rated), kv[at], rated)
+    kva = 1e3 * (column(net.shunt, "p_mw") + 1j * column(net.shunt, "q_mvar"))
+    put("shunt", kva * column(net.shunt, "step", 1) * ratio**2, "shunt")
+    notes.some("element.off", off, idle)
+    return powers, phases
+
+
+def _rated(table: Any) -> Column:
+    power = column(table, "p_mw", 0) + 1j * column(table, "q_mvar", 0)
+    return 1e3 * power * column(table, "scaling", 1)
+
+
+def _zip(table: Any) -> list[tuple[Column, str]]:
+    """Loads in parts that are constant, go with the voltage, and with its square; each its own."""
+    whole = _rated(table)
+    parts = []
+    for letter, to in (("i", "current"), ("z", "quadratic")):
+        old = column(table, f"const_{letter}_percent", 0)
+        p, q = (column(table, f"const_{letter}_{s}_percent", np.nan) for s in "pq")
+        p, q = (np.where(np.isnan(a), old, a) / 100 for a in (p, q))
+        parts.append((whole.real * p + 1j * whole.imag * q, to))
+    return [(whole - parts[0][0] - parts[1][0], "load"), *parts]
+
+
+def _motors(table: Any) -> Column:
+    """Electric power of motors from their mechanical one, at their efficiency and power factor."""
+    share = column(table, "loading_percent", 100) / 100 * column(table, "scaling", 1)
+    kw = (
+        1e3 * share * column(table, "pn_mech_mw") / (column(table, "efficiency_percent", 100) / 100)
+    )
+    factor = column(table, "cos_phi", 1)
+    return kw + 1j * np.abs(kw) * np.sqrt(1 - factor**2) / factor
+
+
+def _by_phase(table: Any) -> Column:
+    """Power of each phase, (rows, 3)."""
+    each = [column(table, f"p_{k}_mw", 0) + 1j * column(table, f"q_{k}_mvar", 0) for k in _PHASES]
+    return 1e3 * np.stack(each, axis=1) * column(table, "scaling", 1)[:, None]
