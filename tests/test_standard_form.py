@@ -138,7 +138,7 @@ def test_a_curve_is_a_cone(curve: AbstractCurve, used: float):
     plan = made.plan(x)
     close = 1e-4 if 0 < abs(getattr(curve, "elasticity", 0) - 1) < 1e-3 else 1e-5  # 1 + k w
     assert np.allclose(plan.generation, [[-used, -used], [0.0, 0.0]], atol=close)
-    cost = curve.cost(plan.generation[:1])
+    cost = curve.cost(jax.numpy.asarray(plan.generation[:1]))
     assert np.allclose(x[made.curved.columns[:, 1]], cost, atol=1e-8)
     assert float(jg.certify(market, plan, made.prices(y)).error) < 1e-5
 
