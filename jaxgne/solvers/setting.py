@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -27,13 +27,14 @@ from ..model import rows as constraint_rows
 from ..record import Record
 from ..scales import much, scales
 from ..tables import has_caps, kw_per_unit, weighty
-from .local import Choice, Prosumer
+from .local import Choice, Prosumer, tolerance
 from .projection import Network
 
 Rule = Literal["columns", "paper"]
 
 _MARGIN = 0.99  # how close step sizes go to their bounds
 _LOOSE = 1e-3  # proximal weight of stored energy, times hour^2, against omega
+_FIRM = 6.0  # the least of it where numbers are coarse, in roundings to a local solve's tolerance
 
 
 class Slots(Record):
@@ -246,7 +247,8 @@ def settle_in(
         choices_of(places, plan, share * jnp.concatenate([plan.trades, plan.trades]))
         for plan, share in ((lower, 1.0), (upper, 1.0), (steady, 0.5))
     )
-    loose, paid = _LOOSE * balance * market.weight / ts, toll(market) / 2
+    loose = looseness(ts.dtype) * balance * market.weight / ts
+    paid = toll(market) / 2
     proximal = Choice(
         generation=jnp.full_like(low.generation, steps.device),
         charge=jnp.full_like(low.charge, steps.device),
@@ -284,6 +286,16 @@ def settle_in(
     )
     network = _network(market, lower, upper, steps.network)
     return Setting(prosumers, made, kept, sides, network, steps, capped)
+
+
+def looseness(dtype: Any) -> float:
+    """Proximal weight of stored energy against omega: 1e-3 in float64, 0.09 in float32.
+
+    A price of an energy, rounded, moves it by eps price / weight. With a weight of w omega, omega
+    being a price per power, that is eps / w of a power; it must stay below what a local solve is
+    to leave (`local.tolerance`), or every one takes all its steps.
+    """
+    return max(_LOOSE, _FIRM * float(jnp.finfo(dtype).eps) / tolerance(dtype))
 
 
 STATE = ("active", "reactive", "voltage", "angle", "compensation")  # the operator's private state
