@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import jaxgne as jg
+from jaxgne.causes import explain_infeasible
 from jaxgne.scenarios.calendar import hours_of
 from tests.agreement import SOLVERS, check_agreement, check_signs
 from tests.markets import GRIDS, HAND_MADE, SHAPES, random_market
@@ -124,7 +125,7 @@ def check_batch(markets: list, cleared: jg.Clearing) -> Counter[str]:
             check_agreement(market, clearing, oracle)
         if name == "infeasible":
             assert oracle.status == "infeasible"
-            assert "." in jg.causes.explain_infeasible(market, clearing.prices)
+            assert "." in explain_infeasible(market, clearing.prices)
         counts[name] += 1
     return counts
 

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 import jaxgne as jg
 from jaxgne import cli, frames, report
+from jaxgne.causes import explain_infeasible
 from jaxgne.feasibility import infeasibility_proof
 from jaxgne.record import changed
 from tests.capped import capped_market
@@ -68,7 +69,7 @@ def test_a_cap_out_of_reach_is_named_and_gives_way(kind: str):
     found = jg.clear(market, throw=False)
     assert found.status == jg.Status.infeasible
     assert float(infeasibility_proof(market, found.prices)) > 0
-    assert jg.causes.explain_infeasible(market, found.prices).startswith(why)
+    assert explain_infeasible(market, found.prices).startswith(why)
     named = [name for name in jg.slack.LIMITS if name.startswith("Caps.")]
     relaxed = jg.relax(market, limits=named)
     assert relaxed.lines == (way,)

@@ -10,6 +10,7 @@ import pytest
 
 import jaxgne as jg
 from jaxgne import solve as module
+from jaxgne.causes import explain_infeasible
 from jaxgne.model import net_load
 from tests.agreement import check_signs
 from tests.three_buses import feeder
@@ -104,7 +105,7 @@ def test_an_infeasible_market_ends_as_such_and_names_the_limit(fault, solver):
     assert words in str(caught.value)
     assert jg.status.status_name(caught.value.clearing.status) == "infeasible"
     again = jg.clear(market, solver, throw=False)
-    assert words in jg.causes.explain_infeasible(market, again.prices)
+    assert words in explain_infeasible(market, again.prices)
     assert "infeasible" in str(again)
 
 
@@ -355,7 +356,7 @@ def test_reactive_power_alone_may_be_too_much(share):
     found = jg.clear(tight, jg.InteriorPoint(), throw=False)
     assert jg.status.status_name(found.status) == "infeasible"
     assert int(found.steps) <= 6
-    assert "Grid.rating of line 1" in jg.causes.explain_infeasible(tight, found.prices)
+    assert "Grid.rating of line 1" in explain_infeasible(tight, found.prices)
 
 
 def test_given_reactive_flows_change_nothing():

@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 import jaxgne as jg
 from jaxgne import cli, io
+from jaxgne.causes import explain_infeasible
 from tests.folders import feeder
 
 
@@ -119,7 +120,7 @@ def test_where_no_margin_helps(case: Path, tmp_path: Path):
     kept, clearing = io.load(tmp_path / "run")
     assert clearing is not None
     assert float(kept.grid.rating[0]) == pytest.approx(6.0 / 1.3)
-    assert "." in jg.causes.explain_infeasible(kept, clearing.prices)
+    assert "." in explain_infeasible(kept, clearing.prices)
 
 
 def test_compare_tells_what_a_market_is_worth(case: Path, overloaded: Path):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import jaxgne as jg
 from jaxgne import feasibility, model, optimality
+from jaxgne.causes import explain_infeasible
 from jaxgne.optimality import pin
 from jaxgne.record import Record
 from jaxgne.runner import built, to_host
@@ -224,7 +225,7 @@ def test_a_ray_proves_an_infeasible_market():
     ray = replace(model.rows_like(market), balance=jnp.asarray([[1.0]]))
     # y (3 - 1 - 1) = 1 of |3| + |1| + |1|
     assert float(infeasibility_proof(market, ray)) == pytest.approx(0.2)
-    assert "Prosumers row 0 in hour 0" in jg.causes.explain_infeasible(market, ray)
+    assert "Prosumers row 0 in hour 0" in explain_infeasible(market, ray)
 
 
 @given(st.integers(0, 30))
