@@ -20,7 +20,7 @@ from .record import Record
 from .result import Clearing
 from .runner import by_numpy, concrete, jnp, lax, runs_here, to_host
 from .sensitivity.active import Active, active_set, firm
-from .sensitivity.by_hand import hessian, unfolded_back
+from .sensitivity.by_point import hessian, unfolded_back
 from .sensitivity.implicit import AbstractAdjoint, Implicit
 from .sensitivity.lagrangian import Point, point_of, sizes, slope, unfold
 from .sensitivity.linear import factored

@@ -15,7 +15,8 @@ from jaxgne import objectives
 from jaxgne.model import Plan, energy_prices, potential
 from jaxgne.runner import by_numpy, to_host
 from jaxgne.sensitivity.active import TIGHT, Active, active_set
-from jaxgne.sensitivity.by_hand import by_market, hessian, unfolded_back
+from jaxgne.sensitivity.by_hand import by_market
+from jaxgne.sensitivity.by_point import hessian, unfolded_back
 from jaxgne.sensitivity.lagrangian import Point, point_of, slope, unfold
 from tests.directions import along, moved, square, stressed, varied
 from tests.markets import two_neighbors

@@ -22,7 +22,7 @@ from ..record import Record
 from ..runner import jnp, lax, on_host
 from ..size import is_small
 from .active import Active, ajar, inward
-from .by_hand import moving
+from .by_point import moving
 from .lagrangian import Point, sizes
 from .linear import inverse_of, matvec_of
 from .open_prices import FELT, of_storage, priced, shared, told, torn_prices

@@ -21,7 +21,7 @@ from ..scales import much, scales, worths
 from ..size import is_small
 from ..solvers.newton import Compliance, Worth, factor
 from .active import TIGHT, Active
-from .by_hand import hessian, turned, turned_back
+from .by_point import hessian, turned, turned_back
 from .lagrangian import Point, equations, sizes, slope
 from .preconditioner import Rowwise, is_deep, preconditioner
 from .refinement import Linear

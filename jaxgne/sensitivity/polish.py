@@ -10,7 +10,7 @@ from ..model import Plan, Rows, counted
 from ..runner import jnp, lax
 from .active import TIE, Active, active_set, firm, nearest
 from .at_rest import begun
-from .by_hand import gradient, hessian
+from .by_point import gradient, hessian
 from .lagrangian import Point, point_of, sizes, unfold
 from .linear import factored
 from .refinement import add

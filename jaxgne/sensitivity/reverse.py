@@ -9,7 +9,8 @@ import jax
 from ..market import Market
 from ..model import Plan, Rows
 from .active import ajar
-from .by_hand import by_market, unfolded_back
+from .by_hand import by_market
+from .by_point import unfolded_back
 from .kinks import TORN, UNDETERMINED, sided
 from .lagrangian import Point, point_of
 from .open_prices import LOOSE, SHARES, is_part, loosened, named, refused
