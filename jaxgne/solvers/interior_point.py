@@ -23,22 +23,11 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ..feasibility import existing
 from ..market import Market, cast
-from ..model import (
-    Plan,
-    Rows,
-    aggregate,
-    counted,
-    grid_price,
-    limits,
-    net_exchange,
-    rows,
-    rows_like,
-)
-from ..optimality import pin
+from ..model import Plan, Rows, aggregate, counted, grid_price, net_exchange, rows, rows_like
 from ..reach import bounded
 from ..record import Record
 from ..runner import jnp, lax
-from ..scales import Scales, Shares, much, scales
+from ..scales import Scales, scales
 from .base import AbstractSolver
 from .columns import (
     PROXIMAL,
@@ -52,28 +41,41 @@ from .columns import (
 )
 from .linearized import Products, State, all_slopes, linearize
 from .preference import Preference
+from .start import Guess, central, gauged, judged, missed, rooms, shrunk, with_given_flows
 
-_START = 3.0  # products that it starts from, in the market's price times power
+# where it starts
+_ANEW = (
+    0.1  # products where a preference is to be met: the most that a plan which is kept starts with
+)
+
+# how far a step goes
+_BOUNDARY = 0.995  # share of the way to the boundary: at it products would be 0, and never leave it
+_ASTRAY, _STEEP = 0.1, 1.0  # relative violation, and slope, up to which hours may step apart: what
+# one hour hands to the next is then still a small part of what either has
 _ROUNDING = 1e-13  # least c of a disc, as a share of its square: flows are no more precise
-_MISSED, _FAR = 0.1, 0.5  # violation of a row, and any error, from which on a start is not used
-_NEAR = 0.03  # products to start from per relative error, in the market's price times power
-_MOST = 0.1  # and at most
-_LEAST = 1e-12  # and at least: also the answer itself has to stand inside its bounds
-_ANEW = 0.1  # products to start from where a preference is to be met
-_AWAY = 10.0  # how far from bounds a plan's columns are kept that are in balance
-_TOUCHING = 1e-7  # room to a bound, per price, that is none: both relative to the market's scales
-_BOUNDARY = 0.995  # share of the way to the boundary that a step may go
-_CENTRE = 5  # power of what the predictor leaves of mu that the corrector aims at
-_BEHIND = 1e-2  # least goal, as a share of the mean product of the hour that is furthest behind
-_ASTRAY, _STEEP = 0.1, 1.0  # relative violation, and slope, up to which hours may step apart
+
+# what it aims at
+_CENTRE = 5  # power of what the predictor leaves of mu: Mehrotra's is 3, correctors allow for more
+_BEHIND = (
+    1e-2  # least goal, as a share of the mean product of the hour that is furthest behind: one
+)
+# mu is aimed at in all hours, and one that is a hundred times behind would be thrown to its bounds
 _END = 1e-22  # least goal, in the market's price times power: beyond it steps are all rounding
-_CORRECTORS = 2  # of outlying products, a step
-_OUTLYING = 0.1  # products this far below, or as far above, the goal are outlying
-_HOPEFUL = 10.0  # times what is wanted, up to which a relative gain is worth a look
-_LOOKS = 3  # steps between looks for a proof that the market is infeasible; an odd number
-_FULL = 1 - 1e-9  # share of a rating that given reactive flows may take
-_GROWN = 2.0  # times the mean product, from which on a step without second order is tried
-_BEYOND = 0.3  # how much longer a step correctors aim at
+
+# correctors
+_CORRECTORS = 2  # a step: each costs a solve with the factors of the step
+_OUTLYING = 0.1  # products this far below, or as far above, the goal are outlying, as Gondzio's
+_BEYOND = 0.3  # how much longer a step they aim at; Gondzio's is 0.1
+_GROWN = 2.0  # times the mean product, from which on a step without second order is tried: a step
+# that is any good leaves less than there was, one from end to end many times as much
+
+# when to look
+_HOPEFUL = 10.0  # times what is wanted, up to which a relative gain is worth a look: the steps' own
+# sum of products is an estimate of it
+_LOOKS = 3  # steps between looks for a proof that the market is infeasible, of which few find one;
+# odd, as every other look is at prices and the others at their change
+_TOUCHING = 1e-7  # room to a bound, per price, that is none: both relative to the market's scales,
+# and far below any tolerance
 
 
 class Inside(Record):
@@ -112,69 +114,26 @@ class InteriorPoint(AbstractSolver):
         """Start with all products the same: near the plan if it is good, else by prices alone."""
         market, plan, prices = cast((market, plan, prices), jnp.float64)
         sets, scale, sigma = self._sets(market), scales(market, plan), aggregate(market, plan)
-        prices, price = existing(market, pin(market, prices)), grid_price(market, sigma)
-        if market.grid.model.networked:
-            # a feeder's exchange is free, so its row has no price; no step would change one
-            prices = replace(prices, bus=prices.bus.at[market.grid.feeder].set(0.0))
+        prices, price = gauged(market, prices), grid_price(market, sigma)
         if self.reactive is False:
-            most = _FULL * market.grid.rating[:, None]
-            plan = replace(plan, reactive=jnp.clip(reactive_flows(market), -most, most))
-            prices = replace(prices, bus_reactive=jnp.zeros_like(prices.bus_reactive))
+            plan, prices = with_given_flows(market, plan, prices)
         wish = pack(market, plan, sigma, net_exchange(market, plan))
         flows = jnp.stack([plan.active, plan.reactive])
         inside = jnp.clip(wish, sets.lower, sets.upper)
         slope, drift = self._slopes(market, inside, flows, prices, price)
-        width = jnp.where(sets.free, sets.upper - sets.lower, 1.0)
-        stiff, bulk = sets.stiff / PROXIMAL, sets.stiff_line / PROXIMAL
-        shift = wish - jnp.clip(wish - slope / stiff, sets.lower, sets.upper)
-        # the disc of what is not given of a line's flow
         given = flows.at[0].set(0.0) if self.reactive is False else jnp.zeros_like(flows)
         square = jnp.where(sets.open, sets.square - given[1] ** 2, 1.0)
-        flows = flows - given
-        wanted = flows - drift / bulk
-        reach = jnp.sqrt(square / jnp.maximum(jnp.sum(wanted**2, axis=0), square))
-        turn = jnp.where(sets.open, flows - wanted * reach, 0.0) / scale.total
-        missed = _missed(market, plan, scale, sets.share)
-        unpriced = jnp.max(jnp.abs(shift) * stiff / sets.unit)
-        error = jnp.maximum(jnp.maximum(missed, unpriced), jnp.max(jnp.abs(turn), initial=0.0))
-        far = (missed > _MISSED) | (error > _FAR)
-        mu = jnp.where(far, _START, jnp.clip(_NEAR * error, _LEAST, _MOST))
+        stiff, bulk = sets.stiff / PROXIMAL, sets.stiff_line / PROXIMAL
+        guess = Guess(wish, flows - given, slope, drift, square, stiff, bulk)
+        far, mu = judged(sets, guess, missed(market, plan, scale, sets.share), scale)
         if self.preference is not None:  # the plan meets the rows, and is to move far
             far, mu = jnp.zeros_like(far), jnp.full_like(mu, _ANEW)
         mu = mu * counted(market) * scale.price * scale.power
-        # the root of mu / (u - low) - mu / (high - u) = slope is `near` the bound it points to
-        push = jnp.abs(slope) * width
-        near = mu * width / (mu + push / 2 + jnp.sqrt(mu**2 + push**2 / 4))
-        least = mu / jnp.maximum(jnp.abs(slope), _AWAY * jnp.sqrt(mu * stiff))
-        least = jnp.minimum(least, width / 4)
-        kept = jnp.clip(wish - sets.lower, least, width - least)
-        room = jnp.where(far, jnp.where(slope > 0, near, width - near), kept)
-        pull = jnp.sqrt(jnp.sum(drift**2, axis=0) / (4 * square))  # m, if the disc is what holds it
-        least = mu / jnp.maximum(pull, _AWAY * jnp.sqrt(mu * bulk / square))
-        within = jnp.maximum(square - least, square / 2)
-        load = jnp.sum(flows**2, axis=0)
-        flows = flows * jnp.sqrt(within / jnp.maximum(load, within))
-        flows = jnp.where(far | ~sets.open, 0.0, flows)
+        room, flows = rooms(sets, guess, mu, far), shrunk(sets, guess, mu, far)
         if self.preference is not None:
             flows = jnp.where(self.preference.shut, self.preference.flows - given, flows)
-
-        def multiplier(room: Array, free: Array) -> Array:
-            return jnp.where(free, mu / jnp.where(free, room, 1.0), 0.0)
-
         disc = square - jnp.sum(flows**2, axis=0)
-        state = State(
-            columns=jnp.where(sets.free, sets.lower + room, sets.lower),
-            below=jnp.where(sets.free, room, 1.0),
-            above=jnp.where(sets.free, width - room, 1.0),
-            flows=flows + given,
-            disc=disc,
-            low=multiplier(room, sets.free),
-            high=multiplier(width - room, sets.free),
-            tight=multiplier(disc, sets.open),
-            prices=prices,
-            price=price,
-        )
-        return Inside(sets, state)
+        return Inside(sets, central(sets, room, flows + given, disc, mu, (prices, price)))
 
     def step(self, market: Market, state: Inside) -> Inside:
         """One predictor, one corrector and Gondzio's, all with one factorization."""
@@ -270,7 +229,7 @@ class InteriorPoint(AbstractSolver):
         scale = scales(market, plan)
         mu = _means(sets, _products(at), counted(market) * scale.price * scale.power)[0]
         steep = self._steep(market, sets, at, scale)
-        return jnp.maximum(jnp.maximum(mu, steep), _missed(market, plan, scale, sets.share))
+        return jnp.maximum(jnp.maximum(mu, steep), missed(market, plan, scale, sets.share))
 
     def _closer(
         self,
@@ -283,9 +242,9 @@ class InteriorPoint(AbstractSolver):
     ) -> Bool[Array, ""]:
         """Whether neither rows nor slopes are further off than before or than may be."""
         plans = (unpack(market, a.columns, a.flows) for a in (at, there))
-        missed = [_missed(market, plan, scale, sets.share) for plan in plans]
+        off = [missed(market, plan, scale, sets.share) for plan in plans]
         steep = [self._steep(market, sets, a, scale) for a in (at, there)]
-        near = missed[1] <= jnp.maximum(missed[0], jnp.minimum(excused, _ASTRAY))
+        near = off[1] <= jnp.maximum(off[0], jnp.minimum(excused, _ASTRAY))
         return near & (steep[1] <= jnp.maximum(steep[0], _STEEP))
 
     def _steep(self, market: Market, sets: Sets, at: State, scale: Scales) -> Float[Array, ""]:
@@ -307,17 +266,6 @@ class InteriorPoint(AbstractSolver):
     def _sets(self, market: Market) -> Sets:
         sets = sets_of(market)
         return sets if self.preference is None else self.preference.narrow(sets)
-
-
-def _missed(market: Market, plan: Plan, scale: Scales, share: Shares) -> Float[Array, ""]:
-    """Largest relative violation of a row; rows that only the exchange closes do not count."""
-    value, (low, high) = rows(market, plan), limits(market)
-    value = replace(
-        value, bus=value.bus.at[market.grid.feeder].set(0.0), exchange=0 * value.exchange
-    )
-    outside = jax.tree.map(lambda a, lo, up: jnp.maximum(a - up, lo - a), value, low, high)
-    each = jax.tree.map(jnp.divide, outside, much(market, scale, share)[1])
-    return jnp.max(jnp.stack([jnp.max(a, initial=0.0) for a in jax.tree.leaves(each)]))
 
 
 def _products(state: State) -> Products:
