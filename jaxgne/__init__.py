@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from .comparison import compare
     from .fitting import fit
     from .gradients import sensitivities
-    from .io import from_pandapower, load, load_case, save
+    from .io import from_matpower, from_pandapower, from_pypower, load, load_case, save
     from .placement import spread
     from .selection import least_norm
     from .solvers.semidecentralized import SemiDecentralized
@@ -83,7 +83,9 @@ __all__ = [
     "convex",
     "costs",
     "fit",
+    "from_matpower",
     "from_pandapower",
+    "from_pypower",
     "ieee37",
     "ieee123",
     "least_norm",
@@ -110,7 +112,9 @@ _LATER = {  # imported when first asked for: a first clear needs none of them
     "compare": "comparison",
     "convex": "standard_form",
     "fit": "fitting",
+    "from_matpower": "io",
     "from_pandapower": "io",
+    "from_pypower": "io",
     "least_norm": "selection",
     "load": "io",
     "load_case": "io",

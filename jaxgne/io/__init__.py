@@ -14,7 +14,17 @@ was, does not load.
 from .batches import load
 from .case import load_case
 from .loading import load_market
+from .matpower import from_matpower, from_pypower
 from .pandapower import from_pandapower
 from .saving import check_replaceable, save
 
-__all__ = ["check_replaceable", "from_pandapower", "load", "load_case", "load_market", "save"]
+__all__ = [
+    "check_replaceable",
+    "from_matpower",
+    "from_pandapower",
+    "from_pypower",
+    "load",
+    "load_case",
+    "load_market",
+    "save",
+]

@@ -17,6 +17,7 @@ from .network import Branches, Buses, Column
 _STEPS = 30
 _SMALL = 1e-9  # pu or rad, the last move: the next would be its square
 _LEFT = 1e-6  # kW and kvar, of what each bus draws
+_ROUNDED = 1e-14  # of the power that would flow at 1 pu across a bus's lines
 
 
 def admittance(buses: Buses, branches: Branches) -> csr_matrix:
@@ -65,7 +66,9 @@ def steady(
     wrong = _wrong(buses, matrix, volts)
     left = np.concatenate([wrong.real[free], wrong.imag[floating]])
     rounding = 1e-9 * np.max(np.abs(buses.load - buses.generation), initial=1.0)
-    return volts if np.max(np.abs(left), initial=0.0) < _LEFT + rounding else None
+    stiff = _ROUNDED * np.asarray(abs(matrix).sum(axis=1)).ravel()  # of lines near no impedance
+    most = _LEFT + rounding + np.concatenate([stiff[free], stiff[floating]])
+    return volts if np.all(np.abs(left) < most) else None
 
 
 def drawn(buses: Buses, volts: np.ndarray) -> Complex[Column, " B"]:
