@@ -80,44 +80,61 @@ def active_set(
     codes = jax.tree.map(code, wish, lower, upper, size)
     margins = jax.tree.map(margin, wish, lower, upper, size)
     paid = toll(market) * rho.trades
-    limit = upper.trades
-    beyond = jnp.abs(wish.trades) - paid
-    sign = jnp.sign(wish.trades)
-    near = tie * size.trades
-    trades = jnp.where(beyond >= limit - near, sign.astype(jnp.int32), FREE)
-    none = (beyond < 0) | ((paid > 0) & (beyond <= near)) | (limit <= 0)
-    kinks = jnp.where(paid > 0, jnp.abs(beyond), jnp.inf)
-    kinks = jnp.minimum(kinks, jnp.abs(beyond - limit)) / size.trades
-    pushed_flow = length(wish.active, wish.reactive)
-    rating = market.grid.rating[:, None]
-    tight = (pushed_flow >= rating - tie * size.active) & market.grid.model.networked
-    shut = _shut(market, tight)
-    flow = jnp.where(jnp.isfinite(rating), jnp.abs(pushed_flow - rating) / size.active, jnp.inf)
+    trades, kinks = _traded(wish.trades, paid, upper.trades, size.trades, tie)
+    tight, shut, flow = _loaded(market, wish, size.active, tie)
     tariff = market.tariff
     s = net_exchange(market, plan)
     at = s + prices.aggregate * scale.total / scale.price
     margins = replace(
         margins,
-        trades=jnp.where(limit > 0, kinks, jnp.inf),
-        active=jnp.where(shut, jnp.inf, flow),
+        trades=kinks,
+        active=flow,
     )
     net_margin = margin(at, tariff.total_min, tariff.total_max, scale.total)
     weak = jax.tree.map(lambda m: m <= tie, margins)
     return Active(
         plan=replace(
             codes,
-            trades=jnp.where(none, NONE, trades).astype(jnp.int32),
+            trades=trades,
             active=jnp.where(shut, NONE, jnp.where(tight, TIGHT, FREE)),
             reactive=jnp.where(shut, NONE, FREE),
         ),
         net=code(at, tariff.total_min, tariff.total_max, scale.total),
-        sign=sign,
+        sign=jnp.sign(wish.trades),
         margin=margins,
         net_margin=net_margin,
         weak=replace(weak, active=weak.reactive, reactive=weak.active & tight),
         net_weak=net_margin <= tie,
         opened=jax.tree.map(lambda m: jnp.zeros_like(m, bool), margins),
     )
+
+
+def _traded(
+    wish: Array, paid: Array, limit: Array, size: Array, tie: Float[Array, ""] | float
+) -> tuple[Array, Array]:
+    """What holds trades, one that does not happen or its limit; and how far it is from switching.
+
+    `paid` is how far tolls push each toward 0.
+    """
+    beyond = jnp.abs(wish) - paid
+    near = tie * size
+    trades = jnp.where(beyond >= limit - near, jnp.sign(wish).astype(jnp.int32), FREE)
+    none = (beyond < 0) | ((paid > 0) & (beyond <= near)) | (limit <= 0)
+    kinks = jnp.where(paid > 0, jnp.abs(beyond), jnp.inf)
+    kinks = jnp.minimum(kinks, jnp.abs(beyond - limit)) / size
+    held = jnp.where(none, NONE, trades).astype(jnp.int32)
+    return held, jnp.where(limit > 0, kinks, jnp.inf)
+
+
+def _loaded(
+    market: Market, wish: Plan, size: Array, tie: Float[Array, ""] | float
+) -> tuple[Array, Array, Array]:
+    """Lines that ratings hold, those that carry nothing, and how far each is from switching."""
+    pushed_flow, rating = length(wish.active, wish.reactive), market.grid.rating[:, None]
+    tight = (pushed_flow >= rating - tie * size) & market.grid.model.networked
+    shut = _shut(market, tight)
+    flow = jnp.where(jnp.isfinite(rating), jnp.abs(pushed_flow - rating) / size, jnp.inf)
+    return tight, shut, jnp.where(shut, jnp.inf, flow)
 
 
 def inward(active: Active) -> tuple[Plan, Float[Array, " H"]]:
@@ -181,35 +198,17 @@ def smoothed_set(
     mu = width**2 * scale.power * scale.price * counted(market)
     equal = jax.tree.map(lambda low, high: ~(low < high), lower, upper)
 
-    def room(c: Array, step: Array) -> Array:
-        return (c + jnp.sqrt(c**2 + 4 * mu * step)) / 2
-
     def inside(w: Array, low: Array, high: Array, step: Array) -> Array:
-        half = jnp.where(jnp.isfinite(high - low), (high - low) / 2, jnp.inf)
-        above = jnp.minimum(room(w - low, step), half)
-        below = jnp.minimum(room(high - w, step), half)
-        near_low = (w - low <= high - w) & jnp.isfinite(low)
-        from_low = jnp.where(jnp.isfinite(low), low, 0.0) + above
-        from_high = jnp.where(jnp.isfinite(high), high, 0.0) - below
-        bounded = jnp.where(near_low, from_low, jnp.where(jnp.isfinite(high), from_high, w))
-        return jnp.where(low < high, bounded, low)
+        return _inside(mu * step, w, low, high)
 
     placed = jax.tree.map(inside, wish, lower, upper, rho)
-    paid = toll(market) * rho.trades
-    limit = upper.trades
-    traded = room(wish.trades - paid, rho.trades) - room(-wish.trades - paid, rho.trades)
-    least = jnp.minimum(room(limit - jnp.abs(traded), rho.trades), limit / 2)
-    traded = jnp.where(jnp.abs(traded) > limit - least, jnp.sign(traded) * (limit - least), traded)
-    rating, load = market.grid.rating[:, None], length(wish.active, wish.reactive)
-    radius = jnp.where(jnp.isfinite(rating), rating, 0.0)
-    shorter = radius - jnp.minimum(room(radius - load, rho.active), radius / 2)
-    share = jnp.where(jnp.isfinite(rating), shorter / jnp.where(load > 0, load, 1.0), 1.0)
+    traded = _smooth_trades(mu * rho.trades, wish.trades, toll(market) * rho.trades, upper.trades)
+    shut, share = _smooth_flows(market, mu * rho.active, wish)
     tariff = market.tariff
     step = scale.total / scale.price / counted(market)
     s = net_exchange(market, plan)
     at = s + prices.aggregate * counted(market) * step
     net = inside(at, tariff.total_min, tariff.total_max, step)
-    shut = _shut(market, load)
     codes = jax.tree.map(lambda code, shut: jnp.where(shut, code, FREE), held.plan, equal)
     codes = replace(codes, active=jnp.where(shut, NONE, FREE), reactive=jnp.where(shut, NONE, FREE))
     active = replace(
@@ -226,3 +225,36 @@ def smoothed_set(
         exchange=plan.exchange,
     )
     return active, plan, net
+
+
+def _room(mu: Array, c: Array) -> Array:
+    """The root of r (r - c) = mu: c where that is large, mu / -c where it is far below 0."""
+    return (c + jnp.sqrt(c**2 + 4 * mu)) / 2
+
+
+def _inside(mu: Array, wish: Array, low: Array, high: Array) -> Array:
+    """Where entries are that are pushed to `wish`: inside bounds, not beyond their middle."""
+    half = jnp.where(jnp.isfinite(high - low), (high - low) / 2, jnp.inf)
+    above = jnp.minimum(_room(mu, wish - low), half)
+    below = jnp.minimum(_room(mu, high - wish), half)
+    near_low = (wish - low <= high - wish) & jnp.isfinite(low)
+    from_low = jnp.where(jnp.isfinite(low), low, 0.0) + above
+    from_high = jnp.where(jnp.isfinite(high), high, 0.0) - below
+    bounded = jnp.where(near_low, from_low, jnp.where(jnp.isfinite(high), from_high, wish))
+    return jnp.where(low < high, bounded, low)
+
+
+def _smooth_trades(mu: Array, wish: Array, paid: Array, limit: Array) -> Array:
+    """The same of trades: two sides, each at least 0 after what it pays, within the limit."""
+    traded = _room(mu, wish - paid) - _room(mu, -wish - paid)
+    least = jnp.minimum(_room(mu, limit - jnp.abs(traded)), limit / 2)
+    return jnp.where(jnp.abs(traded) > limit - least, jnp.sign(traded) * (limit - least), traded)
+
+
+def _smooth_flows(market: Market, mu: Array, wish: Plan) -> tuple[Array, Array]:
+    """Lines that carry nothing, and the share of each line's flow that is inside of its rating."""
+    rating, load = market.grid.rating[:, None], length(wish.active, wish.reactive)
+    radius = jnp.where(jnp.isfinite(rating), rating, 0.0)
+    shorter = radius - jnp.minimum(_room(mu, radius - load), radius / 2)
+    share = jnp.where(jnp.isfinite(rating), shorter / jnp.where(load > 0, load, 1.0), 1.0)
+    return _shut(market, load), share

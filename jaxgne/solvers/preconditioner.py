@@ -124,35 +124,17 @@ def movable(market: Market) -> Plan:
 
 def metric(market: Market, held: Bool[Array, " B"]) -> Metric:
     """The metric of a market, all columns active; bounds have `held` the voltage of some buses."""
-    live, stores, ts = movable(market), market.buffers, market.hour_length
+    live, stores = movable(market), market.buffers
     dtype, hours = live.imports.dtype, live.imports.shape[1]
     share = 1 / STEP
     limited = jnp.isfinite(market.tariff.total_max) | jnp.isfinite(market.tariff.total_min)
     bus = market.prosumers.bus
-
-    def columns(values: Array, owner: Array) -> Array:  # at each bus
-        most = jnp.max(values, axis=1, initial=0.0)
-        return jnp.zeros(market.grid.passive.shape[0], most.dtype).at[bus[owner]].add(most)
-
-    devices = (
-        columns(live.generation, market.generators.owner)
-        + columns(live.charge + live.discharge, stores.owner)
-        + columns(live.curtailed, jnp.arange(bus.shape[0]))
-    )
-    inverters = jnp.max(live.compensation, axis=1, initial=0.0)
-    grid = network(market, STEP * jnp.stack([devices, inverters]), held)
+    grid = network(market, STEP * _at_buses(market, live), held)
     none = jax.tree.map(lambda _: jnp.zeros((), dtype), live)
     at_bus = jnp.asarray(share if market.grid.model.networked else 0.0, dtype)
     one = jnp.asarray(share, dtype)
     dynamics = np.eye(hours) - earlier(market.before, hours)
     stiffness, modes = np.linalg.eigh(dynamics @ dynamics.T)
-    # a D_a D_a^T <= a D D^T + (1 - a) I, for a retention of a
-    kept = stores.retention[:, None]
-    into = ts * stores.charge_efficiency[:, None]
-    out = ts / stores.discharge_efficiency[:, None]
-    fed = into**2 * live.charge + out**2 * live.discharge
-    fed = STEP * jnp.max(fed, axis=1, keepdims=True, initial=0.0)
-    losses = jnp.abs(1 - kept)
     scale = scales(market, zeros(market))
     smaller = (scale.power / shares(market, scale).prosumer)[:, None].astype(dtype)
     made, held = smaller[market.generators.owner], smaller[stores.owner]
@@ -188,10 +170,40 @@ def metric(market: Market, held: Bool[Array, " B"]) -> Metric:
         link=1 / (2 * total),
         network=grid,
         modes=jnp.asarray(modes, dtype),
-        damping=held / (kept * jnp.asarray(stiffness, dtype) + losses + fed),
+        damping=held / _felt(market, live, jnp.asarray(stiffness, dtype)),
         smaller=smaller,
         caps=_cap_metric(market, live, stiffness) if has_caps(market) else None,
     )
+
+
+def _at_buses(market: Market, live: Plan) -> Float[Array, "2 B"]:
+    """How many columns enter the balance of each bus at most: devices, and inverters."""
+    bus = market.prosumers.bus
+
+    def columns(values: Array, owner: Array) -> Array:
+        most = jnp.max(values, axis=1, initial=0.0)
+        return jnp.zeros(market.grid.passive.shape[0], most.dtype).at[bus[owner]].add(most)
+
+    devices = (
+        columns(live.generation, market.generators.owner)
+        + columns(live.charge + live.discharge, market.buffers.owner)
+        + columns(live.curtailed, jnp.arange(bus.shape[0]))
+    )
+    return jnp.stack([devices, jnp.max(live.compensation, axis=1, initial=0.0)])
+
+
+def _felt(market: Market, live: Plan, stiffness: Float[Array, " H"]) -> Float[Array, "K H"]:
+    """What a row of contents feels of its columns, by mode: of contents, losses and charges.
+
+    a D_a D_a^T <= a D D^T + (1 - a) I, for a retention of a.
+    """
+    stores, ts = market.buffers, market.hour_length
+    kept = stores.retention[:, None]
+    into = ts * stores.charge_efficiency[:, None]
+    out = ts / stores.discharge_efficiency[:, None]
+    fed = into**2 * live.charge + out**2 * live.discharge
+    fed = STEP * jnp.max(fed, axis=1, keepdims=True, initial=0.0)
+    return kept * stiffness + jnp.abs(1 - kept) + fed
 
 
 def _cap_metric(market: Market, live: Plan, stiffness: np.ndarray) -> CapMetric:
