@@ -81,7 +81,9 @@ def test_compliances_invert_what_the_lagrangian_bends(
     flat, unravel = ravel_pytree((point.plan, point.total, point.net))
 
     def value(free: Any) -> Any:
-        return lagrangian(market, active, plan, Point(*unravel(free), point.prices, point.price))
+        return lagrangian(
+            market, active, plan, Point(*unravel(free), prices=point.prices, price=point.price)
+        )
 
     proximal = stiffness(market, plan, 1e-7)
     theta = compliances(market, active, plan, matvec_of(market, active, plan, point), *proximal)
@@ -92,7 +94,7 @@ def test_compliances_invert_what_the_lagrangian_bends(
         return ravel_pytree(moves)[0]
 
     one = jnp.ones_like(flat)
-    may = moving(active, Point(*unravel(one), point.prices, point.price))
+    may = moving(active, Point(*unravel(one), prices=point.prices, price=point.price))
     entries = replace(may.plan, exchange=jnp.ones_like(may.plan.exchange))  # which costs nothing
     free = np.flatnonzero(ravel_pytree((entries, may.total, may.net))[0])
     stiff = ravel_pytree(jax.tree.map(jnp.add, (*proximal, proximal[1]), unravel(0 * flat)))[0]

@@ -111,11 +111,11 @@ def by_market(
     )
 
 
-def _hourly(array: Array) -> Array:
+def _hourly(array: Any) -> Array:
     return jnp.sum(array, axis=0)
 
 
-def _each(array: Array) -> Array:
+def _each(array: Any) -> Array:
     return jnp.sum(array, axis=1)
 
 
