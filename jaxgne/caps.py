@@ -3,7 +3,9 @@
     market = jg.capped(market, jg.caps.carbon(market, 120.0, grid=0.4), jg.caps.ramp(market, 25.0))
 
 All run on the host. Amounts are of the whole horizon or of a step, as each says; what a limit costs
-is told by `clearing.prices.cap`, EUR per unit, and by `jg.settle` (model.md: Caps, Money).
+is told by `clearing.prices.cap`, EUR per unit, and by `jg.settle` (model.md: Caps, Money). Where
+steps make a tree the horizon is each path of it, and the step before is the one that a step begins
+from.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,6 +18,7 @@ from .arrays import by_hour, by_row, promoted
 from .each import for_one
 from .market import Market
 from .record import changed
+from .succession import earlier, leaves, roots
 from .tables import KINDS, Caps
 
 _NET = {"imports": 1.0, "exports": -1.0}  # what goes through the transformer
@@ -32,7 +35,7 @@ def carbon(
     passive: bool = True,
     name: str = "carbon",
 ) -> Caps:
-    """At most `most` kg of CO2 over the horizon.
+    """At most `most` kg of CO2 over the horizon; in a tree of steps on each path, not on average.
 
     What prosumers buy of the main grid makes `grid` kg/kWh (one number, or by step), what each
     generator makes `generators` kg/kWh (one number, or by row). `members` are the prosumers that
@@ -49,7 +52,7 @@ def carbon(
         [np.broadcast_to(by_step, (len(own), hours)), per_unit[:, None] * lengths]
     )
     return Caps(
-        _at_the_end("carbon", most, hours),
+        _at_the_end(market, "carbon", most),
         hours=hours,
         base=(by_step * _passive(market))[None] if passive else 0.0,
         carry=1.0,
@@ -73,10 +76,10 @@ def budget(
     devices: Iterable[int] | None = None,
     name: str = "budget",
 ) -> Caps:
-    """At most `most` kWh over the horizon; whose and of what as in `group`."""
+    """At most `most` kWh over the horizon, each path of it; whose and of what as in `group`."""
     lengths, hours = _lengths(market)
     return Caps(
-        _at_the_end("budget", most, hours),
+        _at_the_end(market, "budget", most),
         hours=hours,
         carry=1.0,
         **_terms(market, "budget", of, members, buses, devices, lengths),
@@ -126,12 +129,13 @@ def ramp(
     """The net exchange of all with the main grid changes by at most `most` kW a step, either way.
 
     One number, or by step. `start` is that exchange before the first step, kW, into which any
-    change is allowed by default. Passive load counts unless `passive=False`.
+    change is allowed by default. Passive load counts unless `passive=False`. In a tree each step
+    changes from the one that it begins from.
     """
     _, hours = _lengths(market)
     by = np.array(by_hour("ramp: most", most, 1, hours, "cap"))
     if start is None:
-        by[:, 0] = np.inf
+        by[:, roots(market.before, hours)] = np.inf
     if not np.all(by >= 0):
         raise ValueError("ramp: most must be 0 or more, in kW a step.")
     return Caps(
@@ -158,17 +162,18 @@ def demand_charge(
     """Each of `prosumers` (all by default) pays `price` EUR per kW of its own highest import.
 
     One number, or one a prosumer; of what is above `free` kW, which was paid for before. One cap a
-    prosumer, who owns it.
+    prosumer, who owns it. In a tree it is the highest of each path, and counts as often as that
+    does. Raises `ValueError` where weights say otherwise, steps that others begin from one number
+    and these another.
     """
-    _, hours = _lengths(market)
     people = np.shape(market.prosumers.bus)[0]
     own = [*(range(people) if prosumers is None else prosumers)]
     _among("demand_charge", "prosumers", "prosumer", own, people)
     count = len(own)
     return _peaks(
+        market,
         by_row("demand_charge: price", price, count, "prosumer"),
         by_row("demand_charge: free", free, count, "prosumer"),
-        hours,
         owner=own,
         cap=np.arange(count),
         kind=np.full(count, KINDS.index("imports")),
@@ -190,13 +195,12 @@ def total_demand_charge(
     """All together pay `price` EUR per kW of their highest net exchange with the main grid.
 
     Of what is above `free` kW, by the price of the cap in the steps of the peak. Passive load
-    counts unless `passive=False`.
+    counts unless `passive=False`. In a tree it is the highest of each path, as in `demand_charge`.
     """
-    _, hours = _lengths(market)
     return _peaks(
+        market,
         by_row("total_demand_charge: price", price, 1, "cap"),
         by_row("total_demand_charge: free", free, 1, "cap"),
-        hours,
         **_whole_exchange(market, "total_demand_charge", passive, name),
     )
 
@@ -257,23 +261,32 @@ def _passive(market: Market) -> Float[np.ndarray, " H"]:
     return np.asarray(market.grid.passive, float).sum(axis=0)
 
 
-def _at_the_end(caller: str, most: Any, hours: int) -> Float[np.ndarray, "1 H"]:
-    """A level that is limited after the last step."""
-    limit = np.full((1, hours), np.inf)
-    limit[0, -1] = by_row(f"{caller}: most", most, 1, "cap")[0]
-    return limit
+def _at_the_end(market: Market, caller: str, most: Any) -> Float[np.ndarray, "1 H"]:
+    """A level that is limited after the last step of each path."""
+    _, hours = _lengths(market)
+    limit = by_row(f"{caller}: most", most, 1, "cap")[0]
+    return np.where(leaves(market.before, hours), limit, np.inf)[None]
 
 
-def _peaks(price: Any, free: Any, hours: int, **more: Any) -> Caps:
-    """Levels that are bought in the first step, and are at least the sum in each."""
+def _peaks(market: Market, price: Any, free: Any, **more: Any) -> Caps:
+    """Levels that never fall, and are at least the sum in each step: the highest so far."""
     if not (np.all(np.asarray(price) >= 0) and np.all(np.asarray(free) >= 0)):
         raise ValueError("demand_charge: price (EUR/kW) and free (kW) must be 0 or more.")
-    first = np.where(np.arange(hours) == 0, np.inf, 0.0)
+    _, hours = _lengths(market)
+    weight = np.broadcast_to(np.asarray(market.weight, float), hours)
+    follow = weight @ earlier(market.before, hours)
+    odd = ~leaves(market.before, hours) & ~np.isclose(follow, weight, rtol=1e-5)
+    if np.any(odd):
+        step = int(np.argmax(odd))
+        raise ValueError(
+            f"demand_charge: step {step} has a weight of {weight[step]:.6g}, the steps that begin "
+            f"from it {follow[step]:.6g} in all; a peak counts as often as its path, so give them "
+            "as much."
+        )
     return Caps(
         np.full((len(price), 1), np.inf),
         hours=hours,
         rise_min=0.0,
-        rise_max=np.broadcast_to(first, (len(price), hours)),
         start=free,
         carry=1.0,
         slack=np.inf,

@@ -25,6 +25,7 @@ from .model import (
 )
 from .reach import bounded
 from .runner import jnp, remembered
+from .succession import depth
 from .tables import has_caps, weighty
 
 
@@ -84,6 +85,7 @@ def implied_boxes(market: Market) -> tuple[Plan, Plan]:
 def _with_levels(market: Market, lower: Plan, upper: Plan) -> tuple[Plan, Plan]:
     """The same with levels, rises and spares of caps no further than members can take them."""
     caps, steps = market.caps, market.caps.level_max.shape[1]
+    steps = 1 + int(depth(market.before, steps).max())
     most = jax.tree.map(lambda low, high: jnp.maximum(jnp.abs(low), jnp.abs(high)), lower, upper)
 
     def largest(*ends: Array) -> Array:

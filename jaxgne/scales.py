@@ -25,6 +25,7 @@ from .model import (
 from .reach import bounded
 from .record import Record
 from .runner import jnp, remembered
+from .succession import ways
 from .tables import has_caps, kw_per_unit, places
 
 _OWN = ("prosumer", "generator", "buffer", "pair")  # rows that a prosumer decides
@@ -136,7 +137,10 @@ def cap_sizes(market: Market) -> tuple[Float[Array, "M 1"], Float[Array, "M 1"]]
     each = jnp.concatenate([own, own, *(own[owner] for owner in owners)])[places(market)]
     summed = jnp.abs(caps.base).at[caps.cap].add(jnp.abs(caps.weight) * each[:, None])
     step = jnp.max(summed, axis=1, initial=0.0)
-    held = jnp.where(caps.carry * caps.adds > 0, jnp.sum(summed, axis=1), step)
+    whole = jnp.sum(summed, axis=1)
+    if market.before is not None:  # of the way on which it is most
+        whole = jnp.max(summed @ ways(market.before, summed.shape[1]).T, axis=1, initial=0.0)
+    held = jnp.where(caps.carry * caps.adds > 0, whole, step)
     held = jnp.maximum(held, jnp.abs(caps.start))
 
     def limited(most: Array, ends: tuple[Array, Array]) -> Float[Array, "M 1"]:

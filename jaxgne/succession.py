@@ -56,6 +56,15 @@ def depth(before: Before, steps: int) -> Int[np.ndarray, " H"]:
     return found
 
 
+def ways(before: Before, steps: int) -> Float[np.ndarray, "H H"]:
+    """1 in the row of each step at all that lead to it, and at itself."""
+    found = np.eye(steps)
+    for step, parent in enumerate(parents(before, steps)):
+        if parent >= 0:
+            found[step] += found[parent]
+    return found
+
+
 def way_to(before: Before, steps: int, leaf: int) -> list[int]:
     """The steps that lead to one, and that itself, in order."""
     way, parent = [leaf], parents(before, steps)

@@ -454,7 +454,7 @@ def random_caps(market: jg.Market, seed: int, caps: int = 3, terms: int = 7) -> 
     adds, carry = rng.integers(2, size=caps), rng.choice([0.0, 1.0, rng.uniform()], caps)
     base = rng.uniform(-2, 2, (caps, hours)) * (rng.uniform(size=(caps, 1)) < 0.3)
     start = rng.uniform(-5, 5, caps) * (rng.uniform(size=caps) < 0.4)
-    level, rise = levels(table + base, adds, carry, start)
+    level, rise = levels(table + base, adds, carry, start, market.before)
     ends = {}
     for name, value in (("level", level), ("rise", rise)):
         reach = 0.1 + np.abs(value).max(axis=1, keepdims=True)
@@ -474,15 +474,19 @@ def random_caps(market: jg.Market, seed: int, caps: int = 3, terms: int = 7) -> 
 
 
 def levels(
-    counted: np.ndarray, adds: np.ndarray, carry: np.ndarray, start: np.ndarray
+    counted: np.ndarray,
+    adds: np.ndarray,
+    carry: np.ndarray,
+    start: np.ndarray,
+    before: tuple[int, ...] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Levels and rises of caps, step by step, from what is counted (model.md: Caps)."""
-    level, rise, before = np.zeros_like(counted), np.zeros_like(counted), start
+    level, rise = np.zeros_like(counted), np.zeros_like(counted)
     for h in range(counted.shape[1]):
-        sums = carry * before + counted[:, h]
-        level[:, h] = np.where(adds == 1, sums, counted[:, h])
-        rise[:, h] = level[:, h] - carry * before
-        before = level[:, h]
+        parent = h - 1 if before is None else before[h]
+        begun = carry * (start if parent < 0 else level[:, parent])
+        level[:, h] = np.where(adds == 1, begun, 0) + counted[:, h]
+        rise[:, h] = level[:, h] - begun
     return level, rise
 
 

@@ -333,7 +333,7 @@ def add_caps(program: Program, market: Market, power: float) -> None:
     c, hours = numbers(market.caps), program.hours
     count, unit = len(c.carry), cap_units(market, power)[:, None]
     program.column("cap_level", c.level_min, c.level_max, unit)
-    program.column("cap_rise", c.rise_min, c.rise_max, unit, c.price[:, None])
+    program.column("cap_rise", c.rise_min, c.rise_max, unit, often(market) * c.price[:, None])
     program.column("cap_spare", np.zeros((count, hours)), c.slack[:, None], unit)
     by_cap, adds = sparse.diags(1 / unit[:, 0]), sparse.diags((c.adds == 1).astype(float))
     program.rows("cap", c.base / unit, 1.0, cap_spare=by_cap, cap_rise=-by_cap @ adds,
@@ -344,10 +344,14 @@ def add_caps(program: Program, market: Market, power: float) -> None:
         where = program.columns[name]
         term = sparse.csr_matrix((weight / unit[m], at), (count * hours, where.stop - where.start))
         matrix[name] = matrix.get(name, 0) + term
-    kept = np.zeros((count, hours))
-    kept[:, 0] = -c.carry * c.start
+    parent = ancestors(market)
+    kept = np.where(parent < 0, -(c.carry * c.start)[:, None], 0.0)
     program.rows("level", kept / unit, 1.0, cap_rise=-by_cap)
-    before = sparse.kron(by_cap @ sparse.diags(c.carry), sparse.eye(hours, k=-1))
+    follows = np.flatnonzero(parent >= 0)
+    link = sparse.csr_matrix(
+        (np.ones(len(follows)), (follows, parent[follows])), shape=(hours, hours)
+    )
+    before = sparse.kron(by_cap @ sparse.diags(c.carry), link)
     program.families[-1].matrix["cap_level"] = sparse.kron(by_cap, sparse.eye(hours)) - before
 
 
@@ -724,7 +728,7 @@ def price_rows(market: Market, duals: dict[str, np.ndarray]) -> Rows:
         "angle": angle,
     }
     power, _ = size(market)
-    caps = {k: jnp.asarray(duals[k] / cap_units(market, power)[:, None])
+    caps = {k: jnp.asarray(duals[k] / cap_units(market, power)[:, None] / often(market))
             for k in ("cap", "level") if k in duals}  # fmt: skip
     return Rows(
         **caps,

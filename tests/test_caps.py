@@ -215,10 +215,3 @@ def test_steps_that_count_twice_change_no_price():
     assert float(jnp.sum(two.costs)) == pytest.approx(2 * float(jnp.sum(one.costs)), rel=1e-6)
     np.testing.assert_allclose(two.prices.cap[0], one.prices.cap[0], atol=1e-6)
     np.testing.assert_allclose(two.plan.imports.sum(), one.plan.imports.sum(), atol=1e-5)
-
-
-def test_steps_that_make_a_tree_take_no_caps():
-    day = market([[4.0, 8.0, 2.0]])
-    day = jg.capped(day, jg.caps.ramp(day, 2.0))
-    with pytest.raises(ValueError, match=r"Market\.caps: steps that make a tree take no caps"):
-        jg.clear(changed(day, before=(-1, 0, 0)))

@@ -14,10 +14,12 @@ from jax.flatten_util import ravel_pytree
 
 import jaxgne as jg
 from jaxgne.model import aggregate, limits, rows, zeros
+from jaxgne.record import changed
 from jaxgne.runner import by_numpy, to_host
 from jaxgne.scenarios import tree
 from jaxgne.solvers.newton import Compliance, Worth, factor
-from tests.markets import GRIDS, SHAPES, random_market
+from tests.infeasible import SMALL
+from tests.markets import GRIDS, SHAPES, random_caps, random_market
 
 
 @partial(jax.jit, static_argnums=2)
@@ -87,6 +89,23 @@ def test_newton_solves_the_dense_system(grid, reactive, shape):
     normal, used, back = dense(market, theta, reactive)
     wanted = used * np.random.default_rng(1).standard_normal(used.size)
     found = solved(market, theta, reactive, back(jnp.asarray(normal @ wanted)))
+    assert np.allclose(ravel_pytree(found)[0], wanted, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "before",
+    [(-1, 0, 1, 0), *(pytest.param(b, marks=pytest.mark.slow) for b in (None, (-1, 0, -1, 0)))],
+)
+def test_newton_solves_it_for_levels_of_caps(before: tuple[int, ...] | None):
+    """Likewise where these reach from step to step, in a tree, on a path and on two."""
+    market = random_caps(random_market(7, shape=SMALL, grid="copperplate"), 7)
+    market = changed(market, before=before)
+    theta = drawn(market, True)
+    normal, used, back = dense(market, theta, True)
+    wanted = used * np.random.default_rng(1).standard_normal(used.size)
+    with by_numpy():
+        here, its, right = to_host((market, theta, back(jnp.asarray(normal @ wanted))))
+        found = factor(here, its)(here, right)
     assert np.allclose(ravel_pytree(found)[0], wanted, rtol=1e-6, atol=1e-6)
 
 

@@ -192,8 +192,9 @@ def _by_caps(market: Market, u: Plan, v: Plan, r: Rows, s: Rows, low: Plan, high
     real = eqx.filter(caps, eqx.is_inexact_array)
     if not has_caps(market):
         return real
-    kept = r.level * entered(None, caps.start, u.level)
-    kept += s.level * entered(None, 0 * caps.start, v.level)
+    kept = r.level * entered(market.before, caps.start, u.level)
+    kept += s.level * entered(market.before, 0 * caps.start, v.level)
+    begun = roots(market.before, u.energy.shape[1])
     return changed(
         real,
         level_min=low.level,
@@ -201,7 +202,7 @@ def _by_caps(market: Market, u: Plan, v: Plan, r: Rows, s: Rows, low: Plan, high
         rise_min=low.rise,
         rise_max=high.rise,
         base=r.cap,
-        start=-caps.carry * r.level[:, 0],
+        start=-caps.carry * jnp.sum(begun * r.level, axis=1),
         carry=-jnp.sum(kept, axis=1),
         slack=jnp.sum(high.spare, axis=1),
         price=-jnp.sum(market.weight * v.rise, axis=1),

@@ -6,6 +6,7 @@ from jaxtyping import Array, Float
 from ..market import Market
 from ..model import OF_CAPS, Plan
 from ..runner import jnp
+from ..succession import entered
 from ..tables import KINDS, places
 
 
@@ -24,12 +25,15 @@ class CapRows:
         self.among = jnp.einsum("mrh,nrh->hmn", moved, weight)
         adds, keep = (caps.adds[:, None] > 0) * 1.0, caps.carry[:, None]
         level, rise, spare = (getattr(plan, name) for name in OF_CAPS)
+        before = entered(market.before, jnp.zeros_like(caps.carry), level)
+        cap = spare + adds * rise + (1 - adds) * level
+        held = level + keep**2 * before + rise
+        self.own = jnp.concatenate([cap + jnp.diagonal(self.among, axis1=1, axis2=2).T, held])
+        self.level = level
+        if market.before is not None:  # a tree's sweep adds what levels do
+            level, cap, held = 0 * level, spare + adds * rise, rise
         self.tie = adds * rise - (1 - adds) * level  # of a sum and its level
-        before = jnp.concatenate([jnp.zeros_like(level[:, :1]), level[:, :-1]], axis=1)
-        alone = spare + adds * rise + (1 - adds) * level
-        cap = alone + jnp.diagonal(self.among, axis1=1, axis2=2).T
-        self.alone = alone
-        self.own = jnp.concatenate([cap, level + keep**2 * before + rise])
+        self.alone = cap, held
         self.ahead = keep * jnp.stack([(1 - adds) * level, -level])  # of both, to the next level
 
     @property
@@ -64,9 +68,9 @@ class CapRows:
         whole = whole.at[:, :stores, :stores].set(content)
         whole = whole.at[:, :stores, end].set(seen).at[:, end, :stores].set(seen.mT)
         whole = whole.at[:, end, end].set(self.among)
-        whole = whole.at[:, cap, cap].add(self.alone.T)
+        whole = whole.at[:, cap, cap].add(self.alone[0].T)
         whole = whole.at[:, cap, level].add(self.tie.T).at[:, level, cap].add(self.tie.T)
-        return whole.at[:, level, level].add(self.own[count:].T), ahead
+        return whole.at[:, level, level].add(self.alone[1].T), ahead
 
     def at_buses(self) -> Float[Array, "H B M"] | None:
         """With the balances of buses."""

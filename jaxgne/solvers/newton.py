@@ -192,12 +192,13 @@ def factor(market: Market, theta: Compliance, reactive: bool = True) -> Newton:
     content = jnp.zeros((hours, which.shape[0], which.shape[0]), block.dtype)
     content = content.at[:, which, which].add((own if market.before is None else moving).T)
 
-    held, capped = -(keep * plan.energy).T, None
+    held, capped, ends = -(keep * plan.energy).T, None, plan.energy
     if has_caps(market):
         block_of = CapRows(market, plan)
         coupling = jnp.concatenate([coupling, block_of.coupling], axis=2)
         content, held = block_of.beside(content, held)
         own, capped = jnp.concatenate([own, block_of.own]), block_of.at_buses()
+        ends = jnp.concatenate([ends, block_of.level])
 
     whole, used = network_block(market, theta, reactive)
     split = grid.passive.shape[0] if grid.model.networked else 0
@@ -224,7 +225,7 @@ def factor(market: Market, theta: Compliance, reactive: bool = True) -> Newton:
     if market.before is None:
         stores = path(content, held, own)
     else:
-        stores = branches(market, content, plan.energy, own)
+        stores = branches(market, content, ends, own)
     return Newton(inner, buses, outer, stores, used, reactive)
 
 

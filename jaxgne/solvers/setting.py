@@ -26,6 +26,7 @@ from ..model import (
 from ..model import rows as constraint_rows
 from ..record import Record
 from ..scales import much, scales
+from ..succession import handed
 from ..tables import has_caps, kw_per_unit, weighty
 from .local import Choice, Prosumer, tolerance
 from .projection import Network
@@ -72,11 +73,11 @@ class CapSteps(Record):
     """The same of caps: of their own columns and rows, and what they add for members."""
 
     members: dict[str, Float[Array, "R H"]]  # more 1/alpha, EUR/kW^2, by table
-    level: Float[Array, "M 1"]  # 1/alpha, EUR per unit^2
-    rise: Float[Array, "M 1"]
-    spare: Float[Array, "M 1"]
+    level: Float[Array, "M H"]  # 1/alpha, EUR per unit^2
+    rise: Float[Array, "M H"]
+    spare: Float[Array, "M H"]
     cap: Float[Array, "M H"]  # of prices, EUR per unit^2
-    levels: Float[Array, "M 1"]
+    levels: Float[Array, "M H"]
 
 
 class Setting(Record):
@@ -176,18 +177,19 @@ def cap_steps(market: Market, balance: Float[Array, ""]) -> CapSteps:
     """Step sizes of caps, whose rows are counted in kW, one by the heaviest term.
 
     By the rule `columns`: a term enters a sum by its weight, a rise its level and perhaps the sum,
-    a level its own row, the next, and perhaps the sum.
+    a level its own row, those of the next steps, and perhaps the sum.
     """
     caps, unit = market.caps, kw_per_unit(market.caps)
     weight, adds = counted(market) * balance / _MARGIN, caps.adds[:, None] > 0
     own, back = weight * unit**2, _MARGIN * balance * market.hour_length * unit**2
+    later = handed(market.before, jnp.broadcast_to(own, caps.level_max.shape))
     lower, upper = boxes(market)
     live = jax.tree.map(lambda low, high: (high > low).astype(low.dtype), lower, upper)
     heavy = weighty(market)
     summed = unit * members(heavy, live)
     return CapSteps(
         members=shared_out(heavy, jnp.broadcast_to(weight * unit, summed.shape)),
-        level=own * (2 + caps.carry[:, None] - adds),
+        level=own * (2 - adds) + caps.carry[:, None] * later,
         rise=own * (1 + adds),
         spare=own,
         cap=back / (summed + 2),

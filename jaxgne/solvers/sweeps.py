@@ -9,6 +9,7 @@ from ..market import Market
 from ..record import Record
 from ..runner import jnp, lax
 from ..succession import blank, to_leaves, to_roots
+from ..tables import has_caps
 from .blocks import Eliminated, eliminate, factored
 
 
@@ -35,35 +36,82 @@ class Path(Record):
         return lax.scan(backward, nothing, (self.blocks, swept), reverse=True)[1]
 
 
+class Ends(Record):
+    """What steps end with, contents and levels, and how rows see it: their own, and the next.
+
+    The rows of a step are those of contents, sums of caps and levels, or of contents alone.
+    """
+
+    keep: Float[Array, " X"]  # share that the rows of the next steps see
+    sums: Float[Array, " M"] | None  # what a cap's sum sees of its level: -1, or 0 where it adds
+
+    def own(self, ends: Float[Array, "... X"]) -> Float[Array, "... S"]:
+        """What their own rows see."""
+        if self.sums is None:
+            return ends
+        content, level = jnp.split(ends, [self._stores], axis=-1)
+        return jnp.concatenate([content, self.sums * level, level], axis=-1)
+
+    def own_back(self, prices: Float[Array, "... S"]) -> Float[Array, "... X"]:
+        """The transpose: what prices of their own rows come to."""
+        if self.sums is None:
+            return prices
+        content, cap, level = self._parts(prices)
+        return jnp.concatenate([content, level + self.sums * cap], axis=-1)
+
+    def next(self, ends: Float[Array, "... X"]) -> Float[Array, "... S"]:
+        """What the rows of the next steps see, less."""
+        kept = self.keep * ends
+        if self.sums is None:
+            return kept
+        content, level = jnp.split(kept, [self._stores], axis=-1)
+        return jnp.concatenate([content, jnp.zeros_like(level), level], axis=-1)
+
+    def next_back(self, prices: Float[Array, "... S"]) -> Float[Array, "... X"]:
+        """The transpose."""
+        if self.sums is None:
+            return self.keep * prices
+        content, _, level = self._parts(prices)
+        return self.keep * jnp.concatenate([content, level], axis=-1)
+
+    @property
+    def _stores(self) -> int:
+        return self.keep.shape[0] - (0 if self.sums is None else self.sums.shape[0])
+
+    def _parts(self, rows: Float[Array, "... S"]) -> list[Array]:
+        return jnp.split(rows, [self._stores, self.keep.shape[0]], axis=-1)
+
+
 class Branches(Record):
     """The same where hours make a tree, eliminated from its leaves.
 
-    What an hour ends with, x = W (y - a sum of the y behind it), is felt by all that begin from it.
-    W is theta at first. Each of them, eliminated with P = M + a W a, leaves W - W a P^-1 a W of it
-    to the others: next to nothing, where it cannot do with another x. So that difference is made as
-    a sum of squares (Bucy and Joseph, Filtering for Stochastic Processes, 1968), and M^-1, which is
-    huge then, is never met alone.
+    What an hour ends with, x = W (E^T y - the sum of F^T y of all that begin from it), is seen by
+    its own rows by E and by theirs by -F. W is theta at first. Each of them, eliminated with
+    P = M + F W F^T, leaves W - W F^T P^-1 F W of it to the others: next to nothing, where it cannot
+    do with another x. So that difference is made as a sum of squares (Bucy and Joseph, Filtering
+    for Stochastic Processes, 1968), and M^-1, which is huge then, is never met alone.
     """
 
-    inverse: Float[Array, "H K K"]  # P^-1
-    handed: Float[Array, "H K K"]  # W a
-    keep: Float[Array, " K"]  # a
+    inverse: Float[Array, "H S S"]  # P^-1
+    handed: Float[Array, "H X S"]  # W F^T
+    ends: Ends
     before: tuple[int, ...] = eqx.field(static=True)
 
-    def __call__(self, right: Float[Array, "H K"]) -> Float[Array, "H K"]:
-        """The prices of contents."""
+    def __call__(self, right: Float[Array, "H S"]) -> Float[Array, "H S"]:
+        """The prices of contents, and of caps."""
+        ends = self.ends
 
         def forward(felt: Array, there: Array, now: tuple[Array, Array, Array]) -> Any:
             r, inverse, handed = now
-            alone = inverse @ (r + felt - self.keep * there)
+            alone = inverse @ (r + ends.own(felt) - ends.next(there))
             return there + handed @ alone, alone
 
         def backward(there: Array, now: tuple[Array, Array, Array]) -> Any:
             alone, inverse, handed = now
             solved = alone + inverse @ (handed.T @ there)
-            return solved, there - self.keep * solved, solved
+            return ends.own_back(solved), there - ends.next_back(solved), solved
 
-        table = blank(self.before, right[0])
+        table = blank(self.before, self.handed[0, :, 0])
         alone = to_roots(self.before, forward, table, (right, self.inverse, self.handed))
         return to_leaves(self.before, backward, table, (alone, self.inverse, self.handed))
 
@@ -88,21 +136,27 @@ def path(content: Array, held: Array, own: Array) -> Path:
     return Path(lax.scan(sweep, jnp.zeros_like(content[0]), (content, held, own.T))[1])
 
 
-def branches(market: Market, content: Array, energy: Array, own: Array) -> Branches:
-    """The same over a tree, whose blocks `content` are without what contents add to them."""
+def branches(
+    market: Market, content: Float[Array, "H S S"], theta: Float[Array, "X H"], own: Array
+) -> Branches:
+    """The same over a tree, whose blocks `content` are without what ends, of `theta`, add."""
     assert market.before is not None
-    keep, one = market.buffers.retention, jnp.eye(content.shape[-1], dtype=content.dtype)
+    keep, sums = market.buffers.retention, None
+    if has_caps(market):
+        keep = jnp.concatenate([keep, market.caps.carry])
+        sums = jnp.where(market.caps.adds > 0, 0.0, -jnp.ones_like(market.caps.carry))
+    ends, one = Ends(keep, sums), jnp.eye(keep.shape[0], dtype=content.dtype)
 
     def sweep(give: Array, there: Array, now: tuple[Array, Array]) -> tuple[Array, Any]:
         here, size = now
-        alone, handed = here + give, there * keep
-        root = factored(alone + keep[:, None] * handed, size)
+        alone, handed = here + ends.own(ends.own(give).mT), ends.next(there)
+        root = factored(alone + ends.next(handed.mT), size)
         inverse = root.mT @ root
         gain = handed @ inverse
-        rest = one - gain * keep
+        rest = one - ends.next_back(gain)
         return rest @ there @ rest.T + gain @ alone @ gain.T, (inverse, handed)
 
-    table = blank(market.before, content[0])
-    table = table.at[:-1].set(energy.T[:, :, None] * one)
+    table = blank(market.before, one)
+    table = table.at[:-1].set(theta.T[:, :, None] * one)
     inverse, handed = to_roots(market.before, sweep, table, (content, own.T))
-    return Branches(inverse, handed, keep, market.before)
+    return Branches(inverse, handed, ends, market.before)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ..succession import parents
 from .tables import Values, number
 
 
@@ -15,13 +16,13 @@ def out_of_reach(v: Values) -> list[str]:
     counts = np.zeros(len(caps.names), bool)
     counts[v["Caps.cap"][np.any(v["Caps.weight"] != 0, axis=1)]] = True
     low, high = v["Caps.level_min"], v["Caps.level_max"]
-    bottom = top = v["Caps.start"]
+    bottoms, tops = {-1: v["Caps.start"]}, {-1: v["Caps.start"]}  # by step, and at the start
     least, most = np.empty_like(low), np.empty_like(high)
-    for h in range(low.shape[1]):
-        least[:, h] = _left(v, bottom) + v["Caps.rise_min"][:, h]
-        most[:, h] = _left(v, top) + v["Caps.rise_max"][:, h]
-        bottom = np.clip(least[:, h], low[:, h], high[:, h])
-        top = np.clip(most[:, h], low[:, h], high[:, h])
+    for h, parent in enumerate(parents(v.market.before, low.shape[1])):
+        least[:, h] = _left(v, bottoms[parent]) + v["Caps.rise_min"][:, h]
+        most[:, h] = _left(v, tops[parent]) + v["Caps.rise_max"][:, h]
+        bottoms[h] = np.clip(least[:, h], low[:, h], high[:, h])
+        tops[h] = np.clip(most[:, h], low[:, h], high[:, h])
     size = np.where(np.isfinite(low), np.abs(low), 0) + np.where(np.isfinite(high), np.abs(high), 0)
 
     def reached(name: str, end: np.ndarray, verb: str) -> list[str]:

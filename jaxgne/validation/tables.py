@@ -199,8 +199,6 @@ def caps(v: Values) -> list[str]:
     tables = ("Prosumers.load",) * 2 + ("Generators.power_max",) + ("Buffers.charge_max",) * 2
     counts = np.array([v.rows(table) for table in tables])[np.where(known, kind, 0)]
     adds, owner, people = v["Caps.adds"], v["Caps.owner"], v.rows("Prosumers.load")
-    if v.market.before is not None and v.rows("Caps.level_max"):
-        return ["Market.caps: steps that make a tree take no caps; clear each branch alone."]
     return (
         v.complain(
             "Caps.kind",
