@@ -54,6 +54,13 @@ CODES: dict[str, tuple[Kind, str, str]] = {
     "units.load": ("assumed", "kA", "load draws more than any such source gives: is it in MW?"),
     "cost.ignored": ("lost", "", "costs are not read"),
     "controller.ignored": ("lost", "", "controllers do not act: positions stay as they are"),
+    "branch.default_rating": ("assumed", "", "ratings are the format's default: nobody gave one"),
+    "phases.few": ("merged", "", "branches of fewer phases carry as much as three, seen balanced"),
+    "phases.load": ("merged", "", "loads of fewer phases are spread over three"),
+    "element.solved": ("assumed", "kW", "generators and storages send what the solution says"),
+    "tap.solved": ("assumed", "", "regulators stay at the taps of the solution"),
+    "state.solved": ("taken", "pu", "this state is so far from the mean of the solved phases"),
+    "state.phases": ("lost", "pu", "and so far from one of the solved phases"),
     "state.none": ("lost", "kW", "no AC state was found: are the units of loads and lines right?"),
     "state.other": (
         "lost",

@@ -1,0 +1,165 @@
+"""Circuits of OpenDSS: balanced ones have the engine's voltages, others say how far they are."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import jaxgne as jg
+from jaxgne.io.opendss import from_opendss
+
+dss = pytest.importorskip("dss", reason="needs dss-python")
+
+START = """
+clear
+new circuit.street basekv=20 pu=1.02 bus1=src mvasc3=200 mvasc1=210
+new transformer.t phases=3 windings=2 buses=(src lv) conns=(delta wye) kvs=(20 0.4) kvas=(400 400)
+~ xhl=4 %rs=(0.5 0.5) taps=(1 1.025) %imag=0.3 %noloadloss=0.2
+new linecode.c nphases=3 r1=0.2 x1=0.08 r0=0.8 x0=0.3 c1=300 c0=150 units=km normamps=270
+"""
+END = "set voltagebases=[20 0.4]\ncalcvoltagebases\nset tolerance=1e-10\nset maxiterations=200\nsolve"
+
+
+@pytest.fixture
+def engine() -> Iterator[Any]:
+    found = dss.DSS.NewContext()
+    found.AllowForms = False
+    yield found
+    found.Text.Command = "clear"
+
+
+def solved(engine: Any, text: str, after: str = "") -> Any:
+    for line in f"{START}{text}\n{END}\n{after}".splitlines():
+        if line.strip():
+            engine.Text.Command = line
+    return engine
+
+
+def distance(engine: Any) -> tuple[jg.Grid, Any, float]:
+    """The grid, the report, and how far its voltages are from the mean of the solved phases."""
+    grid, report = from_opendss(engine)
+    return grid, report, next(n.number for n in report.notes if n.code == "state.solved")
+
+
+LINES = "new line.a bus1=lv bus2=b linecode=c length=0.3 units=km\n"
+
+
+@pytest.mark.parametrize("model", [1, 2, 3, 4, 5, 6, 7, 8])
+def test_a_balanced_circuit_has_the_voltages_of_the_engine(engine, model):
+    """Source impedance, delta-wye transformer with a tap, cable charging, loads of every model.
+
+    Model 4 is a power of the voltage, of which this state has the exponents 1 and 2.
+    """
+    zipv = "zipv=(0.2 0.3 0.5 0.1 0.4 0.5 0.0)" if model == 8 else ""
+    load = f"new load.x bus1=b phases=3 kv=0.4 kw=60 kvar=15 model={model} vminpu=0.7 {zipv}\n"
+    grid, report, off = distance(solved(engine, LINES + load))
+    assert off <= 1e-8
+    assert report.totals["source"].after == pytest.approx(report.totals["source"].before, abs=1e-4)
+    assert float(grid.passive.sum()) != 0.0
+    assert report.count("branch.default_rating") == 0
+
+
+def test_the_ac_flow_of_the_grid_is_that_state(engine):
+    """By the package's own power flow, and the rating is what 270 A are at 230.9 V, three times."""
+    load = "new load.x bus1=b phases=3 kv=0.4 kw=60 kvar=15\n"
+    grid, report, _ = distance(solved(engine, LINES + load))
+    market = jg.Market(jg.Prosumers([0], [[0.0]]), grid, jg.Tariff(0.0, hours=1, base=0.2))
+    flow = jg.ac_power_flow(market, jg.model.zeros(market))
+    np.testing.assert_allclose(np.asarray(flow.voltage)[:, 0], np.abs(report.state), atol=1e-8)
+    line = grid.line_names.index("Line.a")
+    assert float(grid.rating[line]) == pytest.approx(270 * 0.4 * 3**0.5, rel=1e-6)
+
+
+def test_three_regulators_are_one_bank(engine):
+    """Whose tap is that of each, as all are alike."""
+    bank = "".join(
+        f"new transformer.r{k} phases=1 windings=2 buses=(b.{k} c.{k}) conns=(wye wye) "
+        f"kvs=(0.2309401 0.2309401) kvas=(50 50) xhl=1 taps=(1 1.0125)\n"
+        for k in (1, 2, 3)
+    )
+    load = "new load.x bus1=c phases=3 kv=0.4 kw=60 kvar=15\n"
+    grid, report, off = distance(solved(engine, LINES + bank + load))
+    assert off <= 1e-8
+    assert report.count("phases.few") == 3
+    name = "Transformer.r1; Transformer.r2; Transformer.r3"
+    assert float(grid.rating[grid.line_names.index(name)]) == pytest.approx(150.0)
+
+
+@pytest.mark.parametrize(("nodes", "kv"), [(".1", 0.2309401), (".1.2", 0.4)])
+def test_a_lateral_of_fewer_phases_drops_what_its_phases_do(engine, nodes, kv):
+    """Where what is above is stiff: the mean of the phases it has, by the same load on each."""
+    stiff = "edit vsource.source mvasc3=1e5 mvasc1=1e5\nedit transformer.t xhl=0.01 %rs=(0.001 0.001)\n"
+    few = len(nodes) // 2
+    code = f"phases={few} r1=0.2 x1=0.08 r0=0.2 x0=0.08 c1=0 c0=0"
+    line = f"{stiff}new line.a bus1=lv{nodes} bus2=b{nodes} {code} length=0.1\n"
+    loads = "".join(
+        f"new load.x{k} bus1=b.{k} phases=1 kv=0.2309401 kw=5 kvar=1\n" for k in range(1, few + 1)
+    )
+    _, report, off = distance(solved(engine, line + loads))
+    assert report.count("phases.few") == 1
+    assert report.count("phases.load") == few
+    assert off <= 2e-6
+
+
+def test_a_line_open_at_one_end_is_its_charging(engine):
+    load = "new load.x bus1=b phases=3 kv=0.4 kw=60 kvar=15\n"
+    spur = "new line.s bus1=b bus2=d linecode=c length=2 units=km\n"
+    after = "open line.s 2\nsolve"
+    grid, report, off = distance(solved(engine, LINES + load + spur, after))
+    assert report.count("branch.off") == 1
+    assert "Line.s" not in grid.line_names
+    assert off <= 1e-8
+
+
+def test_what_is_made_is_what_the_solution_sends(engine):
+    text = (
+        "new load.x bus1=b phases=3 kv=0.4 kw=60 kvar=15\n"
+        "new pvsystem.p bus1=b phases=3 kv=0.4 kva=30 pmpp=20 irradiance=0.8\n"
+        "new generator.g bus1=b phases=3 kv=0.4 kw=10 kvar=2 model=1\n"
+        "new capacitor.c bus1=b phases=3 kv=0.4 kvar=12\n"
+    )
+    _, report, off = distance(solved(engine, LINES + text))
+    assert report.count("element.solved") == 2
+    assert report.totals["generation"].before == pytest.approx(25.9, abs=0.5)
+    assert off <= 1e-8
+
+
+def test_a_service_of_two_halves_is_one_transformer(engine):
+    """Single-phase, 120/240 V: both halves loaded alike, seen from a stiff bus."""
+    stiff = "edit vsource.source mvasc3=1e5 mvasc1=1e5\n"
+    text = (
+        "new transformer.h phases=1 windings=3 buses=(src.1 house.1.0 house.0.2) "
+        "kvs=(11.547 0.12 0.12) kvas=(25 25 25) xhl=2.5 xht=2.5 xlt=1.7 %rs=(0.6 1.2 1.2)\n"
+        "new load.one bus1=house.1 phases=1 kv=0.12 kw=8 kvar=1\n"
+        "new load.two bus1=house.2 phases=1 kv=0.12 kw=8 kvar=1\n"
+    )
+    for line in f"{START}{stiff}{text}set voltagebases=[20 0.4 0.2078]\ncalcvoltagebases\n".splitlines():
+        if line.strip():
+            engine.Text.Command = line
+    engine.Text.Command = "set tolerance=1e-10"
+    engine.Text.Command = "solve"
+    _, report, off = distance(engine)
+    assert off <= 1e-5
+
+
+def test_what_cannot_be_read_is_said(engine):
+    with pytest.raises(ValueError, match="no base voltage; run `set voltagebases"):
+        for line in f"{START}{LINES}solve".splitlines():
+            if line.strip():
+                engine.Text.Command = line
+        from_opendss(engine)
+    ring = LINES + "new line.b bus1=lv bus2=c linecode=c length=1\nnew line.d bus1=b bus2=c linecode=c\n"
+    with pytest.raises(ValueError, match=r"close a loop, and lindistflow needs a tree"):
+        from_opendss(solved(engine, ring))
+    with pytest.raises(ValueError, match="is no file; give the master file"):
+        from_opendss("nowhere.dss")
+
+
+def test_a_file_is_compiled_and_solved(tmp_path):
+    load = "new load.x bus1=b phases=3 kv=0.4 kw=60 kvar=15\n"
+    path = tmp_path / "Master.dss"
+    path.write_text(f"{START}{LINES}{load}{END}\n")
+    grid, report = from_opendss(path)
+    assert "OpenDSS, circuit 'street'" in str(report)
+    assert set(grid.names) == {"src", "lv", "b", "Vsource.source"}
