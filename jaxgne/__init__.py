@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from .fitting import fit
     from .gradients import sensitivities
     from .io import from_matpower, from_pandapower, from_pypower, load, load_case, save
+    from .io import from_opendss, from_pandapower, load, load_case, save
     from .placement import spread
     from .selection import least_norm
     from .solvers.semidecentralized import SemiDecentralized
@@ -84,6 +85,7 @@ __all__ = [
     "costs",
     "fit",
     "from_matpower",
+    "from_opendss",
     "from_pandapower",
     "from_pypower",
     "ieee37",
@@ -113,6 +115,7 @@ _LATER = {  # imported when first asked for: a first clear needs none of them
     "convex": "standard_form",
     "fit": "fitting",
     "from_matpower": "io",
+    "from_opendss": "io",
     "from_pandapower": "io",
     "from_pypower": "io",
     "least_norm": "selection",

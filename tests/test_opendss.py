@@ -18,7 +18,9 @@ new transformer.t phases=3 windings=2 buses=(src lv) conns=(delta wye) kvs=(20 0
 ~ xhl=4 %rs=(0.5 0.5) taps=(1 1.025) %imag=0.3 %noloadloss=0.2
 new linecode.c nphases=3 r1=0.2 x1=0.08 r0=0.8 x0=0.3 c1=300 c0=150 units=km normamps=270
 """
-END = "set voltagebases=[20 0.4]\ncalcvoltagebases\nset tolerance=1e-10\nset maxiterations=200\nsolve"
+END = (
+    "set voltagebases=[20 0.4]\ncalcvoltagebases\nset tolerance=1e-10\nset maxiterations=200\nsolve"
+)
 
 
 @pytest.fixture
@@ -29,17 +31,23 @@ def engine() -> Iterator[Any]:
     found.Text.Command = "clear"
 
 
-def solved(engine: Any, text: str, after: str = "") -> Any:
-    for line in f"{START}{text}\n{END}\n{after}".splitlines():
+def said(engine: Any, text: str) -> Any:
+    for line in text.splitlines():
         if line.strip():
             engine.Text.Command = line
     return engine
 
 
+def solved(engine: Any, text: str, after: str = "") -> Any:
+    return said(engine, f"{START}{text}\n{END}\n{after}")
+
+
 def distance(engine: Any) -> tuple[jg.Grid, Any, float]:
     """The grid, the report, and how far its voltages are from the mean of the solved phases."""
     grid, report = from_opendss(engine)
-    return grid, report, next(n.number for n in report.notes if n.code == "state.solved")
+    off = next(note.number for note in report.notes if note.code == "state.solved")
+    assert off is not None
+    return grid, report, off
 
 
 LINES = "new line.a bus1=lv bus2=b linecode=c length=0.3 units=km\n"
@@ -89,7 +97,9 @@ def test_three_regulators_are_one_bank(engine):
 @pytest.mark.parametrize(("nodes", "kv"), [(".1", 0.2309401), (".1.2", 0.4)])
 def test_a_lateral_of_fewer_phases_drops_what_its_phases_do(engine, nodes, kv):
     """Where what is above is stiff: the mean of the phases it has, by the same load on each."""
-    stiff = "edit vsource.source mvasc3=1e5 mvasc1=1e5\nedit transformer.t xhl=0.01 %rs=(0.001 0.001)\n"
+    stiff = (
+        "edit vsource.source mvasc3=1e5 mvasc1=1e5\nedit transformer.t xhl=0.01 %rs=(0.001 0.001)\n"
+    )
     few = len(nodes) // 2
     code = f"phases={few} r1=0.2 x1=0.08 r0=0.2 x0=0.08 c1=0 c0=0"
     line = f"{stiff}new line.a bus1=lv{nodes} bus2=b{nodes} {code} length=0.1\n"
@@ -98,7 +108,7 @@ def test_a_lateral_of_fewer_phases_drops_what_its_phases_do(engine, nodes, kv):
     )
     _, report, off = distance(solved(engine, line + loads))
     assert report.count("phases.few") == 1
-    assert report.count("phases.load") == few
+    assert report.count("load.phases") == few
     assert off <= 2e-6
 
 
@@ -134,22 +144,20 @@ def test_a_service_of_two_halves_is_one_transformer(engine):
         "new load.one bus1=house.1 phases=1 kv=0.12 kw=8 kvar=1\n"
         "new load.two bus1=house.2 phases=1 kv=0.12 kw=8 kvar=1\n"
     )
-    for line in f"{START}{stiff}{text}set voltagebases=[20 0.4 0.2078]\ncalcvoltagebases\n".splitlines():
-        if line.strip():
-            engine.Text.Command = line
-    engine.Text.Command = "set tolerance=1e-10"
-    engine.Text.Command = "solve"
-    _, report, off = distance(engine)
+    bases = "set voltagebases=[20 0.4 0.2078]\ncalcvoltagebases\nset tolerance=1e-10\nsolve"
+    said(engine, f"{START}{stiff}{text}{bases}")
+    _, _, off = distance(engine)
     assert off <= 1e-5
 
 
 def test_what_cannot_be_read_is_said(engine):
+    said(engine, f"{START}{LINES}solve")
     with pytest.raises(ValueError, match="no base voltage; run `set voltagebases"):
-        for line in f"{START}{LINES}solve".splitlines():
-            if line.strip():
-                engine.Text.Command = line
         from_opendss(engine)
-    ring = LINES + "new line.b bus1=lv bus2=c linecode=c length=1\nnew line.d bus1=b bus2=c linecode=c\n"
+    ring = (
+        LINES
+        + "new line.b bus1=lv bus2=c linecode=c length=1\nnew line.d bus1=b bus2=c linecode=c\n"
+    )
     with pytest.raises(ValueError, match=r"close a loop, and lindistflow needs a tree"):
         from_opendss(solved(engine, ring))
     with pytest.raises(ValueError, match="is no file; give the master file"):

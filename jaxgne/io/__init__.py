@@ -15,6 +15,7 @@ from .batches import load
 from .case import load_case
 from .loading import load_market
 from .matpower import from_matpower, from_pypower
+from .opendss import from_opendss
 from .pandapower import from_pandapower
 from .saving import check_replaceable, save
 
@@ -23,6 +24,8 @@ __all__ = [
     "from_matpower",
     "from_pandapower",
     "from_pypower",
+    "from_opendss",
+    "from_pandapower",
     "load",
     "load_case",
     "load_market",

@@ -56,7 +56,6 @@ CODES: dict[str, tuple[Kind, str, str]] = {
     "controller.ignored": ("lost", "", "controllers do not act: positions stay as they are"),
     "branch.default_rating": ("assumed", "", "ratings are the format's default: nobody gave one"),
     "phases.few": ("merged", "", "branches of fewer phases carry as much as three, seen balanced"),
-    "phases.load": ("merged", "", "loads of fewer phases are spread over three"),
     "element.solved": ("assumed", "kW", "generators and storages send what the solution says"),
     "tap.solved": ("assumed", "", "regulators stay at the taps of the solution"),
     "state.solved": ("taken", "pu", "this state is so far from the mean of the solved phases"),
