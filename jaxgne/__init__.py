@@ -43,8 +43,15 @@ if TYPE_CHECKING:
     from .comparison import compare
     from .fitting import fit
     from .gradients import sensitivities
-    from .io import from_matpower, from_pandapower, from_pypower, load, load_case, save
-    from .io import from_opendss, from_pandapower, load, load_case, save
+    from .io import (
+        from_matpower,
+        from_opendss,
+        from_pandapower,
+        from_pypower,
+        load,
+        load_case,
+        save,
+    )
     from .placement import spread
     from .selection import least_norm
     from .solvers.semidecentralized import SemiDecentralized

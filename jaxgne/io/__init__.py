@@ -22,10 +22,9 @@ from .saving import check_replaceable, save
 __all__ = [
     "check_replaceable",
     "from_matpower",
-    "from_pandapower",
-    "from_pypower",
     "from_opendss",
     "from_pandapower",
+    "from_pypower",
     "load",
     "load_case",
     "load_market",
