@@ -12,7 +12,7 @@ from tests.markets import random_market
 def capped_market(seed: int = 0, *, tight: float = 0.95, **fixed: Any) -> jg.Market:
     """Carbon, a group that prosumer 1 answers for, a ramp, demand charges, a budget of charging."""
     base = random_market(seed, **fixed)
-    free = jg.clear(base)
+    free = jg.clear(base, jg.InteriorPoint(), runner="numpy")
     plan: Any = free.plan
     imports, exports = np.asarray(plan.imports), np.asarray(plan.exports)
     bought, made = (a.sum(axis=0) for a in (imports, np.asarray(plan.generation)))

@@ -16,9 +16,8 @@ from jax.lax.linalg import tridiagonal_solve
 from jaxtyping import Array, Bool, Float, Int
 
 from ..market import Market
-from ..model import Plan, Rows, by_owner, by_side, falls, members, rows_like
+from ..model import Plan, Rows, by_owner, by_side, falls, rows_like
 from ..radial import climb
-from ..record import changed
 from ..solvers.newton import (
     Compliance,
     Worth,
@@ -28,9 +27,7 @@ from ..solvers.newton import (
 )
 from ..solvers.tree import Tree, eliminate
 from ..succession import Before, blank, entered, handed, to_leaves, to_roots
-from ..tables import has_caps
-
-Rowwise = Callable[[Worth], Worth]
+from .shared_rows import Rowwise, shared_rows
 
 _DENSE = 150  # buses up to which the network's rows are inverted as dense matrices
 _FLOOR = 1e-12  # relative, for rounding
@@ -50,19 +47,15 @@ def preconditioner(market: Market, theta: Compliance, spare: Rows) -> Rowwise:
     own = alone + by_side(market, moved.trades)
     balanced = _storage(market, moved, own, spare.energy)
     together = _clusters(market, moved.trades, alone, own)
-    drawn, sold = jnp.sum(moved.imports, axis=0), jnp.sum(moved.exports, axis=0)
-    shared = drawn + sold + theta.net + spare.aggregate
     grid = _network(market, theta, spare)
-    capped = _caps(market, moved, spare) if has_caps(market) else None
+    shared = shared_rows(market, theta, spare, alone, lambda r: r / own + together(r))
 
     def inverse(value: Worth) -> Worth:
-        balance, energy = balanced(value.rows.balance, value.rows.energy)
-        balance += together(value.rows.balance)
-        shares = value.rows.aggregate / shared
-        prices = replace(grid(value.rows), balance=balance, energy=energy, aggregate=shares)
-        if capped is not None:
-            prices = capped(prices)
-        return Worth(prices, value.total / (drawn + theta.total))
+        prices, rows = shared(value), value.rows
+        balance, energy = balanced(rows.balance, rows.energy)
+        balance += together(rows.balance) + prices.rows.balance
+        known = {name: getattr(prices.rows, name) for name in ("aggregate", "cap", "level")}
+        return Worth(replace(grid(rows), balance=balance, energy=energy, **known), prices.total)
 
     return inverse
 
@@ -140,24 +133,6 @@ def _storage(
         reduced = energy - tie * balance[stores.owner]
         solved = solve(reduced)
         return balance / own - by_owner(market, tie * solved, stores.owner), solved
-
-    return inverse
-
-
-def _caps(market: Market, moved: Plan, spare: Rows) -> Callable[[Rows], Rows]:
-    """The inverse in the rows of caps, their sums and their levels apart."""
-    caps = market.caps
-    adds, keep = (caps.adds[:, None] > 0) * 1.0, caps.carry[:, None]
-    level, rise, own = moved.level, moved.rise, moved.spare
-    spares = spare.cap, spare.level
-    weight = changed(market, caps=changed(caps, weight=caps.weight**2))
-    summed = members(weight, moved) + own + adds * rise + (1 - adds) * level + spares[0]
-    before = entered(market.before, jnp.zeros_like(caps.carry), level)
-    diagonal = level + keep**2 * before + rise + spares[1]
-    solve = _in_time(market.before, caps.carry, diagonal, level, before)
-
-    def inverse(value: Rows) -> Rows:
-        return replace(value, cap=value.cap / summed, level=solve(value.level))
 
     return inverse
 
