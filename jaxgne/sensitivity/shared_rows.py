@@ -8,6 +8,7 @@ own, one after the other.
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -111,7 +112,7 @@ def _placed(market: Market, shared: Float[Array, "S H"]) -> Worth:
 
 def _with_levels(
     market: Market, theta: Compliance, spare: Rows, block: Float[Array, "H S S"]
-) -> Callable[[Array, Array | None], tuple[Array, Array | None]]:
+) -> Callable[[Array, Any], tuple[Array, Any]]:
     """The inverse in shared rows, of which hours have a `block` each, and in rows of levels."""
     caps, plan, (hours, count, _) = market.caps, theta.plan, block.shape
     size = jnp.diagonal(block, axis1=1, axis2=2).T
@@ -131,7 +132,7 @@ def _with_levels(
     whole = whole.at[:, cap, at].add(tie).at[:, at, cap].add(tie).at[:, at, at].add(own.T)
     sweep = path(whole, ahead, jnp.concatenate([size, own]))
 
-    def solve(right: Array, levels: Array | None) -> tuple[Array, Array | None]:
+    def solve(right: Array, levels: Array) -> tuple[Array, Array]:
         solved = sweep(jnp.concatenate([right, levels]).T).T
         return solved[:count], solved[count:]
 
