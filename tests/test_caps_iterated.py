@@ -1,21 +1,18 @@
 """Derivatives of markets with caps where K is not factored, as in large ones: by iterations."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxgne as jg
-from jaxgne.clearing import differentiable
 from jaxgne.model import rows_like, zeros
 from jaxgne.record import Record
 from jaxgne.runner import by_numpy, to_device, to_host
-from jaxgne.sensitivity import implicit, kinks, linear, preconditioner
+from jaxgne.sensitivity import preconditioner
 from jaxgne.sensitivity.active import Active, active_set, firm
 from jaxgne.sensitivity.by_point import hessian, unfolded_back
 from jaxgne.sensitivity.lagrangian import Point, point_of, sizes
@@ -23,7 +20,6 @@ from jaxgne.sensitivity.linear import factored, iterated
 from jaxgne.sensitivity.refinement import Solved, refined
 from tests.capped import capped_market
 from tests.markets import SHAPES
-from tests.test_caps_solvers import check_slopes, cleared, street, told
 
 SLOW = pytest.mark.slow
 STEPS = 40  # conjugate gradients a turn, where there are six rows of caps and six of levels an hour
@@ -88,39 +84,3 @@ def test_few_iterations_solve_what_elimination_does(
         asked = [(p.total, p.price, p.prices.cap) for p in (exact.point, found.point)]
         for a, b in zip(*asked, strict=True):
             assert np.allclose(a, b, atol=1e-6 * float(jnp.abs(a).max())), seed
-
-
-@pytest.fixture
-def as_if_large(monkeypatch: Any) -> Iterator[None]:
-    """No market is small: none is polished, none factored."""
-    for module in (implicit, kinks, linear):
-        monkeypatch.setattr(module, "is_small", lambda market: False)
-    jax.clear_caches()
-    yield
-    jax.clear_caches()
-
-
-@SLOW
-@pytest.mark.parametrize("seed", [4, 0, 2])
-def test_derivatives_by_iterations_are_those_of_small_markets(seed: int, as_if_large: None):
-    """By every number of the market, in reverse and forward; by caps differences of clears, too."""
-    market = street(seed)
-    clearing = cleared(market, 1e-11)
-
-    def output(market: jg.Market) -> jax.Array:
-        return told(market, differentiable(market, clearing))
-
-    exact = jg.sensitivities(market, told, clearing=clearing)  # by NumPy, which always factors
-    slopes = eqx.filter_jit(eqx.filter_grad(output))(market)
-    most = max(float(jnp.max(jnp.abs(a), initial=0.0)) for a in jax.tree.leaves(exact))
-    for a, b in zip(jax.tree.leaves(exact), jax.tree.leaves(slopes), strict=True):
-        assert np.allclose(a, b, rtol=1e-5, atol=1e-6 * most)
-    check_slopes(market, slopes)
-
-    rng, (real, rest) = np.random.default_rng(0), eqx.partition(market, eqx.is_inexact_array)
-    change = jax.tree.map(lambda a: jnp.asarray(rng.uniform(-1, 1, a.shape)), real)
-    found = eqx.filter_jit(
-        lambda change: jax.jvp(lambda m: output(eqx.combine(m, rest)), (real,), (change,))[1]
-    )(change)
-    parts = jax.tree.map(lambda a, b: jnp.sum(a * b), slopes, change)
-    assert float(found) == pytest.approx(float(sum(jax.tree.leaves(parts))), rel=1e-6)

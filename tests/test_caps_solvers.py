@@ -1,7 +1,7 @@
 """Limits that many share, by every solver that knows them: against the oracle, and by hand."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import clarabel
@@ -15,7 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxgne as jg
+from jaxgne.clearing import differentiable
 from jaxgne.model import energy_prices, potential
+from jaxgne.sensitivity import implicit, kinks, linear
 from jaxgne.status import status_name
 from jaxgne.tables import Caps
 from tests.agreement import SOLVERS
@@ -424,3 +426,39 @@ def test_single_precision_is_near(name: str):
     size = np.abs(known(right.plan.level)).max(axis=1, keepdims=True)
     assert np.all(np.abs(known(clearing.plan.level) - known(right.plan.level)) < 5e-3 * size)
     assert np.all(np.abs(known(clearing.prices.cap) - known(right.prices.cap)) < 2e-2)
+
+
+@pytest.fixture
+def as_if_large(monkeypatch: Any) -> Iterator[None]:
+    """No market is small: none is polished, none factored."""
+    for module in (implicit, kinks, linear):
+        monkeypatch.setattr(module, "is_small", lambda market: False)
+    jax.clear_caches()
+    yield
+    jax.clear_caches()
+
+
+@SLOW
+@pytest.mark.parametrize("seed", [4, 0, 2])
+def test_derivatives_by_iterations_are_those_of_small_markets(seed: int, as_if_large: None):
+    """By every number of the market, in reverse and forward; by caps differences of clears, too."""
+    market = street(seed)
+    clearing = cleared(market, 1e-11)
+
+    def output(market: jg.Market) -> jax.Array:
+        return told(market, differentiable(market, clearing))
+
+    exact = jg.sensitivities(market, told, clearing=clearing)  # by NumPy, which always factors
+    slopes = eqx.filter_jit(eqx.filter_grad(output))(market)
+    most = max(float(jnp.max(jnp.abs(a), initial=0.0)) for a in jax.tree.leaves(exact))
+    for a, b in zip(jax.tree.leaves(exact), jax.tree.leaves(slopes), strict=True):
+        assert np.allclose(a, b, rtol=1e-5, atol=1e-6 * most)
+    check_slopes(market, slopes)
+
+    rng, (real, rest) = np.random.default_rng(0), eqx.partition(market, eqx.is_inexact_array)
+    change = jax.tree.map(lambda a: jnp.asarray(rng.uniform(-1, 1, a.shape)), real)
+    found = eqx.filter_jit(
+        lambda change: jax.jvp(lambda m: output(eqx.combine(m, rest)), (real,), (change,))[1]
+    )(change)
+    parts = jax.tree.map(lambda a, b: jnp.sum(a * b), slopes, change)
+    assert float(found) == pytest.approx(float(sum(jax.tree.leaves(parts))), rel=1e-6)

@@ -105,7 +105,7 @@ LAYERS: dict[str, set[str]] = {
     "sensitivity": {
         *("market", "model", "radial", "feasibility", "optimality", "scales", "sensitivity"),
         *("curves", "size", "tables"),
-        *(f"solvers.{part}" for part in ("newton", "tree")),
+        *(f"solvers.{part}" for part in ("newton", "sweeps", "tree")),
     },
     "certificate": {
         *("clock", "each", "market", "validation", "model", "acflow", "optimality"),

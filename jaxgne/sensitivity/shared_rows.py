@@ -113,7 +113,10 @@ def _placed(market: Market, shared: Float[Array, "S H"]) -> Worth:
 def _with_levels(
     market: Market, theta: Compliance, spare: Rows, block: Float[Array, "H S S"]
 ) -> Callable[[Array, Any], tuple[Array, Any]]:
-    """The inverse in shared rows, of which hours have a `block` each, and in rows of levels."""
+    """The inverse in shared rows, of which hours have a `block` each, and in rows of levels.
+
+    Where hours make a tree it is that of a path: positive definite, but nothing more.
+    """
     caps, plan, (hours, count, _) = market.caps, theta.plan, block.shape
     size = jnp.diagonal(block, axis1=1, axis2=2).T
     if not has_caps(market):
