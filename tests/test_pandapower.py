@@ -506,6 +506,15 @@ def test_meshed_networks_of_pandapower(name: str):
 
 
 @pytest.mark.slow
+def test_two_and_three_windings_switches_and_an_impedance_in_one_net():
+    """One leg of the star has a resistance below 0, as the division by three windings makes."""
+    net = pn.example_multivoltage()
+    net.xward["in_service"] = False
+    _, report = beside(net, model="paper")
+    assert report.count("branch.negative") == 1 and len(report.line["trafo3w"]) == 3
+
+
+@pytest.mark.slow
 def test_all_generation_of_cigre_s_medium_voltage():
     beside(pn.create_cigre_network_mv(with_der="all"))
 

@@ -60,6 +60,8 @@ CODES: dict[str, tuple[Kind, str, str]] = {
     "tap.solved": ("assumed", "", "regulators stay at the taps of the solution"),
     "state.solved": ("taken", "pu", "this state is so far from the mean of the solved phases"),
     "state.phases": ("lost", "pu", "and so far from one of the solved phases"),
+    "storage.passive": ("lost", "", "storages without known energy and power stay constant loads"),
+    "storage.efficiency": ("assumed", "", "storages without an efficiency have 0.95 one way"),
     "state.none": ("lost", "kW", "no AC state was found: are the units of loads and lines right?"),
     "state.other": (
         "lost",

@@ -3,50 +3,88 @@
 Nothing of pandapower runs but its reader of files, and that only where a path is given.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..clock import Clock
 from ..grids import GridModel
-from ..market import Grid
+from ..market import Grid, Tariff
 from .assembly import grid_of
 from .network import Buses, Column, Network
 from .notes import ImportReport, Notebook
-from .pandapower_branches import Taps, branches_of, column, labels, places, tables_of, ties_of
+from .pandapower_branches import Taps, branches_of, tables_of, ties_of
+from .pandapower_tables import by_phase, column, labels, motors, places, rated, shares
+from .pandapower_units import Profiles, market_of, steps_of, units_of, with_profiles
 
 # What holds voltages or turns direct current, which no grid of a market has.
 _STRANGE = ("xward", "dcline", "svc", "ssc", "tcsc", "vsc", "vsc_stacked", "vsc_bipolar")
 _UNREAD = {"cost.ignored": ("poly_cost", "pwl_cost"), "controller.ignored": ("controller",)}
-_PHASES = "abc"
 
 
 def from_pandapower(
     net: Any,
     *,
+    tariff: Tariff | None = None,
+    customers: Sequence[str] = ("load",),
+    profiles: Profiles | None = None,
+    hours: int | None = None,
+    toll: float | None = None,
+    clock: Clock | None = None,
+    hour_length: Any = 1.0,
     model: GridModel = "lindistflow",
-    hours: int = 1,
     taps: Taps | None = None,
     voltage: tuple[float, float] = (0.9, 1.1),
-) -> tuple[Grid, ImportReport]:
-    """The grid of a pandapower net (3.5), with all its loads and generation passive, and a report.
+) -> tuple[Any, ImportReport]:
+    """The grid of a pandapower net (3.5), or with a tariff the market of its customers; a report.
 
-    `net` is the net or the path of a JSON file that pandapower wrote. Its loads are the same in all
-    `hours` steps. `taps` says what a tap changer without a type means where it is off its neutral
-    position: nothing, as to `runpp` ("pandapower"), or what it says, as to other programs ("all").
-    `voltage` are the limits in pu of buses that name none (EN 50160's by default).
+    `net` is the net or the path of a JSON file that pandapower wrote. `profiles` are powers by
+    time, `{("load", "p_mw"): frame}` in MW and Mvar with a column for each row that has one, as
+    `simbench.get_absolute_values` makes them; `scaling` counts on top. All else stays what it is in
+    the tables for all `hours` steps. `taps` says what a tap changer without a type means where it
+    is off its neutral position: nothing, as to `runpp` ("pandapower"), or what it says, as to other
+    programs ("all"). `voltage` are the limits in pu of buses that name none (EN 50160's else).
 
         grid, report = jg.from_pandapower(net)
+        market, report = jg.from_pandapower(net, tariff=tariff, profiles=profiles, toll=0.02)
         print(report)
+
+    Without a tariff all load and generation is passive. With one, each row of the tables
+    `customers` ("load", "motor", "asymmetric_load") that is in service and supplied is a prosumer,
+    in their order. An sgen, and a storage whose energy and power are known, is of the first
+    customer at its bus, or a prosumer itself where there is none; generation may be curtailed and
+    sold. Everything else stays passive. With a `toll`, in EUR/kWh to each side, all may trade with
+    all, at most what the larger of the two can draw or send. `clock` and `hour_length` are the
+    market's.
 
     The AC power flow of the grid has the voltages of `runpp` (docs/imports.md). Raises `ValueError`
     for what no grid can say, naming the row: loops under `lindistflow`, voltages held by anything
-    but generators, tables of taps; and for taps without a type that `taps` does not decide.
+    but generators, tables of taps; for taps without a type that `taps` does not decide; and for
+    profiles with gaps, or of rows that there are not.
     """
     if isinstance(net, (str, Path)):
         net = _read(net)
     if taps not in (None, "pandapower", "all"):
         raise ValueError(f"from_pandapower: taps={taps!r}: give 'pandapower', 'all' or nothing.")
+    steps = steps_of(profiles, hours)
+    grid, report = _grid(net, model, steps, taps, voltage)
+    if tariff is None and profiles is None:
+        return grid, report
+    units = units_of(net, report, steps, profiles)
+    if tariff is None:
+        return with_profiles(grid, units, np.zeros(len(units.kind), bool)), report
+    return market_of(
+        net, grid, report, units, tariff, customers=customers, toll=toll, clock=clock,
+        hour_length=hour_length,
+    )  # fmt: skip
+
+
+def _grid(
+    net: Any, model: GridModel, hours: int, taps: Taps | None, voltage: tuple[float, float]
+) -> tuple[Grid, ImportReport]:
+    """The grid as the net stands, all passive."""
     notes = Notebook()
     _refuse(net)
     for code, tables in _UNREAD.items():
@@ -54,13 +92,15 @@ def from_pandapower(
         notes.some(code, rows)
     buses, phases = _buses(net, voltage, notes)
     branches = branches_of(net, buses.nominal, taps, notes)
-    network = Network(buses, branches, ties_of(net))
-    tables = tables_of(net)
+    negative = branches.on & ((branches.impedance.real < 0) | (branches.impedance.imag < 0))
+    told = [branches.label[k] for k in np.flatnonzero(negative).tolist()]
+    notes.some("branch.negative", told)
     name = f" {net.name!r}" if getattr(net, "name", None) else ""
     source = f"pandapower {getattr(net, 'version', '')}, net{name}".replace(" ,", ",")
     return grid_of(
-        network, notes, source, model=model, hours=hours, tables=tables, data={"phases": phases}
-    )
+        Network(buses, branches, ties_of(net)), notes, source, model=model, hours=hours,
+        tables=tables_of(net), data={"phases": phases},
+    )  # fmt: skip
 
 
 def _read(path: str | Path) -> Any:
@@ -162,17 +202,22 @@ def _powers(net: Any, kv: Column, notes: Notebook) -> tuple[dict[str, Column], C
         at = places(net.bus.index, table.bus.to_numpy()[on], kind)
         np.add.at(powers[to], at, kw[on])
 
-    for share, to in _zip(net.load):
-        put("load", share, to)
-    put("motor", _motors(net.motor), "load")
-    put("storage", _rated(net.storage), "load")
-    put("sgen", _rated(net.sgen), "generation")
+    whole = rated(net.load)
+    (i, z), (i_reactive, z_reactive) = shares(net.load)
+    current = whole.real * i + 1j * whole.imag * i_reactive
+    quadratic = whole.real * z + 1j * whole.imag * z_reactive
+    put("load", whole - current - quadratic, "load")
+    put("load", current, "current")
+    put("load", quadratic, "quadratic")
+    put("motor", motors(net.motor), "load")
+    put("storage", rated(net.storage), "load")
+    put("sgen", rated(net.sgen), "generation")
     put("gen", 1e3 * column(net.gen, "p_mw") * column(net.gen, "scaling", 1) + 0j, "generation")
     for kind, to, sign in (
         ("asymmetric_load", "load", 1),
         ("asymmetric_sgen", "generation", -1),
     ):
-        each = _by_phase(net[kind])
+        each = by_phase(net[kind])
         put(kind, each.sum(axis=1), to)
         on = column(net[kind], "in_service") == 1
         np.add.at(
@@ -185,42 +230,9 @@ def _powers(net: Any, kv: Column, notes: Notebook) -> tuple[dict[str, Column], C
         watt, var = column(net.ward, f"p{name}_mw", 0), column(net.ward, f"q{name}_mvar", 0)
         put("ward", 1e3 * (watt + 1j * var), to)
     at = places(net.bus.index, net.shunt.bus.to_numpy(), "shunt")
-    rated = column(net.shunt, "vn_kv")
-    ratio = kv[at] / np.where(np.isnan(rated), kv[at], rated)
+    own = column(net.shunt, "vn_kv")
+    ratio = kv[at] / np.where(np.isnan(own), kv[at], own)
     kva = 1e3 * (column(net.shunt, "p_mw") + 1j * column(net.shunt, "q_mvar"))
     put("shunt", kva * column(net.shunt, "step", 1) * ratio**2, "shunt")
     notes.some("element.off", off, idle)
     return powers, phases
-
-
-def _rated(table: Any) -> Column:
-    power = column(table, "p_mw", 0) + 1j * column(table, "q_mvar", 0)
-    return 1e3 * power * column(table, "scaling", 1)
-
-
-def _zip(table: Any) -> list[tuple[Column, str]]:
-    """Loads in parts that are constant, go with the voltage, and with its square; each its own."""
-    whole = _rated(table)
-    parts = []
-    for letter, to in (("i", "current"), ("z", "quadratic")):
-        old = column(table, f"const_{letter}_percent", 0)
-        p, q = (column(table, f"const_{letter}_{s}_percent", np.nan) for s in "pq")
-        p, q = (np.where(np.isnan(a), old, a) / 100 for a in (p, q))
-        parts.append((whole.real * p + 1j * whole.imag * q, to))
-    return [(whole - parts[0][0] - parts[1][0], "load"), *parts]
-
-
-def _motors(table: Any) -> Column:
-    """Electric power of motors from their mechanical one, at their efficiency and power factor."""
-    share = column(table, "loading_percent", 100) / 100 * column(table, "scaling", 1)
-    kw = (
-        1e3 * share * column(table, "pn_mech_mw") / (column(table, "efficiency_percent", 100) / 100)
-    )
-    factor = column(table, "cos_phi", 1)
-    return kw + 1j * np.abs(kw) * np.sqrt(1 - factor**2) / factor
-
-
-def _by_phase(table: Any) -> Column:
-    """Power of each phase, (rows, 3)."""
-    each = [column(table, f"p_{k}_mw", 0) + 1j * column(table, f"q_{k}_mvar", 0) for k in _PHASES]
-    return 1e3 * np.stack(each, axis=1) * column(table, "scaling", 1)[:, None]

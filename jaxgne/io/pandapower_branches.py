@@ -11,45 +11,13 @@ import numpy as np
 
 from .network import Branches, Column, joined, per_unit
 from .notes import Notebook
+from .pandapower_tables import column, labels, places, words
 
 Taps = Literal["pandapower", "all"]
 
 _SWITCH_X = 0.5  # of r, for switches with an impedance: pandapower's switch_rx_ratio is 2
 _NO_RATING = 9999.0  # kA: what stands for no limit in files, mostly 99999
 _TURNING = ("Ratio", "Symmetrical")
-
-
-def column(table: Any, name: str, default: float = np.nan) -> Column:
-    """Numbers of a column, the default where it is not there, and in place of what is missing."""
-    if name not in table:
-        return np.full(len(table), default)
-    values = table[name].to_numpy(dtype=float, na_value=np.nan)
-    return np.where(np.isnan(values), default, values)
-
-
-def words(table: Any, name: str) -> Column:
-    """Texts of a column, empty where there is none."""
-    if name not in table:
-        return np.full(len(table), "", object)
-    missing = table[name].isna().to_numpy()
-    return np.where(missing, "", table[name].astype(object).to_numpy())
-
-
-def labels(table: Any, kind: str) -> tuple[list[str], list[str]]:
-    """What messages call the rows of a table, and their names."""
-    names = [str(name) for name in words(table, "name")]
-    rows = table.index.tolist()
-    told = [f"{kind} {k} ({n})" if n else f"{kind} {k}" for k, n in zip(rows, names, strict=True)]
-    return told, names
-
-
-def places(index: Any, wanted: Any, who: str) -> Column:
-    """Where the rows `wanted` are in an index; `ValueError` for one that is not."""
-    found = index.get_indexer(np.asarray(wanted, np.int64))
-    if np.any(found < 0):
-        k = int(np.argmax(found < 0))
-        raise ValueError(f"{who} row {k} points to {wanted[k]}, which is not in the net.")
-    return found
 
 
 def branches_of(net: Any, kv: Column, taps: Taps | None, notes: Notebook) -> Branches:

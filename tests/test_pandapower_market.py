@@ -1,0 +1,149 @@
+"""Markets of pandapower nets: who is a customer, and what follows a profile."""
+
+from copy import deepcopy
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pandapower
+import pandas as pd
+import pytest
+
+import jaxgne as jg
+from jaxgne import acflow
+from jaxgne.runner import by_numpy, to_host
+
+pp: Any = pandapower
+TARIFF = jg.Tariff(1e-3, hours=3, base=0.3, export=0.08)
+
+
+@cache
+def _street() -> Any:
+    """Three loads at two buses, an sgen at one of them, one alone, two storages, a motor."""
+    net = pp.create_empty_network()
+    bus = pp.create_buses(net, 5, 0.4)
+    pp.create_ext_grid(net, bus[0], vm_pu=1.01)
+    for k in range(4):
+        pp.create_line(net, bus[k], bus[k + 1], 0.1, "NAYY 4x150 SE", name=f"cable {k}")
+    pp.create_load(net, bus[1], 0.004, 0.001, name="first")
+    pp.create_load(net, bus[2], 0.006, name="second")
+    pp.create_load(net, bus[1], 0.008, name="third", scaling=0.5)
+    pp.create_sgen(net, bus[1], 0.005, 0.0005)
+    pp.create_sgen(net, bus[4], 0.010)
+    pp.create_storage(net, bus[2], 0.001, max_e_mwh=0.012, min_e_mwh=0.0012, soc_percent=40)
+    put = {"min_p_mw": -0.005, "max_p_mw": 0.0, "efficiency_percent": 0.95}  # as SimBench has them
+    for name, value in put.items():
+        net.storage[name] = value
+    pp.create_storage(net, bus[3], 0.002, max_e_mwh=np.nan)
+    pp.create_motor(net, bus[3], pn_mech_mw=0.002, cos_phi=0.9, efficiency_percent=80)
+    return net
+
+
+def street() -> Any:
+    return deepcopy(_street())
+
+
+def profiles(net: Any) -> dict[tuple[str, str], pd.DataFrame]:
+    """Three steps, columns in another order than the table's rows, the third load has none."""
+    return {
+        ("load", "p_mw"): pd.DataFrame({1: [0.001, 0.002, 0.003], 0: [0.004, 0.005, 0.006]}),
+        ("sgen", "p_mw"): pd.DataFrame({1: [0.0, 0.010, 0.005]}),
+    }
+
+
+def test_customers_are_the_rows_of_loads_and_what_stands_at_their_buses():
+    net = street()
+    market, report = jg.from_pandapower(net, tariff=TARIFF, hours=3, toll=0.02)
+    jg.validate(market)
+    people = market.prosumers
+    named = ("load 0 (first)", "load 1 (second)", "load 2 (third)", "sgen 1")
+    assert report.data["customers"] == named
+    np.testing.assert_allclose(people.load[:, 0], [4 - 5, 6, 4, -10], atol=1e-12)
+    np.testing.assert_allclose(people.curtail_max[:, 0], [5, 0, 0, 10])
+    np.testing.assert_allclose(people.reactive[:, 0], [1 - 0.5, 0, 0, 0], atol=1e-12)
+    assert people.bus.tolist() == report.bus[[1, 2, 1, 4]].tolist()
+    assert len(market.trading.buyer) == 6 and float(market.trading.toll[0]) == 0.02
+    assert report.data["owner"]["sgen 0"] == "load 0 (first)"
+    assert report.data["owner"]["motor 0"] is None
+    assert report.totals["customers"].after == 4
+
+
+def test_a_storage_is_a_battery_where_its_energy_and_power_are_known():
+    """An efficiency of 0.95 percent is 95 %; the charging limit of 0 is the discharging one's."""
+    market, report = jg.from_pandapower(street(), tariff=TARIFF, hours=3)
+    store = market.buffers
+    assert store.owner.tolist() == [1] and report.count("storage.passive") == 1
+    assert float(store.charge_max[0, 0]) == float(store.discharge_max[0, 0]) == 5
+    assert float(store.energy_max[0, 0]) == 12 and float(store.energy_min[0, 0]) == 1.2
+    assert float(store.energy_start[0]) == pytest.approx(4.8)
+    assert float(store.charge_efficiency[0]) == 0.95
+    assert report.count("storage.efficiency") == 0
+
+
+def test_nothing_is_drawn_twice_or_lost():
+    """With everyone at rest but the storages, buses draw what the grid without customers has."""
+    net = street()
+    net.load["const_z_p_percent"] = 40.0
+    grid, _ = jg.from_pandapower(net, hours=3, profiles=profiles(net))
+    market, report = jg.from_pandapower(net, tariff=TARIFF, profiles=profiles(net))
+    drawn = np.asarray(market.grid.passive).copy()
+    np.add.at(drawn, np.asarray(market.prosumers.bus), np.asarray(market.prosumers.load))
+    drawn[report.bus[2]] += 1.0  # the storage that is a battery now
+    np.testing.assert_allclose(drawn, grid.passive, atol=1e-12)
+
+
+def test_profiles_go_by_the_names_of_rows():
+    """In MW by time; rows without one stay, and scaling counts on top."""
+    net = street()
+    net.load.loc[1, "scaling"] = 2.0
+    market, _ = jg.from_pandapower(net, tariff=TARIFF, profiles=profiles(net))
+    load = np.asarray(market.prosumers.load)
+    np.testing.assert_allclose(load[0], np.array([4, 5, 6]) - 5, atol=1e-12)
+    np.testing.assert_allclose(load[1], [2, 4, 6])
+    np.testing.assert_allclose(load[2], 4)
+    np.testing.assert_allclose(load[3], [0, -10, -5])
+    np.testing.assert_allclose(market.prosumers.curtail_max[3], [0, 10, 5])
+
+
+def test_a_profile_has_the_voltages_of_runpp_in_each_step():
+    net = street()
+    told = profiles(net)
+    grid, report = jg.from_pandapower(net, profiles=told)
+    with by_numpy():
+        host = to_host(grid)
+        found = np.asarray(acflow.flow(host, host.passive, host.passive_reactive).voltage)
+    for step in range(3):
+        for (kind, name), frame in told.items():
+            net[kind].loc[frame.columns, name] = frame.iloc[step].to_numpy()
+        pp.runpp(net, tolerance_mva=1e-10, numba=False)
+        np.testing.assert_allclose(found[report.bus, step], net.res_bus.vm_pu, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({("load", "p_mw"): pd.DataFrame({7: [1.0] * 3})}, "column 7 is no row of net.load"),
+        ({("load", "p_mw"): pd.DataFrame({1: [1.0, np.nan, 1]})}, "no number for load 1 in row 1"),
+        ({("gen", "p_mw"): pd.DataFrame({1: [1.0] * 3})}, "profiles are of load, sgen, storage"),
+        ({("load", "q_mvar"): pd.DataFrame({1: [1.0] * 2})}, "have 2, 3 steps"),
+    ],
+)
+def test_profiles_that_fit_nothing_are_refused(change: Any, sentence: str):
+    net = street()
+    with pytest.raises(ValueError, match=sentence):
+        jg.from_pandapower(net, profiles=profiles(net) | change)
+
+
+def test_customers_of_unknown_tables_are_refused():
+    with pytest.raises(ValueError, match="customers='loads': give some of load"):
+        jg.from_pandapower(street(), tariff=TARIFF, hours=3, customers=("loads",))
+
+
+def test_a_net_to_bills():
+    """Ten lines: the net, a tariff, who trades, and what each pays."""
+    net = street()
+    market, report = jg.from_pandapower(net, tariff=TARIFF, profiles=profiles(net), toll=0.02)
+    clearing = jg.clear(market)
+    bills = jg.settle(market, clearing)
+    assert bills.main_grid.shape == (len(report.data["customers"]), 3)
+    assert clearing.certificate.ac is not None and bool(clearing.certificate.ac.safe)
