@@ -17,6 +17,7 @@ from .loading import load_market
 from .matpower import from_matpower, from_pypower
 from .opendss import from_opendss
 from .pandapower import from_pandapower
+from .power_grid_model import from_power_grid_model
 from .saving import check_replaceable, save
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "from_matpower",
     "from_opendss",
     "from_pandapower",
+    "from_power_grid_model",
     "from_pypower",
     "load",
     "load_case",
