@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from . import mechanisms as mechanisms
     from . import objectives as objectives
     from . import plots as plots
+    from . import profiles as profiles
     from . import scenarios as scenarios
     from . import studies as studies
     from .acsafe import clear_ac_safe
@@ -137,7 +138,7 @@ _LATER = {  # imported when first asked for: a first clear needs none of them
     "trace": "tracing",
     "tune": "tuning",
 }
-_MODULES = ("caps", "mechanisms", "objectives", "plots", "scenarios", "studies")
+_MODULES = ("caps", "mechanisms", "objectives", "plots", "profiles", "scenarios", "studies")
 
 
 def __getattr__(name: str) -> Any:

@@ -68,6 +68,7 @@ LAYERS: dict[str, set[str]] = {
     "size": {"market"},
     "padding": {"each", "market", "tables"},
     "devices": {"arrays", "clock", "curves", "each", "market", "devices"},
+    "profiles": {"arrays", "clock", "devices", "profiles"},
     "validation": {"clock", "curves", "each", "tables", "market", "validation"},
     "plan": {"each", "tables", "market"},
     "payoffs": {"curves", "each", "tables", "market", "plan"},
@@ -171,7 +172,7 @@ LAYERS: dict[str, set[str]] = {
         *("indicators", "io", "live", "report"),
     },
     "__main__": {"cli"},
-    "__init__": {*RESULT, *STUDIES, "cases", "io", "plots", "report", "studies"},
+    "__init__": {*RESULT, *STUDIES, "cases", "io", "plots", "profiles", "report", "studies"},
 }
 
 
@@ -293,6 +294,7 @@ def test_layers_in_the_architecture_are_those_of_the_tests():
 
 
 LATER = {"optax", "scipy", "matplotlib", "pandas", "typer", "IPython"}
+LATER |= {"pvlib", "demandlib", "xarray", "pyarrow", "jaxgne.profiles"}
 LATER |= {"jaxgne.batch", "jaxgne.io", "jaxgne.plots", "jaxgne.scenarios", "jaxgne.studies"}
 LATER |= {"jaxgne.fitting", "jaxgne.mechanisms", "jaxgne.tuning", "jaxgne.selection"}
 

@@ -9,12 +9,14 @@ import jax
 import numpy as np
 
 from .. import devices
+from ..clock import Clock
 from ..market import Buffers, Generators, Grid, Market, Prosumers, Tariff, Trading
 from ..runner import built, jnp
 from ..validation import validate
 from .builders import Behavior, Graph, check, choose, pairs_of, tariff
 from .customers import KINDS, KVAR_PER_KW, at_buses, daily, shape, sunshine
 from .feeders import Floats, Ints
+from .given import Given, by_customer, steps_given
 from .limits import called, servable
 
 Draw = Callable[[float, float], Floats]  # uniform, one number a device
@@ -37,6 +39,9 @@ def populate(
     replace: float | None = 0.6,
     hours: int | None = None,
     hour_length: float = 1.0,
+    clock: Clock | None = None,
+    load: Any = None,
+    generation: Any = None,
     degree: float = 6.0,
     graph: Graph = "random",
     behavior: Behavior = "nash",
@@ -53,9 +58,14 @@ def populate(
     whole owners; all are sized by their owner's highest load. `kinds` gives the shares of customers
     that are a house, apartments, hospital, office, school or restaurant; they sum to 1.
 
-    The market has the hours of `grid.passive`, of `hour_length` h each, the first at midnight; a
-    grid with a single hour gets a typical day of `hours` that peaks there. Trading graph, behavior
-    and prices are those of `synthetic`.
+    The market has the hours of `grid.passive`, of `hour_length` h each, the first at midnight, of
+    the day that a `clock` says; a grid with a single hour gets a typical day of `hours` that peaks
+    there. Trading graph, behavior and prices are those of `synthetic`.
+
+    `load` are profiles of your own, kW before the sun is taken off: one for all, `(1, hours)`, one
+    each, `(prosumers, hours)`, as `jaxgne.profiles` gives them; or for some customers by number,
+    `{3: kW}`. They stay as they are: more than `replace` of the passive load at a bus is refused.
+    With `generation`, given in the same way, the panels are these, whatever `photovoltaic` says.
 
     Deterministic in `seed`, each kind of device by itself: other shares leave its owners and
     numbers as they were, and a higher share keeps the owners of a lower one.
@@ -79,10 +89,15 @@ def populate(
     )  # fmt: skip
     streams = ("customers", "trading", *shares)  # a new one goes to the end
     rng = {name: np.random.default_rng([seed, k]) for k, name in enumerate(streams)}
+    own = {"load": load, "generation": generation}
+    grid = _over_hours(grid, steps_given(hours, own), hour_length)
+    mine, sun = (
+        by_customer(name, value, prosumers, grid.passive.shape[1]) for name, value in own.items()
+    )
+    _check_clock(clock, grid.passive.shape[1], hour_length)
     people, left = _settle(
-        _over_hours(grid, hours, hour_length), prosumers, kinds, weights, replace, hour_length,
-        rng["customers"],
-    )  # fmt: skip
+        grid, prosumers, kinds, weights, replace, hour_length, rng["customers"], mine
+    )
     steps, size = people.load.shape[1], np.asarray(people.load).max(axis=1)
     owned = {name: _owned(share, size, rng[name]) for name, share in shares.items()}
     buffers = devices.join(
@@ -92,15 +107,26 @@ def populate(
         _shiftables(*owned["shiftable"], steps, hour_length),
     )
     market = Market(
-        _under_sun(people, owned["photovoltaic"][0], hour_length, rng["photovoltaic"]),
+        _under_sun(people, owned["photovoltaic"][0], hour_length, rng["photovoltaic"], sun),
         left,
         _prices(people, left, hour_length, behavior),
         _generators(*owned["generator"], steps),
         buffers,
         Trading(*pairs_of(graph, prosumers, degree, rng["trading"]), 30.0, toll=0.01),
         hour_length=hour_length,
+        clock=clock,
     )
     return servable(validate(market))
+
+
+def _check_clock(clock: Clock | None, hours: int, hour_length: float) -> None:
+    """`ValueError` unless the hours of the day are those that devices and loads here go by."""
+    passed = hour_length * np.arange(hours)
+    if clock is not None and not np.allclose(clock.local(passed), passed, atol=1e-3):
+        raise ValueError(
+            f"clock={clock}: give one that begins at midnight, in a zone whose clocks do not "
+            "change within the hours."
+        )
 
 
 def _shares(**shares: float) -> dict[str, float]:
@@ -144,6 +170,7 @@ def _settle(
     replace: float | None,
     hour_length: float,
     rng: np.random.Generator,
+    own: Given | None,
 ) -> tuple[Prosumers, Grid]:
     """Customers without devices, and the grid with the passive load that they leave."""
     passive = np.asarray(grid.passive, float)
@@ -169,10 +196,17 @@ def _settle(
     kind = rng.permutation(_kinds(kinds, count))
     nominal = np.array([peak for peak, _ in KINDS.values()])
     gross = daily(kind, nominal[kind] * rng.uniform(0.75, 1.25, count), hours, hour_length, rng)
+    made = np.ones(count, bool)
+    if own is not None:
+        gross[own.rows], made[own.rows] = own.kw, False
     if replace is None:
         return Prosumers(bus, gross, KVAR_PER_KW * gross), grid
-    room, asked = replace * np.maximum(passive, 0.0), at_buses(buses, bus, gross)
-    gross *= np.minimum(1.0, room / np.maximum(asked, 1e-9))[bus]
+    room = replace * np.maximum(passive, 0.0)
+    if own is not None:
+        room -= at_buses(buses, bus[own.rows], own.kw)
+        _check_room(grid, room, replace)
+    asked = at_buses(buses, bus[made], gross[made])
+    gross[made] *= np.minimum(1.0, room / np.maximum(asked, 1e-9))[bus[made]]
     kvar = np.asarray(grid.passive_reactive) / np.where(passive > 0, passive, 1.0)
     reactive = kvar[bus] * gross
     left = altered(
@@ -181,6 +215,18 @@ def _settle(
         passive_reactive=grid.passive_reactive - at_buses(buses, bus, reactive),
     )
     return Prosumers(bus, gross, reactive), left
+
+
+def _check_room(grid: Grid, room: Floats, replace: float) -> None:
+    """`ValueError` where loads that are given leave none of the passive load's share."""
+    short = np.argwhere(room < -1e-9 * np.max(np.abs(grid.passive)))
+    if short.size:
+        at, hour = short[0]
+        raise ValueError(
+            f"load: customers at {called(grid, int(at))} draw {-room[at, hour]:.4g} kW more in "
+            f"hour {hour} than replace={replace:g} of its passive load; add them with replace=None, "
+            "or put them elsewhere by weights."
+        )
 
 
 def _kinds(kinds: Mapping[str, float] | None, count: int) -> Ints:
@@ -199,9 +245,15 @@ def _kinds(kinds: Mapping[str, float] | None, count: int) -> Ints:
 
 
 def _under_sun(
-    people: Prosumers, owner: Ints, hour_length: float, rng: np.random.Generator
+    people: Prosumers,
+    owner: Ints,
+    hour_length: float,
+    rng: np.random.Generator,
+    own: Given | None,
 ) -> Prosumers:
-    """Panels of 0.3 to 0.9 of the owner's highest load."""
+    """The panels that are given, else some of 0.3 to 0.9 of the owner's highest load."""
+    if own is not None:
+        return devices.photovoltaic(people, own.rows, generation=own.kw)
     count, hours = people.load.shape
     panels = rng.uniform(0.3, 0.9, count) * np.asarray(people.load).max(axis=1)
     sun = sunshine(panels, hours, hour_length, rng)[owner]
