@@ -224,8 +224,8 @@ def _check_room(grid: Grid, room: Floats, replace: float) -> None:
         at, hour = short[0]
         raise ValueError(
             f"load: customers at {called(grid, int(at))} draw {-room[at, hour]:.4g} kW more in "
-            f"hour {hour} than replace={replace:g} of its passive load; add them with replace=None, "
-            "or put them elsewhere by weights."
+            f"hour {hour} than replace={replace:g} of its passive load; add them with "
+            "replace=None, or put them elsewhere by weights."
         )
 
 

@@ -56,13 +56,11 @@ def _file(caller: str, path: Path) -> tuple[int, Any]:
     with path.open(encoding="utf-8-sig") as file:
         header = file.readline()
     separator = max(_SEPARATORS, key=header.count)
+    # before 3.1 pandas reads numbers to the last bit only where asked to
+    old = tuple(int(part) for part in pandas.__version__.split(".")[:2]) < (3, 1)
+    exact = {"float_precision": "round_trip"} if old else {}
     frame = pandas.read_csv(
-        path,
-        sep=separator,
-        encoding="utf-8-sig",
-        skip_blank_lines=False,
-        low_memory=False,
-        float_precision="round_trip",
+        path, sep=separator, encoding="utf-8-sig", skip_blank_lines=False, low_memory=False, **exact
     )
     empty = np.asarray(frame.isna().all(axis=1))
     rows = len(frame) - int(np.argmin(empty[::-1])) if not empty.all() else 0

@@ -9,7 +9,7 @@ from ..clock import Clock
 from ._profiles import Profiles
 from ._reading import read
 from ._stamps import moments
-from ._steps import HOUR, Steps, annual_factor, onto, steps_of, year_of
+from ._steps import HOUR, Steps, annual_factor, onto, steps_of, years_of
 
 Unit = Literal[
     "W", "kW", "MW", "Wh", "kWh", "MWh", "degC", "W/m2", "EUR/kWh", "EUR/MWh", "ct/kWh", "1"
@@ -77,7 +77,7 @@ def series(
     if annual_kwh is not None:
         if known[0] != "kW":
             raise ValueError(f"series: annual_kwh= is for powers and energies, not for {unit}.")
-        year = year_of(wanted)[0]
+        year = years_of(wanted.edges, wanted.clock.tz)[0]
         factor = annual_factor("series", edges, values, year, annual_kwh, found.called)
     return Profiles(
         factor[:, None] * onto("series", edges, values, wanted, found.called),

@@ -136,7 +136,7 @@ def _power(
     if "ghi" not in weather:
         weather |= sun.clear()
     elif "dni" not in weather:
-        split = pvlib.irradiance.erbs(weather["ghi"], sun.zenith, sun.times.dayofyear.to_numpy())
+        split = pvlib.irradiance.erbs(weather["ghi"], sun.zenith, sun.times.day_of_year.to_numpy())
         weather |= {"dni": split["dni"], "dhi": split["dhi"]}
     size, tilt, azimuth, losses, inverter = (
         site[name][rows, None] for name in ("kwp", "tilt", "azimuth", "losses", "inverter")
@@ -171,6 +171,8 @@ def _checked(name: str, numbers: Any) -> np.ndarray:
     bad = ~(np.isfinite(found) & (found >= low) & (found <= high))
     if np.any(bad):
         at = tuple(np.argwhere(bad)[0])
-        where = f" in row {at[0]}" + f", step {at[1]}" * (len(at) > 1)
+        where = " in " + ", ".join(
+            f"{one} {k}" for one, k in zip(("row", "step"), at, strict=False)
+        )
         raise ValueError(f"solar: {name}={found[at]:.6g}{where}: {advice}.")
     return found

@@ -6,9 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from ..clock import Clock
 from ._extras import extra
-from ._steps import name_of
+from ._steps import name_of, zone_of
 
 MINUTE = 60_000_000
 DAY = 1440 * MINUTE
@@ -87,7 +86,7 @@ def _micro(index: Any) -> Int[np.ndarray, " n"]:
 
 def _localized(caller: str, text: _Text, index: Any, zone: str) -> Int[np.ndarray, " n"]:
     """Moments of wall-clock times: of an hour that comes twice, the order tells which it is."""
-    tz, naive = Clock(np.int32(0), zone).tz, text.naive
+    tz, naive = zone_of(zone), text.naive
     days, which = np.unique(naive // DAY, return_inverse=True)
     around = np.array([[_offset(day + side, tz) for side in (-1, 1)] for day in days.tolist()])
     early = naive - around[which, 0]

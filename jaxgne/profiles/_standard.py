@@ -4,15 +4,16 @@ import datetime as dt
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from ._extras import extra
 from ._profiles import Profiles
-from ._steps import HOUR, annual_factor, onto, steps_of, year_of
+from ._steps import HOUR, annual_factor, onto, steps_of, years_of, zone_of
 
 CLASSES = ("h25", "g25", "l25", "p25", "s25", "h0", "h0_dyn")
 CLASSES += tuple(f"g{k}" for k in range(7)) + tuple(f"l{k}" for k in range(3))
@@ -47,23 +48,25 @@ def standard(
     hours; `ImportError` without demandlib (extra `profiles`).
     """
     when = steps_of("standard", clock, steps, hour_length)
+    extra("standard", "demandlib.bdew", "profiles")
     count = max(np.size(annual_kwh), np.size(klass))
     names = [str(name).lower() for name in np.broadcast_to(np.ravel(klass), count)]
     for name in names:
         if name not in CLASSES:
             raise ValueError(f"standard: class {name!r}; give one of {', '.join(CLASSES)}.")
     kinds, which = np.unique(names, return_inverse=True)
-    free = list(holidays)
+    free = tuple(holidays)
     source = "the standard profile"
     edges, raw, factors = [], [], []
-    for year in year_of(when):
-        ends = np.append(np.arange(*year[1], HOUR // 4), year[1][1])
-        shapes = np.stack([_shape(kind, year[0], ends[:-1], when.clock.tz, free) for kind in kinds])
+    years = years_of(when.edges, when.clock.tz)
+    for year in years:
+        ends = np.append(np.arange(year[1][0], year[1][1], HOUR // 4), year[1][1])
+        shapes = np.stack([_shape(kind, year[0], when.clock.zone, free) for kind in kinds])
         unit = annual_factor("standard", ends, shapes, year, 1.0, source)
         edges.append(ends[:-1])
         raw.append(unit[:, None] * shapes)
         factors.append(unit)
-    edges.append(ends[-1:])
+    edges.append(years[-1][1][1:])
     shaped = onto("standard", np.concatenate(edges), np.concatenate(raw, axis=1), when, source)
     energy = np.asarray(annual_kwh, float)
     if energy.shape not in ((), (1,), (count,)) or not np.all(np.isfinite(energy) & (energy >= 0)):
@@ -84,19 +87,21 @@ def standard(
     )
 
 
+@lru_cache(64)  # whole years take a second
 def _shape(
-    kind: str, year: int, begins: Int[np.ndarray, " n"], zone: dt.tzinfo, holidays: list[dt.date]
+    kind: str, year: int, zone: str, holidays: tuple[dt.date, ...]
 ) -> Float[np.ndarray, " n"]:
     """kW of a class in each quarter hour of a year, for 1 kWh a year as demandlib has it."""
     pandas = extra("standard", "pandas", "profiles")
     bdew = extra("standard", "demandlib.bdew", "profiles")
-    times = pandas.DatetimeIndex(begins.astype("datetime64[us]"), tz="UTC").tz_convert(zone)
-    times.freq = "15min"
+    times = pandas.date_range(
+        f"{year}-01-01", f"{year + 1}-01-01", freq="15min", tz=zone_of(zone), inclusive="left"
+    )
     with _left_alone():
         if kind.endswith("25"):
             of_class = getattr(bdew, kind.upper())
-            return np.asarray(of_class(times, holidays=holidays), float) / _GWH
-        table = bdew.ElecSlp(year, holidays=holidays).get_profiles(kind)
+            return np.asarray(of_class(times, holidays=list(holidays)), float) / _GWH
+        table = bdew.ElecSlp(year, holidays=list(holidays)).get_profiles(kind)
     # by what clocks show: the hour that comes twice is used twice, the skipped one not at all
     return 4 * table[kind].reindex(times.tz_localize(None)).to_numpy(float)
 

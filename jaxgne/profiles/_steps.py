@@ -51,12 +51,18 @@ def steps_of(caller: str, clock: Any, steps: Any, hour_length: Any) -> Steps:
     return Steps(clock, length, first + np.rint(passed * HOUR).astype(np.int64))
 
 
-def year_of(steps: Steps) -> list[tuple[int, Int[np.ndarray, "2"]]]:
-    """The calendar years on the clock that the steps reach into, and when each begins and ends."""
-    zone = steps.clock.tz
+def zone_of(name: str) -> dt.tzinfo:
+    """The zone of that name, as a clock has it."""
+    return Clock(np.int32(0), name).tz
+
+
+def years_of(
+    edges: Int[np.ndarray, " n"], zone: dt.tzinfo
+) -> list[tuple[int, Int[np.ndarray, "2"]]]:
+    """The calendar years in a zone that intervals reach into, and when each begins and ends."""
     first, last = (
         (EPOCH + dt.timedelta(microseconds=int(moment))).astimezone(zone).year
-        for moment in (steps.edges[0], steps.edges[-1] - 1)
+        for moment in (edges[0], edges[-1] - 1)
     )
     starts = [
         round((dt.datetime(year, 1, 1, tzinfo=zone) - EPOCH) / dt.timedelta(microseconds=1))
