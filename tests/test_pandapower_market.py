@@ -90,6 +90,7 @@ def test_nothing_is_drawn_twice_or_lost():
     np.add.at(drawn, np.asarray(market.prosumers.bus), np.asarray(market.prosumers.load))
     drawn[report.bus[2]] += 1.0  # the storage that is a battery now
     np.testing.assert_allclose(drawn, grid.passive, atol=1e-12)
+    assert float(market.grid.passive[report.bus[4], 0]) == 0  # to the last bit
 
 
 def test_profiles_go_by_the_names_of_rows():

@@ -133,8 +133,10 @@ def with_profiles(grid: Grid, units: Units, customers: Column) -> Grid:
     """The grid whose passive load follows the profiles, without what customers draw."""
     moves = np.where(customers[:, None], 0, units.power) - units.now[:, None]
     passive: Any = np.asarray(grid.passive) + 1j * np.asarray(grid.passive_reactive, float)
-    np.add.at(passive, units.bus, moves)
     kept = grid.passive.dtype
+    rounding = 8 * np.finfo(kept).eps * np.abs(passive)
+    np.add.at(passive, units.bus, moves)
+    passive = np.where(np.abs(passive) <= rounding, 0, passive)  # all of it in the market
     return replace(
         grid, passive=passive.real.astype(kept), passive_reactive=passive.imag.astype(kept)
     )
@@ -223,7 +225,7 @@ def market_of(
             units.now.real[units.of(*customers)].sum(), drawn[:, 0].sum(), "kW"
         ),
         "customers' generation": Total(
-            -units.now.real[units.of(*PRODUCERS)].sum(), made[:, 0].sum(), "kW"
+            0 - units.now.real[units.of(*PRODUCERS)].sum(), made[:, 0].sum(), "kW"
         ),
     }
     return market, replace(
