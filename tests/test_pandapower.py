@@ -244,12 +244,6 @@ def add_fed_from_below(net: Any) -> None:
     add_tap(net)
 
 
-def add_line_without_length(net: Any) -> None:
-    """Which runpp cannot: the truth has a closed switch in its place."""
-    net.line.loc[1, "in_service"] = False
-    pp.create_switch(net, 2, 3, et="b")
-
-
 def add_two_sources(net: Any) -> None:
     pp.create_ext_grid(net, 4, vm_pu=1.01)
     net.line.loc[1, "in_service"] = False
@@ -274,6 +268,18 @@ def test_a_part_is_what_runpp_has(part: Callable[[Any], None]):
     state = np.abs(report.state)
     moved = len(state) != len(before) or not np.allclose(state, before, atol=1e-9)
     assert moved or part in (add_ideal_phase_shift, add_line_switches)  # idle at a stiff bus
+
+
+def test_a_line_without_length_joins_its_buses():
+    """Which runpp divides by: the truth has a closed switch in its place."""
+    net = feeder()
+    net.line.loc[1, "length_km"] = 0.0
+    _, report = jg.from_pandapower(net)
+    net.line.loc[1, "in_service"] = False
+    pp.create_switch(net, 2, 3, et="b")
+    _, truth = beside(net)
+    assert report.count("branch.no_impedance") == 1 and report.bus.tolist() == [0, 1, 2, 2, 3]
+    np.testing.assert_allclose(report.state, truth.state, atol=1e-12)
 
 
 def test_taps_without_a_type_are_asked_for():
