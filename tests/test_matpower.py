@@ -8,7 +8,7 @@ import pytest
 
 import jaxgne as jg
 from jaxgne import acflow
-from jaxgne.io import from_matpower, from_pypower
+from jaxgne.io import from_matpower, from_pypower, matlab_terms
 from jaxgne.io.matlab import CONSTANTS, read, statements
 from jaxgne.io.matlab_terms import worked_out
 from jaxgne.runner import by_numpy, to_host
@@ -262,6 +262,9 @@ def test_arithmetic_is_matlabs(text, value):
         ("other.bus(:, 3) = 1;", "'other' is not what the file returns"),
         ("x = rand(3); mpc.bus(:, 3) = x;", "'x' .line 37. is not known: 'rand' is not known"),
         ("mpc.bus(:, 3) = 1:1e12;", "a range has a step and an end"),
+        ("mpc.bus = (1:1e4) + ones;", "'ones' is not known here"),
+        ("mpc.bus = [1; 2] * [1 2];", "between two tables"),
+        ("mpc.bus(:, 3) = 1:2:1e4 + [1; 2];", "a range is from a number to a number"),
         ("mpc.bus(:, 3) = " + 50 * "(" + "1" + 50 * ")" + ";", "parentheses are too deep"),
     ],
 )
@@ -269,6 +272,17 @@ def test_what_is_no_arithmetic_is_refused_with_its_line(statement, sentence):
     with pytest.raises(ValueError, match=sentence) as said:
         from_matpower(CASE + statement + "\n")
     assert re.match(r"case, line 37: [^\n]*\.\Z", str(said.value))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["a = [a a]", "a = [a; a]", "a = a(:, [1:500 1:500])", "a = 0 .* (a(1, :) + [1; 2])"],
+)
+def test_tables_do_not_grow_beyond_any_grid(statement, monkeypatch):
+    """A file of a few lines fills no memory."""
+    monkeypatch.setattr(matlab_terms, "_MOST", 999)
+    with pytest.raises(ValueError, match=r"'a' .line 38.* a table of 1000 numbers is too large"):
+        from_matpower(f"{CASE}a = 1:500;\n{statement};\nmpc.bus = a;\n")
 
 
 def test_what_touches_no_table_may_be_anything_that_assigns():
@@ -285,6 +299,8 @@ def test_what_touches_no_table_may_be_anything_that_assigns():
         ("    2   1   2e2", "    4   1   2e2", "bus 4 is there twice"),
         ("2e2   50", "2e2   NaN", "bus row 2 has no number QD"),
         ("30, 2,  -1e2", "30, 2,  -1e2 -1", "line 9: .* row 3 has 14 columns and not 13"),
+        ("0 0 0.98", "0 0 -0.98", "branch row 1 has TAP -0.98"),
+        (" 1.02 100", " -1.02 100", "gen row 2 has VG -1.02"),
         ("mpc.baseMVA = 50/5", "mpc.baseMVA = 0", "baseMVA is .0.0.; give one positive"),
         ("mpc.gen = [", "mpc.gens = [", "case, it sets no mpc.gen"),
         ("7   3   0", "7   1   0", "no source is in service"),
@@ -333,8 +349,10 @@ def test_a_case_is_found_by_its_path(tmp_path):
 def test_a_source_without_a_generator_holds_the_voltage_of_its_bus():
     case = tables()
     case["gen"][0, 7] = 0
-    case["bus"][0, [7, 12]] = 1.03, 3.0
+    case["bus"][0, [0, 7, 12]] = 2010012, 1.03, 3.0
+    case["gen"][0, 0] = case["branch"][0, 1] = 2010012
     grid, report = from_pypower(case)
+    assert grid.names[int(grid.feeder[0])] == "bus 2010012"
     assert float(grid.feeder_voltage[0, 0]) == pytest.approx(1.03)
     assert report.count("source.voltage") == 1 and report.count("bus.limits") == 1
 

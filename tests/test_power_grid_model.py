@@ -171,6 +171,7 @@ def test_what_is_not_read_is_said():
         (lambda d: d["data"]["source"][0].update(status=0), "no source is in service"),
         (lambda d: d["data"]["line"][0].update(to_node=99), "line 10 is at node 99, which is not"),
         (lambda d: d["data"]["sym_load"][1].pop("p_specified"), "sym_load 41 has no number p_spec"),
+        (lambda d: d["data"]["source"][0].update(u_ref=0), "source 30 has u_ref 0; give more"),
         (lambda d: d["data"]["node"][1].update(id=1), "two nodes have the same id"),
         (lambda d: d["data"].update(windmill=[{"id": 1}]), "'windmill' is no component"),
         (

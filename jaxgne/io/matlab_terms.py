@@ -20,7 +20,7 @@ FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     **{"tan": np.tan, "asin": np.arcsin, "acos": np.arccos, "atan": np.arctan},
 }
 _NUMBERS = {"pi": np.pi, "Inf": np.inf, "inf": np.inf, "NaN": np.nan, "nan": np.nan}
-_MOST = 1_000_000  # entries of a range
+_MOST = 20_000_000  # entries of a table; those of 80,000 buses have a million
 _DEEPEST = 40  # parentheses in parentheses
 
 _TOKEN = re.compile(
@@ -88,6 +88,7 @@ def _stacked(rows: list[Table]) -> Table:
     for k, row in enumerate(rows):
         if row.shape[1] != rows[0].shape[1]:
             raise ValueError(f"row {k + 1} has {row.shape[1]} columns and not {rows[0].shape[1]}")
+    _check_size(sum(row.size for row in rows))
     return np.concatenate(rows) if rows else np.zeros((0, 0))
 
 
@@ -220,6 +221,7 @@ class _Terms:
             return value
         self.at += 1
         rows, columns = self.place((value.shape[0], value.shape[1]))
+        _check_size(len(rows) * len(columns))
         return value[np.ix_(rows, columns)]
 
     def place(self, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -267,12 +269,19 @@ ONE = np.ones((1, 1))
 def _beside(row: list[Table]) -> list[Table]:
     if len({part.shape[0] for part in row}) > 1:
         raise ValueError("tables of unequal rows stand side by side")
+    _check_size(sum(part.size for part in row))
     return [np.concatenate(row, axis=1)] if row else []
+
+
+def _check_size(entries: int) -> None:
+    if entries > _MOST:
+        raise ValueError(f"a table of {entries} numbers is too large")
 
 
 def _each(left: Table, right: Table, what: Any) -> Table:
     """Entry by entry, one row, column or number for all."""
     if any(a != b and 1 not in (a, b) for a, b in zip(left.shape, right.shape, strict=True)):
         raise ValueError(f"tables of {left.shape} and {right.shape} do not fit")
+    _check_size(max(left.shape[0], right.shape[0]) * max(left.shape[1], right.shape[1]))
     with np.errstate(all="ignore"):
         return what(left, right)

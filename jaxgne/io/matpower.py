@@ -180,16 +180,22 @@ def _check(case: _Case, source: str) -> None:
                 raise ValueError(
                     f"{source}: {table} row {bad[0] + case.first} has no number {name}."
                 )
+    for table, name, lowest in (("branch", "TAP", 0.0), ("gen", "VG", 1e-3), ("bus", "VM", 1e-3)):
+        column = {"bus": case.bus, "gen": case.gen, "branch": case.branch}[table](name)
+        bad = np.flatnonzero(column < lowest)
+        if bad.size:
+            k = int(bad[0])
+            raise ValueError(f"{source}: {table} row {k + case.first} has {name} {column[k]:g}.")
     number, times = np.unique(case.bus("BUS_I"), return_counts=True)
     if np.any(times > 1):
-        raise ValueError(f"{source}: bus {number[np.argmax(times > 1)]:g} is there twice.")
+        raise ValueError(f"{source}: bus {number[np.argmax(times > 1)]:.17g} is there twice.")
     for table, column in (("gen", "GEN_BUS"), ("branch", "F_BUS"), ("branch", "T_BUS")):
         ends = (case.gen if table == "gen" else case.branch)(column)
         lost = np.flatnonzero(~np.isin(ends, number))
         if lost.size:
             raise ValueError(
-                f"{source}: {table} row {lost[0] + case.first} is at bus {ends[lost[0]]:g}, which "
-                "is not in the bus table."
+                f"{source}: {table} row {lost[0] + case.first} is at bus {ends[lost[0]]:.17g}, "
+                "which is not in the bus table."
             )
 
 
@@ -216,7 +222,7 @@ def _grid(
 
 def _buses(case: _Case, voltage: tuple[float, float], notes: Notebook) -> Buses:
     number, kind = case.bus("BUS_I"), case.bus("BUS_TYPE")
-    labels = [f"bus {k:g}" for k in number.tolist()]
+    labels = [f"bus {k:.17g}" for k in number.tolist()]
     names = case.names if len(case.names) == len(labels) else labels
     on = kind != _APART
     power = 1e3 * (case.bus("PD") + 1j * case.bus("QD"))
@@ -274,7 +280,7 @@ def _generation(case: _Case, labels: list[str], notes: Notebook) -> tuple[Column
 
 def _branches(case: _Case, notes: Notebook) -> Branches:
     ends = case.branch("F_BUS"), case.branch("T_BUS")
-    names = [f"{a:g}-{b:g}" for a, b in zip(*(end.tolist() for end in ends), strict=True)]
+    names = [f"{a:.17g}-{b:.17g}" for a, b in zip(*(end.tolist() for end in ends), strict=True)]
     labels = [f"branch {k + case.first} ({name})" for k, name in enumerate(names)]
     kva = 1e3 * case.base
     on = case.branch("BR_STATUS") > 0

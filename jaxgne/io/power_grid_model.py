@@ -57,6 +57,16 @@ class _Table:
             raise ValueError(f"{self.labels[bad[0]]} has no number {name}.")
         return values
 
+    def positive(self, name: str, default: float | None = None) -> Column:
+        """A column of numbers above 0; `ValueError` else."""
+        values = self(name, default)
+        bad = np.flatnonzero(values <= 0)
+        if bad.size:
+            raise ValueError(
+                f"{self.labels[bad[0]]} has {name} {values[bad[0]]:g}; give more than 0."
+            )
+        return values
+
     @property
     def labels(self) -> list[str]:
         ids = _numbers(self.columns["id"]) if "id" in self.columns else np.arange(self.rows)
@@ -95,7 +105,7 @@ def from_power_grid_model(
     index = {int(k): place for place, k in enumerate(node("id").tolist())}
     if len(index) < node.rows:
         raise ValueError("from_power_grid_model: two nodes have the same id.")
-    kv = 1e-3 * node("u_rated")
+    kv = 1e-3 * node.positive("u_rated")
     at_source = _places(index, source, "node")
     buses = _buses(tables, index, kv, source, at_source, voltage, notes)
     makers = (_lines, _transformers, _generic)
@@ -233,7 +243,7 @@ def _buses(
         shunt=shunts,
         voltage_min=np.where(fed, 0.01, voltage[0]),
         voltage_max=np.where(fed, 2.0, voltage[1]),
-        held=np.append(np.full(len(kv), np.nan), source("u_ref")),
+        held=np.append(np.full(len(kv), np.nan), source.positive("u_ref")),
         fed=fed,
         angle=np.append(behind, np.rad2deg(source("u_ref_angle", 0.0))),
     )
@@ -281,14 +291,14 @@ def _transformers(
     place = np.clip(place, np.minimum(least, most), np.maximum(least, most))
     change = np.where(most >= least, 1, -1) * (place - nominal) * table("tap_size")
     at_from = table("tap_side") == 0
-    high = table("u1") + np.where(at_from, change, 0)
-    low = table("u2") + np.where(at_from, 0, change)
+    high = table.positive("u1") + np.where(at_from, change, 0)
+    low = table.positive("u2") + np.where(at_from, 0, change)
     uk, pk = (
         _at_tap(place, least, nominal, most, table(name), table(f"{name}_min", np.nan),
                 table(f"{name}_max", np.nan))
         for name in ("uk", "pk")
     )  # fmt: skip
-    sn = table("sn")
+    sn = table.positive("sn")
     real, whole = pk * (low / sn) ** 2, uk * low**2 / sn
     ohm = real + 1j * np.sign(whole) * np.sqrt(np.maximum(whole**2 - real**2, 0))
     watt, va = table("p0"), table("i0") * sn
@@ -329,7 +339,7 @@ def _generic(
     half = 500 * (table("g1", 0.0) - 1j * table("b1", 0.0)) * base**2
     ohm = table("r1") + 1j * table("x1")
     return Branches(
-        **ends, impedance=per_unit(ohm, base), tap=table("k", 1.0),
+        **ends, impedance=per_unit(ohm, base), tap=table.positive("k", 1.0),
         shift=np.rad2deg(table("theta", 0.0)), near=half, far=half,
         rating=_rated(1e-3 * table("sn", np.nan), table, notes),
     )  # fmt: skip
@@ -338,7 +348,7 @@ def _generic(
 def _behind(source: _Table, at: Column, nodes: int, notes: Notebook) -> Branches:
     """From each source's own bus to its node, what its short-circuit power says."""
     notes.some("source.impedance", source.labels)
-    size = 1e3 / source("sk", _SHORT_CIRCUIT)
+    size = 1e3 / source.positive("sk", _SHORT_CIRCUIT)
     ratio = source("rx_ratio", _RX)
     impedance = size * (ratio + 1j) / np.hypot(ratio, 1)
     return Branches(
