@@ -357,6 +357,16 @@ def test_a_source_without_a_generator_holds_the_voltage_of_its_bus():
     assert report.count("source.voltage") == 1 and report.count("bus.limits") == 1
 
 
+def test_limits_that_leave_no_room_are_none():
+    """As case28da has them, 1 to 1 at all buses, where its own state is at 0.91."""
+    case = tables()
+    case["bus"][1:, [11, 12]] = 1.0
+    grid, report = from_pypower(case, voltage=(0.95, 1.03))
+    assert np.all(np.asarray(grid.voltage_min)[report.bus[1:4]] == 0.95)
+    limits = next(note for note in report.notes if note.code == "bus.limits")
+    assert limits.places == ("bus 2", "bus 30", "bus 4", "bus 5")
+
+
 def test_a_line_of_next_to_no_impedance_has_a_state():
     """As case16am, whose first branch has 1e-8 ohm."""
     text, _ = bw33()

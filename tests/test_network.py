@@ -213,6 +213,18 @@ def test_loads_that_no_grid_can_carry_are_said():
     assert report.count("state.none") == 1 and "units" in str(report)
 
 
+def test_buses_out_of_their_limits_are_said():
+    """Where the source itself has them; the main grid holds its own bus whatever the limits."""
+    told = network(TREE)
+    _, report = imported(told)
+    volts = np.abs(report.state)
+    at = [1.05, *volts[1:3], volts[3] + 0.01, *volts[4:]]
+    _, report = imported(replace(told, buses=replace(told.buses, voltage_min=at)))
+    note = next(note for note in report.notes if note.code == "state.limits")
+    assert note.places == ("bus 3",) and note.number == pytest.approx(0.01)
+    assert report.count("state.limits") == 1
+
+
 def test_reports_count_by_code_and_know_theirs():
     _, report = imported(network(TREE))
     assert report.count("bus.off") == 0

@@ -62,6 +62,7 @@ def grid_of(
     passive = drawn(buses, volts) + moving + constant - aside
     grid = _grid(buses, reduced.branches, passive, model, hours)
     _check_state(grid, volts, load=passive + aside, notes=notes)
+    _check_limits(buses, np.abs(volts), notes)
     line, start = {}, 0
     for table, rows in (tables or {"branch": len(network.branches)}).items():
         line[table] = reduced.line[start : start + rows]
@@ -253,6 +254,15 @@ def _check_state(grid: Grid, volts: Column, load: Column, notes: Notebook) -> No
     apart = np.max(np.abs(np.asarray(found.voltage)[:, 0] - np.abs(volts)))
     if not (np.all(found.ok) and apart <= _SAME):
         notes.add("state.other", number=apart if np.all(found.ok) else np.nan)
+
+
+def _check_limits(buses: Buses, size: Column, notes: Notebook) -> None:
+    """Buses that the source itself has beyond their limits: with its load there is no plan."""
+    if any(note.code == "state.none" for note in notes.notes):
+        return
+    over = np.maximum(size - buses.voltage_max, buses.voltage_min - size)
+    out = np.flatnonzero((over > _SAME) & ~buses.fed)
+    notes.some("state.limits", [buses.label[k] for k in out], np.max(over[out], initial=0))
 
 
 def _totals(

@@ -231,7 +231,8 @@ def _buses(case: _Case, voltage: tuple[float, float], notes: Notebook) -> Buses:
     kv = case.bus("BASE_KV")
     notes.some("bus.nominal", _those(labels, kv <= 0))
     low, high = case.bus("VMIN"), case.bus("VMAX")
-    none = ~((low > 0) & (low <= high) & (high <= 2))
+    source = kind == _REFERENCE  # its limits do not count, and are often both 1
+    none = ~((low > 0) & (high <= 2) & ((low < high) | (source & (low == high))))
     if np.any(none):
         notes.add("bus.limits", _those(labels, none), voltage[0])
     generation, held, fed = _generation(case, labels, notes)

@@ -68,6 +68,7 @@ CODES: dict[str, tuple[Kind, str, str]] = {
         "pu",
         "the AC power flow of the grid finds other voltages, this far off",
     ),
+    "state.limits": ("taken", "pu", "buses are out of their limits in this state, at most so far"),
     "state.voltage": ("taken", "pu", "the lowest voltage of the AC state as the source has it"),
 }
 
