@@ -121,6 +121,25 @@ def test_simbench_years_are_wall_clock_time():
         series(rows, unit="kW", zone="+01:00")
 
 
+@pytest.mark.parametrize(
+    ("zone", "minutes"),
+    [
+        ("Europe/Dublin", 60),
+        ("America/Sao_Paulo", 60),
+        ("Australia/Lord_Howe", 30),
+        ("Africa/Casablanca", 15),
+        ("Asia/Kolkata", 60),
+        ("Europe/Berlin", 5),
+    ],
+)
+def test_years_of_other_zones_are_read_as_they_passed(zone: str, minutes: int):
+    """Summer time that is negative, changes at midnight, by half an hour, or pauses; 5 minutes."""
+    rows = wall_clock(dt.datetime(2018, 1, 1, tzinfo=dt.UTC), minutes, 525_600 // minutes, zone)
+    found = series(rows, unit="kW", zone=zone)
+    assert int(found.clock.start) == dt.datetime(2018, 1, 1, tzinfo=dt.UTC).timestamp() / 60
+    assert np.array_equal(found.values[0], rows.to_numpy())
+
+
 def without(row: int, count: int = 20) -> Any:
     return table(np.arange(count)).drop(table(np.arange(count)).index[row])
 

@@ -46,9 +46,10 @@ def steps_of(caller: str, clock: Any, steps: Any, hour_length: Any) -> Steps:
             f"each of the {count} steps."
         )
     length = np.broadcast_to(length, count)
-    passed = np.concatenate([[0.0], np.cumsum(length)])
+    # step by step, as a sum of many twelfths of an hour is no whole number of minutes
+    passed = np.cumsum(np.rint(length * HOUR).astype(np.int64))
     first = int(clock.start) * 60_000_000
-    return Steps(clock, length, first + np.rint(passed * HOUR).astype(np.int64))
+    return Steps(clock, length, np.concatenate([[first], first + passed]))
 
 
 def zone_of(name: str) -> dt.tzinfo:
