@@ -1,5 +1,6 @@
 """Customers whose loads and sun are given stay what was given, in any grid."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -77,6 +78,21 @@ def test_profiles_of_a_place_make_a_market_that_clears():
     assert str(market.clock) == "2025-06-21 00:00 Europe/Berlin"
     np.testing.assert_allclose(gross(market), load.values, rtol=1e-9)
     assert jg.clear(market).certificate.worst()
+
+
+def test_profiles_bring_their_clock_and_must_have_the_markets_steps():
+    """Quarter hours in a market of hours would be four times the energy."""
+    quarters = standard([3500], clock=CLOCK, steps=96, hour_length=0.25)
+    market = populate(grid(), 4, load=quarters, hour_length=0.25)
+    assert int(market.clock.start) == int(CLOCK.start)
+    with pytest.raises(ValueError, match=r"load is for steps of 0.25 h, not of 1 h; give hour_len"):
+        populate(grid(), 4, load=quarters)
+    hours = standard([3500], clock=CLOCK, steps=HOURS)
+    later = jg.Clock("2025-06-22", "Europe/Berlin")
+    with pytest.raises(ValueError, match=r"load begins at 2025-06-21 .*, not at 2025-06-22"):
+        populate(grid(), 4, load={1: hours}, clock=later)
+    with pytest.raises(ValueError, match="generation is in W/m2, not in kW"):
+        populate(grid(), 4, generation=replace(hours, unit="W/m2"))
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [

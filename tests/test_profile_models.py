@@ -209,6 +209,25 @@ def test_a_heat_pump_of_a_market_needs_the_same_at_the_set_point():
         heat_pumps(8, 3.0, clock=JUNE, steps=2, design_outdoor=16)
 
 
+def test_weather_comes_as_series_in_its_unit_and_on_the_same_steps():
+    """degC and W/m2 by hour; a load is neither, and quarter hours are refused."""
+    index = pd.date_range("2025-06-21", periods=24, freq="1h", tz=BERLIN)
+    rise = pd.Series(np.linspace(0, 11.5, 24), index)
+    air = jg.profiles.series(rise, unit="degC", clock=JUNE, steps=24)
+    found = heat_pumps(8, air, clock=JUNE, steps=24)
+    assert np.array_equal(found.heat, heat_pumps(8, air.values, clock=JUNE, steps=24).heat)
+    panels = {"tilt": 35, "azimuth": 180, "steps": 24, **KASSEL}
+    light = jg.profiles.series(40 * rise, unit="W/m2", clock=JUNE, steps=24)
+    same = solar(5, ghi=40 * rise.to_numpy(), temperature=rise.to_numpy(), **panels)
+    assert np.array_equal(solar(5, ghi=light, temperature=air, **panels).values, same.values)
+    with pytest.raises(ValueError, match="outdoor is in W/m2, not in degC"):
+        heat_pumps(8, light, clock=JUNE, steps=24)
+    with pytest.raises(ValueError, match=r"ghi is for steps of 1 h, not of 0.25 h"):
+        solar(5, ghi=light, **{**panels, "hour_length": 0.25})
+    with pytest.raises(ValueError, match=r"outdoor begins at .*, not at"):
+        heat_pumps(8, air, clock=jg.Clock("2025-06-22", BERLIN), steps=24)
+
+
 ONE: dict[str, Any] = {"arrival": (17.5, 0), "departure": (7.5, 0), "distance": (35, 0)}
 QUARTERS: dict[str, Any] = {"clock": JUNE, "steps": 96, "hour_length": 0.25}
 

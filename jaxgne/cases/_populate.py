@@ -16,7 +16,7 @@ from ..validation import validate
 from .builders import Behavior, Graph, check, choose, pairs_of, tariff
 from .customers import KINDS, KVAR_PER_KW, at_buses, daily, shape, sunshine
 from .feeders import Floats, Ints
-from .given import Given, by_customer, steps_given
+from .given import Given, by_customer, clock_of, steps_given
 from .limits import called, servable
 
 Draw = Callable[[float, float], Floats]  # uniform, one number a device
@@ -64,8 +64,9 @@ def populate(
 
     `load` are profiles of your own, kW before the sun is taken off: one for all, `(1, hours)`, one
     each, `(prosumers, hours)`, as `jaxgne.profiles` gives them; or for some customers by number,
-    `{3: kW}`. They stay as they are: more than `replace` of the passive load at a bus is refused.
-    With `generation`, given in the same way, the panels are these, whatever `photovoltaic` says.
+    `{3: kW}`. They bring their clock and stay as they are: more than `replace` of the passive load
+    at a bus is refused. With `generation`, given in the same way, the panels are these, whatever
+    `photovoltaic` says.
 
     Deterministic in `seed`, each kind of device by itself: other shares leave its owners and
     numbers as they were, and a higher share keeps the owners of a lower one.
@@ -90,6 +91,7 @@ def populate(
     streams = ("customers", "trading", *shares)  # a new one goes to the end
     rng = {name: np.random.default_rng([seed, k]) for k, name in enumerate(streams)}
     own = {"load": load, "generation": generation}
+    clock = clock_of(clock, hour_length, own)
     grid = _over_hours(grid, steps_given(hours, own), hour_length)
     mine, sun = (
         by_customer(name, value, prosumers, grid.passive.shape[1]) for name, value in own.items()

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..clock import Clock
 from .feeders import Floats, Ints
 
 
@@ -24,6 +25,18 @@ def steps_given(hours: int | None, own: Mapping[str, Any]) -> int | None:
             if np.ndim(profile) and np.shape(profile)[-1] > 1:
                 return np.shape(profile)[-1]
     return None
+
+
+def clock_of(clock: Clock | None, hour_length: float, own: Mapping[str, Any]) -> Clock | None:
+    """The clock that was given, or else that of the profiles. `ValueError` where these differ."""
+    for name, value in own.items():
+        for profile in value.values() if isinstance(value, Mapping) else [value]:
+            if hasattr(profile, "misfit"):  # `Profiles`, which know their steps
+                why = profile.misfit("kW", clock, hour_length)
+                if why:
+                    raise ValueError(f"{name} {why}.")
+                clock = profile.clock
+    return clock
 
 
 def by_customer(name: str, value: Any, count: int, hours: int) -> Given | None:

@@ -6,9 +6,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 from jaxtyping import Float
 
-from ..arrays import by_hour, by_row
+from ..arrays import by_row
 from ..clock import lengths
-from ._profiles import Profiles
+from ._profiles import Profiles, by_step
 from ._steps import steps_of
 
 Ground = Literal["air", "ground"]
@@ -72,7 +72,7 @@ def heat_pumps(
     rows = np.shape(outdoor)[0] if np.ndim(outdoor) == 2 else 1
     count = max(rows, *(np.size(value) for value in given.values()))
     row = {name: _row(name, value, count) for name, value in given.items()}
-    air = np.asarray(by_hour("heat_pumps: outdoor", outdoor, count, hours, "row"), float)
+    air = by_step("heat_pumps: outdoor", outdoor, "degC", count, when)
     _check(row, air)
     share = (row["limit"] - np.minimum(air, row["limit"])) / (row["limit"] - row["design_outdoor"])
     heat = row["design"] * share

@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from ..arrays import by_hour
 from ..clock import Clock, lengths
+from ._steps import Steps
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,25 @@ class Profiles:
             factor=self.factor[at],
         )
 
+    def misfit(self, unit: str, clock: Clock | None, hour_length: Any) -> str | None:
+        """Why they are not of this unit and these steps, as a sentence ends; None where they are.
+
+        `clock` is None where any will do.
+        """
+        if self.unit != unit:
+            return f"is in {self.unit}, not in {unit}"
+        length = np.asarray(hour_length, float)
+        if length.shape not in ((), self.hour_length.shape) or not np.allclose(
+            length, self.hour_length, rtol=1e-6
+        ):
+            return (
+                f"is for steps of {lengths(self.hour_length)}, not of {lengths(length)}; give "
+                "hour_length= and steps alike"
+            )
+        if clock is not None and int(clock.start) != int(self.clock.start):
+            return f"begins at {self.clock}, not at {clock}; give one clock"
+        return None
+
     def __str__(self) -> str:
         rows, steps = self.values.shape
         said = f"{rows} profiles in {self.unit}, {steps} steps of {lengths(self.hour_length)}"
@@ -64,3 +85,11 @@ class Profiles:
             told = self.factor[row] != 1
             lines.append(line + (f", times {self.factor[row]:.6g}" if told else ""))
         return "\n".join(lines + [f"  and {rows - 8} more"] * (rows > 8))
+
+
+def by_step(name: str, value: Any, unit: str, rows: int, when: Steps) -> Float[np.ndarray, "R H"]:
+    """Numbers by row and step; `ValueError` for profiles in another unit or of other steps."""
+    why = value.misfit(unit, when.clock, when.length) if isinstance(value, Profiles) else None
+    if why:
+        raise ValueError(f"{name} {why}.")
+    return np.asarray(by_hour(name, value, rows, len(when.length), "row"), float)

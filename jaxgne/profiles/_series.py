@@ -12,7 +12,7 @@ from ._stamps import moments
 from ._steps import HOUR, Steps, annual_factor, onto, steps_of, years_of
 
 Unit = Literal[
-    "W", "kW", "MW", "Wh", "kWh", "MWh", "degC", "W/m2", "EUR/kWh", "EUR/MWh", "ct/kWh", "1"
+    "W", "kW", "MW", "Wh", "kWh", "MWh", "degC", "W/m2", "m/s", "EUR/kWh", "EUR/MWh", "ct/kWh", "1"
 ]
 Stamps = Literal["begin", "end"]
 _OURS = {  # what a unit is made, and times what
@@ -21,6 +21,7 @@ _OURS = {  # what a unit is made, and times what
     "MW": ("kW", 1e3),
     "degC": ("degC", 1.0),
     "W/m2": ("W/m2", 1.0),
+    "m/s": ("m/s", 1.0),
     "EUR/kWh": ("EUR/kWh", 1.0),
     "EUR/MWh": ("EUR/kWh", 1e-3),
     "ct/kWh": ("EUR/kWh", 1e-2),
@@ -52,8 +53,8 @@ def series(
     `stamps="end"` ends.
 
     `unit` is that of the numbers; Wh, kWh and MWh are per interval. They come out in kW, EUR/kWh,
-    degC, W/m2 or 1. A step of several intervals has their mean, so energy stays; shorter steps hold
-    what their interval has. Steps are those of `clock`, `steps` and `hour_length`, as a market has
+    degC, W/m2, m/s or 1. A step of several intervals has their mean, so energy stays; shorter steps
+    hold what their interval has. Steps are those of `clock`, `steps` and `hour_length`, as a market has
     them; what is left out is the source's own: its first time, all that it has, its resolution.
     With `annual_kwh`, one number or one a row, each row is multiplied so that the calendar year in
     which the steps begin has so much; `factor` tells by what.

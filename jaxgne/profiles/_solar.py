@@ -5,14 +5,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from ..arrays import by_hour, by_row
+from ..arrays import by_row
 from ._extras import extra
-from ._profiles import Profiles
+from ._profiles import Profiles, by_step
 from ._steps import HOUR, Steps, steps_of
 
 _FINEST = 0.25  # h between looks at a clear sky
 _ROWS = 64  # at once, for memory
 _NOMINAL, _REFERENCE = 0.96, 0.9637  # efficiencies of PVWatts' inverter
+_UNITS = dict.fromkeys(("ghi", "dni", "dhi"), "W/m2") | {"temperature": "degC", "wind": "m/s"}
 _RANGES = {
     "kwp": (0.0, np.inf, "give kW of peak power, at least 0"),
     "latitude": (-90.0, 90.0, "give degrees to the north, -90 to 90"),
@@ -80,7 +81,7 @@ def solar(
         raise ValueError("solar: give ghi alone, or ghi with both dni and dhi.")
     given = {"ghi": ghi, "dni": dni, "dhi": dhi, "temperature": temperature, "wind": wind}
     sky = {
-        name: _checked(name, by_hour(f"solar: {name}", value, count, len(when.length), "row"))
+        name: _checked(name, by_step(f"solar: {name}", value, _UNITS[name], count, when))
         for name, value in given.items()
         if value is not None
     }
