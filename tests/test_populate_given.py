@@ -83,7 +83,7 @@ def test_profiles_of_a_place_make_a_market_that_clears():
 def test_profiles_bring_their_clock_and_must_have_the_markets_steps():
     """Quarter hours in a market of hours would be four times the energy."""
     quarters = standard([3500], clock=CLOCK, steps=96, hour_length=0.25)
-    market = populate(grid(), 4, load=quarters, hour_length=0.25)
+    market: Any = populate(grid(), 4, load=quarters, hour_length=0.25)
     assert int(market.clock.start) == int(CLOCK.start)
     with pytest.raises(ValueError, match=r"load is for steps of 0.25 h, not of 1 h; give hour_len"):
         populate(grid(), 4, load=quarters)

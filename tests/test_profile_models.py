@@ -267,6 +267,23 @@ def test_cars_go_into_a_market_whose_clocks_change():
     assert np.all(np.asarray(table.drain).sum(1) == cars.trip)
 
 
+@pytest.mark.parametrize("begin", ["2025-06-21", "2025-06-21 12:00"])
+def test_a_week_of_a_market_charges_what_cars_charge_at_once(begin: str):
+    """They are as full in the end as they were at first: seven trips, in a market or without."""
+    when: dict[str, Any] = {"clock": jg.Clock(begin, BERLIN), "steps": 168}
+    cars = vehicles(2, 1, **when)
+    night = jg.Tariff(1e-3, hours=168, base=0.3)
+    market = jg.Market(
+        jg.Prosumers([0, 0], np.ones((2, 168))),
+        jg.Grid(np.zeros((1, 168)), model="copperplate"),
+        night, buffers=jg.devices.vehicle([0, 1], **cars.device), clock=when["clock"],
+    )  # fmt: skip
+    drained = np.asarray(market.buffers.drain).sum(1)
+    full = 0.8 * 60 - np.asarray(market.buffers.energy_start)
+    np.testing.assert_allclose((drained + full) / 0.93, cars.load.energy(), rtol=1e-9)
+    assert np.all(cars.load.energy() > 6.9 * cars.trip / 0.93)
+
+
 def test_cars_that_cannot_be_are_refused_and_trips_fit_the_night():
     """A car of 20 kWh has 14 kWh between 0.1 and 0.8 of that; one at home for 2 h gets 3.72."""
     far = {**ONE, "distance": (500, 0), **QUARTERS}

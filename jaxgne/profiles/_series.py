@@ -54,8 +54,8 @@ def series(
 
     `unit` is that of the numbers; Wh, kWh and MWh are per interval. They come out in kW, EUR/kWh,
     degC, W/m2, m/s or 1. A step of several intervals has their mean, so energy stays; shorter steps
-    hold what their interval has. Steps are those of `clock`, `steps` and `hour_length`, as a market has
-    them; what is left out is the source's own: its first time, all that it has, its resolution.
+    hold what their interval has. Steps are those of `clock`, `steps` and `hour_length`, as a market
+    has them; what is left out is the source's own: its first time, all that it has, its resolution.
     With `annual_kwh`, one number or one a row, each row is multiplied so that the calendar year in
     which the steps begin has so much; `factor` tells by what.
 

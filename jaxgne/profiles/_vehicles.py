@@ -53,8 +53,8 @@ def vehicles(
     for each car.
 
     `load` is what they draw when they charge from arrival on with full power until the trip is made
-    good; `device` has what `jg.devices.vehicle` takes. The same `seed` gives the same cars, and the
-    first of them whatever `count` is.
+    good; `device` has what `jg.devices.vehicle` takes, for cars that begin as full as they must
+    leave. The same `seed` gives the same cars, and the first of them whatever `count` is.
 
     Raises `ValueError` for numbers out of range, and steps that differ in length.
     """
@@ -83,12 +83,14 @@ def vehicles(
     home = (go - come) % 24
     room = np.minimum((due - 0.1) * rows["capacity"], efficiency * rows["power"] * home)
     trip = np.minimum(rows["consumption"] * driven, room)
+    away = (float(when.clock.local([0.0])[0]) - come) % 24 >= home  # at first
     device = {
         "power": rows["power"][:, None],
         "capacity": rows["capacity"],
         "arrival": come,
         "departure": go,
         "trip": trip,
+        "start": due - np.where(away, trip / rows["capacity"], 0.0),  # as `load` has it
         "hours": len(when.length),
         "due": due,
         "efficiency": efficiency,
