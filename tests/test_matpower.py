@@ -145,7 +145,7 @@ def test_the_report_says_what_a_case_has_besides():
 def test_a_dictionary_is_read_as_a_file_is():
     grid, report = from_matpower(CASE)
     case = tables()
-    ppc, of_ppc = from_pypower({**case, "bus_name": grid.names, "branch_g": 0, "gencost": 0})
+    ppc, of_ppc = from_pypower({**case, "bus_name": grid.names, "areas": 0, "gencost": 0})
     assert ppc.line_names == grid.line_names and of_ppc.bus.tolist() == report.bus.tolist()
     for name in ("passive", "passive_reactive", "resistance", "reactance", "tap", "rating"):
         np.testing.assert_allclose(getattr(ppc, name), getattr(grid, name), rtol=1e-9, atol=1e-9)
@@ -168,6 +168,28 @@ def test_the_state_is_that_of_runpp():
     _, report = from_pypower(case)
     right = net.res_bus.vm_pu.loc[case["bus"][:, 0]].to_numpy()
     np.testing.assert_allclose(np.abs(report.state[report.bus]), right, atol=1e-8)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_what_to_ppc_gives_is_read_with_the_iron_of_transformers():
+    """pandapower keeps conductances beside the table of branches, and numbers buses from 0."""
+    pp = pytest.importorskip("pandapower")
+    from pandapower.converter.pypower.to_ppc import to_ppc
+
+    net = pp.create_empty_network()
+    a, b, c = (pp.create_bus(net, kv) for kv in (20.0, 0.4, 0.4))
+    pp.create_ext_grid(net, a, vm_pu=1.02)
+    pp.create_transformer(net, a, b, "0.25 MVA 20/0.4 kV")
+    pp.create_line(net, b, c, 0.2, "NAYY 4x150 SE")
+    pp.create_load(net, c, 0.06, 0.02)
+    pp.runpp(net, trafo_model="pi", tolerance_mva=1e-11, numba=False)
+    ppc = to_ppc(net, calculate_voltage_angles=True, trafo_model="pi", init="flat")
+    _, report = from_pypower(ppc)
+    right = net.res_bus.vm_pu.to_numpy()
+    np.testing.assert_allclose(np.abs(report.state[report.bus]), right, atol=1e-9)
+    assert report.constant.real.sum() == pytest.approx(0.8 * 1.02**2, rel=1e-2)  # kW of iron
+    with pytest.raises(ValueError, match=r"branch_g has shape \(1,\); give one number per branch"):
+        from_pypower({**ppc, "branch_g": [0.0]})
 
 
 def bw33() -> tuple[str, Any]:

@@ -37,6 +37,7 @@ class _Case:
     tables: Mapping[str, Column]
     names: tuple[str, ...]
     first: int
+    leak: Column  # pu, conductance of each branch: a table of pandapower's alone
 
     def bus(self, name: str) -> Column:
         return self.tables["bus"][:, _BUS[name]]
@@ -101,13 +102,24 @@ def from_pypower(
     voltage: tuple[float, float] = (0.9, 1.1),
 ) -> tuple[Grid, ImportReport]:
     """The grid of a PYPOWER case, a dictionary of `baseMVA`, `bus`, `gen` and `branch`; else as
-    `from_matpower`. Rows in messages count from 0."""
+    `from_matpower`. Rows in messages count from 0. `branch_g`, where pandapower's `to_ppc` puts the
+    conductance of branches (pu), is read as well."""
     missing = [name for name in ("baseMVA", *_LEAST) if name not in ppc]
     if missing:
         raise ValueError(f"from_pypower: the case has no {', '.join(missing)}.")
     notes = Notebook()
     notes.some("cost.ignored", ["gencost"] * ("gencost" in ppc))
-    known = {*_READ, "gencost", "success", "et", "iterations", "order", "internal", "name"}
+    known = {
+        *_READ,
+        "branch_g",
+        "gencost",
+        "success",
+        "et",
+        "iterations",
+        "order",
+        "internal",
+        "name",
+    }
     notes.some("table.ignored", [str(name) for name in ppc if name not in known])
     made = _case(dict(ppc), 0, "from_pypower")
     return _grid(made, notes, "PYPOWER case", voltage, model, hours)
@@ -157,7 +169,10 @@ def _case(told: Mapping[str, Any], first: int, source: str, phases: float = 1.0)
         tables[name] = table
     names = told.get("bus_name", ())
     names = tuple(str(name) for name in np.asarray(names, object).ravel())
-    made = _Case(float(base[0]) * phases, tables, names, first)
+    leak = np.asarray(told.get("branch_g", np.zeros(len(tables["branch"]))), float)
+    if leak.shape != (len(tables["branch"]),):
+        raise ValueError(f"{source}: branch_g has shape {leak.shape}; give one number per branch.")
+    made = _Case(float(base[0]) * phases, tables, names, first, leak)
     _check(made, source)
     if phases != 1:
         for name, columns in (("bus", "PD QD GS BS"), ("gen", "PG QG"), ("branch", "RATE_A")):
@@ -291,7 +306,7 @@ def _branches(case: _Case, notes: Notebook) -> Branches:
     impedance = (case.branch("BR_R") + 1j * case.branch("BR_X")) / kva
     negative = on & ((impedance.real < 0) | (impedance.imag < 0))
     notes.some("branch.negative", _those(labels, negative))
-    charging = -0.5j * kva * case.branch("BR_B")
+    charging = 0.5 * kva * (case.leak - 1j * case.branch("BR_B"))
     tap = case.branch("TAP")
     return Branches(
         labels, names, _at(case, ends[0]), _at(case, ends[1]), impedance,
