@@ -205,6 +205,12 @@ def test_what_is_not_read_is_said():
         (lambda d: d["data"]["line"][0].update(to_node=99), "line 10 is at node 99, which is not"),
         (lambda d: d["data"]["sym_load"][1].pop("p_specified"), "sym_load 41 has no number p_spec"),
         (lambda d: d["data"]["source"][0].update(u_ref=0), "source 30 has u_ref 0; give more"),
+        (lambda d: d["data"]["line"][1].update(r1="x"), "line row 1: r1 is 'x'; give a number"),
+        (
+            lambda d: d["data"]["asym_load"][0].update(p_specified=5.0),
+            "asym_load row 0: p_specified is 5.0; give three numbers",
+        ),
+        (lambda d: d["data"]["line"].append([1]), "line row 3 has 1 values for 0 attributes"),
         (lambda d: d["data"]["node"][1].update(id=1), "two nodes have the same id"),
         (lambda d: d["data"].update(windmill=[{"id": 1}]), "'windmill' is no component"),
         (lambda d: d["data"].update(asym_line=[{"id": 8}]), "asym_line 8 is not read; give a line"),

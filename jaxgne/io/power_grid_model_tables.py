@@ -1,5 +1,6 @@
 """Inputs of power-grid-model as tables: from JSON in either form, structured arrays or columns."""
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -64,13 +65,10 @@ class Table:
 
 
 def _numbers(values: Any) -> Column:
-    """As floats, what is missing as NaN: nothing in JSON, the least integer in arrays."""
+    """As floats, what is missing as NaN: in integers the least that there is."""
     values = np.asarray(values)
     if values.dtype.kind == "i":
         return np.where(values == np.iinfo(values.dtype).min, np.nan, values.astype(float))
-    if values.dtype == object:
-        values = np.array([[np.nan if x is None else x for x in np.atleast_1d(v)] for v in values])
-        values = values[:, 0] if values.shape[1:] == (1,) else values
     return values.astype(float)
 
 
@@ -106,20 +104,37 @@ def _table(name: str, rows: Any, order: Any) -> Table:
     if isinstance(rows, Mapping):
         columns = {str(getattr(k, "value", k)): np.asarray(v) for k, v in rows.items()}
         return Table(name, max((len(v) for v in columns.values()), default=0), columns)
-    told: list[Mapping[str, Any]] = [
-        row if isinstance(row, Mapping) else dict(zip(order or (), row, strict=True))
-        for row in rows
-    ]
-    names = dict.fromkeys(column for row in told for column in row)
+    told: list[Mapping[str, Any]] = []
+    for k, row in enumerate(rows):
+        if not isinstance(row, Mapping) and len(row) != len(order or ()):
+            raise ValueError(
+                f"{name} row {k} has {len(row)} values for {len(order or ())} attributes."
+            )
+        told.append(row if isinstance(row, Mapping) else dict(zip(order or (), row, strict=True)))
+    if name in itertools.chain(*IGNORED.values()):
+        told = [{"id": row.get("id")} for row in told]
     columns = {}
-    for column in names:
-        values = [row.get(column) for row in told]
-        wide = np.empty(len(told), object)
-        wide[:] = [
-            [np.nan if x is None else x for x in v] if isinstance(v, list) else v for v in values
-        ]
-        columns[column] = wide
+    for column in dict.fromkeys(column for row in told for column in row):
+        phases = name in ("asym_load", "asym_gen") and column in ("p_specified", "q_specified")
+        columns[column] = np.array(
+            [
+                _read(f"{name} row {k}", column, row.get(column), phases)
+                for k, row in enumerate(told)
+            ]
+        )
     return Table(name, len(told), columns)
+
+
+def _read(who: str, column: str, value: Any, phases: bool) -> Any:
+    """A number, or three, NaN in place of none; `ValueError` for anything else."""
+    parts = value if phases and isinstance(value, list) else [value]
+    parts = parts * 3 if phases and value is None else parts
+    parts = [np.nan if part is None else part for part in parts]
+    if len(parts) != (3 if phases else 1) or not all(isinstance(p, int | float) for p in parts):
+        raise ValueError(
+            f"{who}: {column} is {value!r}; give {'three numbers' if phases else 'a number'}."
+        )
+    return [float(part) for part in parts] if phases else float(parts[0])
 
 
 def on(table: Table, name: str, notes: Notebook) -> Table:
