@@ -146,7 +146,10 @@ LAYERS: dict[str, set[str]] = {
         *("settlement", "objectives", "coordinates", "descent", "history", "tuning"),
     },
     "cases": {"clock", "market", "devices", "validation", "cases"},
-    "io": {*RESULT, "grids", "io", "cases", "comparison", "files", "fingerprint", "checkpoint"},
+    "io": {
+        *RESULT,
+        *("grids", "io", "cases", "comparison", "files", "fingerprint", "checkpoint", "profiles"),
+    },
     "indicators": {*RESULT - SOLVERS, "comparison"},
     "report": {*RESULT - SOLVERS, "indicators"},
     "batch_report": {*RESULT - SOLVERS, "comparison"},

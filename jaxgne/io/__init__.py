@@ -19,6 +19,7 @@ from .opendss import from_opendss
 from .pandapower import from_pandapower
 from .power_grid_model import from_power_grid_model
 from .saving import check_replaceable, save
+from .simbench import from_simbench
 
 __all__ = [
     "check_replaceable",
@@ -27,6 +28,7 @@ __all__ = [
     "from_pandapower",
     "from_power_grid_model",
     "from_pypower",
+    "from_simbench",
     "load",
     "load_case",
     "load_market",

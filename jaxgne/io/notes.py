@@ -62,6 +62,12 @@ CODES: dict[str, tuple[Kind, str, str]] = {
     "state.phases": ("lost", "pu", "and so far from one of the solved phases"),
     "storage.passive": ("lost", "", "storages without known energy and power stay constant loads"),
     "storage.efficiency": ("assumed", "", "storages without an efficiency have 0.95 one way"),
+    "storage.profile": ("lost", "", "profiles of storages are not read: the market decides"),
+    "storage.leak": ("lost", "%", "self-discharge of storages, at most so much a day"),
+    "customer.several": ("assumed", "", "at buses of several customers, these are the first's"),
+    "profile.none": ("assumed", "kW", "rows without a profile are the same in all steps"),
+    "profile.peak": ("taken", "", "profiles of photovoltaics stay below this share of their power"),
+    "tariff.default": ("assumed", "EUR/kWh", "without a tariff this is the price all day"),
     "state.none": ("lost", "kW", "no AC state was found: are the units of loads and lines right?"),
     "state.other": (
         "lost",

@@ -175,6 +175,13 @@ def customers_of(units: Units, tables: Sequence[str], stored: Column) -> Custome
     return Customers(np.array(unit, np.int64), owner)
 
 
+def _contested(units: Units, found: Customers, tables: Sequence[str]) -> list[str]:
+    """Generation and storage at buses of several customers."""
+    many = np.bincount(units.place[units.of(*tables)], minlength=units.place.max(initial=0) + 1)
+    owned = [k for k in units.of(*PRODUCERS, "storage").tolist() if found.owner[k] >= 0]
+    return [units.label[k] for k in owned if many[units.place[k]] > 1]
+
+
 def market_of(
     net: Any,
     grid: Grid,
@@ -196,6 +203,7 @@ def market_of(
     notes.notes += report.notes
     size = _storages(net, units, notes)
     found = customers_of(units, customers, size.stored)
+    notes.some("customer.several", _contested(units, found, customers))
     mine = found.owner >= 0
     plain = mine & ~np.isin(np.array(units.kind, object), ["storage"])
     count, hours = len(found.unit), units.power.shape[1]
