@@ -113,6 +113,39 @@ def test_transformers_are_those_of_the_format(change):
     compare(data)
 
 
+THREE = {
+    "status_1": 1, "status_2": 1, "status_3": 1, "u1": 10.2e3, "u2": 3.1e3, "u3": 405.0,
+    "sn_1": 1e6, "sn_2": 8e5, "sn_3": 3e5, "uk_12": 0.09, "uk_13": 0.06, "uk_23": 0.05,
+    "pk_12": 7e3, "pk_13": 3e3, "pk_23": 2e3, "i0": 0.01, "p0": 900.0, "winding_1": 2,
+    "winding_2": 1, "winding_3": 1, "clock_12": 5, "clock_13": 11, "tap_side": 0, "tap_pos": 2,
+    "tap_min": -4, "tap_max": 4, "tap_nom": 0, "tap_size": 100.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"tap_side": 1, "tap_size": 40.0},
+        {"tap_side": 2, "tap_size": 5.0, "tap_min": 4, "tap_max": -4},
+        {"status_3": 0},
+        {"uk_12_max": 0.12, "uk_13_max": 0.09, "pk_23_max": 2.5e3, "sn_2": 12e5},
+    ],
+)
+def test_three_windings_meet_at_a_star(change):
+    """Each with its own power; the state is power-grid-model's at all three."""
+    nodes = [{"id": 6, "u_rated": 3e3}, {"id": 7, "u_rated": 400.0}]
+    row = {"id": 85, "node_1": 2, "node_2": 6, "node_3": 7, **THREE, **change}
+    load = {"status": 1, "type": 0, "p_specified": 1e5, "q_specified": 4e4}
+    loads = [{"id": 86, "node": 6, **load}, {"id": 87, "node": 7, **load}]
+    grid, report = compare(told(node=nodes, three_winding_transformer=[row], sym_load=loads))
+    winding = report.line["three_winding_transformer"]
+    assert winding.shape == (3,) and "star of three_winding_transformer 85" in grid.names
+    own = 3100 + (80 if row["tap_side"] == 1 else 0)
+    rating = float(grid.rating[winding[1]])  # its rated current, at 1 pu of 3 kV
+    assert rating == pytest.approx(1e-3 * row["sn_2"] * 3000 / own)
+
+
 def test_generic_branches_and_links_are_read():
     """A link joins its nodes; power-grid-model gives it 0.7e-6 pu at 1 MVA."""
     nodes = [{"id": 6, "u_rated": 3e3}, {"id": 7, "u_rated": 3e3}]
@@ -172,12 +205,15 @@ def test_what_is_not_read_is_said():
         (lambda d: d["data"]["line"][0].update(to_node=99), "line 10 is at node 99, which is not"),
         (lambda d: d["data"]["sym_load"][1].pop("p_specified"), "sym_load 41 has no number p_spec"),
         (lambda d: d["data"]["source"][0].update(u_ref=0), "source 30 has u_ref 0; give more"),
+        (lambda d: d["data"]["line"][1].update(r1="x"), "line row 1: r1 is 'x'; give a number"),
+        (
+            lambda d: d["data"]["asym_load"][0].update(p_specified=5.0),
+            "asym_load row 0: p_specified is 5.0; give three numbers",
+        ),
+        (lambda d: d["data"]["line"].append([1]), "line row 3 has 1 values for 0 attributes"),
         (lambda d: d["data"]["node"][1].update(id=1), "two nodes have the same id"),
         (lambda d: d["data"].update(windmill=[{"id": 1}]), "'windmill' is no component"),
-        (
-            lambda d: d["data"].update(three_winding_transformer=[{"id": 8}]),
-            "three_winding_transformer 8 is not read; give three transformers",
-        ),
+        (lambda d: d["data"].update(asym_line=[{"id": 8}]), "asym_line 8 is not read; give a line"),
     ],
 )
 def test_what_makes_no_grid_is_refused(change, sentence):
