@@ -247,10 +247,15 @@ def _check_state(grid: Grid, volts: Column, load: Column, notes: Notebook) -> No
     notes.add("state.voltage", number=np.min(np.abs(volts)))
     if loops(grid) > MOST_LOOPS:
         return
+    one = replace(
+        grid,
+        feeder_voltage=grid.feeder_voltage[:, :1],
+        passive=grid.passive[:, :1],
+        passive_reactive=grid.passive_reactive[:, :1],
+        compensation_max=grid.compensation_max[:, :1],
+    )  # all steps are alike
     with by_numpy():
-        hours = np.ones(grid.passive.shape[1])
-        powers = to_host([np.outer(part, hours) for part in (load.real, load.imag)])
-        found = flow(to_host(grid), *powers)
+        found = flow(to_host(one), *to_host([load.real[:, None], load.imag[:, None]]))
     apart = np.max(np.abs(np.asarray(found.voltage)[:, 0] - np.abs(volts)))
     if not (np.all(found.ok) and apart <= _SAME):
         notes.add("state.other", number=apart if np.all(found.ok) else np.nan)

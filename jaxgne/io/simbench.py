@@ -28,7 +28,7 @@ _FORM = "%d.%m.%Y %H:%M"
 _BASE, _EXPORT = 0.30, 0.08  # EUR/kWh, where no tariff is given
 _PROFILES = ("load", "renewables", "powerplants")  # tables; that of storages is not read
 _SUFFIX = {("load", "p_mw"): "_pload", ("load", "q_mvar"): "_qload", ("sgen", "p_mw"): ""}
-_ROUNDS = 4  # of power flows; each leaves a thousandth of the error of the one before
+_ROUNDS = 2  # of power flows; each leaves a thousandth of the error of the one before
 
 Powers = dict[tuple[str, str], Any]  # MW or Mvar by step, a column for each row of a table
 
