@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from .batch import clear_many
     from .caps import capped
     from .comparison import compare
+    from .equipment import equip
     from .fitting import fit
     from .gradients import sensitivities
     from .io import (
@@ -93,6 +94,7 @@ __all__ = [
     "compare",
     "convex",
     "costs",
+    "equip",
     "fit",
     "from_matpower",
     "from_opendss",
@@ -125,6 +127,7 @@ _LATER = {  # imported when first asked for: a first clear needs none of them
     "clear_many": "batch",
     "compare": "comparison",
     "convex": "standard_form",
+    "equip": "equipment",
     "fit": "fitting",
     "from_matpower": "io",
     "from_opendss": "io",

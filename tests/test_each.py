@@ -147,6 +147,7 @@ ONE: dict[str, Call] = {
     "stack": lambda m, c: scenarios.stack([m, m]),
     "pad": lambda m, c: scenarios.pad(m, prosumers=3),
     "sweep": lambda m, c: scenarios.sweep(m, first, [0.1, 0.2]),
+    "equip": lambda m, c: jg.equip(m, battery=1.0),
     "perturb": lambda m, c: scenarios.perturb(m, jax.random.key(0), 2, load=0.1),
     "days": lambda m, c: scenarios.days(m, np.ones((2, 4))),
     "days_by_length": lambda m, c: scenarios.days_by_length(m, np.ones((2, 4))),

@@ -145,6 +145,7 @@ LAYERS: dict[str, set[str]] = {
         *RESULT,
         *("settlement", "objectives", "coordinates", "descent", "history", "tuning"),
     },
+    "equipment": {"clock", "each", "market", "devices", "profiles", "validation"},
     "cases": {"clock", "market", "devices", "validation", "cases"},
     "io": {
         *RESULT,
@@ -175,7 +176,17 @@ LAYERS: dict[str, set[str]] = {
         *("indicators", "io", "live", "report"),
     },
     "__main__": {"cli"},
-    "__init__": {*RESULT, *STUDIES, "cases", "io", "plots", "profiles", "report", "studies"},
+    "__init__": {
+        *RESULT,
+        *STUDIES,
+        "cases",
+        "equipment",
+        "io",
+        "plots",
+        "profiles",
+        "report",
+        "studies",
+    },
 }
 
 
