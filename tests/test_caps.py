@@ -76,6 +76,35 @@ def test_a_ramp_moves_demand():
     np.testing.assert_allclose(low.plan.level[0], low.aggregate, atol=1e-6)
 
 
+def test_a_ramp_of_one_unit_is_a_row_of_data():
+    """No function of the package knows it: the unit's power is the level, its change the rise.
+
+    At 0.03 EUR/kWh it would make all of 1 and 4 kW. From 0, by 2 kW an hour, it makes 1 and 3; a kW
+    of ramp more would save the 0.07 EUR that the main grid costs more.
+    """
+    base = market([[1.0, 4.0]])
+    cheap = changed(base.generators, linear=0 * base.generators.linear + 0.03)
+    still = 0 * base.buffers.charge_max
+    base = changed(
+        base,
+        generators=cheap,
+        buffers=changed(base.buffers, charge_max=still, discharge_max=still),
+    )
+
+    def held(most: float) -> Any:
+        row = jg.Caps(
+            [[np.inf] * 2], hours=2, rise_min=-most, rise_max=most, carry=1.0, adds=[0],
+            cap=[0], kind=[2], row=[0], names=["ramp of unit 0"], units=["kW"],
+        )  # fmt: skip
+        return jg.clear(jg.capped(base, row), tol=TOL)
+
+    found, more = held(2.0), held(2.5)
+    np.testing.assert_allclose(found.plan.generation, [[1.0, 3.0]], atol=1e-6)
+    np.testing.assert_allclose(found.aggregate, [0.0, 1.0], atol=1e-6)
+    assert float(found.prices.cap[0, 1]) == pytest.approx(0.07, abs=1e-6)
+    assert float(found.costs.sum() - more.costs.sum()) == pytest.approx(0.5 * 0.07, abs=1e-6)
+
+
 def test_a_demand_charge_levels_imports():
     """2 and 6 kW become 4 and 4 at 0.30 EUR/kW; each hour bears half of it."""
     base = market([[2.0, 6.0], [1.0, 1.0]])
