@@ -149,6 +149,8 @@ def test_storages_are_batteries_of_their_energy_and_power(net, told):
 def test_customers_are_the_loads_and_own_the_panels_at_their_bus(net, told):
     market, report = told
     assert len(report.data["customers"]) == len(net.load) == 44
+    fixed = net.load.profile.str.contains("Air|Soil|HLS|APLS").sum()
+    assert report.count("customer.device") == fixed == 3  # scenario 0 has 41 loads
     owner = int(report.data["owner"]["sgen 0 (LV4.101 SGen 1)"].split()[1])
     assert net.load.bus[owner] == net.sgen.bus[0]
     assert np.flatnonzero(np.asarray(market.prosumers.curtail_max).any(axis=1)).tolist() == [owner]

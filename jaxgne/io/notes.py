@@ -64,6 +64,7 @@ CODES: dict[str, tuple[Kind, str, str]] = {
     "storage.efficiency": ("assumed", "", "storages without an efficiency have 0.95 one way"),
     "storage.profile": ("lost", "", "profiles of storages are not read: the market decides"),
     "storage.leak": ("lost", "%", "self-discharge of storages, at most so much a day"),
+    "customer.device": ("taken", "kW", "heat pumps and charging points are customers themselves"),
     "customer.several": ("assumed", "", "at buses of several customers, these are the first's"),
     "profile.none": ("assumed", "kW", "rows without a profile are the same in all steps"),
     "profile.peak": ("taken", "", "profiles of photovoltaics stay below this share of their power"),

@@ -28,6 +28,7 @@ _FORM = "%d.%m.%Y %H:%M"
 _BASE, _EXPORT = 0.30, 0.08  # EUR/kWh, where no tariff is given
 _PROFILES = ("load", "renewables", "powerplants")  # tables; that of storages is not read
 _SUFFIX = {("load", "p_mw"): "_pload", ("load", "q_mvar"): "_qload", ("sgen", "p_mw"): ""}
+_DEVICES = ("Air", "Soil", "HLS", "APLS")  # how profiles of heat pumps and of charging begin
 _ROUNDS = 2  # of power flows; each leaves a thousandth of the error of the one before
 
 Powers = dict[tuple[str, str], Any]  # MW or Mvar by step, a column for each row of a table
@@ -80,7 +81,7 @@ def from_simbench(
         powers = _case(net, case, notes)
         told = f"study case {case}"
     _to_means(net, powers)
-    _say_storages(net, notes)
+    _say_devices(net, notes)
     if tariff is None:
         tariff = Tariff(0.0, hours=steps, base=_BASE, export=_EXPORT)
         notes.add("tariff.default", number=_BASE)
@@ -210,7 +211,13 @@ def _case(net: Any, case: str, notes: Notebook) -> Powers:
     }
 
 
-def _say_storages(net: Any, notes: Notebook) -> None:
+def _say_devices(net: Any, notes: Notebook) -> None:
+    """Loads that are a device of a household, and what of storages is not read."""
+    told, _ = labels(net.load, "load")
+    if "profile" in net.load:
+        fixed = net.load.profile.astype(str).str.startswith(_DEVICES).to_numpy()
+        kw = 1e3 * column(net.load, "p_mw", 0)[fixed].sum()
+        notes.some("customer.device", [told[k] for k in np.flatnonzero(fixed).tolist()], kw)
     told, _ = labels(net.storage, "storage")
     notes.some("storage.profile", told)
     lost = column(net.storage, "self-discharge_percent_per_day", 0)
