@@ -340,7 +340,9 @@ def _own(market: Market, prices: Rows, scale: Scales, found: tuple[Rows, Plan, P
     content = contents(jnp.maximum(outside.energy, beyond.energy))
     price = scale.price * jnp.maximum(powers(left), contents(left.energy))
     store = contents(jnp.abs(stores.energy_max))
-    share = jnp.maximum(missed / jnp.maximum(size, tiny), content / jnp.maximum(store, tiny))
+    # who has nothing of its own is measured by the market
+    whole = jnp.where(size > tiny, size, scale.power), jnp.where(store > tiny, store, scale.energy)
+    share = jnp.maximum(missed / whole[0], content / whole[1])
     used = jnp.sum(ts * energy * jnp.abs(market.prosumers.load), axis=1)
     return Own(
         size=size,

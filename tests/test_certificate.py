@@ -109,3 +109,18 @@ def test_a_prosumer_is_judged_by_its_own_size():
     assert own.share[1] == pytest.approx(0.5)
     assert float(found.error) == pytest.approx(0.5 / 100, rel=1e-6)
     assert "by its own size prosumer 1 (1 kW) fares worst: within 5.0e-01 kW" in str(found)
+
+
+def test_who_has_nothing_is_measured_by_the_market():
+    """A trader without load or device is as far off as others, not 1e298 times its own size."""
+    market = jg.Market(
+        jg.Prosumers([0, 0], [[2.0], [0.0]], import_max=10.0),
+        jg.Grid([[0.0]], model="copperplate"),
+        jg.Tariff(0.01, hours=1, base=0.3),
+        trading=jg.Trading([0], [1], 5.0, toll=0.01),
+    )
+    found = jg.clear(market)
+    plan = replace(found.plan, imports=found.plan.imports + 0.02)  # both are off by as much
+    own = jg.certify(market, plan, found.prices).residuals.own
+    np.testing.assert_allclose(own.missed, 0.02, rtol=1e-3)
+    assert 1e-3 < float(own.share[1]) < 1.0
