@@ -27,11 +27,10 @@ def alike(market: jg.Market) -> jg.Market:
 
 
 # Markets of these kinds share programs, so that all are cleared by both solvers; of other kinds
-# one solver's are compiled, the other's only with -m slow.
+# one solver's are compiled, the other's (of a mesh both) only with -m slow.
 SHARED = ("two", "exports", "curtailment", "unequal", "one bus", "feeder", "many")
 ONE = {
     "one importer": "interior point",
-    "mesh held at another voltage": "interior point",
     "paper feeder with reactive power": "interior point",
     "paper feeder": "primal-dual",
     "inverters": "primal-dual",

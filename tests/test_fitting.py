@@ -111,7 +111,10 @@ def test_what_is_not_observed_is_warned_of():
         jg.fit(true, observed[:1], dispatch, where=linear, bounds=(0.02, 0.2))
 
 
-@pytest.mark.parametrize(("power", "base"), [(10.0, 0.30), (3.0, 0.30), (10.0, 0.05)])
+@pytest.mark.parametrize(
+    ("power", "base"),
+    [pytest.param(10.0, 0.30, marks=pytest.mark.slow), (3.0, 0.30), (10.0, 0.05)],
+)
 def test_what_nothing_determines_is_not_identified(power: float, base: float):
     """One generator with nobody to sell to, of which the dispatch tells no cost.
 

@@ -102,7 +102,9 @@ def test_a_grid_with_another_drop_agrees_with_the_oracle(solver: Any):
     assert np.allclose(clearing.plan.voltage, oracle.plan.voltage, atol=1e-4)
 
 
-@pytest.mark.parametrize("solver", SOLVERS, ids=of)
+@pytest.mark.parametrize(
+    "solver", [SOLVERS[0], pytest.param(SOLVERS[1], marks=pytest.mark.slow)], ids=of
+)
 def test_a_grid_with_lines_in_any_order_agrees_with_the_oracle(solver: Any):
     """Flows have the other sign where a line points the other way; all else is the same."""
     market = markets.feeder(voltage_min=0.97)

@@ -89,6 +89,7 @@ def test_tariffs_by_bus_bring_no_less(market: jg.Market):
     np.testing.assert_allclose(pairs.toll, means, atol=1e-12)
 
 
+@pytest.mark.slow  # compiles for half a minute
 def test_the_command_writes_tables(market: jg.Market, tmp_path: Path):
     """A study tuned, one read off, and one of another grid refused."""
 

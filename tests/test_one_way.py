@@ -225,6 +225,7 @@ def test_batches_keep_to_one_meter_too():
     np.testing.assert_allclose(many.costs[:, 0], [2.0, 1.4, 2.1], atol=1e-4)
 
 
+@pytest.mark.slow  # compiles for half a minute
 def test_batches_go_one_way_as_each_market_alone(tmp_path):
     """Scenarios with and without burning, and one that no plan serves, which has no regret."""
     many = [lone_battery(NEGATIVE), lone_battery(0.2), lone_battery(NEGATIVE, load=40.0)]

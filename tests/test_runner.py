@@ -47,7 +47,9 @@ def check_same(host: jg.Clearing, compiled: jg.Clearing) -> None:
     assert float(host.certificate.error) == pytest.approx(error, rel=1e-3, abs=1e-9)
 
 
-@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize(
+    "grid", [pytest.param(g, marks=pytest.mark.slow if g == "paper" else ()) for g in GRIDS]
+)
 def test_either_runner_clears_alike(grid):
     """Random markets of one shape, so that JAX compiles once; they may be infeasible."""
     ended = set()

@@ -246,6 +246,7 @@ def test_clusters_are_what_pairs_tie_together():
             assert found[start, hour] == min(seen)
 
 
+@pytest.mark.slow  # compiles for half a minute
 def test_smoothed_derivatives_become_exact():
     """As the barrier narrows: errors fall about in step with its width."""
     market = stressed()

@@ -70,6 +70,7 @@ def test_the_best_tariff_is_found_and_nothing_compiles_again():
     assert history.tuned.shape == (100, 1) and "best" in str(history)
 
 
+@pytest.mark.slow  # compiles for half a minute
 def test_constraints_are_met():
     """The least cost while the operator receives 0.24 EUR: x (0.26 - x) = 0.012 for x = 2 c.
 

@@ -111,7 +111,7 @@ class Branches(Record):
             solved = alone + inverse @ (handed.T @ there)
             return ends.own_back(solved), there - ends.next_back(solved), solved
 
-        table = blank(self.before, self.handed[0, :, 0])
+        table = blank(self.before, jnp.zeros_like(self.handed, shape=self.handed.shape[1:2]))
         alone = to_roots(self.before, forward, table, (right, self.inverse, self.handed))
         return to_leaves(self.before, backward, table, (alone, self.inverse, self.handed))
 
