@@ -242,6 +242,7 @@ def test_what_it_refuses():
         assert found.answer is None and not bool(found.safe)
 
 
+@pytest.mark.slow  # compiles for half a minute
 def test_where_jax_is_in_32_bit_mode():
     """A market is built, cleared and checked by a process that never heard of float64."""
     script = """

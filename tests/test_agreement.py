@@ -184,6 +184,7 @@ def test_the_default_case(stress):
         assert not capped.any()
 
 
+@pytest.mark.slow  # compiles for half a minute
 def test_a_start_from_the_other_solver_is_as_good_as_its_answer():
     market = alike(HAND_MADE["feeder"]())
     first = jg.clear(market, jg.PrimalDual(), tol=1e-8)

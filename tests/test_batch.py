@@ -81,6 +81,7 @@ def test_numpy_clears_batches_until_compiling_pays(monkeypatch):
     assert [ran(4, 0.5, stored=True), ran(4, 0.5, stored=True)] == ["numpy", "jax"]
 
 
+@pytest.mark.slow  # compiles for half a minute
 def test_chunks_and_compaction_change_nothing(monkeypatch):
     """18 scenarios of widely different steps, 16 at once with stragglers in programs of 4."""
     markets, solver = slopes(18), jg.PrimalDual()

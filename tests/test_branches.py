@@ -45,12 +45,8 @@ def drawn(seed: int, count: int = 3, **options) -> list[jg.Market]:
     return made
 
 
-# one program is compiled in the quick suite
-FIRST = (GRIDS[0], "primal-dual")
 QUICK = [
-    pytest.param(
-        grid, solver, marks=[pytest.mark.slow] if programs and (grid, solver) != FIRST else []
-    )
+    pytest.param(grid, solver, marks=[pytest.mark.slow] if programs else [])
     for grid in GRIDS
     for solver, programs in ((name, name != "interior point") for name in SOLVERS)
 ]

@@ -72,7 +72,9 @@ def of(solver: Any) -> str:
     return type(solver).__name__
 
 
-@pytest.mark.parametrize("solver", SOLVERS, ids=of)
+@pytest.mark.parametrize(
+    "solver", [SOLVERS[0], pytest.param(SOLVERS[1], marks=pytest.mark.slow)], ids=of
+)
 def test_a_grid_without_states_limits_lines_alone(solver: Any):
     """Behind a line of 4 kW a load of 6 has 2 made beside it: 0.10 + 0.04 * 2 = 0.18 EUR/kWh.
 

@@ -105,7 +105,7 @@ def resting(load: Any, runner: Any) -> Any:
     return jnp.sum(jg.clear(market, runner=runner).costs)
 
 
-@pytest.mark.parametrize("runner", ["numpy", "jax"])
+@pytest.mark.parametrize("runner", ["numpy", pytest.param("jax", marks=pytest.mark.slow)])
 def test_load_where_nothing_moves_has_the_derivative_of_a_side(runner: str):
     """More of it is imported at 0.19 and makes the consumer's 4 kW dearer; less is fed in at 0.05.
 

@@ -98,6 +98,7 @@ def run(devices: int, words: list[str], processes: int = 1) -> list[str]:
     return printed
 
 
+@pytest.mark.slow  # compiles for half a minute
 def test_four_devices_give_what_one_gives():
     found = json.loads(run(4, ["-c", SCRIPT, "alone"])[0].splitlines()[-1])
     assert found["devices"] == found["cut"] == 4

@@ -48,7 +48,11 @@ def check_same(host: jg.Clearing, compiled: jg.Clearing) -> None:
 
 
 @pytest.mark.parametrize(
-    "grid", [pytest.param(g, marks=pytest.mark.slow if g == "paper" else ()) for g in GRIDS]
+    "grid",
+    [
+        pytest.param(g, marks=pytest.mark.slow if g in ("paper", "copperplate") else ())
+        for g in GRIDS
+    ],
 )
 def test_either_runner_clears_alike(grid):
     """Random markets of one shape, so that JAX compiles once; they may be infeasible."""
