@@ -159,8 +159,8 @@ class InteriorPoint(AbstractSolver):
             """The mean product that a step leaves."""
             return _means(sets, _products(_moved(at, move, _BOUNDARY * length)), unit)[0]
 
-        def correct(_: Array, best: tuple[Products, State, Array, Array]) -> Any:
-            wanted, move, length, left = best
+        def correct(_: Array, best: tuple[Products, State, Array]) -> Any:
+            wanted, move, length = best
             ahead = _moved(at, move, jnp.minimum(1.0, length + _BEYOND))
             outliers = jax.tree.map(
                 lambda p: jnp.clip(
@@ -170,16 +170,19 @@ class InteriorPoint(AbstractSolver):
             )
             corrected = jax.tree.map(jnp.add, wanted, outliers)
             # what is predicted of second order may lead from one end to the other, for ever
+            left = after(move, length)  # of a move that may be another in each hour
             grown, plain = left > _GROWN * mu, jax.tree.map(lambda c: goal + 0 * c, curved)
             corrected = _where(grown, plain, corrected)
             tried = system.direction(market, sets, at, corrected)
             reached = _length(at, tried)
-            leaves = after(tried, reached)
-            better = jnp.where(grown, leaves < left, reached > length)
-            return _where(better, (corrected, tried, reached, leaves), best)
+            better = lax.cond(
+                grown,
+                lambda: jnp.broadcast_to(after(tried, reached) < left, length.shape),
+                lambda: reached > length,
+            )
+            return _where(better, (corrected, tried, reached), best)
 
-        start = (wanted, move, length, after(move, length))
-        _, move, length, _ = lax.fori_loop(0, _CORRECTORS, correct, start)
+        _, move, length = lax.fori_loop(0, _CORRECTORS, correct, (wanted, move, length))
         there = _moved(at, move, _BOUNDARY * length)
         apart = self._closer(market, sets, at, there, jnp.sqrt(mu), scale)
         there = _where(apart, there, _moved(at, move, _BOUNDARY * jnp.min(length)))
