@@ -27,12 +27,11 @@ def alike(market: jg.Market) -> jg.Market:
 
 
 # Markets of these kinds share programs, so that all are cleared by both solvers; of other kinds
-# one solver's are compiled, the other's (of a mesh both) only with -m slow.
+# one solver's are compiled, the other's (of a mesh, of the paper's, both) only with -m slow.
 SHARED = ("two", "exports", "curtailment", "unequal", "one bus", "feeder", "many")
 ONE = {
     "one importer": "interior point",
     "paper feeder with reactive power": "interior point",
-    "paper feeder": "primal-dual",
     "inverters": "primal-dual",
 }
 BOTH = [(kind, name) for kind in HAND_MADE for name in SOLVERS]

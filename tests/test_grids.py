@@ -93,7 +93,9 @@ def test_a_grid_without_states_limits_lines_alone(solver: Any):
     assert np.all(jg.model.voltages(market, clearing.plan) == 1)
 
 
-@pytest.mark.parametrize("solver", SOLVERS, ids=of)
+@pytest.mark.parametrize(
+    "solver", [SOLVERS[0], pytest.param(SOLVERS[1], marks=pytest.mark.slow)], ids=of
+)
 def test_a_grid_with_another_drop_agrees_with_the_oracle(solver: Any):
     """`FACTOR` times the drop is as many times the impedance, which the oracle knows."""
     market, scaled = steeper()

@@ -53,6 +53,7 @@ LESS = 1 / 0.054  # one twin makes that much less, alone
 BOTH = 1 / 0.064  # each of two
 
 
+@pytest.mark.slow  # compiles for half a minute
 def test_limits_that_let_go_together_have_the_derivative_of_a_side():
     """Both twins dearer by t: each makes `BOTH` t less for t > 0, and as much as before else."""
     _, slopes = jax.jvp(lambda t: made(t * jnp.ones(2)), (0.0,), (1.0,))
@@ -65,6 +66,7 @@ def test_where_one_limit_holds_and_another_lets_go_a_derivative_ahead_raises():
         jax.jvp(lambda t: made(t * jnp.array([1.0, -1.0])), (0.0,), (1.0,))
 
 
+@pytest.mark.slow  # compiles for half a minute
 def test_reverse_gives_no_value_that_is_on_neither_side():
     """Total generation has a value between both sides, whatever changes; the difference has none.
 

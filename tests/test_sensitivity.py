@@ -317,6 +317,7 @@ def test_trust_looks_at_one_output_without_compiling_again():
     assert seen == [False]
 
 
+@pytest.mark.slow  # compiles for half a minute
 @pytest.mark.parametrize("apart", [0.0, pytest.param(1e-10, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("solver", [None, jg.PrimalDual()])
 def test_twins_that_reach_a_limit_together(solver: Any, apart: float):
