@@ -21,14 +21,14 @@ from .describe import describe
 from .fields import amount, described, index, structure
 from .grids import MODELS, AbstractGridModel
 from .grids import GridModel as GridModel
+from .pricing import Tariff as Tariff
+from .pricing import Trading as Trading
 from .record import Record
 from .succession import Before, order
 from .tables import Buffers as Buffers
 from .tables import Caps as Caps
 from .tables import Generators as Generators
 from .tables import Prosumers as Prosumers
-from .tables import Tariff as Tariff
-from .tables import Trading as Trading
 
 
 class Grid(Record):

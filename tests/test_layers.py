@@ -63,7 +63,9 @@ LAYERS: dict[str, set[str]] = {
     "grids": {"grids"},
     "curves": {"curves"},
     "tables": {"arrays", "clock", "curves"},
-    "market": {"arrays", "clock", "curves", "describe", "grids", "tables"},  # to print itself
+    "pricing": {"arrays"},
+    # describe: to print itself
+    "market": {"arrays", "clock", "curves", "describe", "grids", "pricing", "tables"},
     "caps": {"arrays", "each", "market", "tables"},
     "size": {"market"},
     "padding": {"each", "market", "tables"},
