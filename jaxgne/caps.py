@@ -19,7 +19,7 @@ from .each import for_one
 from .market import Market
 from .record import changed
 from .succession import earlier, leaves, roots
-from .tables import KINDS, Caps
+from .tables import QUANTITIES, Caps
 
 _NET = {"imports": 1.0, "exports": -1.0}  # what goes through the transformer
 
@@ -57,7 +57,9 @@ def carbon(
         base=(by_step * _passive(market))[None] if passive else 0.0,
         carry=1.0,
         cap=np.zeros(len(weight), int),
-        kind=np.repeat([KINDS.index("imports"), KINDS.index("generation")], [len(own), len(made)]),
+        quantity=np.repeat(
+            [QUANTITIES.index("imports"), QUANTITIES.index("generation")], [len(own), len(made)]
+        ),
         row=np.concatenate([own, made]),
         weight=weight,
         names=(name,),
@@ -176,7 +178,7 @@ def demand_charge(
         by_row("demand_charge: free", free, count, "prosumer"),
         owner=own,
         cap=np.arange(count),
-        kind=np.full(count, KINDS.index("imports")),
+        quantity=np.full(count, QUANTITIES.index("imports")),
         row=own,
         names=tuple(f"{name} of prosumer {i}" for i in own),
         units=("kW",) * count,
@@ -218,7 +220,7 @@ def joined(*tables: Caps) -> Caps:
         raise ValueError(f"joined: two caps are called {twice!r}; give one another name=.")
     first = np.cumsum([0, *(len(table.names) for table in tables)])
     fields = ("level_max", "level_min", "rise_min", "rise_max", "base", "start", "carry", "slack")
-    fields += ("price", "adds", "owner", "kind", "row", "weight")
+    fields += ("price", "adds", "owner", "quantity", "row", "weight")
 
     def rows(field: str) -> Any:
         return np.concatenate([np.asarray(getattr(table, field)) for table in tables])
@@ -316,15 +318,15 @@ def _terms(
     devices: Iterable[int] | None,
     per_kw: Float[np.ndarray, " H"],
 ) -> dict[str, Any]:
-    """The terms of one cap: what a kW counts in each step, times what it counts of its kind."""
+    """The terms of one cap: what a kW counts in each step, times what it counts of its quantity."""
     each = {of: 1.0} if isinstance(of, str) else dict(of)
-    found = {kind: _rows(market, caller, kind, members, buses, devices) for kind in each}
+    found = {name: _rows(market, caller, name, members, buses, devices) for name in each}
     sizes = [len(rows) for rows in found.values()]
     if not sum(sizes):
         raise ValueError(f"{caller}: nobody there has {' or '.join(each)} to count; choose others.")
     return {
         "cap": np.zeros(sum(sizes), int),
-        "kind": np.repeat([KINDS.index(kind) for kind in found], sizes),
+        "quantity": np.repeat([QUANTITIES.index(name) for name in found], sizes),
         "row": np.concatenate(list(found.values())),
         "weight": np.repeat(list(each.values()), sizes)[:, None] * per_kw,
     }
@@ -333,25 +335,25 @@ def _terms(
 def _rows(
     market: Market,
     caller: str,
-    kind: str,
+    quantity: str,
     members: Iterable[int] | None = None,
     buses: Iterable[Any] | None = None,
     devices: Iterable[int] | None = None,
 ) -> Int[np.ndarray, " R"]:
     """Rows of what is summed: of these prosumers, at these buses, or these devices."""
-    if kind not in KINDS:
-        raise ValueError(f"{caller}: of={kind!r} is none of {', '.join(KINDS)}.")
+    if quantity not in QUANTITIES:
+        raise ValueError(f"{caller}: of={quantity!r} is none of {', '.join(QUANTITIES)}.")
     bus = np.asarray(market.prosumers.bus)
     chosen = np.ones(len(bus), bool)
     if members is not None:
         chosen &= _among(caller, "members", "prosumer", members, len(bus))
     if buses is not None:
         chosen &= _among(caller, "buses", "bus", _buses(market, buses), _count(market))[bus]
-    if kind in ("imports", "exports"):
+    if quantity in ("imports", "exports"):
         if devices is not None:
-            raise ValueError(f"{caller}: devices have no {kind}; give members= or buses=.")
+            raise ValueError(f"{caller}: devices have no {quantity}; give members= or buses=.")
         return np.flatnonzero(chosen)
-    owner = np.asarray((market.generators if kind == "generation" else market.buffers).owner)
+    owner = np.asarray((market.generators if quantity == "generation" else market.buffers).owner)
     taken = chosen[owner]
     if devices is not None:
         taken &= _among(caller, "devices", "device", devices, len(owner))

@@ -79,7 +79,7 @@ def pad(
         discharge_efficiency=1.0,
     )
     trading: Trading = longer(market.trading, more["pairs"])
-    counted = {name: getattr(market.caps, name) for name in ("cap", "kind", "row", "weight")}
+    counted = {name: getattr(market.caps, name) for name in ("cap", "quantity", "row", "weight")}
     fresh = {name: jnp.zeros((more["terms"], *a.shape[1:]), a.dtype) for name, a in counted.items()}
     counted = {name: jnp.concatenate([a, fresh[name]]) for name, a in counted.items()}
     caps = changed(market.caps, **counted)

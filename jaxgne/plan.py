@@ -11,7 +11,7 @@ from .market import Market
 from .record import Record
 from .runner import jnp, remembered
 from .succession import leaves
-from .tables import KINDS, has_caps, places, weighty
+from .tables import QUANTITIES, has_caps, places, weighty
 
 
 class Plan(Record):
@@ -179,7 +179,7 @@ def net_with(market: Market, plan: Plan, load: Float[Array, "N H"]) -> Float[Arr
 
 def terms(market: Market, plan: Plan) -> Float[Array, "C H"]:
     """What caps count, term by term: powers of members, kW."""
-    return jnp.concatenate([getattr(plan, name) for name in KINDS])[places(market)]
+    return jnp.concatenate([getattr(plan, name) for name in QUANTITIES])[places(market)]
 
 
 def members(market: Market, plan: Plan) -> Float[Array, "M H"]:
@@ -192,15 +192,15 @@ def members(market: Market, plan: Plan) -> Float[Array, "M H"]:
 def shared_out(market: Market, prices: Float[Array, "M H"]) -> dict[str, Array]:
     """The transpose: what a price of each cap's sum makes what its members do cost."""
     caps, like = market.caps, zeros(market)
-    tables = [getattr(like, name) for name in KINDS]
+    tables = [getattr(like, name) for name in QUANTITIES]
     ends = np.cumsum([table.shape[0] for table in tables])
     nothing = jnp.zeros((ends[-1], prices.shape[1]), prices.dtype)
     each = nothing.at[places(market)].add(caps.weight * prices[caps.cap])
-    return dict(zip(KINDS, jnp.split(each, ends[:-1].tolist()), strict=True))
+    return dict(zip(QUANTITIES, jnp.split(each, ends[:-1].tolist()), strict=True))
 
 
 def uncounted(market: Market, *names: str) -> Bool[Array, "R H"] | bool:
-    """Which entries of these tables of a plan, of those of `KINDS`, no cap counts."""
+    """Which entries of these tables of a plan, of those of `QUANTITIES`, no cap counts."""
     if not has_caps(market):
         return True
     counts = shared_out(weighty(market), jnp.ones_like(market.caps.level_max))

@@ -20,7 +20,7 @@ from .fields import amount, index, structure
 from .record import Record, changed
 from .runner import jnp
 
-KINDS = ("imports", "exports", "generation", "charge", "discharge")  # what can be summed
+QUANTITIES = ("imports", "exports", "generation", "charge", "discharge")  # what can be summed
 
 
 class Prosumers(Record):
@@ -222,7 +222,7 @@ class Caps(Record):
     adds: Int[Array, " M"] = index("switch", "1: the sum is the rise, 0: it is the level")
     owner: Int[Array, " M"] = index("payer", "prosumer who pays for the rise, or -1")
     cap: Int[Array, " C"] = index("cap", "whose term it is")
-    kind: Int[Array, " C"] = index("quantity", f"what is summed, of {', '.join(KINDS)}")
+    quantity: Int[Array, " C"] = index("quantity", f"what is summed, of {', '.join(QUANTITIES)}")
     row: Int[Array, " C"] = index("member", "row of the prosumer, generator or buffer")
     weight: Float[Array, "C H"] = amount("per kW", "what a kW counts")
     names: tuple[str, ...] = structure("name of each cap")
@@ -244,7 +244,7 @@ class Caps(Record):
         adds: Any = None,
         owner: Any = None,
         cap: Any = (),
-        kind: Any = (),
+        quantity: Any = (),
         row: Any = (),
         weight: Any = 1.0,
         names: Sequence[str] = (),
@@ -264,9 +264,9 @@ class Caps(Record):
         self.price = read.row("price", price)
         self.adds = whole("Caps.adds", np.ones(count, int) if adds is None else adds)
         self.owner = whole("Caps.owner", np.full(count, -1) if owner is None else owner)
-        self.cap, self.kind, self.row = (
-            whole(f"Caps.{name}", a) for name, a in (("cap", cap), ("kind", kind), ("row", row))
-        )
+        self.cap = whole("Caps.cap", cap)
+        self.quantity = whole("Caps.quantity", quantity)
+        self.row = whole("Caps.row", row)
         self.weight = Reader("Caps.", "term", len(self.cap), steps, *given).hour("weight", weight)
         self.names = tuple(names) or tuple(f"cap {k}" for k in range(count))
         self.units = tuple(units) or ("",) * count
@@ -290,9 +290,9 @@ def kw_per_unit(caps: Caps) -> Float[Array, "M 1"]:
 
 
 def places(market: Any) -> Int[Array, " C"]:
-    """Row of each term where the tables of `KINDS` stand one below the other."""
+    """Row of each term where the tables of `QUANTITIES` stand one below the other."""
     people = market.prosumers.bus.shape[0]
     stores = market.buffers.owner.shape[0]
     counts = (people, people, market.generators.owner.shape[0], stores)
     first = np.concatenate([[0], np.cumsum(counts)])
-    return jnp.asarray(first, market.caps.row.dtype)[market.caps.kind] + market.caps.row
+    return jnp.asarray(first, market.caps.row.dtype)[market.caps.quantity] + market.caps.row

@@ -88,8 +88,10 @@ def check_caps(market: jg.Market, clearing: jg.Clearing) -> None:
     size = 1e-5 * (1 + np.abs(plan.level).max())
     names = ("imports", "exports", "generation", "charge", "discharge")
     counted = np.asarray(caps.base) + plan.spare
-    for cap, kind, row, weight in zip(caps.cap, caps.kind, caps.row, caps.weight, strict=True):
-        counted[cap] += np.asarray(weight) * getattr(plan, names[kind])[row]
+    for cap, quantity, row, weight in zip(
+        caps.cap, caps.quantity, caps.row, caps.weight, strict=True
+    ):
+        counted[cap] += np.asarray(weight) * getattr(plan, names[quantity])[row]
     adds, carry, start = (np.asarray(a) for a in (caps.adds, caps.carry, caps.start))
     level, rise = levels(counted, adds, carry, start, market.before)
     for name, value in (("level", level), ("rise", rise)):

@@ -28,7 +28,7 @@ def feeder(
     )
     shared = jg.Caps(
         [[np.inf], [9.0]], hours=hours, rise_min=0.1, slack=(np.inf, 0.0), carry=(1.0, 0.0),
-        price=(0.3, 0.0), adds=(0, 1), owner=(2, -1), cap=(0, 1, 1), kind=(0, 2, 4),
+        price=(0.3, 0.0), adds=(0, 1), owner=(2, -1), cap=(0, 1, 1), quantity=(0, 2, 4),
         row=(2, 0, 0), weight=1 / 3, names=("peak, own", "Straße"), units=("kW", "kg"),
     )  # fmt: skip
     return jg.Market(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import jaxgne as jg
 from jaxgne import model
-from jaxgne.tables import KINDS, Caps
+from jaxgne.tables import QUANTITIES, Caps
 from tests.reference import least_peak, solve
 
 GridWord = Literal["copperplate", "paper", "paper with reactive power", "lindistflow"]
@@ -442,14 +442,15 @@ def random_caps(market: jg.Market, seed: int, caps: int = 3, terms: int = 7) -> 
     rng = np.random.default_rng([seed, 5])
     people, hours = market.prosumers.load.shape
     units, stores = market.generators.owner.shape[0], market.buffers.owner.shape[0]
-    kind = rng.integers(len(KINDS), size=terms)
-    row = rng.integers(np.array([people, people, units, stores, stores])[kind])
+    quantity = rng.integers(len(QUANTITIES), size=terms)
+    row = rng.integers(np.array([people, people, units, stores, stores])[quantity])
     weight = rng.choice([1.0, 0.3, -1.0, 0.0], (terms, 1), p=[0.5, 0.2, 0.2, 0.1])
     weight = weight * np.where(rng.uniform(size=(terms, 1)) < 0.5, 1.0, rng.uniform(size=hours))
     cap = rng.integers(caps, size=terms)
     free, table = solve(market), np.zeros((caps, hours))
     if free.status == "solved":
-        each = [np.asarray(getattr(free.plan, KINDS[k]))[r] for k, r in zip(kind, row, strict=True)]
+        of = [np.asarray(getattr(free.plan, QUANTITIES[k])) for k in quantity]
+        each = [powers[r] for powers, r in zip(of, row, strict=True)]
         np.add.at(table, cap, weight * np.stack(each))
     adds, carry = rng.integers(2, size=caps), rng.choice([0.0, 1.0, rng.uniform()], caps)
     base = rng.uniform(-2, 2, (caps, hours)) * (rng.uniform(size=(caps, 1)) < 0.3)
@@ -469,7 +470,8 @@ def random_caps(market: jg.Market, seed: int, caps: int = 3, terms: int = 7) -> 
     price = rng.uniform(0.0, 0.2, caps) * (rng.uniform(size=caps) < 0.4)
     return eqx.tree_at(lambda m: m.caps, market, Caps(
         **ends, hours=hours, base=base, start=start, carry=carry, slack=slack, price=price,
-        adds=adds, owner=rng.integers(-1, people, caps), cap=cap, kind=kind, row=row, weight=weight,
+        adds=adds, owner=rng.integers(-1, people, caps), cap=cap, quantity=quantity, row=row,
+        weight=weight,
     ))  # fmt: skip
 
 

@@ -16,7 +16,7 @@ import scipy.sparse as sparse
 
 from jaxgne import Market, Plan, Rows
 from jaxgne.curves import Isoelastic
-from jaxgne.tables import KINDS
+from jaxgne.tables import QUANTITIES
 
 clarabel: Any = clarabel_module  # an extension module without type stubs
 ACCEPTED = 1e-7  # an answer worse than this, relative, is no reference
@@ -339,8 +339,8 @@ def add_caps(program: Program, market: Market, power: float) -> None:
     program.rows("cap", c.base / unit, 1.0, cap_spare=by_cap, cap_rise=-by_cap @ adds,
                  cap_level=-by_cap @ (sparse.eye(count) - adds))  # fmt: skip
     matrix, hour = program.families[-1].matrix, np.arange(hours)
-    for m, kind, row, weight in zip(c.cap, c.kind, c.row, c.weight, strict=True):
-        name, at = KINDS[kind], (m * hours + hour, row * hours + hour)
+    for m, quantity, row, weight in zip(c.cap, c.quantity, c.row, c.weight, strict=True):
+        name, at = QUANTITIES[quantity], (m * hours + hour, row * hours + hour)
         where = program.columns[name]
         term = sparse.csr_matrix((weight / unit[m], at), (count * hours, where.stop - where.start))
         matrix[name] = matrix.get(name, 0) + term

@@ -48,10 +48,10 @@ def test_emissions_of_all_count():
     base = market([[4.0, 6.0], [1.0, 3.0]], passive=5.0)
     every = jg.caps.carbon(base, 50.0, grid=[0.4, 0.2], generators=0.5)
     np.testing.assert_allclose(every.base, [[2.0, 1.0]])
-    np.testing.assert_array_equal(every.kind, [0, 0, 2])
+    np.testing.assert_array_equal(every.quantity, [0, 0, 2])
     np.testing.assert_allclose(every.weight, [[0.4, 0.2], [0.4, 0.2], [0.5, 0.5]])
     one = jg.caps.carbon(base, 50.0, grid=0.4, members=[1], passive=False)
-    assert (one.kind.tolist(), one.row.tolist(), float(one.base.sum())) == ([0], [1], 0.0)
+    assert (one.quantity.tolist(), one.row.tolist(), float(one.base.sum())) == ([0], [1], 0.0)
 
 
 def test_steps_of_unlike_length_count_by_their_hours():
@@ -94,7 +94,7 @@ def test_a_ramp_of_one_unit_is_a_row_of_data():
     def held(most: float) -> Any:
         row = jg.Caps(
             [[np.inf] * 2], hours=2, rise_min=-most, rise_max=most, carry=1.0, adds=[0],
-            cap=[0], kind=[2], row=[0], names=["ramp of unit 0"], units=["kW"],
+            cap=[0], quantity=[2], row=[0], names=["ramp of unit 0"], units=["kW"],
         )  # fmt: skip
         return jg.clear(jg.capped(base, row), tol=TOL)
 
@@ -142,10 +142,10 @@ def test_groups_by_bus_and_device():
     one = jg.caps.group(base, 5.0, buses=[int(bus[0])])
     np.testing.assert_array_equal(one.row, np.flatnonzero(bus == bus[0]))
     net = jg.caps.group(base, 5.0, of={"imports": 1, "exports": -1}, members=[1])
-    assert (net.kind.tolist(), net.row.tolist()) == ([0, 1], [1, 1])
+    assert (net.quantity.tolist(), net.row.tolist()) == ([0, 1], [1, 1])
     np.testing.assert_array_equal(net.weight[:, 0], [1.0, -1.0])
     dimmed = jg.caps.group(base, [1.0] * 6, of="charge", devices=[2])
-    assert (dimmed.kind.tolist(), dimmed.row.tolist(), dimmed.units) == ([3], [2], ("kW",))
+    assert (dimmed.quantity.tolist(), dimmed.row.tolist(), dimmed.units) == ([3], [2], ("kW",))
     owners = np.asarray(base.buffers.owner)
     energy = jg.caps.budget(base, 5.0, of="charge", members=[owners[0]])
     np.testing.assert_array_equal(energy.row, np.flatnonzero(owners == owners[0]))
@@ -197,7 +197,7 @@ def test_mistakes_are_named(make, words):
     ],
 )  # fmt: skip
 def test_caps_that_make_no_sense_are_told(caps: Any, words: str):
-    terms: Any = {} if "no term" in words else {"cap": [0], "kind": [0], "row": [0]}
+    terms: Any = {} if "no term" in words else {"cap": [0], "quantity": [0], "row": [0]}
     base = random_market(0)
     wrong = changed(base, caps=jg.Caps(**caps, **terms, hours=6))
     with pytest.raises(ValueError, match=words):

@@ -68,7 +68,7 @@ def test_a_demand_charge_is_paid_on_the_peak(battery_cost: float):
     market = capped(
         home([2.0, 6.0], hour_length=ts, buffers=battery),
         rise_min=0.0, rise_max=[[np.inf, 0.0]], carry=1.0, slack=np.inf, price=price, adds=[0],
-        owner=[0], cap=[0], kind=[IMPORTS], row=[0],
+        owner=[0], cap=[0], quantity=[IMPORTS], row=[0],
     )  # fmt: skip
     clearing = cleared(market)
     moved = min(price / (4 * ts * battery_cost), 2.0)
@@ -89,7 +89,7 @@ def test_a_ramp_has_a_price_in_both_of_its_hours():
     market = capped(
         home([1.0, 8.0], hour_length=0.5, generators=unit),
         rise_min=-3.0, rise_max=3.0, start=[1.0], carry=1.0, adds=[0],
-        cap=[0], kind=[IMPORTS], row=[0],
+        cap=[0], quantity=[IMPORTS], row=[0],
     )  # fmt: skip
     clearing = cleared(market)
     assert np.allclose(clearing.plan.imports, [[1.0, 4.0]], atol=1e-6)
@@ -106,7 +106,7 @@ def test_a_carbon_cap_makes_the_dirty_unit_dearer():
     unit = jg.Generators([0], 3.0, hours=2, linear=0.05)
     market = capped(
         home([3.0, 3.0], hour_length=4.0, generators=unit),
-        level_max=[2.0], carry=1.0, cap=[0], kind=[GENERATION], row=[0], weight=0.5 * 4.0,
+        level_max=[2.0], carry=1.0, cap=[0], quantity=[GENERATION], row=[0], weight=0.5 * 4.0,
         names=("carbon",), units=("kg",),
     )  # fmt: skip
     clearing = cleared(market)
@@ -121,9 +121,9 @@ REACHING = {  # caps of a load of 1 kW over 8 h, 0.88 EUR with a slope of 0.01: 
     "rises that last": ({"carry": 1.0, "rise_min": 10.0, "slack": np.inf}, 0.0),
     "paid to count": ({"price": -0.1, "slack": 100.0}, -0.1 * 8 * 101),
     "paid to a level": ({"price": -0.1, "slack": np.inf, "level_max": [50.0], "carry": 1.0}, -5.0),
-    "nothing summed": ({"price": 0.1, "slack": np.inf, "cap": [], "kind": [], "row": []}, 0.0),
+    "nothing summed": ({"price": 0.1, "slack": np.inf, "cap": [], "quantity": [], "row": []}, 0.0),
     "nothing weighed": ({"price": -0.1, "slack": 1.0, "weight": 0.0}, -0.8),
-    "nothing but a base": ({"price": 0.1, "base": 2.0, "cap": [], "kind": [], "row": []}, 1.6),
+    "nothing but a base": ({"price": 0.1, "base": 2.0, "cap": [], "quantity": [], "row": []}, 1.6),
 }
 
 
@@ -131,7 +131,7 @@ REACHING = {  # caps of a load of 1 kW over 8 h, 0.88 EUR with a slope of 0.01: 
 def test_levels_go_where_no_member_takes_them(kind: str):
     caps, added = REACHING[kind]
     market = eqx.tree_at(lambda m: m.tariff.slope, home(np.ones(8)), jnp.full(8, 0.01))
-    market = capped(market, **({"cap": [0], "kind": [IMPORTS], "row": [0]} | caps))
+    market = capped(market, **({"cap": [0], "quantity": [IMPORTS], "row": [0]} | caps))
     found = float(at_once(potential, market, cleared(market).plan))
     assert found == pytest.approx(0.88 + added, abs=1e-6)
 
@@ -222,8 +222,8 @@ def street(seed: int = 4) -> jg.Market:
     members = [(0, IMPORTS, i, dirt) for i in range(people)]
     members += [(0, GENERATION, k, 0.6) for k in range(units)]
     members += [*((1, IMPORTS, i, 1.0) for i in (0, 1)), (2, IMPORTS, payer, 1.0)]
-    members += [(3, kind, i, s) for i in range(people) for kind, s in ((0, 1.0), (1, -1.0))]
-    cap, kind, row, weight = zip(*members, strict=True)
+    members += [(3, what, i, s) for i in range(people) for what, s in ((0, 1.0), (1, -1.0))]
+    cap, quantity, row, weight = zip(*members, strict=True)
     total = plan.imports.sum(axis=0) - plan.exports.sum(axis=0)
     carbon = (dirt * plan.imports).sum(axis=0) + 0.6 * plan.generation.sum(axis=0)
     kept = levels(carbon[None], np.ones(1), np.array([0.9]), np.array([1.0]))[0]
@@ -238,7 +238,7 @@ def street(seed: int = 4) -> jg.Market:
         rise_max=np.stack([free, free, np.where(later, 0, np.inf), np.where(later, step, np.inf)]),
         start=[1.0, 0.0, 0.0, 0.0], carry=[0.9, 0.0, 1.0, 1.0], slack=[0.0, 0.0, np.inf, 0.0],
         price=[0.0, 0.0, 0.05, 0.0], adds=[1, 1, 0, 0], owner=[-1, -1, payer, -1],
-        cap=cap, kind=kind, row=row, weight=np.stack([w + np.zeros(hours) for w in weight]),
+        cap=cap, quantity=quantity, row=row, weight=np.stack([w + np.zeros(hours) for w in weight]),
         names=("carbon", "group", "peak", "ramp"), units=("kg", "kW", "kW", "kW"),
     )  # fmt: skip
 

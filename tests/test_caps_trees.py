@@ -138,7 +138,7 @@ def test_a_level_out_of_reach_is_told_by_its_step():
     """From 9 down by 1 a step: 7 in either branch, whatever is between them in the table."""
     caps = jg.Caps(
         [[np.inf, np.inf, 5.0, 9.0]], hours=4, start=9.0, carry=1.0, rise_min=-1.0, rise_max=0.0,
-        cap=[0], kind=[0], row=[0],
+        cap=[0], quantity=[0], row=[0],
     )  # fmt: skip
     market = random_market(0, shape=SMALL)
     market = jg.record.changed(market, caps=caps, before=(-1, 0, 0, 2))

@@ -7,21 +7,21 @@ from ..market import Market
 from ..model import OF_CAPS, Plan
 from ..runner import jnp
 from ..succession import entered
-from ..tables import KINDS, places
+from ..tables import QUANTITIES, places
 
 
 class CapRows:
     """What caps add to A theta A^T: rows of their sums, which see what members do, and levels."""
 
     def __init__(self, market: Market, plan: Plan):
-        caps, tables = market.caps, [getattr(plan, name) for name in KINDS]
+        caps, tables = market.caps, [getattr(plan, name) for name in QUANTITIES]
         ends = np.cumsum([table.shape[0] for table in tables])
         none = jnp.zeros((caps.carry.shape[0], ends[-1], plan.imports.shape[1]))
         weight = none.at[caps.cap, places(market)].add(caps.weight)
         moved = weight * jnp.concatenate(tables)  # by cap, member and hour
         self.market = market
         parts = jnp.split(moved, ends[:-1].tolist(), axis=1)
-        self.moved = dict(zip(KINDS, parts, strict=True))
+        self.moved = dict(zip(QUANTITIES, parts, strict=True))
         self.among = jnp.einsum("mrh,nrh->hmn", moved, weight)
         adds, keep = (caps.adds[:, None] > 0) * 1.0, caps.carry[:, None]
         level, rise, spare = (getattr(plan, name) for name in OF_CAPS)

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int
 from ..clock import hour_name
 from ..fields import ROWS
 from ..market import FIELDS, Market
-from ..tables import KINDS
+from ..tables import QUANTITIES
 
 Reason = Callable[[tuple[int, ...]], str]
 
@@ -194,22 +194,24 @@ def indices(v: Values) -> list[str]:
 
 def caps(v: Values) -> list[str]:
     """Terms of caps that sum nothing there is, and payers that do not exist."""
-    kind, row = v["Caps.kind"], v["Caps.row"]
-    known = (kind >= 0) & (kind < len(KINDS))
+    quantity, row = v["Caps.quantity"], v["Caps.row"]
+    known = (quantity >= 0) & (quantity < len(QUANTITIES))
     tables = ("Prosumers.load",) * 2 + ("Generators.power_max",) + ("Buffers.charge_max",) * 2
-    counts = np.array([v.rows(table) for table in tables])[np.where(known, kind, 0)]
+    counts = np.array([v.rows(table) for table in tables])[np.where(known, quantity, 0)]
     adds, owner, people = v["Caps.adds"], v["Caps.owner"], v.rows("Prosumers.load")
     return (
         v.complain(
-            "Caps.kind",
+            "Caps.quantity",
             ~known,
-            lambda at: f"{kind[at]} is none of 0 to {len(KINDS) - 1} ({', '.join(KINDS)})",
+            lambda at: (
+                f"{quantity[at]} is none of 0 to {len(QUANTITIES) - 1} ({', '.join(QUANTITIES)})"
+            ),
         )
         + v.complain(
             "Caps.row",
             known & ((row < 0) | (row >= counts)),
             lambda at: (
-                f"row {row[at]} of {KINDS[kind[at]]} does not exist; there are 0 to "
+                f"row {row[at]} of {QUANTITIES[quantity[at]]} does not exist; there are 0 to "
                 f"{counts[at] - 1}"
             ),
         )
