@@ -5,6 +5,8 @@
     prosumer_hours.csv ... one line per row and hour; units are in the column names
     clearing/              the result: the same kind of tables, clearing.json, summary.json
 
+The tables may be Parquet, and all of it one Excel workbook, a sheet for each table.
+
 Tables of the market may be edited by hand: columns are found by name, lines may come in any order.
 Whatever is not exactly of the format is refused, all of it in one answer with file, line and
 column (docs/files.md). Floats are exact to the last bit. A result that was edited, or whose market

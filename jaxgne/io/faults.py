@@ -9,14 +9,17 @@ _LONG = 40  # characters of a cell that are shown
 
 
 class Faults:
-    """What is wrong, one sentence a fault that names file and place."""
+    """What is wrong, one sentence a fault that names file and place; of sheets, lines are rows."""
 
-    def __init__(self):
+    def __init__(self, *, sheets: bool = False):
+        self._sheets = sheets
         self._sentences: list[str] = []
         self._found: Counter[str] = Counter()
 
     def add(self, file: Any, sentence: str) -> None:
         """Note a fault of `file`; the first few are told, all are counted."""
+        if self._sheets:
+            sentence = sentence.replace(", line ", ", row ", 1)
         self._found[str(file)] += 1
         if self._found[str(file)] <= _EACH and len(self._sentences) < _ALL:
             self._sentences.append(f"{file}{sentence}")

@@ -1,6 +1,6 @@
 """Reading a folder that holds a market and its clearing; nothing in it is ever executed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from ..runner import by_numpy, to_device, to_host
 from ..status import Status
 from .faults import Faults
 from .json_text import Document, convert, place_of
-from .reading import Content, answer_marks, read_json, read_tables
+from .reading import Content, Files, answer_marks, read_tables
 from .schema import (
     ADDED,
     CAPS,
@@ -36,6 +36,7 @@ from .schema import (
     clearing_tables,
     present,
 )
+from .sheets import Workbook, is_book
 from .snapshot import Snapshot
 
 
@@ -47,8 +48,9 @@ def load(path: str | Path) -> tuple[Market, Clearing | None]:
     with a sentence for all that is wrong, each with file, line and column, also where market or
     clearing were edited since the market was cleared; `FileNotFoundError` where there is no folder.
     """
-    faults, answer = Faults(), None
-    with Snapshot(Path(path), OURS) as files:
+    answer = None
+    files, faults = _opened(Path(path), OURS)
+    with files:
         content = _read_market(files, faults)
         market = None if content is None or faults else _market(Path(path), content)
         if content is not None and "clearing" in files.folders:
@@ -61,8 +63,8 @@ def load(path: str | Path) -> tuple[Market, Clearing | None]:
 
 def load_market(path: str | Path) -> Market:
     """The market in a folder that `save` wrote, whatever it says about a clearing."""
-    faults = Faults()
-    with Snapshot(Path(path), {"": OURS[""]}) as files:
+    files, faults = _opened(Path(path), {"": OURS[""]})
+    with files:
         content = _read_market(files, faults)
         faults.check()
     if content is None:
@@ -72,19 +74,26 @@ def load_market(path: str | Path) -> Market:
 
 def check_ours(path: Path) -> None:
     """Raise `ValueError` unless market.json tells of our format, in a version that we know."""
-    faults = Faults()
-    with Snapshot(path, {"": {"market.json"}}) as files:
+    files, faults = _opened(path, {"": {"market.json"}})
+    with files:
         _head(files, faults)
     faults.check()
 
 
-def _head(files: Snapshot, faults: Faults) -> tuple[Document, int] | None:
+def _opened(path: Path, known: Mapping[str, Set[str]]) -> tuple[Files, Faults]:
+    """A folder or a workbook to read, and where its faults go."""
+    if is_book(path):
+        return Workbook(path, known), Faults(sheets=True)
+    return Snapshot(path, known), Faults()
+
+
+def _head(files: Files, faults: Faults) -> tuple[Document, int] | None:
     """market.json, which is of our format, and its version."""
     if not files.has("market.json"):
         words = " does not exist: this is no folder that jaxgne.save wrote; check the path."
         faults.add(files.path("market.json"), words)
         return None
-    document = read_json(files, "market.json", faults)
+    document = files.document("market.json", faults)
     if document is None:
         return None
     kind, version = document.content.get("format"), document.content.get("version")
@@ -101,7 +110,7 @@ def _head(files: Snapshot, faults: Faults) -> tuple[Document, int] | None:
     return None
 
 
-def _read_market(files: Snapshot, faults: Faults) -> Content | None:
+def _read_market(files: Files, faults: Faults) -> Content | None:
     found = _head(files, faults)
     for name in files.strange:
         faults.add(files.path(name), " is no file of the format; move it away, or mend its name.")
@@ -111,7 +120,9 @@ def _read_market(files: Snapshot, faults: Faults) -> Content | None:
     head = convert(document, MARKET_ENTRIES, version, faults)
     sizes, dtype = {}, np.float64
     if head is not None:
-        sizes = dict.fromkeys(OPTIONAL, 0) | head.get("rows", {})
+        own = {table.row for table in MARKET if not table.hourly and files.has(table.file)}
+        sizes = dict.fromkeys(OPTIONAL - (own if "rows" not in head else set()), 0)
+        sizes |= head.get("rows", {})
         sizes["feeder"] = len(head["feeder_buses"])
         dtype = jax.dtypes.canonicalize_dtype(head["dtype"]).type
         _check_head(document, head, dtype, faults)
@@ -134,7 +145,7 @@ def _check_head(document: Document, head: Mapping[str, Any], dtype: type, faults
 
 
 def _check_length(
-    files: Snapshot, head: Mapping[str, Any], steps: Mapping[str, Any], faults: Faults
+    files: Files, head: Mapping[str, Any], steps: Mapping[str, Any], faults: Faults
 ) -> None:
     """The length of steps stands in one place."""
     twice = ("hour_length_h" in head) + ("hour_length_h" in steps)
@@ -226,7 +237,7 @@ def _sizes(content: Content) -> dict[str, int]:
     return found
 
 
-def _read_clearing(files: Snapshot, market: Content, faults: Faults) -> Content | None:
+def _read_clearing(files: Files, market: Content, faults: Faults) -> Content | None:
     """What the folder inside says, where it is still what was saved of this very market."""
     inside, version = files.path("clearing"), market.head["version"]
     if version < 2:
@@ -236,7 +247,7 @@ def _read_clearing(files: Snapshot, market: Content, faults: Faults) -> Content 
             "since; delete it, and clear the market again.",
         )
         return None
-    document = read_json(files, "clearing/clearing.json", faults)
+    document = files.document("clearing/clearing.json", faults)
     if document is not None and "solver" not in document.content:
         faults.add(
             inside,
@@ -245,7 +256,7 @@ def _read_clearing(files: Snapshot, market: Content, faults: Faults) -> Content 
         )
         return None
     head = None if document is None else convert(document, CLEARING_ENTRIES, version, faults)
-    counted = [table for table in present(MARKET, market.head["rows"]) if not table.hourly]
+    counted = [table for table in present(MARKET, market.head.get("rows", {})) if not table.hourly]
     if any(table.file not in market.tables for table in counted):
         return None  # how many rows there are is not known
     tables, rows = clearing_tables(MODELS[market.head["grid_model"]]), _sizes(market)

@@ -7,6 +7,7 @@ may be read and says what is wrong with the rest.
 import math
 import re
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -39,6 +40,39 @@ class Kinds(NamedTuple):
 
 
 Columns = dict[str, "np.ndarray | list[str]"]
+
+
+class TextTable:
+    """A table as text: the names in its first line, and its columns by these."""
+
+    def __init__(self, data: bytes, path: str, faults: Faults):
+        self.data, self.path, self.faults = data, path, faults
+        self.start = 0
+
+    def names(self) -> list[str] | None:
+        """The names of the columns; None and a fault where there are none."""
+        found = header(self.data, self.path, self.faults)
+        if found is None:
+            return None
+        names, self.start = found
+        return names
+
+    @property
+    def head(self) -> str:
+        """Where the names stand, for a sentence."""
+        return f", line {_newlines(self.data, max(self.start - 1, 0)) + 1}"
+
+    def columns(self, names: Sequence[str], kinds: Kinds) -> Columns | None:
+        """All columns; None and faults where any cell is wrong."""
+        return columns(self.data, self.start, names, kinds, self.path, self.faults)
+
+    def place(self, row: int) -> str:
+        """Where row `row` stands, for a sentence."""
+        return f", line {self._lines[row]}"
+
+    @cached_property
+    def _lines(self) -> list[int]:
+        return line_numbers(self.data, self.start)
 
 
 def header(data: bytes, path: str, faults: Faults) -> tuple[list[str], int] | None:

@@ -2,19 +2,56 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Set
-from functools import cached_property
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence, Set
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 from jaxtyping import Int
 
 from .faults import Faults, shown
-from .json_text import LARGEST as LARGEST_JSON
-from .json_text import Document, parse
-from .parsing import LARGEST, LONGEST, Columns, Kinds, columns, header, line_numbers
+from .json_text import Document
+from .parsing import Columns, Kinds
 from .schema import ADDED, NOBODY, OPTIONAL, WHOLE, Table
-from .snapshot import Snapshot
+
+
+class RawTable(Protocol):
+    """A table in one of the forms that there are: text, a sheet, Parquet."""
+
+    path: str
+
+    def names(self) -> list[str] | None: ...
+
+    @property
+    def head(self) -> str: ...
+
+    def columns(self, names: Sequence[str], kinds: Kinds) -> Columns | None: ...
+
+    def place(self, row: int) -> str: ...
+
+
+class Files(Protocol):
+    """What holds a market: a folder as it is at one moment, or a workbook.
+
+    Tables and JSON go by the names that they have in a folder of CSV; `folders` are those that are
+    there, "" the whole. What is missing or cannot be read is None, and a fault.
+    """
+
+    folder: Path
+    folders: set[str]
+    strange: list[str]
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def path(self, name: str) -> str: ...
+
+    def has(self, name: str) -> bool: ...
+
+    def document(self, name: str, faults: Faults) -> Document | None: ...
+
+    def table(self, name: str, rows: int | None, faults: Faults) -> RawTable | None: ...
 
 
 class Content(NamedTuple):
@@ -55,14 +92,8 @@ def _mark(value: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def read_json(files: Snapshot, name: str, faults: Faults) -> Document | None:
-    """The object in a JSON file, its entries as they stand."""
-    data = files.read(name, LARGEST_JSON, faults)
-    return None if data is None else parse(data, files.path(name), faults)
-
-
 def read_tables(
-    files: Snapshot,
+    files: Files,
     inside: str,
     tables: Iterable[Table],
     sizes: Mapping[str, int],
@@ -92,11 +123,10 @@ def read_tables(
             continue
         hours = counts.get("hour") if table.hourly else 1
         promised = None if rows is None or hours is None else rows * hours
-        most = LARGEST if promised is None else min(LARGEST, (promised + 100) * LONGEST)
-        data = files.read(name, most, faults)
-        if data is None:
+        raw = files.table(name, promised, faults)
+        if raw is None:
             continue
-        read = _Reader(data, files.path(name), table, faults)
+        read = _Reader(raw, table, faults)
         content = read.ordered(lacking, bool(inside), dtype, rows, counts.get("hour"))
         if content is not None:
             found[table.file] = content
@@ -109,10 +139,9 @@ def read_tables(
 class _Reader:
     """One table as it is read."""
 
-    def __init__(self, data: bytes, path: str, table: Table, faults: Faults):
-        self.data, self.path, self.table, self.faults = data, path, table, faults
+    def __init__(self, raw: RawTable, table: Table, faults: Faults):
+        self.raw, self.path, self.table, self.faults = raw, raw.path, table, faults
         self.keys = (table.row, "hour") if table.hourly else (table.row,)
-        self.start = 0
 
     def ordered(
         self, lacking: Set[str], nan: bool, dtype: type, rows: int | None, hours: int | None
@@ -133,11 +162,9 @@ class _Reader:
         }
 
     def _columns(self, lacking: Set[str], nan: bool) -> Columns | None:
-        found = header(self.data, self.path, self.faults)
-        if found is None:
+        names, table = self.raw.names(), self.table
+        if names is None:
             return None
-        names, self.start = found
-        table = self.table
         needed = [*self.keys, *table.columns, *table.derived]
         begun = {table.curves[name].split(".")[0] for name in names if name in table.curves}
         needed += [name for name, own in table.curves.items() if own.split(".")[0] in begun]
@@ -149,14 +176,13 @@ class _Reader:
         fields = {name: f"{field[0].upper()}{field[1:]}" for name, field in held.items()}
         nobody = frozenset(name for name, field in table.columns.items() if field in NOBODY)
         kinds = Kinds(whole, nobody, frozenset(table.names), nan, fields)
-        return columns(self.data, self.start, names, kinds, self.path, self.faults)
+        return self.raw.columns(names, kinds)
 
     def _known(
         self, names: list[str], known: list[str], needed: list[str], lacking: Set[str]
     ) -> bool:
         """Whether the header names what it must, and only that, each once."""
-        line = self.data.count(b"\n", 0, max(self.start - 1, 0)) + 1
-        place = f", line {line}"
+        place = self.raw.head
         if len(names) == 1 and names[0] not in known:
             marks = {";": "semicolons", "\t": "tabs"}
             for mark, words in marks.items():
@@ -246,8 +272,4 @@ class _Reader:
     def _complain(self, k: Any, column: str, sentence: str) -> None:
         """A fault of line `k` below the header, counted without blank lines."""
         place = f", column {column!r}" if column else ""
-        self.faults.add(self.path, f", line {self._lines[k]}{place}: {sentence}")
-
-    @cached_property
-    def _lines(self) -> list[int]:
-        return line_numbers(self.data, self.start)
+        self.faults.add(self.path, f"{self.raw.place(int(k))}{place}: {sentence}")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from ..certificate import Certificate
 from ..comparison import measured
 from ..each import refuse_batch
+from ..files import whole
 from ..grids import MODELS
 from ..market import Market
 from ..model import energy_prices, grid_price, rows_like, trade_prices, voltages, zeros
@@ -22,6 +23,7 @@ from ..runner import hosted
 from ..status import status_name
 from ..validation import structure
 from .loading import check_ours
+from .parquet import check_parquet, write_parquet
 from .parsing import CONTROL
 from .reading import Content, answer_marks
 from .schema import (
@@ -38,8 +40,10 @@ from .schema import (
     clearing_tables,
     present,
 )
+from .sheets import is_book, write_book
+from .snapshot import as_parquet
 from .swap import replacing
-from .tables import write_hours, write_table
+from .tables import by_hour, write_table
 
 _BATCH = "save one, jg.scenarios.lane(markets, k), or keep all, jg.clear_many(markets, folder=...)"
 _NAME = 1000  # bytes of the name of a bus
@@ -51,12 +55,17 @@ def save(
     clearing: Clearing | None = None,
     *,
     summary: Mapping[str, Any] | None = None,
+    tables: Literal["csv", "parquet"] = "csv",
 ) -> None:
     """Write a market, and its clearing, as a folder of CSV and JSON that `load` reads back exactly.
 
-    The folder appears complete or not at all; a folder of ours that stands there is replaced,
-    anything else is refused with `ValueError`. `summary` is stored beside the result for readers.
+    The tables may be Parquet instead; a path that ends in `.xlsx` is one workbook, with a sheet for
+    each. It appears complete or not at all; a folder or a workbook of ours that stands there is
+    replaced, anything else is refused with `ValueError`. `summary` is stored beside the result for
+    readers of a folder.
     """
+    if tables not in ("csv", "parquet"):
+        raise ValueError(f"save(): tables={tables!r}; give 'csv' or 'parquet'.")
     refuse_batch("save", _BATCH, market=market)
     wrong = structure(market) or _unwritable(market)
     if wrong:
@@ -65,18 +74,41 @@ def save(
         _check_belongs(market, clearing)
     target = Path(path).resolve()
     check_replaceable(target)
+    entries, lines = _files(market, clearing)
+    if is_book(target):
+        with whole(target) as fresh:
+            write_book(fresh, {name: _spelled(head) for name, head in entries.items()}, lines)
+        return
+    if tables == "parquet":
+        check_parquet()
     with replacing(target, _is_ours) as fresh:
-        content = _market_content(market)
-        hours = market.prosumers.load.shape[1]
-        _write(fresh, "market.json", present(MARKET, content.head["rows"]), content, hours)
         if clearing is not None:
-            inside = fresh / "clearing"
-            inside.mkdir()
-            tables = present(clearing_tables(market.grid.model), content.head["rows"])
-            answer = _answer_content(market, content, clearing, tables)
-            _write(inside, "clearing.json", tables, answer, hours)
-            if summary is not None:
-                _write_json(inside / "summary.json", summary)
+            (fresh / "clearing").mkdir()
+        for name, head in entries.items():
+            _write_json(fresh / name, head)
+        for name, columns in lines.items():
+            if tables == "parquet":
+                write_parquet(fresh / as_parquet(name), columns)
+            else:
+                write_table(fresh / name, columns)
+        if clearing is not None and summary is not None:
+            _write_json(fresh / "clearing" / "summary.json", summary)
+
+
+def _files(market: Market, clearing: Clearing | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What JSON and tables hold, each by its file."""
+    content = _market_content(market)
+    hours = market.prosumers.load.shape[1]
+    entries, lines = {"market.json": content.head}, {}
+    for table in present(MARKET, content.head["rows"]):
+        lines[table.file] = _lines(table, content.tables[table.file], hours)
+    if clearing is not None:
+        files = present(clearing_tables(market.grid.model), content.head["rows"])
+        answer = _answer_content(market, content, clearing, files)
+        entries["clearing/clearing.json"] = answer.head
+        for table in files:
+            lines[f"clearing/{table.file}"] = _lines(table, answer.tables[table.file], hours)
+    return entries, lines
 
 
 def _unwritable(market: Market) -> list[str]:
@@ -119,6 +151,9 @@ def check_replaceable(path: str | Path) -> None:
     target = Path(path).resolve()
     if not target.exists():
         return
+    if is_book(target):
+        check_ours(target)
+        return
     if not target.is_dir():
         raise ValueError(f"{target} is a file; choose another name for the folder.")
     alien = _alien(target)
@@ -147,7 +182,8 @@ def _alien(folder: Path, inside: str = "") -> str | None:
         for entry in entries:
             name = f"{inside}/{entry.name}" if inside else entry.name
             place = name in OURS
-            if entry.is_symlink() or entry.name not in OURS[inside] or place != entry.is_dir():
+            known = {*OURS[inside], *map(as_parquet, OURS[inside])}
+            if entry.is_symlink() or entry.name not in known or place != entry.is_dir():
                 return name
             deeper = _alien(folder, name) if place else None
             if deeper is not None:
@@ -179,17 +215,12 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(text + "\n", encoding="utf-8")
 
 
-def _write(
-    folder: Path, name: str, tables: tuple[Table, ...], content: Content, hours: int
-) -> None:
-    _write_json(folder / name, content.head)
-    for table in tables:
-        columns = content.tables[table.file]
-        count = len(next(iter(columns.values())))
-        if table.hourly:
-            write_hours(folder / table.file, table.row, columns, (count, hours))
-        else:
-            write_table(folder / table.file, {table.row: np.arange(count)} | dict(columns))
+def _lines(table: Table, columns: Mapping[str, Any], hours: int) -> dict[str, Any]:
+    """The columns of a table with those that count its rows and hours before them."""
+    count = len(next(iter(columns.values())))
+    if table.hourly:
+        return by_hour(table.row, columns, (count, hours))
+    return {table.row: np.arange(count)} | dict(columns)
 
 
 def _market_content(market: Market) -> Content:

@@ -52,7 +52,9 @@ class Entry(NamedTuple):
 MARKET_ENTRIES: Mapping[str, Entry] = {
     "format": Entry(one_of(FORMAT)),
     "version": Entry(one_of(*range(1, VERSION + 1))),
-    "rows": Entry(sizes(*(row for row in ROWS.values() if row != "feeder"), optional=OPTIONAL), 2),
+    "rows": Entry(
+        sizes(*(row for row in ROWS.values() if row != "feeder"), optional=OPTIONAL), None
+    ),  # else tables are as long as they are
     "dtype": Entry(one_of("float32", "float64")),
     "hour_length_h": Entry(number, None),  # else it is a column of tariff.csv
     "start": Entry(text, None),

@@ -8,11 +8,20 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from .faults import Faults
+from .json_text import LARGEST as LARGEST_JSON
+from .json_text import Document, parse
+from .parquet import ParquetTable
+from .parsing import LARGEST, LONGEST, TextTable
 from .swap import leftovers
 
 _TRIES = 100
 _PAUSE = 0.01  # s, between them
-_KINDS = (".csv", ".json")  # endings of files that must be known
+_KINDS = (".csv", ".json", ".parquet")  # endings of files that must be known
+
+
+def as_parquet(name: str) -> str:
+    """What a table is called in Parquet; JSON stays as it is."""
+    return f"{name.removesuffix('.csv')}.parquet" if name.endswith(".csv") else name
 
 
 class Snapshot:
@@ -23,8 +32,12 @@ class Snapshot:
     """
 
     def __init__(self, folder: Path, known: Mapping[str, Set[str]]):
-        """The `known` files by folder: "" is `folder` itself, others may be missing inside it."""
-        self.folder, self._known = folder, known
+        """The `known` files by folder: "" is `folder` itself, others may be missing inside it.
+
+        Each CSV may be Parquet instead.
+        """
+        self.folder = folder
+        self._known = {name: {*files, *map(as_parquet, files)} for name, files in known.items()}
         self._stack = ExitStack()
         self._files: dict[str, int | OSError] = {}
         self.folders: set[str] = set()
@@ -92,12 +105,35 @@ class Snapshot:
                 self.strange.append(prefix + name)
 
     def path(self, name: str) -> str:
-        return str(self.folder / name)
+        return str(self.folder / self._called(name))
 
     def has(self, name: str) -> bool:
-        return name in self._files
+        return self._called(name) in self._files
 
-    def read(self, name: str, most: int, faults: Faults) -> bytes | None:
+    def _called(self, name: str) -> str:
+        """What a table is called here: it may be Parquet in place of CSV."""
+        parquet = as_parquet(name)
+        return parquet if parquet in self._files else name
+
+    def document(self, name: str, faults: Faults) -> Document | None:
+        """The object in a JSON file, its entries as they stand."""
+        data = self._read(name, LARGEST_JSON, faults)
+        return None if data is None else parse(data, self.path(name), faults)
+
+    def table(self, name: str, rows: int | None, faults: Faults) -> TextTable | ParquetTable | None:
+        """A table as it stands, of so many rows if that is known."""
+        called = self._called(name)
+        if called != name and name in self._files:
+            faults.add(self.path(name), f" is there beside {Path(name).name}; remove one of them.")
+            return None
+        most = LARGEST if rows is None else min(LARGEST, (rows + 100) * LONGEST)
+        data = self._read(called, most, faults)
+        if data is None:
+            return None
+        kind = TextTable if called == name else ParquetTable
+        return kind(data, self.path(name), faults)
+
+    def _read(self, name: str, most: int, faults: Faults) -> bytes | None:
         """The bytes of a file; None and a fault where it is missing, no file or too large."""
         opened = self._files.get(name)
         if opened is None:

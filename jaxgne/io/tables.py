@@ -35,14 +35,13 @@ def _numbers(column: np.ndarray):
         yield from column[start : start + _CHUNK].tolist()
 
 
-def write_hours(
-    path: Path, row: str, columns: Mapping[str, Float[np.ndarray, "R H"]], shape: tuple[int, int]
-) -> None:
-    """Write arrays of shape (rows, hours) in long form: one line per row and hour."""
+def by_hour(
+    row: str, columns: Mapping[str, Float[np.ndarray, "R H"]], shape: tuple[int, int]
+) -> dict[str, np.ndarray]:
+    """Arrays of shape (rows, hours) in long form: one line per row and hour."""
     rows, hours = shape
     index = {
         row: np.repeat(np.arange(rows), hours),
         "hour": np.tile(np.arange(hours), rows),
     }
-    flat = {name: array.reshape(-1) for name, array in columns.items()}
-    write_table(path, index | flat)
+    return index | {name: array.reshape(-1) for name, array in columns.items()}
