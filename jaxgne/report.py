@@ -30,6 +30,9 @@ def _heading(facts: dict[str, Any]) -> Group:
     if facts["status"] == "cleared":
         size = f"{facts['prosumers']} prosumers, {facts['hours']} hours, {facts['grid_model']}"
         status = Text(f"Cleared after {facts['steps']} steps ({size})", style="bold green")
+    elif facts["status"] == "uncontrolled":
+        size = f"{facts['prosumers']} prosumers, {facts['hours']} hours, {facts['grid_model']}"
+        status = Text(f"Today, uncontrolled ({size})", style="bold")
     else:
         words = f"NOT CLEARED ({facts['status']}) after {facts['steps']} steps. {facts['message']}"
         status = Text(words, style="bold red")

@@ -7,7 +7,13 @@ from jaxtyping import Array, Bool
 
 from .runner import on_host
 
-STATUSES = ("cleared", "max_steps", "infeasible", "nonfinite")  # in the order of their numbers
+STATUSES = (  # in the order of their numbers
+    "cleared",
+    "max_steps",
+    "infeasible",
+    "nonfinite",
+    "uncontrolled",
+)
 
 
 class Status(eqx.Enumeration):
@@ -22,6 +28,7 @@ class Status(eqx.Enumeration):
     nonfinite = (
         "Iterates became non-finite. Run jg.validate(market): a NaN, or a number far out of scale?"
     )
+    uncontrolled = "Nobody optimizes: what everyone does at the tariff, no equilibrium."
 
 
 def is_status(status: Status, which: Status) -> Bool[Array, ""]:
@@ -39,7 +46,7 @@ def either(chosen: Array, yes: Status, no: Status) -> Status:
 
 
 def status_name(status: Status) -> str:
-    """The word for a status: cleared, max_steps, infeasible or nonfinite."""
+    """The word for a status, one of `STATUSES`."""
     return next(word for word in STATUSES if bool(is_status(status, getattr(Status, word))))
 
 

@@ -131,6 +131,37 @@ def to_leaves(before: tuple[int, ...], step: Callable, table: Array, over: Any) 
     return lax.scan(turn, table, (*_places(before), over))[1]
 
 
+def onward(before: Before, step: Callable, first: Array, over: Any) -> Any:
+    """Steps of a path or a tree, each after the one that it begins from.
+
+    `step(there, x)` has what that one became, `first` at the start, and returns what its own step
+    becomes, and an output. Returns the outputs of all steps, in order.
+    """
+    if before is None:
+        return lax.scan(step, first, over)[1]
+
+    def turn(there: Array, x: Any) -> tuple[Array, Array, Any]:
+        own, out = step(there, x)
+        return own, there, out
+
+    return to_leaves(before, turn, blank(before, first).at[-1].set(first), over)
+
+
+def backward(before: Before, step: Callable, nothing: Array, over: Any) -> Any:
+    """The other way round: `step(asked, x)` has the most that steps that begin from it ask.
+
+    That is `nothing` at the last; it returns what it asks itself, and an output.
+    """
+    if before is None:
+        return lax.scan(step, nothing, over, reverse=True)[1]
+
+    def turn(asked: Array, there: Array, x: Any) -> tuple[Array, Any]:
+        asks, out = step(asked, x)
+        return jnp.maximum(there, asks), out
+
+    return to_roots(before, turn, blank(before, nothing) + nothing, over)
+
+
 def blank(before: tuple[int, ...], nothing: Array) -> Array:
     """A table for `to_roots` and `to_leaves` whose rows are `nothing`."""
     return jnp.zeros((len(before) + 1, *nothing.shape), nothing.dtype)

@@ -37,6 +37,8 @@ from jaxgne import (
     settlement,
     sharing,
     studies,
+    uncontrolled,
+    unmet,
 )
 from jaxgne.validation import preference_cycle, problems
 
@@ -80,6 +82,10 @@ EACH: dict[str, Call] = {
     "certify": lambda m, c: jg.certify(m, c.plan, c.prices),
     "outcome": lambda m, c: comparison.outcome(m, c, grid_carbon=0.4),
     "baselines": lambda m, c: comparison.baselines(m),
+    "habits": lambda m, c: uncontrolled.habits(m),
+    "plan_today": lambda m, c: uncontrolled.plan_today(m),
+    "today": lambda m, c: uncontrolled.today(m),
+    "unmet": lambda m, c: unmet.unmet(m, c.plan),
     "headroom": lambda m, c: mechanisms.headroom(m, c),
     "freed": lambda m, c: one_way.freed(m, c.plan),
     "ways": lambda m, c: one_way.ways(m, c.plan, c.prices),
@@ -221,6 +227,7 @@ MODULES = (
     *("mechanisms", "model", "objectives", "one_way", "payoffs", "plan", "plots", "report"),
     *("causes", "descent", "indicators", "scenarios", "selection"),
     *("reliability", "settlement", "sharing", "studies", "tracing", "tuning", "validation"),
+    *("uncontrolled", "unmet"),
 )
 
 

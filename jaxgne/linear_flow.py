@@ -1,0 +1,80 @@
+"""The state of a grid for powers that nobody chooses, by its own model where that is a tree."""
+
+from typing import Any
+
+from jaxtyping import Array, Float
+
+from .acflow import flow
+from .market import Market
+from .model import falls, ratios
+from .radial import Forest, forest, loops
+from .runner import jnp
+
+States = dict[str, Array]  # fields of a `Plan`, by name
+
+
+def grid_state(
+    market: Market, active: Float[Array, "B H"], reactive: Float[Array, "B H"]
+) -> States:
+    """The grid's fields of a plan whose buses draw `active` kW and `reactive` kvar.
+
+    On a radial grid all rows of its model hold. Where lines close loops the model alone need not
+    settle the flows: these are those of an AC power flow, which has losses. No fields where there
+    is no network.
+    """
+    grid = market.grid
+    if not grid.model.networked:
+        return {}
+    if not grid.reactive_balance:
+        reactive = jnp.zeros_like(active)
+    if loops(grid):
+        return _by_ac(market, active, reactive)
+    tree = forest(grid)
+    sign = jnp.where(tree.outward[:, None], 1, -1)
+
+    def along_lines(drawn: Array) -> Array:
+        return sign * tree.ladder.behind(drawn)[tree.far]
+
+    p, q = along_lines(active), along_lines(reactive)
+    fed: dict[str, Any] = {
+        "voltage": grid.feeder_voltage**grid.model.power,
+        "angle": jnp.zeros_like(grid.feeder_voltage),
+    }
+    states = {
+        state: _state(
+            market, tree, state, fed[state], by_active[:, None] * p + by_reactive[:, None] * q
+        )
+        for state, (by_active, by_reactive) in falls(grid).items()
+    }
+    return {
+        "active": p,
+        "reactive": q,
+        "exchange": tree.ladder.behind(active)[grid.feeder],
+        **states,
+    }
+
+
+def _state(
+    market: Market, tree: Forest, state: str, fed: Array, fall: Array
+) -> Float[Array, "B H"]:
+    """Voltage or angle at each bus, from those at feeders and what lines take on the way.
+
+    At a line's target it is that at its source over its ratio, less its fall. Divided by `base`,
+    the product of ratios on the way, it is a sum of falls.
+    """
+    outward = tree.outward[:, None]
+    nothing = jnp.zeros_like(market.grid.passive)
+    step = jnp.log(ratios(market.grid)[state])[:, None]
+    step = jnp.where(outward, -step, step)
+    base = jnp.exp(tree.ladder.along(nothing[:, :1].at[tree.far].set(step)))
+    less = jnp.where(outward, -fall / base[tree.far], fall / base[tree.near])
+    given = nothing.at[market.grid.feeder].set(fed).at[tree.far].set(less)
+    return base * tree.ladder.along(given)
+
+
+def _by_ac(market: Market, active: Array, reactive: Array) -> States:
+    found = flow(market.grid, active, reactive)
+    states = {"voltage": found.voltage**market.grid.model.power, "angle": found.angle}
+    fields = {"active": found.active, "reactive": found.reactive, "exchange": found.exchange}
+    fields |= {state: states[state] for state in market.grid.model.states}
+    return {name: field.astype(active.dtype) for name, field in fields.items()}
