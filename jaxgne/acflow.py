@@ -29,6 +29,7 @@ from .validation import gate
 
 VOLTAGE_SLACK = 1e-4  # pu beyond a limit that still counts as safe
 LOADING_SLACK = 1e-3  # share of a rating beyond it that still does
+TIGHT = 0.8  # share of a rating above which a line counts as tight
 
 MOST_LOOPS = 500  # of a grid whose AC state is looked for
 
@@ -69,6 +70,8 @@ class Safety(Record):
     excess_place: Int[Array, ""]
     loading: Float[Array, ""]
     loading_place: Int[Array, ""]
+    tight: Float[Array, ""]  # h, of all lines, above 80 % of their rating by current
+    outside: Float[Array, ""]  # h, of all buses, outside their voltage limits
     losses: Float[Array, ""]  # kWh, of all lines and hours
     loss: Float[Array, ""]  # kW, the largest of one line
     loss_place: Int[Array, ""]
@@ -228,7 +231,8 @@ def _check(
         used = jnp.where(found.current > rounding, used, 0.0)  # a line rated 0 carries noise
         lowest, lowest_place = _largest(-volts)
         highest, highest_place = _largest(volts)
-        excess, excess_place = _largest(jnp.where(free, jnp.maximum(outside, 0.0), 0.0))
+        outside = jnp.where(free, jnp.maximum(outside, 0.0), 0.0)
+        excess, excess_place = _largest(outside)
         loading, loading_place = _largest(used)
         loss, loss_place = _largest(found.losses)
         return Safety(
@@ -240,6 +244,8 @@ def _check(
             excess_place=excess_place,
             loading=loading,
             loading_place=loading_place,
+            tight=jnp.sum(hours * (used > TIGHT)),
+            outside=jnp.sum(hours * (outside > VOLTAGE_SLACK)),
             losses=jnp.sum(hours * found.losses),
             loss=loss,
             loss_place=loss_place,

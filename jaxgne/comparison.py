@@ -15,14 +15,17 @@ from jaxtyping import Array, Float
 
 from .each import for_each
 from .market import Market
-from .model import aggregate, by_side, counted, device_costs, net_exchange
+from .model import aggregate, by_side, counted, device_costs, ended, net_exchange
 from .record import Record
 from .result import Clearing
 from .runner import hosted, jnp
 from .settlement import bills, for_each_priced
+from .status import Status, is_status
 from .succession import depth
+from .unmet import unmet
 
 REFERENCE = "no trading"  # what benefits are measured against, where it is among those compared
+_FINE = 1e-5  # of all that is used, what may be unmet and counts as none
 
 
 class Outcome(Record):
@@ -36,6 +39,7 @@ class Outcome(Record):
     bill: Float[Array, " N"]  # EUR that each prosumer pays: main grid, peers, operator
     passive: Float[Array, ""]  # EUR that passive consumers pay
     operator: Float[Array, ""]  # EUR that the operator receives
+    network_fees: Float[Array, ""]  # EUR of that, and of what is paid the main grid: tolls, fees
     social: Float[Array, ""]  # EUR that all pay the main grid, for devices and rises of caps
     peak: Float[Array, ""]  # kW, highest contracted import
     imported: Float[Array, ""]  # kWh from the main grid, net of exports
@@ -49,6 +53,11 @@ class Outcome(Record):
     made: Float[Array, ""]  # kWh made here
     self_sufficiency: Float[Array, ""]  # share of `consumed` that does not come from the main grid
     self_consumption: Float[Array, ""]  # share of `made` that stays here; 1 where nothing is made
+    stored: Float[Array, ""]  # kWh that storage holds more at the end than at the start
+    unmet: Float[Array, ""]  # kWh beyond contracts, and lacking where due (`unmet`)
+    losses: Float[Array, ""]  # kWh in lines by the AC power flow; NaN where that is not known
+    tight: Float[Array, ""]  # h that lines are above 80 % of their rating, all lines; likewise
+    outside: Float[Array, ""]  # h that buses are outside their voltage limits, all; likewise
     carbon: Float[Array, ""]  # kg of CO2, 0 where no factors are given
 
 
@@ -59,18 +68,25 @@ def outcome(
     *,
     grid_carbon: Any = 0.0,
     generator_carbon: Any = 0.0,
+    network_fee: Any = 0.0,
 ) -> Outcome:
     """What a plan and prices cost everyone under the market's own tariff; of a batch by scenario.
 
     `grid_carbon` (kg/kWh, one number or by hour) and `generator_carbon` (one number or by unit)
-    give the CO2 of what is bought of the main grid, net of exports, and of what units make. Raises
-    `ValueError` for a clearing without prices, as `settle` does.
+    give the CO2 of what is bought of the main grid, net of exports, and of what units make.
+    `network_fee` (EUR/kWh, one number or by hour) is the part of the main grid's price that is for
+    the network. What the AC power flow finds is that of `clearing.certificate`. Raises `ValueError`
+    for a clearing without prices, as `settle` does.
     """
-    return measured(market, clearing, grid_carbon, generator_carbon)
+    return measured(market, clearing, grid_carbon, generator_carbon, network_fee)
 
 
 def measured(
-    market: Market, clearing: Clearing, grid_carbon: Any = 0.0, generator_carbon: Any = 0.0
+    market: Market,
+    clearing: Clearing,
+    grid_carbon: Any = 0.0,
+    generator_carbon: Any = 0.0,
+    network_fee: Any = 0.0,
 ) -> Outcome:
     """`outcome` of whatever plan and prices a clearing holds, also where they mean nothing."""
     plan, load = clearing.plan, market.prosumers.load
@@ -93,12 +109,17 @@ def measured(
     made = made - energy(jnp.minimum(passive, 0.0))
     drawn, fed = (energy(jnp.maximum(flow, 0.0)) for flow in (net, -net))
     makers = market.generators.owner
+    lacks, stores = unmet(market, plan), market.buffers
+    gained = ended(market) * (plan.energy - stores.energy_start[:, None])
+    zero = jnp.sum(0 * net)
+    losses, tight, outside = _by_ac(clearing, zero)
     unit_carbon = jnp.broadcast_to(jnp.asarray(generator_carbon), makers.shape)
     return Outcome(
         cost=devices + jnp.sum(paid.prosumers, axis=1),
         bill=jnp.sum(paid.prosumers, axis=1),
         passive=jnp.sum(paid.passive) + jnp.sum(paid.passive_caps),
         operator=jnp.sum(paid.receipts),
+        network_fees=jnp.sum(paid.tolls) + energy(network_fee * sigma),
         social=jnp.sum(devices) + jnp.sum(paid.sales) + jnp.sum(paid.levies),
         peak=jnp.max(sigma),
         imported=energy(net),
@@ -112,8 +133,27 @@ def measured(
         made=made,
         self_sufficiency=1 - drawn / jnp.where(consumed > 0, consumed, 1.0),
         self_consumption=1 - fed / jnp.where(made > 0, made, 1.0),
+        stored=jnp.sum(gained),
+        unmet=sum((jnp.sum(a) for a in lacks.energies()), zero),
+        losses=losses,
+        tight=tight,
+        outside=outside,
         carbon=energy(grid_carbon * net) + energy(unit_carbon[:, None] * plan.generation),
     )
+
+
+def _by_ac(clearing: Clearing, zero: Array) -> tuple[Array, Array, Array]:
+    """What the AC power flow says of losses, tight lines and voltages; NaN where it says nothing.
+
+    That is so on a copperplate, and where there is no state or it was not examined.
+    """
+    found, unknown = clearing.certificate.ac, zero + jnp.nan
+    if found is None:
+        return unknown, unknown, unknown
+    known = found.examined & found.converged
+    each = (found.losses, found.tight, found.outside)
+    losses, tight, outside = (jnp.where(known, a.astype(zero.dtype), jnp.nan) for a in each)
+    return losses, tight, outside
 
 
 class Comparison(Record):
@@ -146,13 +186,14 @@ def compare(
     reference: str = REFERENCE,
     grid_carbon: Any = 0.0,
     generator_carbon: Any = 0.0,
+    network_fee: Any = 0.0,
 ) -> Comparison:
     """One table of what clearings mean: `{"market": (market, clearing), ...}`.
 
     `market` is where money is reckoned: for a clearing of the social optimum's market give the
-    market itself. `grid_carbon` and `generator_carbon` are those of `outcome`. Batches are compared
-    scenario by scenario: `outcomes` then have their leading axis, and each number of `rows` is the
-    mean over scenarios, None where it is None in one of them.
+    market itself. `grid_carbon`, `generator_carbon` and `network_fee` are those of `outcome`.
+    Batches are compared scenario by scenario: `outcomes` then have their leading axis, and each
+    number of `rows` is the mean over scenarios, None where it is None in one of them.
 
     Raises `ValueError` for a clearing that did not clear, or where prosumers or scenarios differ in
     number.
@@ -162,7 +203,8 @@ def compare(
         shown = " and ".join(" scenarios of ".join(map(str, size)) for size in sorted(sizes))
         raise ValueError(f"compare: markets of {shown} prosumers; compare like with like.")
     for name, (_, clearing) in cleared.items():
-        lost = np.flatnonzero(~np.asarray(clearing.ok))
+        uncontrolled = np.asarray(is_status(clearing.status, Status.uncontrolled))
+        lost = np.flatnonzero(~(np.asarray(clearing.ok) | uncontrolled))
         if lost.size and np.ndim(clearing.steps):
             raise ValueError(
                 f"compare: scenario {lost[0]} of {name!r} did not clear ({lost.size} of "
@@ -172,7 +214,13 @@ def compare(
         if lost.size:
             raise ValueError(f"compare: {name!r} did not clear; leave it out, or clear it first.")
     found = {
-        name: outcome(market, clearing, grid_carbon=grid_carbon, generator_carbon=generator_carbon)
+        name: outcome(
+            market,
+            clearing,
+            grid_carbon=grid_carbon,
+            generator_carbon=generator_carbon,
+            network_fee=network_fee,
+        )
         for name, (market, clearing) in cleared.items()
     }
     alone, best = found.get(reference), found.get("social optimum")
@@ -200,6 +248,7 @@ def _row(one: Outcome, alone: Outcome | None, best: Outcome | None) -> dict[str,
         "prosumers_cost_eur": float(one.cost.sum()),
         "passive_cost_eur": float(one.passive),
         "operator_receipts_eur": float(one.operator),
+        "network_fees_eur": float(one.network_fees),
         "social_cost_eur": float(one.social),
         "price_of_anarchy": _ratio(one, best),
         "contracted_peak_kw": float(one.peak),
@@ -212,6 +261,11 @@ def _row(one: Outcome, alone: Outcome | None, best: Outcome | None) -> dict[str,
         "transformer_peak_out_kw": float(one.peak_out),
         "physical_self_sufficiency": float(one.self_sufficiency) if one.consumed > 0 else None,
         "physical_self_consumption": float(one.self_consumption) if one.made > 0 else None,
+        "losses_kwh": _known(one.losses),
+        "line_hours_over_80_percent": _known(one.tight),
+        "bus_hours_outside_limits": _known(one.outside),
+        "stored_kwh": float(one.stored),
+        "unmet_kwh": float(one.unmet) if one.unmet > _FINE * one.consumed else 0.0,
         "co2_kg": float(one.carbon),
     }
     if alone is not None:
@@ -226,6 +280,11 @@ def _row(one: Outcome, alone: Outcome | None, best: Outcome | None) -> dict[str,
             "jain": jain(benefit),
         }
     return row
+
+
+def _known(value: Any) -> float | None:
+    """A number, or None where it is not known."""
+    return float(value) if np.isfinite(value) else None
 
 
 def _ratio(one: Outcome, best: Outcome | None) -> float | None:

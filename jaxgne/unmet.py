@@ -35,6 +35,10 @@ class Unmet(Record):
         """Whether nothing is missed by more than 1e-6 kWh. Of one plan."""
         return all(np.all(np.asarray(a) <= _FINE) for a in self._amounts())
 
+    def energies(self) -> tuple[Array, ...]:
+        """What is counted in kWh, without what is above the most."""
+        return self.imports, self.exports, self.missing, self.total
+
     def _amounts(self) -> tuple[Array, ...]:
         return self.imports, self.exports, self.missing, self.overfull, self.total, self.levels
 

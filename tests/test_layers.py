@@ -129,7 +129,7 @@ LAYERS: dict[str, set[str]] = {
     "clearing": RESULT - {"clearing"},
     **dict.fromkeys(STUDIES, RESULT),
     "scenarios": {"clock", "each", "market", "padding", "validation", "scenarios"},
-    "comparison": {"each", "market", "model", "result", "settlement"},
+    "comparison": {"each", "market", "model", "result", "settlement", "status", "unmet"},
     "uncontrolled": {
         *("acflow", "certificate", "curves", "each", "linear_flow", "market", "model", "result"),
         *("status", "tables", "validation"),
