@@ -23,6 +23,7 @@ import jaxgne
 from .batch_report import batch_summary, batch_table
 from .cases import CASES
 from .cases.builders import Behavior
+from .cli_convert import convert
 from .cli_plot import plot
 from .cli_shared import (
     INFEASIBLE,
@@ -37,6 +38,20 @@ from .cli_shared import (
     Tol,
     double,
     fail,
+)
+from .cli_source import (
+    Battery,
+    HeatPump,
+    HourLength,
+    Hours,
+    Photovoltaic,
+    Populate,
+    Source,
+    Start,
+    Vehicle,
+    Zone,
+    market_of,
+    told,
 )
 from .cli_study import study
 from .cli_tune import tune
@@ -74,7 +89,7 @@ _SOLVERS: dict[_Solver, Callable[[], jaxgne.AbstractSolver]] = {
 
 @app.command()
 def clear(
-    case: Case,
+    source: Source,
     prosumers: Prosumers = None,
     seed: Annotated[
         int | None, typer.Option(min=0, max=MOST_SEED, help="Seed of everything drawn by chance.")
@@ -85,6 +100,15 @@ def clear(
         typer.Option("--behavior", help="Do prosumers see their effect on prices?"),
     ] = None,
     stress: Stress = None,
+    populate: Populate = None,
+    photovoltaic: Photovoltaic = None,
+    battery: Battery = None,
+    vehicle: Vehicle = None,
+    heat_pump: HeatPump = None,
+    start: Start = None,
+    zone: Zone = None,
+    hours: Hours = None,
+    hour_length: HourLength = None,
     solver: Annotated[
         _Solver | None,
         typer.Option(help="How to solve; by default what is fastest for the size."),
@@ -131,24 +155,27 @@ def clear(
     as_json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing if cleared.")] = False,
 ) -> None:
-    """Clear CASE: find its equilibrium, and say how good it is.
+    """Clear SOURCE: find its equilibrium, and say how good it is.
 
-    The options from --prosumers to --stress are for built-in cases.
+    The options from --prosumers to --stress are for built-in cases, --populate for nets.
 
     Exit codes: 0 cleared, 1 bad input, 2 wrong usage, 3 not cleared, 4 infeasible.
     """
     jax.config.update("jax_enable_x64", True)
-    given: dict[str, Any] = {
-        "prosumers": prosumers,
-        "seed": seed,
-        "grid": grid,
-        "behavior": behavior,
-        "stress": stress,
-    }
+    own = {
+        "prosumers": prosumers, "seed": seed, "grid": grid, "behavior": behavior, "stress": stress
+    }  # fmt: skip
+    devices = {
+        "photovoltaic": photovoltaic, "battery": battery, "vehicle": vehicle, "heat_pump": heat_pump
+    }  # fmt: skip
+    when = {"start": start, "zone": zone, "hours": hours, "hour_length": hour_length}
     find = _finder(least_norm, ac_safe, ac_margin, one_way)
     if out is not None:
         check_replaceable(out)
-    market = double(load_case(case, **{k: v for k, v in given.items() if v is not None}))
+    market, report = market_of(source, own, populate=populate, devices=devices, when=when)
+    if report is not None and not quiet:
+        typer.echo(told(report), err=True)
+    market = double(market)
     with Live(silent=quiet or as_json) as live:
         market, clearing, complaint = _clear(find, market, solver, tol, max_steps, live)
     if out is not None:
@@ -330,6 +357,7 @@ def compare(
     typer.echo(json.dumps(table_.rows, indent=2) if as_json else str(table_))
 
 
+app.command()(convert)
 app.command()(plot)
 app.command()(tune)
 app.command()(study)

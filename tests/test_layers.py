@@ -169,6 +169,8 @@ LAYERS: dict[str, set[str]] = {
     },
     "frames": {*RESULT - SOLVERS, *STUDIES},
     "cli_shared": {"jaxgne"},  # public names only
+    "cli_source": {"jaxgne", "cases", "cli_shared", "io"},
+    "cli_convert": {"cli_shared", "cli_source", "io"},
     "cli_plot": {"cli_shared", "files", "io", "plots"},
     "studies": {
         *RESULT,
@@ -181,6 +183,7 @@ LAYERS: dict[str, set[str]] = {
     "cli": {
         "jaxgne",  # public names only
         *("batch_report", "cases", "cli_plot", "cli_shared", "cli_study", "cli_tune"),
+        *("cli_convert", "cli_source"),
         *("indicators", "io", "live", "report"),
     },
     "__main__": {"cli"},

@@ -14,16 +14,20 @@ was, does not load.
 """
 
 from .batches import load
-from .case import load_case
+from .case import load_case, read_case
 from .loading import load_market
 from .matpower import from_matpower, from_pypower
+from .notes import ImportReport
 from .opendss import from_opendss
 from .pandapower import from_pandapower
 from .power_grid_model import from_power_grid_model
 from .saving import check_replaceable, save
+from .sheets import is_book
 from .simbench import from_simbench
+from .sources import kind_of
 
 __all__ = [
+    "ImportReport",
     "check_replaceable",
     "from_matpower",
     "from_opendss",
@@ -31,8 +35,11 @@ __all__ = [
     "from_power_grid_model",
     "from_pypower",
     "from_simbench",
+    "is_book",
+    "kind_of",
     "load",
     "load_case",
     "load_market",
+    "read_case",
     "save",
 ]

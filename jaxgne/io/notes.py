@@ -66,6 +66,13 @@ CODES: dict[str, tuple[Kind, str, str]] = {
     "storage.leak": ("lost", "%", "self-discharge of storages, at most so much a day"),
     "customer.device": ("taken", "kW", "heat pumps and charging points are customers themselves"),
     "customer.several": ("assumed", "", "at buses of several customers, these are the first's"),
+    "customer.bus": ("assumed", "kW", "the load of a bus is one customer"),
+    "profile.typical": (
+        "assumed",
+        "",
+        "loads and sun follow a typical day that peaks here",
+    ),
+    "trading.default": ("assumed", "EUR/kWh", "customers trade with one another, for this toll"),
     "profile.none": ("assumed", "kW", "rows without a profile are the same in all steps"),
     "profile.peak": ("taken", "", "profiles of photovoltaics stay below this share of their power"),
     "tariff.default": ("assumed", "EUR/kWh", "without a tariff this is the price all day"),
@@ -98,13 +105,22 @@ class Note:
     unit: str
     text: str
 
-    def __str__(self) -> str:
+    @property
+    def brief(self) -> str:
+        """The note with how many places it is about, in place of these."""
+        rows = f" ({len(self.places)})" if self.places else ""
+        return f"{self.code}{self._amount} {self.text}{rows}"
+
+    @property
+    def _amount(self) -> str:
         amount = "" if self.number is None else f"{_short(self.number)} {self.unit}".rstrip()
-        number = amount and f" [{amount}]"
+        return amount and f" [{amount}]"
+
+    def __str__(self) -> str:
         places = ", ".join(self.places[:_SHOWN])
         more = len(self.places) - _SHOWN
         where = f": {places}" + (f" and {more} more" if more > 0 else "") if places else ""
-        return f"{self.code}{number} {self.text}{where}"
+        return f"{self.code}{self._amount} {self.text}{where}"
 
 
 @dataclass(frozen=True)

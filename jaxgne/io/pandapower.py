@@ -65,7 +65,7 @@ def from_pandapower(
     profiles with gaps, or of rows that there are not.
     """
     if isinstance(net, (str, Path)):
-        net = _read(net)
+        net = read_net(net)
     if taps not in (None, "pandapower", "all"):
         raise ValueError(f"from_pandapower: taps={taps!r}: give 'pandapower', 'all' or nothing.")
     steps = steps_of(profiles, hours)
@@ -103,7 +103,8 @@ def _grid(
     )  # fmt: skip
 
 
-def _read(path: str | Path) -> Any:
+def read_net(path: str | Path) -> Any:
+    """The net in a JSON file of pandapower's."""
     try:
         from pandapower import from_json  # pyright: ignore[reportMissingImports]
     except ImportError:

@@ -25,7 +25,7 @@ from .pandapower_tables import column, labels
 
 _ZONE = "Europe/Berlin"  # whose clocks the time stamps are read off
 _FORM = "%d.%m.%Y %H:%M"
-_BASE, _EXPORT = 0.30, 0.08  # EUR/kWh, where no tariff is given
+BASE, EXPORT = 0.30, 0.08  # EUR/kWh, where no tariff is given
 _PROFILES = ("load", "renewables", "powerplants")  # tables; that of storages is not read
 _SUFFIX = {("load", "p_mw"): "_pload", ("load", "q_mvar"): "_qload", ("sgen", "p_mw"): ""}
 _DEVICES = ("Air", "Soil", "HLS", "APLS")  # how profiles of heat pumps and of charging begin
@@ -83,8 +83,8 @@ def from_simbench(
     _to_means(net, powers)
     _say_devices(net, notes)
     if tariff is None:
-        tariff = Tariff(0.0, hours=steps, base=_BASE, export=_EXPORT)
-        notes.add("tariff.default", number=_BASE)
+        tariff = Tariff(0.0, hours=steps, base=BASE, export=EXPORT)
+        notes.add("tariff.default", number=BASE)
     market, report = from_pandapower(
         net, tariff=tariff, profiles=powers, hours=steps, toll=toll if trading is None else None,
         clock=clock, hour_length=hour_length, model=model, taps=taps,

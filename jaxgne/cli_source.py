@@ -1,0 +1,115 @@
+"""What commands take for a market: its name, and what is put on a net of another program."""
+
+from typing import Annotated, Any
+
+import typer
+
+import jaxgne
+
+from .cases import CASES
+from .cli_shared import MOST_PROSUMERS
+from .io import ImportReport, read_case
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        help="A built-in case, a folder or workbook that jaxgne wrote, a net of pandapower or "
+        "power-grid-model (.json), MATPOWER (.m) or OpenDSS (.dss), or a SimBench code.",
+    ),
+]
+Populate = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=MOST_PROSUMERS,
+        help="On a net: so many customers take over part of its loads; else its loads are they.",
+    ),
+]
+_SHARE = "Share of customers who own {}, 0.6: 60 %."
+Photovoltaic = Annotated[
+    float | None,
+    typer.Option("--photovoltaic", "--pv", min=0.0, max=1.0, help=_SHARE.format("panels")),
+]
+Battery = Annotated[
+    float | None,
+    typer.Option("--battery", "--batteries", min=0.0, max=1.0, help=_SHARE.format("a battery")),
+]
+Vehicle = Annotated[
+    float | None,
+    typer.Option("--vehicle", "--vehicles", min=0.0, max=1.0, help=_SHARE.format("a car")),
+]
+HeatPump = Annotated[
+    float | None,
+    typer.Option("--heat-pump", "--heat-pumps", min=0.0, max=1.0, help=_SHARE.format("one")),
+]
+Start = Annotated[
+    str | None, typer.Option(help="When the market begins: 2026-01-20 is its midnight.")
+]
+Zone = Annotated[str | None, typer.Option(help="Whose clocks that is, Europe/Berlin; else UTC.")]
+Hours = Annotated[float | None, typer.Option(min=0.0, help="How long the market is, h.")]
+HourLength = Annotated[
+    float | None, typer.Option(min=0.0, help="Length of a step, h: 0.25 for quarter hours.")
+]
+
+# On the customers that there are; all kinds go with those that are put on a net.
+_EQUIPPED = ("battery", "vehicle")
+
+
+def market_of(
+    source: str,
+    own: dict[str, Any],
+    *,
+    populate: int | None,
+    devices: dict[str, float | None],
+    when: dict[str, Any],
+) -> tuple[jaxgne.Market, ImportReport | None]:
+    """The market of a source, and what became of a net. What is None was not asked for.
+
+    `own` are the options of built-in cases, `devices` shares of owners, `when` is `start`, `zone`,
+    `hours` and `hour_length`. Raises `ValueError` for what does not go together.
+    """
+    own, shares, when = (
+        {name: value for name, value in given.items() if value is not None}
+        for given in (own, devices, when)
+    )
+    if source in CASES:
+        if "hours" in when:
+            when["hours"] = _steps(**when)
+        own |= when
+    else:
+        own |= when
+    if populate is not None:
+        own |= {"populate": populate, **shares}
+        shares = {}
+    strange = [name for name in shares if name not in _EQUIPPED]
+    if strange:
+        word = strange[0].replace("_", "-")
+        raise ValueError(f"--{word} goes with --populate: it is of the customers put on a net.")
+    market, report = read_case(source, **own)
+    for kind, share in shares.items():
+        if share:
+            market = jaxgne.equip(market, **{kind: share}, seed=own.get("seed", 0))
+    return market, report
+
+
+def _steps(hours: float, hour_length: float = 1.0, **_: Any) -> int:
+    """How many steps a built-in case has."""
+    steps = hours / hour_length if hour_length else 0.0
+    if steps < 1 or steps != round(steps):
+        raise ValueError(f"--hours {hours:g}: give whole steps of {hour_length:g} h.")
+    return round(steps)
+
+
+def told(report: ImportReport) -> str:
+    """A report in few lines: what of the source is lost, assumed, merged, and worth a look."""
+    buses, load = report.totals["buses"], report.totals["net load"]
+    lines = [
+        f"{report.source}: {buses.before:g} buses -> {buses.after:g}, net load {load.after:,.6g} kW"
+    ]
+    lines += [
+        f"  {kind}: {note.brief}"
+        for kind in ("lost", "assumed", "merged", "taken")
+        for note in report.of(kind)
+    ]
+    return "\n".join(lines)
