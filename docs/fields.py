@@ -12,7 +12,7 @@ from typing import Any
 from jaxgne import market
 from jaxgne.curves import FAMILIES
 from jaxgne.fields import ROWS, Field, described
-from jaxgne.io.schema import ADDED, MARKET
+from jaxgne.io.schema import ADDED, KIND_OF, MARKET
 from jaxgne.market import FIELDS
 
 DOCS = Path(__file__).parent
@@ -88,6 +88,7 @@ def _range(field: Field) -> str:
     least, most = field.name.split(".")[1], f"{field.name.removesuffix('_min')}_max"
     above = f", up to `{most.split('.')[1]}`" * (least.endswith("_min") and most in FIELDS)
     whole = f"[0, {_AXIS[field.of]})" if field.of in _AXIS else _WHOLE.get(field.of)
+    whole = f"[0, {len(KIND_OF[field.dotted])})" if field.dotted in KIND_OF else whole
     return (whole or field.within) + above
 
 
@@ -114,10 +115,11 @@ def _file(table: Any) -> str:
         lines.append(
             f"| `{column}` | {_unit(field)} | {_meaning(field)}; {curve}; may be left out |"
         )
-    lines += [
-        f"| `{column}` | text | {_TEXT[column]}; may be left out as a whole |"
-        for column in table.names
-    ]
+    for column, name in table.names.items():
+        what = _TEXT.get(column, "") + "; may be left out as a whole"
+        if name in KIND_OF:
+            what = f"one of {', '.join(KIND_OF[name])}; the first of all where left out"
+        lines.append(f"| `{column}` | text | {what} |")
     lines += [
         f"| `{column}` | {_unit(dotted[name])} | {_meaning(dotted[name])}; may be left out |"
         for column, name in table.spare.items()

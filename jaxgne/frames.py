@@ -20,6 +20,7 @@ from . import settlement
 from .acflow import Flow, drawn, flow
 from .clock import hours_of
 from .comparison import Comparison
+from .kinds import KINDS
 from .market import Market
 from .model import (
     Plan,
@@ -74,6 +75,7 @@ def generators(market: Market, clearing: Clearing) -> "DataFrame":
     units = market.generators
     columns = {
         "owner": _by_row(units.owner),
+        "kind": _by_row(_kind("generator", units.kind)),
         "generation_kw": clearing.plan.generation,
         "power_min_kw": units.power_min,
         "power_max_kw": units.power_max,
@@ -87,6 +89,7 @@ def buffers(market: Market, clearing: Clearing) -> "DataFrame":
     plan, stores = clearing.plan, market.buffers
     columns = {
         "owner": _by_row(stores.owner),
+        "kind": _by_row(_kind("buffer", stores.kind)),
         "charge_kw": plan.charge,
         "discharge_kw": plan.discharge,
         "energy_kwh": plan.energy,
@@ -315,6 +318,11 @@ def _each(of: Callable[..., Any], market: Market, *more: Any) -> Any:
 @program("columns of tables", once=True)
 def _column(of: Callable[..., Any], market: Market, *more: Any) -> Any:
     return (jax.vmap(of) if np.ndim(market.prosumers.load) > 2 else of)(market, *more)
+
+
+def _kind(one: str, numbers: Any) -> np.ndarray:
+    """The words for kinds of devices."""
+    return np.array(KINDS[one])[np.asarray(numbers)]
 
 
 def _by_row(values: Any) -> np.ndarray:

@@ -17,6 +17,7 @@ from .arrays import Reader, floats, step_count, whole
 from .clock import Made
 from .curves import AbstractCurve
 from .fields import amount, index, structure
+from .kinds import KINDS, kinds_of
 from .record import Record, changed
 from .runner import jnp
 
@@ -68,10 +69,12 @@ class Generators(Record):
     """Dispatchable units; cost `quadratic p^2 + linear p` per hour (no factor 1/2).
 
     And what each of the `curves` adds, convex costs of other forms: one of a kind, with numbers for
-    all rows, 0 for those that have no such cost.
+    all rows, 0 for those that have no such cost. A `kind` is given by its word or number, one for
+    all or one a row.
     """
 
     owner: Int[Array, " G"] = index("prosumer", "whose it is")
+    kind: Int[Array, " G"] = index("kind", f"what it is, of {', '.join(KINDS['generator'])}")
     power_min: Float[Array, "G H"] = amount("kW", "least power")
     power_max: Float[Array, "G H"] = amount("kW", "most power")
     quadratic: Float[Array, " G"] = amount("EUR/kW^2h", "cost of power squared", "[0, inf)")
@@ -87,9 +90,11 @@ class Generators(Record):
         power_min: Any = 0.0,
         quadratic: Any = 0.0,
         linear: Any = 0.0,
+        kind: Any = 0,
         curves: tuple[AbstractCurve, ...] = (),
     ):
         self.owner = whole("Generators.owner", owner)
+        self.kind = kinds_of("Generators.kind", "generator", kind, len(self.owner))
         read = Reader(
             *("Generators.", "generator", len(self.owner), step_count("Generators: hours", hours)),
             *(power_max, power_min, quadratic, linear, *jax.tree.leaves(curves)),
@@ -111,10 +116,12 @@ class Buffers(Record):
         x_h = retention x_{h-1} + Ts (charge_efficiency p_ch - p_ds / discharge_efficiency) - drain
 
     with `energy_min <= x <= energy_max`; cost `quadratic (p_ch^2 + p_ds^2) + linear (p_ch + p_ds)`.
-    Each kWh more after the last hour than at the start is worth `final_value` to its owner.
+    Each kWh more after the last hour than at the start is worth `final_value` to its owner. A
+    `kind` is given by its word or number, one for all or one a row.
     """
 
     owner: Int[Array, " K"] = index("prosumer", "whose it is")
+    kind: Int[Array, " K"] = index("kind", f"what it is, of {', '.join(KINDS['buffer'])}")
     charge_max: Float[Array, "K H"] = amount("kW", "most drawn to charge", "[0, inf)")
     discharge_max: Float[Array, "K H"] = amount("kW", "most given by discharging", "[0, inf)")
     energy_min: Float[Array, "K H"] = amount("kWh", "least content at the end of the step")
@@ -161,9 +168,11 @@ class Buffers(Record):
         quadratic: Any = 0.0,
         linear: Any = 0.0,
         final_value: Any = 0.0,
+        kind: Any = 0,
         made: Made | None = None,
     ):
         self.owner = whole("Buffers.owner", owner)
+        self.kind = kinds_of("Buffers.kind", "buffer", kind, len(self.owner))
         read = Reader(
             *("Buffers.", "buffer", len(self.owner), step_count("Buffers: hours", hours)),
             *(charge_max, discharge_max, energy_max, energy_start, energy_min, drain, retention),

@@ -36,11 +36,14 @@ def feeder(
         grid,
         jg.Tariff(1 / 30, hours=hours, base=0.1, export=0.02, **tariff),
         jg.Generators((1,), 2.0, hours=hours, quadratic=0.01, linear=0.12),
-        jg.Buffers((0,), 1.0, 1.0, 4.0, 2.0, hours=hours, charge_efficiency=0.9, quadratic=1e-3),
+        jg.Buffers(
+            (0,), 1.0, 1.0, 4.0, 2.0, hours=hours, charge_efficiency=0.9, quadratic=1e-3,
+            kind="battery",
+        ),
         jg.Trading((0, 1), (1, 2), 2.0, toll=1e-3),
         hour_length=0.25,
         caps=shared if caps else None,
-    )
+    )  # fmt: skip
 
 
 def bare() -> jg.Market:

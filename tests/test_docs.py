@@ -13,6 +13,8 @@ from jaxgne import optimality, settlement
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "model.md").read_text("utf-8")
 NO_SYMBOL = {
+    "Generators.kind",
+    "Buffers.kind",
     "Buffers.made",
     "Grid.names",
     "Grid.line_names",

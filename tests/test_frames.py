@@ -26,7 +26,7 @@ from tests.markets import feeder
 NAMES = ("799", "702", "b", "701", "a")
 UNITS = ("_kw", "_kvar", "_kva", "_kwh", "_pu", "_percent", "_eur", "_eur_per_kwh")
 KEYS = {"prosumer", "generator", "buffer", "pair", "bus", "line", "hour", "scenario"}
-KEYS |= {"owner", "buyer", "seller", "source", "target", "status", "payer"}
+KEYS |= {"owner", "buyer", "seller", "source", "target", "status", "payer", "kind"}
 ROWS = {
     "prosumer": frames.prosumers,
     "generator": frames.generators,

@@ -239,7 +239,10 @@ def oracle(files: Files, prefix: str, tables: tuple[schema.Table, ...]) -> dict[
         for column, field in one.columns.items():
             found[field] = np.array([float(row[column]) for row in rows])
         for column, field in one.names.items():
-            found[field] = tuple(row[column] for row in rows if column in row)
+            words = tuple(row[column] for row in rows if column in row)
+            known = schema.KIND_OF.get(field)
+            numbers = known and [known.index(word) for word in words or known[:1] * len(rows)]
+            found[field] = words if numbers is None else np.array(numbers)
     return found
 
 

@@ -62,7 +62,8 @@ LAYERS: dict[str, set[str]] = {
     "programs": {"fingerprint", "runner", "store", "threads", "waiting"},
     "grids": {"grids"},
     "curves": {"curves"},
-    "tables": {"arrays", "clock", "curves"},
+    "kinds": {"arrays"},
+    "tables": {"arrays", "clock", "curves", "kinds"},
     "pricing": {"arrays"},
     # describe: to print itself
     "market": {"arrays", "clock", "curves", "describe", "grids", "pricing", "tables"},
@@ -71,7 +72,7 @@ LAYERS: dict[str, set[str]] = {
     "padding": {"each", "market", "tables"},
     "devices": {"arrays", "clock", "curves", "each", "market", "devices"},
     "profiles": {"arrays", "clock", "devices", "profiles"},
-    "validation": {"clock", "curves", "each", "tables", "market", "validation"},
+    "validation": {"clock", "curves", "each", "kinds", "tables", "market", "validation"},
     "plan": {"each", "tables", "market"},
     "payoffs": {"curves", "each", "tables", "market", "plan"},
     "model": {"curves", "each", "market", "payoffs", "plan", "tables"},
@@ -158,6 +159,7 @@ LAYERS: dict[str, set[str]] = {
     "io": {
         *RESULT,
         *("grids", "io", "cases", "comparison", "files", "fingerprint", "checkpoint", "profiles"),
+        "kinds",
     },
     "indicators": {*RESULT - SOLVERS, "comparison"},
     "report": {*RESULT - SOLVERS, "indicators"},
@@ -167,7 +169,7 @@ LAYERS: dict[str, set[str]] = {
         *STUDIES,
         *(f"plots.{part}" for part in ("layout", "state", "style")),
     },
-    "frames": {*RESULT - SOLVERS, *STUDIES},
+    "frames": {*RESULT - SOLVERS, *STUDIES, "kinds"},
     "cli_shared": {"jaxgne"},  # public names only
     "cli_source": {"jaxgne", "cases", "cli_shared", "io"},
     "cli_convert": {"cli_shared", "cli_source", "io"},

@@ -262,6 +262,7 @@ def _batteries(customers: Customers, hours: int) -> Buffers:
         discharge_efficiency=0.95,
         quadratic=1e-4,
         linear=0.001,
+        kind="battery",
     )
 
 

@@ -62,4 +62,5 @@ def battery(
         discharge_efficiency=share,
         linear=read.row("wear", wear)[:, 0],
         final_value=read.row("value", value, "number")[:, 0],
+        kind="battery",
     )

@@ -59,6 +59,7 @@ def elastic(
             power_min=-most,
             linear=first[:, 0],
             quadratic=less[:, 0] / 2,
+            kind="elastic load",
         )
     if np.any(first) or np.any(less):
         raise ValueError("elastic: give either utility, or worth and slope.")
@@ -81,6 +82,7 @@ def elastic(
         power_min=-used.reshape(rows, read.hours),
         linear=marginal[:, :-1].reshape(rows),
         quadratic=((marginal[:, :-1] - marginal[:, 1:]) / wide / 2).reshape(rows),
+        kind="elastic load",
     )
 
 
@@ -88,7 +90,14 @@ def _curved(
     read: Device, curve: AbstractCurve, least: Float[Array, "R H"], most: Float[Array, "R H"]
 ) -> Generators:
     """Consumption whose worth is a curve, which has a slope at both bounds."""
-    units = Generators(read.owners, 0.0 - least, hours=read.hours, power_min=-most, curves=(curve,))
+    units = Generators(
+        read.owners,
+        0.0 - least,
+        hours=read.hours,
+        power_min=-most,
+        kind="elastic load",
+        curves=(curve,),
+    )
     for name, bound in (("least", least), ("power", most)):
         slope = slopes(units.curves, -bound)
         if not isinstance(slope, Tracer) and not np.all(np.isfinite(slope)):

@@ -52,4 +52,5 @@ def electrolyser(
         linear=read.row("wear", wear)[:, 0],
         final_value=read.row("value", value, "number")[:, 0],
         made=Made.of(length),
+        kind="electrolyser",
     )

@@ -16,16 +16,18 @@ def generator(
     linear: Any,
     quadratic: Any = 0.0,
     minimum: Any = 0.0,
+    kind: Any = "generator",
 ) -> Generators:
     """A unit that makes between `minimum` and `power` kW, one for each prosumer in `owner`.
 
     It costs `quadratic p^2 + linear p` EUR per hour (EUR/kW^2h, EUR/kWh; no factor 1/2). Every
-    number may differ by device, the powers also by hour.
+    number may differ by device, the powers also by hour. `kind` is a word, or one a device: what
+    people call it, of `generator`, `photovoltaic`, `wind`, `hydro` and `chp`.
 
-        generator(3, power=40, hours=24, linear=0.12, quadratic=0.002)
+        generator(3, power=40, hours=24, linear=0.12, quadratic=0.002, kind="chp")
 
-    Raises `ValueError` for numbers that are negative or not finite, a `minimum` above `power`, and
-    shapes that do not fit.
+    Raises `ValueError` for numbers that are negative or not finite, a `minimum` above `power`, a
+    word that is no kind, and shapes that do not fit.
     """
     read = Device("generator", owner, hours)
     most, least = read.hour("power", power), read.hour("minimum", minimum)
@@ -37,4 +39,5 @@ def generator(
         power_min=least,
         linear=read.row("linear", linear, "number")[:, 0],
         quadratic=read.row("quadratic", quadratic)[:, 0],
+        kind=kind,
     )

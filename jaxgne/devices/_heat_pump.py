@@ -68,6 +68,7 @@ def heat_pump(
         retention=kept[:, 0],
         charge_efficiency=(_performance(read, cop) * taken)[:, 0],
         made=Made(length),
+        kind="heat pump",
     )
 
 

@@ -67,4 +67,5 @@ def shiftable(
         hours=hours,
         energy_min=need * due,
         made=Made.by(length, None if once else clock),
+        kind="shiftable load",
     )

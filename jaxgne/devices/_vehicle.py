@@ -88,6 +88,7 @@ def vehicle(
         discharge_efficiency=share,
         linear=read.row("wear", wear)[:, 0],
         made=Made.by(length, clock),
+        kind="vehicle",
     )
 
 

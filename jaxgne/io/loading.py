@@ -196,6 +196,8 @@ def _market(folder: Path, content: Content) -> Market:
         "caps.names": tuple(content.tables.get("caps.csv", {}).get("name", ())),
         "caps.units": tuple(content.tables.get("caps.csv", {}).get("unit", ())),
         "tariff.anticipation": np.asarray(head["anticipation"], dtype),
+        "generators.kind": content.tables["generators.csv"].get("kind", 0),
+        "buffers.kind": content.tables["buffers.csv"].get("kind", 0),
         "generators.curves": _curves(content.tables["generators.csv"], dtype),
     }
     hours = len(content.tables["tariff.csv"]["base_eur_per_kwh"])

@@ -12,7 +12,7 @@ from jaxtyping import Int
 from .faults import Faults, shown
 from .json_text import Document
 from .parsing import Columns, Kinds
-from .schema import ADDED, NOBODY, OPTIONAL, WHOLE, Table
+from .schema import ADDED, KIND_OF, NOBODY, OPTIONAL, WHOLE, Table
 
 
 class RawTable(Protocol):
@@ -210,10 +210,15 @@ class _Reader:
         return sound
 
     def _fits(self, content: Columns, dtype: type) -> bool:
-        """Whether all indices and numbers are in the range of their dtype."""
+        """Whether indices and numbers are in the range of their dtype, and kinds among those known."""
         sound = True
         for name, column in content.items():
             if not isinstance(column, np.ndarray):
+                known = KIND_OF.get(self.table.names[name])
+                for k in [k for k, word in enumerate(column) if known and word not in known]:
+                    sound, words = False, ", ".join(known or ())
+                    said = f"{shown(column[k])} is none of {words}; write one of these."
+                    self._complain(k, name, said)
                 continue
             if name in WHOLE or name in self.keys:
                 wrong = column >= 2**31

@@ -31,6 +31,7 @@ from .schema import (
     CURVES,
     FAMILY_OF,
     FORMAT,
+    KIND_OF,
     MARKET,
     OURS,
     OWNERS,
@@ -238,8 +239,8 @@ def _market_content(market: Market) -> Content:
             tables["generators.csv"][name] = np.asarray(getattr(own[family], number))
     for table in files:
         for column, field in table.names.items():
-            if words := attrgetter(field)(market):
-                tables[table.file][column] = list(words)
+            if words := _words(market, field):
+                tables[table.file][column] = words
     length = np.asarray(market.hour_length)
     even = bool(np.all(length == length[0]))
     if not even:
@@ -265,6 +266,14 @@ def _market_content(market: Market) -> Content:
         "feeder_buses": np.asarray(grid.feeder).tolist(),
     }
     return Content(head, tables)
+
+
+def _words(market: Market, field: str) -> list[str]:
+    """A column of text; none where there are no names, and all devices of no kind."""
+    found = attrgetter(field)(market)
+    if field not in KIND_OF:
+        return list(found)
+    return [KIND_OF[field][k] for k in np.asarray(found).tolist()] if np.any(found) else []
 
 
 def _answer_content(

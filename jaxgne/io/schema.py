@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from ..curves import FAMILIES
 from ..fields import ROWS, described
 from ..grids import MODELS, AbstractGridModel, LinDistFlow
+from ..kinds import KINDS
 from ..market import FIELDS
 from ..status import STATUSES
 from .entries import amounts, digests, flag, indices, number, one_of, sizes, text, whole
@@ -15,7 +16,8 @@ VERSION = 3  # of the format; raised when an older reader would read wrong numbe
 OPTIONAL = {"cap", "term"}  # rows whose tables are not there where there are none
 OWNERS = "owners."  # of a certificate: those of its market
 TIME = ("hour_length", "clock.start")  # of a certificate: those of its market
-WHOLE = {field.column for field in FIELDS.values() if field.of}
+KIND_OF = {field.dotted: KINDS[field.row] for field in FIELDS.values() if field.of == "kind"}
+WHOLE = {field.column for field in FIELDS.values() if field.of and field.of != "kind"}
 NOBODY = {field.dotted for field in FIELDS.values() if field.of == "payer"}  # may say -1
 CAPS = "caps."  # of a certificate: those of its market
 
@@ -93,7 +95,7 @@ def _market_tables() -> Iterator[Table]:
     """A file of all fields with the same rows, and one of those that also have hours."""
     columns: dict[tuple[str, bool], dict[str, str]] = {}
     for field in FIELDS.values():
-        if field.dotted in _SPARE["tariff.csv"].values():
+        if field.dotted in _SPARE["tariff.csv"].values() or field.dotted in KIND_OF:
             continue
         if field.axes and field.axes != ("F",):  # those are in market.json
             columns.setdefault((field.row, len(field.axes) > 1), {})[field.column] = field.dotted
@@ -106,6 +108,8 @@ def _market_tables() -> Iterator[Table]:
 _NAMES = {
     "buses.csv": {"name": "grid.names"},
     "lines.csv": {"name": "grid.line_names"},
+    "generators.csv": {"kind": "generators.kind"},
+    "buffers.csv": {"kind": "buffers.kind"},
     "caps.csv": {"name": "caps.names", "unit": "caps.units"},
 }
 CURVES: Mapping[str, str] = {  # like isoelastic_price_eur_per_kwh

@@ -61,6 +61,7 @@ def by_market(
     generators = changed(
         units,
         owner=None,
+        kind=None,
         power_min=low.generation,
         power_max=high.generation,
         quadratic=-2 * _each(ts * u.generation * v.generation),
@@ -169,6 +170,7 @@ def _by_buffers(
     return changed(
         stores,
         owner=None,
+        kind=None,
         charge_max=high.charge,
         discharge_max=high.discharge,
         energy_min=low.energy,

@@ -26,6 +26,7 @@ from .tables import (
     caps,
     field,
     indices,
+    kinds,
     lines,
     number,
     pairs,
@@ -104,7 +105,7 @@ def structure(market: Market, caller: str = "clear") -> list[str]:
         return wrong
     v = Values(market)
     wrong = indices(v)
-    wrong += [] if wrong else pairs(v) + lines(v) + caps(v)
+    wrong += [] if wrong else pairs(v) + lines(v) + caps(v) + kinds(v)
     wrong += mistakes(v) if np.any(suspects(market)) else []
     made, steps = market.buffers.made, np.shape(market.prosumers.load)[-1]
     unreal = market.clock and market.clock.wrong()

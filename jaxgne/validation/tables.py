@@ -11,6 +11,7 @@ from jaxtyping import Bool, Int
 
 from ..clock import hour_name
 from ..fields import ROWS
+from ..kinds import KINDS
 from ..market import FIELDS, Market
 from ..tables import QUANTITIES
 
@@ -189,6 +190,22 @@ def indices(v: Values) -> list[str]:
                 f"{one[0]} {index[at]} does not exist; {one[1]} 0 to {last}"
             ),
         )
+    return wrong
+
+
+def kinds(v: Values) -> list[str]:
+    """Kinds of devices that there are not."""
+    wrong = []
+    for name, field in FIELDS.items():
+        if field.of == "kind":
+            found, known = v[name], KINDS[field.row]
+            wrong += v.complain(
+                name,
+                (found < 0) | (found >= len(known)),
+                lambda at, found=found, known=known: (
+                    f"{found[at]} is none of 0 to {len(known) - 1} ({', '.join(known)})"
+                ),
+            )
     return wrong
 
 

@@ -1,0 +1,37 @@
+"""What kind of device a row of generators or buffers is: one list of words for each table.
+
+A kind tells people, files and studies a car from a battery; to a clearing all rows of a table are
+alike. It is a number, so markets of other kinds are cleared by the same compiled programs.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Int
+
+from .arrays import whole
+
+KINDS = {  # by what a row is called; the number of a kind is its place, 0 is that of any other
+    "generator": ("generator", "photovoltaic", "wind", "hydro", "chp", "elastic load"),
+    "buffer": ("buffer", "battery", "vehicle", "heat pump", "shiftable load", "electrolyser"),
+}
+
+
+def kinds_of(name: str, one: str, kind: Any, rows: int) -> Int[Array, " R"]:
+    """The numbers of kinds that are given by word or number, one for all or one a row.
+
+    `ValueError` for a word that is none of those of a `one`, and for another number of rows.
+    """
+    given = kind if isinstance(kind, jax.Array) else np.asarray(kind)
+    if given.dtype.kind in "UO":
+        words = np.ravel(given).tolist()
+        lost = [word for word in words if word not in KINDS[one]]
+        if lost:
+            raise ValueError(f"{name}: {lost[0]!r} is none of {', '.join(KINDS[one])}.")
+        given = np.array([KINDS[one].index(word) for word in words], int).reshape(given.shape)
+    if given.shape not in ((), (rows,)):
+        raise ValueError(
+            f"{name}: shape {given.shape} does not fit; give one kind, or one per {one}, ({rows},)."
+        )
+    return whole(name, given if given.ndim else given + np.zeros(rows, int))
