@@ -23,6 +23,7 @@ import jaxgne
 from .batch_report import batch_summary, batch_table
 from .cases import CASES
 from .cases.builders import Behavior
+from .cli_check import check
 from .cli_convert import convert
 from .cli_plot import plot
 from .cli_shared import (
@@ -357,6 +358,7 @@ def compare(
     typer.echo(json.dumps(table_.rows, indent=2) if as_json else str(table_))
 
 
+app.command()(check)
 app.command()(convert)
 app.command()(plot)
 app.command()(tune)

@@ -15,8 +15,8 @@ from .runner import hosted
 from .scales import price_sizes
 from .status import status_message, status_name
 
-_AT_LIMIT = 1e-3  # share of a line's rating, and of the load, within which a limit binds
-_VOLTAGE_AT_LIMIT = 1e-4  # pu
+AT_LIMIT = 1e-3  # share of a line's rating, and of the load, within which a limit binds
+VOLTAGE_AT_LIMIT = 1e-4  # pu
 _AT_PRICE = 1e-4  # share of what a unit of a cap costs at the market's price, above which it binds
 BATCH = (
     "use jaxgne.batch_report.batch_summary(markets, clearings), or jg.scenarios.lane(markets, k)"
@@ -160,7 +160,7 @@ def _exchange(market: Market, clearing: Clearing) -> dict[str, Any]:
     """Peak of the contracted import, and where the limit on the total exchange binds."""
     sigma = np.asarray(aggregate(market, clearing.plan), float)
     s = sigma - np.asarray(clearing.plan.exports, float).sum(axis=0)
-    near = _AT_LIMIT * float(clearing.certificate.scales.total)
+    near = AT_LIMIT * float(clearing.certificate.scales.total)
     low, high = (np.asarray(a) for a in (market.tariff.total_min, market.tariff.total_max))
     peak, binds = int(sigma.argmax()), (s >= high - near) | (s <= low + near)
     return {
@@ -206,7 +206,7 @@ def _voltage(market: Market, clearing: Clearing) -> dict[str, Any] | None:
         return None
     volts = np.asarray(voltages(market, clearing.plan), float)
     low, high = (np.asarray(a)[:, None] for a in (grid.voltage_min, grid.voltage_max))
-    near = (volts <= low + _VOLTAGE_AT_LIMIT) | (volts >= high - _VOLTAGE_AT_LIMIT)
+    near = (volts <= low + VOLTAGE_AT_LIMIT) | (volts >= high - VOLTAGE_AT_LIMIT)
     near[np.asarray(grid.feeder)] = False
 
     def place(flat: np.intp) -> dict[str, Any]:
@@ -238,7 +238,7 @@ def _lines(market: Market, clearing: Clearing) -> dict[str, Any] | None:
         "line": line,
         "ends": _ends(market, line),
         **_when(market, hour),
-        "line_hours_at_limit": _total(market, loading >= 1 - _AT_LIMIT),
+        "line_hours_at_limit": _total(market, loading >= 1 - AT_LIMIT),
         "line_hours": _total(market, np.ones(loading.shape)),
     }
 

@@ -163,6 +163,7 @@ LAYERS: dict[str, set[str]] = {
     },
     "indicators": {*RESULT - SOLVERS, "comparison"},
     "report": {*RESULT - SOLVERS, "indicators"},
+    "checking": {*RESULT - SOLVERS, "indicators"},
     "batch_report": {*RESULT - SOLVERS, "comparison"},
     "plots": {
         *RESULT - SOLVERS,
@@ -172,6 +173,7 @@ LAYERS: dict[str, set[str]] = {
     "frames": {*RESULT - SOLVERS, *STUDIES, "kinds"},
     "cli_shared": {"jaxgne"},  # public names only
     "cli_source": {"jaxgne", "cases", "cli_shared", "io"},
+    "cli_check": {"checking", "cli_shared", "cli_source", "io"},
     "cli_convert": {"cli_shared", "cli_source", "io"},
     "cli_plot": {"cli_shared", "files", "io", "plots"},
     "studies": {
@@ -185,7 +187,7 @@ LAYERS: dict[str, set[str]] = {
     "cli": {
         "jaxgne",  # public names only
         *("batch_report", "cases", "cli_plot", "cli_shared", "cli_study", "cli_tune"),
-        *("cli_convert", "cli_source"),
+        *("cli_check", "cli_convert", "cli_source"),
         *("indicators", "io", "live", "report"),
     },
     "__main__": {"cli"},
