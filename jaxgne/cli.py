@@ -25,6 +25,7 @@ from .cases import CASES
 from .cases.builders import Behavior
 from .cli_check import check
 from .cli_convert import convert
+from .cli_new import new
 from .cli_plot import plot
 from .cli_shared import (
     INFEASIBLE,
@@ -358,6 +359,7 @@ def compare(
     typer.echo(json.dumps(table_.rows, indent=2) if as_json else str(table_))
 
 
+app.command()(new)
 app.command()(check)
 app.command()(convert)
 app.command()(plot)

@@ -175,6 +175,7 @@ LAYERS: dict[str, set[str]] = {
     "cli_source": {"jaxgne", "cases", "cli_shared", "io"},
     "cli_check": {"checking", "cli_shared", "cli_source", "io"},
     "cli_convert": {"cli_shared", "cli_source", "io"},
+    "cli_new": {"cases", "cli_convert", "cli_shared", "io"},
     "cli_plot": {"cli_shared", "files", "io", "plots"},
     "studies": {
         *RESULT,
@@ -187,7 +188,7 @@ LAYERS: dict[str, set[str]] = {
     "cli": {
         "jaxgne",  # public names only
         *("batch_report", "cases", "cli_plot", "cli_shared", "cli_study", "cli_tune"),
-        *("cli_check", "cli_convert", "cli_source"),
+        *("cli_check", "cli_convert", "cli_new", "cli_source"),
         *("indicators", "io", "live", "report"),
     },
     "__main__": {"cli"},

@@ -2,5 +2,6 @@
 
 from ._populate import populate
 from .builders import CASES, ieee37, ieee123, synthetic
+from .template import street
 
-__all__ = ["CASES", "ieee37", "ieee123", "populate", "synthetic"]
+__all__ = ["CASES", "ieee37", "ieee123", "populate", "street", "synthetic"]

@@ -25,6 +25,7 @@ from .saving import check_replaceable, save
 from .sheets import is_book
 from .simbench import from_simbench
 from .sources import kind_of
+from .template import save_template
 
 __all__ = [
     "ImportReport",
@@ -42,4 +43,5 @@ __all__ = [
     "load_market",
     "read_case",
     "save",
+    "save_template",
 ]

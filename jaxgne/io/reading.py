@@ -210,7 +210,7 @@ class _Reader:
         return sound
 
     def _fits(self, content: Columns, dtype: type) -> bool:
-        """Whether indices and numbers are in the range of their dtype, and kinds among those known."""
+        """Whether indices and numbers are in range of their dtype, and kinds among those known."""
         sound = True
         for name, column in content.items():
             if not isinstance(column, np.ndarray):

@@ -33,6 +33,7 @@ from .schema import (
     FORMAT,
     KIND_OF,
     MARKET,
+    NOTES,
     OURS,
     OWNERS,
     TIME,
@@ -41,7 +42,7 @@ from .schema import (
     clearing_tables,
     present,
 )
-from .sheets import is_book, write_book
+from .sheets import is_book, notes_of, write_book
 from .snapshot import as_parquet
 from .swap import replacing
 from .tables import by_hour, write_table
@@ -57,13 +58,17 @@ def save(
     *,
     summary: Mapping[str, Any] | None = None,
     tables: Literal["csv", "parquet"] = "csv",
+    notes: str = "",
+    counted: bool = True,
 ) -> None:
     """Write a market, and its clearing, as a folder of CSV and JSON that `load` reads back exactly.
 
     The tables may be Parquet instead; a path that ends in `.xlsx` is one workbook, with a sheet for
     each. It appears complete or not at all; a folder or a workbook of ours that stands there is
     replaced, anything else is refused with `ValueError`. `summary` is stored beside the result for
-    readers of a folder.
+    readers of a folder. `notes` for people are README.txt, or the sheet `notes`; those that are
+    there stay where none are given. Not `counted`, market.json leaves out how many rows there are,
+    so that who adds some edits their tables only.
     """
     if tables not in ("csv", "parquet"):
         raise ValueError(f"save(): tables={tables!r}; give 'csv' or 'parquet'.")
@@ -76,13 +81,20 @@ def save(
     target = Path(path).resolve()
     check_replaceable(target)
     entries, lines = _files(market, clearing)
+    if not counted:
+        entries["market.json"].pop("rows")
+    notes = notes or _notes(target)
     if is_book(target):
         with whole(target) as fresh:
-            write_book(fresh, {name: _spelled(head) for name, head in entries.items()}, lines)
+            write_book(
+                fresh, {name: _spelled(head) for name, head in entries.items()}, lines, notes
+            )
         return
     if tables == "parquet":
         check_parquet()
     with replacing(target, _is_ours) as fresh:
+        if notes:
+            (fresh / NOTES).write_text(notes, encoding="utf-8")
         if clearing is not None:
             (fresh / "clearing").mkdir()
         for name, head in entries.items():
@@ -96,11 +108,21 @@ def save(
             _write_json(fresh / "clearing" / "summary.json", summary)
 
 
+def _notes(target: Path) -> str:
+    """What people noted beside a market that is replaced."""
+    if is_book(target):
+        return notes_of(target) if target.exists() else ""
+    try:
+        return (target / NOTES).read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
 def _files(market: Market, clearing: Clearing | None) -> tuple[dict[str, Any], dict[str, Any]]:
     """What JSON and tables hold, each by its file."""
     content = _market_content(market)
     hours = market.prosumers.load.shape[1]
-    entries, lines = {"market.json": content.head}, {}
+    entries, lines = {"market.json": dict(content.head)}, {}
     for table in present(MARKET, content.head["rows"]):
         lines[table.file] = _lines(table, content.tables[table.file], hours)
     if clearing is not None:
@@ -110,6 +132,11 @@ def _files(market: Market, clearing: Clearing | None) -> tuple[dict[str, Any], d
         for table in files:
             lines[f"clearing/{table.file}"] = _lines(table, answer.tables[table.file], hours)
     return entries, lines
+
+
+def tables_of(market: Market) -> dict[str, Any]:
+    """The columns of each table that `save` writes of a market, by its file."""
+    return _files(market, None)[1]
 
 
 def _unwritable(market: Market) -> list[str]:

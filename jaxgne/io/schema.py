@@ -13,6 +13,7 @@ from .entries import amounts, digests, flag, indices, number, one_of, sizes, tex
 
 FORMAT = "jaxgne market"
 VERSION = 3  # of the format; raised when an older reader would read wrong numbers
+NOTES = "README.txt"  # for people: kept, and not read
 OPTIONAL = {"cap", "term"}  # rows whose tables are not there where there are none
 OWNERS = "owners."  # of a certificate: those of its market
 TIME = ("hour_length", "clock.start")  # of a certificate: those of its market
@@ -225,7 +226,7 @@ def present(tables: tuple[Table, ...], sizes: Mapping[str, int]) -> tuple[Table,
 
 
 OURS = {  # by folder
-    "": {table.file for table in MARKET} | {"market.json", "clearing"},
+    "": {table.file for table in MARKET} | {"market.json", "clearing", NOTES},
     "clearing": {table.file for table in clearing_tables(LinDistFlow())}
     | {"clearing.json", "summary.json"},
 }

@@ -160,11 +160,26 @@ def _read(path: Path) -> dict[str, list[list[Any]]]:
     return found
 
 
+def notes_of(path: Path) -> str:
+    """The notes in a workbook, a row a line; empty where there are none."""
+    rows = _read(path).get(NOTES, [])
+    return "\n".join("\t".join(map(_text, row)).rstrip() for row in rows)
+
+
 def write_book(
-    path: Path, entries: Mapping[str, Mapping[str, Any]], tables: Mapping[str, Mapping[str, Any]]
+    path: Path,
+    entries: Mapping[str, Mapping[str, Any]],
+    tables: Mapping[str, Mapping[str, Any]],
+    notes: str = "",
 ) -> None:
-    """Write sheets of entries, then those of tables, all by the names that their files have."""
-    made: dict[str, Iterable[Iterable[Any]]] = {
+    """Write sheets of entries, then those of tables, all by the names that their files have.
+
+    Lines of `notes` are rows of a sheet before them.
+    """
+    made: dict[str, Iterable[Iterable[Any]]] = {}
+    if notes:
+        made[NOTES] = [line.split("\t") for line in notes.split("\n")]
+    made |= {
         sheet_of(name): [["entry", "value"], *_entry_rows(content)]
         for name, content in entries.items()
     }
@@ -182,7 +197,8 @@ def write_book(
     book = _openpyxl().Workbook(write_only=True)
     for title, rows in made.items():
         sheet = book.create_sheet(title)
-        sheet.freeze_panes = "A2"
+        if title != NOTES:
+            sheet.freeze_panes = "A2"
         for row in rows:
             sheet.append([_cell(sheet, value) for value in row])
     book.save(path)

@@ -1,0 +1,32 @@
+"""The command `jaxgne new`: a small market in tables, to fill in."""
+
+from pathlib import Path
+from typing import Annotated
+
+import jax
+import typer
+
+from .cases import street
+from .cli_convert import Format, named, tables_of
+from .cli_shared import BAD_INPUT, fail
+from .io import save_template
+
+
+def new(
+    out: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Folder, or workbook (.xlsx), to write.")
+    ],
+    form: Format = None,
+) -> None:
+    """Write a small street as tables to fill in, every column explained.
+
+    It clears as it is. What stands there already is never replaced.
+
+    Exit codes: 0 written, 1 bad input, 2 wrong usage.
+    """
+    jax.config.update("jax_enable_x64", True)
+    target = named(out, form)
+    if target.exists():
+        raise fail(f"{target} is there already; choose another name.", BAD_INPUT)
+    save_template(target, street(), **tables_of(form))
+    typer.echo(f"written to {target}: change it, then jaxgne check {target}, jaxgne clear {target}")
