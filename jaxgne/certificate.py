@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int
 from .acflow import MOST_LOOPS, Safety, check
 from .clock import Clock, hour_name, in_hour
 from .each import for_each
+from .fields import naming
 from .market import Market, bus_name, cast, line_name
 from .model import Plan, Rows, families
 from .one_way import Ways, metered, ways
@@ -54,8 +55,8 @@ class CapSizes(Record):
 
     level: Float[Array, " M"]  # in units of each
     step: Float[Array, " M"]
-    names: tuple[str, ...] = eqx.field(static=True)
-    units: tuple[str, ...] = eqx.field(static=True)
+    names: tuple[str, ...] = naming("name of each cap")
+    units: tuple[str, ...] = naming("unit of each cap's level")
 
 
 class Certificate(Record):
@@ -73,8 +74,8 @@ class Certificate(Record):
     owners: Owners | None
     hour_length: Float[Array, " H"]  # h
     clock: Clock | None
-    names: tuple[str, ...] = eqx.field(static=True)  # of buses
-    line_names: tuple[str, ...] = eqx.field(static=True)
+    names: tuple[str, ...] = naming("name of each bus, or nothing")
+    line_names: tuple[str, ...] = naming("name of each line, or nothing")
     hours: int = eqx.field(static=True)
     squared: bool = eqx.field(static=True)  # whether voltages are squared, so in pu^2
     before: Before = eqx.field(default=None, static=True)  # which step each begins from

@@ -17,6 +17,7 @@ from jax.core import Tracer
 
 from .market import Market
 from .padding import sizes
+from .record import unnamed
 from .runner import runs_here
 from .size import is_quick, is_small
 from .solvers.base import AbstractSolver
@@ -152,4 +153,4 @@ def _shape(market: Market, solver: AbstractSolver) -> Any:
                for a in jax.tree.leaves(table)]
         for name, table in tables.items()
     }  # fmt: skip
-    return jax.tree.structure((market, solver)), str(arrays)
+    return jax.tree.structure(unnamed((market, solver))[0]), str(arrays)

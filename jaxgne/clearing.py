@@ -21,6 +21,7 @@ from .model import Plan, Rows, aggregate, costs, grid_price, rows_like, zeros
 from .one_way import decide, metered, ways
 from .options import checked_options, tolerance
 from .programs import program
+from .record import nameless
 from .result import Clearing, NotCleared, Run, complaint
 from .runner import (
     by_numpy,
@@ -199,6 +200,7 @@ def moved_to(clearing: Clearing, market: Market, plan: Plan, prices: Rows) -> Cl
     return replace(clearing, plan=plan, prices=prices, costs=cost, aggregate=sigma)
 
 
+@nameless
 @eqx.filter_jit
 def _followed(market: Market, plan: Plan) -> tuple[Array, Array]:
     return costs(market, plan), aggregate(market, plan)

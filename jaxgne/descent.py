@@ -203,7 +203,7 @@ class _Job(Record):
         return state, row, slope
 
 
-@program("the derivative of an objective")
+@program("the derivative of an objective", named=True)
 def _slope(
     job: _Job, shares: Any, clearing: Clearing, lead: Array, shift: Array, penalties: Array
 ) -> tuple[Array, Array, Array, Any]:

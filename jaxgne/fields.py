@@ -109,6 +109,14 @@ def structure(means: str, *, static: bool = True) -> Any:
     return eqx.field(static=static, metadata={"says": Field("", means)})
 
 
+def naming(means: str) -> Any:
+    """Declares a field of names, which no number depends on: a word for each row, or () for none.
+
+    Compiled programs do not see them (`record.nameless`).
+    """
+    return eqx.field(static=True, metadata={"says": Field("", means), "names": True})
+
+
 @cache
 def axes_of(kind: Any) -> dict[str, tuple[str, ...]]:
     """The axes of every array that a class is annotated with, by field."""

@@ -61,7 +61,7 @@ def sensitivities(
     return where(to_device(gradient))
 
 
-@program("the derivative of an output", once=True)
+@program("the derivative of an output", once=True, named=True)
 def by_parts(output: Output, market: Market, clearing: Clearing) -> tuple[Market, Plan, Rows]:
     """The output's derivatives by the market, with plan and prices held, and by these."""
 

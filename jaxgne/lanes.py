@@ -22,6 +22,7 @@ from .market import Market
 from .model import Plan, Rows, rows_like, zeros
 from .placement import place
 from .programs import program
+from .record import unnamed
 from .result import Clearing
 from .runner import by_numpy, to_host
 from .solve import Carry, advance, anew, begin, checked, decided, finish, going
@@ -80,7 +81,8 @@ def together(
 
 def size_of(one: Any, solver: AbstractSolver) -> int:
     """Bytes that market and state of one scenario take, given the shapes of its arrays."""
-    leaves, structure = jax.tree.flatten((one, eqx.filter_eval_shape(lambda s: s, solver)))
+    both, _ = unnamed((one, eqx.filter_eval_shape(lambda s: s, solver)))
+    leaves, structure = jax.tree.flatten(both)
     return _bytes(structure, tuple(leaves))
 
 

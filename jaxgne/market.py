@@ -18,12 +18,12 @@ from .arrays import Reader, by_row, floats, promoted, whole, wide
 from .arrays import cast as cast
 from .clock import Clock
 from .describe import describe
-from .fields import amount, described, index, structure
+from .fields import amount, described, index, naming, structure
 from .grids import MODELS, AbstractGridModel
 from .grids import GridModel as GridModel
 from .pricing import Tariff as Tariff
 from .pricing import Trading as Trading
-from .record import Record
+from .record import Record, words
 from .succession import Before, order
 from .tables import Buffers as Buffers
 from .tables import Caps as Caps
@@ -86,8 +86,8 @@ class Grid(Record):
     )
     model: AbstractGridModel = structure("which physics: copperplate, paper or lindistflow")
     reactive_balance: bool = structure("whether buses balance reactive power (lindistflow: always)")
-    names: tuple[str, ...] = structure("name of each bus, or nothing")
-    line_names: tuple[str, ...] = structure("name of each line, or nothing")
+    names: tuple[str, ...] = naming("name of each bus, or nothing")
+    line_names: tuple[str, ...] = naming("name of each line, or nothing")
 
     def __init__(
         self,
@@ -148,8 +148,8 @@ class Grid(Record):
         self.feeder_voltage = fed.hour("feeder_voltage", feeder_voltage)
         self.model = model
         self.reactive_balance = model.radial or bool(reactive_balance)
-        self.names = tuple(names)
-        self.line_names = tuple(line_names)
+        self.names = words(names)
+        self.line_names = words(line_names)
 
 
 def bus_name(of: Any, bus: int) -> str:

@@ -25,6 +25,7 @@ from jax.experimental import serialize_executable
 
 from . import store
 from .fingerprint import digits
+from .record import nameless, unnamed
 from .runner import concrete, on_host
 from .threads import one_thread
 from .waiting import waiting
@@ -40,13 +41,17 @@ _MAPS = 40_000  # in memory at once, of the 65,530 that Linux allows a process
 _PROGRAMS: "list[Program[Any, Any]]" = []
 
 
-def program(words: str, *, once: bool = False) -> "Callable[[Callable[P, T]], Program[P, T]]":
+def program(
+    words: str, *, once: bool = False, named: bool = False
+) -> "Callable[[Callable[P, T]], Program[P, T]]":
     """Compile a function as `eqx.filter_jit` does, and keep the executables on disk.
 
     `words` say what it computes, to people who wait for the compiler. `once` is for what runs too
     seldom to be worth optimizing: on a CPU it compiles 3 to 4 times as fast and may run slower.
+    Programs are for markets of any names, which the function does not see unless it is `named`, as
+    where users' functions are called.
     """
-    return lambda fn: Program(fn, words, once)
+    return lambda fn: Program(fn, words, once, named)
 
 
 class _Executable(NamedTuple):
@@ -85,8 +90,9 @@ class _Call(NamedTuple):
 class Program(Generic[P, T]):
     """A function with its executables; see `program`."""
 
-    def __init__(self, fn: Callable[P, T], words: str, once: bool = False):
-        self.fn, self.words, self.once = fn, words, once
+    def __init__(self, fn: Callable[P, T], words: str, once: bool = False, named: bool = False):
+        self.fn, self.words, self.once, self.named = fn, words, once, named
+        self._nameless = self._run if named else nameless(self._run)
         self._jitted = eqx.filter_jit(fn)
         self._found: dict[Any, _Executable] = {}
         self._making: dict[Any, threading.Lock] = {}
@@ -95,8 +101,9 @@ class Program(Generic[P, T]):
         _PROGRAMS.append(self)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
-        if on_host():
-            return self.fn(*args, **kwargs)
+        return (self.fn if on_host() else self._nameless)(*args, **kwargs)
+
+    def _run(self, *args: P.args, **kwargs: P.kwargs) -> T:
         call = _taken_apart(args, kwargs)
         if call is None:
             return self._jitted(*args, **kwargs)
@@ -120,7 +127,7 @@ class Program(Generic[P, T]):
 
     def ready(self, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Whether a call with these arguments would find its program in memory or on disk."""
-        call = _taken_apart(args, kwargs)
+        call = self._apart(args, kwargs)
         if call is None or not call.here:
             return False
         name = self._name(call)
@@ -132,9 +139,12 @@ class Program(Generic[P, T]):
         It may be called from a thread. Nothing happens where arguments are traced, or on other
         devices than one CPU.
         """
-        call = _taken_apart(args, kwargs)
+        call = self._apart(args, kwargs)
         if call is not None and call.here:
             self._made(call)
+
+    def _apart(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> "_Call | None":
+        return _taken_apart(*((args, kwargs) if self.named else unnamed((args, kwargs))[0]))
 
     def forget(self) -> None:
         """Drop the programs in memory; those on disk stay."""

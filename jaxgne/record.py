@@ -5,20 +5,28 @@ there are thousands a second where NumPy runs the mathematics, and as many in tr
 adjoints and measures, which have behavior and abstract parts, are equinox' modules.
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import FrozenInstanceError, dataclass, fields
-from typing import Any, TypeVar, dataclass_transform
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar, dataclass_transform
 
 import equinox as eqx
 import jax
 
-from .fields import amount, index, structure
+from .fields import amount, index, naming, structure
 
 R = TypeVar("R", bound="Record")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-@dataclass_transform(eq_default=False, field_specifiers=(eqx.field, amount, index, structure))
+@dataclass_transform(
+    eq_default=False, field_specifiers=(eqx.field, amount, index, naming, structure)
+)
 class Record:
     """Base of a record: annotated fields are its leaves, `eqx.field(static=True)` its structure."""
+
+    _named: tuple[str, ...] = ()  # fields of names
 
     def __init_subclass__(cls, **options: Any):
         super().__init_subclass__(**options)
@@ -26,6 +34,7 @@ class Record:
         own: Any = fields(cls)  # pyright: ignore[reportArgumentType]
         names = tuple(f.name for f in own if not f.metadata.get("static"))
         fixed = tuple(f.name for f in own if f.metadata.get("static"))
+        cls._named = tuple(f.name for f in own if f.metadata.get("names"))
         keys = tuple(jax.tree_util.GetAttrKey(name) for name in names)
 
         def leaves(record: Any) -> tuple[tuple, tuple]:
@@ -61,3 +70,72 @@ def changed(record: R, **values: Any) -> R:
     new = object.__new__(type(record))
     new.__dict__.update(record.__dict__ | values)
     return new
+
+
+@dataclass(frozen=True)
+class Unnamed:
+    """Stands for the names in a field where programs are compiled, which are for any names."""
+
+    field: str
+    number: int  # among the different names of such a field
+
+
+Names = dict[Unnamed, tuple[str, ...]]
+
+
+def unnamed(tree: T) -> tuple[T, Names]:
+    """The tree with `Unnamed` in place of the names in its records, and what these stand for."""
+    known: dict[tuple[str, Any], Unnamed] = {}
+    numbers: dict[str, int] = {}
+
+    def stand_in(record: Record, field: str) -> Unnamed:
+        own = f"{type(record).__name__}.{field}"
+        key = own, record.__dict__[field]
+        if key not in known:
+            numbers[own] = numbers.get(own, -1) + 1
+            known[key] = Unnamed(own, numbers[own])
+        return known[key]
+
+    tree = _renamed(tree, stand_in)
+    return tree, {new: names for (_, names), new in known.items()}
+
+
+def renamed(tree: T, names: Names) -> T:
+    """The tree with the names that `unnamed` took, wherever they have come to."""
+    return _renamed(tree, lambda record, field: _back(names, record.__dict__[field]))
+
+
+def nameless(function: Callable[P, T]) -> Callable[P, T]:
+    """`function`, called without the names in its arguments, which what it returns has again."""
+
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        (plain, options), names = unnamed((args, kwargs))
+        return renamed(function(*plain, **options), names)
+
+    return run
+
+
+def words(names: Iterable[str] | Unnamed) -> Any:
+    """Names as a record keeps them; what stands for them as it is."""
+    return names if isinstance(names, Unnamed) else tuple(names)
+
+
+def _back(names: Names, value: Any) -> Any:
+    return names.get(value, value) if isinstance(value, Unnamed) else value
+
+
+def _renamed(tree: T, of: Callable[[Record, str], Any]) -> T:
+    """The tree whose records, and those within them, have other names."""
+
+    def each(record: Record) -> Record:
+        new = {field: of(record, field) for field in record._named}
+        for field, value in record.__dict__.items():
+            if isinstance(value, Record):
+                new[field] = each(value)
+        return changed(record, **new) if new else record
+
+    def one(value: Any) -> Any:
+        return each(value) if isinstance(value, Record) else value
+
+    return jax.tree.map(one, tree, is_leaf=lambda value: isinstance(value, Record))

@@ -161,7 +161,7 @@ def _combined(output: Output, key: Array, market: Market, clearing: Clearing) ->
     return jnp.vdot(jax.random.normal(key, value.shape, value.dtype), value)
 
 
-@program("what can be trusted")
+@program("what can be trusted", named=True)
 def _look(
     market: Market, clearing: Clearing, output: Output, adjoint: AbstractAdjoint, key: Array
 ) -> Any:

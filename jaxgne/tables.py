@@ -16,9 +16,9 @@ from jaxtyping import Array, Float, Int
 from .arrays import Reader, floats, step_count, whole
 from .clock import Made
 from .curves import AbstractCurve
-from .fields import amount, index, structure
+from .fields import amount, index, naming, structure
 from .kinds import KINDS, kinds_of
-from .record import Record, changed
+from .record import Record, changed, words
 from .runner import jnp
 
 QUANTITIES = ("imports", "exports", "generation", "charge", "discharge")  # what can be summed
@@ -234,8 +234,8 @@ class Caps(Record):
     quantity: Int[Array, " C"] = index("quantity", f"what is summed, of {', '.join(QUANTITIES)}")
     row: Int[Array, " C"] = index("member", "row of the prosumer, generator or buffer")
     weight: Float[Array, "C H"] = amount("per kW", "what a kW counts")
-    names: tuple[str, ...] = structure("name of each cap")
-    units: tuple[str, ...] = structure("unit of each cap's level")
+    names: tuple[str, ...] = naming("name of each cap")
+    units: tuple[str, ...] = naming("unit of each cap's level")
 
     def __init__(
         self,
@@ -277,8 +277,8 @@ class Caps(Record):
         self.quantity = whole("Caps.quantity", quantity)
         self.row = whole("Caps.row", row)
         self.weight = Reader("Caps.", "term", len(self.cap), steps, *given).hour("weight", weight)
-        self.names = tuple(names) or tuple(f"cap {k}" for k in range(count))
-        self.units = tuple(units) or ("",) * count
+        self.names = words(names) or tuple(f"cap {k}" for k in range(count))
+        self.units = words(units) or ("",) * count
 
 
 def has_caps(market: Any) -> bool:

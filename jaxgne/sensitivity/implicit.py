@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool
 
 from ..market import Market, cast
 from ..model import Plan, Rows
+from ..record import nameless
 from ..runner import runs_here
 from ..size import is_small
 from .active import Active, active_set, ajar, firm, smoothed_set
@@ -156,6 +157,7 @@ def _moves(primals: Any, tangents: Any) -> Any:
     return (plan, prices), ahead(tangents[0])
 
 
+@nameless
 @eqx.filter_jit
 def _tangent(
     market: Market,
