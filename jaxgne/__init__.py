@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from . import scenarios as scenarios
     from . import studies as studies
     from .acsafe import clear_ac_safe
+    from .alternatives import side_by_side
     from .batch import clear_many
     from .caps import capped
     from .comparison import compare
@@ -112,6 +113,7 @@ __all__ = [
     "save",
     "sensitivities",
     "settle",
+    "side_by_side",
     "spread",
     "synthetic",
     "trace",
@@ -140,6 +142,7 @@ _LATER = {  # imported when first asked for: a first clear needs none of them
     "load_case": "io",
     "save": "io",
     "sensitivities": "gradients",
+    "side_by_side": "alternatives",
     "spread": "placement",
     "trace": "tracing",
     "tune": "tuning",

@@ -32,7 +32,8 @@ def batch_summary(markets: Market, clearing: Clearing) -> dict[str, Any]:
             "batch_summary() takes the clearings of a batch; of one market use "
             "jaxgne.report.summary(market, clearing)."
         )
-    ok = np.asarray(clearing.ok)
+    ended = {w: int(is_status(clearing.status, getattr(Status, w)).sum()) for w in STATUSES}
+    ok = np.asarray(clearing.ok | is_status(clearing.status, Status.uncontrolled))
     sigma = np.asarray(clearing.aggregate, float)
     price = np.asarray(clearing.prices.balance, float)
     quantities = {
@@ -45,7 +46,9 @@ def batch_summary(markets: Market, clearing: Clearing) -> dict[str, Any]:
     return {
         "scenarios": int(ok.size),
         "status": {
-            word: int(is_status(clearing.status, getattr(Status, word)).sum()) for word in STATUSES
+            word: count
+            for word, count in ended.items()
+            if count or word != "uncontrolled"  # which no clearing ends as
         },
         "quantiles": {
             name: {

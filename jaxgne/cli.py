@@ -24,6 +24,7 @@ from .batch_report import batch_summary, batch_table
 from .cases import CASES
 from .cases.builders import Behavior
 from .cli_check import check
+from .cli_compare import compare
 from .cli_convert import convert
 from .cli_new import new
 from .cli_plot import plot
@@ -65,7 +66,6 @@ from .report import table
 WIDTH = 100  # columns, where the terminal has them
 _MOST_SCENARIOS = 1_000_000
 _MOST_NOISE = 10.0  # standard deviations of factors with mean 1
-_MOST_CARBON = 1e6  # kg a kWh
 
 app = typer.Typer(
     cls=Commands,
@@ -329,39 +329,10 @@ def _check_room(market: jaxgne.Market, scenarios: int) -> None:
         )
 
 
-@app.command()
-def compare(
-    case: Case,
-    tol: Tol = 1e-6,
-    grid_carbon: Annotated[
-        float, typer.Option(min=0.0, max=_MOST_CARBON, help="kg of CO2 per kWh of the main grid.")
-    ] = 0.0,
-    generator_carbon: Annotated[
-        float, typer.Option(min=0.0, max=_MOST_CARBON, help="kg of CO2 per kWh of a generator.")
-    ] = 0.0,
-    as_json: Json = False,
-) -> None:
-    """Compare CASE with itself without trades, without storage, with price takers, at its optimum.
-
-    Exit codes: 0 all cleared, 1 bad input, 2 wrong usage, 3 or 4 one of them did not clear.
-    """
-    jax.config.update("jax_enable_x64", True)
-    found: dict[str, Any] = {}
-    market = double(load_case(case))
-    with Live(silent=as_json) as live:
-        for name, variant in jaxgne.comparison.baselines(market).items():
-            _, clearing, complaint = _clear(jaxgne.clear, variant, None, tol, None, live)
-            if complaint:
-                infeasible = jaxgne.status.status_name(clearing.status) == "infeasible"
-                raise fail(f"{name}: {complaint}", INFEASIBLE if infeasible else NOT_CLEARED)
-            found[name] = (market, clearing)
-    table_ = jaxgne.compare(found, grid_carbon=grid_carbon, generator_carbon=generator_carbon)
-    typer.echo(json.dumps(table_.rows, indent=2) if as_json else str(table_))
-
-
 app.command()(new)
 app.command()(check)
 app.command()(convert)
+app.command()(compare)
 app.command()(plot)
 app.command()(tune)
 app.command()(study)

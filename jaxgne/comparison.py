@@ -195,9 +195,15 @@ def compare(
     Batches are compared scenario by scenario: `outcomes` then have their leading axis, and each
     number of `rows` is the mean over scenarios, None where it is None in one of them.
 
-    Raises `ValueError` for a clearing that did not clear, or where prosumers or scenarios differ in
-    number.
+    Benefits are measured against the `reference`, one of those compared.
+
+    Raises `ValueError` for a clearing that did not clear, a reference that there is not, and where
+    prosumers or scenarios differ in number.
     """
+    if reference not in cleared and reference != REFERENCE:
+        raise ValueError(
+            f"compare: reference={reference!r} is none of those compared: {', '.join(cleared)}."
+        )
     sizes = {np.shape(market.prosumers.bus) for market, _ in cleared.values()}
     if len(sizes) != 1:
         shown = " and ".join(" scenarios of ".join(map(str, size)) for size in sorted(sizes))

@@ -1,5 +1,6 @@
 """The command line: what it prints, what it writes, and how it exits."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -123,19 +124,24 @@ def test_where_no_margin_helps(case: Path, tmp_path: Path):
     assert "." in explain_infeasible(kept, clearing.prices)
 
 
-def test_compare_tells_what_a_market_is_worth(case: Path, overloaded: Path):
-    result = call("compare", case)
+def test_compare_tells_what_a_market_is_worth(case: Path, overloaded: Path, tmp_path: Path):
+    table = tmp_path / "table.csv"
+    result = call("compare", case, "--reference", "today", "--network-fee", 0.1, "--out", table)
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
-    assert lines[0].split()[:3] == ["market", "no", "trading"]
+    assert lines[0].split()[:4] == ["today", "market", "no", "trading"]
     assert any(line.startswith("price_of_anarchy ") for line in lines)
+    written = list(csv.DictReader(table.read_text().splitlines()))
+    assert [row["market"] for row in written][:2] == ["today", "market"]
+    assert float(written[0]["mean_benefit_eur"]) == 0.0
     rows = json.loads(call("compare", case, "--json", "--grid-carbon", 0.4).stdout)
     assert rows["market"]["co2_kg"] == pytest.approx(0.4 * rows["market"]["net_import_kwh"])
+    assert rows["no trading"]["mean_benefit_eur"] == 0.0
     refused = call("compare", case, "--tol", 1e-13)
     assert (refused.exit_code, refused.stderr[:15]) == (1, "jaxgne: tol=1e-")
     failed = call("compare", overloaded)
     assert failed.exit_code == 4
-    assert "market: infeasible: Grid.rating" in failed.stderr
+    assert "infeasible: Grid.rating" in failed.stderr
 
 
 def test_quiet_prints_nothing_and_out_holds_the_result(case: Path, tmp_path: Path):

@@ -9,10 +9,10 @@ import pytest
 from scipy.optimize import minimize
 
 import jaxgne as jg
-from jaxgne import devices, model, settlement
+from jaxgne import devices, model, settlement, uncontrolled
 from jaxgne.comparison import baselines, compare, gini, jain, outcome
 from jaxgne.settlement import bills
-from tests.markets import many_devices, one_bus
+from tests.markets import feeder, many_devices, one_bus
 
 
 @pytest.fixture(scope="module")
@@ -196,6 +196,70 @@ def test_the_table(cleared):
     ended = eqx.tree_at(lambda c: c.status, clearing, jg.Status.max_steps)
     with pytest.raises(ValueError, match="'late' did not clear"):
         compare({"late": (market, ended)})
+
+
+def test_today_stands_beside_the_market():
+    """Benefits against it, fees of 0.1 on what is bought; 7 kW of sun that only neighbors take."""
+    market = eqx.tree_at(
+        lambda m: m.prosumers.load, one_bus(), one_bus().prosumers.load.at[1, 1].set(-7.0)
+    )
+    with pytest.warns(UserWarning, match="'no trading' is left out: infeasible"):
+        found = jg.side_by_side(market, tol=1e-8)
+    assert list(found)[:2] == ["today", "market"] and "no trading" not in found
+    rows = compare(found, network_fee=0.1, reference="today").rows
+    assert rows["today"]["mean_benefit_eur"] == 0.0
+    now, then = (outcome(*found[name]) for name in ("market", "today"))
+    gained = float((then.cost - now.cost).mean())
+    assert rows["market"]["mean_benefit_eur"] == pytest.approx(gained)
+    for name, (_, clearing) in found.items():
+        bought = 0.1 * float(clearing.aggregate.sum())
+        tolls = 2 * 0.01 * float(abs(clearing.plan.trades).sum())
+        assert rows[name]["network_fees_eur"] == pytest.approx(bought + tolls)
+        assert rows[name]["losses_kwh"] == pytest.approx(0.0)
+    assert rows["today"]["operator_receipts_eur"] == 0.0
+    assert rows["today"]["traded_kwh"] == 0.0
+    assert rows["today"]["unmet_kwh"] == pytest.approx(4.0)  # beside 3 kW that the battery takes
+    assert rows["market"]["unmet_kwh"] == 0.0
+    with pytest.raises(ValueError, match="reference='yesterday' is none of those compared: today"):
+        compare(found, reference="yesterday")
+    tight = eqx.tree_at(lambda m: m.tariff.total_max, market, jnp.full(3, -30.0))
+    with pytest.raises(jg.NotCleared, match="infeasible"):
+        jg.side_by_side(tight)
+
+
+def test_storage_ends_as_full_as_today_where_that_is_asked():
+    """A heat pump would let the house cool by 1 K: 4 kWh of heat that are no gain of a market."""
+    pump = devices.heat_pump(
+        0, power=3.0, cop=3.0, outdoor=0.0, resistance=5.0, capacity=4.0, hours=3
+    )
+    market = eqx.tree_at(lambda m: m.buffers, one_bus(), pump)
+    market = eqx.tree_at(lambda m: m.prosumers.load, market, abs(market.prosumers.load))
+    stored = {
+        asked: compare(jg.side_by_side(market, same_end=asked)).rows for asked in (False, True)
+    }
+    assert stored[False]["today"]["stored_kwh"] == pytest.approx(0.0)
+    assert stored[False]["market"]["stored_kwh"] == pytest.approx(-4.0, abs=1e-3)
+    assert stored[True]["market"]["stored_kwh"] == pytest.approx(0.0, abs=1e-3)
+
+
+def test_tight_lines_and_voltages_outside_limits_are_counted():
+    """By the AC state step by step; a copperplate has none of this."""
+    market = eqx.tree_at(
+        lambda m: (m.grid.rating, m.grid.voltage_min), feeder(), (
+        jnp.asarray([45.0, 20.0, 30.0, 13.0]), jnp.full(5, 0.98)))  # fmt: skip
+    clearing = uncontrolled.today(market)
+    state = jg.ac_power_flow(market, clearing.plan)
+    used = np.asarray(state.current) / np.asarray(market.grid.rating)[:, None]
+    low = np.asarray(state.voltage) < 0.98 - 1e-4
+    assert 0 < (used > 0.8).sum() < used.size
+    assert 0 < low.sum() < low.size
+    found = outcome(market, clearing)
+    assert (float(found.tight), float(found.outside)) == ((used > 0.8).sum(), low.sum())
+    assert float(found.losses) == pytest.approx(float(state.losses.sum()))
+    flat = eqx.tree_at(lambda m: m.grid, market, jg.Grid(market.grid.passive, model="copperplate"))
+    table = compare({"today": (flat, uncontrolled.today(flat))}).rows["today"]
+    assert table["losses_kwh"] is None
+    assert table["line_hours_over_80_percent"] is None
 
 
 def test_indices():

@@ -21,6 +21,7 @@ import pytest
 import jaxgne as jg
 from jaxgne import (
     acsafe,
+    alternatives,
     batch_report,
     certificate,
     comparison,
@@ -86,6 +87,7 @@ EACH: dict[str, Call] = {
     "plan_today": lambda m, c: uncontrolled.plan_today(m),
     "today": lambda m, c: uncontrolled.today(m),
     "unmet": lambda m, c: unmet.unmet(m, c.plan),
+    "as_full": lambda m, c: alternatives.as_full(m, c.plan),
     "headroom": lambda m, c: mechanisms.headroom(m, c),
     "freed": lambda m, c: one_way.freed(m, c.plan),
     "ways": lambda m, c: one_way.ways(m, c.plan, c.prices),
@@ -198,8 +200,8 @@ LONG: dict[str, Call] = {
     },
 }
 OF_A_BATCH = {"clear_many", "fan", "batch_summary", "batch_table", "spread"}
-ELSEWHERE = {  # batches of these have tests of their own: test_tuning, test_fitting, test_io
-    *("tune", "fit", "identifiability", "save", "explain_infeasible"),
+ELSEWHERE = {  # batches of these have tests of their own: test_comparison, test_tuning, ...
+    *("side_by_side", "tune", "fit", "identifiability", "save", "explain_infeasible"),
     *("studies.connectivity", "studies.prosumers"),  # these build their markets
     *("tree", "frames.caps", "plots.level"),  # test_branches, test_caps_scenarios
 }
@@ -227,7 +229,7 @@ MODULES = (
     *("mechanisms", "model", "objectives", "one_way", "payoffs", "plan", "plots", "report"),
     *("causes", "descent", "indicators", "scenarios", "selection"),
     *("reliability", "settlement", "sharing", "studies", "tracing", "tuning", "validation"),
-    *("uncontrolled", "unmet"),
+    *("alternatives", "uncontrolled", "unmet"),
 )
 
 

@@ -38,7 +38,7 @@ RESULT |= {"choosing", "status", "result", "padding", "few_sizes", "size"}
 RESULT |= {"solve", "clearing", "curves"}
 STUDIES = {"batch", "selection", "settlement", "scenarios", "placement", "tuning", "acsafe"}
 STUDIES |= {"foresight", "comparison", "standard_form", "tracing", "reliability"}
-STUDIES |= {"objectives", "fitting", "gradients", "history", "mechanisms"}
+STUDIES |= {"objectives", "fitting", "gradients", "history", "mechanisms", "alternatives"}
 
 GROUND = {"runner", "fields", "record", "programs", "succession"}  # what all modules stand on
 
@@ -136,6 +136,7 @@ LAYERS: dict[str, set[str]] = {
         *("status", "tables", "validation"),
     },
     "sharing": {"each", "market", "model", "result", "settlement", "comparison"},
+    "alternatives": {*RESULT, "batch", "comparison", "uncontrolled"},
     "placement": {"each", "market", "scenarios"},
     "standard_form": {"curves", "each", "market", "matrix", "model", "validation"},
     "files": set(),
@@ -176,6 +177,7 @@ LAYERS: dict[str, set[str]] = {
     "cli_check": {"checking", "cli_shared", "cli_source", "io"},
     "cli_convert": {"cli_shared", "cli_source", "io"},
     "cli_new": {"cases", "cli_convert", "cli_shared", "io"},
+    "cli_compare": {"jaxgne", "cli_shared", "cli_source", "files", "io", "live"},
     "cli_plot": {"cli_shared", "files", "io", "plots"},
     "studies": {
         *RESULT,
@@ -187,8 +189,8 @@ LAYERS: dict[str, set[str]] = {
     "cli_tune": {"jaxgne", "cli_shared", "files", "io", "plots"},
     "cli": {
         "jaxgne",  # public names only
-        *("batch_report", "cases", "cli_plot", "cli_shared", "cli_study", "cli_tune"),
-        *("cli_check", "cli_convert", "cli_new", "cli_source"),
+        *("batch_report", "cases", "cli_compare", "cli_plot", "cli_shared", "cli_study"),
+        *("cli_check", "cli_convert", "cli_new", "cli_source", "cli_tune"),
         *("indicators", "io", "live", "report"),
     },
     "__main__": {"cli"},

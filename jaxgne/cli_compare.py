@@ -1,0 +1,134 @@
+"""The command `jaxgne compare`: today as it is, the market, and the market without parts of it."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import jax
+import typer
+
+import jaxgne
+
+from .cli_shared import Json, Prosumers, Stress, Tol, double
+from .cli_source import (
+    Battery,
+    HeatPump,
+    HourLength,
+    Hours,
+    Photovoltaic,
+    Populate,
+    Source,
+    Start,
+    Vehicle,
+    Zone,
+    market_of,
+    told,
+)
+from .files import whole
+from .io.tables import write_table
+from .live import Live
+
+_MOST_CARBON = 1e6  # kg a kWh
+_MOST_FEE = 1e6  # EUR a kWh
+_MUCH = 1e-3  # of what is used: by how much storage may end differently without a word
+
+Reference = Literal[
+    "no trading", "today", "market", "no storage", "price taking", "social optimum"
+]  # the keys of `alternatives.side_by_side`
+
+
+def compare(
+    source: Source,
+    prosumers: Prosumers = None,
+    stress: Stress = None,
+    populate: Populate = None,
+    photovoltaic: Photovoltaic = None,
+    battery: Battery = None,
+    vehicle: Vehicle = None,
+    heat_pump: HeatPump = None,
+    start: Start = None,
+    zone: Zone = None,
+    hours: Hours = None,
+    hour_length: HourLength = None,
+    tol: Tol = 1e-6,
+    reference: Annotated[
+        Reference, typer.Option(help="What benefits are measured against.")
+    ] = "no trading",
+    until: Annotated[
+        Literal["due", "full"],
+        typer.Option(help="Today cars charge until what is due, or until they are full."),
+    ] = "due",
+    same_end: Annotated[
+        bool,
+        typer.Option("--same-end", help="Storage ends as full as today, in all of them."),
+    ] = False,
+    network_fee: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            max=_MOST_FEE,
+            help="EUR per kWh of the main grid that are for the network.",
+        ),
+    ] = 0.0,
+    grid_carbon: Annotated[
+        float, typer.Option(min=0.0, max=_MOST_CARBON, help="kg of CO2 per kWh of the main grid.")
+    ] = 0.0,
+    generator_carbon: Annotated[
+        float, typer.Option(min=0.0, max=_MOST_CARBON, help="kg of CO2 per kWh of a generator.")
+    ] = 0.0,
+    out: Annotated[Path | None, typer.Option(help="CSV file to write the table to.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare SOURCE with today as it is, and with itself without parts of it.
+
+    today: cars charge on arrival, heat pumps hold their temperature, batteries keep the own sun, at
+    the tariff alone. no trading, no storage, price taking (nobody sees the own effect on prices)
+    and social optimum: the market without these. --prosumers and --stress are for built-in cases.
+
+    One of them that does not clear is left out.
+
+    Exit codes: 0 cleared, 1 bad input, 2 wrong usage, 3 not cleared, 4 infeasible.
+    """
+    jax.config.update("jax_enable_x64", True)
+    devices = {
+        "photovoltaic": photovoltaic, "battery": battery, "vehicle": vehicle, "heat_pump": heat_pump
+    }  # fmt: skip
+    when = {"start": start, "zone": zone, "hours": hours, "hour_length": hour_length}
+    own = {"prosumers": prosumers, "stress": stress}
+    market, report = market_of(source, own, populate=populate, devices=devices, when=when)
+    if report is not None:
+        typer.echo(told(report), err=True)
+    market = double(market)
+    with Live(silent=as_json) as live:
+        progress = live if live.shown else None
+        found = jaxgne.side_by_side(
+            market, tol=tol, until=until, same_end=same_end, progress=progress
+        )
+    compared = jaxgne.compare(
+        found,
+        reference=reference,
+        network_fee=network_fee,
+        grid_carbon=grid_carbon,
+        generator_carbon=generator_carbon,
+    )
+    if out is not None:
+        keys = list(next(iter(compared.rows.values())))
+        columns: dict[str, list[Any]] = {"market": list(compared.rows)}
+        columns |= {key: [row[key] for row in compared.rows.values()] for key in keys}
+        with whole(out) as fresh:
+            write_table(fresh, columns)
+    if as_json:
+        typer.echo(json.dumps(compared.rows, indent=2))
+        return
+    typer.echo(str(compared))
+    lacks = jaxgne.unmet.unmet(market, found["today"][1].plan)
+    if not lacks.fulfilled:
+        typer.echo(f"\ntoday, what is asked is not all met:\n{lacks}")
+    more = compared.outcomes["today"].stored - compared.outcomes["market"].stored
+    if more > _MUCH * compared.outcomes["today"].consumed:
+        typer.echo(
+            f"\ntoday storage holds {float(more):.4g} kWh more in the end than in the market; "
+            "--same-end asks all for as much."
+        )
+    if out is not None:
+        typer.echo(f"written to {out}")
