@@ -310,7 +310,7 @@ def test_every_exception_ends_in_a_sentence(name: str, case: Path, monkeypatch: 
     def fails(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(cli, "load_case", fails)
+    monkeypatch.setattr(cli, "market_of", fails)
     result = call("clear", case)
     assert result.exit_code == code
     assert result.stderr.startswith(f"jaxgne: {sentence}")
