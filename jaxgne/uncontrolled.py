@@ -16,6 +16,7 @@ from .acflow import drawn
 from .certificate import certify
 from .curves import crossing, curvatures, slopes
 from .each import for_each
+from .kinds import KINDS
 from .linear_flow import grid_state
 from .market import Market
 from .model import (
@@ -40,6 +41,8 @@ from .validation import gate
 
 Until = Literal["due", "full"]
 
+_WORDS = ("battery", "vehicle", "shiftable load", "heat pump", "electrolyser")  # what habits know
+
 
 class Habits(Record):
     """What each buffer does by itself."""
@@ -51,17 +54,21 @@ class Habits(Record):
 
 @for_each
 def habits(market: Market) -> Habits:
-    """The habit of each buffer, by what it can do.
+    """The habit of each buffer, by its kind, and where that is not told by what it can do.
 
-    A battery is what can give back, is there in every step and has nothing drained. Of the others,
-    what leaks or is drained in every step holds its content, and the rest fills up.
+    Then a battery is what can give back, is there in every step and has nothing drained. Of the
+    others, what leaks or is drained in every step holds its content, and the rest fills up.
     """
     stores = market.buffers
+    told = [stores.kind == KINDS["buffer"].index(word) for word in _WORDS]
+    battery, filling, holding = told[0], told[1] | told[2], told[3] | told[4]
+    known = battery | filling | holding
     gives = jnp.any(stores.discharge_max > 0, axis=1)
     away = jnp.any(stores.charge_max <= 0, axis=1)
-    keeps = gives & ~away & ~jnp.any(stores.drain != 0, axis=1)
+    can_keep = gives & ~away & ~jnp.any(stores.drain != 0, axis=1)
     leaks = (stores.retention < 1) | jnp.all(stores.drain != 0, axis=1)
-    holds = leaks & ~keeps
+    keeps = jnp.where(known, battery, can_keep)
+    holds = jnp.where(known, holding, leaks & ~can_keep)
     return Habits(fills=~holds & ~keeps, holds=holds, keeps=keeps)
 
 

@@ -132,8 +132,8 @@ LAYERS: dict[str, set[str]] = {
     "scenarios": {"clock", "each", "market", "padding", "validation", "scenarios"},
     "comparison": {"each", "market", "model", "result", "settlement", "status", "unmet"},
     "uncontrolled": {
-        *("acflow", "certificate", "curves", "each", "linear_flow", "market", "model", "result"),
-        *("status", "tables", "validation"),
+        *("acflow", "certificate", "curves", "each", "kinds", "linear_flow", "market", "model"),
+        *("result", "status", "tables", "validation"),
     },
     "sharing": {"each", "market", "model", "result", "settlement", "comparison"},
     "alternatives": {*RESULT, "batch", "comparison", "uncontrolled"},

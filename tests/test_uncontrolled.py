@@ -12,6 +12,7 @@ import pytest
 import jaxgne as jg
 from jaxgne import devices, model, scenarios
 from jaxgne.comparison import outcome
+from jaxgne.record import changed
 from jaxgne.runner import by_numpy, to_host
 from jaxgne.uncontrolled import habits, plan_today, today
 from jaxgne.unmet import unmet
@@ -144,7 +145,7 @@ def test_what_cannot_be_is_told():
 
 
 def test_who_has_which_habit():
-    """By what they can do, and a car that gives back is a car."""
+    """By what they can do as by their kind, which counts where it is told."""
     steps: Any = {"hours": 24}
     car: Any = {"power": 11.0, "capacity": 60.0, "arrival": 18, "departure": 7}
     made = devices.join(
@@ -157,7 +158,13 @@ def test_who_has_which_habit():
         devices.vehicle(0, **car, **steps, v2g=True),
         devices.electrolyser(0, power=50.0, tank=400.0, demand=15.0, **steps),
     )
-    found = habits(house(np.ones((1, 24)), made))
+    told = habits(house(np.ones((1, 24)), made))
+    found = habits(house(np.ones((1, 24)), changed(made, kind=0 * made.kind)))
+    assert jax.tree.all(jax.tree.map(np.array_equal, found, told))
+    called = changed(made, kind=jnp.array([2, 1, 4, 3, 5, 0]))  # a battery called a car is one
+    said = habits(house(np.ones((1, 24)), called))
+    assert np.asarray(said.keeps).tolist() == [False, True, False, False, False, False]
+    assert np.asarray(said.holds).tolist() == [False, False, False, True, True, True]
     assert np.asarray(found.keeps).tolist() == [True, False, False, False, False, False]
     assert np.asarray(found.holds).tolist() == [False, False, True, False, False, True]
     assert np.asarray(found.fills).tolist() == [False, True, False, True, True, False]
