@@ -147,7 +147,8 @@ def _by_ac(clearing: Clearing, zero: Array) -> tuple[Array, Array, Array]:
 
     That is so on a copperplate, and where there is no state or it was not examined.
     """
-    found, unknown = clearing.certificate.ac, zero + jnp.nan
+    judged, unknown = clearing.certificate, zero + jnp.nan
+    found = judged.ac if judged is not None else None  # None while it is made
     if found is None:
         return unknown, unknown, unknown
     known = found.examined & found.converged

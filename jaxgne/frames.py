@@ -20,6 +20,7 @@ from . import settlement
 from .acflow import Flow, drawn, flow
 from .clock import hours_of
 from .comparison import Comparison
+from .grids import ampere
 from .kinds import KINDS
 from .market import Market
 from .model import (
@@ -38,6 +39,7 @@ from .radial import forest, loops
 from .result import Clearing
 from .runner import hosted
 from .status import STATUSES, Status, is_status, status_name
+from .tight import spots
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -150,14 +152,15 @@ def buses(market: Market, clearing: Clearing) -> "DataFrame":
     return _frame("bus", columns, market, clearing)
 
 
-def lines(market: Market, clearing: Clearing) -> "DataFrame":
+def lines(market: Market, clearing: Clearing, kv: Any = None) -> "DataFrame":
     """What each line carries from source to target, by the grid model and by an AC power flow.
 
     Loading is the share of the rating in use, NaN where that is 0; by the AC power flow that is the
     current's. Reactive power and loading are NaN where the grid model does not determine them
     (`paper` without a reactive balance; active power too if lines close loops), `ac_` columns in
-    hours in which the AC power flow does not converge. `ValueError` for a copperplate market, which
-    has no lines.
+    hours in which the AC power flow does not converge. With the nominal voltage `kv` (line to line,
+    one number or one a line), which a grid does not hold, also in ampere: `rating_a` and
+    `ac_current_a`. `ValueError` for a copperplate market, which has no lines.
     """
     _check(market, clearing)
     plan, grid = clearing.plan, market.grid
@@ -182,7 +185,25 @@ def lines(market: Market, clearing: Clearing) -> "DataFrame":
         "ac_loading_percent": loading(found["current"]),
         "ac_losses_kw": found["losses"],
     }
+    if kv is not None:
+        volts = _by_row(np.asarray(kv) + np.zeros(np.shape(grid.rating)))
+        columns["rating_a"] = ampere(rating, volts)
+        columns["ac_current_a"] = ampere(found["current"], volts)
     return _frame("line", columns, market, clearing)
+
+
+def hot_spots(market: Market, clearing: Clearing, top: int = 10) -> "DataFrame":
+    """The `top` fullest lines and outermost voltages by an AC power flow, each at its worst.
+
+    `spots` of `jaxgne.tight` defines the columns; `hour` is that of the worst step. Of one market.
+    """
+    columns = spots(market, clearing.plan, top)
+    _check(market, clearing)
+    steps = np.array(columns["step"], int)
+    when: dict[str, Any] = {"hour": hours_of(market)[steps]}
+    if market.clock is not None:
+        when["time"] = market.clock.moments(when["hour"].tolist())
+    return _pandas().DataFrame(columns | when)
 
 
 def hours(market: Market, clearing: Clearing) -> "DataFrame":

@@ -38,7 +38,8 @@ class Grid(Record):
     `paper` is the linear model of the paper (with `reactive_balance` also reactive power balances
     at each bus), `lindistflow` is for radial feeders: lines then point away from the feeder bus,
     parents before children. Lines carry power from `source` to `target`; `rating` may be infinite.
-    It stands for a current: sqrt(3) times the rated ampere times the nominal voltage, in kVA.
+    It stands for a current, sqrt(3) times the rated ampere times the nominal voltage, in kVA:
+    `jg.grids.rating(ampere, kv)`.
     Impedances are per unit per kW: ohms divided by 1000 kV^2 (kV line to line). A transformer or a
     regulator is a line whose `tap` is not 1: at its `source` stands an ideal transformer, behind
     which impedance and rating see V_source / tap, so a tap below 1 raises the voltage. That is

@@ -38,6 +38,7 @@ from jaxgne import (
     settlement,
     sharing,
     studies,
+    tight,
     uncontrolled,
     unmet,
 )
@@ -162,6 +163,8 @@ ONE: dict[str, Call] = {
     "convex": lambda m, c: jg.convex(m),
     "who_gains": lambda m, c: sharing.who_gains(m, c, (m, c)),
     "preference_cycle": lambda m, c: preference_cycle(m),
+    "frames.hot_spots": lambda m, c: frames.hot_spots(m, c),
+    "spots": lambda m, c: tight.spots(m, c.plan),
     "narrowed": lambda m, c: one_way.narrowed(m, c.plan),
     "measured": lambda m, c: selection.measured(m, c),
     **{
@@ -229,7 +232,7 @@ MODULES = (
     *("mechanisms", "model", "objectives", "one_way", "payoffs", "plan", "plots", "report"),
     *("causes", "descent", "indicators", "scenarios", "selection"),
     *("reliability", "settlement", "sharing", "studies", "tracing", "tuning", "validation"),
-    *("alternatives", "uncontrolled", "unmet"),
+    *("alternatives", "tight", "uncontrolled", "unmet"),
 )
 
 

@@ -79,6 +79,7 @@ LAYERS: dict[str, set[str]] = {
     "radial": {"each", "market"},
     "acflow": {"each", "market", "model", "radial", "validation"},
     "linear_flow": {"acflow", "market", "model", "radial"},
+    "tight": {"acflow", "each", "market", "model", "radial"},
     "unmet": {"each", "market", "model"},
     "reach": {"market", "model"},
     "scales": {"tables", "market", "model", "reach"},
@@ -171,7 +172,7 @@ LAYERS: dict[str, set[str]] = {
         *STUDIES,
         *(f"plots.{part}" for part in ("layout", "state", "style")),
     },
-    "frames": {*RESULT - SOLVERS, *STUDIES, "kinds"},
+    "frames": {*RESULT - SOLVERS, *STUDIES, "grids", "kinds", "tight"},
     "cli_shared": {"jaxgne"},  # public names only
     "cli_source": {"jaxgne", "cases", "cli_shared", "io"},
     "cli_check": {"checking", "cli_shared", "cli_source", "io"},

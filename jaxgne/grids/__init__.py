@@ -4,6 +4,7 @@ from typing import Literal
 
 from .base import AbstractGridModel
 from .copperplate import Copperplate
+from .current import ampere, rating
 from .lindistflow import LinDistFlow
 from .paper import Paper
 
@@ -13,3 +14,4 @@ MODELS: dict[str, AbstractGridModel] = {
 }
 
 __all__ = ["MODELS", "AbstractGridModel", "Copperplate", "GridModel", "LinDistFlow", "Paper"]
+__all__ += ["ampere", "rating"]
