@@ -12,12 +12,12 @@ from typing import Any
 from jaxgne import market
 from jaxgne.curves import FAMILIES
 from jaxgne.fields import ROWS, Field, described
-from jaxgne.io.schema import ADDED, KIND_OF, MARKET
+from jaxgne.io.schema import ADDED, KIND_OF, MARKET, WITHOUT
 from jaxgne.market import FIELDS
 
 DOCS = Path(__file__).parent
 KINDS = ("Prosumers", "Generators", "Buffers", "Trading", "Grid", "Tariff", "Caps", "Market")
-_AXIS = {row: axis for axis, row in ROWS.items()}
+_AXIS = {row: axis for axis, row in ROWS.items() if axis != "#H"}
 _TEXT = {"name": "each its own", "unit": "of the level, as people write it"}
 _WHOLE = {"switch": "0, 1", "payer": "[-1, N)", "quantity": "[0, 5)", "member": "[0, N, G or K)"}
 
@@ -28,7 +28,8 @@ HEAD = f"""\
 plots and relaxed limits read the same. A number out of its range is refused wherever a market is
 used, by a sentence that names field and place; `jg.validate` tells of all at once.
 
-Shapes: {", ".join(f"`{axis}` {row}" for axis, row in ROWS.items())}.
+Shapes: {", ".join(f"`{axis}` {row}" for axis, row in ROWS.items() if axis != "#H")};
+`#H` is one number for all hours, or one an hour where it is given so.
 Numbers may be given for all, by row, by hour or both. Fields without a default must be given. Units
 are fixed; 1 is a share or a factor. Where a range ends in `inf]`, `inf` means no limit. In files
 (`docs/files.md`) the unit follows the name. `docs/model.md` has the symbols of the mathematics.
@@ -107,6 +108,10 @@ def _file(table: Any) -> str:
         field, added = dotted[name], ADDED.get(name)
         since = f"; since version {added.version}, {added.value:g} before" if added else ""
         lines.append(f"| `{column}` | {_unit(field)} | {_meaning(field)}{since} |")
+    for column, name in table.either.items():
+        field, left = dotted[name], "; may be left out" * (name in WITHOUT)
+        where = "where it is by hour" if table.hourly else "where it is not by hour"
+        lines.append(f"| `{column}` | {_unit(field)} | {_meaning(field)}; {where}{left} |")
     families = described(*FAMILIES.values())
     for column, name in table.curves.items():
         family, number = name.split(".")

@@ -142,6 +142,34 @@ def by_hour(name: str, value: Any, rows: int, hours: int, one: str, dtype: Any =
     return _spread(array, (rows, hours))
 
 
+def by_either(
+    name: str, value: Any, rows: int, hours: int | None, one: str, dtype: Any = None
+) -> Array:
+    """`value` for each of `rows` rows, in one column, or one an hour where it is given by hour.
+
+    As `by_hour`, but nothing is spread over hours. Where nobody knows the `hours` a plain list is
+    by row, and as many columns are taken as there are.
+    """
+    array = _floats(name, value, dtype)
+    if hours is None:
+        hours = array.shape[1] if array.ndim == 2 else 0
+        if array.shape == (rows,):
+            array = array[:, None]
+    twice = array.shape == (rows,) == (hours,) != (1,)
+    fits = ((), (1,), (hours,), (rows,), (1, 1), (1, hours), (rows, 1), (rows, hours))
+    if twice or array.shape not in fits:
+        many = hours or "hours"
+        why = "may be by row or by hour, there are as many" if twice else "does not fit"
+        raise ValueError(
+            f"{name}: shape {array.shape} {why}; give one number, ({rows}, 1) one per {one}, "
+            f"(1, {many}) by hour, or both, ({rows}, {many})."
+        )
+    if array.shape == (rows,) != (hours,):
+        array = array[:, None]
+    width = array.shape[-1] if array.ndim == 2 or array.shape == (hours,) else 1
+    return _spread(array, (rows, width))
+
+
 def _spread(array: Any, shape: tuple[int, ...]) -> Array:
     """`array` in that shape, as JAX's."""
     if isinstance(array, jax.Array):
@@ -174,3 +202,7 @@ class Reader:
     def hour(self, field: str, value: Any) -> Float[Array, "R H"]:
         """One number a row and hour."""
         return by_hour(self.name + field, value, self.rows, self.hours, self.one, self.dtype)
+
+    def either(self, field: str, value: Any, hours: int | None) -> Float[Array, "R #H"]:
+        """One number a row, or one a row and hour where it is given so."""
+        return by_either(self.name + field, value, self.rows, hours, self.one, self.dtype)

@@ -40,7 +40,7 @@ class Outcome(Record):
     passive: Float[Array, ""]  # EUR that passive consumers pay
     operator: Float[Array, ""]  # EUR that the operator receives
     network_fees: Float[Array, ""]  # EUR of that, and of what is paid the main grid: tolls, fees
-    social: Float[Array, ""]  # EUR that all pay the main grid, for devices and rises of caps
+    social: Float[Array, ""]  # EUR that all pay the main grid, contracts, for devices, for caps
     peak: Float[Array, ""]  # kW, highest contracted import
     imported: Float[Array, ""]  # kWh from the main grid, net of exports
     traded: Float[Array, ""]  # kWh
@@ -120,7 +120,7 @@ def measured(
         passive=jnp.sum(paid.passive) + jnp.sum(paid.passive_caps),
         operator=jnp.sum(paid.receipts),
         network_fees=jnp.sum(paid.tolls) + energy(network_fee * sigma),
-        social=jnp.sum(devices) + jnp.sum(paid.sales) + jnp.sum(paid.levies),
+        social=jnp.sum(devices) + jnp.sum(paid.sales) + jnp.sum(paid.levies) + jnp.sum(paid.fees),
         peak=jnp.max(sigma),
         imported=energy(net),
         traded=energy(jnp.abs(plan.trades)),

@@ -148,6 +148,10 @@ def _tariff(market: Any) -> str:
     names = {1.0: "Nash", 0.0: "price taking"}
     text = f"{_range(base, 'EUR/kWh')} + {_range(slope, 'EUR/kWh per kW')} of total import"
     text += f", {_range(top, 'EUR/kWh')} at full load; "
+    added = [np.asarray(getattr(market.prosumers, f"{way}_adder")) for way in ("import", "export")]
+    for way, each in zip(("what is bought", "what is sold"), added, strict=True):
+        if np.any(each):
+            text += f"own contracts add {_range(each, 'EUR/kWh')} to the price of {way}; "
     if np.any(np.asarray(market.prosumers.export_max) > 0):
         text += f"export at {_range(tariff.export, 'EUR/kWh')}; "
     return text + names.get(kappa, f"anticipation {_number(kappa)}")

@@ -23,11 +23,14 @@ ROWS = {  # what one row is called, by the axis of the annotation
     "M": "cap",
     "C": "term",
     "H": "hour",
+    "#H": "hour",  # or one number for all
 }
 
 
 class Field(NamedTuple):
     """One array of a record: `name` is like `Prosumers.load`, `axes` like `("N", "H")`.
+
+    An axis `#H` is 1 long where one number holds in all hours, which then broadcasts.
 
     `unit` is empty for shares and indices. Numbers lie `within` an interval such as `(0, 1]`, whose
     end at infinity belongs to it where no limit is meant; of one that does not, `otherwise` says
@@ -62,6 +65,15 @@ class Field(NamedTuple):
     def hourly(self) -> bool:
         """Whether it has a number an hour."""
         return self.axes[-1:] == ("H",)
+
+    @property
+    def either(self) -> bool:
+        """Whether it has a number an hour where one is given, or else one for all hours."""
+        return self.axes[-1:] == ("#H",)
+
+    def timed(self, market: Any) -> bool:
+        """Whether it has a number an hour in this market, or in each of a batch."""
+        return self.hourly or (self.either and np.shape(self.find(market))[-1] != 1)
 
     @property
     def symbol(self) -> str:

@@ -230,6 +230,7 @@ def hours(market: Market, clearing: Clearing) -> "DataFrame":
         "rent_eur": paid.rent,
         "passive_caps_eur": paid.passive_caps,
         "levies_eur": paid.levies,
+        "fees_eur": paid.fees,
     }
     columns = {name: _by_hour(column) for name, column in columns.items()}
     return _frame(None, columns, market, clearing)
@@ -261,7 +262,8 @@ def bills(market: Market, clearing: Clearing) -> "DataFrame":
 
     `payer` is "prosumer", or "passive" for the passive consumers at a bus, who have no number
     in `prosumer`. `total_eur` over all payers, and `passive_caps_eur` of `hours`, is what main
-    grid, operator and whoever asks a price of caps (`levies_eur`) receive there.
+    grid, operator, whoever asks a price of caps (`levies_eur`) and whoever asks what contracts add
+    (`fees_eur`) receive there.
     """
     _check(market, clearing)
     paid = _each(settlement.settle, market, clearing)
@@ -270,6 +272,7 @@ def bills(market: Market, clearing: Clearing) -> "DataFrame":
         "payer": np.full((1, 1), "prosumer"),
         "bus": _by_row(market.prosumers.bus),
         "main_grid_eur": paid.main_grid,
+        "adders_eur": paid.adders,
         "peers_eur": paid.peers,
         "tolls_eur": paid.tolls,
         "capacity_eur": paid.capacity,
@@ -281,6 +284,7 @@ def bills(market: Market, clearing: Clearing) -> "DataFrame":
     passive = {
         "payer": np.full((1, 1), "passive"),
         "main_grid_eur": paid.passive_main_grid,
+        "adders_eur": nothing,
         "peers_eur": nothing,
         "tolls_eur": nothing,
         "capacity_eur": paid.passive_capacity,

@@ -250,6 +250,13 @@ class Market(Record):
                     f"{name}: {array.shape[-1]} hours, but Prosumers.load has {hours}; "
                     "give every table the same number of hours."
                 )
+        for field in FIELDS.values():
+            width = field.find(self).shape[-1] if field.either else 1
+            if width not in (1, hours):
+                raise ValueError(
+                    f"{field.name}: {width} hours, but Prosumers.load has {hours}; give one number "
+                    f"a {field.row}, or one an hour."
+                )
         if self.prosumers.bus.shape != self.prosumers.load.shape[:1]:
             raise ValueError(
                 f"Prosumers.bus: {self.prosumers.bus.shape[0]} buses for "

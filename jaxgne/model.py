@@ -24,7 +24,9 @@ from .payoffs import curvature as curvature
 from .payoffs import curve_costs as curve_costs
 from .payoffs import curve_slopes as curve_slopes
 from .payoffs import device_costs as device_costs
+from .payoffs import export_prices as export_prices
 from .payoffs import grid_price as grid_price
+from .payoffs import import_prices as import_prices
 from .payoffs import own_gradient as own_gradient
 from .payoffs import potential as potential
 from .payoffs import pseudo_gradient as pseudo_gradient

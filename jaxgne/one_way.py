@@ -17,7 +17,17 @@ from jaxtyping import Array, Bool, Float, Int
 
 from .each import for_each, for_one
 from .market import Market
-from .model import Plan, Rows, aggregate, counted, energy_prices, grid_price, uncounted
+from .model import (
+    Plan,
+    Rows,
+    aggregate,
+    counted,
+    energy_prices,
+    export_prices,
+    grid_price,
+    import_prices,
+    uncounted,
+)
 from .programs import program
 from .record import Record
 from .runner import jnp
@@ -110,7 +120,7 @@ def freed(market: Market, plan: Plan) -> Plan:
     stores, tariff = market.buffers, market.tariff
     ideal = stores.charge_efficiency * stores.discharge_efficiency == 1
     ideal &= (stores.linear == 0) & (stores.quadratic == 0)
-    level = (tariff.slope == 0) & (tariff.base == tariff.export)
+    level = (tariff.slope == 0) & (import_prices(market, tariff.base) == export_prices(market))
     ideal = ideal[:, None] & uncounted(market, "charge", "discharge")
     level = level & uncounted(market, "imports", "exports")
     stored = jnp.where(ideal, _overlap(plan.charge, plan.discharge), 0.0)
@@ -128,12 +138,7 @@ def freed(market: Market, plan: Plan) -> Plan:
 @program("what flows both ways", once=True)
 def ways(market: Market, plan: Plan, prices: Rows) -> Ways:
     """What the plan does both ways at once, and what that earns at the prices, EUR."""
-    stores, people, tariff, ts = (
-        market.buffers,
-        market.prosumers,
-        market.tariff,
-        counted(market),
-    )
+    stores, people, ts = market.buffers, market.prosumers, counted(market)
     gain, loss = stores.charge_efficiency[:, None], stores.discharge_efficiency[:, None]
     kept = gain * plan.charge - plan.discharge / loss
     alone = jnp.where(kept > 0, kept / gain, kept * loss)  # drawn for the same content, one way
@@ -144,7 +149,8 @@ def ways(market: Market, plan: Plan, prices: Rows) -> Ways:
     value = energy_prices(market, prices)[stores.owner]
     least = jnp.minimum(stores.charge_max, stores.discharge_max)
     meter = _overlap(plan.imports, plan.exports)
-    paid = tariff.export - grid_price(market, aggregate(market, plan))
+    asked = import_prices(market, grid_price(market, aggregate(market, plan)))
+    paid = export_prices(market) - asked
     everyone = jnp.arange(people.bus.shape[0], dtype=people.bus.dtype)
     gifts = given_away(market, plan)
     return Ways(
@@ -199,17 +205,18 @@ def _both(energy: Array, earned: Array, rounding: Array, owner: Array) -> Both:
 def metered(market: Market, plan: Plan) -> Market:
     """The market that judges a plan under one meter each: its own but where reselling would pay.
 
-    In hours in which the main grid pays at least what it asks, no prosumer may sell more than it
-    can have, nor go the way it does not go in the plan. A concrete market.
+    Whom the main grid pays at least what it asks anybody for, may sell no more than it can have;
+    whom it pays at least what it asks itself, may not go the way it does not go in the plan. A
+    concrete market.
     """
-    paid = _paid(market, plan)
-    if not np.any(paid & np.any(_host(market.prosumers.export_max) > 0, axis=0)):
+    paid, resold = _paid(market, plan)
+    if not np.any(resold & (_host(market.prosumers.export_max) > 0)):
         return market
     imports, exports = _host(plan.imports), _host(plan.exports)
     size = _host(_meter_size(market))
     either = paid & (size > 0)
     small = _SHUT * size
-    return _shut_meters(market, either & (imports <= small), either & (exports <= small), paid)
+    return _shut_meters(market, either & (imports <= small), either & (exports <= small), resold)
 
 
 @for_one()
@@ -249,15 +256,15 @@ def decide(
 
 def _tighter(market: Market, plan: Plan, batteries: bool) -> Market | None:
     """The market with what the plan does both ways at once shut one way; None if it does not."""
-    paid, tighter = _paid(market, plan), market
-    if np.any(paid):
+    (paid, resold), tighter = _paid(market, plan), market
+    if np.any(resold):
         imports, exports = _host(plan.imports), _host(plan.exports)
         small = _SHUT * _host(_meter_size(market))
         twice = paid & (np.minimum(imports, exports) > small)
-        hollow = paid & (exports > _surplus(market) + small)
+        hollow = resold & (exports > _surplus(market) + small)
         if np.any(twice | hollow):
             buys = imports >= exports
-            wrong = np.any(twice | hollow, axis=0)
+            wrong = np.any(twice | hollow, axis=0) & resold
             tighter = _shut_meters(market, twice & ~buys, twice & buys, wrong)
     if batteries and len(market.buffers.owner):
         charge, discharge = _host(plan.charge), _host(plan.discharge)
@@ -272,11 +279,15 @@ def _tighter(market: Market, plan: Plan, batteries: bool) -> Market | None:
     return None if tighter is market else tighter
 
 
-def _paid(market: Market, plan: Plan) -> Bool[np.ndarray, " H"]:
-    """Hours in which the main grid pays for a kWh at least what it asks for one."""
-    price = _host(grid_price(market, aggregate(market, plan)))
-    export = _host(market.tariff.export)
-    return export >= price - _ROUNDING * (np.abs(price) + np.abs(export))
+def _paid(market: Market, plan: Plan) -> tuple[Bool[np.ndarray, "N H"], Bool[np.ndarray, "N H"]]:
+    """Whom the main grid pays for a kWh at least what it asks for one: itself, or somebody else."""
+    price = _host(import_prices(market, grid_price(market, aggregate(market, plan))))
+    export = _host(export_prices(market))
+
+    def above(price: np.ndarray) -> np.ndarray:
+        return export >= price - _ROUNDING * (np.abs(price) + np.abs(export))
+
+    return above(price), above(np.min(price, axis=0))
 
 
 def _surplus(market: Market) -> Float[np.ndarray, "N H"]:
@@ -298,9 +309,9 @@ def _shut_meters(
     market: Market,
     imports: Bool[np.ndarray, "N H"],
     exports: Bool[np.ndarray, "N H"],
-    capped: Bool[np.ndarray, " H"],
+    capped: Bool[np.ndarray, "N H"],
 ) -> Market:
-    """Imports and exports shut in some cells; exports at most a surplus in the hours `capped`."""
+    """Imports and exports shut in some cells; exports at most a surplus where they are `capped`."""
     people = market.prosumers
     export_max = np.where(exports, 0.0, _host(people.export_max))
     export_max = np.where(capped, np.minimum(export_max, _surplus(market)), export_max)

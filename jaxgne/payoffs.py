@@ -34,6 +34,16 @@ def grid_price(market: Market, sigma: Float[Array, " H"]) -> Float[Array, " H"]:
     return market.tariff.base + market.tariff.slope * sigma
 
 
+def import_prices(market: Market, price: Float[Array, " H"]) -> Float[Array, "N H"]:
+    """What each prosumer pays for a kWh of the main grid, whose own `price` this is, EUR/kWh."""
+    return price + market.prosumers.import_adder
+
+
+def export_prices(market: Market) -> Float[Array, "N H"]:
+    """What each prosumer is paid for a kWh that it sells to the main grid, EUR/kWh."""
+    return market.tariff.export + market.prosumers.export_adder
+
+
 def device_costs(market: Market, plan: Plan) -> Float[Array, " N"]:
     """What each prosumer's devices cost, less the value of what buffers gain in content, EUR."""
     units, stores = market.generators, market.buffers
@@ -70,8 +80,8 @@ def costs(market: Market, plan: Plan) -> Float[Array, " N"]:
     hourly = (
         by_owner(market, pairs.fee_buyer[:, None] * plan.trades + volume, pairs.buyer)
         + by_owner(market, volume - pairs.fee_seller[:, None] * plan.trades, pairs.seller)
-        + price * plan.imports
-        - market.tariff.export * plan.exports
+        + import_prices(market, price) * plan.imports
+        - export_prices(market) * plan.exports
     )
     own = device_costs(market, plan) + charges(market, plan)[0]
     return own + jnp.sum(counted(market) * hourly, axis=1)
@@ -139,7 +149,8 @@ def _steady(market: Market) -> Plan:
 def own_gradient(market: Market, plan: Plan, price: Float[Array, " H"]) -> Plan:
     """Each player's marginal cost, smooth part, with the main grid's `price` (EUR/kWh) held.
 
-    EUR/kW; the anticipated effect kappa d_mg p_mg of own purchases is included.
+    EUR/kW; the anticipated effect kappa d_mg p_mg of own purchases is included, and what the own
+    contract adds to the price.
     """
     ts, units, stores, pairs = (
         counted(market),
@@ -161,8 +172,8 @@ def own_gradient(market: Market, plan: Plan, price: Float[Array, " H"]) -> Plan:
         charge=bend.charge * plan.charge + ts * stores.linear[:, None],
         discharge=bend.discharge * plan.discharge + ts * stores.linear[:, None],
         energy=zero.energy - ended(market) * stores.final_value[:, None],
-        imports=bend.imports * plan.imports + ts * price,
-        exports=zero.exports - ts * market.tariff.export,
+        imports=bend.imports * plan.imports + ts * import_prices(market, price),
+        exports=zero.exports - ts * export_prices(market),
         trades=bend.trades * plan.trades + ts * (pairs.fee_buyer - pairs.fee_seller)[:, None],
     )
 

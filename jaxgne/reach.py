@@ -9,7 +9,7 @@ import equinox as eqx
 from jaxtyping import Array, Float
 
 from .market import Market
-from .model import curve_slopes, falls
+from .model import curve_slopes, export_prices, falls, import_prices
 from .runner import jnp, lax, remembered
 
 _FAR = 1e3  # times what can be reached, from which on a bound is no limit
@@ -83,7 +83,12 @@ def _unwanted(market: Market) -> Float[Array, " H"]:
     """What may have to be drawn though no one needs it, kW: no end of it at negative prices."""
     least = market.tariff.total_min
     least = jnp.where(jnp.isfinite(least), jnp.maximum(least, 0.0), 0.0)
-    return jnp.where(jnp.any(market.tariff.base < 0), jnp.inf, least)
+    return jnp.where(jnp.any(_asked(market) < 0), jnp.inf, least)
+
+
+def _asked(market: Market) -> Float[Array, "N H"]:
+    """What each prosumer pays for a kWh of the main grid at no import, EUR/kWh."""
+    return import_prices(market, market.tariff.base)
 
 
 def _sold(market: Market, surplus: Array) -> Float[Array, " H"]:
@@ -93,7 +98,7 @@ def _sold(market: Market, surplus: Array) -> Float[Array, " H"]:
     price of an hour, what they were given for less: by the start, surplus and generators.
     """
     units, stores, tariff = market.generators, market.buffers, market.tariff
-    best = jnp.max(tariff.export, initial=-jnp.inf)
+    best = jnp.max(export_prices(market), initial=-jnp.inf)
     gain = jnp.maximum(best - _least(market), 0.0)
     curved = units.quadratic[:, None] > 0
     worth = gain / jnp.where(curved, 2 * units.quadratic[:, None], 1.0)
@@ -102,7 +107,7 @@ def _sold(market: Market, surplus: Array) -> Float[Array, " H"]:
     given = jnp.sum(market.hour_length * (surplus + made))
     given += jnp.sum(jnp.maximum(stores.energy_start, 0.0) * stores.discharge_efficiency)
     stored = jnp.sum(stores.discharge_max, axis=0)
-    bought = best > jnp.min(tariff.base, initial=jnp.inf)
+    bought = best > jnp.min(_asked(market), initial=jnp.inf)
     stored = jnp.where(bought, stored, jnp.minimum(stored, given / market.hour_length))
     forced = jnp.where(jnp.isfinite(tariff.total_max), jnp.maximum(-tariff.total_max, 0.0), 0.0)
     return made + stored + forced
@@ -123,7 +128,7 @@ def _content(market: Market, used: Array) -> Float[Array, "K H"]:
     needed += jnp.sum(jnp.maximum(stores.drain, 0.0), axis=1)
     kept = jnp.minimum(stores.retention, 1.0) ** used.shape[0]
     needed = (needed + jnp.max(stores.energy_min, axis=1, initial=0.0)) / kept
-    kept_for_itself = (stores.final_value > 0) | jnp.any(market.tariff.base < 0)
+    kept_for_itself = (stores.final_value > 0) | jnp.any(_asked(market) < 0)
     full = jnp.where(kept_for_itself, full, jnp.minimum(full, needed))
     return jnp.maximum(_within(stores.energy_max, full[:, None]), stores.energy_min)
 

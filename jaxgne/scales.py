@@ -16,8 +16,10 @@ from .model import (
     aggregate,
     counted,
     curve_slopes,
+    export_prices,
     families,
     grid_price,
+    import_prices,
     rows_like,
     weight,
     zeros,
@@ -83,15 +85,19 @@ def scales(market: Market, plan: Plan) -> Scales:
     making = units.linear[:, None] + 2 * units.quadratic[:, None] * plan.generation
     if units.curves:  # which may be steep at their ends
         making += curve_slopes(units, (units.power_min + units.power_max) / 2)
-    expected = jnp.abs(tariff.base) + tariff.slope * hourly
+    base = jnp.abs(import_prices(market, tariff.base))
+    expected = jnp.max(base, axis=0, initial=0.0) + tariff.slope * hourly
     price = grid_price(market, aggregate(market, plan))
+    asked = import_prices(market, price)
     dearest = jnp.maximum(_largest(jnp.abs(price)), _largest(jnp.abs(making)))
+    dearest = jnp.maximum(dearest, _largest(jnp.abs(asked)))
     least = 1e-2 * _dearest_cost(market, jnp.minimum(own, power))
     dearest = jnp.maximum(dearest, jnp.maximum(1e-2 * _largest(expected), least))
     dearest = jnp.where(dearest > 0, dearest, 1.0)
     bought_kw = aggregate(market, plan) + jnp.sum(plan.exports, axis=0)
     ts = counted(market)
-    bill = jnp.sum(ts * jnp.abs(price * bought_kw)) + jnp.sum(
+    added = jnp.sum((asked - price) * plan.imports, axis=0)
+    bill = jnp.sum(ts * jnp.abs(price * bought_kw + added)) + jnp.sum(
         ts * jnp.abs(making * plan.generation)
     )
     usual = jnp.maximum(jnp.sum(ts * expected * hourly), least * jnp.sum(ts * hourly))
@@ -118,7 +124,7 @@ def _dearest_cost(market: Market, own: Array) -> Float[Array, ""]:
         pairs.quadratic * jnp.minimum(own[pairs.buyer], own[pairs.seller]),
     )
     plain = (units.linear, stores.linear, stores.final_value)
-    plain += (pairs.toll, pairs.fee_buyer, pairs.fee_seller, market.tariff.export)
+    plain += (pairs.toll, pairs.fee_buyer, pairs.fee_seller, export_prices(market))
     each = [2 * _largest(a) for a in curved] + [_largest(jnp.abs(a)) for a in plain]
     if has_caps(market):
         paid = jnp.abs(market.caps.price) / kw_per_unit(market.caps)[:, 0]

@@ -51,7 +51,8 @@ _UNPRICED = ("infeasible", "nonfinite")
 class Bills(Record):
     """What everyone pays, EUR by hour; negative where they are paid.
 
-    Prosumers: to the main grid (less what it pays for exports), to each other, the network's
+    Prosumers: to the main grid (less what it pays for exports), what their own contracts add to
+    that (`adders`, which whoever asks them receives as `fees`), to each other, the network's
     `tolls` on trades, `capacity` for the limit on the total exchange and `congestion` for the
     network at their bus. `trades` is what the buyer of each pair pays its seller. Passive
     consumers: by bus. Members of caps pay `caps` to the owner of each, less what they receive for
@@ -60,6 +61,7 @@ class Bills(Record):
     """
 
     main_grid: Float[Array, "N H"]
+    adders: Float[Array, "N H"]
     peers: Float[Array, "N H"]
     tolls: Float[Array, "N H"]
     capacity: Float[Array, "N H"]
@@ -72,6 +74,7 @@ class Bills(Record):
     passive_congestion: Float[Array, "B H"]
     passive_caps: Float[Array, " H"]  # for what `Caps.base` counts, of all buses together
     sales: Float[Array, " H"]  # what the main grid receives
+    fees: Float[Array, " H"]  # what own contracts add to that, to whoever asks it
     levies: Float[Array, " H"]  # what is paid for rises of caps, to whoever asks their price
     receipts: Float[Array, " H"]  # what the operator receives
     rent: Float[Array, " H"]  # what its limits and tariff are worth: the receipts at an equilibrium
@@ -80,7 +83,7 @@ class Bills(Record):
     def prosumers(self) -> Float[Array, "N H"]:
         """All that each prosumer pays."""
         own = self.main_grid + self.peers + self.tolls + self.capacity + self.congestion
-        return own + self.caps + self.charges
+        return own + self.caps + self.charges + self.adders
 
     @property
     def passive(self) -> Float[Array, "B H"]:
@@ -93,7 +96,8 @@ class PriceParts(Record):
 
     `energy` is the main grid's price, `limit` the scarcity of the total exchange, `lines` and
     `voltage` what full lines and voltages at their limits on the way from the feeder add. Caps are
-    paid beside it by their members: `caps` is what they add to what each buys of the main grid.
+    paid beside it by their members: `caps` is what they add to what each buys of the main grid, and
+    `adder` what its own contract does.
     """
 
     energy: Float[Array, " H"]
@@ -104,6 +108,7 @@ class PriceParts(Record):
     toll: Float[Array, " E"]  # c_ta, paid by each of them
     network: Float[Array, "E H"]  # what the operator asks more at the buyer's bus than the seller's
     caps: Float[Array, "N H"]  # on imports of each prosumer, beside the total
+    adder: Float[Array, "N #H"]  # likewise
 
     @property
     def total(self) -> Float[Array, "B H"]:
@@ -179,8 +184,11 @@ def bills(market: Market, plan: Plan, prices: Rows) -> Bills:
     s = net_exchange(market, plan)
     caps = cap_money(market, plan, prices)
     drawn = grid.passive.at[market.prosumers.bus].add(net)
+    people = market.prosumers
+    adders = ts * (people.import_adder * plan.imports - people.export_adder * plan.exports)
     return Bills(
         main_grid=ts * (price * plan.imports - market.tariff.export * plan.exports),
+        adders=adders,
         peers=bought(market, paid),
         tolls=by_side(market, share),
         capacity=ts * scarce * (plan.imports - plan.exports),
@@ -194,6 +202,7 @@ def bills(market: Market, plan: Plan, prices: Rows) -> Bills:
         passive_caps=caps.passive,
         sales=ts
         * (price * aggregate(market, plan) - market.tariff.export * jnp.sum(plan.exports, axis=0)),
+        fees=jnp.sum(adders, axis=0),
         levies=caps.levies,
         receipts=ts * (scarce * s + jnp.sum(prices.bus * drawn, axis=0))
         + 2 * jnp.sum(share, axis=0)
@@ -303,6 +312,7 @@ def _price_parts(market: Market, plan: Plan, prices: Rows) -> PriceParts:
         toll=market.trading.toll,
         network=network_prices(market, prices),
         caps=cap_prices(market, prices),
+        adder=market.prosumers.import_adder,
     )
 
 

@@ -13,7 +13,17 @@ from jaxtyping import Array, Float
 from .comparison import gini, measured
 from .each import for_each, for_one
 from .market import Market
-from .model import Plan, Rows, aggregate, bought, counted, grid_price, net_load
+from .model import (
+    Plan,
+    Rows,
+    aggregate,
+    bought,
+    counted,
+    export_prices,
+    grid_price,
+    import_prices,
+    net_load,
+)
 from .record import Record
 from .result import Clearing
 from .runner import jnp
@@ -132,15 +142,20 @@ def _uniform(market: Market, plan: Plan, paid: Bills) -> Bills:
 
 
 def _pooled(market: Market, plan: Plan, paid: Bills, rule: Rule, keys: Any) -> Bills:
-    """What each owes the pool, less what it pays the main grid for its own contracts already."""
-    ts = counted(market)
+    """What each owes the pool, less what it pays the main grid for its own contracts already.
+
+    The price inside lies between what the main grid asks and pays, each with what contracts add to
+    it in the mean of all that is drawn or fed in; beyond that everyone pays by its own contract.
+    """
+    ts, people = counted(market), market.prosumers
     net = net_load(market, plan)
     draws, feeds = jnp.maximum(net, 0.0), jnp.maximum(-net, 0.0)
     demand, supply = jnp.sum(draws, axis=0), jnp.sum(feeds, axis=0)
     contracted = jnp.sum(plan.imports, axis=0)
     inside = jnp.clip(demand - contracted, 0.0, jnp.minimum(demand, supply))
-    buys = grid_price(market, aggregate(market, plan))
-    sells = market.tariff.export
+    main = grid_price(market, aggregate(market, plan))
+    buys = main + _share(jnp.sum(people.import_adder * draws, axis=0), demand)
+    sells = market.tariff.export + _share(jnp.sum(people.export_adder * feeds, axis=0), supply)
     price = (buys + sells) / 2
     if rule == "supply-demand":
         price = _by_supply(jnp.minimum(_share(supply, demand), 1.0), buys, sells)
@@ -150,13 +165,15 @@ def _pooled(market: Market, plan: Plan, paid: Bills, rule: Rule, keys: Any) -> B
     else:
         got = draws * _share(inside, demand)
     gave = feeds * _share(inside, supply)
-    owed = ts * (price * (got - gave) + buys * (draws - got) - sells * (feeds - gave))
+    asked, offered = import_prices(market, main), export_prices(market)
+    owed = ts * (price * (got - gave) + asked * (draws - got) - offered * (feeds - gave))
+    contracts = paid.main_grid + paid.adders
     # what contracts that pass one another by cost beyond that falls on all by the energy they move
     moved, alike = draws + feeds, 1 / net.shape[0]
-    rest = jnp.sum(paid.main_grid, axis=0) - jnp.sum(owed, axis=0)
+    rest = jnp.sum(contracts, axis=0) - jnp.sum(owed, axis=0)
     total = jnp.sum(moved, axis=0)
     owed = owed + rest * jnp.where(total > 0, moved / jnp.where(total > 0, total, 1.0), alike)
-    return replace(paid, peers=owed - paid.main_grid, trades=jnp.zeros_like(paid.trades))
+    return replace(paid, peers=owed - contracts, trades=jnp.zeros_like(paid.trades))
 
 
 def _by_supply(

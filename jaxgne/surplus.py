@@ -1,7 +1,8 @@
 """No feed-in for nothing: what could as well be left unused is not sold at a price of 0.
 
-Where `Tariff.export` is 0 and nothing else pays for a feed-in, selling a surplus and curtailing it
-are equal to its owner, and a solver returns some mixture of both. The rule is to curtail.
+Where a prosumer's export price is 0 and nothing else pays for a feed-in, selling a surplus and
+curtailing it are equal to its owner, and a solver returns some mixture of both. The rule is to
+curtail.
 """
 
 from dataclasses import replace
@@ -10,7 +11,16 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from .market import Market
-from .model import Plan, Rows, boxes, energy_prices, falls, net_exchange, uncounted
+from .model import (
+    Plan,
+    Rows,
+    boxes,
+    energy_prices,
+    export_prices,
+    falls,
+    net_exchange,
+    uncounted,
+)
 from .radial import climb
 from .runner import jnp
 
@@ -20,7 +30,7 @@ _ROUNDING = 1e-6  # of a price or a limit
 def given_away(market: Market, plan: Plan) -> Float[Array, "N H"]:
     """What is sold for nothing, counts for no cap, and may be curtailed, kW."""
     room = jnp.minimum(plan.exports, market.prosumers.curtail_max - plan.curtailed)
-    free = (market.tariff.export == 0) & uncounted(market, "exports")
+    free = (export_prices(market) == 0) & uncounted(market, "exports")
     return jnp.where(free, jnp.maximum(room, 0.0), 0.0)
 
 
@@ -32,7 +42,7 @@ def unsold(market: Market, plan: Plan, prices: Rows) -> Plan | None:
     is changed.
     """
     tariff = market.tariff
-    if market.grid.model.meshed or not np.any(np.asarray(tariff.export) == 0):
+    if market.grid.model.meshed or not np.any(np.asarray(export_prices(market)) == 0):
         return None
     given = given_away(market, plan)
     worth = energy_prices(market, prices) - prices.balance + prices.aggregate + prices.exchange

@@ -31,6 +31,9 @@ class Prosumers(Record):
     that of the gross load. `import_max` (it may be infinite) and `export_max` limit what is bought
     of and sold to the main grid, not what the house draws through its wire, which trades add to:
     that is `devices.connection`. `export_max` and `curtail_max` are 0 where neither is allowed.
+
+    `import_adder` and `export_adder` are what the own contract adds to the main grid's price for
+    what is bought, and to `Tariff.export` for what is sold: network fee, taxes, another supplier.
     """
 
     bus: Int[Array, " N"] = index("bus", "where it is connected")
@@ -39,6 +42,8 @@ class Prosumers(Record):
     import_max: Float[Array, "N H"] = amount("kW", "most bought of the main grid", "[0, inf]")
     export_max: Float[Array, "N H"] = amount("kW", "most sold to the main grid", "[0, inf)")
     curtail_max: Float[Array, "N H"] = amount("kW", "most generation left unused", "[0, inf)")
+    import_adder: Float[Array, "N #H"] = amount("EUR/kWh", "added to the price of what it buys")
+    export_adder: Float[Array, "N #H"] = amount("EUR/kWh", "added to the price of what it sells")
 
     def __init__(
         self,
@@ -49,6 +54,8 @@ class Prosumers(Record):
         import_max: Any = np.inf,
         export_max: Any = 0.0,
         curtail_max: Any = 0.0,
+        import_adder: Any = 0.0,
+        export_adder: Any = 0.0,
     ):
         self.bus = whole("Prosumers.bus", bus)
         shape = np.shape(floats("Prosumers.load", load))
@@ -56,13 +63,15 @@ class Prosumers(Record):
             raise ValueError(f"Prosumers.load: expected shape (prosumers, hours), got {shape}.")
         read = Reader(
             *("Prosumers.", "prosumer", *shape),
-            *(load, reactive, import_max, export_max, curtail_max),
+            *(load, reactive, import_max, export_max, curtail_max, import_adder, export_adder),
         )
         self.load = read.hour("load", load)
         self.reactive = read.hour("reactive", reactive)
         self.import_max = read.hour("import_max", import_max)
         self.export_max = read.hour("export_max", export_max)
         self.curtail_max = read.hour("curtail_max", curtail_max)
+        self.import_adder = read.either("import_adder", import_adder, shape[1])
+        self.export_adder = read.either("export_adder", export_adder, shape[1])
 
 
 class Generators(Record):

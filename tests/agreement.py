@@ -43,6 +43,7 @@ def check_signs(market: jg.Market, plan: jg.Plan, prices: jg.Rows, atol: float) 
     value = jg.model.energy_prices(market, prices)
     sigma = jg.aggregate(market, plan)
     bought = tariff.base + tariff.slope * (sigma + tariff.anticipation * plan.imports)
+    bought += market.prosumers.import_adder
     paid = pairs.fee_buyer[:, None] + pairs.toll[:, None] * jnp.sign(plan.trades)
     paid += 2 * pairs.quadratic[:, None] * plan.trades
     gaps = {

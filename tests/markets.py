@@ -667,7 +667,20 @@ def at_the_edge(rng: np.random.Generator, market: jg.Market) -> jg.Market:
     return _changed(market, tariff__total_min=-np.inf, tariff__total_max=share * least)
 
 
-TORMENTS = (nine_decades, free_energy, no_room, ties, stretched, huge_limits, at_the_edge)
+def own_contracts(rng: np.random.Generator, market: jg.Market) -> jg.Market:
+    """Prosumers who pay more or less than the main grid asks, one far more; and are paid less."""
+    count = (market.prosumers.bus.shape[0], 1)
+    size = max(float(np.abs(market.tariff.base).max()), 0.01)
+    adders = rng.uniform(-0.5, 2.0, count) * size * (rng.uniform(size=count) < 0.7)
+    adders[rng.integers(count[0])] *= rng.choice([1.0, 10.0])
+    paid = np.minimum(adders, 0.0) - rng.uniform(0.0, 0.5, count) * size
+    return _changed(market, prosumers__import_adder=adders, prosumers__export_adder=paid)
+
+
+TORMENTS = (
+    *(nine_decades, free_energy, no_room, ties, stretched, huge_limits, at_the_edge),
+    own_contracts,
+)
 
 
 def anything(market: jg.Market, seed: int) -> tuple[jg.Plan, jg.Rows]:

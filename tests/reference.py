@@ -178,8 +178,8 @@ def add_prosumers(program: Program, market: Market, power: float) -> None:
     for step in last_steps(market):
         worth[:, step] = -often(market)[step] * k.final_value
     program.column("energy", k.energy_min, k.energy_max, power, worth)
-    program.column("exports", np.zeros_like(m.load), m.export_max, power, -ts * np.asarray(
-        market.tariff.export))  # fmt: skip
+    sold = -ts * (np.asarray(market.tariff.export) + m.export_adder)
+    program.column("exports", np.zeros_like(m.load), m.export_max, power, sold)
     program.column("curtailed", np.zeros_like(m.load), m.curtail_max, power)
 
     tolled = (e.toll > 0) & (e.limit > 0)  # |t| <= volume <= limit, volume pays the charge
@@ -245,7 +245,7 @@ def add_main_grid(program: Program, market: Market, power: float) -> None:
     ts, count, hours = lengths(market) * often(market), len(m.bus), program.hours
     passive = np.asarray(market.grid.passive).sum(0)
     program.column("imports", np.zeros((count, hours)), m.import_max, power,
-                   quadratic=ts * t.anticipation * t.slope / 2)  # fmt: skip
+                   ts * m.import_adder, ts * t.anticipation * t.slope / 2)  # fmt: skip
     everything = np.full((1, hours), np.inf)
     program.column("sigma", -everything, everything, power, ts * t.base, ts * t.slope / 2)
     program.column("net", t.total_min[None], t.total_max[None], power)
@@ -752,9 +752,11 @@ def held_at_first(market: Market) -> float:
 def prosumer_costs(market: Market, table: dict[str, np.ndarray]) -> np.ndarray:
     """J_i, EUR, prosumer by prosumer (model.md: Costs)."""
     g, k, e, t = map(numbers, (market.generators, market.buffers, market.trading, market.tariff))
+    own = numbers(market.prosumers)
     ts = lengths(market) * often(market)
     price = t.base + t.slope * table["sigma"][0]
-    hourly = price * table["imports"] - t.export * table["exports"]
+    hourly = (price + own.import_adder) * table["imports"]
+    hourly = hourly - (t.export + own.export_adder) * table["exports"]
     for unit, owner in enumerate(g.owner):
         p = table["generation"][unit]
         hourly[owner] += g.quadratic[unit] * p**2 + g.linear[unit] * p

@@ -50,7 +50,7 @@ def check_own(market: jg.Market, clearing: jg.Clearing) -> int:
     """Balances to 1e-4 of a prosumer's size, and prices where they are unique; how many those are.
 
     A purchase inside its bounds costs what energy is worth to its owner: p0 + d (sigma + kappa p)
-    + lambda = pi; so does a generator: c + 2 q p = pi + mu_pb.
+    + a + lambda = pi; so does a generator: c + 2 q p = pi + mu_pb.
     """
     plan, prices = clearing.plan, clearing.prices
     size = own_sizes(market)
@@ -62,6 +62,7 @@ def check_own(market: jg.Market, clearing: jg.Clearing) -> int:
     sigma = np.asarray(jg.aggregate(market, plan))
     bought = np.asarray(plan.imports)
     cost = np.asarray(tariff.base + tariff.slope * (sigma + tariff.anticipation * bought))
+    cost = cost + np.asarray(market.prosumers.import_adder)
     gap = cost + np.asarray(prices.aggregate - prices.balance)
     least, most = 1e-2 * size[:, None], np.asarray(market.prosumers.import_max)
     inside = heard[:, None] & (bought > least) & (bought < most - least)

@@ -55,7 +55,7 @@ def test_units_are_those_of_the_mathematics():
         for name in re.findall(r"`(\w+\.\w+)`", code):
             assert FIELDS[name].unit in [unit.strip() for unit in units.split(",")], name
             seen += 1
-    assert seen == 13
+    assert seen == 15
 
 
 @pytest.mark.parametrize(

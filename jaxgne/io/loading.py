@@ -32,6 +32,7 @@ from .schema import (
     OWNERS,
     TIME,
     VERSION,
+    WITHOUT,
     Table,
     clearing_tables,
     present,
@@ -129,6 +130,7 @@ def _read_market(files: Files, faults: Faults) -> Content | None:
     tables = read_tables(files, "", MARKET, sizes, version, dtype, faults)
     if head is not None and "tariff.csv" in tables:
         _check_length(files, head, tables["tariff.csv"], faults)
+    _check_either(files, tables, version, faults)
     return None if head is None else Content(head, tables)
 
 
@@ -154,6 +156,26 @@ def _check_length(
         faults.add(files.path("market.json"), f": entry 'hour_length_h' {words}.")
 
 
+def _check_either(
+    files: Files, tables: Mapping[str, Mapping[str, Any]], version: int, faults: Faults
+) -> None:
+    """What may be by hour stands in one of the two tables of its rows."""
+    row_files = {table.row: table.file for table in MARKET if not table.hourly}
+    for table in MARKET:
+        by_row = row_files.get(table.row, "")
+        if not table.hourly or by_row not in tables:
+            continue  # whose fault has been told
+        for name, field in table.either.items():
+            here = name in tables.get(table.file, {})
+            there, path = name in tables[by_row], files.path(by_row)
+            spare = field in WITHOUT or (field in ADDED and ADDED[field].version > version)
+            if here and there:
+                faults.add(path, f": column {name!r} stands in {table.file} too; keep one.")
+            elif table.file in tables and not (here or there or spare):
+                words = f": column {name!r} is missing, here and in {table.file}; add it."
+                faults.add(path, words)
+
+
 def _fields(
     content: Content, tables: tuple[Table, ...], sizes: Mapping[str, int]
 ) -> dict[str, np.ndarray]:
@@ -169,6 +191,15 @@ def _fields(
                 fields[field] = np.zeros(shape)
             elif name in table.columns:
                 fields[field] = np.full(shape, ADDED[field].value)
+        for name, field in table.either.items():
+            if name in columns:
+                shape = (sizes[table.row], sizes["hour"] if table.hourly else 1)
+                fields[field] = columns[name].reshape(shape)
+    for table in tables:
+        for field in table.either.values():
+            if field not in fields:
+                value = WITHOUT[field] if field in WITHOUT else ADDED[field].value
+                fields[field] = np.full((sizes[table.row], 1), value)
     return fields
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Int
 from .faults import Faults, shown
 from .json_text import Document
 from .parsing import Columns, Kinds
-from .schema import ADDED, KIND_OF, NOBODY, OPTIONAL, WHOLE, Table
+from .schema import ADDED, KIND_OF, NOBODY, OPTIONAL, WHOLE, WITHOUT, Table
 
 
 class RawTable(Protocol):
@@ -109,14 +109,18 @@ def read_tables(
     """
     found: dict[str, dict[str, Any]] = {}
     counts = dict(sizes)
+    tables = tuple(tables)
+    hourly = {table.row for table in tables if table.hourly and files.has(table.file)}
     for table in sorted(tables, key=lambda table: table.hourly):
         name = f"{inside}/{table.file}" if inside else table.file
         lacking = {
             column
-            for column, field in table.columns.items()
+            for column, field in (*table.columns.items(), *table.either.items())
             if field in ADDED and ADDED[field].version > version
         }
-        if lacking == table.columns.keys() and not files.has(name):
+        if table.hourly or table.row in hourly:  # where what may be by hour is
+            lacking |= table.either.keys()
+        if lacking >= table.columns.keys() and not files.has(name):
             continue
         rows = counts.get(table.row)
         if table.row in OPTIONAL and not rows and not files.has(name):
@@ -168,11 +172,12 @@ class _Reader:
         needed = [*self.keys, *table.columns, *table.derived]
         begun = {table.curves[name].split(".")[0] for name in names if name in table.curves}
         needed += [name for name, own in table.curves.items() if own.split(".")[0] in begun]
-        more = {**table.names, **table.spare, **table.curves}
+        needed += [name for name, own in table.either.items() if own not in WITHOUT]
+        more = {**table.names, **table.spare, **table.curves, **table.either}
         if not self._known(names, list(dict.fromkeys([*needed, *more])), needed, lacking):
             return None
         whole = frozenset({*self.keys, *WHOLE})
-        held = {**table.columns, **table.spare, **table.curves}
+        held = {**table.columns, **table.spare, **table.curves, **table.either}
         fields = {name: f"{field[0].upper()}{field[1:]}" for name, field in held.items()}
         nobody = frozenset(name for name, field in table.columns.items() if field in NOBODY)
         kinds = Kinds(whole, nobody, frozenset(table.names), nan, fields)

@@ -38,6 +38,7 @@ from .schema import (
     OWNERS,
     TIME,
     VERSION,
+    WITHOUT,
     Table,
     clearing_tables,
     present,
@@ -124,11 +125,12 @@ def _files(market: Market, clearing: Clearing | None) -> tuple[dict[str, Any], d
     hours = market.prosumers.load.shape[1]
     entries, lines = {"market.json": dict(content.head)}, {}
     for table in present(MARKET, content.head["rows"]):
-        lines[table.file] = _lines(table, content.tables[table.file], hours)
+        if table.file in content.tables:  # else nothing is by hour
+            lines[table.file] = _lines(table, content.tables[table.file], hours)
     if clearing is not None:
         files = present(clearing_tables(market.grid.model), content.head["rows"])
         answer = _answer_content(market, content, clearing, files)
-        entries["clearing/clearing.json"] = answer.head
+        entries["clearing/clearing.json"] = dict(answer.head)
         for table in files:
             lines[f"clearing/{table.file}"] = _lines(table, answer.tables[table.file], hours)
     return entries, lines
@@ -259,6 +261,12 @@ def _market_content(market: Market) -> Content:
         table.file: {name: _field(market, field) for name, field in table.columns.items()}
         for table in files
     }
+    for table in files:
+        for column, field in table.either.items():
+            array = _field(market, field)
+            told = field not in WITHOUT or np.any(array) or np.any(np.signbit(array))
+            if told and table.hourly == (array.shape[1] > 1):
+                tables[table.file][column] = array if table.hourly else array[:, 0]
     own = {FAMILY_OF[type(curve)]: curve for curve in market.generators.curves}
     for name, field in CURVES.items():
         family, number = field.split(".")
@@ -276,6 +284,7 @@ def _market_content(market: Market) -> Content:
         tables["tariff.csv"]["weight"] = np.asarray(market.weight)
     if market.before is not None:
         tables["tariff.csv"]["before"] = np.array(market.before, float)
+    tables = {file: columns for file, columns in tables.items() if columns}
     head = {
         "format": FORMAT,
         "version": VERSION,

@@ -43,6 +43,10 @@ ADDED: Mapping[str, Added] = {  # by dotted field
     "grid.feeder_voltage": Added(2, 1.0),
     "grid.tap": Added(3, 1.0),
 }
+WITHOUT: Mapping[str, float] = {  # what may be left out, and is then this: by dotted field
+    "prosumers.import_adder": 0.0,
+    "prosumers.export_adder": 0.0,
+}
 
 
 class Entry(NamedTuple):
@@ -89,21 +93,28 @@ class Table(NamedTuple):
     names: Mapping[str, str] = {}  # columns of text, which may be missing: dotted field
     spare: Mapping[str, str] = {}  # columns of numbers, which may be missing: dotted field
     curves: Mapping[str, str] = {}  # columns of numbers, likewise; all of a family or none
+    either: Mapping[str, str] = {}  # columns that stand here, or in the table by hour of these rows
     derived: tuple[str, ...] = ()  # columns that follow from others, for whoever opens the table
 
 
 def _market_tables() -> Iterator[Table]:
     """A file of all fields with the same rows, and one of those that also have hours."""
     columns: dict[tuple[str, bool], dict[str, str]] = {}
+    either: dict[str, dict[str, str]] = {}
     for field in FIELDS.values():
         if field.dotted in _SPARE["tariff.csv"].values() or field.dotted in KIND_OF:
             continue
-        if field.axes and field.axes != ("F",):  # those are in market.json
+        if field.either:
+            either.setdefault(field.row, {})[field.column] = field.dotted
+            for hourly in (False, True):
+                columns.setdefault((field.row, hourly), {})
+        elif field.axes and field.axes != ("F",):  # those are in market.json
             columns.setdefault((field.row, len(field.axes) > 1), {})[field.column] = field.dotted
     for (row, hourly), found in columns.items():
         file = f"{row}_hours.csv" if hourly else f"{_MANY.get(row, f'{row}s')}.csv"
         spare, curves = _SPARE.get(file, {}), CURVES if file == "generators.csv" else {}
-        yield Table(file, row, found, hourly, _NAMES.get(file, {}), spare, curves)
+        names, also = _NAMES.get(file, {}), either.get(row, {})
+        yield Table(file, row, found, hourly, names, spare, curves, also)
 
 
 _NAMES = {

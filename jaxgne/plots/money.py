@@ -37,7 +37,7 @@ def costs(market: Market, clearing: Clearing, ax: "Axes | None" = None) -> "Axes
     note = check("costs", market, clearing)
     bills, total = settle(market, clearing), np.asarray(outcome(market, clearing).cost)
     parts = {
-        "main grid": (BLUE, bills.main_grid),
+        "main grid": (BLUE, np.asarray(bills.main_grid) + np.asarray(bills.adders)),
         "peers": (SKY, bills.peers),
         "tolls on trades": (PURPLE, bills.tolls),
         "limit on the total": (ORANGE, bills.capacity),

@@ -74,8 +74,11 @@ def _slopes(gradient: Market) -> Iterator[tuple[str, _Slopes]]:
         values = field.find(gradient)
         if field.of or values is None or getattr(values, "dtype", None) == jax.dtypes.float0:
             continue
-        axes = tuple(ROWS[axis] for axis in field.axes)
-        yield field.dotted, _Slopes(field.symbol, axes, np.asarray(values, float))
+        values, kept = np.asarray(values, float), field.axes
+        if field.either and not field.timed(gradient):  # one number for all hours
+            values, kept = values[..., 0], kept[:-1]
+        axes = tuple(ROWS[axis] for axis in kept)
+        yield field.dotted, _Slopes(field.symbol, axes, values)
 
 
 def _largest(

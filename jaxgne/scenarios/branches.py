@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from ..each import for_one, leading
+from ..fields import Field
 from ..market import FIELDS, Market
 from ..record import changed
 from ..runner import to_device
@@ -37,12 +38,12 @@ def tree(markets: Sequence[Market] | Market, probability: Any, split: int) -> Ma
     _check_alike(each, split)
     moved = {}
     for name, field in FIELDS.items():
-        parts = [np.asarray(field.find(market)) for market in each]
+        parts, by_step = _parts(field, each)
         if name == "Market.weight":
             ahead = parts[0][:split]
             parts = [p * part for p, part in zip(share, parts, strict=True)]
             parts[0] = np.concatenate([ahead, parts[0][split:]])
-        if field.hourly:
+        if by_step:
             rest = [part[..., split:] for part in parts]
             moved[field] = np.concatenate([parts[0][..., :split], *rest], axis=-1)
     dtype = first.prosumers.load.dtype
@@ -52,6 +53,16 @@ def tree(markets: Sequence[Market] | Market, probability: Any, split: int) -> Ma
     before = np.arange(-1, len(values[-1]) - 1)
     before[starts] = split - 1
     return changed(whole, before=order("tree", before, len(before)))
+
+
+def _parts(field: Field, each: Sequence[Market]) -> tuple[list[np.ndarray], bool]:
+    """A field of each market, and whether it is by step: if it may be, also where they differ."""
+    parts, by_step = [np.asarray(field.find(market)) for market in each], field.hourly
+    alike = all(np.array_equal(part, parts[0]) for part in parts)
+    if field.either and not (alike and parts[0].shape[-1] == 1):
+        steps, by_step = each[0].prosumers.load.shape[-1], True
+        parts = [np.broadcast_to(part, (*part.shape[:-1], steps)) for part in parts]
+    return parts, by_step
 
 
 def _count(markets: Market) -> int:
@@ -78,16 +89,16 @@ def _check_alike(each: Sequence[Market], split: int) -> None:
                 "markets of one form."
             )
         for name, field in FIELDS.items():
-            ours, theirs = np.asarray(field.find(first)), np.asarray(field.find(market))
+            (ours, theirs), by_step = _parts(field, (first, market))
             if ours.shape != theirs.shape:
                 raise ValueError(
                     f"tree: {name} has shape {theirs.shape} in market {k}, {ours.shape} in market "
                     "0; pad them to one size with jg.scenarios.stack."
                 )
-            cut = (..., slice(split)) if field.hourly else ...
+            cut = (..., slice(split)) if by_step else ...
             if not np.array_equal(ours[cut], theirs[cut]):
                 where = np.argwhere(ours[cut] != theirs[cut])[0].tolist() if ours.ndim else [0]
-                place = f" in step {where[-1]}" if field.hourly else ""
+                place = f" in step {where[-1]}" if by_step else ""
                 raise ValueError(
                     f"tree: {name} of market {k} is not that of market 0{place}; markets may "
                     f"differ from step {split} on, in what they have by hour."
@@ -111,7 +122,7 @@ def branch(market: Market, clearing: Any, number: int) -> tuple[Market, Any]:
     def along(table: Any) -> Any:
         return jax.tree.map(lambda a: a[..., way], table)
 
-    hourly = [field for field in FIELDS.values() if field.hourly]
+    hourly = [field for field in FIELDS.values() if field.timed(market)]
     path = eqx.tree_at(
         lambda m: [field.find(m) for field in hourly],
         market,

@@ -287,7 +287,7 @@ def hours_of(market: Market, column: Int[np.ndarray, " H"]) -> Market:
         return market
     taken = market
     for field in FIELDS.values():
-        if field.hourly:
+        if field.timed(market):
             taken = eqx.tree_at(field.find, taken, np.asarray(field.find(market))[..., column])
     stores = market.buffers
     least, most, drain = (

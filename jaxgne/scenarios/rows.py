@@ -10,7 +10,7 @@ import numpy as np
 from jax.core import Tracer
 
 from ..each import for_one, leading, refuse_batch
-from ..market import Market
+from ..market import FIELDS, Market
 from ..padding import pad, sizes
 from ..record import Record
 
@@ -35,7 +35,7 @@ def stack(markets: Sequence[Market]) -> Market:
                     "only other sizes can be padded."
                 )
     most = {name: max(sizes(m)[name] for m in markets) for name in sizes(first)}
-    padded = [pad(market, **most) for market in markets]
+    padded = spread([pad(market, **most) for market in markets])
     called = {
         name: {getattr(m.grid, name) for m in (*markets, *padded)}
         for name in ("names", "line_names")
@@ -43,6 +43,18 @@ def stack(markets: Sequence[Market]) -> Market:
     alike = {name: found.pop() if len(found) == 1 else () for name, found in called.items()}
     padded = [eqx.tree_at(lambda m: m.grid, m, replace(m.grid, **alike)) for m in padded]
     return jax.tree.map(lambda *leaves: np.stack([np.asarray(a) for a in leaves]), *padded)
+
+
+def spread(markets: Sequence[Market]) -> list[Market]:
+    """Markets that have by hour, where it may be either, what one of them has by hour."""
+    hours, found = markets[0].prosumers.load.shape[-1], list(markets)
+    for field in FIELDS.values():
+        if any(field.timed(market) for market in markets) and not field.hourly:
+            for k, market in enumerate(found):
+                one = np.asarray(field.find(market))
+                wide = np.broadcast_to(one, (*one.shape[:-1], hours))
+                found[k] = eqx.tree_at(field.find, market, wide)
+    return found
 
 
 def lane(batch: Any, index: Any) -> Any:
@@ -83,14 +95,18 @@ def sweep(market: Market, where: Callable[[Market], Any], values: Any) -> Market
     """One scenario per value of a field: `sweep(market, lambda m: m.tariff.slope, [0.01, 0.02])`.
 
     `where` picks one array of the market, `values` has a leading axis of scenarios; each is spread
-    over the field's shape. Nothing else moves: of loads use `days` or `perturb`, which move sun,
-    reactive power and caps with them. Raises `ValueError` where it does not fit.
+    over the field's shape, or where it may be by hour over that. Nothing else moves: of loads use
+    `days` or `perturb`, which move sun, reactive power and caps with them. Raises `ValueError`
+    where it does not fit.
     """
     field = where(market)
     values = np.asarray(values, dtype=np.asarray(field).dtype)
     if values.ndim == 0:
         raise ValueError("sweep: values has no axis of scenarios; give a list or an array.")
     shape = (values.shape[0], *field.shape)
+    either = any(one.either and one.find(market) is field for one in FIELDS.values())
+    if either and values.ndim == 3 and values.shape[-1] != 1:
+        shape = (*shape[:-1], market.prosumers.load.shape[-1])
     if values.ndim == 1:
         values = values.reshape(-1, *([1] * field.ndim))
     try:

@@ -87,6 +87,8 @@ def by_market(
         import_max=high.imports,
         export_max=high.exports,
         curtail_max=high.curtailed,
+        import_adder=_wide(market.prosumers.import_adder, -ts * v.imports),
+        export_adder=_wide(market.prosumers.export_adder, ts * v.exports),
     )
     own = _hourly(u.imports * v.imports)
     by_length, by_weight = _by_steps(market, active, point, move, (u, v), (y, dual))
@@ -118,6 +120,12 @@ def _hourly(array: Any) -> Array:
 
 def _each(array: Any) -> Array:
     return jnp.sum(array, axis=1)
+
+
+def _wide(field: Float[Array, "R #H"], each: Float[Array, "R H"]) -> Float[Array, "R #H"]:
+    """Of a field by row and hour, or by row alone: then one number stands for all hours."""
+    one = field.shape[1] == 1
+    return jnp.sum(each, axis=1, keepdims=True) if one else each
 
 
 def _by_steps(

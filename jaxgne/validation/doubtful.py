@@ -39,7 +39,8 @@ def _resale(v: Values) -> list[str]:
     """Hours in which the main grid may pay at least what it asks, and both ways are open.
 
     That is where `export` is not below `base + slope sigma` at the least total import there can be:
-    passive demand plus what prosumers must buy, one by one or together.
+    passive demand plus what prosumers must buy, one by one or together. Each prosumer's contract
+    adds to both.
     """
     least = v["Prosumers.load"].copy()
     least -= by_owner(v, "Generators.owner", v["Generators.power_max"])
@@ -49,8 +50,24 @@ def _resale(v: Values) -> list[str]:
     sigma = np.sum(v["Grid.passive"], axis=0) + np.maximum(alone, np.sum(least, axis=0))
     base, slope, export = (v[f"Tariff.{name}"] for name in ("base", "slope", "export"))
     price = base + slope * sigma
+    able = [v[f"Prosumers.{way}_max"] > 0 for way in ("import", "export")]
+    more = [v[f"Prosumers.{way}_adder"] for way in ("import", "export")]
+    if np.any(more[0]) or np.any(more[1]):
+        asked, paid = price + more[0], export + more[1]
+        own = v.beyond(paid, asked, np.abs(base)) | ((slope == 0) & (paid >= asked))
+        return v.complain(
+            "Prosumers.export_adder",
+            own & able[0] & able[1],
+            lambda at: (
+                f"what it sells pays {number(paid[at], 'EUR/kWh')}, not below the price of what it "
+                f"buys, which may be as low as {number(asked[at], 'EUR/kWh')}; its meter then buys "
+                "or sells in an hour, never both, which clear() sees to outside of jit; lower it "
+                "or raise import_adder if buying to resell should not pay"
+            ),
+            axes=("N", "H"),
+        )
     pays = v.beyond(export, price, np.abs(base)) | ((slope == 0) & (export >= price))
-    able = [np.any(v[f"Prosumers.{way}_max"] > 0, axis=0) for way in ("import", "export")]
+    able = [np.any(each, axis=0) for each in able]
     return v.complain(
         "Tariff.export",
         pays & able[0] & able[1],
@@ -80,7 +97,8 @@ def _prices(v: Values) -> list[str]:
             f"{number(price[at], 'EUR/kWh')}; give loads in kW, not W, and slope in EUR/kWh per kW"
         ),
     )
-    for name in ("Tariff.export", "Trading.toll"):
+    own = ("Prosumers.import_adder", "Prosumers.export_adder")
+    for name in ("Tariff.export", "Trading.toll", *own):
         found += v.complain(
             name,
             np.abs(v[name]) > _PRICE,

@@ -1,6 +1,6 @@
 """Whether the tables of a market fit together: shapes, indices, pairs, lines; and how to say it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -61,21 +61,27 @@ class Values(dict[str, np.ndarray]):
             return suspect
         return more - less > self.rounding() * (np.abs(more) + np.abs(less) + scale)
 
-    def complain(self, name: str, bad: np.ndarray, reason: Reason, axes: str = "") -> list[str]:
+    def complain(
+        self, name: str, bad: np.ndarray, reason: Reason, axes: Sequence[str] = ()
+    ) -> list[str]:
         """One sentence on the first place where `bad`, saying how many more there are."""
         if not np.any(bad):
             return []
         place = tuple(int(i) for i in np.unravel_index(np.argmax(bad), bad.shape))
         words = []
-        axes = axes or "".join(FIELDS[name].axes)
+        axes = tuple(axes) or FIELDS[name].axes
         for axis, index in zip(axes, place, strict=True):
+            if axis == "#H":
+                if bad.shape[-1] == 1:
+                    continue  # of all hours
+                axis = "H"
             names = {"B": self.names, "L": self.line_names, "M": self.market.caps.names}.get(axis)
             called = f" ({names[index]!r})" if names else ""
             hour = hour_name(self.market, index) if axis == "H" else ""
             words.append(hour or f"row {index}{called}")
         rows = int(np.sum(np.any(bad, axis=1) if bad.ndim == 2 else bad)) - 1
         hours = int(np.sum(bad)) - 1
-        timed = axes[:1] == "H"
+        timed = axes[:1] == ("H",)
         whole = self.market.clock is None and np.all(np.asarray(self.market.hour_length) == 1)
         each = "hour" if whole else "time"
         unit, count = ("row", rows) if rows and not timed else (each, hours)
@@ -118,6 +124,8 @@ def shapes(market: Market, caller: str = "clear") -> list[str]:
             arrays[f"{type(curve).__name__}{jax.tree_util.keystr(path)}"] = array, ("G",)
     for name, (array, axes) in arrays.items():
         shape, expected = np.shape(array), tuple(sizes.get(axis, 0) for axis in axes)
+        if axes[-1:] == ("#H",):  # an hour each, or one number for all
+            expected = (*expected[:-1], 1 if shape[-1:] == (1,) else sizes.get("H", 0))
         kind = ("integers", jnp.integer) if name in whole else ("floats", jnp.floating)
         if shape != expected:
             each = " and ".join(ROWS[axis] for axis in axes)
