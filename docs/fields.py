@@ -12,7 +12,7 @@ from typing import Any
 from jaxgne import market
 from jaxgne.curves import FAMILIES
 from jaxgne.fields import ROWS, Field, described
-from jaxgne.io.schema import ADDED, KIND_OF, MARKET, WITHOUT
+from jaxgne.io.schema import ADDED, KIND_OF, MARKET, WITHOUT, ordered
 from jaxgne.market import FIELDS
 
 DOCS = Path(__file__).parent
@@ -104,14 +104,13 @@ def _file(table: Any) -> str:
     dotted = {field.dotted: field for field in FIELDS.values()}
     lines = [f"`{table.file}`: `{table.row}`{', `hour`' * table.hourly}\n"]
     lines += ["| column | unit | what |", "|---|---|---|"]
-    for column, name in table.columns.items():
+    for column, name in ordered(table).items():
         field, added = dotted[name], ADDED.get(name)
-        since = f"; since version {added.version}, {added.value:g} before" if added else ""
-        lines.append(f"| `{column}` | {_unit(field)} | {_meaning(field)}{since} |")
-    for column, name in table.either.items():
-        field, left = dotted[name], "; may be left out" * (name in WITHOUT)
-        where = "where it is by hour" if table.hourly else "where it is not by hour"
-        lines.append(f"| `{column}` | {_unit(field)} | {_meaning(field)}; {where}{left} |")
+        more = f"; since version {added.version}, {added.value:g} before" if added else ""
+        if column in table.either:
+            more = "; where it is by hour" if table.hourly else "; where it is not by hour"
+            more += "; may be left out" * (name in WITHOUT)
+        lines.append(f"| `{column}` | {_unit(field)} | {_meaning(field)}{more} |")
     families = described(*FAMILIES.values())
     for column, name in table.curves.items():
         family, number = name.split(".")

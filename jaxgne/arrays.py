@@ -203,6 +203,6 @@ class Reader:
         """One number a row and hour."""
         return by_hour(self.name + field, value, self.rows, self.hours, self.one, self.dtype)
 
-    def either(self, field: str, value: Any, hours: int | None) -> Float[Array, "R #H"]:
+    def either(self, field: str, value: Any, hours: int | None = None) -> Float[Array, "R #H"]:
         """One number a row, or one a row and hour where it is given so."""
         return by_either(self.name + field, value, self.rows, hours, self.one, self.dtype)

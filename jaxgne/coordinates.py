@@ -29,16 +29,17 @@ class Bijection(Protocol):
 class Linear(Record):
     """A field that is `matrix @ u` of fewer numbers u, which are moved instead of it.
 
-    A column of ones ties all rows of a field: one tariff for all pairs.
+    A column of ones ties all rows of a field: one tariff for all pairs. Of a field with columns u
+    has as many.
     """
 
     matrix: Float[Array, "n p"]
 
-    def forward(self, moved: Float[Array, " p"]) -> Float[Array, " n"]:
+    def forward(self, moved: Float[Array, "p ..."]) -> Float[Array, "n ..."]:
         """The field."""
         return self.matrix @ moved
 
-    def inverse(self, fields: Float[Array, " n"]) -> Float[Array, " p"]:
+    def inverse(self, fields: Float[Array, "n ..."]) -> Float[Array, "p ..."]:
         """The numbers that come closest to it."""
         return jnp.linalg.pinv(self.matrix) @ fields
 

@@ -68,7 +68,7 @@ def _with_pairs(market: Market, more: int) -> Market:
     ends: dict[str, Any] = {"buyer": first, "seller": (first + 1) % people}
 
     def longer(name: str, table: Any) -> jax.Array:
-        new = np.zeros(more, table.dtype)
+        new = np.zeros((more, *table.shape[1:]), table.dtype)
         new[:] = ends.get(name, 0)
         return to_device(np.concatenate([np.asarray(table), new]))
 

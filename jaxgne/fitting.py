@@ -21,7 +21,7 @@ from .clearing import differentiable
 from .coordinates import Bijection, Coordinates, is_batch, names_of, place, with_fields
 from .descent import AbstractMeasure, HowToTune, cleared, descend
 from .history import History
-from .market import Market
+from .market import FIELDS, Market
 from .record import Record
 from .result import Clearing
 from .sensitivity.implicit import AbstractAdjoint, Implicit
@@ -212,10 +212,11 @@ def parameter_names(
     """A name for each number that is moved: `Generators.linear[2]`."""
     leaves = jax.tree.leaves(shares)
     tables = names_of(market, where) if bijection is None else ["u"] * len(leaves)
+    wide = {name for name, field in FIELDS.items() if field.either and not field.timed(market)}
     return tuple(
         f"{table}{list(index) if index else ''}"
         for table, leaf in zip(tables, leaves, strict=True)
-        for index in np.ndindex(leaf.shape)
+        for index in np.ndindex(leaf.shape[:-1] if table in wide else leaf.shape)
     )
 
 

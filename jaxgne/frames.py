@@ -117,7 +117,7 @@ def trades(market: Market, clearing: Clearing) -> "DataFrame":
         "trade_kw": clearing.plan.trades,
         "price_eur_per_kwh": _each(trade_prices, market, prices),
         "settled_eur_per_kwh": _each(settlement.settled_prices, market, prices),
-        "toll_eur_per_kwh": _by_row(pairs.toll),
+        "toll_eur_per_kwh": pairs.toll,
         "network_eur_per_kwh": _each(settlement.network_prices, market, prices),
         "paid_eur": _each(settlement.settle, market, clearing).trades,
     }

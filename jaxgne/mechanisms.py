@@ -153,7 +153,7 @@ def trading_buses(market: Market) -> np.ndarray:
 @for_one()
 def bus_tariffs(market: Market) -> Table:
     """The tariffs by bus that come closest to those of the pairs."""
-    toll = Linear(_by_bus(market)).inverse(market.trading.toll)
+    toll = Linear(_by_bus(market)).inverse(_mean(market.trading.toll))
     return {"bus": trading_buses(market), "toll_eur_per_kwh": np.asarray(toll)}
 
 
@@ -164,7 +164,7 @@ def pair_tariffs(market: Market) -> Table:
     return {
         "buyer": np.asarray(pairs.buyer),
         "seller": np.asarray(pairs.seller),
-        "toll_eur_per_kwh": np.asarray(pairs.toll),
+        "toll_eur_per_kwh": np.asarray(_mean(pairs.toll)),
     }
 
 
@@ -273,6 +273,11 @@ def headroom(market: Market, clearing: Clearing) -> tuple[Float[Array, "B H"], F
     draw = room(most - outward, square - low, market.tariff.total_max - total)
     feed = room(most + outward, high - square, total - market.tariff.total_min)
     return draw, feed
+
+
+def _mean(toll: Float[Array, "E #H"]) -> Float[Array, " E"]:
+    """Each pair's tariff, in the mean of all hours where it is by hour."""
+    return jnp.mean(toll, axis=1)
 
 
 def _by_bus(market: Market) -> Float[Array, "E P"]:

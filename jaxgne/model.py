@@ -168,7 +168,7 @@ def limits(market: Market) -> tuple[Rows, Rows]:
 def boxes(market: Market) -> tuple[Plan, Plan]:
     """Lower and upper bound of every entry of a plan (line ratings are in `prox`)."""
     grid, zero = market.grid, zeros(market)
-    limit = zero.trades + market.trading.limit[:, None]
+    limit = zero.trades + market.trading.limit
     networked, states, power = grid.model.networked, grid.model.states, grid.model.power
     free = jnp.full_like(zero.active, jnp.inf if networked else 0.0)
 
@@ -340,7 +340,7 @@ def has_state(market: Market) -> bool:
 def trade_prices(market: Market, prices: Rows) -> Float[Array, "E H"]:
     """mu_tr, EUR/kWh: (pi_i + pi_j - c_tr_(i,j) - c_tr_(j,i)) / 2 (model.md: Prices)."""
     pairs = market.trading
-    fees = (pairs.fee_buyer + pairs.fee_seller)[:, None]
+    fees = pairs.fee_buyer + pairs.fee_seller
     return (prices.balance[pairs.buyer] + prices.balance[pairs.seller] - fees) / 2
 
 

@@ -26,7 +26,7 @@ from .runner import jnp, remembered
 
 def toll(market: Market) -> Float[Array, "E H"]:
     """What a kW of a trade in either direction costs both sides together, EUR/kW: 2 Ts c_ta."""
-    return 2 * counted(market) * market.trading.toll[:, None]
+    return 2 * counted(market) * market.trading.toll
 
 
 def grid_price(market: Market, sigma: Float[Array, " H"]) -> Float[Array, " H"]:
@@ -74,12 +74,12 @@ def charges(market: Market, plan: Plan) -> tuple[Float[Array, " N"], Float[Array
 def costs(market: Market, plan: Plan) -> Float[Array, " N"]:
     """J_i, what each prosumer minimizes, EUR; the paper, eq. 1-6 (model.md: Costs)."""
     pairs = market.trading
-    volume = pairs.toll[:, None] * jnp.abs(plan.trades)
+    volume = pairs.toll * jnp.abs(plan.trades)
     volume += pairs.quadratic[:, None] * plan.trades**2
     price = grid_price(market, aggregate(market, plan))
     hourly = (
-        by_owner(market, pairs.fee_buyer[:, None] * plan.trades + volume, pairs.buyer)
-        + by_owner(market, volume - pairs.fee_seller[:, None] * plan.trades, pairs.seller)
+        by_owner(market, pairs.fee_buyer * plan.trades + volume, pairs.buyer)
+        + by_owner(market, volume - pairs.fee_seller * plan.trades, pairs.seller)
         + import_prices(market, price) * plan.imports
         - export_prices(market) * plan.exports
     )
@@ -174,7 +174,7 @@ def own_gradient(market: Market, plan: Plan, price: Float[Array, " H"]) -> Plan:
         energy=zero.energy - ended(market) * stores.final_value[:, None],
         imports=bend.imports * plan.imports + ts * import_prices(market, price),
         exports=zero.exports - ts * export_prices(market),
-        trades=bend.trades * plan.trades + ts * (pairs.fee_buyer - pairs.fee_seller)[:, None],
+        trades=bend.trades * plan.trades + ts * (pairs.fee_buyer - pairs.fee_seller),
     )
 
 

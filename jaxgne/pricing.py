@@ -15,15 +15,16 @@ class Trading(Record):
 
     `fee_buyer` and `fee_seller` are what each side reckons with (c_tr), `toll` is the network's
     tariff for the trade, paid by both sides (c_ta). `quadratic` is a cost `quadratic t^2` per hour
-    to each side; 0 in the paper (model.md: Costs).
+    to each side; 0 in the paper (model.md: Costs). A plain list is by pair, an array of shape
+    (1, hours) or (pairs, hours) by hour.
     """
 
     buyer: Int[Array, " E"] = index("prosumer", "who buys where the trade is positive")
     seller: Int[Array, " E"] = index("prosumer", "who sells there")
-    limit: Float[Array, " E"] = amount("kW", "most power, either way", "[0, inf)")
-    fee_buyer: Float[Array, " E"] = amount("EUR/kWh", "what the buyer reckons with")
-    fee_seller: Float[Array, " E"] = amount("EUR/kWh", "what the seller reckons with")
-    toll: Float[Array, " E"] = amount("EUR/kWh", "the network's tariff, paid by both", "[0, inf)")
+    limit: Float[Array, "E #H"] = amount("kW", "most power, either way", "[0, inf)")
+    fee_buyer: Float[Array, "E #H"] = amount("EUR/kWh", "what the buyer reckons with")
+    fee_seller: Float[Array, "E #H"] = amount("EUR/kWh", "what the seller reckons with")
+    toll: Float[Array, "E #H"] = amount("EUR/kWh", "the network's tariff, paid by both", "[0, inf)")
     quadratic: Float[Array, " E"] = amount(
         "EUR/kW^2h", "cost of power squared, to each side", "[0, inf)"
     )
@@ -45,10 +46,10 @@ class Trading(Record):
             *("Trading.", "pair", len(self.buyer), 1),
             *(limit, fee_buyer, fee_seller, toll, quadratic),
         )
-        self.limit = read.row("limit", limit)
-        self.fee_buyer = read.row("fee_buyer", fee_buyer)
-        self.fee_seller = read.row("fee_seller", fee_seller)
-        self.toll = read.row("toll", toll)
+        self.limit = read.either("limit", limit)
+        self.fee_buyer = read.either("fee_buyer", fee_buyer)
+        self.fee_seller = read.either("fee_seller", fee_seller)
+        self.toll = read.either("toll", toll)
         self.quadratic = read.row("quadratic", quadratic)
 
 

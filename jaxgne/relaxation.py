@@ -172,7 +172,7 @@ def _rows(
         row, hour, much = int(slack.rows[k]), int(slack.hours[k]), float(amount[k])
         hours = (hour,) if hour >= 0 else _exceeded(made, slack.name, row, x)
         place = _place(made.market, slack.name, row)
-        eur = price * much * (float(count[hour]) if limit.hourly else 1.0)
+        eur = price * much * (float(count[hour]) if limit.timed(made.market) else 1.0)
         unit = made.market.caps.units[row] if slack.name.startswith("Caps.") else limit.unit
         found.append(GaveWay(scenario, slack.name, row, place, hours, much, unit, eur))
     return found
@@ -189,7 +189,7 @@ def _exceeded(made: Program, name: str, row: int, x: np.ndarray) -> tuple[int, .
     if name == "Grid.rating":
         over = np.hypot(value["active"], value["reactive"]) - float(market.grid.rating[row])
     elif name == "Trading.limit":
-        over = np.abs(value["trades"]) - float(market.trading.limit[row])
+        over = np.abs(value["trades"]) - np.asarray(market.trading.limit[row])
     elif name == "Buffers.energy_start":
         return ()
     else:
@@ -249,7 +249,7 @@ def _moved(made: Program, market: Market, slack: Slack, amount: np.ndarray) -> M
         square = old[slack.rows] ** 2 + 2 * old[slack.rows] * steps
         old[slack.rows] = np.sqrt(np.maximum(square, 0.0))
     else:
-        np.add.at(old, slack.rows, steps)
+        np.add.at(old, slack.rows, steps.reshape(-1, *[1] * (old.ndim - 1)))
     return eqx.tree_at(where, market, _like(old, market))
 
 
@@ -271,7 +271,7 @@ def _line(market: Market, rows: list[GaveWay]) -> str:
     limit = LIMITS[first.limit]
     most, eur = max(r.amount for r in rows), sum(r.eur for r in rows)
     by = f"{most:.4g} {first.unit}"
-    if limit.hourly and limit.unit == "kW" and len(rows) > 1:
+    if limit.timed(market) and limit.unit == "kW" and len(rows) > 1:
         by = f"up to {by}, {sum(length[r.hours[0]] * r.amount for r in rows):.4g} kWh"
     hours = sorted({h for r in rows for h in r.hours})
     when = f" {in_hours(market, hours)}" if hours else ""

@@ -105,7 +105,7 @@ class PriceParts(Record):
     lines: Float[Array, "B H"]
     voltage: Float[Array, "B H"]
     trade: Float[Array, "E H"]  # (pi_i + pi_j) / 2, between buyer and seller
-    toll: Float[Array, " E"]  # c_ta, paid by each of them
+    toll: Float[Array, "E #H"]  # c_ta, paid by each of them
     network: Float[Array, "E H"]  # what the operator asks more at the buyer's bus than the seller's
     caps: Float[Array, "N H"]  # on imports of each prosumer, beside the total
     adder: Float[Array, "N #H"]  # likewise

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .elastic import Program
-from .market import FIELDS
+from .market import FIELDS, Market
 from .model import counted, weight
 from .tables import has_caps
 
@@ -32,14 +32,9 @@ class Limit(NamedTuple):
     def unit(self) -> str:
         return FIELDS[self.name].unit
 
-    @property
-    def hourly(self) -> bool:
-        return FIELDS[self.name].hourly
-
-    @property
-    def power(self) -> bool:
-        """Whether it is a power by hour, of which an hour's unit is an energy."""
-        return self.hourly and self.unit in ("kW", "kvar")
+    def timed(self, market: Market) -> bool:
+        """Whether it gives way hour by hour."""
+        return FIELDS[self.name].timed(market)
 
 
 LIMITS: dict[str, Limit] = {
@@ -97,7 +92,7 @@ def give(made: Program, name: str, price: float) -> list[Slack]:
     if name == "Buffers.energy_start":
         return _start(made, price)
     table = made.total[None] if limit.table == "total" else made.table(limit.table)
-    if not limit.hourly:
+    if not limit.timed(made.market):
         return _widen(made, name, table, price)
     length = np.asarray(weight(made.market, FIELDS[name]))
     found = []

@@ -475,6 +475,31 @@ def random_caps(market: jg.Market, seed: int, caps: int = 3, terms: int = 7) -> 
     ))  # fmt: skip
 
 
+def random_contracts(market: jg.Market, seed: int) -> jg.Market:
+    """The market with contracts of its prosumers' own, and by hour what pairs may trade and pay.
+
+    Of what each adds to the main grid's prices one is by hour and one by prosumer alone, or both.
+    """
+    rng = np.random.default_rng([seed, 9])
+    (people, hours), pairs = market.prosumers.load.shape, market.trading
+    count = pairs.buyer.shape[0]
+    table = (count, hours)
+    fields = {
+        "import_adder": rng.uniform(-0.02, 0.2, (people, hours if seed % 2 else 1)),
+        "export_adder": rng.uniform(-0.1, 0.0, (people, 1 if seed % 3 else hours)),
+        "limit": pairs.limit * rng.uniform(0, 1.5, table) * (rng.uniform(size=table) < 0.8),
+        "fee_buyer": pairs.fee_buyer * rng.uniform(0.5, 1.5, table),
+        "toll": pairs.toll * rng.choice([0.0, 0.5, 1.0, 2.0], table),
+    }
+    return eqx.tree_at(priced_by_contract, market, tuple(map(jnp.asarray, fields.values())))
+
+
+def priced_by_contract(m: jg.Market) -> tuple[Any, ...]:
+    """What `random_contracts` changes."""
+    people, pairs = m.prosumers, m.trading
+    return people.import_adder, people.export_adder, pairs.limit, pairs.fee_buyer, pairs.toll
+
+
 def levels(
     counted: np.ndarray,
     adds: np.ndarray,
@@ -553,7 +578,7 @@ def nine_decades(rng: np.random.Generator, market: jg.Market) -> jg.Market:
            for name in ("charge_max", "discharge_max", "energy_min", "energy_max", "drain")},
         buffers__energy_start=stored[:, 0] * np.asarray(stores.energy_start),
         buffers__quadratic=np.asarray(stores.quadratic) / stored[:, 0],
-        trading__limit=np.asarray(pairs.limit) * small,
+        trading__limit=np.asarray(pairs.limit) * small[:, None],
         trading__quadratic=np.asarray(pairs.quadratic) / np.maximum(small, 1e-9),
         tariff__slope=np.asarray(market.tariff.slope) / max(size.mean(), 1.0),
         tariff__export=np.minimum(market.tariff.export, market.tariff.base - 0.01),

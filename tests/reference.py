@@ -182,12 +182,12 @@ def add_prosumers(program: Program, market: Market, power: float) -> None:
     program.column("exports", np.zeros_like(m.load), m.export_max, power, sold)
     program.column("curtailed", np.zeros_like(m.load), m.curtail_max, power)
 
-    tolled = (e.toll > 0) & (e.limit > 0)  # |t| <= volume <= limit, volume pays the charge
-    reach = np.where(tolled, np.inf, e.limit)[:, None] + zero
-    program.column("trades", -reach, reach, power, ts * (e.fee_buyer - e.fee_seller)[:, None],
-                   2 * ts * e.quadratic[:, None])  # fmt: skip
-    program.column("volume", np.full((tolled.sum(), hours), -np.inf), e.limit[tolled, None], power,
-                   2 * ts * e.toll[tolled, None])  # fmt: skip
+    limit, toll, fees = (a + zero for a in (e.limit, e.toll, e.fee_buyer - e.fee_seller))
+    tolled = tolled_pairs(market)  # |t| <= volume <= limit, volume pays the charge
+    reach = np.where(tolled[:, None], np.inf, limit)
+    program.column("trades", -reach, reach, power, ts * fees, 2 * ts * e.quadratic[:, None])
+    program.column("volume", np.full((tolled.sum(), hours), -np.inf), limit[tolled], power,
+                   2 * ts * toll[tolled])  # fmt: skip
     these, own = pick(np.arange(len(e.limit)), len(e.limit))[tolled], sparse.eye(tolled.sum())
     for sign in (1, -1):
         none = np.zeros((tolled.sum(), hours))
@@ -215,6 +215,12 @@ def add_prosumers(program: Program, market: Market, power: float) -> None:
     program.rows("balance", m.load, power, generation=-makes, charge=stores, discharge=-stores,
                  exports=sparse.eye(count), curtailed=sparse.eye(count), imports=-sparse.eye(count),
                  trades=pick(e.seller, count) - pick(e.buyer, count))  # fmt: skip
+
+
+def tolled_pairs(market: Market) -> np.ndarray:
+    """Pairs that may trade and pay a charge, in some hour."""
+    e = numbers(market.trading)
+    return np.any(e.toll > 0, axis=1) & np.any(e.limit > 0, axis=1)
 
 
 def add_curves(program: Program, market: Market) -> None:
@@ -740,7 +746,7 @@ def price_rows(market: Market, duals: dict[str, np.ndarray]) -> Rows:
 def midpoints(market: Market, balance: np.ndarray) -> np.ndarray:
     """mu_tr = (pi_i + pi_j - c_tr_(i,j) - c_tr_(j,i)) / 2 (model.md: Prices)."""
     e = numbers(market.trading)
-    return (balance[e.buyer] + balance[e.seller] - (e.fee_buyer + e.fee_seller)[:, None]) / 2
+    return (balance[e.buyer] + balance[e.seller] - (e.fee_buyer + e.fee_seller)) / 2
 
 
 def held_at_first(market: Market) -> float:
@@ -797,8 +803,7 @@ def violations(market: Market, plan: Plan) -> dict[str, float]:
     passive = np.asarray(market.grid.passive).sum(0)
     values["sigma"] = (values["imports"].sum(0) + passive)[None]
     values["net"] = values["sigma"] - values["exports"].sum(0)
-    e = numbers(market.trading)
-    tolled = (e.toll > 0) & (e.limit > 0)
+    tolled = tolled_pairs(market)
     values["volume"] = np.abs(values["trades"][tolled])
     values["rise"] = values["voltage"] - 1
     x = np.concatenate([values[k].ravel() for k in program.columns])

@@ -506,7 +506,7 @@ def test_documentation_names_each_file_and_column_with_its_unit():
             [
                 (name, unit(name))
                 for name in (
-                    *table.columns,
+                    *schema.ordered(table),
                     *table.spare,
                     *table.curves,
                     *table.names,

@@ -87,7 +87,7 @@ def test_pseudo_gradient_is_each_players_own_marginal_cost(name: str):
     }
     found, ts = pseudo_gradient(market, plan), market.hour_length
     unseen = (1 - market.tariff.anticipation) * ts * market.tariff.slope * plan.imports
-    kink = 2 * ts * market.trading.toll[:, None] * jnp.sign(plan.trades)
+    kink = 2 * ts * market.trading.toll * jnp.sign(plan.trades)
     for name in model.families(plan):
         own = getattr(jacobian, name)
         if name in owner:
@@ -106,7 +106,7 @@ def test_pseudo_gradient_is_the_gradient_of_the_potential(name: str):
     market = HAND_MADE[name]()
     plan = random_plan(market, 5)
     slope = jax.jit(jax.grad(partial(model.potential, market)))(plan)
-    kink = 2 * market.hour_length * market.trading.toll[:, None] * jnp.sign(plan.trades)
+    kink = 2 * market.hour_length * market.trading.toll * jnp.sign(plan.trades)
     assert_close(replace(slope, trades=slope.trades - kink), pseudo_gradient(market, plan), 1e-11)
 
 
@@ -155,7 +155,7 @@ def test_prox_is_the_cheapest_admissible_point(seed: int, draw: int):
         return float(sum(jnp.sum(a) for a in jax.tree.leaves(gone)))
 
     def toll(plan: jg.Plan) -> float:
-        volume = market.trading.toll[:, None] * jnp.abs(plan.trades)
+        volume = market.trading.toll * jnp.abs(plan.trades)
         return float(2 * jnp.sum(market.hour_length * volume))
 
     none = jax.tree.map(lambda a: 0 * a, step)

@@ -84,7 +84,7 @@ def same_rent(market: jg.Market, clearing: jg.Clearing) -> None:
 def test_a_pair_settles_between_its_sides():
     """Two neighbors: 3 kW at 0.22, each pays the network 0.02 a kWh."""
     market = HAND_MADE["two neighbors"]()
-    market = eqx.tree_at(lambda m: m.trading.toll, market, jnp.asarray([0.02]))
+    market = eqx.tree_at(lambda m: m.trading.toll, market, jnp.asarray([[0.02]]))
     paid = jg.settle(market, jg.clear(market, tol=CLOSE))
     made = 0.10 + 0.04 * 3.0  # the seller's marginal cost
     assert np.asarray(paid.trades) == pytest.approx(np.full((1, 1), 3 * (made + 0.02)), rel=1e-6)

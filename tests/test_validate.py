@@ -252,7 +252,7 @@ BAD: list[tuple[str, Callable[[], jg.Market], tuple[str, ...]]] = [
     ("a battery too empty for its prosumer",
      put(lambda m: (m.prosumers.import_max, m.trading.limit, m.buffers.energy_start,
                     m.prosumers.load),
-         (jnp.zeros((4, HOURS)), jnp.zeros(3), jnp.asarray([2.5]),
+         (jnp.zeros((4, HOURS)), jnp.zeros((3, 1)), jnp.asarray([2.5]),
           jnp.zeros((4, HOURS)).at[2].set(2.0))),
      # 2 - (2.5 - 1) 0.9 = 0.65
      ("Prosumers.load row 2, hour 0: 2 kW is 0.65 kW more than", "a device, or lower the load")),
@@ -396,7 +396,7 @@ def test_all_mistakes_are_reported_at_once():
         good(),
         (
             jnp.asarray([1, 2, 9, 3]),
-            jnp.full(3, -1.0),
+            jnp.full((3, 1), -1.0),
             jnp.full(4, 0.5),
             good().prosumers.load.at[0, 0].set(jnp.nan),
         ),
@@ -504,7 +504,7 @@ CONSTRUCTORS: list[tuple[str, Callable[[], Any], str]] = [
     (
         "limits of other pairs",
         lambda: jg.Trading([0], [1], [1.0, 2.0]),
-        r"Trading.limit: .*, or one per pair, shape \(1,\), for all hours\.$",
+        r"Trading.limit: .* give one number, \(1, 1\) one per pair, \(1, hours\) by hour",
     ),
     (
         "buffers of other hours",

@@ -41,6 +41,7 @@ from .schema import (
     WITHOUT,
     Table,
     clearing_tables,
+    ordered,
     present,
 )
 from .sheets import is_book, notes_of, write_book
@@ -257,16 +258,17 @@ def _market_content(market: Market) -> Content:
     grid, clock = market.grid, market.clock
     counts = {"cap": len(market.caps.names), "term": market.caps.cap.shape[0]}
     files = present(MARKET, counts)
-    tables: dict[str, dict[str, Any]] = {
-        table.file: {name: _field(market, field) for name, field in table.columns.items()}
-        for table in files
-    }
+    tables: dict[str, dict[str, Any]] = {}
     for table in files:
-        for column, field in table.either.items():
+        columns = tables[table.file] = {}
+        for name, field in ordered(table).items():
             array = _field(market, field)
+            if name in table.columns:
+                columns[name] = array
+                continue
             told = field not in WITHOUT or np.any(array) or np.any(np.signbit(array))
             if told and table.hourly == (array.shape[1] > 1):
-                tables[table.file][column] = array if table.hourly else array[:, 0]
+                columns[name] = array if table.hourly else array[:, 0]
     own = {FAMILY_OF[type(curve)]: curve for curve in market.generators.curves}
     for name, field in CURVES.items():
         family, number = field.split(".")

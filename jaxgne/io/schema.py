@@ -231,6 +231,13 @@ def clearing_tables(model: AbstractGridModel) -> tuple[Table, ...]:
     )
 
 
+def ordered(table: Table) -> dict[str, str]:
+    """Its columns with those that may stand there, in the order of the market's fields."""
+    order = {field.dotted: k for k, field in enumerate(FIELDS.values())}
+    every = {**table.columns, **table.either}
+    return dict(sorted(every.items(), key=lambda column: order.get(column[1], 0)))
+
+
 def present(tables: tuple[Table, ...], sizes: Mapping[str, int]) -> tuple[Table, ...]:
     """Those of `tables` that a market with so many rows has."""
     return tuple(t for t in tables if t.row not in OPTIONAL or sizes.get(t.row))

@@ -134,7 +134,7 @@ def check_caps(
     """
     people, pairs, stores = market.prosumers, market.trading, market.buffers
     units = market.generators
-    limit = np.asarray(pairs.limit, float)[:, None]
+    limit = np.asarray(pairs.limit, float)
     trade = sum(_by_owner(market, owner, limit) for owner in (pairs.buyer, pairs.seller))
     give = _by_owner(market, units.owner, units.power_max)
     give = give + _by_owner(market, stores.owner, stores.discharge_max) + trade

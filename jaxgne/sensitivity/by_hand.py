@@ -72,10 +72,10 @@ def by_market(
         pairs,
         buyer=None,
         seller=None,
-        limit=_each(high.trades - low.trades),
-        fee_buyer=-_each(ts * v.trades),
-        fee_seller=_each(ts * v.trades),
-        toll=-2 * _each(ts * active.sign * v.trades),
+        limit=_wide(pairs.limit, high.trades - low.trades),
+        fee_buyer=_wide(pairs.fee_buyer, -ts * v.trades),
+        fee_seller=_wide(pairs.fee_seller, ts * v.trades),
+        toll=_wide(pairs.toll, -2 * ts * active.sign * v.trades),
         quadratic=-4 * _each(ts * u.trades * v.trades),
     )
     home = market.prosumers.bus

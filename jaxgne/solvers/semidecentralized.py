@@ -324,8 +324,8 @@ def quote(market: Market, setting: Setting, at: Point) -> tuple[Plan, Float[Arra
     own = own_gradient(without_curves(market), zeros(market), grid_price(market, sigma))
     priced = jax.tree.map(jnp.add, own, pull(market, shared))
     pairs = market.trading
-    fees = jnp.concatenate([pairs.fee_buyer, pairs.fee_seller])[:, None]
-    return priced, counted(market) * (fees + jnp.concatenate([at.trade, at.trade]))
+    sides = [pairs.fee_buyer + at.trade, pairs.fee_seller + at.trade]
+    return priced, counted(market) * jnp.concatenate(sides)
 
 
 def operate(

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 from ..comparison import baselines
 from ..each import for_one
 from ..market import Buffers, Market
-from ..model import Plan, counted, device_costs, grid_price, net_load
+from ..model import Plan, counted, device_costs, export_prices, grid_price, import_prices, net_load
 from ..result import Clearing
 from ..settlement import cap_money
 from .runner import Study, Variants, Watch, clear_variants, percent
@@ -71,7 +71,7 @@ def without(market: Market, still: Buffers, who: Bool[np.ndarray, " N"]) -> Mark
         (
             jnp.where(off, units.power_min, units.power_max),
             jax.tree.map(chosen, market.buffers, still),
-            jnp.where(closed, 0.0, pairs.limit),
+            jnp.where(closed[:, None], 0.0, pairs.limit),
         ),
     )
 
@@ -84,8 +84,8 @@ def bills_at(market: Market, plan: Plan, clearing: Clearing) -> Float[Array, " N
     """
     prices, caps = clearing.prices, cap_money(market, plan, clearing.prices)
     scarce = prices.aggregate + prices.exchange
-    price = grid_price(market, clearing.aggregate)
-    hourly = (price + scarce) * plan.imports - (market.tariff.export + scarce) * plan.exports
+    asked = import_prices(market, grid_price(market, clearing.aggregate))
+    hourly = (asked + scarce) * plan.imports - (export_prices(market) + scarce) * plan.exports
     hourly += prices.bus[market.prosumers.bus] * net_load(market, plan)
     own = device_costs(market, plan) + jnp.sum(caps.paid + caps.charges, axis=1)
     return own + jnp.sum(counted(market) * hourly, axis=1)

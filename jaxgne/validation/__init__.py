@@ -180,19 +180,23 @@ def preference_cycle(market: Market) -> list[int]:
     way `fee_seller - fee_buyer + 2 toll` (model.md: Costs). A very long cycle may go unseen.
     """
     v = Values(market)
-    able = v["Trading.limit"] > 0
-    buyer, seller = v["Trading.buyer"][able], v["Trading.seller"][able]
-    dislike = (v["Trading.fee_buyer"] - v["Trading.fee_seller"])[able]
-    toll = 2 * v["Trading.toll"][able]
-    fees = np.max(np.abs(dislike), initial=0.0)
-    if not np.any(v.beyond(np.abs(dislike), toll, fees)):
-        return []
-    return negative_cycle(
-        np.concatenate([seller, buyer]),
-        np.concatenate([buyer, seller]),
-        np.concatenate([toll + dislike, toll - dislike]) + v.rounding() * fees,
-        len(v["Prosumers.bus"]),
-    )
+    limit, toll = v["Trading.limit"], 2 * v["Trading.toll"]
+    dislike = v["Trading.fee_buyer"] - v["Trading.fee_seller"]
+    able, dislike, toll = np.broadcast_arrays(limit > 0, dislike, toll)
+    fees = np.max(np.abs(dislike), initial=0.0, where=able)
+    liked = np.any(able & v.beyond(np.abs(dislike), toll, fees), axis=0)
+    found: list[int] = []
+    for hour in np.flatnonzero(liked).tolist():  # but one where nothing is by hour
+        kept = able[:, hour]
+        buyer, seller = v["Trading.buyer"][kept], v["Trading.seller"][kept]
+        likes, paid = dislike[kept, hour], toll[kept, hour]
+        found = found or negative_cycle(
+            np.concatenate([seller, buyer]),
+            np.concatenate([buyer, seller]),
+            np.concatenate([paid + likes, paid - likes]) + v.rounding() * fees,
+            len(v["Prosumers.bus"]),
+        )
+    return found
 
 
 def _paper(v: Values) -> list[str]:

@@ -130,6 +130,8 @@ def shapes(market: Market, caller: str = "clear") -> list[str]:
         if shape != expected:
             each = " and ".join(ROWS[axis] for axis in axes)
             fix = f"give one number per {each}" if axes else "give one number"
+            if axes[-1:] == ("#H",):
+                fix = f"give one number per {ROWS[axes[0]]}, in one column, or one per {each}"
             wrong.append(f"{name}: shape {shape}, expected {expected}; {fix}.")
             leading[name] = shape[0] if shape and shape[1:] == expected else None
         elif not (hasattr(array, "dtype") and jnp.issubdtype(array.dtype, kind[1])):
