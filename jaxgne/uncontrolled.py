@@ -25,7 +25,9 @@ from .model import (
     aggregate,
     by_owner,
     costs,
+    export_prices,
     grid_price,
+    import_prices,
     members,
     net_load,
     rows_like,
@@ -76,10 +78,10 @@ def today(market: Market, *, until: Until = "due", price: Any = None) -> Clearin
     """What everyone does today, and what it costs at the tariff: a clearing for tables and plots.
 
     `plan_today` says what that is. Nothing is traded, limits and the network have no price, and
-    `settle` gives bills by the tariff alone. `prices.balance` is what a kWh less would save: the
-    main grid's price, or what it pays where power is sold. The status is `uncontrolled`, as
-    this is no equilibrium, and `certificate.ac` says what the grid makes of it. Of a batch all has
-    its leading axis.
+    `settle` gives bills by the tariff alone. `prices.balance` is what a kWh less would save: what
+    is asked for a kWh of the main grid, or paid where power is sold. The status is `uncontrolled`,
+    as this is no equilibrium, and `certificate.ac` says what the grid makes of it. Of a batch all
+    has its leading axis.
     """
     gate(market, "today", batch=True)
     plan = plan_today(market, until=until, price=price)
@@ -104,9 +106,9 @@ def _ended(market: Market) -> tuple[Status, Int[Array, ""]]:
 
 @for_each
 def _prices(market: Market, plan: Plan) -> Rows:
-    tariff, sells = market.tariff, plan.exports > 0
-    bought = grid_price(market, aggregate(market, plan))
-    return replace(rows_like(market), balance=jnp.where(sells, tariff.export, bought))
+    bought = import_prices(market, grid_price(market, aggregate(market, plan)))
+    balance = jnp.where(plan.exports > 0, export_prices(market), bought)
+    return replace(rows_like(market), balance=balance)
 
 
 def plan_today(market: Market, *, until: Until = "due", price: Any = None) -> Plan:
@@ -119,7 +121,8 @@ def plan_today(market: Market, *, until: Until = "due", price: Any = None) -> Pl
       but for what their owner's own surplus brings back until then.
     - Generators that are cheaper than the `price` serve what is left of their owner's load, the
       cheapest first, and elastic consumers use what is worth it. The price is in EUR/kWh, one
-      number or by step; `None` is that of the main grid where it serves all loads.
+      number or by step; `None` is that of the main grid where it serves all loads, with what the
+      owner's contract adds.
     - What is left over is sold up to `Prosumers.export_max`, then curtailed, and what cannot be is
       fed in all the same; what is lacking is bought. `unmet` tells which limits that breaks.
 
@@ -145,7 +148,7 @@ def plan_today(market: Market, *, until: Until = "due", price: Any = None) -> Pl
 def _plan_today(market: Market, full: bool, price: Any) -> Plan:
     people, units = market.prosumers, market.generators
     alone = jnp.sum(jnp.maximum(people.load, 0.0), axis=0) + jnp.sum(market.grid.passive, axis=0)
-    asked = grid_price(market, alone)
+    asked = import_prices(market, grid_price(market, alone))[units.owner]
     asked = asked if price is None else jnp.zeros_like(asked) + jnp.asarray(price)
     wanted = _worth_it(market, asked)
     least = jnp.clip(wanted, units.power_min, jnp.maximum(units.power_min, 0.0))
@@ -173,7 +176,7 @@ def _plan_today(market: Market, full: bool, price: Any) -> Plan:
     return _with_levels(market, plan) if has_caps(market) else plan
 
 
-def _worth_it(market: Market, price: Float[Array, " H"]) -> Float[Array, "G H"]:
+def _worth_it(market: Market, price: Float[Array, "G H"]) -> Float[Array, "G H"]:
     """The power at which a kWh more costs the price, or the bound that this leads to."""
     units = market.generators
     low, high = units.power_min, units.power_max
