@@ -28,6 +28,7 @@ def equip(
     power: Any = None,
     capacity: Any = None,
     outdoor: Any = None,
+    connection_max: Any = None,
     seed: int = 0,
 ) -> Market:
     """The market in which a share of its customers own one more device, of one kind a call.
@@ -38,12 +39,19 @@ def equip(
     `power` kW of heat (8) at -12 degC, at `outdoor` degC, one number or by step. `power` and
     `capacity` are one for all or one for each prosumer of the market (N).
 
-        market = jg.equip(market, vehicle=0.6, power=11, seed=0)
+        market = jg.equip(market, vehicle=0.6, power=11, connection_max=13.8)
+
+    `connection_max`, also by itself, is what the house connection of each customer carries either
+    way, kVA, one number or one for each prosumer: `devices.connection`, once a market.
 
     The same `seed` gives the same owners and habits, and a higher share keeps the owners of a lower
     one. Who owns such a device already may get another. Raises `ValueError` for shares that are
     not from 0 to 1, more than one kind or none, and arguments that the kind does not have.
     """
+    if connection_max is not None:
+        market = _wired(market, connection_max)
+        if not (vehicle or battery or heat_pump):
+            return market
     kind, share = _asked(vehicle=vehicle, battery=battery, heat_pump=heat_pump)
     for name, value, kinds in (("capacity", capacity, _SIZED), ("outdoor", outdoor, _WEATHER)):
         if value is not None and kind not in kinds:
@@ -53,6 +61,13 @@ def equip(
         return market
     made = _MADE[kind](market, who, power, capacity, outdoor, seed)
     return validate(replace(market, buffers=devices.join(market.buffers, made)))
+
+
+def _wired(market: Market, most: Any) -> Market:
+    """The market with house connections for its customers."""
+    count = market.prosumers.bus.shape[0]
+    who = np.flatnonzero(np.asarray(market.prosumers.load).max(axis=1, initial=0.0) > 0)
+    return devices.connection(market, who, _each("connection_max", most, np.inf, count, who))
 
 
 def _called(kind: str) -> str:

@@ -30,7 +30,8 @@ class Prosumers(Record):
     `load` is net of the prosumer's own renewable generation, so it may be negative; `reactive` is
     that of the gross load. `import_max` (it may be infinite) and `export_max` limit what is bought
     of and sold to the main grid, not what the house draws through its wire, which trades add to:
-    that is `devices.connection`. `export_max` and `curtail_max` are 0 where neither is allowed.
+    that is `devices.connection`, the `connection_max` of importers, `populate` and `equip`.
+    `export_max` and `curtail_max` are 0 where neither is allowed.
 
     `import_adder` and `export_adder` are what the own contract adds to the main grid's price for
     what is bought, and to `Tariff.export` for what is sold: network fee, taxes, another supplier.

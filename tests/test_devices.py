@@ -343,8 +343,13 @@ def test_a_connection_limits_the_wire_not_the_contract():
     seller = connection(eqx.tree_at(lambda m: m.tariff.export, seller, jnp.full(1, 0.1)), 1, 4.0)
     fed_in = np.asarray(jg.model.net_load(seller, solve(seller).plan))[1, 0]
     assert fed_in == pytest.approx(-4.0, abs=1e-5)
-    with pytest.raises(ValueError, match="connection: prosumers=7: give each of 0 to 1 once"):
+    everyone = connection(market, rating=[5.0, np.inf])  # of whom one has no limit
+    assert jax.tree.all(jax.tree.map(np.array_equal, everyone, connection(market, 0, 5.0)))
+    assert connection(market).grid.source.shape == market.grid.source.shape
+    with pytest.raises(ValueError, match=r"connection: prosumers=\[7\]: give each of 0 to 1 once"):
         connection(market, 7, 5.0)
+    with pytest.raises(ValueError, match=r"connection: rating=\[nan nan\]: give positive kVA"):
+        connection(market, rating=np.nan)
     with pytest.raises(ValueError, match="connection: a grid with model='lindistflow' is needed"):
         connection(household(battery(0, power=1.0, capacity=1.0, hours=HOURS)), 0, 5.0)
 

@@ -1,5 +1,7 @@
 """Devices for customers that are there: who owns them, and that markets with them clear."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -74,3 +76,16 @@ def test_markets_with_cars_and_heat_pumps_clear(clock):
 def test_mistakes_are_told(given, said):
     with pytest.raises(ValueError, match=said):
         equip(street(), **given)
+
+
+def test_house_connections_of_those_who_have_a_load():
+    """A bus each behind a line of 13.8 kVA, with a car or without; none for the sun's meter."""
+    grid = jg.Grid(np.zeros((2, STEPS)), [0], [1], 1e-5, 1e-5)
+    market = replace(street(), grid=grid)
+    wired = equip(market, connection_max=13.8)
+    assert np.asarray(wired.grid.rating)[1:].tolist() == [13.8] * 4
+    assert np.asarray(wired.prosumers.bus).tolist() == [2, 3, 4, 5, 0]
+    most = [9.0, np.inf, 9.0, 9.0, 9.0]
+    charged = equip(market, vehicle=1.0, connection_max=most)
+    assert np.asarray(charged.grid.rating)[1:].tolist() == [9.0] * 3
+    assert len(charged.buffers.owner) == 5

@@ -42,6 +42,7 @@ def populate(
     clock: Clock | None = None,
     load: Any = None,
     generation: Any = None,
+    connection_max: Any = None,
     degree: float = 6.0,
     graph: Graph = "random",
     behavior: Behavior = "nash",
@@ -66,7 +67,8 @@ def populate(
     each, `(prosumers, hours)`, as `jaxgne.profiles` gives them; or for some customers by number,
     `{3: kW}`. They bring their clock and stay as they are: more than `replace` of the passive load
     at a bus is refused. With `generation`, given in the same way, the panels are these, whatever
-    `photovoltaic` says.
+    `photovoltaic` says. `connection_max` is what house connections carry either way, kVA, one
+    number or one each (`devices.connection`): each then has a bus of its own.
 
     Deterministic in `seed`, each kind of device by itself: other shares leave its owners and
     numbers as they were, and a higher share keeps the owners of a lower one.
@@ -118,6 +120,8 @@ def populate(
         hour_length=hour_length,
         clock=clock,
     )
+    if connection_max is not None:
+        market = devices.connection(market, None, connection_max)
     return servable(validate(market))
 
 

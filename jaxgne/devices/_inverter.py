@@ -37,20 +37,30 @@ def inverter(market: Market, prosumers: Any, rating: Any) -> Market:
 
 @for_one(_FIRST)
 @built
-def connection(market: Market, prosumers: Any, rating: Any) -> Market:
+def connection(market: Market, prosumers: Any = None, rating: Any = np.inf) -> Market:
     """The market in which the house connection of each of `prosumers` carries up to `rating` kVA.
 
-    Both ways, and all that flows: what it draws for itself, for its neighbors' trades and into
-    buffers, with its reactive power. `Prosumers.import_max` limits what it buys of the main grid,
-    not what its wire carries. As a grid it is a bus behind a line without impedance; where its
-    rating binds, the scarcity is in the price of that bus and the operator collects it.
+    `None` are all; a rating that is infinite is no limit, and adds no line. `cases.populate`,
+    `equip` and importers take it as `connection_max`. Both ways, and all that flows: what it draws
+    for itself, for its neighbors' trades and into buffers, with its reactive power.
+    `Prosumers.import_max` limits what it buys of the main grid, not what its wire carries. As a
+    grid it is a bus behind a line without impedance; where its rating binds, the scarcity is in the
+    price of that bus and the operator collects it.
 
-        market = connection(market, range(30), rating=13.8)  # 3 x 20 A at 230 V
+        market = connection(market, rating=13.8)  # 3 x 20 A at 230 V for all
+        market = connection(market, [0, 4], rating=jg.grids.rating([35, 63], kv=0.4))
 
     Raises `ValueError` for other grids than lindistflow, prosumers that do not exist or are named
     twice, and ratings that are not positive.
     """
-    return _behind("connection", market, prosumers, rating, reactive=False)
+    count, size = market.prosumers.bus.shape[0], np.asarray(rating, float)
+    who = np.atleast_1d(np.arange(count) if prosumers is None else np.asarray(prosumers))
+    if size.shape in ((), who.shape):
+        size = np.broadcast_to(size, who.shape)
+        who, rating = who[~np.isposinf(size)], size[~np.isposinf(size)]
+        if size.size and not who.size:
+            return market
+    return _behind("connection", market, who, rating, reactive=False)
 
 
 def _behind(device: str, market: Market, prosumers: Any, rating: Any, *, reactive: bool) -> Market:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import devices
 from ..clock import Clock
 from ..grids import GridModel
 from ..market import Grid, Tariff
@@ -32,6 +33,7 @@ def from_pandapower(
     profiles: Profiles | None = None,
     hours: int | None = None,
     toll: float | None = None,
+    connection_max: Any = None,
     clock: Clock | None = None,
     hour_length: Any = 1.0,
     model: GridModel = "lindistflow",
@@ -56,8 +58,9 @@ def from_pandapower(
     in their order. An sgen, and a storage whose energy and power are known, is of the first
     customer at its bus, or a prosumer itself where there is none; generation may be curtailed and
     sold. Everything else stays passive. With a `toll`, in EUR/kWh to each side, all may trade with
-    all, at most what the larger of the two can draw or send. `clock` and `hour_length` are the
-    market's.
+    all, at most what the larger of the two can draw or send. `connection_max` is what the wire of
+    each customer carries, kVA, one number or one each (`devices.connection`). `clock` and
+    `hour_length` are the market's.
 
     The AC power flow of the grid has the voltages of `runpp` (docs/imports.md). Raises `ValueError`
     for what no grid can say, naming the row: loops under `lindistflow`, voltages held by anything
@@ -75,10 +78,13 @@ def from_pandapower(
     units = units_of(net, report, steps, profiles)
     if tariff is None:
         return with_profiles(grid, units, np.zeros(len(units.kind), bool)), report
-    return market_of(
+    market, report = market_of(
         net, grid, report, units, tariff, customers=customers, toll=toll, clock=clock,
         hour_length=hour_length,
     )  # fmt: skip
+    if connection_max is not None:
+        market = devices.connection(market, None, connection_max)
+    return market, report
 
 
 def _grid(

@@ -44,6 +44,7 @@ def from_simbench(
     tariff: Tariff | None = None,
     trading: Trading | None = None,
     toll: float = 0.01,
+    connection_max: Any = None,
     model: GridModel = "lindistflow",
     taps: Taps = "pandapower",
     data: str | None = None,
@@ -60,7 +61,8 @@ def from_simbench(
 
     Who is a customer, and owns what, is as in `from_pandapower`. Storages are batteries of their
     energy and power, their profiles are not read. `tariff` is by default 0.30 EUR/kWh, and 0.08
-    for exports; `trading` that of all with all for a `toll` in EUR/kWh to each side. No transformer
+    for exports; `trading` that of all with all for a `toll` in EUR/kWh to each side;
+    `connection_max` as there. No transformer
     of SimBench has a type of tap, so `runpp` counts none: `taps` as there. `data` is the folder of
     CSV tables to read in place of the package's own.
 
@@ -88,6 +90,7 @@ def from_simbench(
     market, report = from_pandapower(
         net, tariff=tariff, profiles=powers, hours=steps, toll=toll if trading is None else None,
         clock=clock, hour_length=hour_length, model=model, taps=taps,
+        connection_max=connection_max,
     )  # fmt: skip
     totals = {k: v for k, v in report.totals.items() if not k.startswith("customers'")}
     trading = market.trading if trading is None else trading
