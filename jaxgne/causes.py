@@ -12,6 +12,7 @@ from .each import for_one
 from .feasibility import infeasibility_proof, proof_terms
 from .market import Market, bus_name, cast, line_name
 from .model import Plan, Rows, pull
+from .names import owners
 from .optimality import pin
 from .programs import program
 from .runner import hosted, jnp, vmap, wide
@@ -134,7 +135,7 @@ def _sentence(market: Market, prices: Rows, cause: str, row: int, hours: list[in
         )
     if cause == "buffer":
         return (
-            f"Buffers row {row} (prosumer {int(market.buffers.owner[row])}) {when}: its "
+            f"Buffers row {row} ({owners(market).whose('buffer', row)}) {when}: its "
             "content cannot stay between energy_min (its floor, or what is due) and energy_max; "
             "widen them, check energy_start, drain and charge_max, or let jg.devices.recover lower "
             "floors to what can be reached."
@@ -147,4 +148,5 @@ def _sentence(market: Market, prices: Rows, cause: str, row: int, hours: list[in
     )
     if cause == "stored":
         need = need.replace("its load exceeds", "its load and what its buffers must hold exceed")
-    return f"Prosumers row {row} {when}: {need}."
+    name = f" ({market.prosumers.names[row]})" if market.prosumers.names else ""
+    return f"Prosumers row {row}{name} {when}: {need}."

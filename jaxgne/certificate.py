@@ -8,14 +8,15 @@ import equinox as eqx
 import jax
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from .acflow import MOST_LOOPS, Safety, check
 from .clock import Clock, hour_name, in_hour
 from .each import for_each
 from .fields import naming
-from .market import Market, bus_name, cast, line_name
+from .market import Market, cast, line_name
 from .model import Plan, Rows, families
+from .names import Owners, called, owners
 from .one_way import Ways, metered, ways
 from .optimality import Residuals, residuals
 from .record import Record
@@ -26,28 +27,6 @@ from .tables import has_caps
 from .validation import gate
 
 _FINE = 1e-6  # infeasibility up to which limits are told to be kept: the tolerance in float64
-
-
-class Owners(Record):
-    """Whose rows are whose, to name them: prosumers of devices and pairs, buses of feeders."""
-
-    generator: Int[Array, " G"]
-    buffer: Int[Array, " K"]
-    buyer: Int[Array, " E"]
-    seller: Int[Array, " E"]
-    feeder: Int[Array, " F"]
-
-
-def owners(market: Market) -> Owners:
-    """Whose the rows of a market are."""
-    pairs = market.trading
-    return Owners(
-        generator=market.generators.owner,
-        buffer=market.buffers.owner,
-        buyer=pairs.buyer,
-        seller=pairs.seller,
-        feeder=market.grid.feeder,
-    )
 
 
 class CapSizes(Record):
@@ -108,7 +87,7 @@ class Certificate(Record):
             f"largest violation of a constraint: {self.worst()}",
             self._worst_off(),
             *self._untold(),
-            *([] if self.ways is None else self.ways.sentences(partial(in_hour, self))),
+            *([] if self.ways is None else self.ways.sentences(partial(in_hour, self), self._name)),
         ]
 
     def _ac(self, found: Safety) -> str:
@@ -127,7 +106,7 @@ class Certificate(Record):
 
         def place(flat: Any, each: str) -> str:
             row, hour = divmod(int(flat), self.hours)
-            return f"{each} {self._name(each, row)}, {hour_name(self, hour)}"
+            return f"{self._name(each, row)}, {hour_name(self, hour)}"
 
         return (
             f"{'AC-safe' if bool(found.safe) else 'NOT AC-safe'} (AC power flow of the balanced "
@@ -156,7 +135,7 @@ class Certificate(Record):
                 scale = 1.0 if size is None else float(getattr(self.scales, size))
                 row, hour = divmod(int(getattr(places, name)), self.hours)
                 named = len(field.axes) > 1 and amount > 0
-                where = f" of {field.row} {self._name(field.row, row)}" if named else ""
+                where = f" of {self._name(field.row, row)}" if named else ""
                 unit = "pu^2" if field.unit == "pu" and self.squared else field.unit
                 if field.row == "cap" and self.caps is not None and amount > 0:
                     size = self.caps.level if name == "level" else self.caps.step
@@ -191,10 +170,10 @@ class Certificate(Record):
             return "there are no prosumers"
         i = int(own.share.argmax())
         return (
-            f"by its own size prosumer {i} ({own.size[i]:.3g} kW) fares worst: within "
-            f"{own.missed[i]:.1e} kW, {own.content[i]:.1e} kWh and {own.price[i]:.1e} EUR/kWh, "
-            f"{own.share[i]:.1e} relative; it gains at most {gap[i]:.1e} EUR of a bill of "
-            f"{own.bill[i]:.2g} EUR"
+            f"by its own size {self._name('prosumer', i)} ({own.size[i]:.3g} kW) fares worst: "
+            f"within {own.missed[i]:.1e} kW, {own.content[i]:.1e} kWh and "
+            f"{own.price[i]:.1e} EUR/kWh, {own.share[i]:.1e} relative; it gains at most "
+            f"{gap[i]:.1e} EUR of a bill of {own.bill[i]:.2g} EUR"
         )
 
     def _overload(self) -> str:
@@ -205,25 +184,10 @@ class Certificate(Record):
         )
 
     def _name(self, each: str, row: int) -> str:
-        """A row by its number or name, and whose it is."""
-        if each == "bus":
-            return bus_name(self, row)
-        if each == "line":
-            return line_name(self, row)
+        """What people call a row: `bus 742`, `battery 4 (Miller)`."""
         if each == "cap" and self.caps is not None:
-            return repr(self.caps.names[row])
-        if self.owners is None:
-            return str(row)
-        if each == "generator":
-            return f"{row} (prosumer {int(self.owners.generator[row])})"
-        if each == "buffer":
-            return f"{row} (prosumer {int(self.owners.buffer[row])})"
-        if each == "pair":
-            ends = int(self.owners.buyer[row]), int(self.owners.seller[row])
-            return f"{row} (prosumers {ends[0]} and {ends[1]})"
-        if each == "feeder":
-            return f"{row} (bus {self._name('bus', int(self.owners.feeder[row]))})"
-        return str(row)
+            return f"cap {self.caps.names[row]!r}"
+        return called(self.owners, self, each, row)
 
 
 def certify(market: Market, plan: Plan, prices: Rows) -> Certificate:

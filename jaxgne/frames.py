@@ -2,8 +2,8 @@
 
 Each function takes a market and its clearing and gives one row per thing and step: `hour` is when
 it begins, in hours since the start, and `time` is that on the market's clock, if it has one. Units
-are in the column names, which are those of the files that `save` writes; `bus`, `source`,
-`target` and `line` are names where the grid has them, else indices. A batch and its clearing
+are in the column names, which are those of the files that `save` writes; prosumers, devices,
+buses and lines are told by name where the market has names, else by index. A batch and its clearing
 (`clear_many`) give the same columns behind `scenario` and `status`, with NaN for infeasible
 scenarios; of one market that is infeasible there is no table: `ValueError`. What stopped at
 `max_steps` is given as it stands.
@@ -34,6 +34,7 @@ from .model import (
     trade_prices,
     voltages,
 )
+from .names import by_column
 from .programs import program
 from .radial import forest, loops
 from .result import Clearing
@@ -293,7 +294,9 @@ def bills(market: Market, clearing: Clearing) -> "DataFrame":
         "charges_eur": nothing,
         "total_eur": paid.passive,
     }
-    numbered = _frame("prosumer", own, market, clearing).astype({"prosumer": "Int64"})
+    numbered = _frame("prosumer", own, market, clearing)
+    if not market.prosumers.names:
+        numbered = numbered.astype({"prosumer": "Int64"})
     both = [numbered, _frame("bus", passive, market, clearing)]
     return _pandas().concat(both, ignore_index=True)
 
@@ -406,12 +409,9 @@ def _frame(
             if array.dtype.kind == "f":
                 arrays[name] = np.where(status == "infeasible", np.nan, array)
     arrays = keys | arrays
-    names = np.asarray(market.grid.names)
-    for name in {"bus", "source", "target"} & arrays.keys():
-        arrays[name] = names[arrays[name]] if names.size else arrays[name]
-    lines = np.asarray(market.grid.line_names)
-    if "line" in arrays and lines.size:
-        arrays["line"] = lines[arrays["line"]]
+    for known, columns_of in by_column(market):
+        for name in columns_of & arrays.keys():
+            arrays[name] = np.array(known)[arrays[name]] if known else arrays[name]
     flat = {name: np.broadcast_to(array, shape).ravel() for name, array in arrays.items()}
     if market.clock is not None:
         times = _pandas().DatetimeIndex(flat["time"].astype("datetime64[s]"), tz="UTC")

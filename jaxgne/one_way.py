@@ -64,25 +64,37 @@ class Ways(Record):
     regret: Float[Array, ""] | None = None
     worst: Float[Array, ""] | None = None
 
-    def sentences(self, in_hour: Callable[[int], str]) -> list[str]:
-        """In words; nothing of what does not happen."""
+    def sentences(
+        self, in_hour: Callable[[int], str], called: Callable[[str, int], str]
+    ) -> list[str]:
+        """In words; nothing of what does not happen. `called` says what people call a row."""
         told = []
         if int(self.batteries.count):
             told.append(
-                _sentence(self.batteries, "battery", "charges and discharges at once", in_hour)
+                _sentence(
+                    self.batteries, "buffer", "charges and discharges at once", in_hour, called
+                )
                 + "; no battery can follow this plan, clear it with one_way=True"
             )
         if int(self.meters.count):
             told.append(
                 _sentence(
-                    self.meters, "prosumer", "buys from and sells to the main grid at once", in_hour
+                    self.meters,
+                    "prosumer",
+                    "buys from and sells to the main grid at once",
+                    in_hour,
+                    called,
                 )
                 + "; one meter pays for no such thing, clear it outside of jit"
             )
         if int(self.gifts.count):
             told.append(
                 _sentence(
-                    self.gifts, "prosumer", "sells for nothing what may be curtailed", in_hour
+                    self.gifts,
+                    "prosumer",
+                    "sells for nothing what may be curtailed",
+                    in_hour,
+                    called,
                 )
                 + "; exports and curtailment are not unique"
             )
@@ -95,15 +107,20 @@ class Ways(Record):
         return told
 
 
-def _sentence(both: Both, each: str, does: str, in_hour: Callable[[int], str]) -> str:
-    row, owner = int(both.row), int(both.owner)
-    whose = f" (prosumer {owner})" if each == "battery" else ""
+def _sentence(
+    both: Both,
+    each: str,
+    does: str,
+    in_hour: Callable[[int], str],
+    called: Callable[[str, int], str],
+) -> str:
     more = int(both.count) - 1
 
     def amount(energy: Array, earned: Array) -> str:
         return f"{float(energy):.3g} kWh" + f", worth {float(earned):.2g} EUR" * bool(earned != 0)
 
-    told = f"{each} {row}{whose} {does} {in_hour(int(both.hour))}: {amount(both.most, both.worth)}"
+    who, when = called(each, int(both.row)), in_hour(int(both.hour))
+    told = f"{who} {does} {when}: {amount(both.most, both.worth)}"
     if more:
         cases = f"{more} more such case{'s' * (more > 1)}"
         told += f" ({cases}, {amount(both.energy, both.earned)} in all)"

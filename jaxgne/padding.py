@@ -70,7 +70,9 @@ def pad(
         return jax.tree_util.tree_map_with_path(extend, table)
 
     people: Prosumers = longer(market.prosumers, more["prosumers"])
+    people = changed(people, names=_more(people.names, more["prosumers"]))
     units: Generators = longer(market.generators, more["generators"])
+    units = changed(units, names=units.names and (*units.names, *[""] * more["generators"]))
     stores: Buffers = longer(
         market.buffers,
         more["buffers"],
@@ -78,6 +80,7 @@ def pad(
         charge_efficiency=1.0,
         discharge_efficiency=1.0,
     )
+    stores = changed(stores, names=stores.names and (*stores.names, *[""] * more["buffers"]))
     trading: Trading = longer(market.trading, more["pairs"])
     counted = {name: getattr(market.caps, name) for name in ("cap", "quantity", "row", "weight")}
     fresh = {name: jnp.zeros((more["terms"], *a.shape[1:]), a.dtype) for name, a in counted.items()}
@@ -147,7 +150,11 @@ def _with_buses(grid: Grid, more: int) -> Grid:
             ("compensation_max", 0.0),
         )
     }
-    fillers = tuple(f"pad{k}" for k in range(more))
-    names, line_names = (known and (*known, *fillers) for known in (grid.names, grid.line_names))
+    names, line_names = (_more(known, more) for known in (grid.names, grid.line_names))
     lines |= {"line_names": line_names}
     return replace(grid, **(lines if lined else {}), **buses, names=names)
+
+
+def _more(names: tuple[str, ...], rows: int) -> tuple[str, ...]:
+    """Names, and such for the rows that were added."""
+    return names and (*names, *(f"pad{k}" for k in range(rows)))

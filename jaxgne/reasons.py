@@ -7,8 +7,9 @@ import numpy as np
 from .causes import explain_infeasible
 from .clock import hour_name, in_hours
 from .elastic import fits
-from .market import Market, bus_name
+from .market import Market
 from .model import Rows, families
+from .names import called
 from .relaxation import GaveWay, relax
 
 _HEARD = 0.05  # share of a ray's largest entry from which on a row is named
@@ -69,9 +70,9 @@ def said_by_ray(of: Any, prices: Rows) -> str:
             continue
         row = int(share.max(axis=1).argmax())
         when = in_hours(of, np.flatnonzero(share[row] > _HEARD).tolist())
-        name = bus_name(of, row) if field.row == "bus" else str(row)
-        name = repr(of.caps.names[row]) if field.row == "cap" else name
-        where = f" of {field.row} {name}" if len(field.axes) > 1 else ""
+        name = called(of.owners, of, field.row, row)
+        name = f"cap {of.caps.names[row]!r}" if field.row == "cap" else name
+        where = f" of {name}" if len(field.axes) > 1 else ""
         told.append(f"{field.means}{where} {when}")
     return f"the proof rests on {', '.join(told)}"
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
@@ -13,6 +12,7 @@ from .clock import in_hours
 from .elastic import Program, program
 from .market import FIELDS, Market, bus_name, line_name
 from .model import counted, weight
+from .names import called, owners
 from .runner import concrete, hosted, to_device
 from .slack import LIMITS, NOTHING, Slack, fewest, give, only
 from .validation import structure
@@ -203,23 +203,15 @@ def _exceeded(made: Program, name: str, row: int, x: np.ndarray) -> tuple[int, .
 def _place(market: Market, name: str, row: int) -> str:
     """What people call a row."""
     table, field = name.split(".")
-    if table == "Prosumers":
-        return f"prosumer {row}"
-    if table in ("Generators", "Buffers"):
-        owner = int(getattr(market, table.lower()).owner[row])
-        return f"{table[:-1].lower()} {row} (prosumer {owner})"
-    if table == "Trading":
-        return f"pair {row} ({int(market.trading.buyer[row])}-{int(market.trading.seller[row])})"
     if table == "Tariff":
         return "all together"
     if table == "Caps":
         return f"cap {market.caps.names[row]!r}"
-
-    bus = partial(bus_name, market.grid)
+    grid = market.grid
     if field == "rating":
-        ends = (int(market.grid.source[row]), int(market.grid.target[row]))
-        return f"line {line_name(market.grid, row)} ({bus(ends[0])}-{bus(ends[1])})"
-    return f"bus {bus(row)}"
+        ends = (bus_name(grid, int(end[row])) for end in (grid.source, grid.target))
+        return f"line {line_name(grid, row)} ({'-'.join(ends)})"
+    return called(owners(market), grid, "bus" if table == "Grid" else FIELDS[name].row, row)
 
 
 def _moved(made: Program, market: Market, slack: Slack, amount: np.ndarray) -> Market:

@@ -9,12 +9,13 @@ import jax
 from jaxtyping import Array, Bool, Float, Int
 
 from .acflow import check
-from .certificate import judge, owners
+from .certificate import judge
 from .elastic import fits, proof
 from .feasibility import infeasibility_proof
 from .few_sizes import fitted
 from .market import Market, cast
 from .model import Plan, Rows, aggregate, costs
+from .names import owners
 from .one_way import freed, ways
 from .optimality import pin, residuals
 from .programs import program

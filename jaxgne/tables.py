@@ -6,7 +6,6 @@ a level, as emissions do, or is the level, as a power is (model.md: Caps).
 """
 
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import Any
 
 import jax
@@ -45,6 +44,7 @@ class Prosumers(Record):
     curtail_max: Float[Array, "N H"] = amount("kW", "most generation left unused", "[0, inf)")
     import_adder: Float[Array, "N #H"] = amount("EUR/kWh", "added to the price of what it buys")
     export_adder: Float[Array, "N #H"] = amount("EUR/kWh", "added to the price of what it sells")
+    names: tuple[str, ...] = naming("name of each prosumer, or nothing")
 
     def __init__(
         self,
@@ -57,6 +57,7 @@ class Prosumers(Record):
         curtail_max: Any = 0.0,
         import_adder: Any = 0.0,
         export_adder: Any = 0.0,
+        names: Sequence[str] = (),
     ):
         self.bus = whole("Prosumers.bus", bus)
         shape = np.shape(floats("Prosumers.load", load))
@@ -73,6 +74,7 @@ class Prosumers(Record):
         self.curtail_max = read.hour("curtail_max", curtail_max)
         self.import_adder = read.either("import_adder", import_adder, shape[1])
         self.export_adder = read.either("export_adder", export_adder, shape[1])
+        self.names = words(names)
 
 
 class Generators(Record):
@@ -90,6 +92,7 @@ class Generators(Record):
     quadratic: Float[Array, " G"] = amount("EUR/kW^2h", "cost of power squared", "[0, inf)")
     linear: Float[Array, " G"] = amount("EUR/kWh", "cost of power")
     curves: tuple[AbstractCurve, ...] = structure("further convex costs", static=False)
+    names: tuple[str, ...] = naming('name of each, "" of one without, or nothing')
 
     def __init__(
         self,
@@ -102,6 +105,7 @@ class Generators(Record):
         linear: Any = 0.0,
         kind: Any = 0,
         curves: tuple[AbstractCurve, ...] = (),
+        names: Sequence[str] = (),
     ):
         self.owner = whole("Generators.owner", owner)
         self.kind = kinds_of("Generators.kind", "generator", kind, len(self.owner))
@@ -116,6 +120,7 @@ class Generators(Record):
         if len({type(curve) for curve in curves}) < len(curves):
             raise ValueError("Generators.curves: give one of a kind, with a number a generator.")
         self.curves = jax.tree.map(lambda a: read.row("curves", a), tuple(curves))
+        self.names = words(names)
 
 
 class Buffers(Record):
@@ -159,6 +164,7 @@ class Buffers(Record):
     quadratic: Float[Array, " K"] = amount("EUR/kW^2h", "cost of power squared", "[0, inf)")
     linear: Float[Array, " K"] = amount("EUR/kWh", "cost of power")
     final_value: Float[Array, " K"] = amount("EUR/kWh", "worth of each kWh gained by the end")
+    names: tuple[str, ...] = naming('name of each, "" of one without, or nothing')
     made: Made | None = structure("what steps devices are for, until in a market")
 
     def __init__(
@@ -179,6 +185,7 @@ class Buffers(Record):
         linear: Any = 0.0,
         final_value: Any = 0.0,
         kind: Any = 0,
+        names: Sequence[str] = (),
         made: Made | None = None,
     ):
         self.owner = whole("Buffers.owner", owner)
@@ -200,14 +207,12 @@ class Buffers(Record):
         self.quadratic = read.row("quadratic", quadratic)
         self.linear = read.row("linear", linear)
         self.final_value = read.row("final_value", final_value)
+        self.names = words(names)
         self.made = made
 
     def made_for(self, made: Made | None) -> "Buffers":
         """The same rows, said to be made for other steps, or for any."""
-        if made == self.made:
-            return self
-        rows = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Buffers(**(rows | {"made": made}), hours=self.charge_max.shape[1])
+        return changed(self, made=made)
 
 
 class Caps(Record):

@@ -1,13 +1,18 @@
 """What a plan leaves unfulfilled of what a market asks: contracts, contents, the total, caps."""
 
-import equinox as eqx
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from .each import for_each
+from .fields import naming
 from .market import Market
 from .model import Plan, counted, net_exchange
+from .names import Owners, owners
 from .record import Record
 from .runner import jnp
 
@@ -27,8 +32,9 @@ class Unmet(Record):
     overfull: Float[Array, " K"]  # kWh by which it is above its most, at worst
     total: Float[Array, ""]  # kWh through the transformer beyond `Tariff.total_min`, `total_max`
     levels: Float[Array, " M"]  # by which levels of caps are out of their bounds, at worst
-    names: tuple[str, ...] = eqx.field(static=True)  # of caps
-    units: tuple[str, ...] = eqx.field(static=True)
+    owners: Owners
+    names: tuple[str, ...] = naming("name of each cap")
+    units: tuple[str, ...] = naming("unit of each cap's level")
 
     @property
     def fulfilled(self) -> bool:
@@ -45,11 +51,12 @@ class Unmet(Record):
     def __str__(self) -> str:
         if isinstance(self.total, Tracer) or np.ndim(self.total):
             return f"Unmet of a batch of shape {np.shape(self.total)}"
+        person, buffer = self.owners.prosumer, partial(self.owners.device, "buffer")
         said = [
-            *_worst(self.imports, "prosumer {} buys {:.3g} kWh more than import_max allows"),
-            *_worst(self.exports, "prosumer {} feeds in {:.3g} kWh more than export_max allows"),
-            *_worst(self.missing, "buffer {} lacks {:.3g} kWh that are due in it"),
-            *_worst(self.overfull, "buffer {} holds {:.3g} kWh more than it may"),
+            *_worst(self.imports, person, "buys {:.3g} kWh more than import_max allows"),
+            *_worst(self.exports, person, "feeds in {:.3g} kWh more than export_max allows"),
+            *_worst(self.missing, buffer, "lacks {:.3g} kWh that are due in it"),
+            *_worst(self.overfull, buffer, "holds {:.3g} kWh more than it may"),
         ]
         if float(self.total) > _FINE:
             said.append(f"{float(self.total):.3g} kWh pass the transformer beyond its limits")
@@ -59,11 +66,11 @@ class Unmet(Record):
         return "\n".join(said) or "all contracts, contents and limits are kept"
 
 
-def _worst(amounts: Array, words: str) -> list[str]:
+def _worst(amounts: Array, called: Callable[[Any], str], words: str) -> list[str]:
     """The rows of the largest amounts in words, and how many more there are."""
     found = np.asarray(amounts)
     rows = np.argsort(-found, kind="stable")[: int(np.sum(found > _FINE))]
-    said = [words.format(row, found[row]) for row in rows[:_TOLD]]
+    said = [f"{called(row)} {words.format(found[row])}" for row in rows[:_TOLD]]
     if len(rows) > _TOLD:
         rest = found[rows[_TOLD:]].sum()
         said[-1] += f"; and so do {len(rows) - _TOLD} more, {rest:.3g} kWh in all"
@@ -100,6 +107,7 @@ def unmet(market: Market, plan: Plan) -> Unmet:
         overfull=worst(beyond(plan.energy, stores.energy_max)),
         total=jnp.sum(ts * (beyond(s, tariff.total_max) + beyond(tariff.total_min, s))),
         levels=levels,
+        owners=owners(market),
         names=caps.names,
         units=caps.units,
     )

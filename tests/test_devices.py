@@ -385,7 +385,9 @@ def test_a_vehicle_that_cannot_be_charged_in_time_is_named():
         vehicle(owner, power=power, capacity=20.0, arrival=1, departure=3, hours=HOURS, start=0.1)
         for owner, power in ((0, 11.0), (2, 4.0))
     ]
-    with pytest.raises(jg.NotCleared, match=r"infeasible: Buffers row 1 \(prosumer 2\) in hour 2"):
+    with pytest.raises(
+        jg.NotCleared, match=r"infeasible: Buffers row 1 \(vehicle of prosumer 2\) in hour 2"
+    ):
         jg.clear(household(join(*cars)))
 
 

@@ -13,8 +13,11 @@ from jaxgne import optimality, settlement
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "model.md").read_text("utf-8")
 NO_SYMBOL = {
+    "Prosumers.names",
     "Generators.kind",
+    "Generators.names",
     "Buffers.kind",
+    "Buffers.names",
     "Buffers.made",
     "Grid.names",
     "Grid.line_names",
@@ -96,4 +99,4 @@ def test_a_capacity_comes_from_its_file_to_the_sentence_on_the_page(tmp_path: Pa
     table.write_text(table.read_text().replace(",6.0,", ",4.0,"))
     found = names["clearing"]
     worst = jg.certify(jg.load_case(tmp_path / "day"), found.plan, found.prices).worst()
-    assert worst.startswith("1.1e+00 kWh, bounds on the content of buffer 0") and worst in HOUSE
+    assert worst.startswith("1.1e+00 kWh, bounds on the content of battery 0") and worst in HOUSE

@@ -34,7 +34,7 @@ CORE |= {"surplus", "scales"}
 SOLVERS = {"base", "interior_point", "primal_dual", "second_stage", "semidecentralized"}
 SOLVERS = {f"solvers.{name}" for name in SOLVERS}  # that others may know; the rest are their parts
 RESULT = {*CORE, *SOLVERS, "sensitivity", "certificate", "causes", "reasons", "options"}
-RESULT |= {"choosing", "status", "result", "padding", "few_sizes", "size"}
+RESULT |= {"choosing", "status", "result", "padding", "few_sizes", "size", "names"}
 RESULT |= {"solve", "clearing", "curves"}
 STUDIES = {"batch", "selection", "settlement", "scenarios", "placement", "tuning", "acsafe"}
 STUDIES |= {"foresight", "comparison", "standard_form", "tracing", "reliability"}
@@ -63,6 +63,7 @@ LAYERS: dict[str, set[str]] = {
     "grids": {"grids"},
     "curves": {"curves"},
     "kinds": {"arrays"},
+    "names": {"kinds", "market"},
     "tables": {"arrays", "clock", "curves", "kinds"},
     "pricing": {"arrays"},
     # describe: to print itself
@@ -80,7 +81,7 @@ LAYERS: dict[str, set[str]] = {
     "acflow": {"each", "market", "model", "radial", "validation"},
     "linear_flow": {"acflow", "market", "model", "radial"},
     "tight": {"acflow", "each", "market", "model", "radial"},
-    "unmet": {"each", "market", "model"},
+    "unmet": {"names", "each", "market", "model"},
     "reach": {"market", "model"},
     "scales": {"tables", "market", "model", "reach"},
     "feasibility": {"tables", "market", "model", "reach"},
@@ -90,7 +91,7 @@ LAYERS: dict[str, set[str]] = {
     "matrix": {"market", "model"},
     "elastic": {"tables", "market", "model", "feasibility", "matrix", "scales"},
     "slack": {"tables", "market", "model", "elastic"},
-    "relaxation": {"clock", "each", "market", "model", "validation", "elastic", "slack"},
+    "relaxation": {"names", "clock", "each", "market", "model", "validation", "elastic", "slack"},
     "solvers": {
         "tables",
         "curves",
@@ -115,13 +116,14 @@ LAYERS: dict[str, set[str]] = {
         *(f"solvers.{part}" for part in ("newton", "sweeps", "tree")),
     },
     "certificate": {
+        "names",
         *("clock", "each", "market", "validation", "model", "acflow", "optimality"),
         "one_way",
         "tables",
         "scales",
     },
-    "causes": {"clock", "each", "market", "model", "feasibility", "optimality", "scales"},
-    "reasons": {"clock", "market", "model", "causes", "elastic", "relaxation"},
+    "causes": {"names", "clock", "each", "market", "model", "feasibility", "optimality", "scales"},
+    "reasons": {"names", "clock", "market", "model", "causes", "elastic", "relaxation"},
     "options": {"market", "model", "sensitivity", "solvers.base"},
     "choosing": {"market", "padding", "size", *SOLVERS},
     "status": set(),

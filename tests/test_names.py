@@ -1,14 +1,18 @@
 """Names of people, devices, buses and lines: what they are called wherever they are told of."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
 import jaxgne as jg
+from jaxgne.devices import join
+from jaxgne.names import owners
+from jaxgne.padding import pad
 from jaxgne.programs import program
-from jaxgne.record import Unnamed, renamed, unnamed
+from jaxgne.record import Unnamed, changed, renamed, unnamed
 from tests.folders import feeder, same
 
 compiled: list[str] = []
@@ -65,3 +69,86 @@ def test_names_change_no_number_and_compile_nothing():
     assert len(compiled) == before
     assert same((first.plan, first.prices, first.costs), (second.plan, second.prices, second.costs))
     assert "new bus" in str(second.certificate) and "old" not in str(second.certificate)
+
+
+def people(market: jg.Market) -> jg.Market:
+    """Three prosumers, a generator and a battery with names."""
+    return replace(
+        market,
+        prosumers=replace(market.prosumers, names=("Miller", "Bakery", "School")),
+        generators=changed(market.generators, names=("Engine",)),
+    )
+
+
+def test_sentences_name_people_and_devices():
+    market = people(feeder())
+    own = owners(market)
+    assert own.prosumer(1) == "prosumer Bakery"
+    assert own.device("generator", 0) == "Engine (Bakery)"
+    assert own.device("buffer", 0) == "battery 0 (Miller)"
+    assert own.pair(1) == "pair 1 (Bakery and School)"
+    plain = owners(feeder())
+    assert plain.device("buffer", 0) == "battery 0 (prosumer 0)"
+    assert plain.device("generator", 0) == "generator 0 (prosumer 1)"
+    assert plain.pair(1) == "pair 1 (prosumers 1 and 2)"
+    assert own.whose("buffer", 0) == "battery of Miller"
+    assert (own.whose("generator", 0), plain.whose("generator", 0)) == (
+        "Engine of Bakery", "prosumer 1",
+    )  # fmt: skip
+
+
+def test_certificates_and_frames_tell_names():
+    """Whoever fares worst is told by name, limits that are missed by device and owner."""
+    pytest.importorskip("pandas")
+    market = people(feeder(caps=False))
+    clearing = jg.clear(market)
+    assert "by its own size prosumer " in str(clearing.certificate)
+    assert any(name in str(clearing.certificate) for name in market.prosumers.names)
+    beyond = replace(clearing.plan, energy=clearing.plan.energy + 9.0)
+    said = "\n".join(jg.certify(market, beyond, clearing.prices).violations())
+    assert "content of battery 0 (Miller)" in said
+    assert list(jg.frames.prosumers(market, clearing)["prosumer"].unique()) == [
+        *market.prosumers.names
+    ]
+    table = jg.frames.generators(market, clearing)
+    assert (set(table["generator"]), set(table["owner"])) == ({"Engine"}, {"Bakery"})
+    bills = jg.frames.bills(market, clearing)
+    assert bills["prosumer"].tolist()[:2] == ["Miller", "Miller"]
+
+
+@pytest.mark.parametrize(
+    ("table", "names", "said"),
+    [
+        ("prosumers", ("a", "b"), r"Prosumers.names: 2 different names for 3 prosumers; give"),
+        ("prosumers", ("a", "b", "a"), r"Prosumers.names: 2 different names for 3 prosumers"),
+        ("prosumers", ("a", "b", ""), r"Prosumers.names: an empty name among those of 3 pros"),
+        ("buffers", ("a", "b"), r"Buffers.names: 2 different names for 1 buffers; give each"),
+    ],
+)
+def test_names_that_do_not_fit_are_refused(table: str, names: tuple[str, ...], said: str):
+    market = feeder()
+    wrong = changed(market, **{table: changed(getattr(market, table), names=names)})
+    with pytest.raises(ValueError, match=said):
+        jg.validate(wrong)
+
+
+def test_files_keep_the_names_of_people(tmp_path: Path):
+    market = people(feeder())
+    jg.save(tmp_path / "street", market, jg.clear(market))
+    again, clearing = jg.load(tmp_path / "street")
+    assert same(again, market)
+    told = clearing and clearing.certificate.owners
+    assert told and told.prosumers == market.prosumers.names
+    assert "Bakery" in (tmp_path / "street" / "prosumers.csv").read_text()
+
+
+def test_names_go_with_their_rows():
+    """Joined, padded and in a batch: whoever is new has none, or one that says so."""
+    market = people(feeder())
+    both = join(market.generators, feeder().generators)
+    assert both.names == ("Engine", "") and join(*[feeder().buffers] * 2).names == ()
+    wide = pad(market, prosumers=5, generators=2)
+    assert wide.prosumers.names == (*market.prosumers.names, "pad0", "pad1")
+    assert wide.generators.names == ("Engine", "") and wide.buffers.names == ()
+    assert jg.scenarios.stack([market, market]).prosumers.names == market.prosumers.names
+    assert jg.scenarios.stack([market, feeder()]).prosumers.names == ()

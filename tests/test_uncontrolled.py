@@ -55,7 +55,7 @@ def test_a_car_charges_when_it_arrives():
     short = unmet(slow, plan_today(slow))
     assert float(short.missing[0]) == pytest.approx(32 - 20 - 4 * 1.8)
     assert not short.fulfilled
-    assert str(short) == "buffer 0 lacks 4.8 kWh that are due in it"
+    assert str(short) == "buffer 0 (prosumer 0) lacks 4.8 kWh that are due in it"
 
 
 def test_a_heat_pump_holds_its_temperature():

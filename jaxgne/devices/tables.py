@@ -99,7 +99,8 @@ def join(first: Devices, *others: Devices) -> Devices:
 
         buffers = join(battery(0, ...), battery([0, 2], ...))
 
-    `ValueError` when the tables are not of one kind, or were made for other steps.
+    Devices keep their names. `ValueError` when the tables are not of one kind, or were made for
+    other steps.
     """
     kind = type(first).__name__
     for other in others:
@@ -119,6 +120,9 @@ def join(first: Devices, *others: Devices) -> Devices:
         tables = [table.made_for(made) for table in tables if isinstance(table, Buffers)]
     if isinstance(first, Generators):
         tables = _alike([table for table in tables if isinstance(table, Generators)])
+    names = tuple(name for table in tables for name in table.names or [""] * len(table.owner))
+    names = names if any(names) else ()
+    tables = [changed(table, names=names) for table in tables]
     return jax.tree.map(lambda *rows: jnp.concatenate(rows), *tables)
 
 

@@ -154,7 +154,9 @@ def _unwritable(market: Market) -> list[str]:
                 f"{', '.join(kind.__name__ for kind in FAMILY_OF)}."
             )
     caps = market.caps
-    for name in (*market.grid.names, *market.grid.line_names, *caps.names, *caps.units):
+    devices = (*market.generators.names, *market.buffers.names)
+    people = (*market.prosumers.names, *devices)
+    for name in (*market.grid.names, *market.grid.line_names, *people, *caps.names, *caps.units):
         encoded = name.encode(errors="replace")
         if CONTROL.search(name) or encoded.decode() != name or len(encoded) > _NAME:
             wrong.append(

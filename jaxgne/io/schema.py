@@ -120,8 +120,9 @@ def _market_tables() -> Iterator[Table]:
 _NAMES = {
     "buses.csv": {"name": "grid.names"},
     "lines.csv": {"name": "grid.line_names"},
-    "generators.csv": {"kind": "generators.kind"},
-    "buffers.csv": {"kind": "buffers.kind"},
+    "prosumers.csv": {"name": "prosumers.names"},
+    "generators.csv": {"name": "generators.names", "kind": "generators.kind"},
+    "buffers.csv": {"name": "buffers.names", "kind": "buffers.kind"},
     "caps.csv": {"name": "caps.names", "unit": "caps.units"},
 }
 CURVES: Mapping[str, str] = {  # like isoelastic_price_eur_per_kwh

@@ -47,7 +47,8 @@ def costs(market: Market, clearing: Clearing, ax: "Axes | None" = None) -> "Axes
     amounts = {name: (color, np.asarray(paid).sum(axis=1)) for name, (color, paid) in parts.items()}
     paid = sum((part for _, part in amounts.values()), np.zeros_like(total))
     amounts["devices"] = (GREEN, total - paid)
-    ax = begin(ax, f"Costs by prosumer{note}", "prosumer (index)", "cost (EUR)")
+    across = "prosumer" if market.prosumers.names else "prosumer (index)"
+    ax = begin(ax, f"Costs by prosumer{note}", across, "cost (EUR)")
     places, above, below = np.arange(len(total)), np.zeros_like(total), np.zeros_like(total)
     for name, (color, amount) in amounts.items():
         if not np.any(np.abs(amount) > 1e-9 * np.abs(total).max(initial=0.0)):
@@ -56,7 +57,7 @@ def costs(market: Market, clearing: Clearing, ax: "Axes | None" = None) -> "Axes
         above, below = above + np.maximum(amount, 0.0), below + np.minimum(amount, 0.0)
     ax.plot(places, total, "o", color=BLACK, markeredgecolor="white", markersize=5, label="sum")
     ax.axhline(0.0, color=BLACK, linewidth=1)
-    name_rows(ax.xaxis, (), len(total))
+    name_rows(ax.xaxis, market.prosumers.names, len(total))
     legend(ax)
     return ax
 

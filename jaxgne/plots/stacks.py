@@ -6,6 +6,7 @@ import numpy as np
 
 from ..market import Market
 from ..model import bought
+from ..names import owners
 from ..result import Clearing
 from ..runner import hosted
 from .style import (
@@ -101,7 +102,7 @@ def storage(
     order = np.argsort(-content.max(axis=1), kind="stable")
     shown = len(CYCLE) - 1
     parts = [content[k] for k in order[:shown]]
-    labels = [f"buffer {kept[k]} (prosumer {owner[kept[k]]})" for k in order[:shown]]
+    labels = [owners(market).device("buffer", kept[k]) for k in order[:shown]]
     colors: list[str] = list(CYCLE[: len(parts)])
     if len(order) > shown:
         parts.append(content[order[shown:]].sum(axis=0))
@@ -121,7 +122,9 @@ def _chosen(name: str, market: Market, prosumer: int | None) -> tuple[np.ndarray
     count = len(market.prosumers.bus)
     if prosumer is None:
         return np.ones(count, bool), "all prosumers"
-    return np.arange(count) == pick(name, "prosumer", prosumer, count), f"prosumer {prosumer}"
+    return np.arange(count) == pick(name, "prosumer", prosumer, count), owners(market).prosumer(
+        prosumer
+    )
 
 
 def _stack(ax: "Axes", edges: np.ndarray, parts: dict[str, tuple[str, Any]], sign: float) -> None:

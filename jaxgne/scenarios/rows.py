@@ -1,7 +1,6 @@
 """Markets put side by side, padded to one size, taken apart, and swept by one field."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
@@ -12,7 +11,14 @@ from jax.core import Tracer
 from ..each import for_one, leading, refuse_batch
 from ..market import FIELDS, Market
 from ..padding import pad, sizes
-from ..record import Record
+from ..record import Record, changed
+
+_NAMES = (  # tables, and their fields of names
+    ("grid", "names", "line_names"),
+    ("prosumers", "names"),
+    ("generators", "names"),
+    ("buffers", "names"),
+)
 
 
 def stack(markets: Sequence[Market]) -> Market:
@@ -36,12 +42,7 @@ def stack(markets: Sequence[Market]) -> Market:
                 )
     most = {name: max(sizes(m)[name] for m in markets) for name in sizes(first)}
     padded = spread([pad(market, **most) for market in markets])
-    called = {
-        name: {getattr(m.grid, name) for m in (*markets, *padded)}
-        for name in ("names", "line_names")
-    }
-    alike = {name: found.pop() if len(found) == 1 else () for name, found in called.items()}
-    padded = [eqx.tree_at(lambda m: m.grid, m, replace(m.grid, **alike)) for m in padded]
+    padded = [changed(m, **_alike(markets, padded, m)) for m in padded]
     return jax.tree.map(lambda *leaves: np.stack([np.asarray(a) for a in leaves]), *padded)
 
 
@@ -55,6 +56,19 @@ def spread(markets: Sequence[Market]) -> list[Market]:
                 wide = np.broadcast_to(one, (*one.shape[:-1], hours))
                 found[k] = eqx.tree_at(field.find, market, wide)
     return found
+
+
+def _alike(markets: list[Market], padded: list[Market], one: Market) -> dict[str, Any]:
+    """The tables of one market that have names, without those that are not the same in all."""
+    tables = {}
+    for table, *fields in _NAMES:
+        names = {
+            field: {getattr(getattr(m, table), field) for m in (*markets, *padded)}
+            for field in fields
+        }
+        kept = {field: found.pop() if len(found) == 1 else () for field, found in names.items()}
+        tables[table] = changed(getattr(one, table), **kept)
+    return tables
 
 
 def lane(batch: Any, index: Any) -> Any:

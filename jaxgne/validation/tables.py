@@ -14,6 +14,7 @@ from ..fields import ROWS
 from ..kinds import KINDS
 from ..market import FIELDS, Market
 from ..tables import QUANTITIES
+from .naming import misnamed
 
 Reason = Callable[[tuple[int, ...]], str]
 
@@ -32,7 +33,6 @@ class Values(dict[str, np.ndarray]):
     def __init__(self, market: Market):
         self.market = market
         self.names = market.grid.names
-        self.line_names = market.grid.line_names
 
     def __missing__(self, name: str) -> np.ndarray:
         self[name] = np.asarray(field(self.market, name), int if name in WHOLE else float)
@@ -41,6 +41,13 @@ class Values(dict[str, np.ndarray]):
     def rows(self, name: str) -> int:
         """How many rows the table of `name` has, without looking at its numbers."""
         return np.shape(field(self.market, name))[0]
+
+    def name(self, axis: str, row: int) -> str:
+        """The name of a row, where it has one."""
+        tables = {"B": self.names, "L": self.market.grid.line_names, "M": self.market.caps.names}
+        tables |= {"N": self.market.prosumers.names, "G": self.market.generators.names}
+        names = (tables | {"K": self.market.buffers.names}).get(axis)
+        return names[row] if names else ""
 
     def bus(self, bus: Any) -> str:
         """What people call a bus: its name where it has one."""
@@ -75,8 +82,8 @@ class Values(dict[str, np.ndarray]):
                 if bad.shape[-1] == 1:
                     continue  # of all hours
                 axis = "H"
-            names = {"B": self.names, "L": self.line_names, "M": self.market.caps.names}.get(axis)
-            called = f" ({names[index]!r})" if names else ""
+            own = self.name(axis, index)
+            called = f" ({own!r})" if own else ""
             hour = hour_name(self.market, index) if axis == "H" else ""
             words.append(hour or f"row {index}{called}")
         rows = int(np.sum(np.any(bad, axis=1) if bad.ndim == 2 else bad)) - 1
@@ -146,15 +153,7 @@ def shapes(market: Market, caller: str = "clear") -> list[str]:
     for axis, name in (("N", "Prosumers.load"), ("H", "Prosumers.load"), ("B", "Grid.passive")):
         if not sizes.get(axis):
             wrong.append(f"{name}: there is no {ROWS[axis]}; give at least one.")
-    grid = market.grid
-    for called, names, axis in (("names", grid.names, "B"), ("line_names", grid.line_names, "L")):
-        if names and (len(names) != sizes.get(axis) or len(set(names)) != len(names)):
-            each = ROWS[axis]
-            many = {"bus": "buses"}.get(each, f"{each}s")
-            wrong.append(
-                f"Grid.{called}: {len(set(names))} different names for {sizes.get(axis)} {many}; "
-                f"give each {each} its own, or give none."
-            )
+    wrong += misnamed(market, sizes)
     table, count = market.caps, sizes.get("M", 0)
     if not len({*table.names}) == len(table.names) == len(table.units) == count:
         wrong.append(
