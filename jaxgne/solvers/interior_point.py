@@ -69,6 +69,9 @@ _BEYOND = 0.3  # how much longer a step they aim at; Gondzio's is 0.1
 _GROWN = 2.0  # times the mean product, from which on a step without second order is tried: a step
 # that is any good leaves less than there was, one from end to end many times as much
 
+_STUCK, _LATE = 0.1, 1e-2  # length of the hour that gets least far, and mean product, below which a
+# step that only makes products alike is tried, as rows are then missed by more than mu explains
+
 # when to look
 _HOPEFUL = 10.0  # times what is wanted, up to which a relative gain is worth a look: the steps' own
 # sum of products is an estimate of it
@@ -171,14 +174,17 @@ class InteriorPoint(AbstractSolver):
             corrected = jax.tree.map(jnp.add, wanted, outliers)
             # what is predicted of second order may lead from one end to the other, for ever
             left = after(move, length)  # of a move that may be another in each hour
-            grown, plain = left > _GROWN * mu, jax.tree.map(lambda c: goal + 0 * c, curved)
-            corrected = _where(grown, plain, corrected)
+            grown = left > _GROWN * mu
+            stuck = ~grown & (jnp.min(length) < _STUCK) & (mu < _LATE)
+            aim = jnp.where(stuck, mu * unit, goal)  # who is stuck at bounds makes room first
+            plain = jax.tree.map(lambda c: aim + 0 * c, curved)
+            corrected = _where(grown | stuck, plain, corrected)
             tried = system.direction(market, sets, at, corrected)
             reached = _length(at, tried)
             better = lax.cond(
                 grown,
                 lambda: jnp.broadcast_to(after(tried, reached) < left, length.shape),
-                lambda: reached > length,
+                lambda: jnp.where(stuck, jnp.min(reached) > jnp.min(length), reached > length),
             )
             return _where(better, (corrected, tried, reached), best)
 
