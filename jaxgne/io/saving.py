@@ -124,7 +124,8 @@ def _files(market: Market, clearing: Clearing | None) -> tuple[dict[str, Any], d
     """What JSON and tables hold, each by its file."""
     content = _market_content(market)
     hours = market.prosumers.load.shape[1]
-    entries, lines = {"market.json": dict(content.head)}, {}
+    entries: dict[str, Any] = {"market.json": dict(content.head)}
+    lines: dict[str, Any] = {}
     for table in present(MARKET, content.head["rows"]):
         if table.file in content.tables:  # else nothing is by hour
             lines[table.file] = _lines(table, content.tables[table.file], hours)

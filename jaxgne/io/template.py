@@ -9,7 +9,7 @@ from .saving import save, tables_of
 from .schema import MARKET, Table
 
 _HEAD = """\
-A market for jaxgne: who is where, draws, makes, stores and trades what, on which grid, at what cost.
+A market for jaxgne: who is where, draws, makes, stores and trades what, where and at what price.
 
 Change the tables in any editor or spreadsheet, then
     jaxgne check {name}     tells all mistakes at once, what is doubtful, and which limits bind
