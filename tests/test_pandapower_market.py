@@ -148,3 +148,50 @@ def test_a_net_to_bills():
     bills = jg.settle(market, clearing)
     assert bills.main_grid.shape == (len(report.data["customers"]), 3)
     assert clearing.certificate.ac is not None and bool(clearing.certificate.ac.safe)
+
+
+def hourly(rows: list[list[float]], names: tuple[str, ...]) -> jg.profiles.Profiles:
+    """Three hours of kW, on a clock."""
+    values = np.array(rows)
+    clock = jg.Clock("2026-01-20T06:00", "Europe/Berlin")
+    ones = np.ones(len(rows))
+    return jg.profiles.Profiles(values, "kW", names, clock, np.ones(3), ones, "by hand")
+
+
+def test_profiles_of_customers_go_by_name_and_bring_their_clock():
+    """The third load is scaled by half in its table, and draws what its own profile says; the
+    first keeps a quarter of its power as kvar, the second has no profile and stays."""
+    net = street()
+    own = hourly([[1.0, 2.0, 3.0], [4.0, 0.0, 8.0]], ("third", "0"))
+    sun = hourly([[0.0, 3.0, 1.0], [0.5, 2.0, 0.0]], ("a", "b"))
+    market, _ = jg.from_pandapower(net, tariff=TARIFF, profiles={"load": own, "sgen": sun})
+    made = np.asarray(market.prosumers.curtail_max)
+    load = np.asarray(market.prosumers.load) + made
+    np.testing.assert_allclose(load, [[4, 0, 8], [6, 6, 6], [1, 2, 3], [0, 0, 0]], atol=1e-9)
+    np.testing.assert_allclose(made[[0, 3]], sun.values, atol=1e-9)
+    kvar = np.asarray(market.prosumers.reactive)[0] + [0, 0.3, 0.1]  # the sgen sends a tenth
+    np.testing.assert_allclose(kvar, [1, 0, 2], atol=1e-9)
+    assert market.clock is not None and str(market.clock) == "2026-01-20 06:00 Europe/Berlin"
+
+
+def test_profiles_of_all_loads_go_in_order():
+    net = street()
+    own = hourly([[1.0] * 3, [2.0] * 3, [3.0] * 3], ("h25", "h25", "h25"))
+    market, _ = jg.from_pandapower(net, tariff=TARIFF, profiles=own)
+    load = np.asarray(market.prosumers.load + market.prosumers.curtail_max)
+    np.testing.assert_allclose(load[:3, 0], [1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    ("profiles", "options", "sentence"),
+    [
+        (hourly([[1.0] * 3], ("fourth",)), {}, "'fourth' is the name or index of no load"),
+        (hourly([[1.0] * 3] * 2, ("0", "first")), {}, "'first' is the name or index of no load"),
+        (hourly([[1.0] * 3], ("0",)), {"hour_length": 0.25}, "is for steps of 1 h, not of 0.25 h"),
+        (hourly([[1.0] * 3], ("0",)), {"clock": jg.Clock("2026-01-20", "UTC")}, "give one clock"),
+        ({"storage": hourly([[1.0] * 3], ("0",))}, {}, "give those of load and sgen"),
+    ],
+)
+def test_profiles_that_fit_no_load_are_refused(profiles: Any, options: Any, sentence: str):
+    with pytest.raises(ValueError, match=sentence):
+        jg.from_pandapower(street(), tariff=TARIFF, profiles=profiles, **options)

@@ -3,7 +3,7 @@
 Nothing of pandapower runs but its reader of files, and that only where a path is given.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,13 @@ from .. import devices
 from ..clock import Clock
 from ..grids import GridModel
 from ..market import Grid, Tariff
+from ..profiles import Profiles as Series
 from .assembly import grid_of
 from .network import Buses, Column, Network
 from .notes import ImportReport, Notebook
 from .pandapower_branches import Taps, branches_of, tables_of, ties_of
 from .pandapower_tables import by_phase, column, labels, motors, places, rated, shares
-from .pandapower_units import Profiles, market_of, steps_of, units_of, with_profiles
+from .pandapower_units import Profiles, frames_of, market_of, steps_of, units_of, with_profiles
 
 # What holds voltages or turns direct current, which no grid of a market has.
 _STRANGE = ("xward", "dcline", "svc", "ssc", "tcsc", "vsc", "vsc_stacked", "vsc_bipolar")
@@ -30,24 +31,27 @@ def from_pandapower(
     *,
     tariff: Tariff | None = None,
     customers: Sequence[str] = ("load",),
-    profiles: Profiles | None = None,
+    profiles: Profiles | Mapping[str, Series] | Series | None = None,
     hours: int | None = None,
     toll: float | None = None,
     connection_max: Any = None,
     clock: Clock | None = None,
-    hour_length: Any = 1.0,
+    hour_length: Any = None,
     model: GridModel = "lindistflow",
     taps: Taps | None = None,
     voltage: tuple[float, float] = (0.9, 1.1),
 ) -> tuple[Any, ImportReport]:
     """The grid of a pandapower net (3.5), or with a tariff the market of its customers; a report.
 
-    `net` is the net or the path of a JSON file that pandapower wrote. `profiles` are powers by
-    time, `{("load", "p_mw"): frame}` in MW and Mvar with a column for each row that has one, as
-    `simbench.get_absolute_values` makes them; `scaling` counts on top. All else stays what it is in
-    the tables for all `hours` steps. `taps` says what a tap changer without a type means where it
-    is off its neutral position: nothing, as to `runpp` ("pandapower"), or what it says, as to other
-    programs ("all"). `voltage` are the limits in pu of buses that name none (EN 50160's else).
+    `net` is the net or the path of a JSON file that pandapower wrote. `profiles` are those of
+    `jaxgne.profiles` in kW, `{"load": loads, "sgen": sun}` or loads alone: a row by the name or
+    index of each, or one for each in order. They bring clock and length of steps (else 1 h). Or
+    they are powers by time, `{("load", "p_mw"): frame}` in MW and Mvar with a column for each row
+    that has one, as `simbench.get_absolute_values` makes them, on top of which `scaling` counts.
+    All else stays what it is in the tables for all `hours` steps. `taps` says what a tap changer
+    without a type means where it is off its neutral position: nothing, as to `runpp`
+    ("pandapower"), or what it says, as to other programs ("all"). `voltage` are the limits in
+    pu of buses that name none (EN 50160's else).
 
         grid, report = jg.from_pandapower(net)
         market, report = jg.from_pandapower(net, tariff=tariff, profiles=profiles, toll=0.02)
@@ -71,6 +75,15 @@ def from_pandapower(
         net = read_net(net)
     if taps not in (None, "pandapower", "all"):
         raise ValueError(f"from_pandapower: taps={taps!r}: give 'pandapower', 'all' or nothing.")
+    own = {"load": profiles} if isinstance(profiles, Series) else profiles or {}
+    series = [each for each in own.values() if isinstance(each, Series)]
+    if series:
+        length = series[0].hour_length if hour_length is None else hour_length
+        if why := series[0].misfit("kW", clock, length):
+            raise ValueError(f"from_pandapower: profiles: the first {why}.")
+        clock, hour_length = series[0].clock, length
+        profiles = frames_of(net, own)
+    hour_length = 1.0 if hour_length is None else hour_length
     steps = steps_of(profiles, hours)
     grid, report = _grid(net, model, steps, taps, voltage)
     if tariff is None and profiles is None:

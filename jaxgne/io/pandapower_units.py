@@ -14,6 +14,7 @@ from jaxtyping import Complex, Float, Int
 from ..clock import Clock
 from ..devices import battery
 from ..market import Buffers, Grid, Market, Prosumers, Tariff, Trading
+from ..profiles import Profiles as Series
 from .network import Column
 from .notes import ImportReport, Notebook, Total
 from .pandapower_tables import by_phase, column, labels, motors, places, rated, shares
@@ -52,6 +53,48 @@ def steps_of(profiles: Profiles | None, hours: int | None) -> int:
             "steps; give all the same number."
         )
     return lengths.pop() if lengths else 1
+
+
+def frames_of(net: Any, series: Mapping[str, Series]) -> Profiles:
+    """What loads and sgens of their own (kW, a row each) are in MW and Mvar by time, as tables are.
+
+    Rows go by name or index of the table's, or all in order where there is one for each and their
+    names are of none. Reactive power follows at the table's ratio; `scaling` does not count.
+    Raises `ValueError` for another unit or other steps, and for rows that are of no load.
+    """
+    found: dict[tuple[str, str], Any] = {}
+    first = next(iter(series.values()))
+    for kind, own in series.items():
+        if kind not in ("load", "sgen"):
+            raise ValueError(f"from_pandapower: profiles[{kind!r}]: give those of load and sgen.")
+        why = own.misfit("kW", first.clock, first.hour_length)
+        if why:
+            raise ValueError(f"from_pandapower: profiles[{kind!r}] {why}.")
+        found |= _frames(net[kind], kind, own)
+    return found
+
+
+def _frames(table: Any, kind: str, own: Series) -> Profiles:
+    import pandas
+
+    named = {str(k): k for k in table.index}
+    named |= {str(name): k for k, name in table["name"].items() if name is not None}
+    rows: list[Any] = [named.get(str(name)) for name in own.names]
+    if len(rows) == len(table) and (None in rows or len(set(rows)) < len(rows)):
+        rows = list(table.index)
+    if None in rows or len(set(rows)) < len(rows):
+        at = next(at for at, row in enumerate(rows) if row is None or row in rows[:at])
+        raise ValueError(
+            f"from_pandapower: profiles[{kind!r}]: {own.names[at]!r} is the name or index of no "
+            f"{kind} of its own; give a row for each of the {len(table)}, or name them alike."
+        )
+    table = table.loc[rows]
+    scaling = column(table, "scaling", 1)
+    drawn, kvar = column(table, "p_mw"), column(table, "q_mvar", 0)
+    ratio = np.divide(kvar, drawn, out=np.zeros(len(rows)), where=drawn != 0)
+    mw = np.divide(1e-3, scaling, out=np.zeros(len(rows)), where=scaling != 0) * own.values.T
+    frames = {"p_mw": mw, "q_mvar": ratio * mw}
+    return {(kind, name): pandas.DataFrame(each, columns=rows) for name, each in frames.items()}
 
 
 def units_of(net: Any, report: ImportReport, hours: int, profiles: Profiles | None) -> Units:
