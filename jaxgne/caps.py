@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from .arrays import by_hour, by_row, promoted
 from .each import for_one
 from .market import Market
+from .names import owners
 from .record import changed
 from .succession import earlier, leaves, roots
 from .tables import QUANTITIES, Caps
@@ -170,6 +171,7 @@ def demand_charge(
     """
     people = np.shape(market.prosumers.bus)[0]
     own = [*(range(people) if prosumers is None else prosumers)]
+    called = owners(market).prosumer
     _among("demand_charge", "prosumers", "prosumer", own, people)
     count = len(own)
     return _peaks(
@@ -180,7 +182,7 @@ def demand_charge(
         cap=np.arange(count),
         quantity=np.full(count, QUANTITIES.index("imports")),
         row=own,
-        names=tuple(f"{name} of prosumer {i}" for i in own),
+        names=tuple(f"{name} of {called(i)}" for i in own),
         units=("kW",) * count,
     )
 

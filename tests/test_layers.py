@@ -68,7 +68,7 @@ LAYERS: dict[str, set[str]] = {
     "pricing": {"arrays"},
     # describe: to print itself
     "market": {"arrays", "clock", "curves", "describe", "grids", "pricing", "tables"},
-    "caps": {"arrays", "each", "market", "tables"},
+    "caps": {"arrays", "each", "market", "names", "tables"},
     "size": {"market"},
     "padding": {"each", "market", "tables"},
     "devices": {"arrays", "clock", "curves", "each", "market", "devices"},

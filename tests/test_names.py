@@ -142,6 +142,18 @@ def test_files_keep_the_names_of_people(tmp_path: Path):
     assert "Bakery" in (tmp_path / "street" / "prosumers.csv").read_text()
 
 
+def test_caps_and_plots_tell_names():
+    """Of prosumers who pay for their peaks, and of those whose storage is drawn."""
+    pytest.importorskip("matplotlib")
+    market = people(feeder(caps=False))
+    assert jg.caps.demand_charge(market, 1.0, prosumers=[1]).names == (
+        "demand charge of prosumer Bakery",
+    )
+    ax = jg.plots.storage(market, jg.clear(market), prosumer=0)
+    assert [area.get_label() for area in ax.collections] == ["battery 0 (Miller)"]
+    assert ax.get_title().startswith("Storage of prosumer Miller")
+
+
 def test_names_go_with_their_rows():
     """Joined, padded and in a batch: whoever is new has none, or one that says so."""
     market = people(feeder())

@@ -58,11 +58,13 @@ def test_customers_are_the_rows_of_loads_and_what_stands_at_their_buses():
     people = market.prosumers
     named = ("load 0 (first)", "load 1 (second)", "load 2 (third)", "sgen 1")
     assert report.data["customers"] == named
+    assert people.names == ("first", "second", "third", "sgen 1")  # which has no name
+    assert report.count("customer.name") == 1
     np.testing.assert_allclose(people.load[:, 0], [4 - 5, 6, 4, -10], atol=1e-12)
     np.testing.assert_allclose(people.curtail_max[:, 0], [5, 0, 0, 10])
     np.testing.assert_allclose(people.reactive[:, 0], [1 - 0.5, 0, 0, 0], atol=1e-12)
     assert people.bus.tolist() == report.bus[[1, 2, 1, 4]].tolist()
-    assert len(market.trading.buyer) == 6 and float(market.trading.toll[0]) == 0.02
+    assert len(market.trading.buyer) == 6 and np.all(np.asarray(market.trading.toll) == 0.02)
     assert report.data["owner"]["sgen 0"] == "load 0 (first)"
     assert report.data["owner"]["motor 0"] is None
     assert report.totals["customers"].after == 4

@@ -67,6 +67,11 @@ CODES: dict[str, tuple[Kind, str, str]] = {
     "customer.device": ("taken", "kW", "heat pumps and charging points are customers themselves"),
     "customer.several": ("assumed", "", "at buses of several customers, these are the first's"),
     "customer.bus": ("assumed", "kW", "the load of a bus is one customer"),
+    "customer.name": (
+        "assumed",
+        "",
+        "customers without a name of their own are called by their row",
+    ),
     "profile.typical": (
         "assumed",
         "",

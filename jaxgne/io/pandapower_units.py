@@ -15,7 +15,7 @@ from ..clock import Clock
 from ..devices import battery
 from ..market import Buffers, Grid, Market, Prosumers, Tariff, Trading
 from ..profiles import Profiles as Series
-from .network import Column
+from .network import Column, distinct
 from .notes import ImportReport, Notebook, Total
 from .pandapower_tables import by_phase, column, labels, motors, places, rated, shares
 
@@ -33,6 +33,7 @@ class Units:
     kind: tuple[str, ...]
     row: tuple[int, ...]  # in its table
     label: tuple[str, ...]
+    name: tuple[str, ...]  # "" where the net has none
     place: Int[Column, " U"]  # of its bus in the net
     bus: Int[Column, " U"]  # of the grid
     now: Complex[Column, " U"]  # drawn in the net as it stands, at its voltage
@@ -116,14 +117,14 @@ def units_of(net: Any, report: ImportReport, hours: int, profiles: Profiles | No
         bus = report.bus[at]
         felt = _felt(kind, table, np.abs(report.state)[bus])
         now, power = sign * _times(_now(kind, table), felt), sign * _times(power, felt[..., None])
-        told, _ = labels(table, kind)
+        told, named = labels(table, kind)
         rows = np.flatnonzero(kept).tolist()
         parts.append(
-            ((kind,) * len(rows), rows, [told[k] for k in rows], at[kept], bus[kept], now[kept],
-             power[kept])
+            ((kind,) * len(rows), rows, [told[k] for k in rows], [named[k] for k in rows],
+             at[kept], bus[kept], now[kept], power[kept])
         )  # fmt: skip
-    names, rows, told, *arrays = zip(*parts, strict=True)
-    flat = [tuple(x for part in each for x in part) for each in (names, rows, told)]
+    words, arrays = (list(zip(*parts, strict=True))[part] for part in (slice(4), slice(4, None)))
+    flat = [tuple(x for part in each for x in part) for each in words]
     return Units(*flat, *(np.concatenate(each) for each in arrays))
 
 
@@ -225,6 +226,18 @@ def _contested(units: Units, found: Customers, tables: Sequence[str]) -> list[st
     return [units.label[k] for k in owned if many[units.place[k]] > 1]
 
 
+def _names(units: Units, found: Customers, notes: Notebook) -> tuple[str, ...]:
+    """The names of customers, each its own; none where the net has none."""
+    names, told = ([of[k] for k in found.unit.tolist()] for of in (units.name, units.label))
+    if not any(names):
+        return ()
+    made = distinct(names, told)
+    notes.some(
+        "customer.name", [label for a, b, label in zip(made, names, told, strict=True) if a != b]
+    )
+    return made
+
+
 def market_of(
     net: Any,
     grid: Grid,
@@ -255,7 +268,10 @@ def market_of(
     np.add.at(drawn, found.owner[plain], np.maximum(units.power.real[plain], 0))
     np.add.at(made, found.owner[plain], np.maximum(-units.power.real[plain], 0))
     np.add.at(kvar, found.owner[plain], units.power.imag[plain])
-    people = Prosumers(units.bus[found.unit], drawn - made, kvar, export_max=made, curtail_max=made)
+    people = Prosumers(
+        units.bus[found.unit], drawn - made, kvar, export_max=made, curtail_max=made,
+        names=_names(units, found, notes),
+    )  # fmt: skip
     stores = units.of("storage")[size.stored]
     buffers = size.buffers(found.owner[stores], hours)
     reach = np.max(drawn + made, axis=1, initial=0)

@@ -133,7 +133,7 @@ def _entries(
     places = np.arange(len(values))
     _signed(ax, places, values, values, across=False)
     ax.axhline(0.0, color=BLACK, linewidth=1)
-    known = {"bus": names.grid.names, "hour": hours}.get(by, ())
+    known = _known(names, hours).get(by, ())
     name_rows(ax.xaxis, known, len(values))
     return ax
 
@@ -157,5 +157,11 @@ def _signed(
 
 def _called(names: Market, hours: tuple[str, ...], axis: str, index: int) -> str:
     """One row or hour by name: bus 742, hour 18."""
-    known = {"bus": names.grid.names, "hour": hours}.get(axis)
+    known = _known(names, hours).get(axis)
     return f"{axis} {known[index] if known else index}"
+
+
+def _known(names: Market, hours: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """What rows and hours are called, where they are not numbers."""
+    people, grid = names.prosumers.names, names.grid
+    return {"bus": grid.names, "line": grid.line_names, "prosumer": people, "hour": hours}
