@@ -40,6 +40,7 @@ class Outcome(Record):
     passive: Float[Array, ""]  # EUR that passive consumers pay
     operator: Float[Array, ""]  # EUR that the operator receives
     network_fees: Float[Array, ""]  # EUR of that, and of what is paid the main grid: tolls, fees
+    contract_fees: Float[Array, ""]  # EUR that own contracts add to it (`Bills.fees`)
     social: Float[Array, ""]  # EUR that all pay the main grid, contracts, for devices, for caps
     peak: Float[Array, ""]  # kW, highest contracted import
     imported: Float[Array, ""]  # kWh from the main grid, net of exports
@@ -120,6 +121,7 @@ def measured(
         passive=jnp.sum(paid.passive) + jnp.sum(paid.passive_caps),
         operator=jnp.sum(paid.receipts),
         network_fees=jnp.sum(paid.tolls) + energy(network_fee * sigma),
+        contract_fees=jnp.sum(paid.fees),
         social=jnp.sum(devices) + jnp.sum(paid.sales) + jnp.sum(paid.levies) + jnp.sum(paid.fees),
         peak=jnp.max(sigma),
         imported=energy(net),
@@ -256,6 +258,7 @@ def _row(one: Outcome, alone: Outcome | None, best: Outcome | None) -> dict[str,
         "passive_cost_eur": float(one.passive),
         "operator_receipts_eur": float(one.operator),
         "network_fees_eur": float(one.network_fees),
+        "contract_fees_eur": float(one.contract_fees),
         "social_cost_eur": float(one.social),
         "price_of_anarchy": _ratio(one, best),
         "contracted_peak_kw": float(one.peak),

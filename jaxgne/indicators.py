@@ -57,6 +57,7 @@ def summary(market: Market, clearing: Clearing) -> dict[str, Any]:
         "operator": {
             "receipts_eur": _number(meant.operator) if fine else None,
             "network_fees_eur": _number(meant.network_fees) if fine else None,
+            "contract_fees_eur": _number(meant.contract_fees) if fine else None,
         },
         "energy_kwh": _energies(market, clearing),
         "stored_kwh": _number(meant.stored),

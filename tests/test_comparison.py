@@ -227,6 +227,22 @@ def test_today_stands_beside_the_market():
         jg.side_by_side(tight)
 
 
+def test_fees_of_contracts_fall_where_trades_replace_purchases():
+    """0.05 EUR/kWh of 3 kW; a neighbor's sun instead pays only its toll, 0.01 to each side."""
+    market = jg.Market(
+        jg.Prosumers([0, 0], [[3.0], [-3.0]], export_max=9.0, import_adder=0.05),
+        jg.Grid([[0.0]], model="copperplate"),
+        jg.Tariff(0.0, hours=1, base=0.3, export=0.08),
+        trading=jg.Trading([0], [1], 9.0, toll=0.01),
+    )
+    rows = compare(jg.side_by_side(market), network_fee=0.1).rows
+    assert rows["today"]["contract_fees_eur"] == pytest.approx(0.15)
+    assert rows["today"]["network_fees_eur"] == pytest.approx(0.3)
+    assert rows["market"]["contract_fees_eur"] == pytest.approx(0.0, abs=1e-4)
+    assert rows["market"]["network_fees_eur"] == pytest.approx(0.06, abs=1e-4)
+    assert rows["today"]["prosumers_bill_eur"] == pytest.approx(3 * 0.35 - 3 * 0.08)
+
+
 def test_storage_ends_as_full_as_today_where_that_is_asked():
     """A heat pump would let the house cool by 1 K: 4 kWh of heat that are no gain of a market."""
     pump = devices.heat_pump(
