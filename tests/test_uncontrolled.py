@@ -255,6 +255,56 @@ def test_a_tree_does_in_each_branch_what_the_path_does():
     assert plan.charge.shape[1] == tree.prosumers.load.shape[1]
 
 
+def test_levels_of_caps_rise_as_little_as_they_may():
+    """Demand charges rise with new peaks alone; a ramp of 2 kW is missed by 1, the total by 3."""
+    market = house([[2.0, 1.0, 5.0, 4.0]])
+    market = jg.capped(market, jg.caps.demand_charge(market, 10.0), jg.caps.ramp(market, 2.0))
+    market = eqx.tree_at(lambda m: m.tariff.total_min, market, jnp.full(4, 4.0))
+    plan = plan_today(market)
+    assert plan.level is not None and plan.rise is not None
+    np.testing.assert_allclose(plan.level[0], [2, 2, 5, 5], atol=1e-12)
+    np.testing.assert_allclose(plan.rise[0], [2, 0, 3, 0], atol=1e-12)
+    rows = model.rows(market, plan)
+    np.testing.assert_allclose(rows.cap, 0.0, atol=1e-12)
+    np.testing.assert_allclose(rows.level, 0.0, atol=1e-12)
+    found = unmet(market, plan)
+    assert float(found.levels[1]) == pytest.approx(2.0)  # from 1 to 5 kW
+    assert float(found.total) == pytest.approx(2.0 + 3.0)
+    assert "beyond its limits" in str(found) and "out of its bounds by 2" in str(found)
+    bills = jg.settle(market, today(market))
+    assert float(bills.charges.sum()) == pytest.approx(50.0)
+
+
+def test_lines_may_point_either_way():
+    """The state of a grid of the paper's is the same, whichever end of a line is its source."""
+    market = feeder("paper", tap=[1.0, 0.97, 1.0, 1.02], reactive_balance=True)
+    grid = market.grid
+    turned = replace(
+        grid,
+        source=jnp.asarray([1, 1, 1, 0]), target=jnp.asarray([0, 2, 3, 4]),
+    )  # fmt: skip
+    market = replace(market, grid=turned)
+    rows = model.rows(market, plan_today(market))
+    for name in ("bus", "bus_reactive", "voltage", "angle", "exchange"):
+        at = np.asarray(getattr(rows, name))
+        at = np.delete(at, 0, axis=0) if name == "bus_reactive" else at  # of the main grid
+        np.testing.assert_allclose(at, 0.0, atol=1e-12)
+
+
+def test_in_a_tree_a_battery_keeps_what_any_branch_asks():
+    """Sun returns what is due in one branch and not in the other: nothing is given before."""
+    battery = devices.battery(
+        0, power=3.0, capacity=10.0, floor=0.0, final=0.5, efficiency=1.0, hours=3
+    )
+    days = [house([[2.0, sun, 0.0]], battery, export_max=9.0) for sun in (0.0, -3.0)]
+    for order in (days, days[::-1]):
+        tree = scenarios.tree(scenarios.stack(order), [0.5, 0.5], 1)
+        plan = plan_today(tree)
+        assert unmet(tree, plan).fulfilled
+        np.testing.assert_allclose(plan.discharge[0, 0], 0.0, atol=1e-12)
+    np.testing.assert_allclose(plan_today(days[1]).discharge[0, 0], 2.0)
+
+
 @pytest.mark.slow
 def test_runners_and_dtypes_agree():
     """NumPy's plan is JAX's, under jit and vmap; in float32 to its rounding."""
