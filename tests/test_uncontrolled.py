@@ -281,7 +281,7 @@ def test_lines_may_point_either_way():
     grid = market.grid
     turned = replace(
         grid,
-        source=jnp.asarray([1, 1, 1, 0]), target=jnp.asarray([0, 2, 3, 4]),
+        source=jnp.asarray([1, 2, 1, 0]), target=jnp.asarray([0, 1, 3, 4]),
     )  # fmt: skip
     market = replace(market, grid=turned)
     rows = model.rows(market, plan_today(market))
