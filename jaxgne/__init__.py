@@ -43,9 +43,11 @@ if TYPE_CHECKING:
     from .batch import clear_many
     from .caps import capped
     from .comparison import compare
+    from .contracts import Contract, with_contracts
     from .equipment import equip
     from .fitting import fit
     from .gradients import sensitivities
+    from .household import household_bill
     from .io import (
         from_matpower,
         from_opendss,
@@ -70,6 +72,7 @@ __all__ = [
     "Caps",
     "Clearing",
     "Clock",
+    "Contract",
     "Generators",
     "Grid",
     "Implicit",
@@ -103,6 +106,7 @@ __all__ = [
     "from_power_grid_model",
     "from_pypower",
     "from_simbench",
+    "household_bill",
     "ieee37",
     "ieee123",
     "least_norm",
@@ -120,9 +124,11 @@ __all__ = [
     "trust",
     "tune",
     "validate",
+    "with_contracts",
 ]
 
 _LATER = {  # imported when first asked for: a first clear needs none of them
+    "Contract": "contracts",
     "SemiDecentralized": "solvers.semidecentralized",
     "capped": "caps",
     "clear_ac_safe": "acsafe",
@@ -137,6 +143,7 @@ _LATER = {  # imported when first asked for: a first clear needs none of them
     "from_power_grid_model": "io",
     "from_pypower": "io",
     "from_simbench": "io",
+    "household_bill": "household",
     "least_norm": "selection",
     "load": "io",
     "load_case": "io",
@@ -146,6 +153,7 @@ _LATER = {  # imported when first asked for: a first clear needs none of them
     "spread": "placement",
     "trace": "tracing",
     "tune": "tuning",
+    "with_contracts": "contracts",
 }
 _MODULES = ("caps", "mechanisms", "objectives", "plots", "profiles", "scenarios", "studies")
 

@@ -157,6 +157,8 @@ ONE: dict[str, Call] = {
     "pad": lambda m, c: scenarios.pad(m, prosumers=3),
     "sweep": lambda m, c: scenarios.sweep(m, first, [0.1, 0.2]),
     "equip": lambda m, c: jg.equip(m, battery=1.0),
+    "with_contracts": lambda m, c: jg.with_contracts(m, jg.Contract(energy=0.1)),
+    "household_bill": lambda m, c: jg.household_bill(m, c, 0),
     "perturb": lambda m, c: scenarios.perturb(m, jax.random.key(0), 2, load=0.1),
     "days": lambda m, c: scenarios.days(m, np.ones((2, 4))),
     "days_by_length": lambda m, c: scenarios.days_by_length(m, np.ones((2, 4))),

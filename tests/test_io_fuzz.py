@@ -231,13 +231,16 @@ def oracle(files: Files, prefix: str, tables: tuple[schema.Table, ...]) -> dict[
     """Every column by its field, as Python's own reader finds it."""
     found = {}
     for one in tables:
-        text = (files[prefix + one.file] or b"").decode("utf-8-sig")
+        text = (files.get(prefix + one.file) or b"").decode("utf-8-sig")
         lines = [line for line in text.replace("\r\n", "\n").split("\n") if line]
         rows = list(csv.DictReader(lines))
         keys = (one.row, "hour") if one.hourly else (one.row,)
         rows.sort(key=lambda row: [int(row[key]) for key in keys])
         for column, field in one.columns.items():
             found[field] = np.array([float(row[column]) for row in rows])
+        for column, field in one.either.items():
+            if rows and column in rows[0]:
+                found[field] = np.array([float(row[column]) for row in rows])
         for column, field in one.names.items():
             words = tuple(row[column] for row in rows if column in row)
             known = schema.KIND_OF.get(field)

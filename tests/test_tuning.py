@@ -67,7 +67,7 @@ def test_the_best_tariff_is_found_and_nothing_compiles_again():
     assert np.all(history.solver_steps[20:] <= 0.6 * history.solver_steps[0])  # warm starts
     made, said = history.made, history.foretold[:-1]
     assert np.abs(made - said).max() < 0.3 * np.abs(said).max()
-    assert history.tuned.shape == (100, 1) and "best" in str(history)
+    assert history.tuned.shape == (100, 1, 1) and "best" in str(history)
 
 
 @pytest.mark.slow  # compiles for half a minute

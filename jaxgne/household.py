@@ -1,0 +1,255 @@
+"""The bill of one household line by line, quantity times price; and what the network earns by it.
+
+All lines together are what `settle` says the household pays, and what its contract has besides:
+fees by day and by kW, which move no decision, with VAT.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from .contracts import Contract, rows_of, whose
+from .each import refuse_batch
+from .market import Market
+from .model import aggregate, counted, grid_price, net_load
+from .result import Clearing
+from .runner import hosted
+from .settlement import Bills, bills, priced, settled_prices
+
+_FEW = 4  # prices that have a line each; more are one line at their mean
+_HIDDEN = 5e-5  # EUR, below which a line is not printed
+_AMONG = "trades among households"
+_ALIKE = 1e-9  # EUR/kWh, by which prices of one line may differ
+
+
+class Line(NamedTuple):
+    """One line: `eur` is `quantity` times `price`, where it is a product of two."""
+
+    what: str
+    quantity: float | None
+    unit: str
+    price: float | None
+    eur: float
+
+
+@dataclass(frozen=True)
+class Account:
+    """Lines of a bill, or of an income; prints as a table."""
+
+    title: str
+    lines: tuple[Line, ...]
+
+    @property
+    def total(self) -> float:
+        """The sum of all lines, EUR."""
+        return float(sum(line.eur for line in self.lines))
+
+    def __str__(self) -> str:
+        rows = [self.title, f"{'':<40}{'quantity':>12}{'':6}{'price, EUR':>12}{'EUR':>10}"]
+        for line in self.lines:
+            if abs(line.eur) < _HIDDEN:  # what solvers leave of a price that is 0
+                continue
+            amount, price = (
+                "" if value is None else f"{value:.{digits}f}"
+                for value, digits in ((line.quantity, 3), (line.price, 5))
+            )
+            rows.append(f"{line.what:<40}{amount:>12} {line.unit:<5}{price:>12}{line.eur:>10.2f}")
+        return "\n".join([*rows, f"{'total':<40}{'':>12} {'':<5}{'':>12}{self.total:>10.2f}"])
+
+    def frame(self) -> Any:
+        """The lines as a pandas table. `ImportError` without pandas."""
+        import pandas
+
+        return pandas.DataFrame([line._asdict() for line in self.lines])
+
+
+def household_bill(
+    market: Market,
+    clearing: Clearing,
+    prosumer: int | str,
+    contract: Contract | Sequence[Contract] | None = None,
+) -> Account:
+    """What one prosumer, by number or name, pays, EUR: a line for each quantity and its price.
+
+    Without a `contract` prices are those of the game, gross. With the contracts of `with_contracts`
+    they are net, energy, network and taxes each in its own line, then fixed fees and VAT. A price
+    that changes in few hours has a line each, one that changes often one line at its mean. What
+    neighbors pay each other, feed-in, and the operator's prices of limits bear no VAT.
+
+    Raises `ValueError` for a prosumer that there is not, and for a clearing without prices.
+    """
+    refuse_batch("household_bill", market=market)
+    priced("household_bill", clearing)
+    count, names = len(market.prosumers.bus), getattr(market.prosumers, "names", ())
+    row = rows_of(names, prosumer, count)
+    own = _own(market, contract, row)
+    lines = _lines(market, clearing, row, own)
+    called = f" ({names[row]})" if names else ""
+    return Account(f"Bill of prosumer {row}{called}", tuple(lines))
+
+
+def _own(
+    market: Market, contract: Contract | Sequence[Contract] | None, row: int
+) -> Contract | None:
+    if contract is None or isinstance(contract, Contract):
+        return contract
+    return list(contract)[whose(market, list(contract))[row]]
+
+
+def _lines(market: Market, clearing: Clearing, row: int, own: Contract | None) -> list[Line]:
+    plan, ts = clearing.plan, np.asarray(counted(market), float)
+    vat = 0.0 if own is None else own.vat
+    paid = hosted(bills)(market, plan, clearing.prices)
+    bought, sold = (ts * np.asarray(getattr(plan, way))[row] for way in ("imports", "exports"))
+    main = np.asarray(hosted(grid_price)(market, hosted(aggregate)(market, plan)))
+    adder, more = (
+        np.broadcast_to(np.asarray(getattr(market.prosumers, f"{way}_adder"))[row], ts.shape)
+        for way in ("import", "export")
+    )
+    if own is None:
+        parts = {"energy from the main grid": main, "added by the own contract": adder}
+    else:
+        network, taxes = own.price("network", market), np.full(ts.shape, own.taxes)
+        rest = (main + adder) / (1 + vat) - network - taxes
+        parts = {"energy from the main grid": rest, "network fee": network, "taxes": taxes}
+    taxed = [line for what, price in parts.items() for line in _by_price(what, bought, price)]
+    toll = np.abs(_sides(market, np.asarray(plan.trades), row))
+    each = np.asarray(market.trading.toll)[_pairs(market, row)] + 0 * toll
+    if own is None:
+        taxed += _mean("tolls on trades", ts * toll, each)
+    else:  # half of the taxes on a trade is each side's
+        tax = (own.taxes if own.trade_taxes is None else own.trade_taxes) / 2
+        taxed += _mean("network fee on trades", ts * toll, each / (1 + vat) - tax)
+        taxed += _mean("taxes on trades", ts * toll, tax + 0 * toll)
+    taxed += _charges(market, clearing, row, own)
+    days = float(ts.sum()) / 24
+    if own is not None:
+        size = own.connection * days
+        taxed += [Line("fixed fee", days, "d", own.fixed, own.fixed * days)] * (own.fixed > 0)
+        fee = own.capacity * size
+        taxed += [Line("capacity fee", size, "kW d", own.capacity, fee)] * (own.capacity > 0)
+    free = _by_price("sold to the main grid", -sold, np.asarray(market.tariff.export) + more)
+    free += _neighbors(market, clearing, row, ts)
+    free += _limits(market, clearing, paid, row, ts)
+    net = sum(line.eur for line in taxed)
+    tax = [Line(f"VAT of {100 * vat:g} %", net, "EUR", vat, vat * net)] if vat else []
+    return [*taxed, *tax, *free]
+
+
+def _by_price(
+    what: str, energy: Float[np.ndarray, " H"], price: Float[np.ndarray, " H"]
+) -> list[Line]:
+    """A line for each price, or one at their mean where they are many."""
+    used = energy != 0
+    if not np.any(used) or not np.any(price[used]):
+        return []
+    kinds = np.unique(np.round(price[used] / _ALIKE)) * _ALIKE
+    if len(kinds) > _FEW:
+        return _mean(what, energy, price)
+    found = []
+    for kind in kinds.tolist():
+        here = used & (np.abs(price - kind) <= _ALIKE)
+        found += _mean(what, energy[here], price[here])
+    return found
+
+
+def _mean(what: str, energy: Any, price: Any) -> list[Line]:
+    """One line, at the mean price; none where there is nothing to pay."""
+    quantity, eur = float(np.sum(energy)), float(np.sum(energy * price))
+    if eur == 0:
+        return []
+    if quantity == 0:
+        return [Line(what, None, "", None, eur)]
+    return [Line(what, quantity, "kWh", eur / quantity, eur)]
+
+
+def _pairs(market: Market, row: int) -> np.ndarray:
+    """The pairs of a prosumer."""
+    buyer, seller = np.asarray(market.trading.buyer), np.asarray(market.trading.seller)
+    return np.flatnonzero((buyer == row) | (seller == row))
+
+
+def _sides(market: Market, trades: np.ndarray, row: int) -> Float[np.ndarray, "P H"]:
+    """What a prosumer buys in each of its pairs, kW."""
+    mine = _pairs(market, row)
+    sign = np.where(np.asarray(market.trading.buyer)[mine] == row, 1.0, -1.0)
+    return sign[:, None] * trades[mine]
+
+
+def _neighbors(market: Market, clearing: Clearing, row: int, ts: np.ndarray) -> list[Line]:
+    """What is bought of each neighbor, and sold to it, at its mean price."""
+    mine, names = _pairs(market, row), getattr(market.prosumers, "names", ())
+    price = np.asarray(hosted(settled_prices)(market, clearing.prices))[mine]
+    power = ts * _sides(market, np.asarray(clearing.plan.trades), row)
+    ends = np.stack(
+        [np.asarray(market.trading.buyer)[mine], np.asarray(market.trading.seller)[mine]]
+    )
+    found = []
+    for k, other in enumerate(np.where(ends[0] == row, ends[1], ends[0]).tolist()):
+        called = names[other] if names else other
+        found += _mean(f"bought from neighbor {called}", np.maximum(power[k], 0.0), price[k])
+        found += _mean(f"sold to neighbor {called}", np.minimum(power[k], 0.0), price[k])
+    return found
+
+
+def _charges(market: Market, clearing: Clearing, row: int, own: Contract | None) -> list[Line]:
+    """Rises of caps that the prosumer owns, as of a demand charge: kW times EUR per kW."""
+    caps, rise = market.caps, clearing.plan.rise
+    if rise is None:
+        return []
+    found, vat = [], 0.0 if own is None else own.vat
+    for m in np.flatnonzero(np.asarray(caps.owner) == row).tolist():
+        quantity = float(np.sum(np.asarray(market.weight) * np.asarray(rise)[m]))
+        price = float(caps.price[m]) / (1 + vat)
+        if price * quantity:
+            name, unit = caps.names[m].removesuffix(f" of prosumer {row}"), caps.units[m]
+            found.append(Line(name, quantity, unit, price, quantity * price))
+    return found
+
+
+def _limits(
+    market: Market, clearing: Clearing, paid: Bills, row: int, ts: np.ndarray
+) -> list[Line]:
+    """What limits that all share cost, at their mean prices."""
+    plan = clearing.plan
+    drawn = ts * np.asarray(hosted(net_load)(market, plan))[row]
+    contract = ts * np.asarray(plan.imports - plan.exports)[row]
+    found: list[Line] = []
+    for what, energy, eur in (
+        ("limit on the total", contract, paid.capacity),
+        ("lines and voltages", drawn, paid.congestion),
+        ("caps", 0 * drawn, paid.caps),
+    ):
+        due, quantity = float(np.sum(np.asarray(eur)[row])), float(np.sum(energy))
+        if due and quantity:
+            found.append(Line(what, quantity, "kWh", due / quantity, due))
+        elif due:
+            found.append(Line(what, None, "", None, due))
+    return found
+
+
+def income(market: Market, clearing: Clearing, contracts: Contract | Sequence[Contract]) -> Account:
+    """What all households pay together and for what, EUR: who earns by energy, network, and taxes.
+
+    The network's fees, on what comes from the main grid and on trades, stand beside what it
+    receives for scarce limits; these are the operator's `receipts` of `settle` less the tolls.
+    Passive consumers, who have no contract, are not among them.
+    """
+    refuse_batch("income", market=market)
+    priced("income", clearing)
+    listed = [contracts] if isinstance(contracts, Contract) else list(contracts)
+    own, sums = whose(market, listed), {}
+    for row in range(len(own)):
+        for line in _lines(market, clearing, row, listed[own[row]]):
+            kind = _AMONG if "neighbor" in line.what else line.what
+            quantity, eur = sums.get(kind, (0.0, 0.0))
+            sums[kind] = quantity + (line.quantity or 0.0), eur + line.eur
+    lines = [
+        Line(kind, quantity, "", eur / quantity if quantity else None, eur)
+        for kind, (quantity, eur) in sums.items()
+        if kind != _AMONG  # what one pays the other gets
+    ]
+    return Account("All households", tuple(lines))

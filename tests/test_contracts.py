@@ -1,0 +1,143 @@
+"""Contracts as a household knows them: in the market's prices, and on its bill line by line."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import jaxgne as jg
+from jaxgne.contracts import TEMPLATE, Contract, distance, read_contracts, with_contracts
+from jaxgne.household import household_bill, income
+
+HOURS = 4
+CONTRACT = Contract(
+    energy=[{"from": 1, "to": 3, "price": 0.1}, {"price": 0.2}],
+    network=0.09, taxes=0.04, trade_near=0.03, trade_feeder=0.06, trade_taxes=0.02,
+    feed_in=0.08, fixed=2.4, capacity=0.12, connection=10.0, demand=0.5, vat=0.2,
+)  # fmt: skip
+
+
+def street() -> jg.Market:
+    """Three households behind two transformers of one feeder; the second has sun."""
+    sun = [[0.0, 6.0, 6.0, 0.0]]
+    load = np.array([[1.0, 1.0, 2.0, 1.0], [0.5] * HOURS, [1.0] * HOURS])
+    load[1] -= sun[0]
+    return jg.Market(
+        jg.Prosumers([1, 1, 2], load, export_max=9.0),
+        jg.Grid(np.zeros((3, HOURS)), [0, 0], [1, 2], 1e-4, 1e-4, line_names=("t1", "t2")),
+        jg.Tariff(0.0, hours=HOURS, base=0.2, export=0.05),
+        trading=jg.Trading([0, 2], [1, 1], 10.0),
+    )
+
+
+def test_prices_of_the_market_are_gross_sums_of_the_contract():
+    market = with_contracts(street(), CONTRACT, transformers=["t1", "t2"])
+    np.testing.assert_allclose(market.tariff.base, [0.24, 0.12, 0.12, 0.24])
+    np.testing.assert_allclose(market.tariff.export, 0.08)
+    np.testing.assert_allclose(market.prosumers.import_adder, np.full((3, 1), 1.2 * 0.13))
+    assert not np.any(market.prosumers.export_adder)
+    # of each side half: 1.2 (fee + taxes) / 2, near and beyond the own transformer
+    np.testing.assert_allclose(market.trading.toll, [[1.2 * 0.05 / 2], [1.2 * 0.08 / 2]])
+    np.testing.assert_allclose(market.caps.price, 0.6)
+    assert distance(street()).tolist() == [0, 0] and distance(market, [0, 1]).tolist() == [0, 1]
+
+
+def test_contracts_of_their_own_differ_by_what_is_added():
+    """What the first asks is the tariff; the others' adders make it theirs, in each hour."""
+    other = Contract(energy=0.3, network=0.05, feed_in=0.1, prosumers=(2,))
+    market = with_contracts(street(), [CONTRACT, other])
+    asked = np.asarray(jg.model.import_prices(market, market.tariff.base))
+    np.testing.assert_allclose(asked[0], [0.396, 0.276, 0.276, 0.396])
+    np.testing.assert_allclose(asked[2], 0.35)
+    np.testing.assert_allclose(jg.model.export_prices(market)[2], 0.1)
+    np.testing.assert_allclose(market.trading.toll[1], (1.2 * 0.05 + 0.05) / 4)
+    assert np.asarray(market.caps.owner).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("fields", [{}, {"demand": 0.0, "energy": None, "vat": 0.0}])
+def test_lines_add_up_to_the_bill_and_the_fixed_fees(fields: dict[str, Any]):
+    """To 1e-9, each a quantity times its price; of all together as well."""
+    contract = replace(CONTRACT, **fields)
+    market = with_contracts(street(), contract, transformers=["t1", "t2"])
+    clearing = jg.clear(market)
+    paid = np.asarray(jg.settle(market, clearing).prosumers).sum(axis=1)
+    days = HOURS / 24
+    fixed = (1 + contract.vat) * days * (2.4 + 0.12 * 10.0)
+    for row in range(3):
+        bill = household_bill(market, clearing, row, contract)
+        assert bill.total == pytest.approx(paid[row] + fixed, abs=1e-9)
+        for line in bill.lines:
+            if line.price is not None and line.quantity is not None:
+                assert line.quantity * line.price == pytest.approx(line.eur, abs=1e-12)
+        assert household_bill(market, clearing, row).total == pytest.approx(paid[row], abs=1e-9)
+    whole = income(market, clearing, contract)
+    assert whole.total == pytest.approx(paid.sum() + 3 * fixed, abs=1e-9)
+    assert "network fee on trades" in {line.what for line in whole.lines}
+
+
+def test_a_bill_says_what_a_person_can_check():
+    """The third household buys 1 kWh an hour: two at 0.2 of the main grid, two next door."""
+    market = with_contracts(street(), CONTRACT)
+    bill = household_bill(market, jg.clear(market, tol=1e-8), 2, CONTRACT)
+    lines = {(line.what, round(line.price or 0.0, 4)): line for line in bill.lines}
+    assert lines["energy from the main grid", 0.2].quantity == pytest.approx(2.0, abs=1e-4)
+    assert lines["network fee", 0.09].eur == pytest.approx(0.18, abs=1e-5)
+    assert lines["demand charge", 0.5].quantity == pytest.approx(1.0, abs=1e-4)
+    assert lines["fixed fee", 2.4].eur == pytest.approx(0.4)
+    assert "VAT of 20 %" in str(bill) and str(bill).splitlines()[-1].startswith("total")
+    assert list(bill.frame().columns) == ["what", "quantity", "unit", "price", "eur"]
+
+
+def test_template_is_read_and_wrong_files_are_told(tmp_path: Any):
+    """By file, contract and key, with what to do."""
+    path = tmp_path / "tariff.toml"
+    path.write_text(TEMPLATE)
+    (contract,) = read_contracts(path)
+    assert contract.vat == 0.19 and contract.price("energy", with_hours(24))[3] == 0.12
+    for text, words in (
+        ("[contract]\nenrgy = 1", r"contract 0: key 'enrgy' is unknown; known: energy"),
+        ("[contract]\nvat = 19", r"Contract\.vat: 19; give a share, 0\.19 for 19 %"),
+        ("[contract]\nnetwork = 'a'", r"Contract\.network: 'a'; give EUR/kWh"),
+        ("[contract]\nenergy = [{from = 1, price = 2}]", r"give price, and from and to or neither"),
+        ("vat = 0.2", r"key 'vat' is unknown; give a table \[contract\]"),
+        ("[contract", r"is no TOML"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=words):
+            read_contracts(path)
+
+
+def with_hours(hours: int) -> jg.Market:
+    return jg.Market(jg.Prosumers([0], np.ones((1, hours))), jg.Grid(np.zeros((1, hours))),
+                     jg.Tariff(0.0, hours=hours))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("contracts", "words"),
+    [
+        (replace(CONTRACT, energy=[0.1, 0.2]), r"energy: 2 prices for 4 steps"),
+        (replace(CONTRACT, energy=[{"from": 1, "to": 3, "price": 0.1}]), r"no window .* step 0"),
+        ([replace(CONTRACT, prosumers=(0,))], r"prosumer 1 has none"),
+        ([CONTRACT, replace(CONTRACT, prosumers=(9,))], r"no prosumer 9; give 0 to 2"),
+        ([CONTRACT, CONTRACT], r"2 of 2 name no prosumers"),
+    ],
+)
+def test_contracts_that_do_not_fit_are_refused(contracts: Any, words: str):
+    with pytest.raises(ValueError, match=words):
+        with_contracts(street(), contracts)
+
+
+def test_page_prints_what_it_says(capsys: Any):
+    """The bill in docs/tariffs.md, the sums of all, and the template."""
+    page = (Path(__file__).parents[1] / "docs" / "tariffs.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    bill, whole = re.findall(r"```text\n(.*?)```", page, re.S)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert capsys.readouterr().out == bill
+    made = income(names["market"], names["clearing"], names["contract"])
+    assert f"{made}\n" == whole
+    assert f"```toml\n{TEMPLATE}```" in page
