@@ -205,7 +205,7 @@ def _charges(market: Market, clearing: Clearing, row: int, own: Contract | None)
         quantity = float(np.sum(np.asarray(market.weight) * np.asarray(rise)[m]))
         price = float(caps.price[m]) / (1 + vat)
         if price * quantity:
-            name, unit = caps.names[m].removesuffix(f" of prosumer {row}"), caps.units[m]
+            name, unit = caps.names[m].partition(" of prosumer ")[0], caps.units[m]
             found.append(Line(name, quantity, unit, price, quantity * price))
     return found
 
