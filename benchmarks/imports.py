@@ -33,6 +33,7 @@ from jaxgne import acflow
 from jaxgne.io import matlab, read_case
 from jaxgne.runner import by_numpy, to_host
 
+_SMALL = 200_000  # bytes of a case file: no radial one has more
 ROOT = Path(__file__).parent.parent
 RADIAL = [
     "create_cigre_network_lv", "create_cigre_network_mv", "create_kerber_landnetz_freileitung_1",
@@ -77,13 +78,15 @@ def main() -> None:
     asked = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     asked.add_argument("--questions", nargs="+", default=["nets", "large"])
     asked.add_argument("--folder", type=Path, help="of MATPOWER's .m and OpenDSS' .dss files")
+    asked.add_argument("--sources", nargs="+", default=["pandapower", "simbench", "folder"])
     asked.add_argument("--most", type=int, default=200, help="customers of which bills are wanted")
     given = asked.parse_args()
     jax.config.update("jax_enable_x64", True)
     warnings.simplefilter("ignore")
     if "nets" in given.questions:
         for name, source, model, load in nets(given.folder):
-            net(name, source, model, load, given.most)
+            if (source if source in ("pandapower", "simbench") else "folder") in given.sources:
+                net(name, source, model, load, given.most)
     if "large" in given.questions:
         large()
     if "install" in given.questions:
@@ -111,6 +114,8 @@ def nets(folder: Path | None) -> Iterator[tuple[str, str, Any, Callable[[], Any]
 
 def _radial(path: Path) -> bool:
     """Whether it is a case without loops that is read at all."""
+    if path.stat().st_size > _SMALL:
+        return False
     try:
         jg.from_matpower(path)
     except ValueError:

@@ -88,9 +88,10 @@ def test_paths_in_the_architecture_exist():
 
 def test_a_capacity_comes_from_its_file_to_the_sentence_on_the_page(tmp_path: Path):
     """A battery that fills to 5.1 kWh of 6 breaks a limit of 4 by 1.1 kWh, in hour 1."""
-    example = re.findall(
+    blocks = re.findall(
         r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text("utf-8"), re.M | re.S
-    )[0]
+    )
+    example = next(block for block in blocks if "market = jg.Market(" in block)
     names: dict[str, Any] = {}
     exec(example, names)
     jg.save(tmp_path / "day", names["market"])

@@ -75,20 +75,20 @@ def from_pandapower(
         net = read_net(net)
     if taps not in (None, "pandapower", "all"):
         raise ValueError(f"from_pandapower: taps={taps!r}: give 'pandapower', 'all' or nothing.")
-    own = {"load": profiles} if isinstance(profiles, Series) else profiles or {}
-    series = [each for each in own.values() if isinstance(each, Series)]
+    own: Any = {"load": profiles} if isinstance(profiles, Series) else profiles
+    series = [each for each in (own or {}).values() if isinstance(each, Series)]
     if series:
         length = series[0].hour_length if hour_length is None else hour_length
         if why := series[0].misfit("kW", clock, length):
             raise ValueError(f"from_pandapower: profiles: the first {why}.")
         clock, hour_length = series[0].clock, length
-        profiles = frames_of(net, own)
+        own = frames_of(net, own)
     hour_length = 1.0 if hour_length is None else hour_length
-    steps = steps_of(profiles, hours)
+    steps = steps_of(own, hours)
     grid, report = _grid(net, model, steps, taps, voltage)
-    if tariff is None and profiles is None:
+    if tariff is None and own is None:
         return grid, report
-    units = units_of(net, report, steps, profiles)
+    units = units_of(net, report, steps, own)
     if tariff is None:
         return with_profiles(grid, units, np.zeros(len(units.kind), bool)), report
     market, report = market_of(

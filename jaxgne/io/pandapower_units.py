@@ -95,7 +95,8 @@ def _frames(table: Any, kind: str, own: Series) -> Profiles:
     ratio = np.divide(kvar, drawn, out=np.zeros(len(rows)), where=drawn != 0)
     mw = np.divide(1e-3, scaling, out=np.zeros(len(rows)), where=scaling != 0) * own.values.T
     frames = {"p_mw": mw, "q_mvar": ratio * mw}
-    return {(kind, name): pandas.DataFrame(each, columns=rows) for name, each in frames.items()}
+    at = table.index
+    return {(kind, name): pandas.DataFrame(each, columns=at) for name, each in frames.items()}
 
 
 def units_of(net: Any, report: ImportReport, hours: int, profiles: Profiles | None) -> Units:

@@ -26,6 +26,7 @@ from .power_grid_model import from_power_grid_model
 from .simbench import BASE, EXPORT, from_simbench
 
 _CODE = re.compile(r"\d-[A-Za-z0-9_.]+-[\w.-]*(no_)?sw")
+_CUSTOMERS = ("load", "asymmetric_load")  # tables of pandapower's
 _TOLL = 0.01  # EUR/kWh to each side
 _ALL = 50  # customers up to which all may trade with all; with six others on average beyond
 _DEGREE = 6.0
@@ -125,8 +126,8 @@ def read_source(source: str | Path, wanted: Customers) -> tuple[Market, ImportRe
     if kind == "pandapower":
         net = read_net(source)
         market, report = from_pandapower(
-            net, tariff=tariff, profiles=_typical(net, wanted), hours=steps, clock=wanted.clock,
-            hour_length=wanted.length,
+            net, tariff=tariff, customers=_CUSTOMERS, profiles=_typical(net, wanted), hours=steps,
+            clock=wanted.clock, hour_length=wanted.length,
         )  # fmt: skip
     else:
         grid, report = _READERS[kind](source)
