@@ -51,6 +51,7 @@ from .cli_source import (
     Populate,
     Source,
     Start,
+    TariffFile,
     Vehicle,
     Zone,
     market_of,
@@ -111,6 +112,7 @@ def clear(
     zone: Zone = None,
     hours: Hours = None,
     hour_length: HourLength = None,
+    tariff: TariffFile = None,
     solver: Annotated[
         _Solver | None,
         typer.Option(help="How to solve; by default what is fastest for the size."),
@@ -174,7 +176,9 @@ def clear(
     find = _finder(least_norm, ac_safe, ac_margin, one_way)
     if out is not None:
         check_replaceable(out)
-    market, report = market_of(source, own, populate=populate, devices=devices, when=when)
+    market, report = market_of(
+        source, own, populate=populate, devices=devices, when=when, tariff=tariff
+    )
     if report is not None and not quiet:
         typer.echo(told(report), err=True)
     market = double(market)

@@ -16,6 +16,7 @@ from .cli_source import (
     Populate,
     Source,
     Start,
+    TariffFile,
     Vehicle,
     Zone,
     market_of,
@@ -42,6 +43,7 @@ def convert(
     zone: Zone = None,
     hours: Hours = None,
     hour_length: HourLength = None,
+    tariff: TariffFile = None,
     seed: Annotated[
         int | None, typer.Option(min=0, max=MOST_SEED, help="Seed of everything drawn by chance.")
     ] = None,
@@ -60,13 +62,15 @@ def convert(
         "photovoltaic": photovoltaic, "battery": battery, "vehicle": vehicle, "heat_pump": heat_pump
     }  # fmt: skip
     when = {"start": start, "zone": zone, "hours": hours, "hour_length": hour_length}
-    asked = [value for value in (seed, populate, *devices.values(), *when.values()) if value]
+    asked = [
+        value for value in (seed, populate, tariff, *devices.values(), *when.values()) if value
+    ]
     clearing, report = None, None
     if not asked and (is_book(source) or Path(source, "market.json").exists()):
         market, clearing = load(source)
     else:
         market, report = market_of(
-            source, {"seed": seed}, populate=populate, devices=devices, when=when
+            source, {"seed": seed}, populate=populate, devices=devices, when=when, tariff=tariff
         )
     save(target, market, clearing, **tables_of(form))
     if report is not None:

@@ -1,5 +1,6 @@
 """What commands take for a market: its name, and what is put on a net of another program."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -8,6 +9,7 @@ import jaxgne
 
 from .cases import CASES
 from .cli_shared import MOST_PROSUMERS
+from .contracts import read_contracts
 from .io import ImportReport, read_case
 
 Source = Annotated[
@@ -52,6 +54,11 @@ HourLength = Annotated[
     float | None, typer.Option(min=0.0, help="Length of a step, h: 0.25 for quarter hours.")
 ]
 
+TariffFile = Annotated[
+    Path | None,
+    typer.Option("--tariff", help="File of contracts (docs/tariffs.md), in place of the prices."),
+]
+
 # On the customers that there are; all kinds go with those that are put on a net.
 _EQUIPPED = ("battery", "vehicle")
 
@@ -63,11 +70,13 @@ def market_of(
     populate: int | None,
     devices: dict[str, float | None],
     when: dict[str, Any],
+    tariff: Path | None = None,
 ) -> tuple[jaxgne.Market, ImportReport | None]:
     """The market of a source, and what became of a net. What is None was not asked for.
 
     `own` are the options of built-in cases, `devices` shares of owners, `when` is `start`, `zone`,
-    `hours` and `hour_length`. Raises `ValueError` for what does not go together.
+    `hours` and `hour_length`; the contracts of `tariff` come last. Raises `ValueError` for what
+    does not go together.
     """
     own, shares, when = (
         {name: value for name, value in given.items() if value is not None}
@@ -86,10 +95,13 @@ def market_of(
     if strange:
         word = strange[0].replace("_", "-")
         raise ValueError(f"--{word} goes with --populate: it is of the customers put on a net.")
+    contracts = () if tariff is None else read_contracts(tariff)
     market, report = read_case(source, **own)
     for kind, share in shares.items():
         if share:
             market = jaxgne.equip(market, **{kind: share}, seed=own.get("seed", 0))
+    if tariff is not None:
+        market = jaxgne.with_contracts(market, contracts)
     return market, report
 
 

@@ -178,7 +178,7 @@ LAYERS: dict[str, set[str]] = {
     },
     "frames": {*RESULT - SOLVERS, *STUDIES, "grids", "kinds", "tight"},
     "cli_shared": {"jaxgne"},  # public names only
-    "cli_source": {"jaxgne", "cases", "cli_shared", "io"},
+    "cli_source": {"jaxgne", "cases", "cli_shared", "contracts", "io"},
     "cli_check": {"checking", "cli_shared", "cli_source", "io"},
     "cli_convert": {"cli_shared", "cli_source", "io"},
     "cli_new": {"cases", "cli_convert", "cli_shared", "io"},

@@ -174,3 +174,18 @@ def test_convert_changes_the_form_and_keeps_the_result(tmp_path: Path):
     assert (tmp_path / "other" / "clearing" / "pair_hours.parquet").is_file()
     wrong = call("convert", tmp_path / "case", "--out", tmp_path / "a.xlsx", "--format", "csv")
     assert wrong.exit_code == 2 and "is a workbook; leave --format csv out" in wrong.stderr
+
+
+def test_contracts_of_a_file_are_the_prices(nets: Path, tmp_path: Path):
+    """0.1 of energy and 0.1 of network make 0.24 with a VAT of a fifth, in place of 0.30."""
+    told = "[contract]\nenergy = 0.1\nnetwork = 0.1\nvat = 0.2\nfeed_in = 0.05\n"
+    (tmp_path / "tariff.toml").write_text(told)
+    words = ("--tariff", tmp_path / "tariff.toml")
+    result = call("convert", nets / "works.json", "--out", tmp_path / "day", *words)
+    assert result.exit_code == 0, result.output
+    market = io.load_market(tmp_path / "day")
+    people, tariff = market.prosumers, market.tariff
+    assert float(tariff.base[0] + people.import_adder[0, 0]) == pytest.approx(0.24)
+    assert float(tariff.export[0] + people.export_adder[0, 0]) == pytest.approx(0.05)
+    again = call("convert", tmp_path / "day", "--out", tmp_path / "day.xlsx", *words)
+    assert again.exit_code == 0, again.output
