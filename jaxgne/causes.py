@@ -18,9 +18,20 @@ from .programs import program
 from .runner import hosted, jnp, vmap, wide
 from .scales import cap_sizes
 
-# each with all rows of those before, but the buffers' own, which see no other row
-_CAUSES = ("prosumer", "buffer", "stored", "aggregate", "cap", "line", "reactive", "voltage")
-_HEARD = 0.1  # share of the ray's largest entry from which on an hour is named
+# each with all rows of those before, but the buffers' own, which see no other row; first of all only
+# the prosumers' rows that the ray weighs most
+_CAUSES = (
+    "prosumer",
+    "prosumer",
+    "buffer",
+    "stored",
+    "aggregate",
+    "cap",
+    "line",
+    "reactive",
+    "voltage",
+)
+_HEARD = 0.1  # share of the ray's largest entry from which on a row or an hour is named
 
 
 @for_one("take one of them, jg.scenarios.lane((markets, clearings), k)")
@@ -70,12 +81,15 @@ def _evidence(market: Market, prices: Rows) -> tuple[Rows, Array, Rows, Plan, Ar
     ray = pin(market, prices)
     nothing = jax.tree.map(jnp.zeros_like, ray)
     own, stores = replace(nothing, balance=ray.balance), replace(nothing, energy=ray.energy)
+    weight = jnp.abs(ray.balance)  # what a ray has little of may be what is left of other prices
+    loud = weight > _HEARD * jnp.max(weight)
+    heard = replace(nothing, balance=jnp.where(loud, ray.balance, 0.0))
     private = replace(stores, balance=ray.balance)
     total = replace(private, aggregate=ray.aggregate)
     caps = replace(total, cap=ray.cap, level=ray.level)
     lines = replace(caps, bus=ray.bus)
     reactive = replace(lines, bus_reactive=ray.bus_reactive)
-    parts = (own, stores, private, total, caps, lines, reactive, ray)
+    parts = (heard, own, stores, private, total, caps, lines, reactive, ray)
     stacked = jax.tree.map(lambda *each: jnp.stack(each), *parts)
     timeless = replace(stacked, energy=jnp.zeros_like(stacked.energy))
 
