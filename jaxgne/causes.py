@@ -18,8 +18,8 @@ from .programs import program
 from .runner import hosted, jnp, vmap, wide
 from .scales import cap_sizes
 
-# each with all rows of those before, but the buffers' own, which see no other row; first of all only
-# the prosumers' rows that the ray weighs most
+# each with all rows of those before, but the buffers' own, which see no other row; the first only
+# with the prosumers' rows that the ray weighs most
 _CAUSES = (
     "prosumer",
     "prosumer",
