@@ -1,4 +1,4 @@
-"""The command `jaxgne new`: a small market in tables, to fill in."""
+"""The command `jaxgne new`: a small market in tables, or contracts in a file, to fill in."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,16 +9,21 @@ import typer
 from .cases import street
 from .cli_convert import Format, named, tables_of
 from .cli_shared import BAD_INPUT, fail
+from .contracts import TEMPLATE
+from .files import whole
 from .io import save_template
 
 
 def new(
     out: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="Folder, or workbook (.xlsx), to write.")
+        Path,
+        typer.Argument(
+            metavar="FOLDER", help="Folder or workbook (.xlsx) to write; .toml: a tariff instead."
+        ),
     ],
     form: Format = None,
 ) -> None:
-    """Write a small street as tables to fill in, every column explained.
+    """Write a small street as tables to fill in, every column explained; or a tariff, as .toml.
 
     It clears as it is. What stands there already is never replaced.
 
@@ -28,5 +33,12 @@ def new(
     target = named(out, form)
     if target.exists():
         raise fail(f"{target} is there already; choose another name.", BAD_INPUT)
+    if target.suffix == ".toml":
+        if form is not None:
+            raise typer.BadParameter(f"{target} is a tariff; leave --format {form} out.")
+        with whole(target) as file:
+            file.write_text(TEMPLATE, encoding="utf-8")
+        typer.echo(f"written to {target}: change it, then jaxgne clear CASE --tariff {target}")
+        return
     save_template(target, street(), **tables_of(form))
     typer.echo(f"written to {target}: change it, then jaxgne check {target}, jaxgne clear {target}")

@@ -49,6 +49,15 @@ def test_numbers_may_differ_by_prosumer():
     np.testing.assert_allclose(np.asarray(found.energy_max)[1:, 0], 2 * power[:4])
 
 
+def test_cars_of_a_day_charge_what_they_drive():
+    """From midnight to midnight, too: what they hold in the end is what they held at first."""
+    market = equip(street(), vehicle=1.0)
+    driven = np.asarray(market.buffers.drain).sum()
+    charged = 0.25 * 0.93 * np.asarray(jg.clear(market).plan.charge)[1:].sum()
+    assert driven > 0
+    np.testing.assert_allclose(charged, driven, rtol=1e-3)
+
+
 @pytest.mark.parametrize("clock", [None, jg.Clock("2025-01-15T06:00", "Europe/Berlin")])
 def test_markets_with_cars_and_heat_pumps_clear(clock):
     market = equip(street(clock), vehicle=0.5, power=4.0)

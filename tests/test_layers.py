@@ -181,7 +181,7 @@ LAYERS: dict[str, set[str]] = {
     "cli_source": {"jaxgne", "cases", "cli_shared", "contracts", "io"},
     "cli_check": {"checking", "cli_shared", "cli_source", "io"},
     "cli_convert": {"cli_shared", "cli_source", "io"},
-    "cli_new": {"cases", "cli_convert", "cli_shared", "io"},
+    "cli_new": {"cases", "cli_convert", "cli_shared", "contracts", "files", "io"},
     "cli_compare": {"jaxgne", "cli_shared", "cli_source", "files", "io", "live"},
     "cli_plot": {"cli_shared", "files", "io", "plots"},
     "studies": {

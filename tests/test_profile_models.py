@@ -255,6 +255,35 @@ def test_cars_are_drawn_by_their_statistics_and_their_seed():
     np.testing.assert_allclose(many.load.energy(), many.trip / 0.93, rtol=1e-9)
 
 
+@pytest.mark.parametrize("begin", ["2025-06-21", "2025-06-21 12:00", "2025-06-21 18:30"])
+def test_cars_end_a_day_as_full_as_charging_at_once_leaves_them(begin: str):
+    """Of 6.3 kWh 6.5 h of 1 kW bring 6.045 until midnight, and 1 h until half past six 0.93.
+
+    What they must hold in the end can be reached, whenever they come, and is not there for nothing.
+    """
+    when: dict[str, Any] = {**QUARTERS, "clock": jg.Clock(begin, BERLIN)}
+    slow = vehicles(1, **ONE, **when, power=1).device
+    short = {"2025-06-21": 0.255, "2025-06-21 12:00": 0.0, "2025-06-21 18:30": 5.37}[begin]
+    np.testing.assert_allclose(slow["final"], 0.8 - short / 60, rtol=1e-9)
+    cars = vehicles(30, 5, **when, arrival=(17.5, 4), departure=(7.5, 3), power=2)
+    market = jg.validate(
+        jg.Market(
+            jg.Prosumers(np.zeros(30, int), np.ones((30, 96))),
+            jg.Grid(np.zeros((1, 96)), model="copperplate"),
+            jg.Tariff(0.0, hours=96, base=0.3),
+            buffers=jg.devices.vehicle(range(30), **cars.device),
+            hour_length=0.25,
+            clock=when["clock"],
+        )
+    )
+    clearing = jg.clear(market)
+    charged = 0.25 * 0.93 * np.asarray(clearing.plan.charge).sum(1)
+    needed = np.asarray(market.buffers.drain).sum(1) + 60 * (
+        cars.device["final"] - cars.device["start"]
+    )
+    np.testing.assert_allclose(charged, np.maximum(needed, 0.0), atol=1e-3)
+
+
 def test_cars_go_into_a_market_whose_clocks_change():
     """The device is away when the habit says so, on the day without 2 o'clock as well."""
     clock = jg.Clock("2025-03-30", BERLIN)

@@ -13,12 +13,13 @@ README = Path(__file__).parent.parent / "README.md"
 
 
 @pytest.fixture(scope="module")
-def session() -> dict[str, Any]:
+def session(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Everything the blocks define, all run in one namespace as a reader would."""
     blocks = re.findall(r"^```python\n(.*?)^```$", README.read_text("utf-8"), re.M | re.S)
     assert len(blocks) >= 4
     names: dict[str, Any] = {}
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
+    folder = tmp_path_factory.mktemp("reader")
+    with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()) as printed:
         for block in blocks:
             exec(compile(block, str(README), "exec"), names)
     return {**names, "printed": printed.getvalue()}

@@ -10,6 +10,7 @@ import jaxgne as jg
 from jaxgne import cli, io
 from jaxgne.cases import street
 from jaxgne.checking import check
+from jaxgne.contracts import read_contracts
 from tests.folders import same
 
 
@@ -62,3 +63,12 @@ def test_a_customer_is_added_in_its_tables_only(tmp_path: Path):
         file.writelines(f"5,{line[2:]}\n" for line in lines)
     market = io.load_case(tmp_path / "day")
     assert market.prosumers.load.shape == (6, 24) and int(market.prosumers.bus[5]) == 2
+
+
+def test_a_tariff_to_fill_in_is_one_that_is_read(tmp_path: Path):
+    made = call("new", tmp_path / "tariff.toml")
+    assert made.exit_code == 0, made.output
+    (contract,) = read_contracts(tmp_path / "tariff.toml")
+    assert contract.network == 0.09 and contract.vat == 0.19
+    assert call("new", tmp_path / "tariff.toml").exit_code == 1
+    assert call("new", tmp_path / "other.toml", "--format", "csv").exit_code == 2

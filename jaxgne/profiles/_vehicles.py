@@ -54,7 +54,8 @@ def vehicles(
 
     `load` is what they draw when they charge from arrival on with full power until the trip is made
     good; `device` has what `jg.devices.vehicle` takes, for cars that begin as full as they must
-    leave. The same `seed` gives the same cars, and the first of them whatever `count` is.
+    leave, and end as full as these would. The same `seed` gives the same cars, and the first of
+    them whatever `count` is.
 
     Raises `ValueError` for numbers out of range, and steps that differ in length.
     """
@@ -83,7 +84,10 @@ def vehicles(
     home = (go - come) % 24
     room = np.minimum((due - 0.1) * rows["capacity"], efficiency * rows["power"] * home)
     trip = np.minimum(rows["consumption"] * driven, room)
-    away = (float(when.clock.local([0.0])[0]) - come) % 24 >= home  # at first
+    begin, end = (float(when.clock.local([at])[0]) for at in (0.0, float(np.sum(when.length))))
+    away = (begin - come) % 24 >= home  # at first
+    since = (end - come) % 24  # in the end, of those at home
+    missing = np.where(since < home, trip - efficiency * rows["power"] * since, 0.0)
     device = {
         "power": rows["power"][:, None],
         "capacity": rows["capacity"],
@@ -93,6 +97,7 @@ def vehicles(
         "start": due - np.where(away, trip / rows["capacity"], 0.0),  # as `load` has it
         "hours": len(when.length),
         "due": due,
+        "final": due - np.maximum(missing, 0.0) / rows["capacity"],
         "efficiency": efficiency,
         "hour_length": length,
         "clock": when.clock,
