@@ -14,6 +14,7 @@ results/imports.jsonl and results/imports.md. Seconds are of the processor (`cpu
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -108,8 +109,14 @@ def nets(folder: Path | None) -> Iterator[tuple[str, str, Any, Callable[[], Any]
     for path in sorted(folder.rglob("*")) if folder else []:
         if path.suffix == ".m" and _radial(path):
             yield path.stem, "MATPOWER", "lindistflow", lambda path=path: path
-        if path.suffix.lower() == ".dss" and "master" in path.stem.lower():
-            yield path.parent.name, "OpenDSS", "lindistflow", lambda path=path: path
+        if path.suffix.lower() == ".dss" and _circuit(path):
+            name = f"{path.parent.name} {path.stem}"
+            yield name, "OpenDSS", "lindistflow", lambda path=path: path
+
+
+def _circuit(path: Path) -> bool:
+    """Whether a script begins a circuit, rather than being a part of one."""
+    return bool(re.search(r"(?im)^\s*new\s+(object=)?circuit\.", path.read_text(errors="replace")))
 
 
 def _radial(path: Path) -> bool:

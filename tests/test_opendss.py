@@ -171,3 +171,20 @@ def test_a_file_is_compiled_and_solved(tmp_path):
     grid, report = from_opendss(path)
     assert "OpenDSS, circuit 'street'" in str(report)
     assert set(grid.names) == {"src", "lv", "b", "Vsource.source"}
+
+
+def test_base_voltages_alone_are_no_solution(engine, tmp_path):
+    """`calcvoltagebases` solves without loads and says it has converged: 75 kVA are not there."""
+    load = "new load.x bus1=b phases=3 kv=0.4 kw=60 kvar=15\n"
+    bases = END.removesuffix("solve")
+    said(engine, f"{START}{LINES}{load}{bases}")
+    assert engine.ActiveCircuit.Solution.Converged
+    with pytest.raises(ValueError, match="the circuit is not solved, or was changed since"):
+        from_opendss(engine)
+    path = tmp_path / "Master.dss"
+    path.write_text(f"{START}{LINES}{load}{bases}\n")
+    _, report = from_opendss(path)
+    assert report.totals["source"].before > 60
+    said(engine, "solve\nedit load.x kw=70")
+    with pytest.raises(ValueError, match="was changed since"):
+        from_opendss(engine)

@@ -7,6 +7,7 @@ has. So three single-phase regulators are a bank, and a lateral of one phase has
 impedance in pu that it would have as a line of three.
 """
 
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from ..market import Grid
 from .assembly import grid_of
 from .network import Branches, Buses, Network
 from .notes import ImportReport, Notebook, Total
-from .opendss_circuit import Circuit, Pair
+from .opendss_circuit import Circuit, Pair, is_solved
 
 _DEFAULT_AMPS = 400.0  # what the engine takes where nobody says
 _JOINS = ("line", "transformer", "autotrans", "reactor", "capacitor", "fuse")
@@ -75,10 +76,11 @@ def _compiled(path: str | Path) -> Any:
         raise ValueError(f"from_opendss: {path} is no file; give the master file of a circuit.")
     engine = DSS.NewContext()
     engine.AllowForms = engine.AllowChangeDir = False
-    engine.Text.Command = "clear"
-    engine.Text.Command = f'redirect "{Path(path).resolve()}"'
-    if not engine.ActiveCircuit.Solution.Converged:
-        engine.Text.Command = "solve"
+    with tempfile.TemporaryDirectory() as folder:  # for what scripts write
+        for command in ("clear", f'set datapath="{folder}"', f'redirect "{Path(path).resolve()}"'):
+            engine.Text.Command = command
+        if not is_solved(engine):
+            engine.Text.Command = "solve"
     return engine
 
 

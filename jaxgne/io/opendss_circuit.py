@@ -36,15 +36,21 @@ class Pair:
         return rows, columns, np.array(found, complex).reshape(len(rows), len(columns))
 
 
+def is_solved(engine: Any) -> bool:
+    """Whether the state is that of the circuit: `calcvoltagebases` says it has converged, too."""
+    now = engine.ActiveCircuit.Solution
+    return bool(now.Converged and not now.SystemYChanged)
+
+
 class Circuit:
     """The buses of a solved circuit, and what is read of each element."""
 
     def __init__(self, engine: Any):
         self.engine, self.now = engine, engine.ActiveCircuit
-        if not self.now.Solution.Converged:
+        if not is_solved(engine):
             raise ValueError(
-                "from_opendss: the circuit is not solved; run its `solve` first, and see why where "
-                "that fails."
+                "from_opendss: the circuit is not solved, or was changed since; run its `solve` "
+                "first, and see why where that fails."
             )
         self.names: list[str] = [str(name) for name in self.now.AllBusNames]
         self.place = {name: k for k, name in enumerate(self.names)}
