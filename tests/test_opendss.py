@@ -65,7 +65,8 @@ def test_a_balanced_circuit_has_the_voltages_of_the_engine(engine, model):
     assert off <= 1e-8
     assert report.totals["source"].after == pytest.approx(report.totals["source"].before, abs=1e-4)
     assert float(grid.passive.sum()) != 0.0
-    assert report.count("branch.default_rating") == 0
+    assert report.count("branch.default_rating") == report.count("line.zero_sequence") == 0
+    assert report.count("branch.shift") == 1  # of delta-wye, by 30 degree
 
 
 def test_the_ac_flow_of_the_grid_is_that_state(engine):
@@ -79,16 +80,18 @@ def test_the_ac_flow_of_the_grid_is_that_state(engine):
     assert float(grid.rating[line]) == pytest.approx(270 * 0.4 * 3**0.5, rel=1e-6)
 
 
-def test_three_regulators_are_one_bank(engine):
-    """Whose tap is that of each, as all are alike."""
+@pytest.mark.parametrize(("step", "tol"), [(0.0, 1e-8), (0.00625, 3e-5)])
+def test_three_regulators_are_one_bank(engine, step, tol):
+    """Whose tap is that of each where all are alike, and else the mean, so to second order."""
     bank = "".join(
         f"new transformer.r{k} phases=1 windings=2 buses=(b.{k} c.{k}) conns=(wye wye) "
-        f"kvs=(0.2309401 0.2309401) kvas=(50 50) xhl=1 taps=(1 1.0125)\n"
+        f"kvs=(0.2309401 0.2309401) kvas=(50 50) xhl=1 taps=(1 {1.0125 + step * (k - 2)})\n"
         for k in (1, 2, 3)
     )
     load = "new load.x bus1=c phases=3 kv=0.4 kw=60 kvar=15\n"
     grid, report, off = distance(solved(engine, LINES + bank + load))
-    assert off <= 1e-8
+    assert off <= tol
+    assert report.totals["source"].after == pytest.approx(report.totals["source"].before, rel=1e-6)
     assert report.count("phases.few") == 3
     name = "Transformer.r1; Transformer.r2; Transformer.r3"
     assert float(grid.rating[grid.line_names.index(name)]) == pytest.approx(150.0)
@@ -133,6 +136,91 @@ def test_what_is_made_is_what_the_solution_sends(engine):
     assert report.count("element.solved") == 2
     assert report.totals["generation"].before == pytest.approx(25.9, abs=0.5)
     assert off <= 1e-8
+
+
+@pytest.mark.parametrize(("state", "kw"), [("discharging", 10.0), ("charging", -10.0)])
+def test_a_storage_is_there(engine, state, kw):
+    """With what it does in the solution, not at rest."""
+    text = (
+        "new load.x bus1=b phases=3 kv=0.4 kw=60 kvar=15\n"
+        "new storage.s bus1=b phases=3 kv=0.4 kwrated=20 kwhrated=50 %stored=50 "
+        f"state={state} %discharge=50 %charge=50\n"
+    )
+    _, report, off = distance(solved(engine, LINES + text))
+    assert report.totals["generation"].before == pytest.approx(kw, abs=1e-6)
+    assert report.count("element.solved") == 1
+    assert off <= 1e-8
+
+
+def test_what_is_not_enabled_is_not_there(engine):
+    """Though the engine still lists it: a load, and a line that would close a loop."""
+    text = (
+        "new load.x bus1=b phases=3 kv=0.4 kw=60 kvar=15\n"
+        "new load.y bus1=b phases=3 kv=0.4 kw=90 enabled=no\n"
+        "new line.z bus1=lv bus2=b linecode=c length=1 enabled=no\n"
+    )
+    grid, _, off = distance(solved(engine, LINES + text))
+    assert float(grid.passive[grid.names.index("b"), 0]) == pytest.approx(60, abs=1)
+    assert "Line.z" not in grid.line_names and off <= 1e-8
+
+
+@pytest.mark.parametrize(
+    ("more", "after", "places", "kw", "tol"),
+    [
+        ("new load.y bus1=b phases=3 kv=0.4 kw=30", "open load.y 1", ("Load.y",), 0.0, 5e-5),
+        ("new load.y bus1=b phases=3 kv=0.4 kw=30", "open load.y 1 2", ("Load.y",), 20.0, 9e-5),
+        ("edit load.x daily=d", "set mode=daily number=1 hour=0", ("Load.x",), 12.0, 1e-8),
+        ("", "set year=3", ("Load.x",), 60 * 1.025**2, 1e-8),
+    ],
+)
+def test_loads_draw_what_the_solution_says_where_that_is_not_their_power(
+    engine, more, after, places, kw, tol
+):
+    """Open at their terminal or one phase of it, by a shape (a fifth at one), and by 2.5 % a year.
+
+    Of 30 kW that are open the engine keeps 0.06 kW.
+    """
+    text = (
+        "new loadshape.d npts=3 interval=1 mult=(0.2 0.5 1)\n"
+        "new load.x bus1=b phases=3 kv=0.4 kw=60 kvar=15\n"
+    )
+    _, report, off = distance(solved(engine, LINES + text + more, f"{after}\nsolve"))
+    note = next(note for note in report.notes if note.code == "load.solved")
+    assert note.places == places and note.number == pytest.approx(kw, rel=0.03, abs=1e-9)
+    assert off <= tol
+
+
+def test_lines_whose_zero_sequence_nobody_gave_are_named(engine):
+    """R1 alone leaves the engine's R0, with which two phases help each other; a matrix does not."""
+    text = "new load.x bus1=b phases=3 kv=0.4 kw=60 kvar=15\n"
+    for name, told in {
+        "short": "r1=0.2 x1=0.08",
+        "given": "r1=0.2 x1=0.08 r0=0.8 x0=0.3",
+        "matrix": "rmatrix=(0.3 | 0.1 0.3) xmatrix=(0.3 | 0.1 0.3)",
+        "switch": "switch=yes",
+    }.items():
+        text += f"new line.{name} bus1=b.1.2 bus2={name}.1.2 phases=2 {told} length=0.1\n"
+    text += "new line.all bus1=b bus2=all phases=3 r1=0.2 x1=0.08 length=0.1\n"
+    text += "new line.one bus1=b.1 bus2=one.1 phases=1 r1=0.2 x1=0.08 length=0.1\n"
+    _, report, off = distance(solved(engine, LINES + text))
+    note = next(note for note in report.notes if note.code == "line.zero_sequence")
+    assert note.places == ("Line.short", "Line.all") and off <= 1e-6
+    assert report.count("branch.default_rating") == 6
+
+
+def test_phases_are_kept_beside_the_balanced_grid(engine):
+    """Which has a third of an uneven load in each phase, and says so."""
+    loads = (
+        "new load.x bus1=b.2 phases=1 kv=0.2309401 kw=6 kvar=1\n"
+        "new load.y bus1=b.1.3 phases=1 conn=delta kv=0.4 kw=3\n"
+    )
+    _, report, _ = distance(solved(engine, LINES + loads))
+    x, y = (report.data["phases"][f"Load.{name}"] for name in "xy")
+    assert (x["nodes"], x["kw"], x["kvar"], x["delta"]) == ([2], 6, 1, False)
+    assert (y["nodes"], y["kw"], y["delta"]) == ([1, 3], 3, True)
+    note = next(note for note in report.notes if note.code == "load.phases")
+    assert note.places == ("Load.x", "Load.y") and note.number == pytest.approx(9)
+    assert next(n.number for n in report.notes if n.code == "state.phases") > 1e-3
 
 
 def test_a_service_of_two_halves_is_one_transformer(engine):

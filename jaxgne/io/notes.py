@@ -57,6 +57,16 @@ CODES: dict[str, tuple[Kind, str, str]] = {
     "branch.default_rating": ("assumed", "", "ratings are the format's default: nobody gave one"),
     "phases.few": ("merged", "", "branches of fewer phases carry as much as three, seen balanced"),
     "element.solved": ("assumed", "kW", "generators and storages send what the solution says"),
+    "load.solved": (
+        "assumed",
+        "kW",
+        "loads that follow shapes or growth, or stand open, draw what the solution says",
+    ),
+    "line.zero_sequence": (
+        "assumed",
+        "",
+        "lines whose R0 is below R1 have, it seems, the format's default R0: nobody gave one",
+    ),
     "tap.solved": ("assumed", "", "regulators stay at the taps of the solution"),
     "state.solved": ("taken", "pu", "this state is so far from the mean of the solved phases"),
     "state.phases": ("lost", "pu", "and so far from one of the solved phases"),

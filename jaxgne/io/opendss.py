@@ -46,10 +46,11 @@ def from_opendss(
         grid, report = jg.from_opendss(DSS)
 
     Regulators stay at the taps of the solution; generators, photovoltaics and storages at its
-    power. `report.totals["source"]` is the power of the source in the solution and in the balanced
-    state, `report.data["phases"]` what each element is by phase. Raises `ValueError` for a circuit
-    that is not solved or has no base voltages, for elements that join more than two buses, and for
-    loops under `lindistflow`.
+    power, and so do loads of a solution by shapes or growth (`mode`, `year`).
+    `report.totals["source"]` is the power of the source in the solution and in the balanced state,
+    `report.data["phases"]` what each element is by phase. Raises `ValueError` for a circuit that is
+    not solved or has no base voltages, for elements that join more than two buses, and for loops
+    under `lindistflow`.
     """
     circuit = Circuit(_compiled(source) if isinstance(source, (str, Path)) else source)
     notes = Notebook()
@@ -89,7 +90,7 @@ def _pairs(
 ) -> dict[tuple[int, ...], Pair]:
     """All elements that join buses, by the buses that they join."""
     pairs: dict[tuple[int, ...], Pair] = {}
-    few, default, opened = [], [], []
+    few, default, opened, zero = [], [], [], []
     for name, element in circuit.elements(*_JOINS):
         nodes, matrix = circuit.read(element)
         ends = sorted({bus for bus, node in nodes if node > 0})
@@ -117,6 +118,8 @@ def _pairs(
             pair.rating += amps * circuit.kv[ends[1]] * count if amps > 0 else np.inf
             if kind == "line" and amps == _DEFAULT_AMPS:
                 default.append(name)
+            if kind == "line" and circuit.short_of_zero(name):
+                zero.append(name)
         if count < 3:
             few.append(name)
         if any(element.IsOpen(k, 0) for k in range(1, element.NumTerminals + 1)):
@@ -129,6 +132,7 @@ def _pairs(
     notes.some("phases.few", few)
     notes.some("branch.default_rating", default)
     notes.some("branch.off", opened)
+    notes.some("line.zero_sequence", zero)
     return pairs
 
 
@@ -140,11 +144,18 @@ def _buses(
     drawn = {kind: np.zeros(count, complex) for kind in "ciq"}
     made = np.zeros(count, complex)
     uneven, fixed, alone = [], [], 0.0
+    moved, drawn_so = [], 0.0
     loads, scale = circuit.now.Loads, float(circuit.now.Solution.LoadMult)
     for name, element in circuit.elements("load"):
         loads.Name = name.split(".", 1)[1]
         bus, model = circuit.bus(element.BusNames[0]), int(loads.Model)
         power = complex(loads.kW, loads.kvar) * (1.0 if int(loads.Status) == 1 else scale)
+        shares, solved = _shares(loads, model), circuit.moves or element.IsOpen(1, 0)
+        if solved:
+            power = _drawn(element)
+            shares = _shares(loads, 1)
+            moved.append(name)
+            drawn_so += power.real
         nodes = [int(node) for node in element.NodeOrder if 1 <= int(node) <= 3]
         phases[name] = {
             "bus": circuit.names[bus], "nodes": nodes, "kw": power.real, "kvar": power.imag,
@@ -152,8 +163,8 @@ def _buses(
         }  # fmt: skip
         between = len(nodes) > 1 or element.NumPhases > 1
         per = circuit.kv[bus] * (np.sqrt(3) if between else 1.0) / float(loads.kV)
-        for part, shares in zip((power.real, 1j * power.imag), _shares(loads, model), strict=True):
-            for kind, share in shares.items():
+        for part, each in zip((power.real, 1j * power.imag), shares, strict=True):
+            for kind, share in each.items():
                 drawn[kind][bus] += part * share * per ** "ciq".index(kind)
         if element.NumPhases < 3:
             uneven.append(name)
@@ -166,6 +177,7 @@ def _buses(
         phases[name] = {"bus": circuit.names[bus], "kw": sent[0], "kvar": sent[1]}
     regulators = [str(n) for n in circuit.now.RegControls.AllNames if str(n).lower() != "none"]
     notes.some("load.phases", uneven, alone)
+    notes.some("load.solved", moved, drawn_so)
     notes.some("element.solved", fixed, float(np.real(made).sum()) if fixed else None)
     notes.some("tap.solved", [f"RegControl.{name}" for name in regulators])
     notes.add("bus.limits", number=voltage[0])
@@ -174,6 +186,13 @@ def _buses(
         load=drawn["c"], current=drawn["i"], quadratic=drawn["q"], generation=made,
         voltage_min=voltage[0], voltage_max=voltage[1],
     )  # fmt: skip
+
+
+def _drawn(element: Any) -> complex:
+    """What a load draws in the solution, kW + j kvar; the engine tells open conductors' as well."""
+    powers = np.asarray(element.Powers).reshape(-1, 2)
+    shut = [not element.IsOpen(1, k + 1) for k in range(len(powers))]
+    return complex(*powers[shut].sum(axis=0))
 
 
 def _shares(loads: Any, model: int) -> tuple[dict[str, float], dict[str, float]]:

@@ -66,6 +66,8 @@ class Circuit:
             phased = [k for k, node in enumerate(nodes) if 1 <= node <= 3]
             self.solved.append(volts[phased, 0])
             self.vector.append(_vector({nodes[k]: volts[k, 1] for k in phased}))
+        # whether loads are other than they say: by shapes of the mode, or growth of the year
+        self.moves = int(self.now.Solution.Mode) != 0 or int(self.now.Solution.Year) != 0
         if np.any(self.kv <= 0):
             name = self.names[int(np.argmin(self.kv))]
             raise ValueError(
@@ -80,6 +82,15 @@ class Circuit:
                 self.now.SetActiveElement(name)
                 if self.now.ActiveCktElement.Enabled:
                     yield str(name), self.now.ActiveCktElement
+
+    def short_of_zero(self, line: str) -> bool:
+        """Whether a line of several phases is told by its sequences, with R0 below R1."""
+        lines = self.now.Lines
+        lines.Name = line.split(".", 1)[1]
+        if lines.Phases < 2 or lines.R0 >= lines.R1:
+            return False
+        mean = (2 * lines.R1 + lines.R0) / 3  # of a phase; else a matrix tells it
+        return bool(np.isclose(np.asarray(lines.Rmatrix).ravel()[0], mean, rtol=1e-6))
 
     def bus(self, named: str) -> int:
         return self.place[named.split(".")[0].lower()]
