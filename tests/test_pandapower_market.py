@@ -67,19 +67,36 @@ def test_customers_are_the_rows_of_loads_and_what_stands_at_their_buses():
     assert len(market.trading.buyer) == 6 and np.all(np.asarray(market.trading.toll) == 0.02)
     assert report.data["owner"]["sgen 0"] == "load 0 (first)"
     assert report.data["owner"]["motor 0"] is None
+    several = next(note for note in report.notes if note.code == "customer.several")
+    assert several.places == ("sgen 0",)  # two loads are at its bus
     assert report.totals["customers"].after == 4
 
 
 def test_a_storage_is_a_battery_where_its_energy_and_power_are_known():
-    """An efficiency of 0.95 percent is 95 %; the charging limit of 0 is the discharging one's."""
+    """An efficiency of 0.95 percent is 95 %; the charging limit of 0 is the discharging one's.
+
+    At the end it holds what it did at first: what was stored before pays no bill.
+    """
     market, report = jg.from_pandapower(street(), tariff=TARIFF, hours=3)
     store = market.buffers
     assert store.owner.tolist() == [1] and report.count("storage.passive") == 1
     assert float(store.charge_max[0, 0]) == float(store.discharge_max[0, 0]) == 5
     assert float(store.energy_max[0, 0]) == 12 and float(store.energy_min[0, 0]) == 1.2
     assert float(store.energy_start[0]) == pytest.approx(4.8)
+    assert store.energy_min[0].tolist() == pytest.approx([1.2, 1.2, 4.8])
     assert float(store.charge_efficiency[0]) == 0.95
     assert report.count("storage.efficiency") == 0
+
+
+def test_costs_of_a_net_move_no_market():
+    """pandapower's runopp turns some of them round for loads and storages: none is read."""
+    plain, _ = jg.from_pandapower(street(), tariff=TARIFF, hours=3)
+    net = street()
+    pp.create_poly_cost(net, 0, "storage", cp1_eur_per_mw=-50, cp2_eur_per_mw2=40)
+    pp.create_poly_cost(net, 1, "load", cp1_eur_per_mw=-50, cp2_eur_per_mw2=40)
+    pp.create_pwl_cost(net, 0, "load", [[0, 0.5, -50], [0.5, 1, -10]])
+    market, report = jg.from_pandapower(net, tariff=TARIFF, hours=3)
+    assert market == plain and report.count("cost.ignored") == 3
 
 
 def test_nothing_is_drawn_twice_or_lost():

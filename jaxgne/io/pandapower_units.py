@@ -314,14 +314,15 @@ class Storages:
     efficiency: Float[Column, " K"]
 
     def buffers(self, owner: Column, hours: int) -> Buffers | None:
-        """Batteries of these owners."""
+        """Batteries of these owners, which hold at the end what they did at first."""
         if not len(owner):
             return None
         parts = (self.power, self.capacity, self.floor, self.start, self.efficiency)
         power, capacity, floor, start, efficiency = (part[self.stored] for part in parts)
+        start = np.clip(start, floor, 1)
         return battery(
-            owner, power=power[:, None], capacity=capacity, hours=hours, floor=floor,
-            start=np.clip(start, floor, 1), efficiency=efficiency,
+            owner, power=power[:, None], capacity=capacity, hours=hours, floor=floor, start=start,
+            final=start, efficiency=efficiency,
         )  # fmt: skip
 
 
