@@ -237,6 +237,13 @@ def add_three_windings(net: Any) -> None:
     put(net.trafo3w, tap_pos=3, tap_changer_type="Ratio")
 
 
+def add_switches_of_three_windings(net: Any) -> None:
+    """Open at its low side; the line and the trafo of the same index stay."""
+    add_three_windings(net)
+    net.load.drop(net.load.index[net.load.bus == net.trafo3w.lv_bus[0]], inplace=True)
+    pp.create_switch(net, net.trafo3w.lv_bus[0], 0, et="t3", closed=False)
+
+
 def add_fed_from_below(net: Any) -> None:
     """The main grid at the low side: the transformer is told from its other end."""
     pp.create_load(net, 0, 0.05, 0.02)
@@ -304,17 +311,19 @@ def test_ratings_are_those_of_loading_percent():
     """By ampere, df and parallel; a largest loading of 50 % halves them, 99999 kA are none."""
     net = feeder()
     put(net.line, df=[0.8, 1.0, 1.0], parallel=[1, 2, 1], c_nf_per_km=0.0)
-    put(net.line, max_i_ka=[0.27, 0.27, 99999.0], max_loading_percent=[50.0, 100.0, 100.0])
+    put(net.line, max_i_ka=[0.27, 0.27, 99999.0], max_loading_percent=[50.0, np.nan, 100.0])
     put(net.trafo, df=0.9, parallel=2, i0_percent=0.0, pfe_kw=0.0, vn_lv_kv=0.42, tap_pos=-2)
-    put(net.trafo, tap_changer_type="Ratio")
+    put(net.trafo, tap_changer_type="Ratio", max_loading_percent=50.0)
     grid, report = beside(net)
     used = np.asarray(solved(grid).current)[:, 0] / np.asarray(grid.rating)
     line, trafo = report.line["line"], report.line["trafo"]
     loading = net.res_line.loading_percent.to_numpy() / 100 / [0.5, 1, 1]
     np.testing.assert_allclose(used[line[:2]], loading[:2], rtol=1e-9)
-    np.testing.assert_allclose(used[trafo], net.res_trafo.loading_percent / 100, rtol=1e-9)
+    np.testing.assert_allclose(used[trafo], net.res_trafo.loading_percent / 50, rtol=1e-9)
     assert np.isinf(grid.rating[line[2]])
-    assert report.count("branch.no_rating") == 1 and report.count("branch.limit") == 1
+    assert report.count("branch.no_rating") == 1 and report.count("branch.limit") == 2
+    net.line.loc[2, "max_i_ka"] = np.nan
+    assert np.isinf(jg.from_pandapower(net)[0].rating[line[2]])
 
 
 def test_each_load_moves_with_voltage_by_its_own_shares():
@@ -335,13 +344,17 @@ def test_each_load_moves_with_voltage_by_its_own_shares():
 def test_what_is_lost_is_said():
     net = feeder()
     pp.create_poly_cost(net, 0, "ext_grid", cp1_eur_per_mw=50)
+    pp.create_pwl_cost(net, 0, "load", [[0, 0.5, -50], [0.5, 1, -10]])
+    net["windmill"], net["spare"] = net.load.iloc[:2], net.load.iloc[:0]  # of a version to come
     pp.create_bus(net, 0.4, name="island")
     pp.create_load(net, 5, 0.007)
     add_phases(net)
     add_rows_out_of_service(net)
     _, report = jg.from_pandapower(net)
     counts = {code: report.count(code) for code in ("cost.ignored", "load.phases", "element.off")}
-    assert counts == {"cost.ignored": 1, "load.phases": 2, "element.off": 2}
+    assert counts == {"cost.ignored": 2, "load.phases": 2, "element.off": 2}
+    unread = [note.places for note in report.notes if note.code == "table.ignored"]
+    assert unread == [("windmill (2 rows)",)]
     lost = {note.code: note.number for note in report.of("lost")}
     assert lost["element.off"] == pytest.approx(530) and lost["bus.unsupplied"] == pytest.approx(7)
     assert "bus 5 (island)" in str(report)
@@ -378,6 +391,10 @@ def holds_a_voltage(net: Any) -> None:
     pp.create_xward(net, 3, 0, 0, 0, 0, 0.1, 0.1, 1.0)
 
 
+def is_of_direct_current(net: Any) -> None:
+    pp.create_dcline(net, 3, 4, 0.01, 1.0, 0.5, 1.0, 1.0)
+
+
 def depends_on_a_table(net: Any) -> None:
     put(net.trafo, tap_dependency_table=True)
 
@@ -404,6 +421,7 @@ def points_nowhere(net: Any) -> None:
     [
         (closes_a_loop, r"line 1 \(cable 1\), line 2 .*, line 3 \(ring\) close a loop"),
         (holds_a_voltage, "xward 0 is in service, which no grid model has"),
+        (is_of_direct_current, "dcline 0 is in service, which no grid model has"),
         (depends_on_a_table, "set tap_dependency_table to False"),
         (differs_by_its_end, "impedance 0 has another impedance from each end"),
         (stands_elsewhere, "switch 0 stands at a bus that is no end of its line"),
@@ -435,8 +453,9 @@ def test_files_are_read_and_steps_are_as_many_as_asked(tmp_path):
 
 
 def test_an_imported_market_clears_and_reports_the_source_s_voltages():
-    """The grid in a market: its own AC check finds what runpp does, 1.0 to 1.02 pu."""
+    """Its own AC check finds what runpp does, 1.0 to 1.02 pu; 1.01 is no limit at the source."""
     net = feeder()
+    put(net.bus, min_vm_pu=0.9, max_vm_pu=[1.01, 1.1, 1.1, 1.1, 1.1])  # the source's does not count
     grid, _ = beside(net)
     people = jg.Prosumers([3, 4], [[0.0], [0.0]])
     market = jg.validate(jg.Market(people, grid, jg.Tariff(1e-3, hours=1, base=0.3)))

@@ -170,6 +170,21 @@ def test_a_study_case_is_that_of_simbench(net, case: str):
     assert market.clock is None
 
 
+def test_a_tap_counts_as_in_runpp_and_is_named(net):
+    """Its type is nowhere: one step off neutral is nothing to runpp, and 2.5 % to others."""
+    net = deepcopy(net)
+    assert net.trafo.tap_changer_type.isna().all()
+    net.trafo["tap_pos"] = net.trafo.tap_neutral - 1
+    powers = simbench.get_absolute_values(deepcopy(net), profiles_instead_of_study_cases=False)
+    row = powers["load", "p_mw"].index.tolist().index("hL")
+    market, report = jg.from_simbench(net, case="hL")
+    beside(market, report, solved(net, powers, row), 0)
+    assert report.count("tap.ignored") == 1 and report.count("tap.counted") == 0
+    other, report = jg.from_simbench(net, case="hL", taps="all")
+    assert report.count("tap.counted") == 1
+    assert np.max(np.abs(np.asarray(other.grid.tap) - np.asarray(market.grid.tap))) > 0.02
+
+
 def test_tariff_and_trading_are_the_callers_or_told(net, told):
     market, report = told
     assert report.count("tariff.default") == 1 and len(market.trading.limit) == 44 * 43 // 2

@@ -24,6 +24,11 @@ from .pandapower_units import Profiles, frames_of, market_of, steps_of, units_of
 # What holds voltages or turns direct current, which no grid of a market has.
 _STRANGE = ("xward", "dcline", "svc", "ssc", "tcsc", "vsc", "vsc_stacked", "vsc_bipolar")
 _UNREAD = {"cost.ignored": ("poly_cost", "pwl_cost"), "controller.ignored": ("controller",)}
+_READ = (
+    *("bus", "load", "sgen", "motor", "asymmetric_load", "asymmetric_sgen", "storage", "gen"),
+    *("switch", "shunt", "ext_grid", "line", "trafo", "trafo3w", "impedance", "ward"),
+)
+_APART = ("group", "measurement", "loadcases")  # and places and characteristics: no part of a state
 
 
 def from_pandapower(
@@ -109,6 +114,7 @@ def _grid(
     for code, tables in _UNREAD.items():
         rows = [f"{kind} {k}" for kind in tables if kind in net for k in net[kind].index]
         notes.some(code, rows)
+    notes.some("table.ignored", _unread(net))
     buses, phases = _buses(net, voltage, notes)
     branches = branches_of(net, buses.nominal, taps, notes)
     negative = branches.on & ((branches.impedance.real < 0) | (branches.impedance.imag < 0))
@@ -120,6 +126,18 @@ def _grid(
         Network(buses, branches, ties_of(net)), notes, source, model=model, hours=hours,
         tables=tables_of(net), data={"phases": phases},
     )  # fmt: skip
+
+
+def _unread(net: Any) -> list[str]:
+    """Tables with rows that this module does not know, as those of versions to come."""
+    known = {*_READ, *_STRANGE, *_APART, *(name for names in _UNREAD.values() for name in names)}
+    return [
+        f"{name} ({len(table)} rows)"
+        for name, table in net.items()
+        if name not in known and hasattr(table, "columns") and len(table)
+        if not name.startswith(("_", "res_")) and not name.endswith("geodata")
+        if "characteristic" not in name
+    ]
 
 
 def read_net(path: str | Path) -> Any:
