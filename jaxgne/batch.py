@@ -26,7 +26,7 @@ from .lanes import Group, is_stored, lanes_of, size_of, together
 from .market import Market
 from .options import checked_options, tolerance
 from .placement import local_mesh, mesh_of, own_part, whole
-from .record import Record
+from .record import Record, without_names
 from .result import Clearing, Run
 from .runner import concrete
 from .sensitivity.implicit import AbstractAdjoint
@@ -330,6 +330,6 @@ def _store(folder: Path, job: _Job, block: int) -> Blocks:
     """A folder of finished blocks, under a fingerprint of all that their answers depend on."""
     start = job.start and (job.start.plan, job.start.prices)
     solver, tol, limit, _ = job.group
-    mark = fingerprint(job.markets, solver, tol, limit, start, job.one_way)
+    mark = fingerprint(without_names(job.markets), solver, tol, limit, start, job.one_way)
     written = job.run.solver
     return Blocks(folder, job.markets, mark, block, job.offset, written, job.one_way)

@@ -8,16 +8,16 @@ steps make a tree the horizon is each path of it, and the step before is the one
 from.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from .arrays import by_hour, by_row, promoted
 from .each import for_one
 from .market import Market
-from .names import owners
+from .names import owners, rows_of
 from .record import changed
 from .succession import earlier, leaves, roots
 from .tables import QUANTITIES, Caps
@@ -32,7 +32,7 @@ def carbon(
     *,
     grid: Any,
     generators: Any = 0.0,
-    members: Iterable[int] | None = None,
+    members: Iterable[int | str] | None = None,
     passive: bool = True,
     name: str = "carbon",
 ) -> Caps:
@@ -40,8 +40,9 @@ def carbon(
 
     What prosumers buy of the main grid makes `grid` kg/kWh (one number, or by step), what each
     generator makes `generators` kg/kWh (one number, or by row). `members` are the prosumers that
-    count, all by default; the passive load counts beside them unless `passive=False`. Raises
-    `ValueError` for numbers that do not fit, and for prosumers that there are not.
+    count, by number or name, all by default; the passive load counts beside them unless
+    `passive=False`. Raises `ValueError` for numbers that do not fit, and for prosumers that there
+    are not.
     """
     lengths, hours = _lengths(market)
     by_step = by_hour("carbon: grid", grid, 1, hours, "market")[0] * lengths
@@ -74,9 +75,9 @@ def budget(
     most: float,
     *,
     of: str | Mapping[str, float] = "imports",
-    members: Iterable[int] | None = None,
+    members: Iterable[int | str] | None = None,
     buses: Iterable[Any] | None = None,
-    devices: Iterable[int] | None = None,
+    devices: Iterable[int | str] | None = None,
     name: str = "budget",
 ) -> Caps:
     """At most `most` kWh over the horizon, each path of it; whose and of what as in `group`."""
@@ -97,18 +98,18 @@ def group(
     most: Any,
     *,
     of: str | Mapping[str, float] = "imports",
-    members: Iterable[int] | None = None,
+    members: Iterable[int | str] | None = None,
     buses: Iterable[Any] | None = None,
-    devices: Iterable[int] | None = None,
+    devices: Iterable[int | str] | None = None,
     name: str = "group",
 ) -> Caps:
     """At most `most` kW of some together in each step: one number, or by step.
 
     `of` is what counts: "imports", "exports", "generation", "charge" or "discharge", or several
     with what a kW of each counts, as {"imports": 1, "exports": -1}. `members` are prosumers,
-    `buses` (numbers or names) where they are, `devices` rows of generators or buffers; all by
-    default. So what the operator may dim at a bus by the German EnWG, section 14a, heat pumps
-    and chargers, is `group(market, 12.0, of="charge", buses=["17"], devices=pumps_and_chargers)`.
+    `buses` where they are, `devices` rows of generators or buffers, each by number or name; all by
+    default. So what the operator may dim at a bus by the German EnWG, section 14a, heat pumps and
+    chargers, is `group(market, 12.0, of="charge", buses=["17"], devices=pumps_and_chargers)`.
     """
     _, hours = _lengths(market)
     return Caps(
@@ -158,21 +159,21 @@ def demand_charge(
     market: Market,
     price: Any,
     *,
-    prosumers: Iterable[int] | None = None,
+    prosumers: Iterable[int | str] | None = None,
     free: Any = 0.0,
     name: str = "demand charge",
 ) -> Caps:
     """Each of `prosumers` (all by default) pays `price` EUR per kW of its own highest import.
 
-    One number, or one a prosumer; of what is above `free` kW, which was paid for before. One cap a
-    prosumer, who owns it. In a tree it is the highest of each path, and counts as often as that
-    does. Raises `ValueError` where weights say otherwise, steps that others begin from one number
-    and these another.
+    Prosumers are given by number or name. One price, or one a prosumer; of what is above `free` kW,
+    which was paid for before. One cap a prosumer, who owns it. In a tree it is the highest of each
+    path, and counts as often as that does. Raises `ValueError` where weights say otherwise, steps
+    that others begin from one number and these another.
     """
     people = np.shape(market.prosumers.bus)[0]
-    own = [*(range(people) if prosumers is None else prosumers)]
-    called = owners(market).prosumer
-    _among("demand_charge", "prosumers", "prosumer", own, people)
+    names, called = market.prosumers.names, owners(market).prosumer
+    asked = range(people) if prosumers is None else prosumers
+    own = rows_of("demand_charge: prosumers", "prosumer", asked, names, people)
     count = len(own)
     return _peaks(
         market,
@@ -315,9 +316,9 @@ def _terms(
     market: Market,
     caller: str,
     of: str | Mapping[str, float],
-    members: Iterable[int] | None,
+    members: Iterable[int | str] | None,
     buses: Iterable[Any] | None,
-    devices: Iterable[int] | None,
+    devices: Iterable[int | str] | None,
     per_kw: Float[np.ndarray, " H"],
 ) -> dict[str, Any]:
     """The terms of one cap: what a kW counts in each step, times what it counts of its quantity."""
@@ -338,9 +339,9 @@ def _rows(
     market: Market,
     caller: str,
     quantity: str,
-    members: Iterable[int] | None = None,
+    members: Iterable[int | str] | None = None,
     buses: Iterable[Any] | None = None,
-    devices: Iterable[int] | None = None,
+    devices: Iterable[int | str] | None = None,
 ) -> Int[np.ndarray, " R"]:
     """Rows of what is summed: of these prosumers, at these buses, or these devices."""
     if quantity not in QUANTITIES:
@@ -348,38 +349,27 @@ def _rows(
     bus = np.asarray(market.prosumers.bus)
     chosen = np.ones(len(bus), bool)
     if members is not None:
-        chosen &= _among(caller, "members", "prosumer", members, len(bus))
+        people = market.prosumers.names
+        chosen &= _among(f"{caller}: members", "prosumer", members, people, len(bus))
     if buses is not None:
-        chosen &= _among(caller, "buses", "bus", _buses(market, buses), _count(market))[bus]
+        count = np.shape(market.grid.passive)[0]
+        chosen &= _among(f"{caller}: buses", "bus", buses, market.grid.names, count)[bus]
     if quantity in ("imports", "exports"):
         if devices is not None:
             raise ValueError(f"{caller}: devices have no {quantity}; give members= or buses=.")
         return np.flatnonzero(chosen)
-    owner = np.asarray((market.generators if quantity == "generation" else market.buffers).owner)
+    table = market.generators if quantity == "generation" else market.buffers
+    owner = np.asarray(table.owner)
     taken = chosen[owner]
     if devices is not None:
-        taken &= _among(caller, "devices", "device", devices, len(owner))
+        taken &= _among(f"{caller}: devices", "device", devices, table.names, len(owner))
     return np.flatnonzero(taken)
 
 
-def _count(market: Market) -> int:
-    return np.shape(market.grid.passive)[0]
-
-
-def _buses(market: Market, buses: Iterable[Any]) -> list[Any]:
-    """Buses by number; names that are none stay."""
-    numbers = {name: k for k, name in enumerate(market.grid.names)}
-    return [numbers.get(bus, bus) for bus in ([buses] if isinstance(buses, str) else buses)]
-
-
-def _among(caller: str, argument: str, one: str, rows: Iterable[Any], count: int) -> np.ndarray:
-    """Which of `count` rows are given. `ValueError` for any that there is not."""
+def _among(
+    where: str, one: str, which: Any, names: Sequence[str], count: int
+) -> Bool[np.ndarray, " R"]:
+    """Which of `count` rows are given, by number or name. `ValueError` for any that is not."""
     found = np.zeros(count, bool)
-    for row in rows:
-        if isinstance(row, str | bool) or row != int(row) or not 0 <= row < count:
-            shown = repr(row) if isinstance(row, str) else row
-            raise ValueError(
-                f"{caller}: {argument} has {shown}, which is no {one}; there are 0 to {count - 1}."
-            )
-        found[int(row)] = True
+    found[rows_of(where, one, which, names, count)] = True
     return found

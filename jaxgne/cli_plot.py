@@ -31,7 +31,8 @@ def plot(
         typer.Option(help="File to write, .png or .svg; by default RESULT-KIND.png, here."),
     ] = None,
     prosumer: Annotated[
-        int | None, typer.Option(min=0, max=MOST_STEPS, help="Of this one only: energy, storage.")
+        str | None,
+        typer.Option(help="Number or name; of this one only: energy, storage."),
     ] = None,
     hour: Annotated[
         float | None,
@@ -81,7 +82,11 @@ def _drawn(results: list[Path], kind: Kind, options: dict[str, Any]) -> Any:
     if kind == "sigma":
         return plots.sigma(cleared)
     draw: Callable[..., Any] = getattr(plots, kind.replace("-", "_"))
-    return draw(*cleared[str(results[0])], **options)
+    market, clearing = cleared[str(results[0])]
+    who = options.get("prosumer", "")
+    if who.isdecimal() and who not in market.prosumers.names:
+        options |= {"prosumer": int(who)}
+    return draw(market, clearing, **options)
 
 
 def _write(axes: Any, target: Path) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .each import for_each
+from .fields import naming
 from .market import Market
 from .model import aggregate, by_side, counted, device_costs, ended, net_exchange
 from .record import Record
@@ -170,6 +171,7 @@ class Comparison(Record):
 
     outcomes: dict[str, Outcome]
     rows: dict[str, dict[str, float | None]] = eqx.field(static=True)
+    names: tuple[str, ...] = naming("name of each prosumer, or nothing")
 
     def __str__(self) -> str:
         names = list(self.rows)
@@ -233,7 +235,9 @@ def compare(
         for name, (market, clearing) in cleared.items()
     }
     alone, best = found.get(reference), found.get("social optimum")
-    return Comparison(found, {name: _mean_row(one, alone, best) for name, one in found.items()})
+    rows = {name: _mean_row(one, alone, best) for name, one in found.items()}
+    called = {market.prosumers.names for market, _ in cleared.values()}
+    return Comparison(found, rows, called.pop() if len(called) == 1 else ())
 
 
 def _mean_row(one: Outcome, alone: Outcome | None, best: Outcome | None) -> dict[str, float | None]:

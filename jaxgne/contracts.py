@@ -21,6 +21,7 @@ from .caps import capped, demand_charge
 from .devices.windows import windows
 from .each import for_one
 from .market import Market
+from .names import row_of
 from .record import changed
 from .runner import to_device
 
@@ -237,7 +238,7 @@ def whose(market: Market, contracts: Sequence[Contract]) -> Int[np.ndarray, " N"
     named = np.zeros(count, bool)
     for k, one in enumerate(contracts):
         for who in one.prosumers or ():
-            row = rows_of(names, who, count)
+            row = row_of("contracts", "prosumer", who, names, count)
             if named[row]:
                 raise ValueError(f"contracts: prosumer {who!r} has two; name it in one of them.")
             found[row], named[row] = k, True
@@ -247,17 +248,6 @@ def whose(market: Market, contracts: Sequence[Contract]) -> Int[np.ndarray, " N"
             "without prosumers, for all others."
         )
     return found
-
-
-def rows_of(names: Sequence[str], who: int | str, count: int) -> int:
-    """The row of a prosumer, by number or name; `ValueError` where there is none."""
-    if isinstance(who, str):
-        if who in names:
-            return list(names).index(who)
-    elif 0 <= who < count:
-        return int(who)
-    known = f"0 to {count - 1}" + (f", or by name as {names[0]!r}" if len(names) else "")
-    raise ValueError(f"contracts: there is no prosumer {who!r}; give {known}.")
 
 
 def distance(market: Market, transformers: Iterable[int | str] = ()) -> Int[np.ndarray, " E"]:

@@ -8,8 +8,10 @@ import numpy as np
 from jax.core import Tracer
 
 from .fields import axes_of
+from .kinds import KINDS
 
 _TOLD = 5  # caps that are named
+_MANY = {"battery": "batteries", "photovoltaic": "photovoltaic", "wind": "wind", "hydro": "hydro"}
 
 
 def describe(market: Any) -> str:
@@ -101,11 +103,29 @@ def _devices(market: Any) -> dict[str, str]:
     peak = [float(np.max(np.sum(a, axis=0), initial=0.0)) for a in (made, charge, size)]
     degree = 2 * len(pairs.buyer) / max(len(market.prosumers.bus), 1)
     texts = {
-        "generators": (len(units.owner), f", {_number(peak[0])} kW"),
-        "buffers": (len(stores.owner), f", {_number(peak[2])} kWh, {_number(peak[1])} kW charging"),
+        "generators": (len(units.owner), f"{_kinds('generator', units)}, {_number(peak[0])} kW"),
+        "buffers": (
+            len(stores.owner),
+            f"{_kinds('buffer', stores)}, {_number(peak[2])} kWh, {_number(peak[1])} kW charging",
+        ),
         "pairs": (len(pairs.buyer), f", mean degree {_number(degree)}"),
     }
     return {name: f"{count:,}{text}" if count else "none" for name, (count, text) in texts.items()}
+
+
+def _kinds(one: str, table: Any) -> str:
+    """How many there are of each kind, where a device says what it is."""
+    words = KINDS[one]
+    counts = np.bincount(np.asarray(table.kind), minlength=len(words)).tolist()
+    if not any(counts[1:]):
+        return ""
+    told = [
+        _count(n, word, _MANY.get(word, ""))
+        for n, word in zip(counts[1:], words[1:], strict=True)
+        if n
+    ]
+    others = [f"{counts[0]:,} without a kind"] if counts[0] else []
+    return f": {', '.join(told + others)}"
 
 
 def _energies(market: Any) -> dict[str, str]:

@@ -9,6 +9,7 @@ from jaxtyping import Int
 
 from . import devices
 from .clock import Clock, even
+from .devices._inverter import connected
 from .each import for_one
 from .market import Buffers, Market
 from .profiles import heat_pumps, vehicles
@@ -67,6 +68,11 @@ def _wired(market: Market, most: Any) -> Market:
     """The market with house connections for its customers."""
     count = market.prosumers.bus.shape[0]
     who = np.flatnonzero(np.asarray(market.prosumers.load).max(axis=1, initial=0.0) > 0)
+    if connected(market)[who].any():
+        raise ValueError(
+            "equip: customers of this market have house connections already; give connection_max= "
+            "once, or change Grid.rating of their lines."
+        )
     return devices.connection(market, who, _each("connection_max", most, np.inf, count, who))
 
 

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from .contracts import Contract, rows_of, whose
+from .contracts import Contract, whose
 from .each import refuse_batch
 from .market import Market
 from .model import aggregate, counted, grid_price, net_load
+from .names import row_of
 from .result import Clearing
 from .runner import hosted
 from .settlement import Bills, bills, priced, settled_prices
@@ -84,7 +85,7 @@ def household_bill(
     refuse_batch("household_bill", market=market)
     priced("household_bill", clearing)
     count, names = len(market.prosumers.bus), getattr(market.prosumers, "names", ())
-    row = rows_of(names, prosumer, count)
+    row = row_of("household_bill", "prosumer", prosumer, names, count)
     own = _own(market, contract, row)
     lines = _lines(market, clearing, row, own)
     called = f" ({names[row]})" if names else ""

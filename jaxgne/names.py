@@ -4,6 +4,7 @@
 and plots ask here.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -97,6 +98,34 @@ def owners(market: Market) -> Owners:
 def prosumer_name(names: tuple[str, ...], row: Any) -> str:
     """The name of a prosumer, or its number."""
     return names[int(row)] if names else str(int(row))
+
+
+def row_of(
+    where: str, one: str, who: int | str, names: Sequence[str] = (), count: int | None = None
+) -> int:
+    """The row of a prosumer, bus or device (`one`) that is given by number or by name.
+
+    `ValueError`, which begins with `where`, for what there is not; `count` rows, one a name.
+    """
+    count = len(names) if count is None else count
+    if isinstance(who, str):
+        if who and who in names:
+            return [*names].index(who)
+    elif not isinstance(who, bool) and 0 <= who < count and who == int(who):
+        return int(who)
+    known = f"0 to {count - 1}" if count else "none, as there are none"
+    some = next(filter(None, names), None)
+    told = repr(who) if isinstance(who, str) else who
+    more = "" if some is None else f", or a name, such as {some!r}"
+    raise ValueError(f"{where}: there is no {one} {told}; give {known}{more}.")
+
+
+def rows_of(
+    where: str, one: str, which: Any, names: Sequence[str] = (), count: int | None = None
+) -> list[int]:
+    """`row_of` of each, or of the only one."""
+    each = [which] if isinstance(which, str) or np.ndim(which) == 0 else which
+    return [row_of(where, one, who, names, count) for who in each]
 
 
 def device_name(one: str, names: tuple[str, ...], kind: Any, row: Any) -> str:

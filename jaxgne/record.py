@@ -100,6 +100,11 @@ def unnamed(tree: T) -> tuple[T, Names]:
     return tree, {new: names for (_, names), new in known.items()}
 
 
+def without_names(tree: T) -> T:
+    """The tree whose records have no names, for what goes by numbers alone."""
+    return _renamed(tree, lambda *_: ())
+
+
 def renamed(tree: T, names: Names) -> T:
     """The tree with the names that `unnamed` took, wherever they have come to."""
     return _renamed(tree, lambda record, field: _back(names, record.__dict__[field]))

@@ -98,3 +98,9 @@ def test_house_connections_of_those_who_have_a_load():
     charged = equip(market, vehicle=1.0, connection_max=most)
     assert np.asarray(charged.grid.rating)[1:].tolist() == [9.0] * 3
     assert len(charged.buffers.owner) == 5
+    with pytest.raises(ValueError, match="have house connections already"):
+        equip(wired, connection_max=20)
+    with pytest.raises(ValueError, match="have house connections already"):
+        equip(jg.devices.inverter(wired, [0, 1, 2, 3], rating=5), connection_max=20)
+    sunny = jg.devices.inverter(market, [0], rating=5)
+    assert len(equip(sunny, connection_max=20).grid.rating) == len(sunny.grid.rating) + 4

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import jaxgne as jg
+from jaxgne.describe import describe
 from jaxgne.devices import join
 from jaxgne.names import owners
 from jaxgne.padding import pad
@@ -152,6 +153,10 @@ def test_caps_and_plots_tell_names():
     ax = jg.plots.storage(market, jg.clear(market), prosumer=0)
     assert [area.get_label() for area in ax.collections] == ["battery 0 (Miller)"]
     assert ax.get_title().startswith("Storage of prosumer Miller")
+    compared = jg.compare({"market": (market, jg.clear(market))}, reference="no trading")
+    ax = jg.plots.benefits(compared, reference="market")
+    assert ax.get_xlabel() == "prosumer"
+    assert [text.get_text() for text in ax.get_xticklabels()] == [*market.prosumers.names]
 
 
 def test_names_go_with_their_rows():
@@ -164,3 +169,54 @@ def test_names_go_with_their_rows():
     assert wide.generators.names == ("Engine", "") and wide.buffers.names == ()
     assert jg.scenarios.stack([market, market]).prosumers.names == market.prosumers.names
     assert jg.scenarios.stack([market, feeder()]).prosumers.names == ()
+
+
+def test_prosumers_and_devices_are_found_by_name():
+    """In caps, connections and bills, as by number; whoever there is not is told, with a name."""
+    market, caps = people(feeder(caps=False)), jg.caps
+    for named, numbered in (
+        (caps.demand_charge(market, 1.0, prosumers=["Bakery", 0]),
+         caps.demand_charge(market, 1.0, prosumers=[1, 0])),
+        (caps.group(market, 3.0, members="School"), caps.group(market, 3.0, members=[2])),
+        (caps.budget(market, 9.0, of="generation", devices=["Engine"]),
+         caps.budget(market, 9.0, of="generation", devices=[0])),
+    ):  # fmt: skip
+        assert same(named, numbered)
+    wired = jg.devices.connection(market, ["School", "Miller"], 9.0)
+    assert same(wired, jg.devices.connection(market, [2, 0], 9.0))
+    with pytest.raises(
+        ValueError, match="members: there is no prosumer 'Baker'; give 0 to 2, or a"
+    ):
+        caps.group(market, 3.0, members=["Baker"])
+    with pytest.raises(
+        ValueError, match=r"connection: there is no prosumer 'x'; .*such as 'Miller'"
+    ):
+        jg.devices.connection(market, "x", 9.0)
+
+
+def test_descriptions_count_devices_by_kind():
+    market = feeder()
+    hours = market.prosumers.load.shape[1]
+    stores = jg.devices.join(*[jg.devices.battery(0, power=1, capacity=2, hours=hours)] * 4)
+    stores = changed(stores, kind=np.array([1, 2, 0, 2]))
+    assert "4: 1 battery, 2 vehicles, 1 without a kind, 8 kWh" in describe(
+        changed(market, buffers=stores)
+    )
+
+
+def test_mistakes_and_warnings_tell_names():
+    market = people(feeder())
+    pairs = changed(market.trading, seller=np.array([0, *market.trading.seller[1:].tolist()]))
+    loop = changed(market, trading=changed(pairs, buyer=0 * np.asarray(pairs.buyer)))
+    with pytest.raises(ValueError, match="prosumer Miller is buyer and seller; remove the pair"):
+        jg.validate(loop)
+    late = jg.devices.battery(0, power=0.1, capacity=10, start=0.05, floor=0.3, hours=2)
+    with pytest.warns(UserWarning, match=r"recover: Wallbox \(prosumer 0\) holds"):
+        jg.devices.recover(changed(late, names=("Wallbox",)))
+
+
+def test_finished_blocks_of_a_batch_are_for_any_names(tmp_path: Path):
+    both = [jg.scenarios.stack([called(feeder(), name)] * 2) for name in ("old", "new")]
+    first, again = (jg.clear_many(m, runner="numpy", folder=tmp_path) for m in both)
+    assert same(first.plan, again.plan)
+    assert again.certificate.names == both[1].grid.names

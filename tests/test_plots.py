@@ -339,7 +339,7 @@ def test_both_stacks_are_equally_high(whose: str):
     np.testing.assert_allclose(values - base, clearing.plan.imports[chosen].sum(axis=0), atol=1e-9)
     traded = {"bought from peers", "sold to peers"} & parts.keys()
     assert bool(traded) == (one is not None)
-    with pytest.raises(ValueError, match="prosumer 6; give one of 0 to 5"):
+    with pytest.raises(ValueError, match="prosumer 6; give 0 to 5"):
         plots.energy(market, clearing, prosumer=6)
 
 
@@ -602,7 +602,7 @@ def test_the_command_refuses_what_it_cannot_draw(saved: Path, tmp_path: Path):
     for words, sentence in (
         ((bare, "--kind", "prices"), "holds no clearing; run jaxgne clear"),
         ((tmp_path / "none", "--kind", "prices"), "does not exist"),
-        ((saved, "--kind", "energy", "--prosumer", 6), "prosumer 6; give one of 0 to 5"),
+        ((saved, "--kind", "energy", "--prosumer", 6), "prosumer 6; give 0 to 5"),
     ):
         result = call(*words, "--out", out)
         assert result.exit_code == 1, result.output

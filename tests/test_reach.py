@@ -12,7 +12,7 @@ from jaxgne.devices import battery, recover, vehicle
 def test_a_battery_below_its_floor_charges_until_it_is_there():
     """0.5 of 10 kWh, floor 3: 1.9 kWh a step at 2 kW and 0.95, so 2.4, then 3 for good."""
     stores = battery(0, power=2.0, capacity=10.0, start=0.05, floor=0.3, hours=4)
-    with pytest.warns(UserWarning, match=r"device 0 \(prosumer 0\) holds 2.4 kWh .* 0.6 kWh are"):
+    with pytest.warns(UserWarning, match=r"battery 0 \(prosumer 0\) holds 2.4 kWh .* 0.6 kWh are"):
         found = recover(stores)
     assert np.allclose(found.energy_min, [[2.4, 3.0, 3.0, 3.0]])
 

@@ -4,9 +4,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool
 
 from ..each import for_one
 from ..market import Market
+from ..names import row_of
 from ..runner import built, jnp
 
 _FIRST = "give it to the market first, then make scenarios of that"
@@ -54,13 +56,43 @@ def connection(market: Market, prosumers: Any = None, rating: Any = np.inf) -> M
     twice, and ratings that are not positive.
     """
     count, size = market.prosumers.bus.shape[0], np.asarray(rating, float)
-    who = np.atleast_1d(np.arange(count) if prosumers is None else np.asarray(prosumers))
+    who = np.arange(count) if prosumers is None else prosumers
+    who = _numbered("connection", market, who)
     if size.shape in ((), who.shape):
         size = np.broadcast_to(size, who.shape)
         who, rating = who[~np.isposinf(size)], size[~np.isposinf(size)]
         if size.size and not who.size:
             return market
     return _behind("connection", market, who, rating, reactive=False)
+
+
+def connected(market: Market) -> Bool[np.ndarray, " N"]:
+    """Who is behind a line of its own as `connection` makes it, or behind an inverter there.
+
+    That is a line with a rating and without impedance, beyond which no other prosumer is, and
+    nothing passive.
+    """
+    grid, bus = market.grid, np.asarray(market.prosumers.bus)
+    free = (np.asarray(grid.resistance) == 0) & (np.asarray(grid.reactance) == 0)
+    free &= np.isfinite(np.asarray(grid.rating))
+    source, target = np.asarray(grid.source), np.asarray(grid.target)
+    over = np.full(np.shape(grid.passive)[0], -1)  # the bus that such a line comes from
+    over[target[free]] = source[free]
+    idle = ~np.any(np.asarray(grid.passive) != 0, axis=1)
+    still = ~np.any(np.asarray(grid.compensation_max) != 0, axis=1)
+    above = over[bus]
+    home = np.where(still[bus], bus, np.where(above >= 0, above, bus))  # an inverter's is beyond
+    alone = np.bincount(bus, minlength=len(idle)) <= 1
+    return (over[home] >= 0) & still[home] & idle[home] & alone[home]
+
+
+def _numbered(device: str, market: Market, prosumers: Any) -> np.ndarray:
+    """Prosumers by number, in an array; names are looked up."""
+    names = market.prosumers.names
+    each = [prosumers] if isinstance(prosumers, str) else np.atleast_1d(prosumers).tolist()
+    return np.array(
+        [row_of(device, "prosumer", one, names) if isinstance(one, str) else one for one in each]
+    )
 
 
 def _behind(device: str, market: Market, prosumers: Any, rating: Any, *, reactive: bool) -> Market:
@@ -73,7 +105,8 @@ def _behind(device: str, market: Market, prosumers: Any, rating: Any, *, reactiv
         raise ValueError(
             f"{device}: a grid with model='lindistflow' is needed, this one is {grid.model.name!r}."
         )
-    who, count = np.atleast_1d(np.asarray(prosumers)), people.bus.shape[0]
+    count = people.bus.shape[0]
+    who = _numbered(device, market, prosumers)
     new, known = [f"{device} {i}" for i in who], (*grid.names, *grid.line_names)
     if not np.all(np.isin(who, np.arange(count))) or len({*new} - {*known}) < len(who):
         raise ValueError(f"{device}: prosumers={prosumers}: give each of 0 to {count - 1} once.")

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..arrays import put
 from ..market import Buffers
+from ..names import device_name
 
 
 def recover(stores: Buffers, *, hour_length: Any = 1.0) -> Buffers:
@@ -29,11 +30,12 @@ def recover(stores: Buffers, *, hour_length: Any = 1.0) -> Buffers:
         reached[:, h] = top = np.minimum(high, ceiling[:, h])
     missing = floor - reached
     missing[missing <= 1e-9 * np.abs(ceiling)] = 0.0
-    owner = np.asarray(stores.owner)
+    owner, kind = np.asarray(stores.owner), np.asarray(stores.kind)
     for row in np.flatnonzero(missing.any(axis=1)):
         last = int(np.flatnonzero(missing[row])[-1])
+        name = device_name("buffer", stores.names, kind[row], row)
         warnings.warn(
-            f"recover: device {row} (prosumer {owner[row]}) holds {reached[row, last]:.4g} kWh at "
+            f"recover: {name} (prosumer {owner[row]}) holds {reached[row, last]:.4g} kWh at "
             f"the end of step {last} where {floor[row, last]:.4g} kWh are due: "
             f"{missing[row, last]:.4g} kWh are missing.",
             stacklevel=2,

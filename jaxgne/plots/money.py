@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+def _across(names: tuple[str, ...]) -> str:
+    """What an axis of prosumers is called."""
+    return "prosumer" if names else "prosumer (index)"
+
+
 def costs(market: Market, clearing: Clearing, ax: "Axes | None" = None) -> "Axes":
     """Cost of each prosumer and what it is made of, EUR: bills (`settle`) and devices.
 
@@ -47,8 +52,8 @@ def costs(market: Market, clearing: Clearing, ax: "Axes | None" = None) -> "Axes
     amounts = {name: (color, np.asarray(paid).sum(axis=1)) for name, (color, paid) in parts.items()}
     paid = sum((part for _, part in amounts.values()), np.zeros_like(total))
     amounts["devices"] = (GREEN, total - paid)
-    across = "prosumer" if market.prosumers.names else "prosumer (index)"
-    ax = begin(ax, f"Costs by prosumer{note}", across, "cost (EUR)")
+    names = market.prosumers.names
+    ax = begin(ax, f"Costs by prosumer{note}", _across(names), "cost (EUR)")
     places, above, below = np.arange(len(total)), np.zeros_like(total), np.zeros_like(total)
     for name, (color, amount) in amounts.items():
         if not np.any(np.abs(amount) > 1e-9 * np.abs(total).max(initial=0.0)):
@@ -57,7 +62,7 @@ def costs(market: Market, clearing: Clearing, ax: "Axes | None" = None) -> "Axes
         above, below = above + np.maximum(amount, 0.0), below + np.minimum(amount, 0.0)
     ax.plot(places, total, "o", color=BLACK, markeredgecolor="white", markersize=5, label="sum")
     ax.axhline(0.0, color=BLACK, linewidth=1)
-    name_rows(ax.xaxis, market.prosumers.names, len(total))
+    name_rows(ax.xaxis, names, len(total))
     legend(ax)
     return ax
 
@@ -87,12 +92,12 @@ def benefits(
             "jg.scenarios.lane((markets, clearings), k)."
         )
     title = f"Benefit by prosumer: {chosen} against {reference}"
-    ax = begin(ax, title, "prosumer (index)", "benefit (EUR)")
+    ax = begin(ax, title, _across(compared.names), "benefit (EUR)")
     colors = [GAIN if amount >= 0 else LOSS for amount in saved]
     ax.bar(np.arange(len(saved)), saved, color=colors)
     mean = float(saved.mean())
     ax.axhline(mean, color=BLACK, linestyle="--", linewidth=1, label=f"mean, {mean:.3g} EUR")
     ax.axhline(0.0, color=BLACK, linewidth=1)
-    name_rows(ax.xaxis, (), len(saved))
+    name_rows(ax.xaxis, compared.names, len(saved))
     legend(ax)
     return ax

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..market import Market
 from ..model import bought
-from ..names import owners
+from ..names import owners, row_of
 from ..result import Clearing
 from ..runner import hosted
 from .style import (
@@ -24,7 +24,6 @@ from .style import (
     hour_edges,
     legend,
     on_clock,
-    pick,
 )
 
 if TYPE_CHECKING:
@@ -37,12 +36,13 @@ def energy(
     clearing: Clearing,
     ax: "Axes | None" = None,
     *,
-    prosumer: int | None = None,
+    prosumer: int | str | None = None,
 ) -> "Axes":
     """Where power comes from (above zero) and goes to (below), by hour, kW: both equally high.
 
-    Of all prosumers, whose trades cancel, or of one, whose trades show net. Loads are net of each
-    prosumer's own renewables (less what is curtailed), so of those only a surplus shows.
+    Of all prosumers, whose trades cancel, or of one, by number or name, whose trades show net.
+    Loads are net of each prosumer's own renewables (less what is curtailed), so of those only a
+    surplus shows.
     """
     note = check("energy", market, clearing)
     chosen, whose = _chosen("energy", market, prosumer)
@@ -79,12 +79,12 @@ def storage(
     clearing: Clearing,
     ax: "Axes | None" = None,
     *,
-    prosumer: int | None = None,
+    prosumer: int | str | None = None,
 ) -> "Axes":
     """What buffers hold, kWh, one on top of the other, and the bounds of the sum (dashed).
 
-    Of all prosumers or of one. The six that hold most are told apart, the others are one area.
-    `ValueError` where there are no buffers.
+    Of all prosumers or of one, by number or name. The six that hold most are told apart, the
+    others are one area. `ValueError` where there are no buffers.
     """
     note = check("storage", market, clearing)
     chosen, whose = _chosen("storage", market, prosumer)
@@ -117,14 +117,13 @@ def storage(
     return ax
 
 
-def _chosen(name: str, market: Market, prosumer: int | None) -> tuple[np.ndarray, str]:
+def _chosen(name: str, market: Market, prosumer: int | str | None) -> tuple[np.ndarray, str]:
     """Which prosumers are meant, and how they are called."""
     count = len(market.prosumers.bus)
     if prosumer is None:
         return np.ones(count, bool), "all prosumers"
-    return np.arange(count) == pick(name, "prosumer", prosumer, count), owners(market).prosumer(
-        prosumer
-    )
+    row = row_of(f"plots.{name}", "prosumer", prosumer, market.prosumers.names, count)
+    return np.arange(count) == row, owners(market).prosumer(row)
 
 
 def _stack(ax: "Axes", edges: np.ndarray, parts: dict[str, tuple[str, Any]], sign: float) -> None:

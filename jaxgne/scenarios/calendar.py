@@ -11,6 +11,7 @@ from jaxtyping import Int
 from ..clock import Clock, even
 from ..each import for_one
 from ..market import FIELDS, Market
+from ..names import owners
 from .rows import moved_base, shared
 from .sun import CAPS, check_caps, moved_caps, reactive_of, series, told_sun
 
@@ -253,8 +254,9 @@ def _people(market: Market, given: dict[str, np.ndarray]) -> dict[str, np.ndarra
     if sun is None:
         shines = np.flatnonzero(np.any(np.asarray(people.curtail_max) > 0, axis=1))
         if shines.size and "curtail_max" not in caps:
+            called = owners(market).prosumer(shines[0])
             raise ValueError(
-                f"days: curtail_max of prosumer {shines[0]} is the sun of the market's own day; "
+                f"days: curtail_max of {called} is the sun of the market's own day; "
                 "give generation=, and the gross load, or curtail_max=, kW by prosumer."
             )
         load = gross

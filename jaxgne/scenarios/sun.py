@@ -8,6 +8,7 @@ from jaxtyping import Float
 
 from ..clock import hour, hours_of, in_hour
 from ..market import Market
+from ..names import owners
 
 _CLOSE = 1e-5  # relative: what float32 tables agree to
 Table = Float[np.ndarray, "N H"]
@@ -35,9 +36,9 @@ def sun_of(who: str, market: Market, generation: Any = None) -> Table:
         row, step = np.argwhere(unknown)[0]
         name = "curtail_max" if generation is None else "generation"
         raise ValueError(
-            f"{who}: prosumer {row} has a load of {load[row, step]:.6g} kW {in_hour(market, step)} "
-            f"and a {name} of {sun[row, step]:.6g} kW, so part of its sun is unknown; give "
-            "generation=, all of it in kW by prosumer."
+            f"{who}: {owners(market).prosumer(row)} has a load of {load[row, step]:.6g} kW "
+            f"{in_hour(market, step)} and a {name} of {sun[row, step]:.6g} kW, so part of its sun "
+            "is unknown; give generation=, all of it in kW by prosumer."
         )
     return sun
 
@@ -89,8 +90,9 @@ def moved_caps(
         lost = np.flatnonzero(~(holds | fixed))
         if lost.size:
             raise ValueError(
-                f"{who}: export_max of prosumer {lost[0]} varies by hour and is not its sun, so it "
-                "is not known what becomes of it; give export_max=, kW by prosumer."
+                f"{who}: export_max of {owners(market).prosumer(lost[0])} varies by hour and "
+                "is not its sun, so it is not known what becomes of it; give export_max=, "
+                "kW by prosumer."
             )
         caps["export_max"] = np.where(holds[:, None], np.maximum(rest, 0.0) + after, export)
     return caps
@@ -156,7 +158,7 @@ def check_caps(
             scenario, row, step = np.argwhere(over)[0]
             count = int(np.sum(np.any(over, axis=(1, 2))))
             raise ValueError(
-                f"{who}: {name} of prosumer {row} is too low for its load of "
+                f"{who}: {name} of {owners(market).prosumer(row)} is too low for its load of "
                 f"{load[scenario, row, step]:.6g} kW in {count} of {len(load)} scenarios (first "
                 f"{scenario}, hour {hour(float(hours_of(market)[step]))}), whatever its "
                 f"devices and trades do; give {name}= (np.inf, or the market's own to keep it and "

@@ -13,6 +13,7 @@ from ..clock import hour_name
 from ..fields import ROWS
 from ..kinds import KINDS
 from ..market import FIELDS, Market
+from ..names import prosumer_name
 from ..tables import QUANTITIES
 from .naming import misnamed
 
@@ -52,6 +53,10 @@ class Values(dict[str, np.ndarray]):
     def bus(self, bus: Any) -> str:
         """What people call a bus: its name where it has one."""
         return f"bus {self.names[bus]!r}" if self.names else f"bus {bus}"
+
+    def person(self, row: Any) -> str:
+        """The name of a prosumer, or its number."""
+        return prosumer_name(self.market.prosumers.names, row)
 
     def text(self, name: str, place: tuple[int, ...]) -> str:
         """The number at `place` with its unit."""
@@ -262,12 +267,12 @@ def pairs(v: Values) -> list[str]:
     return v.complain(
         "Trading.seller",
         buyer == seller,
-        lambda at: f"prosumer {seller[at]} is buyer and seller; remove the pair",
+        lambda at: f"prosumer {v.person(seller[at])} is buyer and seller; remove the pair",
     ) + v.complain(
         "Trading.buyer",
         again & (buyer != seller),
         lambda at: (
-            f"prosumers {buyer[at]} and {seller[at]} are a pair in row "
+            f"prosumers {v.person(buyer[at])} and {v.person(seller[at])} are a pair in row "
             f"{np.argmax(key == key[at])} already; keep one row per pair, whichever way round"
         ),
     )
