@@ -152,6 +152,34 @@ def test_a_storage_is_there(engine, state, kw):
     assert off <= 1e-8
 
 
+@pytest.mark.parametrize("status", ["variable", "fixed", "exempt"])
+def test_the_multiplier_of_loads_is_for_those_that_follow_it(engine, status):
+    text = (
+        "new load.x bus1=b phases=3 kv=0.4 kw=60 kvar=15\n"
+        f"new load.y bus1=b phases=3 kv=0.4 kw=30 status={status}\n"
+    )
+    _, report, off = distance(solved(engine, LINES + text, "set loadmult=0.5\nsolve"))
+    kw = 45 if status == "variable" else 60
+    assert off <= 1e-8 and report.totals["load"].before == pytest.approx(kw, abs=1)
+
+
+def test_no_element_is_left_out_in_silence(engine):
+    """Current sources send what the solution says; meters and controls need no word."""
+    text = (
+        "new load.x bus1=b phases=3 kv=0.4 kw=60 kvar=15\n"
+        "new isource.i bus1=b phases=3 amps=10\n"
+        "new energymeter.m element=line.a\nnew monitor.n element=line.a\n"
+        "new relay.r monitoredobj=line.a\n"
+    )
+    _, report, off = distance(solved(engine, LINES + text))
+    assert report.count("element.solved") == 1 and report.count("element.ignored") == 0
+    assert off <= 1e-8
+    text += "new fault.f bus1=b phases=3 r=4\n"
+    _, report, off = distance(solved(engine, LINES + text))
+    note = next(note for note in report.notes if note.code == "element.ignored")
+    assert note.places == ("Fault.f",) and off > 1e-3
+
+
 def test_what_is_not_enabled_is_not_there(engine):
     """Though the engine still lists it: a load, and a line that would close a loop."""
     text = (

@@ -88,6 +88,25 @@ def test_a_storage_is_a_battery_where_its_energy_and_power_are_known():
     assert report.count("storage.efficiency") == 0
 
 
+def test_only_who_is_supplied_takes_part_and_a_load_below_zero_sells():
+    """Rows out of service and on an island are no customers; a plant told as a load is one."""
+    net = street()
+    island = pp.create_bus(net, 0.4)
+    pp.create_load(net, island, 0.007)
+    pp.create_sgen(net, island, 0.003)
+    pp.create_storage(net, island, 0.001, max_e_mwh=0.01, min_p_mw=-0.005, max_p_mw=0.005)
+    net.load.loc[1, "in_service"] = False
+    pp.create_load(net, 3, -0.003, name="sun")
+    market, report = jg.from_pandapower(net, tariff=TARIFF, hours=3)
+    named = ("load 0 (first)", "load 2 (third)", "load 4 (sun)", "sgen 1", "storage 0")
+    assert report.data["customers"] == named
+    people = market.prosumers
+    assert people.bus.tolist() == report.bus[[1, 1, 3, 4, 2]].tolist()
+    np.testing.assert_allclose(people.load[:, 0], [-1, 4, -3, -10, 0], atol=1e-12)
+    np.testing.assert_allclose(people.export_max[:, 0], [5, 0, 3, 10, 0])
+    assert market.buffers.owner.tolist() == [4] and report.bus[island] == -1
+
+
 def test_costs_of_a_net_move_no_market():
     """pandapower's runopp turns some of them round for loads and storages: none is read."""
     plain, _ = jg.from_pandapower(street(), tariff=TARIFF, hours=3)

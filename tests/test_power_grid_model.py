@@ -51,13 +51,13 @@ def told(**more: Any) -> dict[str, Any]:
     return {"version": "1.0", "type": "input", "is_batch": False, "attributes": {}, "data": data}
 
 
-def oracle(data: dict[str, Any]) -> np.ndarray:
+def oracle(data: dict[str, Any], hz: float = 50.0) -> np.ndarray:
     """Magnitudes at the nodes, as power-grid-model itself has them."""
     pgm = pytest.importorskip("power_grid_model")
     from power_grid_model import utils
 
     arrays = utils.json_deserialize(json.dumps(data))  # pyright: ignore[reportPrivateImportUsage]
-    found = pgm.PowerGridModel(arrays).calculate_power_flow(error_tolerance=1e-9)
+    found = pgm.PowerGridModel(arrays, hz).calculate_power_flow(error_tolerance=1e-9)
     return found["node"]["u_pu"]
 
 
@@ -73,7 +73,7 @@ def compare(data: dict[str, Any], **options: Any) -> tuple[jg.Grid, Any]:
     """The grid of an input, whose state is power-grid-model's at all supplied nodes."""
     grid, report = from_power_grid_model(data, **options)
     kept = report.bus[: len(data["data"]["node"])]
-    right = oracle(data)
+    right = oracle(data, options.get("frequency", 50.0))
     np.testing.assert_allclose(np.abs(report.state)[kept][kept >= 0], right[kept >= 0], atol=1e-9)
     np.testing.assert_allclose(voltages(grid), np.abs(report.state), atol=1e-9)
     return grid, report
@@ -160,6 +160,14 @@ def test_generic_branches_and_links_are_read():
     link["to_status"] = 0
     _, report = compare(told(node=nodes, generic_branch=[branch], link=[link], sym_load=[load]))
     assert report.bus[6] == -1 and report.count("branch.off") == 1
+
+
+def test_charging_goes_with_the_frequency():
+    """Of 60 Hz, which an input does not tell."""
+    line = {"id": 13, "from_node": 2, "to_node": 6, **LINE, "c1": 4e-6}
+    data = told(node=[{"id": 6, "u_rated": 10e3}], line=[line])
+    _, report = compare(data, frequency=60.0)
+    assert np.max(np.abs(np.abs(report.state) - np.abs(compare(data)[1].state))) > 1e-4
 
 
 def test_rings_are_refused_or_kept():

@@ -57,6 +57,7 @@ CODES: dict[str, tuple[Kind, str, str]] = {
     "branch.default_rating": ("assumed", "", "ratings are the format's default: nobody gave one"),
     "phases.few": ("merged", "", "branches of fewer phases carry as much as three, seen balanced"),
     "element.solved": ("assumed", "kW", "generators and storages send what the solution says"),
+    "element.ignored": ("lost", "", "elements that are not read, nor what they draw or send"),
     "load.solved": (
         "assumed",
         "kW",

@@ -23,7 +23,8 @@ from .opendss_circuit import Circuit, Pair, is_solved
 
 _DEFAULT_AMPS = 400.0  # what the engine takes where nobody says
 _JOINS = ("line", "transformer", "autotrans", "reactor", "capacitor", "fuse")
-_MADE = {"pvsystem", "storage", "generator"}
+_MADE = ("pvsystem", "storage", "generator", "isource", "vccs", "indmach012")
+_QUIET = ("monitor", "sensor", "energymeter")  # which only look; controls are where they are
 # Of P and Q, whether a load is constant, times |v| or times |v|^2; models of the engine.
 _MODELS = {1: "cc", 2: "qq", 3: "cq", 4: "iq", 5: "ii", 6: "cc", 7: "cq"}
 
@@ -149,7 +150,7 @@ def _buses(
     for name, element in circuit.elements("load"):
         loads.Name = name.split(".", 1)[1]
         bus, model = circuit.bus(element.BusNames[0]), int(loads.Model)
-        power = complex(loads.kW, loads.kvar) * (1.0 if int(loads.Status) == 1 else scale)
+        power = complex(loads.kW, loads.kvar) * (scale if int(loads.Status) == 0 else 1.0)
         shares, solved = _shares(loads, model), circuit.moves or element.IsOpen(1, 0)
         if solved:
             power = _drawn(element)
@@ -178,6 +179,7 @@ def _buses(
     regulators = [str(n) for n in circuit.now.RegControls.AllNames if str(n).lower() != "none"]
     notes.some("load.phases", uneven, alone)
     notes.some("load.solved", moved, drawn_so)
+    notes.some("element.ignored", circuit.others(*_JOINS, *_MADE, *_QUIET, "load", "vsource"))
     notes.some("element.solved", fixed, float(np.real(made).sum()) if fixed else None)
     notes.some("tap.solved", [f"RegControl.{name}" for name in regulators])
     notes.add("bus.limits", number=voltage[0])

@@ -83,6 +83,13 @@ class Circuit:
                 if self.now.ActiveCktElement.Enabled:
                     yield str(name), self.now.ActiveCktElement
 
+    def others(self, *kinds: str) -> list[str]:
+        """Enabled elements of no such class, controls aside."""
+        found = sorted({str(name).split(".")[0].lower() for name in self.now.AllElementNames})
+        controls = ("control", "controller", "dispatcher", "relay", "recloser")
+        left = [kind for kind in found if kind not in kinds and not kind.endswith(controls)]
+        return [name for name, _ in self.elements(*left)]
+
     def short_of_zero(self, line: str) -> bool:
         """Whether a line of several phases is told by its sequences, with R0 below R1."""
         lines = self.now.Lines
