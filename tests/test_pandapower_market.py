@@ -107,6 +107,21 @@ def test_only_who_is_supplied_takes_part_and_a_load_below_zero_sells():
     assert market.buffers.owner.tolist() == [4] and report.bus[island] == -1
 
 
+def test_a_generator_sells_at_the_price_of_exports():
+    """As an sgen, not at that of imports as a load below zero; the main grid's is no one's."""
+    net = street()
+    net.load["in_service"] = net.sgen["in_service"] = net.motor["in_service"] = False
+    net.storage["in_service"] = False
+    pp.create_gen(net, 3, 0.01, vm_pu=1.005, scaling=0.5)
+    pp.create_gen(net, 0, 0.9, vm_pu=1.01, slack=True)
+    market, report = jg.from_pandapower(net, tariff=TARIFF, hours=3)
+    assert report.data["customers"] == ("gen 0",) and report.data["owner"] == {"gen 0": "gen 0"}
+    np.testing.assert_allclose(market.prosumers.curtail_max, [[5, 5, 5]])
+    np.testing.assert_allclose(market.grid.passive, 0, atol=1e-9)
+    paid = jg.settle(market, jg.clear(market)).main_grid
+    np.testing.assert_allclose(paid, [[-0.4, -0.4, -0.4]], rtol=0.02)
+
+
 def test_costs_of_a_net_move_no_market():
     """pandapower's runopp turns some of them round for loads and storages: none is read."""
     plain, _ = jg.from_pandapower(street(), tariff=TARIFF, hours=3)

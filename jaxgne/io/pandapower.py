@@ -64,7 +64,7 @@ def from_pandapower(
 
     Without a tariff all load and generation is passive. With one, each row of the tables
     `customers` ("load", "motor", "asymmetric_load") that is in service and supplied is a prosumer,
-    in their order. An sgen, and a storage whose energy and power are known, is of the first
+    in their order. An sgen or gen, and a storage whose energy and power are known, is of the first
     customer at its bus, or a prosumer itself where there is none; generation may be curtailed and
     sold. Everything else stays passive. With a `toll`, in EUR/kWh to each side, all may trade with
     all, at most what the larger of the two can draw or send. `connection_max` is what the wire of
@@ -250,7 +250,8 @@ def _powers(net: Any, kv: Column, notes: Notebook) -> tuple[dict[str, Column], C
     put("motor", motors(net.motor), "load")
     put("storage", rated(net.storage), "load")
     put("sgen", rated(net.sgen), "generation")
-    put("gen", 1e3 * column(net.gen, "p_mw") * column(net.gen, "scaling", 1) + 0j, "generation")
+    free = column(net.gen, "slack", 0) == 1  # these send what the power flow says
+    put("gen", np.where(free, 0, rated(net.gen).real + 0j), "generation")
     for kind, to, sign in (
         ("asymmetric_load", "load", 1),
         ("asymmetric_sgen", "generation", -1),

@@ -20,7 +20,7 @@ from .notes import ImportReport, Notebook, Total
 from .pandapower_tables import by_phase, column, labels, motors, places, rated, shares
 
 CONSUMERS = ("load", "motor", "asymmetric_load")
-PRODUCERS = ("sgen", "asymmetric_sgen")
+PRODUCERS = ("sgen", "asymmetric_sgen", "gen")
 _DRAWN = {"p_mw": 1e3, "q_mvar": 1e3j}
 
 Profiles = Mapping[tuple[str, str], Any]
@@ -111,6 +111,7 @@ def units_of(net: Any, report: ImportReport, hours: int, profiles: Profiles | No
         table, sign = net[kind], -1 if kind in PRODUCERS else 1
         at = places(net.bus.index, table.bus.to_numpy(), kind)
         kept = (column(table, "in_service") == 1) & (report.bus[at] >= 0)
+        kept &= column(table, "slack", 0) != 1  # a gen that is the main grid
         power = _now(kind, table)[:, None].repeat(hours, axis=1)
         for name, unit in _DRAWN.items():
             if (kind, name) in (profiles or {}):
@@ -133,6 +134,8 @@ def _now(kind: str, table: Any) -> Column:
     """What rows draw or send in the net as it stands, at 1 pu."""
     if kind == "motor":
         return motors(table)
+    if kind == "gen":
+        return rated(table).real + 0j  # what holding its voltage takes stays passive
     return by_phase(table).sum(axis=1) if kind.startswith("asymmetric") else rated(table)
 
 
@@ -150,7 +153,7 @@ def _times(power: Column, felt: Column) -> Column:
 def _check_profiles(net: Any, kinds: Sequence[str], profiles: Profiles) -> None:
     for (kind, name), frame in profiles.items():
         where = f"from_pandapower: profiles[{kind!r}, {name!r}]"
-        if kind not in kinds or name not in _DRAWN or kind.startswith(("motor", "asym")):
+        if kind not in kinds or name not in _DRAWN or kind.startswith(("motor", "asym", "gen")):
             raise ValueError(f"{where}: profiles are of load, sgen, storage and p_mw, q_mvar.")
         lost = frame.columns.difference(net[kind].index)
         if len(lost):

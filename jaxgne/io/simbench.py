@@ -271,16 +271,17 @@ def _energies(net: Any, market: Market, powers: Powers, hour_length: float) -> d
     people, grid = to_host((market.prosumers, market.grid))
     made = people.curtail_max.sum()
     load = people.load.sum() + made
-    told = {kind: hour_length * _drawn(net, kind, powers) for kind in ("load", "sgen")}
+    told = {kind: hour_length * _drawn(net, kind, powers) for kind in ("load", "sgen", "gen")}
     return {
         "energy of load": Total(told["load"], hour_length * float(load), "kWh"),
-        "energy of generation": Total(told["sgen"], hour_length * float(made), "kWh"),
+        "energy of generation": Total(told["sgen"] + told["gen"], hour_length * float(made), "kWh"),
         "energy, passive": Total(0.0, hour_length * float(grid.passive.sum()), "kWh"),
     }
 
 
 def _drawn(net: Any, kind: str, powers: Powers) -> float:
     """kW of all rows in service, summed over steps."""
-    table, frame = net[kind], powers[kind, "p_mw"]
+    table, frame = net[kind], powers["load", "p_mw"]
     factor = 1e3 * column(table, "scaling", 1) * (column(table, "in_service") == 1)
+    factor = factor * (column(table, "slack", 0) != 1)
     return float(len(frame) * (factor * column(table, "p_mw", 0)).sum())
