@@ -18,12 +18,14 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from .caps import capped, demand_charge
+from .clock import Clock
 from .devices.windows import windows
 from .each import for_one
 from .market import Market
 from .names import row_of
 from .record import changed
 from .runner import to_device
+from .succession import leaves, way_to
 
 Price = float | Sequence[Any]  # one number, one a step, or windows of the day
 
@@ -75,6 +77,17 @@ class Contract:
                 raise ValueError(f"Contract.{one}: {value!r}; give a number of at least 0.")
         if not (_is_number(self.vat) and 0 <= self.vat < 1):
             raise ValueError(f"Contract.vat: {self.vat!r}; give a share, 0.19 for 19 %.")
+        if self.capacity > 0 and not self.connection > 0:
+            raise ValueError(
+                f"Contract.connection: {self.connection!r}; capacity is a price per kW of it, give "
+                "its kW."
+            )
+        if self.prosumers is not None:
+            if isinstance(self.prosumers, str) or not np.iterable(self.prosumers):
+                raise ValueError(
+                    f"Contract.prosumers: {self.prosumers!r}; give a list of numbers or names."
+                )
+            object.__setattr__(self, "prosumers", tuple(self.prosumers))
         for one in _PRICES:
             _check_price(one, getattr(self, one))
 
@@ -98,9 +111,23 @@ class Contract:
         return _by_windows(field, given, market)
 
     def on_trades(self, field: str, market: Market) -> Float[np.ndarray, " H"]:
-        """What a traded kWh bears in all by this contract, fee and taxes with VAT, EUR/kWh."""
-        taxes = self.taxes if self.trade_taxes is None else self.trade_taxes
-        return (1 + self.vat) * (self.price(field, market) + taxes)
+        """What a traded kWh bears in all by this contract, fee and taxes with VAT, EUR/kWh.
+
+        `ValueError` where that is negative: a trade to and fro would then pay both.
+        """
+        net = self.price(field, market) + self.taxes_on_trades
+        if np.any(net < 0):
+            step = int(np.argmax(net < 0))
+            raise ValueError(
+                f"Contract.{field}: with taxes {net[step]:g} EUR/kWh in step {step}; a traded kWh "
+                "may not be paid for being traded, give 0 or more."
+            )
+        return (1 + self.vat) * net
+
+    @property
+    def taxes_on_trades(self) -> float:
+        """EUR/kWh, net: `trade_taxes`, or `taxes` where these are not given."""
+        return self.taxes if self.trade_taxes is None else self.trade_taxes
 
 
 def _is_number(value: Any) -> bool:
@@ -119,7 +146,8 @@ def _check_price(field: str, given: Any) -> None:
             every: Any = given
             for one in every:
                 strange = sorted(set(one) - _WINDOW)
-                if strange or not _is_number(one.get("price")) or ("from" in one) != ("to" in one):
+                priced = _is_number(one.get("price")) and np.isfinite(one["price"])
+                if strange or not priced or ("from" in one) != ("to" in one):
                     raise ValueError(
                         f"Contract.{field}: window {dict(one)!r}; give price, and from and to or "
                         'neither, as {from = "22:00", to = "06:00", price = 0.2}.'
@@ -132,23 +160,40 @@ def _check_price(field: str, given: Any) -> None:
 
 
 def _by_windows(field: str, given: Sequence[Any], market: Market) -> Float[np.ndarray, " H"]:
+    """The price of the first window that each step is in, by the time on its way there."""
     steps = market.prosumers.load.shape[-1]
     length = np.broadcast_to(np.asarray(market.hour_length, float), steps)
     found = np.full(steps, np.nan)
-    for one in given:
-        inside = np.ones(steps, bool)
-        if "from" in one:
-            ends = ("from", one["from"]), ("to", one["to"])
-            at = windows(
-                f"Contract.{field}", *ends, rows=1, steps=steps, length=length, clock=market.clock
-            )
-            inside = at.inside(steps)[0]
-        found = np.where(np.isnan(found) & inside, one["price"], found)
+    for leaf in np.flatnonzero(leaves(market.before, steps)).tolist():
+        way = np.array(way_to(market.before, steps, leaf))
+        found[way] = _along(field, given, length[way], market.clock)
     if np.any(np.isnan(found)):
         raise ValueError(
             f"Contract.{field}: no window has a price for step {int(np.argmax(np.isnan(found)))}; "
             "add one without from and to, for the rest of the day."
         )
+    return found
+
+
+def _along(
+    field: str, given: Sequence[Any], length: Float[np.ndarray, " H"], clock: Clock | None
+) -> Float[np.ndarray, " H"]:
+    """The same for steps that follow one another, from midnight where there is no clock."""
+    steps, clock = len(length), clock or Clock("2001-01-01", "UTC")
+    found = np.full(steps, np.nan)
+    for one in given:
+        inside = np.ones(steps, bool)
+        if "from" in one:
+            ends = ("from", one["from"]), ("to", one["to"])
+            name = f"Contract.{field}"
+            at = windows(name, *ends, rows=1, steps=steps, length=length, clock=clock)
+            if at.order[0] == 0:
+                raise ValueError(
+                    f"{name}: window from {one['from']!r} to {one['to']!r} has no time; leave both "
+                    "out for the whole day."
+                )
+            inside = at.inside(steps)[0]
+        found = np.where(np.isnan(found) & inside, one["price"], found)
     return found
 
 
@@ -167,8 +212,11 @@ def with_contracts(
     A demand charge becomes a cap of its payer's own. `transformers` are lines, by number or name,
     behind which neighbors are near; without any all are near that one feeder bus supplies.
 
+    What the market has of these, from contracts before too, is replaced, but for caps: demand
+    charges stay, so put contracts into the market that has none.
+
     Runs on the host. Raises `ValueError` where contracts do not say for each prosumer which is its
-    own, for prices that do not fit the steps, and where the market has demand charges already.
+    own, for prices that do not fit the steps, and for demand charges of whom has one already.
     """
     listed = [contracts] if isinstance(contracts, Contract) else list(contracts)
     own = whose(market, listed)

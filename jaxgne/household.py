@@ -15,7 +15,7 @@ from .contracts import Contract, whose
 from .each import refuse_batch
 from .market import Market
 from .model import aggregate, counted, grid_price, net_load
-from .names import row_of
+from .names import row_of, rows_of
 from .result import Clearing
 from .runner import hosted
 from .settlement import Bills, bills, priced, settled_prices
@@ -23,7 +23,8 @@ from .settlement import Bills, bills, priced, settled_prices
 _FEW = 4  # prices that have a line each; more are one line at their mean
 _HIDDEN = 5e-5  # EUR, below which a line is not printed
 _AMONG = "trades among households"
-_ALIKE = 1e-9  # EUR/kWh, by which prices of one line may differ
+_ALIKE = 1e-6  # EUR/kWh, by which prices of one line may differ: what float32 makes of one
+_FITS = 1e-5  # EUR/kWh, by which the market's price may differ from that of a contract
 
 
 class Line(NamedTuple):
@@ -80,27 +81,65 @@ def household_bill(
     that changes in few hours has a line each, one that changes often one line at its mean. What
     neighbors pay each other, feed-in, and the operator's prices of limits bear no VAT.
 
-    Raises `ValueError` for a prosumer that there is not, and for a clearing without prices.
+    One contract is that of the prosumer, and of those that it trades with; of a list each has its
+    own, and the half of a trade's fee and taxes that each pays is told by both.
+
+    Raises `ValueError` for a prosumer that there is not, for a contract that is another's or whose
+    prices are not those of the market, and for a clearing without prices.
     """
     refuse_batch("household_bill", market=market)
     priced("household_bill", clearing)
     count, names = len(market.prosumers.bus), getattr(market.prosumers, "names", ())
     row = row_of("household_bill", "prosumer", prosumer, names, count)
-    own = _own(market, contract, row)
-    lines = _lines(market, clearing, row, own)
+    lines = _lines(market, clearing, row, _each(market, contract, row))
     called = f" ({names[row]})" if names else ""
     return Account(f"Bill of prosumer {row}{called}", tuple(lines))
 
 
-def _own(
+def _each(
     market: Market, contract: Contract | Sequence[Contract] | None, row: int
-) -> Contract | None:
-    if contract is None or isinstance(contract, Contract):
-        return contract
-    return list(contract)[whose(market, list(contract))[row]]
+) -> list[Contract] | None:
+    """The contract of each prosumer; one that is given alone is that of all, if it is the row's."""
+    if contract is None:
+        return None
+    count, names = len(market.prosumers.bus), market.prosumers.names
+    if not isinstance(contract, Contract):
+        listed = list(contract)
+        return [listed[k] for k in whose(market, listed)]
+    theirs = contract.prosumers
+    if theirs is not None and row not in rows_of(
+        "household_bill", "prosumer", theirs, names, count
+    ):
+        raise ValueError(
+            f"household_bill: contract {contract.name!r} is not that of prosumer {row}; give its "
+            "own, or all contracts as a list."
+        )
+    return [contract] * count
 
 
-def _lines(market: Market, clearing: Clearing, row: int, own: Contract | None) -> list[Line]:
+def _check_fits(market: Market, row: int, own: Contract) -> None:
+    """Refuse a contract whose price of a kWh is not what the market asks its owner for."""
+    if own.energy is None:
+        return
+    adder = np.asarray(market.prosumers.import_adder, float)[row]
+    asked = np.asarray(market.tariff.base, float) + adder
+    net = own.price("energy", market) + own.price("network", market) + own.taxes
+    off = np.abs(asked - (1 + own.vat) * net)
+    if np.any(off > _FITS * np.maximum(1.0, np.abs(asked))):
+        step = int(np.argmax(off))
+        raise ValueError(
+            f"household_bill: contract {own.name!r} asks {(1 + own.vat) * net[step]:.6g} EUR/kWh "
+            f"in step {step}, the market {asked[step]:.6g}; clear the market that with_contracts "
+            "makes of it."
+        )
+
+
+def _lines(
+    market: Market, clearing: Clearing, row: int, everyone: Sequence[Contract] | None
+) -> list[Line]:
+    own = None if everyone is None else everyone[row]
+    if own is not None:
+        _check_fits(market, row, own)
     plan, ts = clearing.plan, np.asarray(counted(market), float)
     vat = 0.0 if own is None else own.vat
     paid = hosted(bills)(market, plan, clearing.prices)
@@ -119,12 +158,14 @@ def _lines(market: Market, clearing: Clearing, row: int, own: Contract | None) -
     taxed = [line for what, price in parts.items() for line in _by_price(what, bought, price)]
     toll = np.abs(_sides(market, np.asarray(plan.trades), row))
     each = np.asarray(market.trading.toll)[_pairs(market, row)] + 0 * toll
-    if own is None:
+    if own is None or everyone is None:
         taxed += _mean("tolls on trades", ts * toll, each)
-    else:  # half of the taxes on a trade is each side's
-        tax = (own.taxes if own.trade_taxes is None else own.trade_taxes) / 2
+    else:  # each side pays half of the mean of both contracts
+        gross = np.array([(1 + one.vat) * one.taxes_on_trades for one in everyone])
+        both = gross[np.asarray(market.trading.buyer)] + gross[np.asarray(market.trading.seller)]
+        tax = both[_pairs(market, row), None] / 4 / (1 + vat) + 0 * toll
         taxed += _mean("network fee on trades", ts * toll, each / (1 + vat) - tax)
-        taxed += _mean("taxes on trades", ts * toll, tax + 0 * toll)
+        taxed += _mean("taxes on trades", ts * toll, tax)
     taxed += _charges(market, clearing, row, own)
     days = float(ts.sum()) / 24
     if own is not None:
@@ -147,14 +188,15 @@ def _by_price(
     used = energy != 0
     if not np.any(used) or not np.any(price[used]):
         return []
-    kinds = np.unique(np.round(price[used] / _ALIKE)) * _ALIKE
-    if len(kinds) > _FEW:
+    kinds = np.round(price / _ALIKE)
+    different = np.unique(kinds[used])
+    if len(different) > _FEW:
         return _mean(what, energy, price)
-    found = []
-    for kind in kinds.tolist():
-        here = used & (np.abs(price - kind) <= _ALIKE)
-        found += _mean(what, energy[here], price[here])
-    return found
+    return [
+        line
+        for kind in different.tolist()
+        for line in _mean(what, energy[used & (kinds == kind)], price[used & (kinds == kind)])
+    ]
 
 
 def _mean(what: str, energy: Any, price: Any) -> list[Line]:
@@ -242,9 +284,9 @@ def income(market: Market, clearing: Clearing, contracts: Contract | Sequence[Co
     refuse_batch("income", market=market)
     priced("income", clearing)
     listed = [contracts] if isinstance(contracts, Contract) else list(contracts)
-    own, sums = whose(market, listed), {}
-    for row in range(len(own)):
-        for line in _lines(market, clearing, row, listed[own[row]]):
+    everyone, sums = [listed[k] for k in whose(market, listed)], {}
+    for row in range(len(everyone)):
+        for line in _lines(market, clearing, row, everyone):
             kind = _AMONG if "neighbor" in line.what else line.what
             quantity, eur = sums.get(kind, (0.0, 0.0))
             sums[kind] = quantity + (line.quantity or 0.0), eur + line.eur

@@ -120,6 +120,11 @@ def with_hours(hours: int) -> jg.Market:
     [
         (replace(CONTRACT, energy=[0.1, 0.2]), r"energy: 2 prices for 4 steps"),
         (replace(CONTRACT, energy=[{"from": 1, "to": 3, "price": 0.1}]), r"no window .* step 0"),
+        (
+            replace(CONTRACT, energy=[{"from": 2, "to": 2, "price": 0.1}, {"price": 0.2}]),
+            r"no time",
+        ),
+        (replace(CONTRACT, trade_near=-0.1), r"trade_near: with taxes -0\.08 EUR/kWh in step 0"),
         ([replace(CONTRACT, prosumers=(0,))], r"prosumer 1 has none"),
         ([CONTRACT, replace(CONTRACT, prosumers=(9,))], r"no prosumer 9; give 0 to 2"),
         ([CONTRACT, CONTRACT], r"2 of 2 name no prosumers"),
@@ -128,6 +133,70 @@ def with_hours(hours: int) -> jg.Market:
 def test_contracts_that_do_not_fit_are_refused(contracts: Any, words: str):
     with pytest.raises(ValueError, match=words):
         with_contracts(street(), contracts)
+
+
+def test_windows_go_by_the_time_on_each_branch_of_a_tree():
+    """Both branches end in the night: their last two hours are 22 and 23 o'clock."""
+    day = with_hours(24)
+    tree = jg.scenarios.tree([day, day], [0.5, 0.5], 12)
+    night = Contract(energy=[{"from": "22:00", "to": "06:00", "price": 0.1}, {"price": 0.2}])
+    expected = np.where((np.arange(24) < 6) | (np.arange(24) >= 22), 0.1, 0.2)
+    found = night.price("energy", tree)
+    np.testing.assert_array_equal(found, np.concatenate([expected, expected[12:]]))
+    # and a market that is over before the window comes has no step in it
+    np.testing.assert_array_equal(night.price("energy", with_hours(12)), expected[:12])
+
+
+def test_sides_of_a_trade_tell_fee_and_taxes_apart_though_their_contracts_differ():
+    """By hand: 2 kWh; each pays half the mean of 1.19 x (0.03 + 0.04) and 0.02, by its own VAT."""
+    load = np.array([[2.0], [-3.0]])
+    market = jg.Market(jg.Prosumers([0, 0], load, export_max=5.0), jg.Grid(np.zeros((1, 1))),
+                       jg.Tariff(0.0, hours=1), trading=jg.Trading([0], [1], 5.0))  # fmt: skip
+    both = [
+        Contract(energy=0.3, trade_near=0.03, trade_taxes=0.04, vat=0.19),
+        Contract(energy=0.3, trade_near=0.02, trade_taxes=0.0, feed_in=0.05),
+    ]
+    market = with_contracts(market, both)
+    clearing = jg.clear(market)
+    lines = [{line.what: line for line in household_bill(market, clearing, row, both).lines}
+             for row in range(2)]  # fmt: skip
+    for held, vat in zip(lines, (0.19, 0.0), strict=True):
+        fee, taxes = held["network fee on trades"], held["taxes on trades"]
+        assert fee.price == pytest.approx((1.19 * 0.03 + 0.02) / 4 / (1 + vat), abs=1e-7)
+        assert taxes.price == pytest.approx(1.19 * 0.04 / 4 / (1 + vat), abs=1e-7)
+        assert taxes.quantity == pytest.approx(2.0, abs=1e-3)
+
+
+def test_bills_of_other_contracts_than_those_of_the_market_are_refused():
+    """Another's, and one that the market does not have; what float32 rounds is one price."""
+    market = with_hours(4)
+    contract = replace(CONTRACT, energy=0.1637, network=[0.07, 0.0911, 0.1211, 0.07], taxes=0.0411)
+    own = with_contracts(market, contract)
+    clearing = jg.clear(own)
+    priced = [line for line in household_bill(own, clearing, 0, contract).lines
+              if line.what == "energy from the main grid"]  # fmt: skip
+    assert len(priced) == 1 and priced[0].price == pytest.approx(0.1637, abs=1e-6)
+    for one, words in (
+        (replace(CONTRACT, prosumers=()), r"contract 'contract' is not that of prosumer 0"),
+        (replace(contract, energy=0.2), r"asks 0\.398\d* EUR/kWh in step \d, the market 0\.3"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            household_bill(own, clearing, 0, one)
+    with pytest.raises(ValueError, match=r"there is no prosumer 0\.5"):
+        household_bill(own, clearing, 0.5, contract)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"capacity": 0.1}, r"connection: 0\.0; capacity is a price per kW of it"),
+        ({"prosumers": "Miller"}, r"prosumers: 'Miller'; give a list"),
+        ({"energy": [{"price": float("nan")}]}, r"energy: window \{'price': nan\}"),
+    ],
+)
+def test_contracts_that_say_nothing_are_refused_at_once(fields: dict[str, Any], words: str):
+    with pytest.raises(ValueError, match=words):
+        Contract(**fields)
 
 
 def test_page_prints_what_it_says(capsys: Any):

@@ -69,7 +69,7 @@ LAYERS: dict[str, set[str]] = {
     # describe: to print itself
     "market": {"arrays", "clock", "curves", "describe", "grids", "pricing", "tables"},
     "caps": {"arrays", "each", "market", "names", "tables"},
-    "contracts": {"caps", "devices", "each", "market", "names"},
+    "contracts": {"caps", "clock", "devices", "each", "market", "names"},
     "size": {"market"},
     "padding": {"each", "market", "tables"},
     "devices": {"arrays", "clock", "curves", "each", "market", "names", "devices"},
