@@ -44,6 +44,7 @@ from .cli_shared import (
 )
 from .cli_source import (
     Battery,
+    ConnectionMax,
     HeatPump,
     HourLength,
     Hours,
@@ -108,6 +109,7 @@ def clear(
     battery: Battery = None,
     vehicle: Vehicle = None,
     heat_pump: HeatPump = None,
+    connection_max: ConnectionMax = None,
     start: Start = None,
     zone: Zone = None,
     hours: Hours = None,
@@ -177,8 +179,9 @@ def clear(
     if out is not None:
         check_replaceable(out)
     market, report = market_of(
-        source, own, populate=populate, devices=devices, when=when, tariff=tariff
-    )
+        source, own, populate=populate, devices=devices, when=when, tariff=tariff,
+        connection_max=connection_max,
+    )  # fmt: skip
     if report is not None and not quiet:
         typer.echo(told(report), err=True)
     market = double(market)

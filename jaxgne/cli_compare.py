@@ -12,6 +12,7 @@ import jaxgne
 from .cli_shared import Json, Prosumers, Stress, Tol, double
 from .cli_source import (
     Battery,
+    ConnectionMax,
     HeatPump,
     HourLength,
     Hours,
@@ -46,6 +47,7 @@ def compare(
     battery: Battery = None,
     vehicle: Vehicle = None,
     heat_pump: HeatPump = None,
+    connection_max: ConnectionMax = None,
     start: Start = None,
     zone: Zone = None,
     hours: Hours = None,
@@ -95,7 +97,9 @@ def compare(
     }  # fmt: skip
     when = {"start": start, "zone": zone, "hours": hours, "hour_length": hour_length}
     own = {"prosumers": prosumers, "stress": stress}
-    market, report = market_of(source, own, populate=populate, devices=devices, when=when)
+    market, report = market_of(
+        source, own, populate=populate, devices=devices, when=when, connection_max=connection_max
+    )
     if report is not None:
         typer.echo(told(report), err=True)
     market = double(market)

@@ -9,6 +9,7 @@ import typer
 from .cli_shared import MOST_SEED
 from .cli_source import (
     Battery,
+    ConnectionMax,
     HeatPump,
     HourLength,
     Hours,
@@ -39,6 +40,7 @@ def convert(
     battery: Battery = None,
     vehicle: Vehicle = None,
     heat_pump: HeatPump = None,
+    connection_max: ConnectionMax = None,
     start: Start = None,
     zone: Zone = None,
     hours: Hours = None,
@@ -63,15 +65,18 @@ def convert(
     }  # fmt: skip
     when = {"start": start, "zone": zone, "hours": hours, "hour_length": hour_length}
     asked = [
-        value for value in (seed, populate, tariff, *devices.values(), *when.values()) if value
+        value
+        for value in (seed, populate, tariff, connection_max, *devices.values(), *when.values())
+        if value
     ]
     clearing, report = None, None
     if not asked and (is_book(source) or Path(source, "market.json").exists()):
         market, clearing = load(source)
     else:
         market, report = market_of(
-            source, {"seed": seed}, populate=populate, devices=devices, when=when, tariff=tariff
-        )
+            source, {"seed": seed}, populate=populate, devices=devices, when=when, tariff=tariff,
+            connection_max=connection_max,
+        )  # fmt: skip
     save(target, market, clearing, **tables_of(form))
     if report is not None:
         typer.echo(told(report))

@@ -54,6 +54,12 @@ HourLength = Annotated[
     float | None, typer.Option(min=0.0, help="Length of a step, h: 0.25 for quarter hours.")
 ]
 
+ConnectionMax = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0, help="What the house connection of each customer with a load carries, kVA."
+    ),
+]
 TariffFile = Annotated[
     Path | None,
     typer.Option("--tariff", help="File of contracts (docs/tariffs.md), in place of the prices."),
@@ -71,11 +77,13 @@ def market_of(
     devices: dict[str, float | None],
     when: dict[str, Any],
     tariff: Path | None = None,
+    connection_max: float | None = None,
 ) -> tuple[jaxgne.Market, ImportReport | None]:
     """The market of a source, and what became of a net. What is None was not asked for.
 
     `own` are the options of built-in cases, `devices` shares of owners, `when` is `start`, `zone`,
-    `hours` and `hour_length`; the contracts of `tariff` come last. Raises `ValueError` for what
+    `hours` and `hour_length`; house connections of `connection_max` kVA and the contracts of
+    `tariff` come last. Raises `ValueError` for what
     does not go together.
     """
     own, shares, when = (
@@ -100,6 +108,8 @@ def market_of(
     for kind, share in shares.items():
         if share:
             market = jaxgne.equip(market, **{kind: share}, seed=own.get("seed", 0))
+    if connection_max is not None:
+        market = jaxgne.equip(market, connection_max=connection_max)
     if tariff is not None:
         market = jaxgne.with_contracts(market, contracts)
     return market, report

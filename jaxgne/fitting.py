@@ -209,15 +209,28 @@ def _jacobian(
 def parameter_names(
     market: Market, where: Callable[[Market], Any], bijection: Any, shares: Any
 ) -> tuple[str, ...]:
-    """A name for each number that is moved: `Generators.linear[2]`."""
+    """A name for each number that is moved: `Generators.linear[2]`, `Buffers.drain[Wallbox, 3]`."""
     leaves = jax.tree.leaves(shares)
     tables = names_of(market, where) if bijection is None else ["u"] * len(leaves)
     wide = {name for name, field in FIELDS.items() if field.either and not field.timed(market)}
     return tuple(
-        f"{table}{list(index) if index else ''}"
+        f"{table}{_place(market, table, index)}"
         for table, leaf in zip(tables, leaves, strict=True)
         for index in np.ndindex(leaf.shape[:-1] if table in wide else leaf.shape)
     )
+
+
+def _place(market: Market, table: str, index: tuple[int, ...]) -> str:
+    """Where a number is, by name where its row has one: `[Miller, 3]`."""
+    if not index:
+        return ""
+    grid, known = market.grid, {"N": market.prosumers.names, "G": market.generators.names}
+    known |= {"K": market.buffers.names, "B": grid.names, "L": grid.line_names}
+    known |= {"M": market.caps.names}
+    axes = FIELDS[table].axes if table in FIELDS else ("",) * len(index)
+    own = (known.get(axis, ()) for axis in axes)
+    words = (k and k[row] for k, row in zip(own, index, strict=False))
+    return f"[{', '.join(word or str(row) for word, row in zip(words, index, strict=True))}]"
 
 
 def _over_noise(values: Any, observed: Any, noise: Any) -> Any:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import jaxgne as jg
+from jaxgne.io import read_case
 from jaxgne.io.opendss import from_opendss
 
 dss = pytest.importorskip("dss", reason="needs dss-python")
@@ -287,6 +288,7 @@ def test_a_file_is_compiled_and_solved(tmp_path):
     grid, report = from_opendss(path)
     assert "OpenDSS, circuit 'street'" in str(report)
     assert set(grid.names) == {"src", "lv", "b", "Vsource.source"}
+    assert read_case(path)[0].prosumers.names == ("x",)
 
 
 def test_base_voltages_alone_are_no_solution(engine, tmp_path):

@@ -77,8 +77,11 @@ def test_a_storage_is_a_battery_where_its_energy_and_power_are_known():
 
     At the end it holds what it did at first: what was stored before pays no bill.
     """
-    market, report = jg.from_pandapower(street(), tariff=TARIFF, hours=3)
+    net = street()
+    net.storage["name"] = ["Cellar", None]
+    market, report = jg.from_pandapower(net, tariff=TARIFF, hours=3)
     store = market.buffers
+    assert store.names == ("Cellar",)
     assert store.owner.tolist() == [1] and report.count("storage.passive") == 1
     assert float(store.charge_max[0, 0]) == float(store.discharge_max[0, 0]) == 5
     assert float(store.energy_max[0, 0]) == 12 and float(store.energy_min[0, 0]) == 1.2

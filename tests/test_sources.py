@@ -107,6 +107,38 @@ def test_a_bus_keeps_its_shunt_as_passive_load(nets: Path):
     assert report.count("customer.bus") == 2
 
 
+NAMES = "mpc.bus_name = {'Station'; 'Bakery'; 'Mill'};"
+
+
+def test_customers_have_the_names_that_a_net_has(nets: Path, tmp_path: Path):
+    """Of their load, or of their bus where that has several; of no load, no names."""
+    (tmp_path / "named.m").write_text(CASE + NAMES)
+    two = WORKS | {"sym_load": [*WORKS["sym_load"], WORKS["sym_load"][0] | {"id": 6}]}
+    told = {"version": "1.0", "type": "input", "is_batch": False, "attributes": {}, "data": two}
+    (tmp_path / "two.json").write_text(json.dumps(told))
+    expected = {
+        nets / "case.m": (),
+        tmp_path / "named.m": ("Bakery", "Mill"),
+        nets / "works.json": ("sym_load 5",),
+        tmp_path / "two.json": ("node 2",),
+    }
+    assert {path: io.read_case(path)[0].prosumers.names for path in expected} == expected
+
+
+@pytest.mark.parametrize("name", ["street.json", "case.m", "works.json"])
+def test_customers_of_a_net_are_behind_house_connections(nets: Path, tmp_path: Path, name: str):
+    """In Python and on the command line: a line of 40 kVA for each customer."""
+    plain, (wired, _) = io.read_case(nets / name)[0], io.read_case(nets / name, connection_max=40)
+    assert same(wired, jg.devices.connection(plain, rating=40))
+    count = len(plain.prosumers.bus)
+    assert np.asarray(wired.grid.rating)[-count:].tolist() == [40.0] * count
+    done = call("convert", nets / name, "--connection-max", 40, "--out", tmp_path / "street")
+    assert done.exit_code == 0, done.output
+    shown, _ = jg.load(tmp_path / "street")
+    fed = np.asarray(plain.prosumers.load).max(axis=1) > 0
+    assert (np.asarray(shown.grid.rating) == 40).sum() == fed.sum()
+
+
 def test_populate_puts_others_on_a_net(nets: Path):
     market, _ = io.read_case(nets / "street.json", populate=7, vehicle=0.5, seed=3)
     grid, _ = jg.from_pandapower(str(nets / "street.json"))

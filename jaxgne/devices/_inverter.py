@@ -107,7 +107,9 @@ def _behind(device: str, market: Market, prosumers: Any, rating: Any, *, reactiv
         )
     count = people.bus.shape[0]
     who = _numbered(device, market, prosumers)
-    new, known = [f"{device} {i}" for i in who], (*grid.names, *grid.line_names)
+    called = dict(enumerate(people.names))
+    new = [f"{device} {called.get(i, i)}" for i in who.tolist()]
+    known = (*grid.names, *grid.line_names)
     if not np.all(np.isin(who, np.arange(count))) or len({*new} - {*known}) < len(who):
         raise ValueError(f"{device}: prosumers={prosumers}: give each of 0 to {count - 1} once.")
     who = who.astype(int)

@@ -232,7 +232,12 @@ def _grid(
     branches = _branches(case, notes)
     _plausible(buses, branches, case.base, notes)
     ties = np.zeros((0, 2), np.int64)
-    return grid_of(Network(buses, branches, ties), notes, source, model=model, hours=hours)
+    named = len(case.names) == len(buses)
+    loads = tuple((name, k) for k, name in enumerate(case.names * named))
+    return grid_of(
+        Network(buses, branches, ties), notes, source, model=model, hours=hours,
+        data={"loads": loads},
+    )  # fmt: skip
 
 
 def _buses(case: _Case, voltage: tuple[float, float], notes: Notebook) -> Buses:

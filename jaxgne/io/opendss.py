@@ -49,9 +49,9 @@ def from_opendss(
     Regulators stay at the taps of the solution; generators, photovoltaics and storages at its
     power, and so do loads of a solution by shapes or growth (`mode`, `year`).
     `report.totals["source"]` is the power of the source in the solution and in the balanced state,
-    `report.data["phases"]` what each element is by phase. Raises `ValueError` for a circuit that is
-    not solved or has no base voltages, for elements that join more than two buses, and for loops
-    under `lindistflow`.
+    `report.data["phases"]` what each element is by phase, and `report.data["loads"]` the name of
+    each load and the row of its bus. Raises `ValueError` for a circuit that is not solved or has no
+    base voltages, for elements that join more than two buses, and for loops under `lindistflow`.
     """
     circuit = Circuit(_compiled(source) if isinstance(source, (str, Path)) else source)
     notes = Notebook()
@@ -59,10 +59,15 @@ def from_opendss(
     pairs = _pairs(circuit, notes, phases)
     buses = _buses(circuit, notes, phases, voltage)
     buses, network = _joined(circuit, buses, pairs)
-    name = circuit.now.Name
+    name, rows = circuit.now.Name, {bus: k for k, bus in enumerate(circuit.names)}
+    loads = tuple(
+        (element.split(".", 1)[1], rows[each["bus"]])
+        for element, each in phases.items()
+        if element.lower().startswith("load.")
+    )
     grid, report = grid_of(
         network, notes, f"OpenDSS, circuit {name!r}", model=model, hours=hours,
-        data={"phases": phases},
+        data={"phases": phases, "loads": loads},
     )  # fmt: skip
     return grid, _compared(circuit, report, grid)
 

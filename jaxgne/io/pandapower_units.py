@@ -15,6 +15,7 @@ from ..clock import Clock
 from ..devices import battery
 from ..market import Buffers, Grid, Market, Prosumers, Tariff, Trading
 from ..profiles import Profiles as Series
+from ..record import changed
 from .network import Column, distinct
 from .notes import ImportReport, Notebook, Total
 from .pandapower_tables import by_phase, column, labels, motors, places, rated, shares
@@ -242,6 +243,12 @@ def _names(units: Units, found: Customers, notes: Notebook) -> tuple[str, ...]:
     return made
 
 
+def _own_names(units: Units, rows: Column) -> tuple[str, ...]:
+    """The names of devices, each its own, and nothing for those without."""
+    names, told = ([of[k] for k in rows.tolist()] for of in (units.name, units.label))
+    return tuple(made * bool(own) for made, own in zip(distinct(names, told), names, strict=True))
+
+
 def market_of(
     net: Any,
     grid: Grid,
@@ -278,6 +285,9 @@ def market_of(
     )  # fmt: skip
     stores = units.of("storage")[size.stored]
     buffers = size.buffers(found.owner[stores], hours)
+    called = _own_names(units, stores)
+    if buffers is not None and any(called):
+        buffers = changed(buffers, names=called)
     reach = np.max(drawn + made, axis=1, initial=0)
     np.add.at(reach, found.owner[stores], size.power[size.stored])
     pairs = np.triu_indices(count if toll is not None else 0, 1)

@@ -74,7 +74,18 @@ def from_power_grid_model(
     counts = {name: sum(len(part) for part in each) for name, each in made.items()}
     network = Network(buses, joined(parts), _links(tables["link"], index, notes))
     return grid_of(
-        network, notes, "power-grid-model input", model=model, hours=hours, tables=counts
+        network, notes, "power-grid-model input", model=model, hours=hours, tables=counts,
+        data={"loads": _loads(tables, index)},
+    )  # fmt: skip
+
+
+def _loads(tables: Mapping[str, Table], index: Mapping[int, int]) -> tuple[tuple[str, int], ...]:
+    """What each load that is on is called, by component and id, and its node's row."""
+    on_ = [on(tables[kind], "status", Notebook()) for kind, sign in POWERS.items() if sign > 0]
+    return tuple(
+        pair
+        for table in on_
+        for pair in zip(table.labels, places(index, table, "node").tolist(), strict=True)
     )
 
 

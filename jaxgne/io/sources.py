@@ -13,12 +13,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .. import devices
 from ..cases import populate as put_customers
 from ..cases.builders import Behavior, pairs_of
 from ..cases.customers import shape
 from ..clock import Clock
 from ..market import Grid, Market, Prosumers, Tariff, Trading
 from .matpower import from_matpower
+from .network import distinct
 from .notes import ImportReport, Notebook
 from .opendss import from_opendss
 from .pandapower import from_pandapower, read_net
@@ -45,7 +47,8 @@ class Customers(NamedTuple):
 
     The shares are those of `cases.populate`, None is its own. The market is `hours` h long, a day
     or the one state where it is None, in steps of `hour_length` h (1, SimBench's 0.25); it begins
-    at local midnight of `start` in `zone`.
+    at local midnight of `start` in `zone`. `connection_max` is what the wire of each customer
+    carries, kVA, one number or one each (`devices.connection`).
     """
 
     populate: int | None = None
@@ -58,6 +61,7 @@ class Customers(NamedTuple):
     zone: str | None = None
     hours: float | None = None
     hour_length: float | None = None
+    connection_max: Any = None
     seed: int = 0
     behavior: Behavior | None = None
 
@@ -107,6 +111,14 @@ def read_source(source: str | Path, wanted: Customers) -> tuple[Market, ImportRe
     Raises `ValueError` for a name that is of no such net, for devices that a net's own customers do
     not have, and whatever importers and `populate` refuse.
     """
+    market, report = _read(source, wanted)
+    if wanted.connection_max is not None:
+        market = devices.connection(market, None, wanted.connection_max)
+    return market, report
+
+
+def _read(source: str | Path, wanted: Customers) -> tuple[Market, ImportReport]:
+    """The market without house connections."""
     kind = kind_of(source)
     if kind == "simbench":
         return _of_simbench(str(source), wanted)
@@ -201,8 +213,9 @@ def _by_bus(
     drawn = np.outer(np.maximum(own.real[bus], 0), load)
     made = np.outer(np.maximum(-own.real[bus], 0), sun)
     people = Prosumers(
-        bus, drawn - made, np.outer(own.imag[bus], load), export_max=made, curtail_max=made
-    )
+        bus, drawn - made, np.outer(own.imag[bus], load), export_max=made, curtail_max=made,
+        names=_names(grid, report, bus),
+    )  # fmt: skip
     left = own.copy()
     left[bus] = 0
     passive = np.outer(left, load) + report.constant[:, None]
@@ -215,6 +228,20 @@ def _by_bus(
     names = report.data.get("names", grid.names) or [f"bus {k}" for k in range(len(own))]
     notes.some("customer.bus", [str(names[k]) for k in bus.tolist()], own.real[bus].sum())
     return Market(people, wide, tariff, hour_length=wanted.length, clock=wanted.clock)
+
+
+def _names(grid: Grid, report: ImportReport, buses: np.ndarray) -> tuple[str, ...]:
+    """Customers are called like the only load at their bus, or like the bus where there are more.
+
+    None has a name where the net has none.
+    """
+    at: dict[int, list[str]] = {}
+    for name, bus in report.data.get("loads", ()):
+        at.setdefault(int(report.bus[bus]), []).append(name)
+    if not at:
+        return ()
+    names = [own[0] if len(own := at.get(k, ())) == 1 else grid.names[k] for k in buses.tolist()]
+    return distinct(names, [f"bus {grid.names[k]}" for k in buses.tolist()])
 
 
 def _trading(market: Market, seed: int) -> Trading:
