@@ -10,6 +10,7 @@ import pytest
 import jaxgne as jg
 from jaxgne.describe import describe
 from jaxgne.devices import join
+from jaxgne.fitting import parameter_names
 from jaxgne.names import owners
 from jaxgne.padding import pad
 from jaxgne.programs import program
@@ -220,3 +221,15 @@ def test_finished_blocks_of_a_batch_are_for_any_names(tmp_path: Path):
     first, again = (jg.clear_many(m, runner="numpy", folder=tmp_path) for m in both)
     assert same(first.plan, again.plan)
     assert again.certificate.names == both[1].grid.names
+
+
+def test_what_is_fitted_is_told_by_name():
+    """Each row of a table that has names; rows without one, and hours, by number."""
+    market = people(feeder())
+    told = parameter_names(market, lambda m: m.prosumers.load, None, np.zeros((2, 2)))
+    assert told[1:3] == ("Prosumers.load[Miller, 1]", "Prosumers.load[Bakery, 0]")
+    assert parameter_names(market, lambda m: m.buffers.energy_start, None, np.zeros(1)) == (
+        "Buffers.energy_start[0]",
+    )
+    slope = parameter_names(market, lambda m: m.tariff.anticipation, None, np.zeros(()))
+    assert slope == ("Tariff.anticipation",)
