@@ -229,7 +229,7 @@ def _place(market: Market, table: str, index: tuple[int, ...]) -> str:
     known |= {"M": market.caps.names}
     axes = FIELDS[table].axes if table in FIELDS else ("",) * len(index)
     own = (known.get(axis, ()) for axis in axes)
-    words = (k and k[row] for k, row in zip(own, index, strict=False))
+    words = (k[row] if k else "" for k, row in zip(own, index, strict=False))
     return f"[{', '.join(word or str(row) for word, row in zip(words, index, strict=True))}]"
 
 
