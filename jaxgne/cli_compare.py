@@ -20,6 +20,7 @@ from .cli_source import (
     Populate,
     Source,
     Start,
+    TariffFile,
     Vehicle,
     Zone,
     market_of,
@@ -52,6 +53,7 @@ def compare(
     zone: Zone = None,
     hours: Hours = None,
     hour_length: HourLength = None,
+    tariff: TariffFile = None,
     tol: Tol = 1e-6,
     reference: Annotated[
         Reference, typer.Option(help="What benefits are measured against.")
@@ -98,7 +100,13 @@ def compare(
     when = {"start": start, "zone": zone, "hours": hours, "hour_length": hour_length}
     own = {"prosumers": prosumers, "stress": stress}
     market, report = market_of(
-        source, own, populate=populate, devices=devices, when=when, connection_max=connection_max
+        source,
+        own,
+        populate=populate,
+        devices=devices,
+        when=when,
+        connection_max=connection_max,
+        tariff=tariff,
     )
     if report is not None:
         typer.echo(told(report), err=True)

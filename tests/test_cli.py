@@ -134,7 +134,11 @@ def test_compare_tells_what_a_market_is_worth(case: Path, overloaded: Path, tmp_
     written = list(csv.DictReader(table.read_text().splitlines()))
     assert [row["market"] for row in written][:2] == ["today", "market"]
     assert float(written[0]["mean_benefit_eur"]) == 0.0
-    rows = json.loads(call("compare", case, "--json", "--grid-carbon", 0.4).stdout)
+    prices = tmp_path / "tariff.toml"
+    prices.write_text("[contract]\nnetwork = 0.1\nvat = 0.2")
+    asked = ("compare", case, "--json", "--grid-carbon", 0.4, "--tariff", prices)
+    rows = json.loads(call(*asked).stdout)
+    assert rows["today"]["contract_fees_eur"] > 0.0 == float(written[0]["contract_fees_eur"])
     assert rows["market"]["co2_kg"] == pytest.approx(0.4 * rows["market"]["net_import_kwh"])
     assert rows["no trading"]["mean_benefit_eur"] == 0.0
     refused = call("compare", case, "--tol", 1e-13)
