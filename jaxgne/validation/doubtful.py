@@ -215,10 +215,11 @@ def _unheard(v: Values) -> list[str]:
     rows = np.flatnonzero((size > 0) & (size < least))
     if not rows.size:
         return []
-    shown = ", ".join(f"{i} ({number(size[i], 'kW')})" for i in rows[:_SHOWN])
+    shown = ", ".join(f"{v.person(i)} ({number(size[i], 'kW')})" for i in rows[:_SHOWN])
     more = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
+    where = "" if v.market.prosumers.names else "row " if len(rows) == 1 else "rows "
     return [
-        f"Prosumers row{'s' * (len(rows) > 1)} {shown}{more}: smaller than "
+        f"Prosumers {where}{shown}{more}: smaller than "
         f"{number(least, 'kW')}, a millionth of the largest, for whom the default tol promises no "
         "price and no balance; clear them apart, or with a smaller tol."
     ]
