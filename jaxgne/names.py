@@ -36,15 +36,15 @@ class Owners(Record):
 
     def device(self, one: str, row: Any) -> str:
         """A generator or buffer with its owner: `battery 4 (prosumer 0)`, `Wallbox (Miller)`."""
-        owner, kind = getattr(self, one), getattr(self, f"{one}_kind")
+        owner, kind = (np.asarray(getattr(self, name)) for name in (one, f"{one}_kind"))
         name = device_name(one, getattr(self, f"{one}s"), kind[row], row)
         return f"{name} ({self._person(owner[row])})"
 
     def whose(self, one: str, row: Any) -> str:
         """What stands behind the number of a row: `vehicle of Miller`, `prosumer 0`."""
-        owner, kind = getattr(self, one), int(getattr(self, f"{one}_kind")[row])
+        owner, kind = (np.asarray(getattr(self, name)) for name in (one, f"{one}_kind"))
         names = getattr(self, f"{one}s")
-        name = (names[int(row)] if names else "") or KINDS[one][kind] * (kind > 0)
+        name = (names[int(row)] if names else "") or KINDS[one][kind[row]] * bool(kind[row] > 0)
         return f"{name} of " * bool(name) + self._person(owner[row])
 
     def _person(self, row: Any) -> str:
@@ -52,7 +52,8 @@ class Owners(Record):
 
     def pair(self, row: Any) -> str:
         """`pair 3 (prosumers 0 and 2)`, `pair 3 (Miller and Bakery)`."""
-        ends = (prosumer_name(self.prosumers, end[row]) for end in (self.buyer, self.seller))
+        sides = np.asarray(self.buyer), np.asarray(self.seller)
+        ends = (prosumer_name(self.prosumers, end[row]) for end in sides)
         return f"pair {row} ({'' if self.prosumers else 'prosumers '}{' and '.join(ends)})"
 
 

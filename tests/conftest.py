@@ -48,10 +48,68 @@ _MAPS = 20_000  # leaves room for a module of many programs, which makes some 25
 
 SLOW_NOTEBOOKS = {"paper.ipynb", "fit.ipynb", "tuning.ipynb"}  # what they show has tests of its own
 
+# These compile for longest; others of their kind, by NumPy or on another market, stay quick.
+SLOW_TESTS = {
+    "test_adversarial.py": ("test_awkward_markets[primal-dual]",),
+    "test_agreement.py": (
+        "test_random_markets[0-interior point-None]",
+        "test_primal_dual_goes_on_from_the_mechanism",
+        "test_hand_made_markets[one bus-interior point]",
+        "test_hand_made_markets[one bus-primal-dual]",
+        "test_hand_made_markets[one importer-interior point]",
+        "test_hand_made_markets[inverters-primal-dual]",
+        "test_hand_made_markets[two neighbors-interior point]",
+        "test_hand_made_markets[two neighbors-primal-dual]",
+    ),
+    "test_batch.py": (
+        "test_lanes_do_not_disturb_one_another[platforms0]",
+        "test_lanes_do_not_disturb_one_another[platforms1]",
+        "test_the_mechanism_has_room_for_the_busiest_scenario",
+    ),
+    "test_caps_iterated.py": (
+        "test_few_iterations_solve_what_elimination_does[lindistflow-150-seeds0]",
+    ),
+    "test_caps_solvers.py": ("test_random_caps_by_programs[primal-dual]",),
+    "test_clearing.py": (
+        "test_the_certificate_is_of_the_answer[None-jax]",
+        "test_float32_clears_to_its_tolerance",
+        "test_trace_is_the_path_of_clear[solver0-50]",
+    ),
+    "test_clock.py": ("test_days_at_other_times_share_a_program",),
+    "test_curves.py": (
+        "test_what_is_used_is_worth_its_price[mechanism]",
+        "test_what_is_used_is_worth_its_price[primal-dual]",
+        "test_a_class_of_ones_own_is_cleared",
+    ),
+    "test_each.py": ("test_a_batch_gives_what_its_scenarios_give[certify]",),
+    "test_elastic.py": ("test_energy_that_hours_cannot_bring_is_infeasible[cars]",),
+    "test_few_sizes.py": ("test_another_number_of_pairs_finds_its_programs",),
+    "test_fitting.py": ("test_what_nothing_determines_is_not_identified[3.0-0.3]",),
+    "test_flat.py": (
+        "test_the_tie_break_levels_the_power_at_the_transformer",
+        "test_float32_says_what_it_cannot_tell",
+    ),
+    "test_golden.py": ("test_published_optima[n020_b37-jax-nash]",),
+    "test_gradients.py": (
+        "test_what_numpy_derives_can_be_transposed_batched_and_compiled",
+        "test_gradients_are_differences_of_clears[copperplate-wardrop]",
+        "test_gradients_are_differences_of_clears[paper-nash]",
+    ),
+    "test_kinks.py": ("test_where_one_limit_holds_and_another_lets_go_a_derivative_ahead_raises",),
+    "test_runner.py": ("test_numpy_comes_first_and_jax_when_it_pays",),
+    "test_sensitivity.py": (
+        "test_derivatives_are_the_oracles_differences[lindistflow-nash-seeds0]",
+        "test_gradients_do_not_compile_again",
+    ),
+    "test_steps.py": ("test_steps_have_not_grown_by_a_fifth",),
+    "test_tuning.py": ("test_the_best_tariff_is_found_and_nothing_compiles_again",),
+}
+
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        if item.path.name in SLOW_NOTEBOOKS:
+        slow = item.name in SLOW_TESTS.get(item.path.name, ())
+        if slow or item.path.name in SLOW_NOTEBOOKS:
             item.add_marker(pytest.mark.slow)
 
 

@@ -88,7 +88,7 @@ FAULTS = {
     "voltage": (lambda m: m.grid.voltage_min, jnp.full(3, 0.9999), "voltage_min"),
     "deficit": (
         lambda m: (m.prosumers.import_max, m.trading.limit),
-        (jnp.asarray([[np.inf] * 4, [np.inf] * 4]).at[0].set(10.0), jnp.asarray([5.0])),
+        (jnp.asarray([[np.inf] * 4, [np.inf] * 4]).at[0].set(10.0), jnp.asarray([[5.0]])),
         "Prosumers row 0 in hour",
     ),
     "storage": (lambda m: m.buffers.drain, jnp.full((1, 4), 12.0), "Buffers row 0 (prosumer"),

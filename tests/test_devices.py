@@ -112,7 +112,7 @@ def test_what_holds_in_all_hours_is_not_taken_by_hour():
     for name, make in {
         "Buffers.retention": lambda: jg.Buffers([0], 1, 1, 5, 2, hours=4, retention=SERIES / 4),
         "Grid.voltage_min": lambda: jg.Grid(np.ones((3, 4)), voltage_min=SERIES),
-        "Trading.toll": lambda: jg.Trading([0], [1], 5.0, toll=SERIES),
+        "Trading.quadratic": lambda: jg.Trading([0], [1], 5.0, quadratic=SERIES),
         "battery: capacity": lambda: battery(0, power=1.0, capacity=SERIES, hours=4),
     }.items():
         with pytest.raises(ValueError, match=rf"^{name}: shape \(4,\) does not fit; .*all hours"):

@@ -153,7 +153,7 @@ def first_order(market: jg.Market, found: Reference, margin: float) -> None:
     equal(
         paid + found.prices.aggregate, pi, inside(p, np.zeros_like(p), market.prosumers.import_max)
     )
-    limit = pairs.limit[:, None]
+    limit = pairs.limit
     bought = pairs.fee_buyer + pairs.toll * np.sign(plan.trades)
     bought += 2 * pairs.quadratic[:, None] * plan.trades
     equal(bought + found.trade_prices, pi[pairs.buyer],

@@ -193,7 +193,7 @@ def test_tariff_and_trading_are_the_callers_or_told(net, told):
         net, case="hL", tariff=own, trading=jg.Trading([0], [1], 2.0, toll=0.03)
     )
     assert float(market.tariff.base[0]) == 0.25 and report.count("tariff.default") == 0
-    assert market.trading.limit.tolist() == [2.0] and market.trading.toll.tolist() == [0.03]
+    assert market.trading.limit.tolist() == [[2.0]] and market.trading.toll.tolist() == [[0.03]]
 
 
 def test_a_code_is_read_from_the_package_or_a_folder(net, monkeypatch):
