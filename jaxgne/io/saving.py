@@ -314,7 +314,8 @@ def _words(market: Market, field: str) -> list[str]:
     found = attrgetter(field)(market)
     if field not in KIND_OF:
         return list(found)
-    return [KIND_OF[field][k] for k in np.asarray(found).tolist()] if np.any(found) else []
+    kinds = np.asarray(found).tolist()
+    return [KIND_OF[field][k] for k in kinds] if any(kinds) else []
 
 
 def _answer_content(
