@@ -42,22 +42,7 @@ from .cli_shared import (
     double,
     fail,
 )
-from .cli_source import (
-    Battery,
-    ConnectionMax,
-    HeatPump,
-    HourLength,
-    Hours,
-    Photovoltaic,
-    Populate,
-    Source,
-    Start,
-    TariffFile,
-    Vehicle,
-    Zone,
-    market_of,
-    told,
-)
+from .cli_source import Source, market_of, of_source, told
 from .cli_study import study
 from .cli_tune import tune
 from .indicators import summary
@@ -92,6 +77,7 @@ _SOLVERS: dict[_Solver, Callable[[], jaxgne.AbstractSolver]] = {
 
 
 @app.command()
+@of_source
 def clear(
     source: Source,
     prosumers: Prosumers = None,
@@ -104,17 +90,7 @@ def clear(
         typer.Option("--behavior", help="Do prosumers see their effect on prices?"),
     ] = None,
     stress: Stress = None,
-    populate: Populate = None,
-    photovoltaic: Photovoltaic = None,
-    battery: Battery = None,
-    vehicle: Vehicle = None,
-    heat_pump: HeatPump = None,
-    connection_max: ConnectionMax = None,
-    start: Start = None,
-    zone: Zone = None,
-    hours: Hours = None,
-    hour_length: HourLength = None,
-    tariff: TariffFile = None,
+    asked: Any = None,
     solver: Annotated[
         _Solver | None,
         typer.Option(help="How to solve; by default what is fastest for the size."),
@@ -171,17 +147,10 @@ def clear(
     own = {
         "prosumers": prosumers, "seed": seed, "grid": grid, "behavior": behavior, "stress": stress
     }  # fmt: skip
-    devices = {
-        "photovoltaic": photovoltaic, "battery": battery, "vehicle": vehicle, "heat_pump": heat_pump
-    }  # fmt: skip
-    when = {"start": start, "zone": zone, "hours": hours, "hour_length": hour_length}
     find = _finder(least_norm, ac_safe, ac_margin, one_way)
     if out is not None:
         check_replaceable(out)
-    market, report = market_of(
-        source, own, populate=populate, devices=devices, when=when, tariff=tariff,
-        connection_max=connection_max,
-    )  # fmt: skip
+    market, report = market_of(source, own, asked)
     if report is not None and not quiet:
         typer.echo(told(report), err=True)
     market = double(market)

@@ -32,8 +32,7 @@ def check(
     if is_book(source) or Path(source, "market.json").exists():
         market = load_market(source)
     else:
-        when = {"start": start, "hours": hours}
-        market, _ = market_of(source, {}, populate=None, devices={}, when=when)
+        market, _ = market_of(source, {}, {"start": start, "hours": hours})
     found = check_market(double(market), cleared=clearing)
     text = json.dumps(found.facts(), indent=2, ensure_ascii=False) if as_json else str(found)
     typer.echo(text)

@@ -10,22 +10,7 @@ import typer
 import jaxgne
 
 from .cli_shared import Json, Prosumers, Stress, Tol, double
-from .cli_source import (
-    Battery,
-    ConnectionMax,
-    HeatPump,
-    HourLength,
-    Hours,
-    Photovoltaic,
-    Populate,
-    Source,
-    Start,
-    TariffFile,
-    Vehicle,
-    Zone,
-    market_of,
-    told,
-)
+from .cli_source import Source, market_of, of_source, told
 from .files import whole
 from .io.tables import write_table
 from .live import Live
@@ -39,21 +24,12 @@ Reference = Literal[
 ]  # the keys of `alternatives.side_by_side`
 
 
+@of_source
 def compare(
     source: Source,
     prosumers: Prosumers = None,
     stress: Stress = None,
-    populate: Populate = None,
-    photovoltaic: Photovoltaic = None,
-    battery: Battery = None,
-    vehicle: Vehicle = None,
-    heat_pump: HeatPump = None,
-    connection_max: ConnectionMax = None,
-    start: Start = None,
-    zone: Zone = None,
-    hours: Hours = None,
-    hour_length: HourLength = None,
-    tariff: TariffFile = None,
+    asked: Any = None,
     tol: Tol = 1e-6,
     reference: Annotated[
         Reference, typer.Option(help="What benefits are measured against.")
@@ -94,20 +70,8 @@ def compare(
     Exit codes: 0 cleared, 1 bad input, 2 wrong usage, 3 not cleared, 4 infeasible.
     """
     jax.config.update("jax_enable_x64", True)
-    devices = {
-        "photovoltaic": photovoltaic, "battery": battery, "vehicle": vehicle, "heat_pump": heat_pump
-    }  # fmt: skip
-    when = {"start": start, "zone": zone, "hours": hours, "hour_length": hour_length}
     own = {"prosumers": prosumers, "stress": stress}
-    market, report = market_of(
-        source,
-        own,
-        populate=populate,
-        devices=devices,
-        when=when,
-        connection_max=connection_max,
-        tariff=tariff,
-    )
+    market, report = market_of(source, own, asked)
     if report is not None:
         typer.echo(told(report), err=True)
     market = double(market)

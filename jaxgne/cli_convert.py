@@ -7,22 +7,7 @@ import jax
 import typer
 
 from .cli_shared import MOST_SEED
-from .cli_source import (
-    Battery,
-    ConnectionMax,
-    HeatPump,
-    HourLength,
-    Hours,
-    Photovoltaic,
-    Populate,
-    Source,
-    Start,
-    TariffFile,
-    Vehicle,
-    Zone,
-    market_of,
-    told,
-)
+from .cli_source import Source, market_of, of_source, told
 from .io import check_replaceable, is_book, load, save
 
 Format = Annotated[
@@ -31,21 +16,12 @@ Format = Annotated[
 ]
 
 
+@of_source
 def convert(
     source: Source,
     out: Annotated[Path, typer.Option(help="Folder, or workbook (.xlsx), to write the market to.")],
     form: Format = None,
-    populate: Populate = None,
-    photovoltaic: Photovoltaic = None,
-    battery: Battery = None,
-    vehicle: Vehicle = None,
-    heat_pump: HeatPump = None,
-    connection_max: ConnectionMax = None,
-    start: Start = None,
-    zone: Zone = None,
-    hours: Hours = None,
-    hour_length: HourLength = None,
-    tariff: TariffFile = None,
+    asked: Any = None,
     seed: Annotated[
         int | None, typer.Option(min=0, max=MOST_SEED, help="Seed of everything drawn by chance.")
     ] = None,
@@ -60,23 +36,13 @@ def convert(
     jax.config.update("jax_enable_x64", True)
     target = named(out, form)
     check_replaceable(target)
-    devices = {
-        "photovoltaic": photovoltaic, "battery": battery, "vehicle": vehicle, "heat_pump": heat_pump
-    }  # fmt: skip
-    when = {"start": start, "zone": zone, "hours": hours, "hour_length": hour_length}
-    asked = [
-        value
-        for value in (seed, populate, tariff, connection_max, *devices.values(), *when.values())
-        if value
-    ]
     clearing, report = None, None
-    if not asked and (is_book(source) or Path(source, "market.json").exists()):
+    if not (seed or any(asked.values())) and (
+        is_book(source) or Path(source, "market.json").exists()
+    ):
         market, clearing = load(source)
     else:
-        market, report = market_of(
-            source, {"seed": seed}, populate=populate, devices=devices, when=when, tariff=tariff,
-            connection_max=connection_max,
-        )  # fmt: skip
+        market, report = market_of(source, {"seed": seed}, asked)
     save(target, market, clearing, **tables_of(form))
     if report is not None:
         typer.echo(told(report))

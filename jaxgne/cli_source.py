@@ -1,5 +1,8 @@
 """What commands take for a market: its name, and what is put on a net of another program."""
 
+import inspect
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -53,7 +56,6 @@ Hours = Annotated[float | None, typer.Option(min=0.0, help="How long the market 
 HourLength = Annotated[
     float | None, typer.Option(min=0.0, help="Length of a step, h: 0.25 for quarter hours.")
 ]
-
 ConnectionMax = Annotated[
     float | None,
     typer.Option(
@@ -65,52 +67,78 @@ TariffFile = Annotated[
     typer.Option("--tariff", help="File of contracts (docs/tariffs.md), in place of the prices."),
 ]
 
-# On the customers that there are; all kinds go with those that are put on a net.
-_EQUIPPED = ("battery", "vehicle")
+_OPTIONS = {
+    "populate": Populate,
+    "photovoltaic": Photovoltaic,
+    "battery": Battery,
+    "vehicle": Vehicle,
+    "heat_pump": HeatPump,
+    "connection_max": ConnectionMax,
+    "start": Start,
+    "zone": Zone,
+    "hours": Hours,
+    "hour_length": HourLength,
+    "tariff": TariffFile,
+}
+_DEVICES = ("photovoltaic", "battery", "vehicle", "heat_pump")
+_TIMES = ("start", "zone", "hours", "hour_length")
+_EQUIPPED = ("battery", "vehicle")  # on the customers that there are; all go with `populate`
+
+
+def of_source(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with the options of `market_of` in the place of its argument `asked`."""
+    signature, added = inspect.signature(command), []
+    for parameter in signature.parameters.values():
+        if parameter.name == "asked":
+            added += [
+                inspect.Parameter(name, parameter.kind, default=None, annotation=kind)
+                for name, kind in _OPTIONS.items()
+            ]
+        else:
+            added.append(parameter)
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        command(asked={name: given.pop(name) for name in _OPTIONS}, **given)
+
+    vars(run)["__signature__"] = signature.replace(parameters=added)
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in added}
+    return run
 
 
 def market_of(
-    source: str,
-    own: dict[str, Any],
-    *,
-    populate: int | None,
-    devices: dict[str, float | None],
-    when: dict[str, Any],
-    tariff: Path | None = None,
-    connection_max: float | None = None,
+    source: str, own: dict[str, Any], asked: dict[str, Any]
 ) -> tuple[jaxgne.Market, ImportReport | None]:
     """The market of a source, and what became of a net. What is None was not asked for.
 
-    `own` are the options of built-in cases, `devices` shares of owners, `when` is `start`, `zone`,
-    `hours` and `hour_length`; house connections of `connection_max` kVA and the contracts of
-    `tariff` come last. Raises `ValueError` for what
-    does not go together.
+    `own` are the options of built-in cases, `asked` those of `of_source`, of which house
+    connections and contracts come last. Raises `ValueError` for what does not go together.
     """
-    own, shares, when = (
+    own, asked = (
         {name: value for name, value in given.items() if value is not None}
-        for given in (own, devices, when)
+        for given in (own, asked)
     )
-    if source in CASES:
-        if "hours" in when:
-            when["hours"] = _steps(**when)
-        own |= when
-    else:
-        own |= when
-    if populate is not None:
-        own |= {"populate": populate, **shares}
+    shares, when = (
+        {name: asked[name] for name in names if name in asked} for names in (_DEVICES, _TIMES)
+    )
+    if source in CASES and "hours" in when:
+        when["hours"] = _steps(**when)
+    own |= when
+    if "populate" in asked:
+        own |= {"populate": asked["populate"], **shares}
         shares = {}
     strange = [name for name in shares if name not in _EQUIPPED]
     if strange:
         word = strange[0].replace("_", "-")
         raise ValueError(f"--{word} goes with --populate: it is of the customers put on a net.")
-    contracts = () if tariff is None else read_contracts(tariff)
+    contracts = read_contracts(asked["tariff"]) if "tariff" in asked else None
     market, report = read_case(source, **own)
     for kind, share in shares.items():
         if share:
             market = jaxgne.equip(market, **{kind: share}, seed=own.get("seed", 0))
-    if connection_max is not None:
-        market = jaxgne.equip(market, connection_max=connection_max)
-    if tariff is not None:
+    if "connection_max" in asked:
+        market = jaxgne.equip(market, connection_max=asked["connection_max"])
+    if contracts is not None:
         market = jaxgne.with_contracts(market, contracts)
     return market, report
 
