@@ -271,7 +271,7 @@ def whose(market: Market, contracts: Sequence[Contract]) -> Int[np.ndarray, " N"
     Where none names any and there are as many as prosumers it is one each. `ValueError` where a
     prosumer has none or two.
     """
-    count, names = len(market.prosumers.bus), getattr(market.prosumers, "names", ())
+    count, names = len(market.prosumers.bus), market.prosumers.names
     if not contracts:
         raise ValueError("contracts: there are none; give one at least.")
     others = [k for k, one in enumerate(contracts) if one.prosumers is None]

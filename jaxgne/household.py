@@ -89,9 +89,10 @@ def household_bill(
     """
     refuse_batch("household_bill", market=market)
     priced("household_bill", clearing)
-    count, names = len(market.prosumers.bus), getattr(market.prosumers, "names", ())
+    count, names = len(market.prosumers.bus), market.prosumers.names
     row = row_of("household_bill", "prosumer", prosumer, names, count)
-    lines = _lines(market, clearing, row, _each(market, contract, row))
+    facts = _facts(market, clearing, _each(market, contract, row))
+    lines = _lines(market, clearing, row, facts)
     called = f" ({names[row]})" if names else ""
     return Account(f"Bill of prosumer {row}{called}", tuple(lines))
 
@@ -134,17 +135,41 @@ def _check_fits(market: Market, row: int, own: Contract) -> None:
         )
 
 
-def _lines(
-    market: Market, clearing: Clearing, row: int, everyone: Sequence[Contract] | None
-) -> list[Line]:
-    own = None if everyone is None else everyone[row]
+class _Facts(NamedTuple):
+    """What bills of all prosumers of a market are read from, computed once, on the host."""
+
+    everyone: list[Contract] | None  # the contract of each
+    paid: Bills
+    hours: Float[np.ndarray, " H"]  # that a kW of each step counts
+    price: Float[np.ndarray, " H"]  # of the main grid, EUR/kWh
+    traded: Float[np.ndarray, "E H"]  # at what pairs trade, EUR/kWh
+    drawn: Float[np.ndarray, "N H"]  # kW
+    trade_taxes: Float[np.ndarray, " E"]  # gross, of each side, EUR/kWh
+
+
+def _facts(market: Market, clearing: Clearing, everyone: list[Contract] | None) -> _Facts:
+    plan, prices, pairs = clearing.plan, clearing.prices, market.trading
+    gross = np.zeros(len(market.prosumers.bus))
+    if everyone is not None:
+        gross = np.array([(1 + one.vat) * one.taxes_on_trades for one in everyone])
+    return _Facts(
+        everyone,
+        hosted(bills)(market, plan, prices),
+        np.asarray(counted(market), float),
+        np.asarray(hosted(grid_price)(market, hosted(aggregate)(market, plan))),
+        np.asarray(hosted(settled_prices)(market, prices)),
+        np.asarray(hosted(net_load)(market, plan)),
+        (gross[np.asarray(pairs.buyer)] + gross[np.asarray(pairs.seller)]) / 4,
+    )
+
+
+def _lines(market: Market, clearing: Clearing, row: int, facts: _Facts) -> list[Line]:
+    own = None if facts.everyone is None else facts.everyone[row]
     if own is not None:
         _check_fits(market, row, own)
-    plan, ts = clearing.plan, np.asarray(counted(market), float)
+    plan, ts, main = clearing.plan, facts.hours, facts.price
     vat = 0.0 if own is None else own.vat
-    paid = hosted(bills)(market, plan, clearing.prices)
     bought, sold = (ts * np.asarray(getattr(plan, way))[row] for way in ("imports", "exports"))
-    main = np.asarray(hosted(grid_price)(market, hosted(aggregate)(market, plan)))
     adder, more = (
         np.broadcast_to(np.asarray(getattr(market.prosumers, f"{way}_adder"))[row], ts.shape)
         for way in ("import", "export")
@@ -156,14 +181,13 @@ def _lines(
         rest = (main + adder) / (1 + vat) - network - taxes
         parts = {"energy from the main grid": rest, "network fee": network, "taxes": taxes}
     taxed = [line for what, price in parts.items() for line in _by_price(what, bought, price)]
-    toll = np.abs(_sides(market, np.asarray(plan.trades), row))
-    each = np.asarray(market.trading.toll)[_pairs(market, row)] + 0 * toll
-    if own is None or everyone is None:
+    mine = _pairs(market, row)
+    toll = np.abs(np.asarray(plan.trades)[mine])
+    each = np.asarray(market.trading.toll)[mine] + 0 * toll
+    if own is None:
         taxed += _mean("tolls on trades", ts * toll, each)
     else:  # each side pays half of the mean of both contracts
-        gross = np.array([(1 + one.vat) * one.taxes_on_trades for one in everyone])
-        both = gross[np.asarray(market.trading.buyer)] + gross[np.asarray(market.trading.seller)]
-        tax = both[_pairs(market, row), None] / 4 / (1 + vat) + 0 * toll
+        tax = facts.trade_taxes[mine, None] / (1 + vat) + 0 * toll
         taxed += _mean("network fee on trades", ts * toll, each / (1 + vat) - tax)
         taxed += _mean("taxes on trades", ts * toll, tax)
     taxed += _charges(market, clearing, row, own)
@@ -174,8 +198,8 @@ def _lines(
         fee = own.capacity * size
         taxed += [Line("capacity fee", size, "kW d", own.capacity, fee)] * (own.capacity > 0)
     free = _by_price("sold to the main grid", -sold, np.asarray(market.tariff.export) + more)
-    free += _neighbors(market, clearing, row, ts)
-    free += _limits(market, clearing, paid, row, ts)
+    free += _neighbors(market, clearing, row, mine, facts)
+    free += _limits(clearing, row, facts)
     net = sum(line.eur for line in taxed)
     tax = [Line(f"VAT of {100 * vat:g} %", net, "EUR", vat, vat * net)] if vat else []
     return [*taxed, *tax, *free]
@@ -215,21 +239,16 @@ def _pairs(market: Market, row: int) -> np.ndarray:
     return np.flatnonzero((buyer == row) | (seller == row))
 
 
-def _sides(market: Market, trades: np.ndarray, row: int) -> Float[np.ndarray, "P H"]:
-    """What a prosumer buys in each of its pairs, kW."""
-    mine = _pairs(market, row)
-    sign = np.where(np.asarray(market.trading.buyer)[mine] == row, 1.0, -1.0)
-    return sign[:, None] * trades[mine]
-
-
-def _neighbors(market: Market, clearing: Clearing, row: int, ts: np.ndarray) -> list[Line]:
+def _neighbors(
+    market: Market, clearing: Clearing, row: int, mine: np.ndarray, facts: _Facts
+) -> list[Line]:
     """What is bought of each neighbor, and sold to it, at its mean price."""
-    mine, names = _pairs(market, row), getattr(market.prosumers, "names", ())
-    price = np.asarray(hosted(settled_prices)(market, clearing.prices))[mine]
-    power = ts * _sides(market, np.asarray(clearing.plan.trades), row)
+    names, price = market.prosumers.names, facts.traded[mine]
     ends = np.stack(
         [np.asarray(market.trading.buyer)[mine], np.asarray(market.trading.seller)[mine]]
     )
+    sign = np.where(ends[0] == row, 1.0, -1.0)
+    power = facts.hours * sign[:, None] * np.asarray(clearing.plan.trades)[mine]
     found = []
     for k, other in enumerate(np.where(ends[0] == row, ends[1], ends[0]).tolist()):
         called = names[other] if names else other
@@ -253,13 +272,11 @@ def _charges(market: Market, clearing: Clearing, row: int, own: Contract | None)
     return found
 
 
-def _limits(
-    market: Market, clearing: Clearing, paid: Bills, row: int, ts: np.ndarray
-) -> list[Line]:
+def _limits(clearing: Clearing, row: int, facts: _Facts) -> list[Line]:
     """What limits that all share cost, at their mean prices."""
-    plan = clearing.plan
-    drawn = ts * np.asarray(hosted(net_load)(market, plan))[row]
-    contract = ts * np.asarray(plan.imports - plan.exports)[row]
+    plan, paid = clearing.plan, facts.paid
+    drawn = facts.hours * facts.drawn[row]
+    contract = facts.hours * np.asarray(plan.imports - plan.exports)[row]
     found: list[Line] = []
     for what, energy, eur in (
         ("limit on the total", contract, paid.capacity),
@@ -285,8 +302,9 @@ def income(market: Market, clearing: Clearing, contracts: Contract | Sequence[Co
     priced("income", clearing)
     listed = [contracts] if isinstance(contracts, Contract) else list(contracts)
     everyone, sums = [listed[k] for k in whose(market, listed)], {}
+    facts = _facts(market, clearing, everyone)
     for row in range(len(everyone)):
-        for line in _lines(market, clearing, row, everyone):
+        for line in _lines(market, clearing, row, facts):
             kind = _AMONG if "neighbor" in line.what else line.what
             quantity, eur = sums.get(kind, (0.0, 0.0))
             sums[kind] = quantity + (line.quantity or 0.0), eur + line.eur
