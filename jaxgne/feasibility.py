@@ -5,6 +5,7 @@ from dataclasses import replace
 import jax
 from jaxtyping import Array, Float
 
+from .incidence import most_turned
 from .market import Market
 from .model import (
     OF_CAPS,
@@ -53,6 +54,7 @@ def implied_boxes(market: Market) -> tuple[Plan, Plan]:
     at_buses = jnp.abs(grid.passive_reactive) + upper.compensation
     reactive = jnp.sum(jnp.abs(prosumers.reactive), axis=0) + jnp.sum(at_buses, axis=0)
     rating = grid.rating[:, None]
+    total, reactive = most_turned(grid, total, reactive)
     active_most = jnp.minimum(rating, total)
     reactive_most = jnp.minimum(rating, reactive)
     if len(grid.model.states) == 2:  # then these fix the flow

@@ -20,6 +20,8 @@ ROWS = {  # what one row is called, by the axis of the annotation
     "L": "line",
     "B": "bus",
     "F": "feeder",
+    "J": "coupling",
+    "V": "terminal",
     "M": "cap",
     "C": "term",
     "H": "hour",
@@ -111,9 +113,9 @@ def optional(unit: str, means: str) -> Any:
     return eqx.field(default=None, metadata={"says": Field(unit, means)})
 
 
-def index(of: str, means: str) -> Any:
+def index(of: str, means: str, written: str = "") -> Any:
     """Declares a field of indices: rows of what it is `of`, counted from 0."""
-    return eqx.field(metadata={"says": Field("", means, of=of)})
+    return eqx.field(metadata={"says": Field("", means, of=of, written=written)})
 
 
 def structure(means: str, *, static: bool = True) -> Any:

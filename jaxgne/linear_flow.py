@@ -5,8 +5,8 @@ from typing import Any
 from jaxtyping import Array, Float
 
 from .acflow import flow
-from .market import Market
-from .model import falls, ratios
+from .incidence import fallen, falls, gathered, has_terminals, ratios, seen
+from .market import Grid, Market
 from .radial import Forest, forest, loops
 from .runner import jnp
 
@@ -29,46 +29,54 @@ def grid_state(
         reactive = jnp.zeros_like(active)
     if loops(grid):
         return _by_ac(market, active, reactive)
-    tree = forest(grid)
-    sign = jnp.where(tree.outward[:, None], 1, -1)
-
-    def along_lines(drawn: Array) -> Array:
-        return sign * tree.ladder.behind(drawn)[tree.far]
-
-    p, q = along_lines(active), along_lines(reactive)
     fed: dict[str, Any] = {
         "voltage": grid.feeder_voltage**grid.model.power,
         "angle": jnp.zeros_like(grid.feeder_voltage),
     }
+    return tree_state(grid, active, reactive, fed)
+
+
+def tree_state(
+    grid: Grid,
+    active: Float[Array, "B H"],
+    reactive: Float[Array, "B H"],
+    fed: dict[str, Float[Array, "F H"]],
+) -> States:
+    """The same of a radial grid whose feeders hold the states `fed`."""
+    tree = forest(grid)
+    outward, at = jnp.where(tree.outward[:, None], 1, -1), grid.terminal
+    behind = (
+        tree.ladder.behind(gathered(grid, active, reactive, 1)),
+        tree.ladder.behind(gathered(grid, reactive, active, -1)),
+    )
+    p, q = (outward * each[tree.far] for each in behind)
+    if has_terminals(grid):
+        p, q = (each.at[at].set(own[grid.target[at]]) for each, own in ((p, active), (q, reactive)))
     states = {
-        state: _state(
-            market, tree, state, fed[state], by_active[:, None] * p + by_reactive[:, None] * q
-        )
-        for state, (by_active, by_reactive) in falls(grid).items()
+        state: _state(grid, tree, state, fed[state], fallen(grid, state, p, q))
+        for state in falls(grid)
     }
-    return {
-        "active": p,
-        "reactive": q,
-        "exchange": tree.ladder.behind(active)[grid.feeder],
-        **states,
-    }
+    if has_terminals(grid):
+        states = {
+            state: found.at[grid.target[at]].set(seen(grid, found)[0][at])
+            for state, found in states.items()
+        }
+    return {"active": p, "reactive": q, "exchange": behind[0][grid.feeder], **states}
 
 
-def _state(
-    market: Market, tree: Forest, state: str, fed: Array, fall: Array
-) -> Float[Array, "B H"]:
+def _state(grid: Grid, tree: Forest, state: str, fed: Array, fall: Array) -> Float[Array, "B H"]:
     """Voltage or angle at each bus, from those at feeders and what lines take on the way.
 
     At a line's target it is that at its source over its ratio, less its fall. Divided by `base`,
     the product of ratios on the way, it is a sum of falls.
     """
     outward = tree.outward[:, None]
-    nothing = jnp.zeros_like(market.grid.passive)
-    step = jnp.log(ratios(market.grid)[state])[:, None]
+    nothing = jnp.zeros_like(grid.passive)
+    step = jnp.log(ratios(grid)[state])[:, None]
     step = jnp.where(outward, -step, step)
     base = jnp.exp(tree.ladder.along(nothing[:, :1].at[tree.far].set(step)))
     less = jnp.where(outward, -fall / base[tree.far], fall / base[tree.near])
-    given = nothing.at[market.grid.feeder].set(fed).at[tree.far].set(less)
+    given = nothing.at[grid.feeder].set(fed).at[tree.far].set(less)
     return base * tree.ladder.along(given)
 
 

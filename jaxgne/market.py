@@ -4,7 +4,7 @@ Every numeric field is an array, so a market is a pytree that `jax.jit`, `jax.vm
 go through. Units are fixed: kW, kvar, kVA, kWh, EUR, EUR/kWh, hours, radians, voltages per unit.
 
 Sizes: `N` prosumers, `H` hours, `G` generators, `K` buffers, `E` trading pairs, `B` buses,
-`L` lines, `F` feeder (slack) buses.
+`L` lines, `F` feeder (slack) buses; in three phases `J` couplings and `V` terminals.
 """
 
 from collections.abc import Sequence
@@ -49,6 +49,17 @@ class Grid(Record):
     model balances that (none at feeder buses, where the main grid does); how much is for the
     operator to choose, and `devices.inverter` makes it depend on active power. The main grid holds
     each feeder bus at `feeder_voltage`, whatever that bus's own limits are.
+
+    Under `lindist3flow` each row of buses is one `phase` (0, 1, 2 for a, b, c) of the bus that
+    `bus` numbers, and each line one conductor. Per unit is then of 1 kW a phase and of volts to
+    ground: ohms divided by 1000 kV^2 with kV line to neutral; ratings are of each conductor.
+    Conductors of a line act on one another by `mutual_resistance` and `mutual_reactance`, one
+    coupling for each two, of which the phase of `following` comes next to that of `coupled` (b to
+    a, c to b, a to c). What draws on two or three phases at once stands at a row of its own, a
+    terminal: its line has no impedance, comes from one phase, and from those of `second` and
+    `third` (-1 for what stands between two) as well. Between two phases a constant power draws
+    S exp(-j 30 deg) / sqrt(3) of the first and S exp(j 30 deg) / sqrt(3) of the next, on three a
+    third of each. `jg.grids.by_phase` makes such grids.
     """
 
     source: Int[Array, " L"] = index("bus", "the end nearer to the main grid")
@@ -85,7 +96,18 @@ class Grid(Record):
     compensation_max: Float[Array, "B H"] = amount(
         "kvar", "most reactive power, either way", "[0, inf)"
     )
-    model: AbstractGridModel = structure("which physics: copperplate, paper or lindistflow")
+    bus: Int[Array, " B"] = index("number", "which bus it is a phase of", written="of_bus")
+    phase: Int[Array, " B"] = index("phase", "0, 1, 2 for a, b, c, or for ab, bc, ca")
+    coupled: Int[Array, " J"] = index("line", "a conductor beside another", "coupled_line")
+    following: Int[Array, " J"] = index("line", "that, of the next phase", "following_line")
+    mutual_resistance: Float[Array, " J"] = amount("pu/kW", "mutual, as resistance")
+    mutual_reactance: Float[Array, " J"] = amount("pu/kW", "mutual, as reactance")
+    terminal: Int[Array, " V"] = index("line", "what leads to it from its first phase", "line")
+    second: Int[Array, " V"] = index("bus", "its next phase", "second_bus")
+    third: Int[Array, " V"] = index("bus or none", "the one after that, or -1", "third_bus")
+    model: AbstractGridModel = structure(
+        "which physics: copperplate, paper, lindistflow or lindist3flow"
+    )
     reactive_balance: bool = structure("whether buses balance reactive power (lindistflow: always)")
     names: tuple[str, ...] = naming("name of each bus, or nothing")
     line_names: tuple[str, ...] = naming("name of each line, or nothing")
@@ -108,6 +130,15 @@ class Grid(Record):
         feeder_voltage: Any = 1.0,
         passive_reactive: Any = 0.0,
         compensation_max: Any = 0.0,
+        bus: Any = None,
+        phase: Any = None,
+        coupled: Any = (),
+        following: Any = (),
+        mutual_resistance: Any = 0.0,
+        mutual_reactance: Any = 0.0,
+        terminal: Any = (),
+        second: Any = (),
+        third: Any = (),
         model: GridModel | AbstractGridModel = "lindistflow",
         reactive_balance: bool | None = None,
         names: tuple[str, ...] = (),
@@ -130,23 +161,34 @@ class Grid(Record):
         given = (
             *(passive, passive_reactive, compensation_max, resistance, reactance, rating),
             *(tap, voltage_min, voltage_max, angle_min, angle_max, feeder_voltage),
+            *(mutual_resistance, mutual_reactance),
         )
         self.feeder = whole("Grid.feeder", feeder)
         fed = Reader("Grid.", "feeder", len(self.feeder), shape[1], *given)
-        bus = Reader("Grid.", "bus", *shape, *given)
+        at_bus = Reader("Grid.", "bus", *shape, *given)
         line = Reader("Grid.", "line", len(self.source), 1, *given)
-        self.passive = bus.hour("passive", passive)
-        self.passive_reactive = bus.hour("passive_reactive", passive_reactive)
-        self.compensation_max = bus.hour("compensation_max", compensation_max)
+        self.passive = at_bus.hour("passive", passive)
+        self.passive_reactive = at_bus.hour("passive_reactive", passive_reactive)
+        self.compensation_max = at_bus.hour("compensation_max", compensation_max)
         self.resistance = line.row("resistance", resistance)
         self.reactance = line.row("reactance", reactance)
         self.rating = line.row("rating", rating)
         self.tap = line.row("tap", tap)
-        self.voltage_min = bus.row("voltage_min", voltage_min)
-        self.voltage_max = bus.row("voltage_max", voltage_max)
-        self.angle_min = bus.row("angle_min", angle_min)
-        self.angle_max = bus.row("angle_max", angle_max)
+        self.voltage_min = at_bus.row("voltage_min", voltage_min)
+        self.voltage_max = at_bus.row("voltage_max", voltage_max)
+        self.angle_min = at_bus.row("angle_min", angle_min)
+        self.angle_max = at_bus.row("angle_max", angle_max)
         self.feeder_voltage = fed.hour("feeder_voltage", feeder_voltage)
+        self.bus = whole("Grid.bus", np.arange(shape[0]) if bus is None else bus)
+        self.phase = whole("Grid.phase", np.zeros(shape[0], int) if phase is None else phase)
+        self.coupled = whole("Grid.coupled", coupled)
+        self.following = whole("Grid.following", following)
+        beside = Reader("Grid.", "coupling", len(self.coupled), 1, *given)
+        self.mutual_resistance = beside.row("mutual_resistance", mutual_resistance)
+        self.mutual_reactance = beside.row("mutual_reactance", mutual_reactance)
+        self.terminal = whole("Grid.terminal", terminal)
+        self.second = whole("Grid.second", second)
+        self.third = whole("Grid.third", third)
         self.model = model
         self.reactive_balance = model.radial or bool(reactive_balance)
         self.names = words(names)

@@ -10,14 +10,17 @@ Grammatico, Games 13(5):66, 2022 (the follow-up); LinDistFlow: Baran, Wu, IEEE T
 Delivery 4, 1989. `docs/model.md` has every symbol, sign and unit.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 
 import jax
 from jaxtyping import Array, Float
 
 from .each import for_each
-from .market import Grid, Market
+from .incidence import across, fallen, handed_back, left, pulled_back, seen
+from .incidence import falls as falls
+from .incidence import ratios as ratios
+from .market import Market
 from .payoffs import charges as charges
 from .payoffs import costs as costs
 from .payoffs import curvature as curvature
@@ -61,27 +64,6 @@ from .succession import entered, handed
 from .tables import has_caps
 
 
-@remembered
-def falls(grid: Grid) -> Mapping[str, tuple[Float[Array, " L"], Float[Array, " L"]]]:
-    """What a kW and a kvar on each line take of each state of its source (model.md: Grid)."""
-    return grid.model.falls(grid.resistance, grid.reactance)
-
-
-@remembered
-def ratios(grid: Grid) -> Mapping[str, Float[Array, " L"]]:
-    """What divides each state of a line's source in its row: 1 without a transformer."""
-    return grid.model.ratios(grid.tap)
-
-
-@remembered
-def _line_rows(grid: Grid) -> Mapping[str, tuple[Float[Array, "L 1"], ...]]:
-    """`ratios` and `falls` by state, as columns."""
-    return {
-        state: tuple(each[:, None] for each in (ratio, *falls(grid)[state]))
-        for state, ratio in ratios(grid).items()
-    }
-
-
 def rows(market: Market, plan: Plan) -> Rows:
     """Every linear constraint, demand minus supply (model.md: Prices, Grid)."""
     return _rows(market, plan, lambda data: data)
@@ -109,22 +91,17 @@ def _rows(market: Market, plan: Plan, given: Callable[[Array], Array]) -> Rows:
     bus = bus_reactive = zero
     exchange = jnp.zeros_like(s)
     if grid.model.networked:
-        ends = jnp.concatenate([grid.source, grid.target])
-
-        def left(flow: Array) -> Array:  # what leaves each bus on lines, net
-            return zero.at[ends].add(jnp.concatenate([flow, -flow]))
-
-        at_bus = zero.at[market.prosumers.bus].add
-        bus = passive + at_bus(net) + left(plan.active)
+        at_bus, out = zero.at[market.prosumers.bus].add, left(grid, plan.active, plan.reactive)
+        bus = passive + at_bus(net) + out[0]
         bus = bus.at[grid.feeder].add(-plan.exchange)
         exchange = s - jnp.sum(plan.exchange, axis=0)
-        for state, (ratio, by_active, by_reactive) in _line_rows(grid).items():
-            near, far = jnp.split(getattr(plan, state)[ends], 2)
-            fall = by_active * plan.active + by_reactive * plan.reactive
-            lines[state] = near / ratio - far - fall
+        for state, ratio in ratios(grid).items():
+            near, far = seen(grid, getattr(plan, state))
+            fall = fallen(grid, state, plan.active, plan.reactive)
+            lines[state] = near / ratio[:, None] - far - fall
         if grid.reactive_balance:
             drawn = given(grid.passive_reactive) + at_bus(given(market.prosumers.reactive))
-            bus_reactive = drawn + left(plan.reactive) - plan.compensation
+            bus_reactive = drawn + out[1] - plan.compensation
     if plan.level is not None:
         caps = market.caps
         adds, kept = caps.adds[:, None] > 0, caps.carry[:, None]
@@ -296,23 +273,15 @@ def pull(market: Market, prices: Rows) -> Plan:
         )
     if not networked:
         return pulled
-    nothing, both = jnp.zeros_like(prices.bus), jnp.concatenate([grid.source, grid.target])
-
-    def ends(ratio: Array, price: Array) -> Array:  # of what a line's row takes of its two ends
-        return nothing.at[both].add(jnp.concatenate([price / ratio, -price]))
-
-    def along(price: Array) -> Array:  # of what leaves the source of each line for its target
-        near, far = jnp.split(price[both], 2)
-        return ts * (near - far)
-
-    active, reactive = along(prices.bus), jnp.zeros_like(pulled.reactive)
+    active, reactive = (ts * price for price in across(grid, prices.bus, prices.bus_reactive))
     if grid.reactive_balance:
-        reactive = along(prices.bus_reactive)
         pulled = replace(pulled, compensation=-ts * prices.bus_reactive)
-    for state, (ratio, by_active, by_reactive) in _line_rows(grid).items():
+    for state, ratio in ratios(grid).items():
         drop = ts * getattr(prices, state)
-        active, reactive = active - by_active * drop, reactive - by_reactive * drop
-        pulled = replace(pulled, **{state: ends(ratio, drop)})
+        less = pulled_back(grid, state, drop)
+        active, reactive = active - less[0], reactive - less[1]
+        back = handed_back(grid, drop / ratio[:, None], -drop)
+        pulled = replace(pulled, **{state: back})
     exchange = -ts * (prices.bus[grid.feeder] + prices.exchange)
     return replace(pulled, active=active, reactive=reactive, exchange=exchange)
 

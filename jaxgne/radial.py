@@ -147,6 +147,14 @@ def oriented(grid: Grid) -> Grid:
     seen = jnp.where(tree.outward, 1.0, grid.tap)[order]
     lines |= {"source": tree.near[order], "target": tree.far[order], "tap": lines["tap"] / seen**2}
     lines |= {name: lines[name] * seen**2 for name in ("resistance", "reactance")}
+    place = jnp.argsort(order).astype(order.dtype)  # where each line has come to
+    both = {name: place[getattr(grid, name)] for name in ("coupled", "following")}
+    turn = seen[both["coupled"]] * seen[both["following"]]
+    both |= {
+        f"mutual_{name}": getattr(grid, f"mutual_{name}") * turn
+        for name in ("resistance", "reactance")
+    }
+    lines |= both | {"terminal": place[grid.terminal]}
     lines |= {"rating": lines["rating"] / seen}
     names = grid.line_names and tuple(grid.line_names[line] for line in np.asarray(order))
     return replace(grid, **lines, line_names=names)

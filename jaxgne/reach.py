@@ -8,8 +8,9 @@ come to where no plan needs to go.
 import equinox as eqx
 from jaxtyping import Array, Float
 
+from .incidence import all_falls, falls, most_turned
 from .market import Market
-from .model import curve_slopes, export_prices, falls, import_prices
+from .model import curve_slopes, export_prices, import_prices
 from .runner import jnp, lax, remembered
 
 _FAR = 1e3  # times what can be reached, from which on a bound is no limit
@@ -158,10 +159,14 @@ def _network(market: Market, carried: Array) -> dict[str, Array]:
         return {}
     at_buses = jnp.sum(jnp.abs(grid.passive_reactive), axis=0)
     drawn = jnp.max(at_buses + jnp.sum(jnp.abs(market.prosumers.reactive), axis=0), initial=0.0)
+    carried, drawn = most_turned(grid, carried, drawn)
     lower, none = falls(grid), jnp.zeros_like(drawn)
     most = {
-        state: jnp.sum(jnp.abs(active) * carried + jnp.abs(reactive) * drawn)
-        for state, (active, reactive) in lower.items()
+        state: sum(
+            jnp.sum(jnp.abs(each[state][0]) * carried + jnp.abs(each[state][1]) * drawn)
+            for each in all_falls(grid)
+        )
+        for state in lower
     }
     drop, turn = most.get("voltage", none), most.get("angle", none)
     raised = jnp.prod(jnp.maximum(1 / grid.tap, 1.0))  # by all transformers one after the other
@@ -170,7 +175,8 @@ def _network(market: Market, carried: Array) -> dict[str, Array]:
     # what a line's reactive flow may be by the voltages at its ends
     span = (raised * jnp.max(top, initial=0.0)) ** grid.model.power + drop
     steep = lower["voltage"][1] if "voltage" in lower else none[None]
-    by_line = jnp.where(steep > 0, span / jnp.where(steep > 0, steep, 1.0), jnp.inf)
+    alone = jnp.asarray(not grid.coupled.shape[0])  # else the voltages also tell of others' flows
+    by_line = jnp.where((steep > 0) & alone, span / jnp.where(steep > 0, steep, 1.0), jnp.inf)
     injected = _within(grid.compensation_max, drawn[None] + jnp.sum(by_line, keepdims=True))
     return {
         "Grid.voltage_max": top,

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from .linear_flow import tree_state
 from .market import Market
 from .model import (
     Plan,
@@ -17,11 +18,9 @@ from .model import (
     boxes,
     energy_prices,
     export_prices,
-    falls,
     net_exchange,
     uncounted,
 )
-from .radial import climb
 from .runner import jnp
 
 _ROUNDING = 1e-6  # of a price or a limit
@@ -64,19 +63,10 @@ def _curtailed(market: Market, plan: Plan, moved: Float[Array, "N H"]) -> Plan:
     plan = replace(plan, exports=plan.exports - moved, curtailed=plan.curtailed + moved)
     if not grid.model.networked:
         return plan
-    fed = jnp.zeros(grid.passive.shape[0], bool).at[grid.feeder].set(True)
-    ladder = climb(grid.source, grid.target, grid.tap, fed)
-    behind = ladder.behind(jnp.zeros_like(plan.voltage).at[market.prosumers.bus].add(moved))
-    more = behind[grid.target]
-    base = ladder.base[:, None] ** grid.model.power
-    fall = falls(grid)["voltage"][0][:, None] * more / base[grid.target]
-    fallen = base * ladder.along(jnp.zeros_like(plan.voltage).at[grid.target].add(fall))
-    return replace(
-        plan,
-        active=plan.active + more,
-        voltage=plan.voltage - fallen,
-        exchange=plan.exchange + behind[grid.feeder],
-    )
+    drawn = jnp.zeros_like(plan.voltage).at[market.prosumers.bus].add(moved)
+    none = {state: jnp.zeros_like(grid.feeder_voltage) for state in grid.model.states}
+    change = tree_state(grid, drawn, jnp.zeros_like(drawn), none)
+    return replace(plan, **{name: getattr(plan, name) + more for name, more in change.items()})
 
 
 def _kept(market: Market, plan: Plan) -> Bool[np.ndarray, " H"]:

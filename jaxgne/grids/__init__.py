@@ -5,13 +5,14 @@ from typing import Literal
 from .base import AbstractGridModel
 from .copperplate import Copperplate
 from .current import ampere, rating
+from .lindist3flow import LinDist3Flow
 from .lindistflow import LinDistFlow
 from .paper import Paper
 
-GridModel = Literal["copperplate", "paper", "lindistflow"]
+GridModel = Literal["copperplate", "paper", "lindistflow", "lindist3flow"]
 MODELS: dict[str, AbstractGridModel] = {
-    model.name: model for model in (Copperplate(), Paper(), LinDistFlow())
+    model.name: model for model in (Copperplate(), Paper(), LinDistFlow(), LinDist3Flow())
 }
 
-__all__ = ["MODELS", "AbstractGridModel", "Copperplate", "GridModel", "LinDistFlow", "Paper"]
-__all__ += ["ampere", "rating"]
+__all__ = ["MODELS", "AbstractGridModel", "Copperplate", "GridModel", "LinDist3Flow"]
+__all__ += ["LinDistFlow", "Paper", "ampere", "rating"]

@@ -1,8 +1,9 @@
 """The interface of a grid model: a few facts, and how the state of buses falls along lines."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import equinox as eqx
 
@@ -26,6 +27,7 @@ class AbstractGridModel(eqx.Module):
     # reactive power is always balanced
     radial: AbstractClassVar[bool]
     squared: AbstractClassVar[bool]  # whether `Plan.voltage` is the square of the magnitude
+    phased: ClassVar[bool] = False  # whether a bus of `Grid` is one phase, a line one conductor
 
     @abstractmethod
     def falls(self, resistance: Any, reactance: Any) -> Mapping[str, tuple[Any, Any]]:
@@ -33,6 +35,24 @@ class AbstractGridModel(eqx.Module):
 
         In units of the state per kW and kvar; linear in the impedances, in pu/kW, line by line.
         """
+
+    def beside(
+        self, resistance: Any, reactance: Any
+    ) -> tuple[Mapping[str, tuple[Any, Any]], Mapping[str, tuple[Any, Any]]]:
+        """What a kW and a kvar on the conductor beside take of each state, by mutual impedances.
+
+        First of the conductor that leads, by what the one with the next phase carries; then the
+        other way round. With phasors 120 degrees apart, conj(v_p) i_q is conj(S_q) times
+        exp(j (theta_p - theta_q)): as `falls`, by z exp(-j (theta_p - theta_q)).
+        """
+        cos, sin = -0.5, math.sqrt(3) / 2
+
+        def turned(sin: float) -> Mapping[str, tuple[Any, Any]]:
+            return self.falls(
+                cos * resistance + sin * reactance, cos * reactance - sin * resistance
+            )
+
+        return turned(sin), turned(-sin)
 
     def ratios(self, tap: Any) -> Mapping[str, Any]:
         """What divides each state of a line's source in its row, by the ratio `tap` of voltages.

@@ -14,12 +14,17 @@ from .entries import amounts, digests, flag, indices, number, one_of, sizes, tex
 FORMAT = "jaxgne market"
 VERSION = 3  # of the format; raised when an older reader would read wrong numbers
 NOTES = "README.txt"  # for people: kept, and not read
-OPTIONAL = {"cap", "term"}  # rows whose tables are not there where there are none
+OPTIONAL = {
+    "cap",
+    "term",
+    "coupling",
+    "terminal",
+}  # their tables may be missing
 OWNERS = "owners."  # of a certificate: those of its market
 TIME = ("hour_length", "clock.start")  # of a certificate: those of its market
 KIND_OF = {field.dotted: KINDS[field.row] for field in FIELDS.values() if field.of == "kind"}
 WHOLE = {field.column for field in FIELDS.values() if field.of and field.of != "kind"}
-NOBODY = {field.dotted for field in FIELDS.values() if field.of == "payer"}  # may say -1
+NOBODY = {f.dotted for f in FIELDS.values() if f.of in ("payer", "bus or none")}  # may say -1
 CAPS = "caps."  # of a certificate: those of its market
 
 
@@ -102,7 +107,7 @@ def _market_tables() -> Iterator[Table]:
     columns: dict[tuple[str, bool], dict[str, str]] = {}
     either: dict[str, dict[str, str]] = {}
     for field in FIELDS.values():
-        if field.dotted in _SPARE["tariff.csv"].values() or field.dotted in KIND_OF:
+        if field.dotted in _SPARED or field.dotted in KIND_OF:
             continue
         if field.either:
             either.setdefault(field.row, {})[field.column] = field.dotted
@@ -131,7 +136,11 @@ CURVES: Mapping[str, str] = {  # like isoelastic_price_eur_per_kwh
     for name, field in described(kind).items()
 }
 FAMILY_OF = {kind: family for family, kind in FAMILIES.items()}
-_SPARE = {"tariff.csv": {"hour_length_h": "hour_length", "weight": "weight", "before": "before"}}
+_SPARE = {
+    "tariff.csv": {"hour_length_h": "hour_length", "weight": "weight", "before": "before"},
+    "buses.csv": {"of_bus": "grid.bus", "phase": "grid.phase"},
+}
+_SPARED = {field for columns in _SPARE.values() for field in columns.values()}
 _MANY = {"bus": "buses", "hour": "tariff"}  # what a file is called by its rows, without an s
 MARKET = tuple(_market_tables())
 

@@ -11,6 +11,7 @@ import jax
 from jaxtyping import Array, Float
 
 from ..curves import AbstractCurve
+from ..incidence import seen
 from ..market import Generators, Market
 from ..model import (
     Plan,
@@ -264,10 +265,22 @@ def _by_grid(
                     felt = felt - share * (row * getattr(u, flow) + dual * getattr(v, flow))
         return jnp.sum(felt, axis=1)
 
+    def mutual(resistance: float, reactance: float) -> Array:
+        first, second = grid.model.beside(resistance, reactance)
+        ends = (grid.coupled, grid.following)
+        felt = jnp.zeros((grid.coupled.shape[0], u.active.shape[1]), u.active.dtype)
+        for (row, column), found in ((ends, first), (ends[::-1], second)):
+            for state, shares in found.items():
+                price, dual = getattr(r, state)[row], getattr(s, state)[row]
+                for share, flow in zip(shares, ("active", "reactive"), strict=True):
+                    moved, turned = getattr(u, flow)[column], getattr(v, flow)[column]
+                    felt = felt - share * (price * moved + dual * turned)
+        return jnp.sum(felt, axis=1)
+
     def tap() -> Array:  # its power divides the source's voltage
         if "voltage" not in states:
             return jnp.zeros_like(grid.tap)
-        felt = r.voltage * u.voltage[grid.source] + s.voltage * v.voltage[grid.source]
+        felt = r.voltage * seen(grid, u.voltage)[0] + s.voltage * seen(grid, v.voltage)[0]
         return -power * jnp.sum(felt, axis=1) / grid.tap ** (power + 1)
 
     def volts(bound: Array, held: Array) -> Array:
@@ -282,6 +295,15 @@ def _by_grid(
         source=None,
         target=None,
         feeder=None,
+        bus=None,
+        phase=None,
+        coupled=None,
+        following=None,
+        terminal=None,
+        second=None,
+        third=None,
+        mutual_resistance=mutual(1.0, 0.0),
+        mutual_reactance=mutual(0.0, 1.0),
         resistance=line(1.0, 0.0),
         reactance=line(0.0, 1.0),
         tap=tap(),

@@ -35,7 +35,8 @@ _FLOOR = 1e-12  # relative, for rounding
 
 def is_deep(market: Market) -> bool:
     """Whether the network is inverted as a tree, which loses digits that dense matrices keep."""
-    return market.grid.model.radial and market.grid.passive.shape[0] > _DENSE
+    grid = market.grid
+    return grid.model.radial and not grid.model.phased and grid.passive.shape[0] > _DENSE
 
 
 def preconditioner(market: Market, theta: Compliance, spare: Rows) -> Rowwise:

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from ..feasibility import implied_boxes
+from ..incidence import gathered, has_terminals, seen
 from ..market import Grid, Market
 from ..model import OF_CAPS, Plan, Rows, boxes, counted, moved, own_gradient, pull, toll, zeros
 from ..radial import Ladder, climb
@@ -183,16 +184,24 @@ def slopes(
 
 
 def reactive_flows(market: Market) -> Float[Array, "L H"]:
-    """What the lines of a tree without inverters carry, kvar: all that is drawn behind them."""
+    """What the lines of a tree without inverters carry, kvar: all that is drawn behind them.
+
+    Of a grid on which nothing stands between two phases.
+    """
     grid = market.grid
     drawn = grid.passive_reactive.at[market.prosumers.bus].add(market.prosumers.reactive)
-    return _ladder(grid).behind(drawn)[grid.target]
+    behind = _ladder(grid).behind(gathered(grid, drawn, jnp.zeros_like(drawn), -1))[grid.target]
+    return behind.at[grid.terminal].set(drawn[grid.target[grid.terminal]])
 
 
 def along_lines(market: Market, steps: Float[Array, "L H"]) -> Float[Array, "B H"]:
     """Values of buses that rise by `steps` along each line of a tree, from 0 at its feeder."""
     grid = market.grid
-    return _ladder(grid).along(jnp.zeros_like(grid.passive).at[grid.target].set(steps))
+    found = _ladder(grid).along(jnp.zeros_like(grid.passive).at[grid.target].set(steps))
+    if not has_terminals(grid):
+        return found
+    at = grid.terminal
+    return found.at[grid.target[at]].set(seen(grid, found)[0][at] + steps[at])
 
 
 def _ladder(grid: Grid) -> Ladder:

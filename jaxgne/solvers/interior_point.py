@@ -106,12 +106,13 @@ class InteriorPoint(AbstractSolver):
     doubtful: ClassVar[int] = 50
 
     def prepare(self, market: Market) -> "InteriorPoint":
-        """Reactive flows are given on trees without inverters."""
+        """Reactive flows are given on trees without inverters, but for what is between phases."""
         grid = market.grid
         if self.reactive is not None or isinstance(grid.compensation_max, Tracer):
             return self
         inverters = bool(np.any(np.asarray(grid.compensation_max) > 0))
-        return replace(self, reactive=not grid.model.radial or inverters)
+        between = bool(np.any(np.asarray(grid.third) < 0))
+        return replace(self, reactive=not grid.model.radial or inverters or between)
 
     def init(self, market: Market, plan: Plan, prices: Rows) -> Inside:
         """Start with all products the same: near the plan if it is good, else by prices alone."""

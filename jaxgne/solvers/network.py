@@ -5,10 +5,12 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.linalg import block_diag
 from jaxtyping import Array, Bool, Float
 
+from ..incidence import ends_of, falls, flow_matrix, ratios
 from ..market import Grid, Market, cast
-from ..model import Rows, falls, ratios
+from ..model import Rows
 from ..radial import climb
 from ..record import Record
 from .tree import Tree, eliminate
@@ -60,7 +62,7 @@ def network(market: Market, devices: Float[Array, "2 B"], held: Bool[Array, " B"
         grid = cast(market.grid, jnp.float64)
         fed = jnp.zeros(grid.passive.shape[0], bool).at[grid.feeder].set(True)
         people = jnp.zeros(fed.shape, jnp.float64).at[market.prosumers.bus].add(1.0)
-        build = _radial if grid.model.radial else _general
+        build = _radial if grid.model.radial and not grid.model.phased else _general
         return build(grid, fed, people, devices.astype(jnp.float64), held)
 
 
@@ -103,32 +105,25 @@ def _radial(grid: Grid, fed: Array, people: Array, devices: Array, held: Array) 
 def _general(grid: Grid, fed: Array, people: Array, devices: Array, held: Array) -> Network:
     """By a dense matrix; lines may close loops."""
     buses, lines = fed.shape[0], grid.source.shape[0]
-    lower, seen = falls(grid), ratios(grid)
-    line, dtype = jnp.arange(lines), grid.resistance.dtype
-    far = jnp.zeros((buses, lines), dtype).at[grid.target, line].add(-1.0)
-    tied = jnp.where(fed[:, None], 0.0, far.at[grid.source, line].add(1.0))
+    states, dtype = grid.model.states, grid.resistance.dtype
+    free = jnp.where(fed[:, None], 0.0, 1.0)
+    matrix = flow_matrix(grid)
+    tied = free * matrix[:buses, :lines]
     laplacian = tied @ tied.T + jnp.diag(fed.astype(dtype))
     flow = _flow_steps(tied.T @ jnp.linalg.solve(laplacian, jnp.where(fed, 0.0, people)))
     none = jnp.ones(buses, dtype)
     step = {"voltage": none, "angle": none}
-    for state in lower:
+    for state in states:
         fall = jnp.linalg.solve(laplacian, tied @ _squared_falls(grid, state, flow))
         step[state] = _voltage_steps(fall, fed, held)
-    along = tied * flow
-    balance = along @ tied.T
-    nothing = jnp.zeros_like(balance)
-    blocks = [
-        [balance + jnp.diag(devices[0]), nothing, *(-along * a for a, _ in lower.values())],
-        [nothing, balance + jnp.diag(devices[1]), *(-along * b for _, b in lower.values())],
-    ]
-    for state, (a, b) in lower.items():
-        tied = jnp.where(fed[:, None], 0.0, far.at[grid.source, line].add(1 / seen[state]))
-        own = {name: jnp.diag((a * c + b * d) * flow) for name, (c, d) in lower.items()}
-        # the ends of lines, of which feeders' are fixed
-        own[state] += tied.T @ (step[state][:, None] * tied)
-        blocks.append([-(along * a).T, -(along * b).T, *own.values()])
-    inverse = jnp.block(blocks)
-    used = [~fed, ~fed & grid.reactive_balance, jnp.ones(len(lower) * lines, bool)]
+    matrix = matrix.at[: 2 * buses].multiply(jnp.concatenate([free, free]))
+    inverse = (matrix * jnp.concatenate([flow, flow])) @ matrix.T
+    own = [*devices]
+    for state, ratio in ratios(grid).items():
+        ends = ends_of(grid, ratio) * free.T  # of lines, of which feeders' are fixed
+        own.append((ends * step[state]) @ ends.T)
+    inverse += block_diag(*(jnp.diag(a) if a.ndim == 1 else a for a in own))
+    used = [~fed, ~fed & grid.reactive_balance, jnp.ones(len(states) * lines, bool)]
     used = jnp.concatenate(used)
     both = used[:, None] & used[None, :]
     inverse = jnp.where(both, inverse, jnp.eye(used.shape[0], dtype=dtype))

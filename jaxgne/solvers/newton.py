@@ -19,8 +19,9 @@ from typing import Any
 import equinox as eqx
 from jaxtyping import Array, Bool, Float, Int
 
+from ..incidence import ends_of, entries
 from ..market import Market
-from ..model import Plan, Rows, by_owner, falls, limits, ratios, rows_like
+from ..model import Plan, Rows, by_owner, limits, ratios, rows_like
 from ..record import Record
 from ..runner import jnp
 from ..succession import entered
@@ -275,16 +276,16 @@ def network_block(
     starts, at = {}, 0
     for name in names:
         starts[name], at = at, at + getattr(like, name).shape[0]
-    line = jnp.arange(grid.source.shape[0])
-    one, none = jnp.ones(line.shape), jnp.zeros(line.shape)
     # per line: rows it enters, with which coefficient its active and its reactive flow does
-    entries = [(grid.source, one, none), (grid.target, -one, none)]
+    found, lines = entries(grid), grid.source.shape[0]
+    enters = [(found.bus, found.real, -found.imaginary)]
     if "bus_reactive" in starts:
-        at = starts["bus_reactive"]
-        entries += [(at + grid.source, none, one), (at + grid.target, none, -one)]
-    entries += [(starts[state] + line, -a, -b) for state, (a, b) in falls(grid).items()]
-    index = jnp.stack([row for row, _, _ in entries], axis=1)
-    real, imaginary = (jnp.stack([e[k] for e in entries], axis=1) for k in (1, 2))
+        enters += [(starts["bus_reactive"] + found.bus, found.imaginary, found.real)]
+    enters += [
+        (starts[state] + found.row, -found.active[state], -found.reactive[state])
+        for state in found.active
+    ]
+    index, real, imaginary = (jnp.concatenate(each).T for each in zip(*enters, strict=True))
 
     def outer(a: Array, b: Array) -> Array:
         return a[:, :, None] * b[:, None, :]
@@ -297,10 +298,9 @@ def network_block(
     if "bus_reactive" in starts:
         at = starts["bus_reactive"] + jnp.arange(fed.shape[0])
         block = block.at[:, at, at].add(plan.compensation.T)
-    far = jnp.zeros((line.shape[0], fed.shape[0])).at[line, grid.target].add(-1.0)
     for state, ratio in ratios(grid).items():
-        ends = far.at[line, grid.source].add(1 / ratio)
-        at = slice(starts[state], starts[state] + line.shape[0])
+        ends = ends_of(grid, ratio)
+        at = slice(starts[state], starts[state] + lines)
         spread = jnp.einsum("lb,bh,kb->hlk", ends, getattr(plan, state), ends)
         block = block.at[:, at, at].add(spread)
     return jnp.where(used[:, None] & used[None, :], block, 0.0), used

@@ -23,6 +23,7 @@ _COUNT = {  # whose rows say how many
     "prosumer": "Prosumers.load",
     "bus": "Grid.passive",
     "cap": "Caps.level_max",
+    "line": "Grid.source",
 }
 WHOLE = tuple(name for name, field in FIELDS.items() if field.of)
 POINTS_TO = {name: _COUNT[FIELDS[name].of] for name in WHOLE if FIELDS[name].of in _COUNT}
@@ -196,6 +197,7 @@ def indices(v: Values) -> list[str]:
             "Grid.passive": ("bus", "the grid has buses"),
             "Prosumers.load": ("prosumer", "there are"),
             "Caps.level_max": ("cap", "there are"),
+            "Grid.source": ("line", "there are"),
         }[table]
         wrong += v.complain(
             name,
@@ -337,8 +339,7 @@ def _tree(v: Values) -> list[str]:
             "Grid.source",
             spare & ~across & ~doubled,
             lambda at: (
-                f"{ends(at)} closes a loop, lindistflow needs a tree; open a line or use "
-                "model='paper'"
+                f"{ends(at)} closes a loop, {model} needs a tree; open a line or use model='paper'"
             ),
         )
         + v.complain(
