@@ -19,7 +19,14 @@ DOCS = Path(__file__).parent
 KINDS = ("Prosumers", "Generators", "Buffers", "Trading", "Grid", "Tariff", "Caps", "Market")
 _AXIS = {row: axis for axis, row in ROWS.items() if axis != "#H"}
 _TEXT = {"name": "each its own", "unit": "of the level, as people write it"}
-_WHOLE = {"switch": "0, 1", "payer": "[-1, N)", "quantity": "[0, 5)", "member": "[0, N, G or K)"}
+_WHOLE = {
+    "switch": "0, 1",
+    "payer": "[-1, N)",
+    "bus or none": "[-1, B)",
+    "phase": "0, 1, 2",
+    "quantity": "[0, 5)",
+    "member": "[0, N, G or K)",
+}
 
 HEAD = f"""\
 # The fields of a market
@@ -111,6 +118,16 @@ def _file(table: Any) -> str:
             more = "; where it is by hour" if table.hourly else "; where it is not by hour"
             more += "; may be left out" * (name in WITHOUT)
         lines.append(f"| `{column}` | {_unit(field)} | {_meaning(field)}{more} |")
+    lines += [
+        f"| `{column}` | {_unit(dotted[name])} | {_meaning(dotted[name])}; may be left out |"
+        for column, name in table.spare.items()
+        if name in dotted
+    ]
+    if "before" in table.spare:
+        lines.append(
+            "| `before` | step | the step that each begins from, -1 the start, in a tree of steps; "
+            "may be left out |"
+        )
     families = described(*FAMILIES.values())
     for column, name in table.curves.items():
         family, number = name.split(".")
@@ -124,16 +141,6 @@ def _file(table: Any) -> str:
         if name in KIND_OF:
             what = f"one of {', '.join(KIND_OF[name])}; the first of all where left out"
         lines.append(f"| `{column}` | text | {what} |")
-    lines += [
-        f"| `{column}` | {_unit(dotted[name])} | {_meaning(dotted[name])}; may be left out |"
-        for column, name in table.spare.items()
-        if name in dotted
-    ]
-    if "before" in table.spare:
-        lines.append(
-            "| `before` | step | the step that each begins from, -1 the start, in a tree of steps; "
-            "may be left out |"
-        )
     return "\n".join([*lines, "\n"])
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from .market import Grid
+from .radial import Ladder
 from .record import Record
 from .runner import jnp, remembered
 
@@ -177,19 +178,38 @@ def handed_back(
 
 
 def gathered(
-    grid: Grid, drawn: Float[Array, "B H"], other: Float[Array, "B H"], sign: int
-) -> Array:
-    """What buses draw of one power, that of terminals by their phases; `sign` of the other's part.
+    grid: Grid, ladder: Ladder, active: Float[Array, "B H"], reactive: Float[Array, "B H"]
+) -> tuple[Float[Array, "B H"], Float[Array, "B H"]]:
+    """What buses of a tree draw, made so that sums of all behind a line are what it carries.
 
-    With active power, reactive power and 1, or the other way round and -1.
+    What is drawn at and behind terminals counts at their phases by its shares.
     """
     if not has_terminals(grid):
-        return drawn
-    share, bus = shares(grid), grid.target[grid.terminal]
-    real, turn, last = (part[:, None] for part in (share.real, sign * share.turn, share.last))
-    own, across = drawn[bus], other[bus]
-    found = drawn.at[bus].set(0.0).at[grid.source[grid.terminal]].add(real * own + turn * across)
-    return found.at[grid.second].add(real * own - turn * across).at[share.third].add(last * own)
+        return active, reactive
+    share, at = shares(grid), grid.terminal
+    real, turn, last = (part[:, None] for part in (share.real, share.turn, share.last))
+    p, q = (ladder.behind(drawn)[grid.target[at]] for drawn in (active, reactive))
+    found = []
+    for drawn, own, other in ((active, p, turn * q), (reactive, q, -turn * p)):
+        drawn = drawn.at[grid.source[at]].add((real - 1) * own + other)
+        drawn = drawn.at[grid.second].add(real * own - other)
+        found.append(drawn.at[share.third].add(last * own))
+    return found[0], found[1]
+
+
+def levelled(
+    grid: Grid, ladder: Ladder, base: Float[Array, "B 1"], state: Float[Array, "B H"]
+) -> Float[Array, "B H"]:
+    """A state of a tree with terminals, and all behind them, at the mean of their phases.
+
+    As found along the tree they are at their first phase's; `base` is what ratios make of it.
+    """
+    if not has_terminals(grid):
+        return state
+    at, none = grid.terminal, jnp.zeros_like(state)
+    apart = seen(grid, state)[0][at] - state[grid.source[at]]
+    bus = grid.target[at]
+    return state + base * ladder.along(none.at[bus].set(apart / base[bus]))
 
 
 class Entries(Record):

@@ -5,7 +5,7 @@ from typing import Any
 from jaxtyping import Array, Float
 
 from .acflow import flow
-from .incidence import fallen, falls, gathered, has_terminals, ratios, seen
+from .incidence import fallen, falls, gathered, levelled, ratios
 from .market import Grid, Market
 from .radial import Forest, forest, loops
 from .runner import jnp
@@ -44,23 +44,14 @@ def tree_state(
 ) -> States:
     """The same of a radial grid whose feeders hold the states `fed`."""
     tree = forest(grid)
-    outward, at = jnp.where(tree.outward[:, None], 1, -1), grid.terminal
-    behind = (
-        tree.ladder.behind(gathered(grid, active, reactive, 1)),
-        tree.ladder.behind(gathered(grid, reactive, active, -1)),
-    )
+    outward = jnp.where(tree.outward[:, None], 1, -1)
+    drawn = gathered(grid, tree.ladder, active, reactive)
+    behind = [tree.ladder.behind(each) for each in drawn]
     p, q = (outward * each[tree.far] for each in behind)
-    if has_terminals(grid):
-        p, q = (each.at[at].set(own[grid.target[at]]) for each, own in ((p, active), (q, reactive)))
     states = {
         state: _state(grid, tree, state, fed[state], fallen(grid, state, p, q))
         for state in falls(grid)
     }
-    if has_terminals(grid):
-        states = {
-            state: found.at[grid.target[at]].set(seen(grid, found)[0][at])
-            for state, found in states.items()
-        }
     return {"active": p, "reactive": q, "exchange": behind[0][grid.feeder], **states}
 
 
@@ -77,7 +68,7 @@ def _state(grid: Grid, tree: Forest, state: str, fed: Array, fall: Array) -> Flo
     base = jnp.exp(tree.ladder.along(nothing[:, :1].at[tree.far].set(step)))
     less = jnp.where(outward, -fall / base[tree.far], fall / base[tree.near])
     given = nothing.at[grid.feeder].set(fed).at[tree.far].set(less)
-    return base * tree.ladder.along(given)
+    return levelled(grid, tree.ladder, base, base * tree.ladder.along(given))
 
 
 def _by_ac(market: Market, active: Array, reactive: Array) -> States:

@@ -79,7 +79,7 @@ LAYERS: dict[str, set[str]] = {
     "payoffs": {"curves", "each", "tables", "market", "plan"},
     "model": {"curves", "each", "incidence", "market", "payoffs", "plan", "tables"},
     "radial": {"each", "market"},
-    "incidence": {"market"},
+    "incidence": {"market", "radial"},
     "phases": {"market"},
     "acflow": {"each", "market", "model", "radial", "validation"},
     "linear_flow": {"acflow", "incidence", "market", "radial"},

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from ..feasibility import implied_boxes
-from ..incidence import gathered, has_terminals, seen
+from ..incidence import gathered, levelled
 from ..market import Grid, Market
 from ..model import OF_CAPS, Plan, Rows, boxes, counted, moved, own_gradient, pull, toll, zeros
 from ..radial import Ladder, climb
@@ -190,18 +190,15 @@ def reactive_flows(market: Market) -> Float[Array, "L H"]:
     """
     grid = market.grid
     drawn = grid.passive_reactive.at[market.prosumers.bus].add(market.prosumers.reactive)
-    behind = _ladder(grid).behind(gathered(grid, drawn, jnp.zeros_like(drawn), -1))[grid.target]
-    return behind.at[grid.terminal].set(drawn[grid.target[grid.terminal]])
+    _, drawn = gathered(grid, _ladder(grid), jnp.zeros_like(drawn), drawn)
+    return _ladder(grid).behind(drawn)[grid.target]
 
 
 def along_lines(market: Market, steps: Float[Array, "L H"]) -> Float[Array, "B H"]:
     """Values of buses that rise by `steps` along each line of a tree, from 0 at its feeder."""
     grid = market.grid
     found = _ladder(grid).along(jnp.zeros_like(grid.passive).at[grid.target].set(steps))
-    if not has_terminals(grid):
-        return found
-    at = grid.terminal
-    return found.at[grid.target[at]].set(seen(grid, found)[0][at] + steps[at])
+    return levelled(grid, _ladder(grid), jnp.ones_like(found[:, :1]), found)
 
 
 def _ladder(grid: Grid) -> Ladder:

@@ -8,7 +8,7 @@ from .tables import Values
 _LETTERS = "abc"
 
 
-def phases(v: Values) -> list[str]:
+def in_phases(v: Values) -> list[str]:
     """What of them fits no bus or line; all of it is of grids in three phases only."""
     grid = v.market.grid
     if not grid.model.phased:
@@ -107,7 +107,7 @@ def _terminals(v: Values) -> list[str]:
     def misplaced(other: Int[np.ndarray, " V"], after: int) -> Bool[np.ndarray, " V"]:
         return (bus[other] != bus[first]) | (phase[other] != (phase[first] + after) % 3)
 
-    leaf = np.isin(end, source) | np.isin(end, v["Grid.feeder"])
+    behind = np.isin(source, end) & impedance
     open_ = third < 0
     return (
         v.complain(
@@ -124,11 +124,11 @@ def _terminals(v: Values) -> list[str]:
             ),
         )
         + v.complain(
-            "Grid.terminal",
-            leaf,
+            "Grid.resistance",
+            behind,
             lambda at: (
-                f"line {line[at]} ends at {v.bus(end[at])}, where others begin; give the terminal "
-                "a row of buses of its own"
+                f"line {at[0]} begins at the terminal {v.bus(source[at])}, which is no phase of a "
+                "bus; give it resistance and reactance 0 and tap 1"
             ),
         )
         + v.complain(

@@ -339,7 +339,8 @@ def _tree(v: Values) -> list[str]:
             "Grid.source",
             spare & ~across & ~doubled,
             lambda at: (
-                f"{ends(at)} closes a loop, {model} needs a tree; open a line or use model='paper'"
+                f"{ends(at)} closes a loop, {v.market.grid.model.name} needs a tree; open a line "
+                "or use model='paper'"
             ),
         )
         + v.complain(
