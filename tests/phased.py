@@ -22,12 +22,12 @@ class Tree:
 
     phases: np.ndarray  # (S, 3)
     parent: np.ndarray  # (S,), -1 of the first
-    z: np.ndarray  # (S, 3, 3) pu/kW, of the line that leads to the bus; 0 in missing phases
+    z: Any  # (S, 3, 3) pu/kW, of the line that leads to the bus; 0 in missing phases
     tap: np.ndarray  # (S, 3)
     source: np.ndarray  # (3,) pu
     spans: tuple[tuple[int, str], ...]
-    wye: np.ndarray  # (S, 3, H) kVA drawn of phases, complex
-    spanned: np.ndarray  # (V, H) kVA drawn by spans
+    wye: Any  # (S, 3, H) kVA drawn of phases, complex
+    spanned: Any  # (V, H) kVA drawn by spans
 
     @property
     def hours(self) -> int:
@@ -112,7 +112,7 @@ def sweep(tree: Tree) -> tuple[np.ndarray, np.ndarray]:
     start[0] = (tree.source * TURN)[:, None]
     for k in range(1, len(tree.parent)):
         start[k] = tree.tap[k][:, None] * start[tree.parent[k]]
-    volts = start.copy()
+    volts, current = start.copy(), np.zeros_like(start)
     for _ in range(200):
         current = np.conj(tree.wye / volts)
         for (bus, kind), power in zip(tree.spans, tree.spanned, strict=True):
