@@ -20,6 +20,7 @@ ROWS = {  # what one row is called, by the axis of the annotation
     "L": "line",
     "B": "bus",
     "F": "feeder",
+    "S": "site",
     "J": "coupling",
     "V": "terminal",
     "M": "cap",

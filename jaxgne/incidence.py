@@ -107,7 +107,7 @@ def left(
 ) -> tuple[Float[Array, "B H"], Float[Array, "B H"]]:
     """What leaves each bus on lines, net: kW, and kvar where these are balanced (else 0)."""
     ends = jnp.concatenate([grid.source, grid.target])
-    zero = jnp.zeros((grid.phase.shape[0], active.shape[1]), active.dtype)
+    zero = jnp.zeros((grid.voltage_min.shape[0], active.shape[1]), active.dtype)
     if not has_terminals(grid):
         drawn = zero.at[ends].add(jnp.concatenate([active, -active]))
         if not grid.reactive_balance:
@@ -167,7 +167,7 @@ def handed_back(
 ) -> Float[Array, "B H"]:
     """The transpose: what is at both ends of lines, by bus."""
     ends = jnp.concatenate([grid.source, grid.target])
-    zero = jnp.zeros((grid.phase.shape[0], near.shape[1]), near.dtype)
+    zero = jnp.zeros((grid.voltage_min.shape[0], near.shape[1]), near.dtype)
     if not has_terminals(grid):
         return zero.at[ends].add(jnp.concatenate([near, far]))
     share, at = shares(grid), grid.terminal
@@ -262,7 +262,7 @@ def flow_matrix(grid: Grid) -> Float[Array, "R 2*L"]:
 
     Balances of active and of reactive power bus by bus, then each state of the model line by line.
     """
-    found, (buses, lines) = entries(grid), (grid.phase.shape[0], grid.source.shape[0])
+    found, (buses, lines) = entries(grid), (grid.voltage_min.shape[0], grid.source.shape[0])
     line = jnp.arange(lines)
     none = jnp.zeros((buses, lines), grid.resistance.dtype)
     real, imaginary = (none.at[found.bus, line].add(a) for a in (found.real, found.imaginary))
@@ -278,7 +278,7 @@ def flow_matrix(grid: Grid) -> Float[Array, "R 2*L"]:
 def ends_of(grid: Grid, ratio: Float[Array, " L"]) -> Float[Array, "L B"]:
     """What each line's row of a state takes of the states of buses, as a matrix."""
     line = jnp.arange(grid.source.shape[0])
-    none = jnp.zeros((line.shape[0], grid.phase.shape[0]), ratio.dtype)
+    none = jnp.zeros((line.shape[0], grid.voltage_min.shape[0]), ratio.dtype)
     far = none.at[line, grid.target].add(-1.0)
     if not has_terminals(grid):
         return far.at[line, grid.source].add(1 / ratio)
@@ -286,6 +286,27 @@ def ends_of(grid: Grid, ratio: Float[Array, " L"]) -> Float[Array, "L B"]:
     near = (1 / ratio).at[at].set(share.real)
     ends = far.at[line, grid.source].add(near).at[at, grid.second].add(share.real)
     return ends.at[at, share.third].add(share.last)
+
+
+class Where(Record):
+    """Of each row of buses: the bus that it is a phase of, and which (0, 1, 2 for a, b, c).
+
+    Terminals are where their first phase is; all other rows that are no phase have -1.
+    """
+
+    bus: Int[Array, " B"]
+    phase: Int[Array, " B"]
+
+
+@remembered
+def where(grid: Grid) -> Where:
+    rows, count = grid.phases, grid.voltage_min.shape[0]
+    at = jnp.where(rows < 0, count, rows)  # what a bus lacks is beyond the last row
+    none = jnp.full(count + 1, -1, rows.dtype)
+    bus = none.at[at].set(jnp.arange(rows.shape[0], dtype=rows.dtype)[:, None])[:count]
+    phase = none.at[at].set(jnp.arange(3, dtype=rows.dtype))[:count]
+    first, end = grid.source[grid.terminal], grid.target[grid.terminal]
+    return Where(bus.at[end].set(bus[first]), phase.at[end].set(phase[first]))
 
 
 def most_turned(grid: Grid, active: Array, reactive: Array) -> tuple[Array, Array]:

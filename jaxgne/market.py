@@ -4,7 +4,8 @@ Every numeric field is an array, so a market is a pytree that `jax.jit`, `jax.vm
 go through. Units are fixed: kW, kvar, kVA, kWh, EUR, EUR/kWh, hours, radians, voltages per unit.
 
 Sizes: `N` prosumers, `H` hours, `G` generators, `K` buffers, `E` trading pairs, `B` buses,
-`L` lines, `F` feeder (slack) buses; in three phases `J` couplings and `V` terminals.
+`L` lines, `F` feeder (slack) buses; in three phases `S` buses of several phases, `J`
+couplings of conductors, `V` terminals.
 """
 
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from .grids import GridModel as GridModel
 from .pricing import Tariff as Tariff
 from .pricing import Trading as Trading
 from .record import Record, words
+from .runner import jnp
 from .succession import Before, order
 from .tables import Buffers as Buffers
 from .tables import Caps as Caps
@@ -50,9 +52,10 @@ class Grid(Record):
     operator to choose, and `devices.inverter` makes it depend on active power. The main grid holds
     each feeder bus at `feeder_voltage`, whatever that bus's own limits are.
 
-    Under `lindist3flow` each row of buses is one `phase` (0, 1, 2 for a, b, c) of the bus that
-    `bus` numbers, and each line one conductor. Per unit is then of 1 kW a phase and of volts to
-    ground: ohms divided by 1000 kV^2 with kV line to neutral; ratings are of each conductor.
+    Under `lindist3flow` each row of buses is one phase of a bus, and each line one conductor:
+    `phase_a`, `phase_b` and `phase_c` say which rows are those of a bus, -1 for what it lacks. Per
+    unit is then of 1 kW a phase and of volts to ground: ohms divided by 1000 kV^2 with kV line to
+    neutral; ratings are of each conductor.
     Conductors of a line act on one another by `mutual_resistance` and `mutual_reactance`, one
     coupling for each two, of which the phase of `following` comes next to that of `coupled` (b to
     a, c to b, a to c). What draws on two or three phases at once stands at a row of its own, a
@@ -96,8 +99,9 @@ class Grid(Record):
     compensation_max: Float[Array, "B H"] = amount(
         "kvar", "most reactive power, either way", "[0, inf)"
     )
-    bus: Int[Array, " B"] = index("number", "which bus it is a phase of", written="of_bus")
-    phase: Int[Array, " B"] = index("phase", "0, 1, 2 for a, b, c, or for ab, bc, ca")
+    phase_a: Int[Array, " S"] = index("bus or none", "the row of its phase a, or ab", "phase_a_bus")
+    phase_b: Int[Array, " S"] = index("bus or none", "the row of its phase b, or bc", "phase_b_bus")
+    phase_c: Int[Array, " S"] = index("bus or none", "the row of its phase c, or ca", "phase_c_bus")
     coupled: Int[Array, " J"] = index("line", "a conductor beside another", "coupled_line")
     following: Int[Array, " J"] = index("line", "that, of the next phase", "following_line")
     mutual_resistance: Float[Array, " J"] = amount("pu/kW", "mutual, as resistance")
@@ -130,8 +134,9 @@ class Grid(Record):
         feeder_voltage: Any = 1.0,
         passive_reactive: Any = 0.0,
         compensation_max: Any = 0.0,
-        bus: Any = None,
-        phase: Any = None,
+        phase_a: Any = (),
+        phase_b: Any = (),
+        phase_c: Any = (),
         coupled: Any = (),
         following: Any = (),
         mutual_resistance: Any = 0.0,
@@ -179,8 +184,9 @@ class Grid(Record):
         self.angle_min = at_bus.row("angle_min", angle_min)
         self.angle_max = at_bus.row("angle_max", angle_max)
         self.feeder_voltage = fed.hour("feeder_voltage", feeder_voltage)
-        self.bus = whole("Grid.bus", np.arange(shape[0]) if bus is None else bus)
-        self.phase = whole("Grid.phase", np.zeros(shape[0], int) if phase is None else phase)
+        self.phase_a = whole("Grid.phase_a", phase_a)
+        self.phase_b = whole("Grid.phase_b", phase_b)
+        self.phase_c = whole("Grid.phase_c", phase_c)
         self.coupled = whole("Grid.coupled", coupled)
         self.following = whole("Grid.following", following)
         beside = Reader("Grid.", "coupling", len(self.coupled), 1, *given)
@@ -193,6 +199,11 @@ class Grid(Record):
         self.reactive_balance = model.radial or bool(reactive_balance)
         self.names = words(names)
         self.line_names = words(line_names)
+
+    @property
+    def phases(self) -> Int[Array, "S 3"]:
+        """The rows of the phases a, b, c of each bus that has some, -1 for what it lacks."""
+        return jnp.stack([self.phase_a, self.phase_b, self.phase_c], axis=-1)
 
 
 def bus_name(of: Any, bus: int) -> str:

@@ -150,9 +150,6 @@ def _with_buses(grid: Grid, more: int) -> Grid:
             ("compensation_max", 0.0),
         )
     }
-    buses["bus"] = jnp.concatenate([grid.bus, 1 + jnp.max(grid.bus) + jnp.arange(more)])
-    buses["bus"] = buses["bus"].astype(grid.bus.dtype)
-    buses["phase"] = grown(grid.phase, 0)
     names, line_names = (_more(known, more) for known in (grid.names, grid.line_names))
     lines |= {"line_names": line_names}
     return replace(grid, **(lines if lined else {}), **buses, names=names)

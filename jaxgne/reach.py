@@ -163,8 +163,11 @@ def _network(market: Market, carried: Array) -> dict[str, Array]:
     lower, none = falls(grid), jnp.zeros_like(drawn)
     most = {
         state: sum(
-            jnp.sum(jnp.abs(each[state][0]) * carried + jnp.abs(each[state][1]) * drawn)
-            for each in all_falls(grid)
+            (
+                jnp.sum(jnp.abs(each[state][0]) * carried + jnp.abs(each[state][1]) * drawn)
+                for each in all_falls(grid)
+            ),
+            none,
         )
         for state in lower
     }

@@ -146,8 +146,6 @@ def _behind(device: str, market: Market, prosumers: Any, rating: Any, *, reactiv
         passive=added(grid.passive, 0.0),
         passive_reactive=added(grid.passive_reactive, 0.0),
         compensation_max=added(grid.compensation_max, most),
-        bus=added(grid.bus, 1 + jnp.max(grid.bus) + jnp.arange(len(who))),
-        phase=behind(grid.phase),
         names=grid.names and (*grid.names, *new),
         line_names=grid.line_names and (*grid.line_names, *new),
     )

@@ -261,6 +261,7 @@ def _market_content(market: Market) -> Content:
     grid, clock = market.grid, market.clock
     counts = {"cap": len(market.caps.names), "term": market.caps.cap.shape[0]}
     counts |= {"coupling": grid.coupled.shape[0], "terminal": grid.terminal.shape[0]}
+    counts["site"] = grid.phase_a.shape[0]
     files = present(MARKET, counts)
     tables: dict[str, dict[str, Any]] = {}
     for table in files:
@@ -288,8 +289,6 @@ def _market_content(market: Market) -> Content:
         tables["tariff.csv"]["hour_length_h"] = length
     if np.any(np.asarray(market.weight) != 1):
         tables["tariff.csv"]["weight"] = np.asarray(market.weight)
-    if grid.model.phased:
-        tables["buses.csv"] |= {"of_bus": np.asarray(grid.bus), "phase": np.asarray(grid.phase)}
     if market.before is not None:
         tables["tariff.csv"]["before"] = np.array(market.before, float)
     tables = {file: columns for file, columns in tables.items() if columns}

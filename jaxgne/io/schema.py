@@ -14,12 +14,7 @@ from .entries import amounts, digests, flag, indices, number, one_of, sizes, tex
 FORMAT = "jaxgne market"
 VERSION = 3  # of the format; raised when an older reader would read wrong numbers
 NOTES = "README.txt"  # for people: kept, and not read
-OPTIONAL = {
-    "cap",
-    "term",
-    "coupling",
-    "terminal",
-}  # their tables may be missing
+OPTIONAL = {"cap", "term", "site", "coupling", "terminal"}  # whose tables may not be there
 OWNERS = "owners."  # of a certificate: those of its market
 TIME = ("hour_length", "clock.start")  # of a certificate: those of its market
 KIND_OF = {field.dotted: KINDS[field.row] for field in FIELDS.values() if field.of == "kind"}
@@ -138,7 +133,6 @@ CURVES: Mapping[str, str] = {  # like isoelastic_price_eur_per_kwh
 FAMILY_OF = {kind: family for family, kind in FAMILIES.items()}
 _SPARE = {
     "tariff.csv": {"hour_length_h": "hour_length", "weight": "weight", "before": "before"},
-    "buses.csv": {"of_bus": "grid.bus", "phase": "grid.phase"},
 }
 _SPARED = {field for columns in _SPARE.values() for field in columns.values()}
 _MANY = {"bus": "buses", "hour": "tariff"}  # what a file is called by its rows, without an s

@@ -22,46 +22,64 @@ def in_phases(v: Values) -> list[str]:
             f"Grid.{name}: {count} rows, but {grid.model.name} has one phase; leave them out, or "
             'give model="lindist3flow".'
         ]
-    phase = v["Grid.phase"]
-    wrong = v.complain(
-        "Grid.phase",
-        (phase < 0) | (phase > 2),
-        lambda at: f"{phase[at]} is no phase; give 0, 1 or 2 for a, b or c",
-    )
-    return wrong or _twice(v) + _couplings(v) + _terminals(v)
+    wrong = _rows(v)
+    return wrong or _couplings(v) + _terminals(v)
 
 
-def _again(*keys: np.ndarray) -> Bool[np.ndarray, " R"]:
-    """Rows whose keys an earlier row has."""
-    _, first = np.unique(np.stack(keys), axis=1, return_index=True)
-    again = np.ones(len(keys[0]), bool)
-    again[first] = False
+def _again(key: np.ndarray) -> Bool[np.ndarray, " R"]:
+    """Rows whose key an earlier row has."""
+    again = np.ones(len(key), bool)
+    again[np.unique(key, return_index=True)[1]] = False
     return again
 
 
-def _twice(v: Values) -> list[str]:
-    """Phases of a bus that are there twice; terminals are none."""
-    own = np.ones(v.rows("Grid.passive"), bool)
-    own[v["Grid.target"][v["Grid.terminal"]]] = False
-    bus, phase = v["Grid.bus"], v["Grid.phase"]
-    rows = np.flatnonzero(own)
-    bad = np.zeros(len(own), bool)
-    bad[rows] = _again(bus[rows], phase[rows])
-    return v.complain(
-        "Grid.phase",
-        bad,
-        lambda at: (
-            f"bus {bus[at]} has a row for phase {_LETTERS[phase[at]]} already; keep one row a phase"
-        ),
-    )
+def _rows(v: Values) -> list[str]:
+    """Rows of phases that do not exist, that two buses have, or that are terminals."""
+    count, wrong = v.rows("Grid.passive"), []
+    used = np.zeros(count, bool)
+    used[v["Grid.target"][v["Grid.terminal"]]] = True
+    for letter in _LETTERS:
+        name = f"Grid.phase_{letter}"
+        row = v[name]
+        there = (row >= 0) & (row < count)
+        wrong += v.complain(
+            name,
+            ~there & (row != -1),
+            lambda at, row=row: (
+                f"bus {row[at]} does not exist; the grid has buses 0 to {count - 1}, or -1"
+            ),
+        )
+        twice = np.zeros(len(row), bool)
+        twice[there] = used[row[there]] | _again(row[there])
+        wrong += v.complain(
+            name,
+            twice,
+            lambda at, row=row: (
+                f"{v.bus(row[at])} is a phase of another bus already, or a terminal; give each "
+                "phase a row of its own"
+            ),
+        )
+        used[row[there]] = True
+    return wrong
+
+
+def _where(v: Values) -> tuple[Int[np.ndarray, " B"], Int[np.ndarray, " B"]]:
+    """Bus and phase of each row, -1 where it is none."""
+    bus, phase = (np.full(v.rows("Grid.passive"), -1) for _ in range(2))
+    for k, letter in enumerate(_LETTERS):
+        row = v[f"Grid.phase_{letter}"]
+        there = row >= 0
+        bus[row[there]], phase[row[there]] = np.flatnonzero(there), k
+    return bus, phase
 
 
 def _couplings(v: Values) -> list[str]:
     """Couplings of what is no two conductors of one line, one phase after the other."""
     one, other = v["Grid.coupled"], v["Grid.following"]
     source, target = v["Grid.source"], v["Grid.target"]
-    bus, phase = v["Grid.bus"], v["Grid.phase"]
+    bus, phase = _where(v)
     apart = (bus[source[one]] != bus[source[other]]) | (bus[target[one]] != bus[target[other]])
+    apart |= (bus[source[one]] < 0) | (bus[target[one]] < 0)
     order = phase[target[other]] != (phase[target[one]] + 1) % 3
     return (
         v.complain(
@@ -93,7 +111,7 @@ def _terminals(v: Values) -> list[str]:
     """Terminals that are no leaf, or stand between phases of different buses or in wrong order."""
     line, second, third = v["Grid.terminal"], v["Grid.second"], v["Grid.third"]
     source, target = v["Grid.source"], v["Grid.target"]
-    bus, phase = v["Grid.bus"], v["Grid.phase"]
+    bus, phase = _where(v)
     first, end = source[line], target[line]
     wrong = v.complain(
         "Grid.third",
