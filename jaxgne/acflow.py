@@ -1,13 +1,10 @@
 """The truth about a plan on the grid: an AC power flow, and what it finds.
 
-The grid is taken as balanced (one phase stands for three) and fed at `feeder_voltage`, with
-constant powers at all buses. In per unit of power 1 kW, the current of a bus that draws s is
-conj(s / v), a line carries the currents of all buses behind it, and v falls by z times that along
-it. Backward and forward sweeps repeat this until v stands still. Where lines close loops, the
-sweeps are those of a tree, and the currents of the lines beside it follow from the voltages that
-it leaves between their ends (Shirmohammadi, Hong, Semlyen, Luo, IEEE Trans. Power Systems 3, 1988).
-Voltages, currents and impedances behind transformers are referred to the feeder (`Ladder.base`), so
-that sweeps see none; one that does not fit the others of its loop drives a current round it.
+In per unit of power 1 kW, the current of a bus that draws s is conj(s / v), a line carries the
+currents of all buses behind it, and v falls by z times that along it. Backward and forward sweeps
+repeat this, with constant powers at all buses, until v stands still. What a sweep does is the
+lines' own: a grid is taken as balanced (one phase stands for three; `acloops`), or it is in three
+phases (`acphases`). Feeders are held at `feeder_voltage`.
 Always in float64. Derivatives go through the solution, not the sweeps.
 """
 
@@ -16,13 +13,15 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Complex, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Num
 
+from . import acloops, acphases
+from .acloops import MOST_LOOPS as MOST_LOOPS
 from .each import for_each
 from .market import Grid, Market, cast
-from .model import Plan, counted, length, net_load
+from .model import Plan, counted, net_load
 from .programs import program
-from .radial import Forest, forest, loops
+from .radial import forest, loops
 from .record import Record
 from .runner import built, concrete, hosted, jnp, lax, wide
 from .validation import gate
@@ -31,17 +30,21 @@ VOLTAGE_SLACK = 1e-4  # pu beyond a limit that still counts as safe
 LOADING_SLACK = 1e-3  # share of a rating beyond it that still does
 TIGHT = 0.8  # share of a rating above which a line counts as tight
 
-MOST_LOOPS = 500  # of a grid whose AC state is looked for
-
 _TOL = 1e-11  # pu, change of a voltage in one sweep
 _SWEEPS = 200
 
 
 class Flow(Record):
-    """The AC state of a grid, hour by hour."""
+    """The AC state of a grid, hour by hour.
+
+    In three phases, of each and of each conductor. A terminal has the voltage between two phases,
+    over sqrt(3), or the mean of three, and its line carries what it draws. What a conductor takes
+    in less what it gives may be negative, since others' currents drive voltages along it: only
+    their sum over a line is a loss.
+    """
 
     voltage: Float[Array, "B H"]  # pu, magnitude
-    angle: Float[Array, "B H"]  # rad
+    angle: Float[Array, "B H"]  # rad; about -2 pi / 3 of phase b, of two phases of their difference
     active: Float[Array, "L H"]  # kW into the line at its source
     reactive: Float[Array, "L H"]  # kvar
     apparent: Float[Array, "L H"]  # kVA, at the end where it is larger
@@ -53,8 +56,25 @@ class Flow(Record):
     examined: Bool[Array, ""]  # whether it can
 
 
+class Unbalance(Record):
+    """How unequal three phases are at most; places are flat indices.
+
+    The voltage unbalance factor is |V2| / |V1| of a bus with three phases. What the phases of a
+    line do not carry back for one another, the size of their currents' sum, returns by its neutral
+    and the earth. Between phases (`ab`, `bc`, `ca` in three wires) that sum means nothing.
+    """
+
+    factor: Float[Array, ""]
+    factor_place: Int[Array, ""]  # phase a of the bus
+    neutral: Float[Array, ""]  # kVA at 1 pu, of one phase
+    neutral_place: Int[Array, ""]  # the first conductor of the line
+
+
 class Safety(Record):
-    """What an AC power flow finds for a plan, of a balanced equivalent; places are flat indices.
+    """What an AC power flow finds for a plan; places are flat indices.
+
+    It is one of a balanced equivalent, or in three phases: buses and lines are then phases and
+    conductors, but `loss` is the largest of a whole line, at its first conductor.
 
     `excess` is how far a voltage lies outside its limits at most, `loading` the largest share of a
     line's rating in use, by current: cables are rated in ampere, and x kVA at 0.95 pu take as many
@@ -79,6 +99,7 @@ class Safety(Record):
     residual_place: Int[Array, ""]  # the first hour without a solution, if there is one
     converged: Bool[Array, ""]
     examined: Bool[Array, ""]
+    unbalance: Unbalance | None = None  # in three phases
 
     @property
     @built
@@ -119,7 +140,7 @@ def ac_power_flow(market: Market, plan: Plan) -> Flow:
 @for_each
 def _examined(market: Market) -> Bool[Array, ""]:
     """Whether `unexamined` has nothing to say."""
-    return _wires(market.grid).ok
+    return _lines(market.grid).ok
 
 
 @for_each
@@ -141,7 +162,12 @@ def unexamined(grid: Grid) -> str:
             "Grid.source/target: give a grid in which a path leads from a feeder bus to each other "
             "bus."
         )
-    if not bool(_wires(grid).ok):
+    if not bool(_lines(grid).ok):
+        if grid.model.phased:
+            return (
+                "Grid.source/target: in three phases the AC power flow takes trees; give a grid in "
+                "which one path leads from a feeder bus to each other bus."
+            )
         return (
             "Grid.resistance/reactance: lines without impedance close a loop, in which currents "
             "are not determined; open one of them."
@@ -163,44 +189,37 @@ def flow(grid: Grid, active: Float[Array, "B H"], reactive: Float[Array, "B H"])
     """The AC state of a grid whose buses draw `active` kW and `reactive` kvar."""
     with wide():
         grid, active, reactive = cast((grid, active, reactive), jnp.float64)
-        wires = _wires(grid)
-        tree = wires.tree
+        held = acphases.phasors(grid) if grid.model.phased else grid.feeder_voltage
+        return _flow(grid, held, active, reactive)
+
+
+def _flow(grid: Grid, held: Num[Array, "F H"], active: Array, reactive: Array) -> Flow:
+    """The same in float64, of feeders that are held at these phasors, pu."""
+    with wide():
+        wires = _lines(grid)
         power = active + 1j * reactive
-        source = jnp.zeros_like(active).at[grid.feeder].set(grid.feeder_voltage)
+        source = jnp.zeros_like(power).at[grid.feeder].set(held)
 
         def change(pair: Array) -> Array:
             volts = pair[0] + 1j * pair[1]
-            after = _sweep(wires, source, power, volts)[0] - volts
+            after = wires.sweep(source, power, volts)[0] - volts
             return jnp.stack([after.real, after.imag])
 
-        start = jnp.stack([tree.ladder.along(source), jnp.zeros_like(active)])
+        start = wires.tree.ladder.along(source)
+        start = jnp.stack([start.real, start.imag])
         pair = lax.custom_root(change, start, _sweep_on, _solve)
         volts = pair[0] + 1j * pair[1]  # referred to the feeders
         left = lax.stop_gradient(change(lax.stop_gradient(pair)))
         residual = jnp.max(jnp.hypot(*left), axis=0, initial=0.0)
-        _, current = _sweep(wires, source, power, volts)
-        ends = [volts[tree.near], volts[tree.far]]
-        if wires.meshed:
-            chords = wires.across(volts)
-            ends = [a.at[tree.chord].set(b) for a, b in zip(ends, chords, strict=True)]
-        sent, got = (end * jnp.conj(current) for end in ends)
-        at_source = jnp.where(tree.outward[:, None], sent, -got)
-        leaving = jnp.zeros_like(power).at[tree.near].add(sent)
-        leaving = leaving.at[tree.far].add(-got)  # of lines that end at a feeder, too
-        base = tree.ladder.base[:, None]
-        return Flow(
-            voltage=base * jnp.abs(volts),
-            angle=jnp.angle(volts),
-            active=at_source.real,
-            reactive=at_source.imag,
-            apparent=jnp.maximum(jnp.abs(sent), jnp.abs(got)),
-            current=length(current.real, current.imag) / base[grid.target],
-            losses=wires.impedance.real * (current.real**2 + current.imag**2),
-            exchange=(power + leaving).real[grid.feeder],
-            residual=residual,
-            ok=(residual <= 100 * _TOL) & wires.ok,
-            examined=wires.ok,
-        )
+        _, current = wires.sweep(source, power, volts)
+        found = wires.state(grid, power, volts, current)
+        exchange = found.pop("exchange")[grid.feeder]
+        ok = (residual <= 100 * _TOL) & wires.ok
+        return Flow(**found, exchange=exchange, residual=residual, ok=ok, examined=wires.ok)
+
+
+def _lines(grid: Grid) -> acloops.Wires | acphases.Conductors:
+    return acphases.conductors(grid) if grid.model.phased else acloops.wires(grid)
 
 
 def check(market: Market, plan: Plan) -> Safety | None:
@@ -234,7 +253,9 @@ def _check(
         outside = jnp.where(free, jnp.maximum(outside, 0.0), 0.0)
         excess, excess_place = _largest(outside)
         loading, loading_place = _largest(used)
-        loss, loss_place = _largest(found.losses)
+        phased = grid.model.phased
+        lost = acphases.of_lines(grid, found.losses) if phased else found.losses
+        loss, loss_place = _largest(lost)
         return Safety(
             lowest=-lowest,
             lowest_place=lowest_place,
@@ -253,7 +274,15 @@ def _check(
             residual_place=_largest(jnp.where(found.ok, 0.0, 1.0))[1],
             converged=jnp.all(found.ok),
             examined=found.examined,
+            unbalance=_unbalance(grid, found) if phased else None,
         )
+
+
+def _unbalance(grid: Grid, found: Flow) -> Unbalance:
+    power = found.active + 1j * found.reactive
+    factor = _largest(acphases.factors(grid, found.voltage, found.angle))
+    neutral = _largest(acphases.neutrals(grid, found.voltage, found.angle, power))
+    return Unbalance(*factor, *neutral)
 
 
 def _largest(values: Array) -> tuple[Float[Array, ""], Int[Array, ""]]:
@@ -264,80 +293,6 @@ def _largest(values: Array) -> tuple[Float[Array, ""], Int[Array, ""]]:
     flat = values.ravel() if values.size else jnp.zeros(1)
     index, top = jnp.arange(flat.size, dtype=jnp.int32), jnp.max(flat)
     return top, jnp.min(jnp.where(flat == top, index, jnp.int32(flat.size - 1)))
-
-
-class Wires(Record):
-    """A grid's lines for sweeps: its trees, and what a current round each loop does to them.
-
-    All is referred to the feeders.
-    """
-
-    tree: Forest
-    impedance: Complex[Array, "L 1"]  # pu/kW
-    taken: Float[Array, "2 C 1"]  # of the voltages at the near and far end, what a chord's row sees
-    carried: Complex[Array, "T C"]  # by the lines of the trees, per current in each chord
-    fall: Complex[Array, "B C"]  # pu per kVA at 1 pu
-    admittance: Complex[Array, "C C"]  # of the loops
-    ok: Bool[Array, ""]  # whether the grid can be examined
-
-    @property
-    def meshed(self) -> bool:
-        return self.admittance.size > 0
-
-    def across(self, volts: Complex[Array, "B H"]) -> tuple[Array, Array]:
-        """Voltages at the near and far end of each chord, as its impedance sees them."""
-        near, far = self.taken
-        return near * volts[self.tree.near[self.tree.chord]], far * volts[
-            self.tree.far[self.tree.chord]
-        ]
-
-
-@program("the lines of the grid", once=True)
-def _wires(grid: Grid) -> Wires:
-    """The lines of a grid for `_sweep`, in float64."""
-    with wide():
-        grid, tree = cast(grid, jnp.float64), forest(grid)
-        base, tap = tree.ladder.base[:, None], grid.tap[:, None]
-        impedance = (grid.resistance + 1j * grid.reactance)[:, None] / base[grid.target] ** 2
-        count, buses = tree.chord.shape[0], grid.passive.shape[0]
-        if not 0 < count <= MOST_LOOPS:
-            none = jnp.zeros((2, 0, 1), base.dtype)
-            empty = [jnp.zeros((n, 0), impedance.dtype) for n in (tree.branch.size, buses, 0)]
-            return Wires(tree, impedance, none, *empty, ok=tree.ok & (count == 0))
-        near, far, each = tree.near[tree.chord], tree.far[tree.chord], jnp.arange(count)
-        at_source = jnp.stack([tree.outward, ~tree.outward])[..., None]  # of the two, which end is
-        taken = jnp.stack([base[tree.near], base[tree.far]]) / base[grid.target]
-        taken = jnp.where(at_source, taken / tap, taken)[:, tree.chord]
-        ends = jnp.zeros((buses, count), impedance.dtype)
-        ends = ends.at[near, each].add(taken[0, :, 0]).at[far, each].add(-taken[1, :, 0])
-        carried = tree.ladder.behind(ends)[tree.far[tree.branch]]
-        fall = jnp.zeros_like(ends).at[tree.far[tree.branch]].set(impedance[tree.branch] * carried)
-        fall = tree.ladder.along(fall)
-        around = taken[0] * fall[near] - taken[1] * fall[far]
-        around = around + jnp.diag(impedance[tree.chord, 0])
-        admittance = jnp.linalg.inv(around)
-        ok = tree.ok & jnp.all(jnp.isfinite(admittance))
-        return Wires(tree, impedance, taken, carried, fall, admittance, ok)
-
-
-def _sweep(
-    wires: Wires, source: Array, power: Array, volts: Complex[Array, "B H"]
-) -> tuple[Complex[Array, "B H"], Complex[Array, "L H"]]:
-    """Voltages after one backward and forward sweep, and the lines' currents (kVA at 1 pu)."""
-    tree, impedance, meshed = wires.tree, wires.impedance, wires.meshed
-    far, along = (
-        (tree.far, impedance) if not meshed else (tree.far[tree.branch], impedance[tree.branch])
-    )
-    current = tree.ladder.behind(jnp.conj(power / volts))[far]
-    after = tree.ladder.along(source.astype(volts.dtype).at[far].set(-along * current))
-    if not meshed:
-        return after, current
-    at_near, at_far = wires.across(after)
-    round_ = wires.admittance @ (at_near - at_far)
-    current = current + wires.carried @ round_
-    whole = jnp.zeros((impedance.shape[0], current.shape[1]), current.dtype)
-    whole = whole.at[tree.branch].set(current).at[tree.chord].set(round_)
-    return after - wires.fall @ round_, whole
 
 
 def _sweep_on(change: Callable[[Array], Array], start: Array, size: Any = 1.0) -> Array:

@@ -10,11 +10,11 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from .acflow import MOST_LOOPS, Safety, check
+from .acflow import MOST_LOOPS, Safety, Unbalance, check
 from .clock import Clock, hour_name, in_hour
 from .each import for_each
 from .fields import naming
-from .market import Market, cast, line_name
+from .market import Market, cast, line_name, whole_bus
 from .model import Plan, Rows, families
 from .names import Owners, called, owners
 from .one_way import Ways, metered, ways
@@ -97,10 +97,11 @@ class Certificate(Record):
                 "AC-safe: not examined; an AC power flow takes grids in which a path leads from a "
                 f"feeder bus to each bus, with impedance in each of at most {MOST_LOOPS} loops"
             )
+        of = "the balanced equivalent" if found.unbalance is None else "three phases"
         if not bool(found.converged):
             when = hour_name(self, int(found.residual_place))
             return (
-                "NOT AC-safe: an AC power flow of the balanced equivalent does not converge; "
+                f"NOT AC-safe: an AC power flow of {of} does not converge; "
                 f"{when} asks more of the lines than they carry"
             )
 
@@ -108,12 +109,23 @@ class Certificate(Record):
             row, hour = divmod(int(flat), self.hours)
             return f"{self._name(each, row)}, {hour_name(self, hour)}"
 
+        def unequal(most: Unbalance | None) -> str:
+            if most is None:
+                return ""
+            row, hour = divmod(int(most.factor_place), self.hours)
+            return (
+                f", unbalance up to {100 * float(most.factor):.2f} % (bus {whole_bus(self, row)}, "
+                f"{hour_name(self, hour)}), neutrals up to {float(most.neutral):.1f} kVA "
+                f"({place(most.neutral_place, 'line')})"
+            )
+
         return (
-            f"{'AC-safe' if bool(found.safe) else 'NOT AC-safe'} (AC power flow of the balanced "
-            f"equivalent): {float(found.lowest):.4f} pu ({place(found.lowest_place, 'bus')}) to "
+            f"{'AC-safe' if bool(found.safe) else 'NOT AC-safe'} (AC power flow of "
+            f"{of}): {float(found.lowest):.4f} pu ({place(found.lowest_place, 'bus')}) to "
             f"{float(found.highest):.4f} pu ({place(found.highest_place, 'bus')}), lines up to "
             f"{100 * float(found.loading):.1f} % by current "
             f"({place(found.loading_place, 'line')}), losses {float(found.losses):.1f} kWh"
+            f"{unequal(found.unbalance)}"
         )
 
     @hosted

@@ -7,7 +7,7 @@ import numpy as np
 from .clock import hours_of
 from .comparison import Outcome, measured
 from .each import for_one
-from .market import Market, bus_name
+from .market import Market, bus_name, whole_bus
 from .model import aggregate, counted, energy_prices, grid_price, has_state, net_load, voltages
 from .reasons import why_infeasible
 from .result import Clearing
@@ -245,7 +245,7 @@ def _lines(market: Market, clearing: Clearing) -> dict[str, Any] | None:
 
 
 def _ac(market: Market, clearing: Clearing) -> dict[str, Any] | None:
-    """What an AC power flow of the balanced equivalent finds; None without a network.
+    """What an AC power flow finds (of the balanced equivalent, or in three phases); None without.
 
     `safe` is None where the grid is one whose AC state is not examined.
     """
@@ -267,6 +267,18 @@ def _ac(market: Market, clearing: Clearing) -> dict[str, Any] | None:
         row, hour = at(flat)
         return {"line": row, "ends": _ends(market, row)} | hour
 
+    most = found.unbalance
+
+    def unequal() -> dict[str, Any]:
+        if most is None:
+            return {}
+        row, hour = at(most.factor_place)
+        factor = {"factor": _number(most.factor), "bus": whole_bus(market.grid, row)} | hour
+        return {
+            "largest_unbalance": factor,
+            "largest_neutral": {"kva": _number(most.neutral)} | line(most.neutral_place),
+        }
+
     return {
         "safe": found.answer,
         "examined": True,
@@ -280,6 +292,7 @@ def _ac(market: Market, clearing: Clearing) -> dict[str, Any] | None:
         "losses_kwh": _number(found.losses),
         "largest_loss": {"kw": _number(found.loss)} | line(found.loss_place),
         "residual_pu": _number(found.residual),
+        **unequal(),
     }
 
 

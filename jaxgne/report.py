@@ -161,8 +161,9 @@ def _ac_row(grid: Table, found: dict[str, Any], zone: str | None) -> None:
         return
     low, high, most = found["lowest"], found["highest"], found["highest_loading"]
     loss = found["largest_loss"]
+    of = "three phases" if "largest_unbalance" in found else "balanced equivalent"
     words += (
-        f" (balanced equivalent): {_shown(low['pu'], 4)} pu (bus {low['bus']}, "
+        f" ({of}): {_shown(low['pu'], 4)} pu (bus {low['bus']}, "
         f"{_called(low, zone)}) to {_shown(high['pu'], 4)} pu (bus {high['bus']}, "
         f"{_called(high, zone)})"
     )
@@ -172,6 +173,13 @@ def _ac_row(grid: Table, found: dict[str, Any], zone: str | None) -> None:
             f"; lines up to {share} % by current ({'-'.join(most['ends'])}, "
             f"{_called(most, zone)}); losses {_shown(found['losses_kwh'], 1)} kWh, at most "
             f"{_shown(loss['kw'], 1)} kW ({'-'.join(loss['ends'])}, {_called(loss, zone)})"
+        )
+    if "largest_unbalance" in found:
+        most, back = found["largest_unbalance"], found["largest_neutral"]
+        words += (
+            f"; unbalance up to {_shown(100 * most['factor'], 2)} % (bus {most['bus']}, "
+            f"{_called(most, zone)}), neutrals up to {_shown(back['kva'], 1)} kVA "
+            f"({'-'.join(back['ends'])}, {_called(back, zone)})"
         )
     grid.add_row("AC power flow", words)
 

@@ -22,8 +22,8 @@ def spots(market: Market, plan: Plan, top: int = 10) -> dict[str, list[Any]]:
     rated current in use and the hours above 80 % of that. Of a bus: its voltage, how far that is
     beyond its limit (below 0: within), and the hours in which it is. `relief_kw` is how much less
     active power would have to flow then, reactive power as it is, for the limit to hold: through
-    the line; or to or from the bus, where lines close no loops. 0 where the limit holds, NaN where
-    that cannot be told. No rows where there is no grid or no AC state.
+    the line; or to or from the bus, where there is one phase and lines close no loops. 0 where the
+    limit holds, NaN where that cannot be told. No rows where there is no grid or no AC state.
     """
     if not market.grid.model.networked:
         return _rows([], [], top)
@@ -89,7 +89,7 @@ def _less(market: Market, volts: np.ndarray, limit: np.ndarray) -> Float[np.ndar
     By the squared voltage, which falls by twice the resistance on the way for each kW.
     """
     grid = market.grid
-    if loops(grid):
+    if loops(grid) or grid.model.phased:
         return np.full_like(volts, np.nan)
     tree = forest(grid)
     base = np.asarray(tree.ladder.base)[:, None]
