@@ -10,13 +10,13 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from .acflow import MOST_LOOPS, Safety, Unbalance, check
+from .acflow import MOST_LOOPS, Safety, check
 from .clock import Clock, hour_name, in_hour
 from .each import for_each
 from .fields import naming
-from .market import Market, cast, line_name, whole_bus
+from .market import Market, bus_name, cast, line_name
 from .model import Plan, Rows, families
-from .names import Owners, called, owners
+from .names import Owners, called, owners, unphased
 from .one_way import Ways, metered, ways
 from .optimality import Residuals, residuals
 from .record import Record
@@ -109,23 +109,24 @@ class Certificate(Record):
             row, hour = divmod(int(flat), self.hours)
             return f"{self._name(each, row)}, {hour_name(self, hour)}"
 
-        def unequal(most: Unbalance | None) -> str:
-            if most is None:
-                return ""
-            row, hour = divmod(int(most.factor_place), self.hours)
-            return (
-                f", unbalance up to {100 * float(most.factor):.2f} % (bus {whole_bus(self, row)}, "
-                f"{hour_name(self, hour)}), neutrals up to {float(most.neutral):.1f} kVA "
-                f"({place(most.neutral_place, 'line')})"
+        unequal, most = "", found.unbalance
+        if most is not None:
+            (bus, at), (line, then) = (
+                divmod(int(flat), self.hours) for flat in (most.factor_place, most.neutral_place)
             )
-
+            unequal = (
+                f", unbalance up to {100 * float(most.factor):.2f} % (bus "
+                f"{unphased(bus_name(self, bus))}, {hour_name(self, at)}), neutrals up to "
+                f"{float(most.neutral):.1f} kVA (line {unphased(line_name(self, line))}, "
+                f"{hour_name(self, then)})"
+            )
         return (
             f"{'AC-safe' if bool(found.safe) else 'NOT AC-safe'} (AC power flow of "
             f"{of}): {float(found.lowest):.4f} pu ({place(found.lowest_place, 'bus')}) to "
             f"{float(found.highest):.4f} pu ({place(found.highest_place, 'bus')}), lines up to "
             f"{100 * float(found.loading):.1f} % by current "
             f"({place(found.loading_place, 'line')}), losses {float(found.losses):.1f} kWh"
-            f"{unequal(found.unbalance)}"
+            f"{unequal}"
         )
 
     @hosted

@@ -7,8 +7,9 @@ import numpy as np
 from .clock import hours_of
 from .comparison import Outcome, measured
 from .each import for_one
-from .market import Market, bus_name, whole_bus
+from .market import Market, bus_name
 from .model import aggregate, counted, energy_prices, grid_price, has_state, net_load, voltages
+from .names import unphased
 from .reasons import why_infeasible
 from .result import Clearing
 from .runner import hosted
@@ -267,18 +268,18 @@ def _ac(market: Market, clearing: Clearing) -> dict[str, Any] | None:
         row, hour = at(flat)
         return {"line": row, "ends": _ends(market, row)} | hour
 
-    most = found.unbalance
+    def all_of(told: dict[str, Any]) -> dict[str, Any]:
+        """Of what is of all phases, the names without one."""
+        return told | {"ends": [unphased(name) for name in told["ends"]]} if most else told
 
-    def unequal() -> dict[str, Any]:
-        if most is None:
-            return {}
+    most, unequal = found.unbalance, {}
+    if most is not None:
         row, hour = at(most.factor_place)
-        factor = {"factor": _number(most.factor), "bus": whole_bus(market.grid, row)} | hour
-        return {
-            "largest_unbalance": factor,
-            "largest_neutral": {"kva": _number(most.neutral)} | line(most.neutral_place),
+        where = {"bus": unphased(bus_name(market.grid, row))} | hour
+        unequal = {
+            "largest_unbalance": {"factor": _number(most.factor)} | where,
+            "largest_neutral": {"kva": _number(most.neutral)} | all_of(line(most.neutral_place)),
         }
-
     return {
         "safe": found.answer,
         "examined": True,
@@ -290,9 +291,9 @@ def _ac(market: Market, clearing: Clearing) -> dict[str, Any] | None:
         "line_hours_over_80_percent": _number(found.tight),
         "bus_hours_outside_limits": _number(found.outside),
         "losses_kwh": _number(found.losses),
-        "largest_loss": {"kw": _number(found.loss)} | line(found.loss_place),
+        "largest_loss": {"kw": _number(found.loss)} | all_of(line(found.loss_place)),
         "residual_pu": _number(found.residual),
-        **unequal(),
+        **unequal,
     }
 
 

@@ -211,11 +211,6 @@ def bus_name(of: Any, bus: int) -> str:
     return of.names[bus] if of.names else str(bus)
 
 
-def whole_bus(of: Any, bus: int) -> str:
-    """What people call the bus of which a row is phase a."""
-    return bus_name(of, bus).removesuffix(".a")
-
-
 def line_name(of: Any, line: int) -> str:
     """What people call a line: its name where `of`, a grid or a certificate, has such names."""
     return of.line_names[line] if of.line_names else str(line)

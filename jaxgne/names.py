@@ -101,6 +101,11 @@ def prosumer_name(names: tuple[str, ...], row: Any) -> str:
     return names[int(row)] if names else str(int(row))
 
 
+def unphased(name: str) -> str:
+    """The bus, or the line, of which a name is that of a phase: `632` of `632.b`."""
+    return name[:-2] if name[-2:] in (".a", ".b", ".c") else name
+
+
 def row_of(
     where: str, one: str, who: int | str, names: Sequence[str] = (), count: int | None = None
 ) -> int:
