@@ -12,6 +12,7 @@ import math
 import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Int, Num
 
+from .incidence import where
 from .market import Grid, cast
 from .model import length
 from .programs import program
@@ -118,23 +119,18 @@ def conductors(grid: Grid) -> Conductors:
 
 def phasors(grid: Grid) -> Complex[Array, "F H"]:
     """What the main grid holds feeders at: their phases 120 degrees apart, a, b, c in sequence."""
-    return grid.feeder_voltage * jnp.asarray(_TURN)[grid.phase[grid.feeder]][:, None]
+    return grid.feeder_voltage * jnp.asarray(_TURN)[where(grid).phase[grid.feeder]][:, None]
 
 
 def factors(
     grid: Grid, voltage: Float[Array, "B H"], angle: Float[Array, "B H"]
 ) -> Float[Array, "B H"]:
     """|V2| / |V1| of each bus with three phases, at the row of its phase a; elsewhere 0."""
-    volts = voltage * jnp.exp(1j * angle)
-    own = jnp.ones_like(volts[:, :1]).at[grid.target[grid.terminal]].set(0.0)
-    turn = jnp.conj(jnp.asarray(_TURN))[grid.phase][:, None]
-
-    def summed(values: Complex[Array, "B #H"]) -> Complex[Array, "B #H"]:
-        return jnp.zeros_like(values).at[grid.bus].add(values * own)[grid.bus]
-
-    ratio = jnp.abs(summed(volts * turn**2)) / jnp.abs(summed(volts * turn))
-    whole = (summed(own).real == 3) & (own.real == 1) & (grid.phase[:, None] == 0)
-    return jnp.where(whole, ratio, 0.0)
+    rows, turn = grid.phases, jnp.conj(jnp.asarray(_TURN))[:, None]
+    volts = (voltage * jnp.exp(1j * angle))[jnp.maximum(rows, 0)]
+    positive, negative = (jnp.abs(jnp.sum(volts * turn**k, axis=1)) for k in (1, 2))
+    ratio = jnp.where(jnp.all(rows >= 0, axis=1)[:, None], negative / positive, 0.0)
+    return jnp.zeros_like(voltage).at[jnp.maximum(rows[:, 0], 0)].max(ratio)
 
 
 def neutrals(
@@ -153,7 +149,7 @@ def neutrals(
 
 def of_lines(grid: Grid, values: Num[Array, "L H"]) -> Num[Array, "L H"]:
     """The sum over the conductors of a line, at each of them; 0 at terminals."""
-    bus = grid.bus[grid.target]
+    bus = where(grid).bus[grid.target]
     values = values.at[grid.terminal].set(0.0)
-    total = jnp.zeros((grid.bus.shape[0], values.shape[1]), values.dtype).at[bus].add(values)
+    total = jnp.zeros((grid.phase_a.shape[0], values.shape[1]), values.dtype).at[bus].add(values)
     return total[bus].at[grid.terminal].set(0.0)

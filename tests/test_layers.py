@@ -82,7 +82,7 @@ LAYERS: dict[str, set[str]] = {
     "incidence": {"market", "radial"},
     "phases": {"market"},
     "acloops": {"market", "model", "radial"},
-    "acphases": {"market", "model", "radial"},
+    "acphases": {"incidence", "market", "model", "radial"},
     "acflow": {"acloops", "acphases", "each", "market", "model", "radial", "validation"},
     "linear_flow": {"acflow", "incidence", "market", "radial"},
     "tight": {"acflow", "each", "market", "model", "radial"},
