@@ -120,9 +120,9 @@ def ac_power_flow(market: Market, plan: Plan) -> Flow:
     has its leading axis. Hours whose sweeps do not converge say so in `ok`; their numbers mean
     nothing.
 
-    Grids may have loops. Raises `ValueError` for a market without a grid, and for a grid that
-    cannot be examined: a bus without a path to a feeder bus, a loop without impedance, over 500
-    loops.
+    Balanced grids may have loops. Raises `ValueError` for a market without a grid, and for a grid
+    that cannot be examined: a bus without a path to a feeder bus, a loop without impedance, over
+    500 loops; in three phases any loop.
     """
     if not market.grid.model.networked:
         raise ValueError("ac_power_flow: copperplate has no grid; build the market with one.")

@@ -188,6 +188,7 @@ def lines(market: Market, clearing: Clearing, kv: Any = None) -> "DataFrame":
     }
     if kv is not None:
         volts = _by_row(np.asarray(kv) + np.zeros(np.shape(grid.rating)))
+        volts = volts / 3 if grid.model.phased else volts  # kVA are a third of those of all phases
         columns["rating_a"] = ampere(rating, volts)
         columns["ac_current_a"] = ampere(found["current"], volts)
     return _frame("line", columns, market, clearing)
