@@ -114,12 +114,12 @@ LAYERS: dict[str, set[str]] = {
             for part in ("blocks", "cap_rows", "dual", "local", "projection", "sweeps")
         ),
         *(f"solvers.{part}" for part in ("columns", "linearized", "newton", "preference")),
-        *(f"solvers.{part}" for part in ("setting", "start", "tree")),
+        *(f"solvers.{part}" for part in ("groups", "setting", "start", "tree")),
     },
     "sensitivity": {
         *("market", "model", "radial", "feasibility", "optimality", "scales", "sensitivity"),
         *("curves", "incidence", "size", "tables"),
-        *(f"solvers.{part}" for part in ("newton", "sweeps", "tree")),
+        *(f"solvers.{part}" for part in ("groups", "newton", "sweeps", "tree")),
     },
     "certificate": {
         "names",

@@ -16,8 +16,8 @@ from jax.lax.linalg import tridiagonal_solve
 from jaxtyping import Array, Bool, Float, Int
 
 from ..market import Market
-from ..model import Plan, Rows, by_owner, by_side, falls, rows_like
-from ..radial import climb
+from ..model import Plan, Rows, by_owner, by_side, rows_like
+from ..solvers.groups import groups
 from ..solvers.newton import (
     Compliance,
     Worth,
@@ -35,8 +35,7 @@ _FLOOR = 1e-12  # relative, for rounding
 
 def is_deep(market: Market) -> bool:
     """Whether the network is inverted as a tree, which loses digits that dense matrices keep."""
-    grid = market.grid
-    return grid.model.radial and not grid.model.phased and grid.passive.shape[0] > _DENSE
+    return market.grid.model.radial and market.grid.passive.shape[0] > _DENSE
 
 
 def preconditioner(market: Market, theta: Compliance, spare: Rows) -> Rowwise:
@@ -198,15 +197,13 @@ def _radial(
     market: Market, theta: Compliance, devices: Float[Array, "B H"], spare: Rows
 ) -> Callable[[Rows], Rows]:
     grid, plan = market.grid, theta.plan
-    fed = jnp.zeros(grid.passive.shape[0], bool).at[grid.feeder].set(True)
-    ladder = climb(grid.source, grid.target, grid.tap, fed)
-    drop = jnp.stack(falls(grid)["voltage"])
+    tree = groups(grid)
 
     def hour(
         real: Array, other: Array, cross: Array, slack: Array, voltage: Array, buses: Array
     ) -> Tree:
         flow = jnp.stack([jnp.stack([real, cross]), jnp.stack([cross, other])]).transpose(2, 0, 1)
-        return eliminate(grid.source, grid.target, fed, ladder, flow, slack, voltage, buses, drop)
+        return eliminate(tree, flow, slack, voltage, buses)
 
     held = jnp.maximum(plan.voltage, _FLOOR * (jnp.max(plan.voltage) + jnp.mean(spare.voltage)))
     buses = jnp.stack([devices + spare.bus, plan.compensation + spare.bus_reactive])

@@ -8,11 +8,12 @@ import numpy as np
 from jax.scipy.linalg import block_diag
 from jaxtyping import Array, Bool, Float
 
-from ..incidence import ends_of, falls, flow_matrix, ratios
+from ..incidence import ends_of, falls, flow_matrix, gathered, ratios
 from ..market import Grid, Market, cast
 from ..model import Rows
 from ..radial import climb
 from ..record import Record
+from .groups import groups
 from .tree import Tree, eliminate
 
 FLOW = 2.0  # step of a flow in prosumers behind its line
@@ -62,7 +63,7 @@ def network(market: Market, devices: Float[Array, "2 B"], held: Bool[Array, " B"
         grid = cast(market.grid, jnp.float64)
         fed = jnp.zeros(grid.passive.shape[0], bool).at[grid.feeder].set(True)
         people = jnp.zeros(fed.shape, jnp.float64).at[market.prosumers.bus].add(1.0)
-        build = _radial if grid.model.radial and not grid.model.phased else _general
+        build = _radial if grid.model.radial else _general
         return build(grid, fed, people, devices.astype(jnp.float64), held)
 
 
@@ -85,15 +86,15 @@ def _voltage_steps(falls: Array, fed: Array, held: Array) -> Array:
 def _radial(grid: Grid, fed: Array, people: Array, devices: Array, held: Array) -> Network:
     """By a tree."""
     ladder = climb(grid.source, grid.target, grid.tap, fed)
-    flow = _flow_steps(ladder.behind(people)[grid.target])
+    there, _ = gathered(grid, ladder, people[:, None], jnp.zeros_like(people[:, None]))
+    flow = _flow_steps(ladder.behind(there[:, 0])[grid.target])
     at = jnp.zeros(fed.shape, flow.dtype).at[grid.target].set(_squared_falls(grid, "voltage", flow))
     voltage = _voltage_steps(ladder.along(at), fed, held)
-    drop = jnp.stack(falls(grid)["voltage"])
-    square = jnp.sum(drop**2, axis=0)
+    square = jnp.sum(jnp.stack(falls(grid)["voltage"]) ** 2, axis=0)
     least = jnp.maximum(1e-6 * jnp.mean(square), 1e-12 / flow)  # for lines without impedance
     slack = flow * jnp.maximum(least - square, 0.0)
     both = flow[:, None, None] * jnp.eye(2)
-    tree = eliminate(grid.source, grid.target, fed, ladder, both, slack, voltage, devices, drop)
+    tree = eliminate(groups(grid), both, slack, voltage, devices)
     buses, lines = fed.shape[0], grid.source.shape[0]
     steps = (flow[:, None], voltage[:, None], voltage[:, None])
     if buses > DENSE:
