@@ -12,9 +12,12 @@ from hypothesis import strategies as st
 
 import jaxgne as jg
 from jaxgne import model
+from jaxgne.incidence import falls
 from jaxgne.solvers import network as module
 from jaxgne.solvers.network import network
 from jaxgne.solvers.tree import Tree
+
+from . import phased
 
 slopes = jax.jit(jax.jacobian(model.rows, argnums=1))
 
@@ -78,3 +81,37 @@ def test_the_tree_is_the_inverse(buses, dense, deep, seed):
     *_, got = applied(market, devices, held, value, dense)
     got = np.concatenate([got.bus[1:, 0], got.bus_reactive[1:, 0], got.voltage[:, 0]])
     assert np.allclose(got, wanted, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_tree_takes_all_phases_of_a_bus(seed: int):
+    """Sigma A tau A^T is the identity with conductors that act on one another, and terminals."""
+    market = phased.market(seed, buses=9, hours=1)
+    grid, rng = market.grid, np.random.default_rng(seed)
+    buses, lines = grid.passive.shape[0], grid.source.shape[0]
+    devices = jnp.asarray(rng.uniform(0, 2, (2, buses)))
+    held = jnp.asarray(rng.random(buses) < 0.3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "DENSE", 0)
+        found = network(market, devices, held)
+    assert isinstance(found.sigma, Tree)
+    change = slopes(market, model.zeros(market))
+    tau = {"active": found.flow, "reactive": found.flow, "voltage": found.voltage}
+    families = ("bus", "bus_reactive", "voltage")
+    matrix = np.block(
+        [[np.asarray(getattr(getattr(change, r), c))[:, 0, :, 0] for c in tau] for r in families]
+    )
+    fed = np.isin(np.arange(buses), np.asarray(grid.feeder))
+    steps = np.concatenate([np.asarray(step)[:, 0] for step in tau.values()])
+    steps[2 * lines :][fed] = 0  # the feeder's voltages are fixed
+    square = sum(np.asarray(fall) ** 2 for fall in falls(grid)["voltage"])
+    flow = np.asarray(found.flow)[:, 0]
+    slack = flow * np.maximum(np.maximum(1e-6 * square.mean(), 1e-12 / flow) - square, 0)
+    normal = matrix * steps @ matrix.T + np.diag(np.concatenate([*np.asarray(devices), slack]))
+    used = np.concatenate([~fed, ~fed, np.ones(lines, bool)])
+    wanted = rng.standard_normal(len(used)) * used
+    bus, bus_reactive, voltage = np.split((normal @ wanted * used)[:, None], (buses, 2 * buses))
+    value = replace(model.rows_like(market), bus=jnp.asarray(bus), voltage=jnp.asarray(voltage))
+    got = found(market, replace(value, bus_reactive=jnp.asarray(bus_reactive)))
+    got = np.concatenate([getattr(got, family)[:, 0] for family in families])
+    assert np.allclose(got, wanted, rtol=1e-5, atol=1e-5)
