@@ -181,6 +181,8 @@ def drawn(market: Market, plan: Plan) -> tuple[Float[Array, "B H"], Float[Array,
     grid, bus = market.grid, market.prosumers.bus
     active = grid.passive.at[bus].add(net_load(market, plan))
     reactive = grid.passive_reactive - plan.compensation
+    if grid.tangent is not None:  # whose passive loads are with losses
+        active, reactive = active - grid.tangent.losses, reactive - grid.tangent.losses_reactive
     return active, reactive.at[bus].add(market.prosumers.reactive)
 
 

@@ -53,7 +53,7 @@ def implied_boxes(market: Market) -> tuple[Plan, Plan]:
     total = jnp.sum(injected, axis=0) + jnp.sum(jnp.abs(grid.passive), axis=0)
     at_buses = jnp.abs(grid.passive_reactive) + upper.compensation
     reactive = jnp.sum(jnp.abs(prosumers.reactive), axis=0) + jnp.sum(at_buses, axis=0)
-    rating = grid.rating[:, None]
+    rating = grid.radius
     total, reactive = most_turned(grid, total, reactive)
     active_most = jnp.minimum(rating, total)
     reactive_most = jnp.minimum(rating, reactive)
@@ -131,7 +131,7 @@ def support(market: Market, gradient: Plan, lower: Plan, upper: Plan) -> tuple[P
     least = jax.tree.map(
         lambda g, low, high: jnp.minimum(g * low, g * high), gradient, lower, upper
     )
-    radius = jnp.minimum(market.grid.rating[:, None], length(upper.active, upper.reactive))
+    radius = jnp.minimum(market.grid.radius, length(upper.active, upper.reactive))
     disc = -radius * length(gradient.active, gradient.reactive)
     return least, jnp.maximum(disc, least.active + least.reactive)
 

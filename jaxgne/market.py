@@ -31,6 +31,7 @@ from .tables import Buffers as Buffers
 from .tables import Caps as Caps
 from .tables import Generators as Generators
 from .tables import Prosumers as Prosumers
+from .tangent import Tangent
 
 
 class Grid(Record):
@@ -113,6 +114,7 @@ class Grid(Record):
         "which physics: copperplate, paper, lindistflow or lindist3flow"
     )
     reactive_balance: bool = structure("whether buses balance reactive power (lindistflow: always)")
+    tangent: Tangent | None = structure("the AC state that the model is about", static=False)
     names: tuple[str, ...] = naming("name of each bus, or nothing")
     line_names: tuple[str, ...] = naming("name of each line, or nothing")
 
@@ -146,6 +148,7 @@ class Grid(Record):
         third: Any = (),
         model: GridModel | AbstractGridModel = "lindistflow",
         reactive_balance: bool | None = None,
+        tangent: Tangent | None = None,
         names: tuple[str, ...] = (),
         line_names: tuple[str, ...] = (),
     ):
@@ -197,6 +200,7 @@ class Grid(Record):
         self.third = whole("Grid.third", third)
         self.model = model
         self.reactive_balance = model.radial or bool(reactive_balance)
+        self.tangent = tangent
         self.names = words(names)
         self.line_names = words(line_names)
 
@@ -204,6 +208,11 @@ class Grid(Record):
     def phases(self) -> Int[Array, "S 3"]:
         """The rows of the phases a, b, c of each bus that has some, -1 for what it lacks."""
         return jnp.stack([self.phase_a, self.phase_b, self.phase_c], axis=-1)
+
+    @property
+    def radius(self) -> Float[Array, "L #H"]:
+        """The most kVA of each line, by hour about an AC state."""
+        return self.rating[:, None] if self.tangent is None else self.tangent.rating
 
 
 def bus_name(of: Any, bus: int) -> str:

@@ -117,7 +117,7 @@ def _given(market: Market, load: Array, reactive: Array, start: Array) -> Market
     return changed(
         market,
         prosumers=changed(people, load=load, reactive=reactive),
-        grid=changed(grid, passive=nothing, passive_reactive=nothing),
+        grid=changed(grid, passive=nothing, passive_reactive=nothing, tangent=None),
         buffers=changed(stores, energy_start=start, drain=jnp.zeros_like(stores.drain)),
         caps=changed(
             market.caps,

@@ -99,6 +99,8 @@ def _rows(market: Market, plan: Plan, given: Callable[[Array], Array]) -> Rows:
             near, far = seen(grid, getattr(plan, state))
             fall = fallen(grid, state, plan.active, plan.reactive)
             lines[state] = near / ratio[:, None] - far - fall
+        if grid.tangent is not None:
+            lines["voltage"] = lines["voltage"] - given(grid.tangent.offset)
         if grid.reactive_balance:
             drawn = given(grid.passive_reactive) + at_bus(given(market.prosumers.reactive))
             bus_reactive = drawn + out[1] - plan.compensation
@@ -230,7 +232,7 @@ def prox(market: Market, plan: Plan, step: Plan) -> Plan:
         upper,
     )
     load = length(boxed.active, boxed.reactive)
-    rating = market.grid.rating[:, None]
+    rating = market.grid.radius
     shrink = jnp.where(load > rating, rating / jnp.where(load > rating, load, 1.0), 1.0)
     return replace(boxed, active=boxed.active * shrink, reactive=boxed.reactive * shrink)
 

@@ -236,7 +236,7 @@ def _residuals(market: Market, plan: Plan, prices: Rows) -> Residuals:
     low, high = limits(market)
     outside = jax.tree.map(_beyond, value, low, high)
     beyond = jax.tree.map(_beyond, plan, *boxes(market))
-    over = jnp.maximum(length(plan.active, plan.reactive) - market.grid.rating[:, None], 0.0)
+    over = jnp.maximum(length(plan.active, plan.reactive) - market.grid.radius, 0.0)
     size, row_size = much(market, scale, share)
     total = jnp.where(value.aggregate < low.aggregate, *share.total)
     row_size = replace(row_size, aggregate=total)

@@ -96,6 +96,10 @@ def potential(market: Market, plan: Plan) -> Float[Array, ""]:
     billed = grid_price(market, sigma) * jnp.sum(plan.imports, axis=0)
     shared = tariff.base * sigma + tariff.slope / 2 * (sigma**2 + tariff.anticipation * own)
     together = jnp.sum(costs(market, plan)) + charges(market, plan)[1]
+    about = market.grid.tangent
+    if about is not None:
+        carried = about.active * plan.active + about.reactive * plan.reactive
+        together += jnp.sum(counted(market) * carried)
     return together + jnp.sum(counted(market) * (shared - billed))
 
 
@@ -163,6 +167,9 @@ def own_gradient(market: Market, plan: Plan, price: Float[Array, " H"]) -> Plan:
     if zero.rise is not None:
         paid = weight(market, PLAN_FIELDS["rise"]) * market.caps.price[:, None]
         zero = replace(zero, rise=paid)
+    about = market.grid.tangent
+    if about is not None:
+        zero = replace(zero, active=ts * about.active, reactive=ts * about.reactive)
     making = bend.generation * plan.generation + ts * units.linear[:, None]
     if units.curves:
         making += ts * curve_slopes(units, plan.generation)

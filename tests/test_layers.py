@@ -67,7 +67,8 @@ LAYERS: dict[str, set[str]] = {
     "tables": {"arrays", "clock", "curves", "kinds"},
     "pricing": {"arrays"},
     # describe: to print itself
-    "market": {"arrays", "clock", "curves", "describe", "grids", "pricing", "tables"},
+    "tangent": set(),
+    "market": {"arrays", "clock", "curves", "describe", "grids", "pricing", "tables", "tangent"},
     "caps": {"arrays", "each", "market", "names", "tables"},
     "contracts": {"caps", "clock", "devices", "each", "market", "names"},
     "size": {"market"},

@@ -130,7 +130,7 @@ def _loaded(
     market: Market, wish: Plan, size: Array, tie: Float[Array, ""] | float
 ) -> tuple[Array, Array, Array]:
     """Lines that ratings hold, those that carry nothing, and how far each is from switching."""
-    pushed_flow, rating = length(wish.active, wish.reactive), market.grid.rating[:, None]
+    pushed_flow, rating = length(wish.active, wish.reactive), market.grid.radius
     tight = (pushed_flow >= rating - tie * size) & market.grid.model.networked
     shut = _shut(market, tight)
     flow = jnp.where(jnp.isfinite(rating), jnp.abs(pushed_flow - rating) / size, jnp.inf)
@@ -177,7 +177,7 @@ def firm(active: Active) -> Active:
 
 def _shut(market: Market, flow: Array) -> Bool[Array, "L H"]:
     """Lines that carry nothing, whatever happens."""
-    rating = market.grid.rating[:, None]
+    rating = market.grid.radius
     return jnp.broadcast_to((rating <= 0) | (not market.grid.model.networked), flow.shape)
 
 
@@ -253,7 +253,7 @@ def _smooth_trades(mu: Array, wish: Array, paid: Array, limit: Array) -> Array:
 
 def _smooth_flows(market: Market, mu: Array, wish: Plan) -> tuple[Array, Array]:
     """Lines that carry nothing, and the share of each line's flow that is inside of its rating."""
-    rating, load = market.grid.rating[:, None], length(wish.active, wish.reactive)
+    rating, load = market.grid.radius, length(wish.active, wish.reactive)
     radius = jnp.where(jnp.isfinite(rating), rating, 0.0)
     shorter = radius - jnp.minimum(_room(mu, radius - load), radius / 2)
     share = jnp.where(jnp.isfinite(rating), shorter / jnp.where(load > 0, load, 1.0), 1.0)

@@ -112,7 +112,7 @@ def hessian(market: Market, active: Active, base: Plan, point: Point) -> Callabl
     )
     tight, cos, sin = direction(active, base)
     push = pull(market, times(given, point.prices))
-    radius = jnp.where(tight, market.grid.rating[:, None], 1.0)
+    radius = jnp.where(tight, market.grid.radius, 1.0)
     curl = jnp.where(tight, -(cos * push.active + sin * push.reactive) / radius, 0.0)
 
     def apply(change: Point) -> Point:

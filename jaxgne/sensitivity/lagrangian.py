@@ -99,7 +99,7 @@ def plan_of(market: Market, active: Active, base: Plan, free: Plan) -> Plan:
 
     placed = jax.tree.map(put, active.plan, active.leaving, free, lower, upper)
     tight = active.plan.active == TIGHT
-    radius = jnp.where(tight, market.grid.rating[:, None], 1.0)
+    radius = jnp.where(tight, market.grid.radius, 1.0)
     size = length(base.active, base.reactive)
     size = jnp.where(tight, size, 1.0)
     cos, sin = base.active / size, base.reactive / size
@@ -187,7 +187,7 @@ def walls(market: Market, active: Active, plan: Plan, net: Array) -> Float[Array
     each = replace(each, active=0.0, reactive=0.0, exchange=0.0)
     rated = jnp.broadcast_to(jnp.isfinite(grid.rating) & (grid.rating > 0), plan.active.T.shape).T
     rated &= grid.model.networked
-    rating = jnp.where(rated, grid.rating[:, None], 1.0)
+    rating = jnp.where(rated, grid.radius, 1.0)
     load = jnp.where(rated, plan.active**2 + plan.reactive**2, 0.0)
     discs = -jnp.sum(jnp.log(1 - load / rating**2), axis=0)
     shared = wall(active.net, net, tariff.total_min, tariff.total_max)

@@ -108,7 +108,7 @@ def sets_of(market: Market) -> Sets:
     high = pack(market, replace(upper, imports=imports), far, next(net))
     *before, bought, sold, total, exchanged = parts(market, high)
     high = jnp.concatenate([*before, bought, bought + sold, total, exchanged])
-    rating = market.grid.rating[:, None]
+    rating = market.grid.radius
     radius = most.active**2 + most.reactive**2
     radius = _WIDER**2 * (radius + jnp.max(radius, initial=0.0))
     square = jnp.where(rating**2 > _BEYOND * radius, _some(radius), rating**2)
@@ -180,6 +180,8 @@ def slopes(
     own = own_gradient(market, unpack(market, columns, flows), jnp.zeros_like(price))
     paid = ts * (tariff.base + tariff.slope * columns[-2])
     ends = (own.trades + toll(market), toll(market) - own.trades, paid[None], 0 * paid[None])
+    if market.grid.tangent is not None:
+        drift = drift + jnp.stack([own.active, own.reactive])
     return jnp.concatenate([*(getattr(own, name) for name in names(own)), *ends]) + back, drift
 
 

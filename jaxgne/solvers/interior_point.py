@@ -34,9 +34,9 @@ from .columns import (
     Sets,
     along_lines,
     pack,
-    pulled_by,
     reactive_flows,
     sets_of,
+    slopes,
     unpack,
 )
 from .linearized import Products, State, all_slopes, linearize
@@ -218,11 +218,11 @@ class InteriorPoint(AbstractSolver):
         exchange = rows(wide, plan).bus[market.grid.feeder]
         prices = existing(bounded(wide), at.prices)
         if self.reactive is False:
-            _, drift = pulled_by(wide, prices, at.price)
+            _, drift = slopes(wide, columns, at.flows, prices, at.price)
             steps = (drift[1] + 2 * at.tight * at.flows[1]) / counted(wide)
             prices = replace(prices, bus_reactive=along_lines(wide, steps))
             carried = reactive_flows(wide)
-            over = jnp.abs(carried) > wide.grid.rating[:, None]
+            over = jnp.abs(carried) > wide.grid.radius
             # of what lies behind such lines alone, the prices are a proof
             ray = along_lines(wide, jnp.where(over, jnp.sign(carried), 0.0))
             proof = replace(rows_like(wide), bus_reactive=ray)

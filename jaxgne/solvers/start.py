@@ -62,7 +62,7 @@ def gauged(market: Market, prices: Rows) -> Rows:
 
 def with_given_flows(market: Market, plan: Plan, prices: Rows) -> tuple[Plan, Rows]:
     """The plan with the reactive flows that loads make, which need no price."""
-    most = _FULL * market.grid.rating[:, None]
+    most = _FULL * market.grid.radius
     plan = replace(plan, reactive=jnp.clip(reactive_flows(market), -most, most))
     return plan, replace(prices, bus_reactive=jnp.zeros_like(prices.bus_reactive))
 

@@ -1,0 +1,269 @@
+"""Clearings on the AC power flow itself: losses are bought and priced, and limits are those of AC.
+
+The game has AC power flow equations where `clear` has a linear model: the operator buys the losses
+of its lines on the main grid, which counts them in its price, and everybody's prices carry what one
+more kW changes of losses, voltages and currents. That is not convex; what is found is a local
+equilibrium (Scarabaggio, Carli, Grammatico, Dotoli, 2025).
+
+Round by round the linear model is laid about the AC state of the last plan (`Tangent`): its rows
+hold there exactly, and costs of flows make up for what its derivatives lack, by the last prices
+(Diehl, Walther, Bock, Kostina, Optimization Methods and Software 25(4), 2010: steps with inexact
+Jacobians and exact gradients). Its equilibria are the same as the AC game's where it stands still.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Float
+
+from .acflow import Flow, drawn, flow, unexamined
+from .certificate import certify
+from .clearing import clear
+from .each import LANE, for_one
+from .incidence import across, fallen, left, ratios, seen
+from .linear_flow import tree_state
+from .market import Market, cast
+from .model import Plan, Rows, counted, grid_price, length, pull
+from .options import checked_options
+from .payoffs import own_gradient
+from .plan import aggregate
+from .programs import program
+from .record import Record, changed
+from .result import Clearing, NotCleared
+from .runner import built, hosted, jnp, wide
+from .solve import Progress
+from .solvers.base import AbstractSolver
+from .tangent import Tangent
+
+_VOLTAGE, _LOADING = 1e-6, 1e-4  # pu, and share of a rating, by which limits may be missed
+_SHORTER = 0.5  # of a step after which AC and linear model are further apart than before
+_LEAST = 0.1  # of a step
+
+
+class AcExact(Record):
+    """A local equilibrium of the game with AC power flow equations.
+
+    The plan's network is the AC state. `market` is the one that was given, `linear` its linear
+    model about that state, on which the clearing's certificate judges plan and prices: nobody gains
+    more by deviating than it says, as long as AC is as its derivatives there say.
+    """
+
+    clearing: Clearing
+    market: Market
+    linear: Market
+    flow: Flow
+    rounds: int = eqx.field(static=True)
+
+    @property
+    def losses(self) -> Float[Array, " H"]:
+        """Of all lines, kW."""
+        return jnp.sum(self.flow.losses, axis=0)
+
+
+class _Point(Record):
+    """What all buses draw, and which limits of the network have which multipliers."""
+
+    active: Float[Array, "B H"]  # kW
+    reactive: Float[Array, "B H"]  # kvar
+    voltage: Float[Array, "B H"]  # EUR per unit of the state
+    loading: Float[Array, "L H"]  # EUR/kVA, of the current
+    energy: Float[Array, " H"]  # EUR/kWh, what losses cost
+
+
+@for_one(f"{LANE}, one after the other")
+def clear_ac(
+    market: Market,
+    solver: AbstractSolver | None = None,
+    *,
+    rounds: int = 12,
+    tol: Any = None,
+    max_steps: int | None = None,
+    start: Clearing | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> AcExact:
+    """Clear on AC power flow equations, balanced or in three phases, instead of a linear model.
+
+    Ends when the AC state of the plan keeps its limits to 1e-6 pu and 1e-4 of ratings, and plan and
+    prices are an equilibrium, to `tol`, of the game that is linear about that state: a local
+    equilibrium of the AC game, no more. Takes what `clear` takes otherwise; a `start` is a clearing
+    of this market on any model.
+
+    Raises `NotCleared` where a round does not clear, where the AC power flow has no solution, or
+    after `rounds`; `ValueError` for grids that are no trees; `TypeError` when traced.
+    """
+    if isinstance(market.prosumers.load, Tracer):
+        raise TypeError("clear_ac() runs on the host: call it outside of jit and vmap.")
+    checked_options(
+        "clear_ac", market, solver, max_steps=max_steps, start=start, progress=progress,
+        rounds=rounds,
+    )  # fmt: skip
+    grid = market.grid
+    if not grid.model.radial:
+        raise ValueError(
+            f"clear_ac: the grid is {grid.model.name}; give a radial one, lindistflow or "
+            "lindist3flow."
+        )
+    reason = unexamined(grid)
+    if reason:
+        raise ValueError(f"clear_ac: {reason}")
+    plain = changed(market, grid=changed(grid, tangent=None))
+    given: dict[str, Any] = {"tol": tol, "max_steps": max_steps, "progress": progress}
+    now = clear(plain, solver, start=start, **given)
+    at = _point(plain, now.plan, now.prices)
+    apart, step, found, linear = np.inf, 1.0, None, plain
+    for count in range(1, rounds + 1):
+        found = flow(grid, at.active, at.reactive)
+        if not bool(np.all(np.asarray(found.ok))):
+            raise NotCleared(
+                "clear_ac: the AC power flow of the plan has no solution; lower loads or ratings.",
+                now,
+                linear,
+            )
+        linear = _about(plain, at, found)
+        now = clear(linear, solver, start=now, **given)
+        there = _point(linear, now.plan, now.prices)
+        state = flow(grid, there.active, there.reactive)
+        exact = _about(plain, there, state)
+        answer = _with_state(exact, now, state)
+        if bool(_done(answer, state, exact, tol)):
+            return AcExact(answer, plain, exact, state, count)
+        further = float(_distance(linear, now.plan, state))
+        step = max(step * _SHORTER, _LEAST) if further > apart else min(1.0, step / _SHORTER)
+        apart, at = further, _between(at, there, step)
+    raise NotCleared(
+        f"clear_ac: no local equilibrium of the AC game after {rounds} rounds: "
+        f"{str(now.certificate).splitlines()[0]}; give more rounds, or a smaller tol.",
+        now,
+        linear,
+    )
+
+
+@program("the multipliers of the network's limits", once=True)
+def _point(market: Market, plan: Plan, prices: Rows) -> _Point:
+    """What a plan draws, and the multipliers that its prices tell."""
+    with wide():
+        market, plan, prices = cast((market, plan, prices), jnp.float64)
+        sigma = aggregate(market, plan)
+        price = grid_price(market, sigma)
+        force = jax.tree.map(jnp.add, own_gradient(market, plan, price), pull(market, prices))
+        active, reactive = drawn(market, plan)
+        # a flow at its rating is pushed outward by as much as the rating is worth
+        size = length(plan.active, plan.reactive)
+        outward = -(force.active * plan.active + force.reactive * plan.reactive)
+        held = (size > 0) & jnp.isfinite(market.grid.radius)
+        pressed = jnp.where(held, outward / jnp.where(size > 0, size, 1.0), 0.0)
+        # of kVA on the line; of its current by how much this is of that
+        share = market.grid.radius / market.grid.rating[:, None]
+        share = jnp.where(held, share, 1.0)
+        fed = jnp.zeros(active.shape[0], bool).at[market.grid.feeder].set(True)[:, None]
+        energy = price + prices.aggregate + prices.exchange
+        return _Point(
+            active,
+            reactive,
+            voltage=jnp.where(fed, 0.0, -force.voltage),
+            loading=jnp.maximum(pressed, 0.0) * share,
+            energy=energy,
+        )
+
+
+@built
+def _between(first: _Point, second: _Point, step: float) -> _Point:
+    return jax.tree.map(lambda a, b: a + step * (b - a), first, second)
+
+
+def _about(market: Market, at: _Point, state: Flow) -> Market:
+    """The market with its grid's linear model about an AC state."""
+    return _laid(market, _tangent(market, at, state))
+
+
+@built
+def _laid(market: Market, tangent: Tangent) -> Market:
+    tangent = cast(tangent, market.prosumers.load.dtype)
+    grid = market.grid
+    return changed(
+        market,
+        grid=changed(
+            grid,
+            passive=grid.passive + tangent.losses,
+            passive_reactive=grid.passive_reactive + tangent.losses_reactive,
+            tangent=tangent,
+        ),
+    )
+
+
+@program("the AC power flow's derivatives", once=True)
+def _tangent(market: Market, at: _Point, state: Flow) -> Tangent:
+    """What makes rows hold at an AC state, and prices those of its derivatives."""
+    with wide():
+        market, at = cast((market, at), jnp.float64)
+        grid, ts = market.grid, counted(market)
+        free = jnp.ones(at.active.shape[0], bool).at[grid.feeder].set(False)[:, None]
+        out = left(grid, state.active, state.reactive)
+        losses = jnp.where(free, -(at.active + out[0]), 0.0)
+        inert = jnp.where(free, -(at.reactive + out[1]), 0.0)
+        square = state.voltage**grid.model.power
+        near, far = seen(grid, square)
+        offset = near / ratios(grid)["voltage"][:, None] - far
+        offset = offset - fallen(grid, "voltage", state.active, state.reactive)
+        size = length(state.active, state.reactive)
+        used = (state.current > 0) & (size > 0)
+        share = jnp.where(used, size / jnp.where(used, state.current, 1.0), 1.0)
+
+        def truth(active: Array, reactive: Array) -> Array:
+            found = flow(grid, active, reactive)
+            worth = jnp.sum(at.voltage * found.voltage**grid.model.power)
+            worth += jnp.sum(ts * at.energy * jnp.sum(found.losses, axis=0))
+            return worth + jnp.sum(at.loading * found.current)
+
+        def model(active: Array, reactive: Array) -> Array:
+            fed = {"voltage": grid.feeder_voltage**grid.model.power}
+            found = tree_state(grid, active, reactive, fed)
+            worth = jnp.sum(at.voltage * found["voltage"])
+            carried = length(found["active"], found["reactive"])
+            return worth + jnp.sum(at.loading / share * carried)
+
+        exact = jax.grad(truth, argnums=(0, 1))(at.active, at.reactive)
+        linear = jax.grad(model, argnums=(0, 1))(at.active + losses, at.reactive + inert)
+        more = [(a - b) / ts for a, b in zip(exact, linear, strict=True)]
+        by_active, by_reactive = across(grid, *more)
+        return Tangent(
+            losses, inert, offset, -by_active, -by_reactive, grid.rating[:, None] * share
+        )
+
+
+@built
+def _with_state(market: Market, found: Clearing, state: Flow) -> Clearing:
+    """The clearing with the AC state as its plan's network, judged on the model about that."""
+    dtype = found.plan.active.dtype
+    names = {"active": state.active, "reactive": state.reactive, "exchange": state.exchange}
+    names["voltage"] = state.voltage**market.grid.model.power
+    plan = replace(found.plan, **{name: a.astype(dtype) for name, a in names.items()})
+    judged = certify(market, plan, found.prices)
+    return replace(found, plan=plan, certificate=judged)
+
+
+@hosted
+def _done(answer: Clearing, state: Flow, market: Market, tol: Any) -> bool:
+    """Whether AC keeps its limits, and nobody gains by deviating."""
+    grid = market.grid
+    free = np.ones(len(grid.voltage_min), bool)
+    free[np.asarray(grid.feeder)] = False
+    low, high = (np.asarray(a)[:, None] for a in (grid.voltage_min, grid.voltage_max))
+    volts = np.asarray(state.voltage)
+    outside = np.max(np.maximum(low - volts, volts - high)[free], initial=0.0)
+    rating = np.asarray(grid.rating)[:, None]
+    over = np.max(np.asarray(state.current) - rating * (1 + _LOADING), initial=0.0)
+    wanted = float(answer.run.tol) if tol is None and answer.run is not None else tol
+    return outside <= _VOLTAGE and over <= 0 and float(answer.certificate.error) <= wanted
+
+
+@hosted
+def _distance(market: Market, plan: Plan, state: Flow) -> float:
+    """How far AC and the linear model of a plan are apart, pu."""
+    volts = np.sqrt(np.maximum(np.asarray(plan.voltage), 0.0))
+    return float(np.max(np.abs(volts - np.asarray(state.voltage)), initial=0.0))
