@@ -29,8 +29,8 @@ from .incidence import across, fallen, left, ratios, seen
 from .linear_flow import tree_state
 from .market import Market, cast
 from .model import Plan, Rows, counted, grid_price, length, pull
-from .options import checked_options
-from .payoffs import own_gradient
+from .options import checked_options, tolerance
+from .payoffs import costs, own_gradient
 from .plan import aggregate
 from .programs import program
 from .record import Record, changed
@@ -43,6 +43,9 @@ from .tangent import Tangent
 _VOLTAGE, _LOADING = 1e-6, 1e-4  # pu, and share of a rating, by which limits may be missed
 _SHORTER = 0.5  # of a step after which AC and linear model are further apart than before
 _LEAST = 0.1  # of a step
+_FIRST = 1e-3  # error to which the first clear goes, without AC
+_AHEAD = 0.03  # and those of rounds, in the error of the last
+_SHARE = 0.5  # but no further than this share of the tolerance
 
 
 class AcExact(Record):
@@ -112,10 +115,11 @@ def clear_ac(
     if reason:
         raise ValueError(f"clear_ac: {reason}")
     plain = changed(market, grid=changed(grid, tangent=None))
-    given: dict[str, Any] = {"tol": tol, "max_steps": max_steps, "progress": progress}
-    now = clear(plain, solver, start=start, **given)
+    wanted = float(tolerance(tol, market.prosumers.load.dtype))
+    given: dict[str, Any] = {"max_steps": max_steps, "progress": progress}
+    now = clear(plain, solver, start=start, tol=max(wanted, _FIRST), **given)
     at = _point(plain, now.plan, now.prices)
-    apart, step, found, linear = np.inf, 1.0, None, plain
+    apart, step, linear, error = np.inf, 1.0, plain, _FIRST
     for count in range(1, rounds + 1):
         found = flow(grid, at.active, at.reactive)
         if not bool(np.all(np.asarray(found.ok))):
@@ -125,12 +129,13 @@ def clear_ac(
                 linear,
             )
         linear = _about(plain, at, found)
-        now = clear(linear, solver, start=now, **given)
+        now = clear(linear, solver, start=now, tol=max(_SHARE * wanted, _AHEAD * error), **given)
         there = _point(linear, now.plan, now.prices)
         state = flow(grid, there.active, there.reactive)
         exact = _about(plain, there, state)
         answer = _with_state(exact, now, state)
-        if bool(_done(answer, state, exact, tol)):
+        error = float(answer.certificate.error)
+        if error <= wanted and _kept(state, exact):
             return AcExact(answer, plain, exact, state, count)
         further = float(_distance(linear, now.plan, state))
         step = max(step * _SHORTER, _LEAST) if further > apart else min(1.0, step / _SHORTER)
@@ -244,22 +249,21 @@ def _with_state(market: Market, found: Clearing, state: Flow) -> Clearing:
     names["voltage"] = state.voltage**market.grid.model.power
     plan = replace(found.plan, **{name: a.astype(dtype) for name, a in names.items()})
     judged = certify(market, plan, found.prices)
-    return replace(found, plan=plan, certificate=judged)
+    sigma, paid = aggregate(market, plan), costs(market, plan)
+    return replace(found, plan=plan, aggregate=sigma, costs=paid, certificate=judged)
 
 
 @hosted
-def _done(answer: Clearing, state: Flow, market: Market, tol: Any) -> bool:
-    """Whether AC keeps its limits, and nobody gains by deviating."""
+def _kept(state: Flow, market: Market) -> bool:
+    """Whether the AC state keeps the limits of the grid."""
     grid = market.grid
     free = np.ones(len(grid.voltage_min), bool)
     free[np.asarray(grid.feeder)] = False
     low, high = (np.asarray(a)[:, None] for a in (grid.voltage_min, grid.voltage_max))
-    volts = np.asarray(state.voltage)
+    volts, current = np.asarray(state.voltage), np.asarray(state.current)
     outside = np.max(np.maximum(low - volts, volts - high)[free], initial=0.0)
     rating = np.asarray(grid.rating)[:, None]
-    over = np.max(np.asarray(state.current) - rating * (1 + _LOADING), initial=0.0)
-    wanted = float(answer.run.tol) if tol is None and answer.run is not None else tol
-    return outside <= _VOLTAGE and over <= 0 and float(answer.certificate.error) <= wanted
+    return bool(outside <= _VOLTAGE and np.all(current <= rating * (1 + _LOADING)))
 
 
 @hosted

@@ -36,7 +36,16 @@ SOLVERS = {f"solvers.{name}" for name in SOLVERS}  # that others may know; the r
 RESULT = {*CORE, *SOLVERS, "sensitivity", "certificate", "causes", "reasons", "options"}
 RESULT |= {"choosing", "status", "result", "padding", "few_sizes", "size", "names"}
 RESULT |= {"solve", "clearing", "curves"}
-STUDIES = {"batch", "selection", "settlement", "scenarios", "placement", "tuning", "acsafe"}
+STUDIES = {
+    "batch",
+    "selection",
+    "settlement",
+    "scenarios",
+    "placement",
+    "tuning",
+    "acsafe",
+    "acexact",
+}
 STUDIES |= {"foresight", "comparison", "standard_form", "tracing", "reliability"}
 STUDIES |= {"objectives", "fitting", "gradients", "history", "mechanisms", "alternatives"}
 
@@ -157,6 +166,7 @@ LAYERS: dict[str, set[str]] = {
     "lanes": {*RESULT, "placement"},
     "batch": {*RESULT - {"solve"}, "lanes", "placement", "fingerprint", "io.batches"},
     "foresight": {*RESULT, "scenarios"},
+    "acexact": {*RESULT, "incidence", "linear_flow", "payoffs", "plan", "tangent"},
     "objectives": {*RESULT, "settlement", "comparison"},
     "reliability": {*RESULT, "gradients"},
     "descent": {*RESULT, "batch", "checkpoint", "coordinates", "fingerprint", "history"},

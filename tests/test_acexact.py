@@ -1,0 +1,91 @@
+"""Clearings on AC power flow equations: what they end at, by AC states and differences of these."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxgne as jg
+from jaxgne.acexact import AcExact, clear_ac
+from jaxgne.acflow import drawn, flow
+from jaxgne.model import grid_price
+from tests import phased
+
+
+def tight(seed: int) -> jg.Market:
+    """A three-phase market in which the lowest voltage has to rise by a little."""
+    market = phased.market(seed, voltage_min=0.5, voltage_max=1.5)
+    volts = np.delete(np.asarray(clear_ac(market).flow.voltage), np.asarray(market.grid.feeder), 0)
+    low = jnp.full_like(market.grid.voltage_min, volts.min() + 0.002)
+    return replace(market, grid=replace(market.grid, voltage_min=low))
+
+
+def energy(found: AcExact) -> np.ndarray:
+    """What a kW costs at each bus, EUR/kWh: of the main grid, and what the bus adds."""
+    answer = found.clearing
+    price = grid_price(found.market, answer.aggregate) + answer.prices.aggregate
+    return np.asarray(price + answer.prices.exchange + answer.prices.bus)
+
+
+@pytest.mark.parametrize("make", [lambda: jg.ieee37(8, hours=3), lambda: tight(3)])
+def test_the_plan_is_an_ac_state_within_its_limits(make):
+    """To rounding; the certificate's AC power flow, which is another call, agrees."""
+    market = make()
+    found = clear_ac(market)
+    assert found.rounds <= 6 and float(found.clearing.certificate.error) <= 1e-6
+    plan, grid = found.clearing.plan, market.grid
+    state = flow(grid, *drawn(market, plan))
+    for name in ("active", "reactive", "exchange"):
+        np.testing.assert_allclose(getattr(plan, name), getattr(state, name), atol=1e-7)
+    np.testing.assert_allclose(jnp.sqrt(plan.voltage), state.voltage, atol=1e-9)
+    free = np.delete(np.arange(len(state.voltage)), np.asarray(grid.feeder))
+    assert np.all(state.voltage[free] >= grid.voltage_min[free, None] - 1e-6)
+    assert np.all(state.voltage[free] <= grid.voltage_max[free, None] + 1e-6)
+    bought = found.clearing.aggregate - np.sum(plan.imports, 0) - np.sum(grid.passive, 0)
+    np.testing.assert_allclose(bought, found.losses, atol=1e-7)
+
+
+def test_without_limits_a_bus_is_dearer_by_its_marginal_losses():
+    """By differences of AC power flows in kW drawn there: the price times 1 + dL/dp."""
+    market = phased.market(3, voltage_min=0.5, voltage_max=1.5)
+    found = clear_ac(market, tol=1e-8)
+    active, reactive = drawn(market, found.clearing.plan)
+    price = energy(found)
+    bought = np.asarray(grid_price(market, found.clearing.aggregate))
+    for bus in (4, 9, active.shape[0] - 1):
+        more, less = (
+            flow(market.grid, active.at[bus].add(step), reactive).losses.sum(axis=0)
+            for step in (1e-3, -1e-3)
+        )
+        marginal = np.asarray(more - less) / 2e-3
+        np.testing.assert_allclose(price[bus], bought * (1 + marginal), rtol=1e-6)
+
+
+@pytest.mark.parametrize("seed", [3, pytest.param(4, marks=pytest.mark.slow)])
+def test_a_price_is_what_a_kw_more_costs_all(seed: int):
+    """The potential's difference when the passive load of a bus rises, a limit holding."""
+    market = tight(seed)
+    found = clear_ac(market, tol=1e-8)
+    price, hour, bus = energy(found), 1, 7
+
+    def worth(step: float) -> float:
+        passive = market.grid.passive.at[bus, hour].add(step)
+        moved = replace(market, grid=replace(market.grid, passive=passive))
+        answer = clear_ac(moved, tol=1e-8)
+        plain = replace(answer.linear, grid=replace(answer.linear.grid, tangent=None))
+        return float(jg.model.potential(plain, answer.clearing.plan))
+
+    difference = (worth(0.02) - worth(-0.02)) / 0.04
+    np.testing.assert_allclose(difference, price[bus, hour], rtol=2e-4)
+
+
+def test_what_cannot_be_cleared_so_is_refused():
+    market = jg.ieee37(5, hours=2, grid="paper")
+    with pytest.raises(ValueError, match="give a radial one, lindistflow or lindist3flow"):
+        clear_ac(market)
+    with pytest.raises(TypeError, match="outside of jit"):
+        jax.jit(lambda m: clear_ac(m).clearing.plan)(jg.ieee37(5, hours=2))
+    with pytest.raises(jg.NotCleared, match="no local equilibrium of the AC game after 1 rounds"):
+        clear_ac(jg.ieee37(5, hours=2), rounds=1)
