@@ -12,7 +12,7 @@ from . import clock as clock
 from . import devices as devices
 from . import one_way as one_way
 from .acflow import ac_power_flow
-from .cases import ieee37, ieee123, synthetic
+from .cases import european_lv, ieee13, ieee34, ieee37, ieee123, synthetic
 from .certificate import certify
 from .clearing import clear
 from .clock import Clock
@@ -100,6 +100,7 @@ __all__ = [
     "convex",
     "costs",
     "equip",
+    "european_lv",
     "fit",
     "from_matpower",
     "from_opendss",
@@ -108,6 +109,8 @@ __all__ = [
     "from_pypower",
     "from_simbench",
     "household_bill",
+    "ieee13",
+    "ieee34",
     "ieee37",
     "ieee123",
     "least_norm",

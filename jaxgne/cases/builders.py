@@ -1,28 +1,16 @@
-"""The built-in cases: `ieee37`, `ieee123` and `synthetic`. Every market they return is feasible."""
+"""The built-in cases: published feeders and random ones. Every market they return is feasible."""
 
-from dataclasses import replace
-from typing import Any, Literal, get_args
+from typing import get_args
 
 import numpy as np
 
-from ..market import Buffers, Generators, Grid, GridModel, Market, Prosumers, Tariff, Trading
-from ..validation import validate
-from .customers import Customers, at_buses, passive, settle, shape, spread
-from .feeders import (
-    Feeder,
-    Ints,
-    given_feeder,
-    ieee37_feeder,
-    ieee123_feeder,
-    random_feeder,
-)
-from .graphs import random_pairs, ring_pairs
-from .limits import loose, stressed
-
-Behavior = Literal["nash", "wardrop"]
-Graph = Literal["random", "ring"]
-
-_MOST = 10_000_000  # prosumers, buses, hours: far beyond what any memory holds
+from ..market import Grid, GridModel, Market
+from .circuits import published, random_circuit, rows
+from .customers import settle
+from .days import Behavior, Graph, check, choose, day_on, market_on, pairs_of
+from .european import european_lv
+from .feeders import given_feeder, ieee37_feeder, ieee123_feeder, random_feeder
+from .phased import given_phased
 
 
 def ieee37(
@@ -46,11 +34,16 @@ def ieee37(
     mean `degree`, or the share `connectivity` of all pairs. `stress` tightens lines, voltages and
     the total exchange until they bind, with dearer generators at as many buses as there can be;
     ratings are this project's own, none are published.
+
+    With `grid="lindist3flow"` it is the feeder in three wires, of which each bus has the rows ab,
+    bc and ca: customers stand between two phases, as the published loads do, behind the regulator's
+    three line voltages.
     Deterministic in `seed`. Raises `ValueError` for a word or number out of range.
     """
     words = (grid, reactive_balance, behavior)
     sizes = (prosumers, seed, hours, hour_length, degree, connectivity)
-    return _day_on(ieee37_feeder(), *sizes, words, stress)
+    feeder = rows(published("ieee37")) if grid == "lindist3flow" else ieee37_feeder()
+    return day_on(feeder, *sizes, words, stress)
 
 
 def ieee123(
@@ -70,12 +63,70 @@ def ieee123(
 
     Customers, devices, prices and options are those of `ieee37`. The feeder is a balanced
     equivalent that gives single-phase laterals three phases: a test case of its shape and size, not
-    the feeder itself. Deterministic in `seed`. Raises `ValueError` for a word or number out of
+    the feeder itself. That is `grid="lindist3flow"`: 128 buses with one to three phases, where
+    customers stand as the published loads do, with capacitors, and regulators at a ratio of 1: at
+    the taps of the published peak every hour of less load is above 1.05 pu. Voltages may fall to
+    0.91 pu there. Deterministic in `seed`. Raises `ValueError` for a word or number out of
     range.
     """
     words = (grid, reactive_balance, behavior)
     sizes = (prosumers, seed, hours, hour_length, degree, connectivity)
-    return _day_on(ieee123_feeder(), *sizes, words, stress)
+    feeder = ieee123_feeder()
+    if grid == "lindist3flow":
+        feeder = rows(published("ieee123").regulated(1.0))
+    return day_on(feeder, *sizes, words, stress)
+
+
+def ieee13(
+    prosumers: int = 25,
+    seed: int = 0,
+    *,
+    hours: int = 24,
+    hour_length: float = 1.0,
+    degree: float = 6.0,
+    connectivity: float | None = None,
+    grid: GridModel = "lindist3flow",
+    reactive_balance: bool | None = None,
+    behavior: Behavior = "nash",
+    stress: bool = False,
+) -> Market:
+    """A day on the IEEE 13-node feeder in three phases: 15 buses, 3466 kW of spot load.
+
+    Customers, devices, prices and options are those of `ieee37`; they stand as the published loads
+    do, at one phase, between two, or on three that are equal. The regulator has a ratio of 1: at
+    the taps of the published peak every hour of less load is above 1.05 pu. Voltages may fall to
+    0.89 pu instead. Other grid models have the balanced equivalent (`jg.grids.balanced`).
+    Deterministic in `seed`. Raises `ValueError` for a word or number out of range.
+    """
+    words = (grid, reactive_balance, behavior)
+    sizes = (prosumers, seed, hours, hour_length, degree, connectivity)
+    return day_on(rows(published("ieee13").regulated(1.0)), *sizes, words, stress)
+
+
+def ieee34(
+    prosumers: int = 25,
+    seed: int = 0,
+    *,
+    hours: int = 24,
+    hour_length: float = 1.0,
+    degree: float = 6.0,
+    connectivity: float | None = None,
+    grid: GridModel = "lindist3flow",
+    reactive_balance: bool | None = None,
+    behavior: Behavior = "nash",
+    stress: bool = False,
+) -> Market:
+    """A day on the IEEE 34-node feeder in three phases: 36 buses, half of its 1769 kW of spot load.
+
+    Customers, devices, prices and options are those of `ieee13`. Regulators have a ratio of 1: at
+    the taps of the published peak hours of less load are up to 1.18 pu, and without these the
+    feeder, which is 60 km long and loses 17 %, carries about half of its peak. So all loads and
+    capacitors are half of the published ones.
+    Deterministic in `seed`. Raises `ValueError` for a word or number out of range.
+    """
+    words = (grid, reactive_balance, behavior)
+    sizes = (prosumers, seed, hours, hour_length, degree, connectivity)
+    return day_on(rows(published("ieee34").regulated(1.0).scaled(0.5)), *sizes, words, stress)
 
 
 def synthetic(
@@ -92,8 +143,12 @@ def synthetic(
     grid: GridModel = "lindistflow",
     reactive_balance: bool | None = None,
     behavior: Behavior = "nash",
+    phases: int = 1,
 ) -> Market:
     """A market of any size on a random radial feeder, like `ieee37` otherwise.
+
+    With `phases=3`, which is `grid="lindist3flow"`, it has a trunk of three phases and laterals of
+    one to three, and each customer stands at one phase.
 
     With `feeder`, a radial `Grid`, its lines and names are used instead and its highest passive
     loads are the spot loads; ratings and voltage limits are made anew. The trading graph is random
@@ -103,184 +158,40 @@ def synthetic(
     check(prosumers=prosumers, hours=hours, hour_length=hour_length, degree=degree, buses=buses)
     choose("graph", graph, get_args(Graph))
     rng = np.random.default_rng(seed)
-    tree = random_feeder(buses, 35.0 * prosumers, rng) if feeder is None else given_feeder(feeder)
+    if _three_phases(phases, grid, feeder):
+        grid, load = "lindist3flow", 35.0 * prosumers
+        tree = rows(random_circuit(buses, load, rng)) if feeder is None else given_phased(feeder)
+    elif feeder is None:
+        tree = random_feeder(buses, 35.0 * prosumers, rng)
+    else:
+        tree = given_feeder(feeder)
     customers = settle(tree, prosumers, hours, hour_length, rng)
     pairs = pairs_of(graph, prosumers, degree, rng)
     words = (grid, reactive_balance, behavior)
-    return _market(tree, customers, pairs, hour_length, words, stress, rng)
+    return market_on(tree, customers, pairs, hour_length, words, stress, rng)
 
 
-CASES = {"ieee37": ieee37, "ieee123": ieee123, "synthetic": synthetic}
-
-
-def _day_on(
-    feeder: Feeder,
-    prosumers: int,
-    seed: int,
-    hours: int,
-    hour_length: float,
-    degree: float,
-    connectivity: float | None,
-    words: tuple[GridModel, bool | None, Behavior],
-    stress: bool,
-) -> Market:
-    """A published feeder with prosumers at its load buses."""
-    check(prosumers=prosumers, hours=hours, hour_length=hour_length, degree=degree)
-    rng = np.random.default_rng(seed)
-    customers = settle(feeder, prosumers, hours, hour_length, rng)
-    wanted = prosumers * degree / 2
-    if connectivity is not None:
-        if not 0 < connectivity <= 1:
-            raise ValueError(
-                f"connectivity={connectivity:g}: give a share above 0, up to 1: 0.3, not 30."
-            )
-        wanted = connectivity * prosumers * (prosumers - 1) / 2
-    pairs = random_pairs(prosumers, round(wanted), rng)
-    return _market(feeder, customers, pairs, hour_length, words, stress, rng)
-
-
-def _market(
-    feeder: Feeder,
-    customers: Customers,
-    pairs: tuple[Ints, Ints],
-    hour_length: float,
-    words: tuple[GridModel, bool | None, Behavior],
-    stress: bool,
-    rng: np.random.Generator,
-) -> Market:
-    """Feeder, customers and trading graph put together, with devices, prices and limits."""
-    grid, reactive_balance, behavior = words
-    choose("grid", grid, get_args(GridModel))
-    choose("behavior", behavior, get_args(Behavior))
-    if stress:
-        customers = replace(customers, generator=spread(customers, rng))
-    hours = customers.gross.shape[1]
-    load = customers.gross - customers.sun
-    generators = _generators(feeder, customers, hours, stress, rng)
-    left, left_reactive = passive(feeder, customers, hours, hour_length)
-    limits = loose(feeder)
-    export_max = customers.sun.copy()
-    if stress:
-        power = np.asarray(generators.power_max)
-        export_max[customers.generator] += power
-        most = left + at_buses(len(feeder.load), customers.bus, np.maximum(load, 0.0))
-        reactive = left_reactive + at_buses(len(feeder.load), customers.bus, customers.reactive)
-        capacity = np.bincount(customers.bus[customers.generator], power[:, 0], len(left)).astype(
-            float
+def _three_phases(phases: int, grid: GridModel, feeder: Grid | None) -> bool:
+    """Whether a synthetic market has three. `ValueError` where what is asked for does not agree."""
+    if phases not in (1, 3):
+        raise ValueError(f"phases={phases}: give 1 or 3.")
+    given = feeder is not None and feeder.model.phased
+    three = phases == 3 or grid == "lindist3flow" or given
+    if three and grid in ("paper", "copperplate"):
+        raise ValueError(f"phases=3 goes with grid='lindist3flow', not with grid={grid!r}.")
+    if three and feeder is not None and not given:
+        raise ValueError(
+            f"feeder: its model is {feeder.model.name}, which has one phase; for phases=3 give a "
+            "Grid of lindist3flow."
         )
-        limits = stressed(feeder, most, reactive, capacity)
-    market = Market(
-        prosumers=Prosumers(
-            customers.bus,
-            load,
-            customers.reactive,
-            export_max=export_max,
-            curtail_max=customers.sun,
-        ),
-        grid=Grid(
-            left,
-            feeder.source,
-            feeder.target,
-            feeder.resistance,
-            feeder.reactance,
-            rating=limits.rating,
-            voltage_min=limits.voltage_min,
-            voltage_max=limits.voltage_max,
-            feeder_voltage=feeder.voltage,
-            tap=feeder.tap,
-            passive_reactive=left_reactive,
-            model=grid,
-            reactive_balance=reactive_balance,
-            names=feeder.names,
-        ),
-        tariff=tariff(feeder.load.sum(), hours, hour_length, behavior, limits.total_max),
-        generators=generators,
-        buffers=_batteries(customers, hours),
-        trading=Trading(*pairs, 30.0, toll=0.01),
-        hour_length=hour_length,
-    )
-    return validate(market)
+    return three
 
 
-def pairs_of(
-    graph: Graph, count: int, degree: float, rng: np.random.Generator
-) -> tuple[Ints, Ints]:
-    """Who trades with whom: on a ring, or on a connected random graph of mean `degree`."""
-    if graph == "ring":
-        return ring_pairs(count, degree)
-    return random_pairs(count, round(count * degree / 2), rng)
-
-
-def tariff(
-    load: float, hours: int, hour_length: float, behavior: Behavior, total_max: Any = np.inf
-) -> Tariff:
-    """0.12 EUR/kWh over a day, 0.10 more at a total of `load` kW; exports earn a third."""
-    base = 0.12 * shape("price", hours, hour_length)
-    return Tariff(
-        0.10 / load,
-        hours=hours,
-        base=base,
-        export=base / 3,
-        total_max=total_max,
-        anticipation={"nash": 1.0, "wardrop": 0.0}[behavior],
-    )
-
-
-def _generators(
-    feeder: Feeder, customers: Customers, hours: int, stress: bool, rng: np.random.Generator
-) -> Generators:
-    """0.8 of the owner's peak at 0.10 to 0.25 EUR/kWh.
-
-    In stress their capacity is the spot load of their bus and they cost 0.16 EUR/kWh more: only
-    scarcity calls for them.
-    """
-    owner = customers.generator
-    power = 0.8 * customers.peak[owner]
-    if stress:
-        bus = customers.bus[owner]
-        power = feeder.load[bus] / np.bincount(bus, minlength=len(feeder.load))[bus]
-    linear = rng.uniform(0.08, 0.14, len(power)) + (0.16 if stress else 0.0)
-    steep = rng.uniform(0.08, 0.12, len(power)) / (2 * power)
-    return Generators(owner, power[:, None], hours=hours, quadratic=steep, linear=linear)
-
-
-def _batteries(customers: Customers, hours: int) -> Buffers:
-    """Two and a half hours at 0.3 of the owner's peak; half full at the start and at the end."""
-    power = 0.3 * customers.peak[customers.battery]
-    capacity = 2.5 * power
-    floor = np.tile(0.1 * capacity[:, None], (1, hours))
-    floor[:, -1] = 0.5 * capacity
-    return Buffers(
-        customers.battery,
-        power[:, None],
-        power[:, None],
-        capacity[:, None],
-        0.5 * capacity,
-        hours=hours,
-        energy_min=floor,
-        charge_efficiency=0.95,
-        discharge_efficiency=0.95,
-        quadratic=1e-4,
-        linear=0.001,
-        kind="battery",
-    )
-
-
-def choose(name: str, word: str, allowed: tuple[str, ...]) -> None:
-    """`ValueError` for a word that is none of `allowed`."""
-    if word not in allowed:
-        raise ValueError(f"{name}={word!r}: choose one of {', '.join(allowed)}.")
-
-
-def check(**numbers: float) -> None:
-    """Counts must be whole and positive; the degree at least 0, the length of an hour positive."""
-    for name, value in numbers.items():
-        if name == "degree":
-            right, wanted = value >= 0, "a number of at least 0"
-        elif name == "hour_length":
-            right, wanted = value > 0, "a positive number"
-        else:
-            right = 1 <= value <= _MOST and value == int(value)
-            wanted = f"a whole number of at least 1, at most {_MOST:,}"
-        if not (right and np.isfinite(value)):
-            raise ValueError(f"{name}={value:g}: give {wanted}.")
+CASES = {
+    "ieee37": ieee37,
+    "ieee123": ieee123,
+    "synthetic": synthetic,
+    "ieee13": ieee13,
+    "ieee34": ieee34,
+    "european_lv": european_lv,
+}

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .feeders import Feeder, Floats, Ints, table
+from .phased import Phased
 
 # kind: highest load of a day in kW, share of all customers
 KINDS = {
@@ -39,7 +40,7 @@ def shape(name: str, hours: int, hour_length: float) -> Floats:
 
 
 def settle(
-    feeder: Feeder, count: int, hours: int, hour_length: float, rng: np.random.Generator
+    feeder: Feeder | Phased, count: int, hours: int, hour_length: float, rng: np.random.Generator
 ) -> Customers:
     """Put `count` prosumers on a feeder's load buses, drawn in proportion to the spot load.
 
@@ -100,7 +101,7 @@ def spread(customers: Customers, rng: np.random.Generator) -> Ints:
 
 
 def passive(
-    feeder: Feeder, customers: Customers, hours: int, hour_length: float
+    feeder: Feeder | Phased, customers: Customers, hours: int, hour_length: float
 ) -> tuple[Floats, Floats]:
     """What is left of the spot loads over a day, kW and kvar (B, H): the passive consumers."""
     day = shape("passive", hours, hour_length)

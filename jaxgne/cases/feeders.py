@@ -32,6 +32,19 @@ class Feeder:
     voltage: Floats | float = 1.0
     tap: Floats | float = 1.0
 
+    @property
+    def roots(self) -> Ints:
+        """Where the main grid connects."""
+        return np.zeros(1, np.int64)
+
+    def flows(self, drawn: Floats, reactive: Floats) -> tuple[Floats, Floats]:
+        """What every line carries when the buses draw so much (B, H): kW and kvar (L, H)."""
+        return flows(self, drawn), flows(self, reactive)
+
+    def squared_voltages(self, drawn: Floats, reactive: Floats) -> Floats:
+        """The squared voltage of every bus then, (B, H)."""
+        return squared_voltages(self, drawn, reactive)
+
 
 def table(name: str) -> dict[str, list[str]]:
     """Columns of one of the package's CSV files; lines that start with # are comments."""

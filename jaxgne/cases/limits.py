@@ -12,6 +12,7 @@ from ..clock import in_hour
 from ..market import Grid, Market
 from .customers import at_buses
 from .feeders import Feeder, Floats, flows, squared_voltages
+from .phased import Phased
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,34 @@ def loose(feeder: Feeder) -> Limits:
     )
 
 
-def leveled(feeder: Feeder, most: Floats, capacity: Floats) -> Floats:
+def within(feeder: Phased, drawn: Floats, reactive: Floats, spare: float = 100 / 3) -> Limits:
+    """The same in three phases, of the spot load and of what is `drawn` over the hours, (B, H).
+
+    Both, as load on one phase may lift another. Ratings 1.5 times the highest flow and `spare` kVA
+    more by conductor; 0.95 to 1.05 pu, or from 0.01 below the lowest voltage and to 0.03 above the
+    highest where these are beyond, in hundredths.
+    """
+    spot = feeder.load[:, None], np.maximum(feeder.reactive, 0.4 * feeder.load)[:, None]
+    power = [np.concatenate(each, axis=1) for each in zip(spot, (drawn, reactive), strict=True)]
+    squared = feeder.squared_voltages(*power)
+    lowest, highest = np.sqrt(np.maximum([squared.min(), squared.max()], 0.0))
+    if lowest < 0.85:
+        raise ValueError(
+            f"feeder: its voltage falls to {lowest:.3f} pu when all passive loads peak; give one "
+            "that stays above 0.85 pu (impedances are in pu per kW of a phase)."
+        )
+    rating = 1.5 * np.hypot(*feeder.flows(*power)).max(axis=1) + spare
+    rating[np.asarray(feeder.grid.terminal)] = np.inf
+    rows = np.ones(len(feeder.load))
+    return Limits(
+        rating=rating,
+        voltage_min=rows * min(0.95, np.floor(100 * (lowest - 0.01)) / 100),
+        voltage_max=rows * max(1.05, np.ceil(100 * (highest + 0.03)) / 100),
+        total_max=np.asarray(1.2 * feeder.load.sum()),
+    )
+
+
+def leveled(feeder: Feeder | Phased, most: Floats, capacity: Floats) -> Floats:
     """What the buses draw once their generators have cut the highest flows, kW (B, H).
 
     From the ends of the feeder inwards, the generators at a bus, of `capacity` kW together (B),
@@ -57,7 +85,7 @@ def leveled(feeder: Feeder, most: Floats, capacity: Floats) -> Floats:
     """
     drawn, behind = most.copy(), most.copy()
     line_to = dict(zip(feeder.target.tolist(), feeder.source.tolist(), strict=True))
-    for bus in [*reversed(feeder.target.tolist()), 0]:
+    for bus in [*reversed(feeder.target.tolist()), *feeder.roots.tolist()]:
         highest = behind[bus].max()
         depth = min(0.9 * capacity[bus], 0.6 * max(highest, 0.0))
         made = np.clip(behind[bus] - (highest - depth), 0.0, depth)
@@ -68,35 +96,38 @@ def leveled(feeder: Feeder, most: Floats, capacity: Floats) -> Floats:
     return drawn
 
 
-def stressed(feeder: Feeder, most: Floats, reactive: Floats, capacity: Floats) -> Limits:
+def stressed(
+    feeder: Feeder | Phased, free: Limits, most: Floats, reactive: Floats, capacity: Floats
+) -> Limits:
     """Limits that bind in some hours and that the plan `leveled` meets, so that it stays feasible.
 
     `most` kW and `reactive` kvar (B, H) are what the buses draw without any generator; `capacity`
-    kW (B) is that of all generators at a bus. First lines are rated: those on which `leveled` cuts
-    most hours, until these are 10 % of all line-hours; then voltages held and the total limited
-    where generators behind rated lines alone would leave them too low (14 % of the hours) or it
-    too high (18 %). Scarcity then calls for generators that no price of the main grid would.
+    kW (B) is that of all generators at a bus, and `free` what holds elsewhere. First lines are
+    rated: those on which `leveled` cuts most hours, until these are 10 % of all line-hours; then
+    voltages held and the total limited where generators behind rated lines alone would leave them
+    too low (14 % of the hours) or it too high (18 %). Scarcity then calls for generators that no
+    price of the main grid would.
     """
-    free = loose(feeder)
     least = leveled(feeder, most, capacity)
-    made, kvar = most - least, flows(feeder, reactive)
-    low, high = (np.hypot(flows(feeder, drawn), kvar).max(axis=1) for drawn in (least, most))
+    made, (kw, kvar) = most - least, feeder.flows(least, reactive)
+    low, high = (np.hypot(*feeder.flows(drawn, reactive)).max(axis=1) for drawn in (least, most))
     tight = low + 1e-3 * high
-    arriving = np.hypot(flows(feeder, least) + made[feeder.target], kvar)
-    busy = np.mean(arriving > tight[:, None], axis=1) * (feeder.source > 0)
+    arriving = np.hypot(kw + made[feeder.target], kvar)
+    busy = np.mean(arriving > tight[:, None], axis=1) * ~np.isin(feeder.source, feeder.roots)
+    busy *= np.isfinite(free.rating)
     order = np.argsort(-busy, kind="stable")
     rated = np.zeros(len(busy), dtype=bool)
     rated[order] = np.cumsum(busy[order]) <= _LINE_HOURS * len(busy)
     rated &= busy > 0
     relieved = most.copy()
     relieved[feeder.target[rated]] = least[feeder.target[rated]]
-    held, wished = (squared_voltages(feeder, drawn, reactive) for drawn in (least, relieved))
+    held, wished = (feeder.squared_voltages(drawn, reactive) for drawn in (least, relieved))
     lowest = np.minimum(held.min(axis=1), np.quantile(wished, _LOW_HOURS, axis=1))
     highest = np.quantile(relieved.sum(axis=0), 1 - _HIGH_HOURS)
     return Limits(
         rating=np.where(rated, tight, free.rating),
         voltage_min=np.sqrt(lowest) - 1e-5,
-        voltage_max=free.voltage_max,
+        voltage_max=np.maximum(free.voltage_max, np.sqrt(held.max()) + 1e-5),
         total_max=np.asarray(1.0001 * max(least.sum(axis=0).max(), highest)),
     )
 

@@ -5,6 +5,7 @@ from typing import Literal
 from .base import AbstractGridModel
 from .copperplate import Copperplate
 from .current import ampere, rating
+from .equivalent import balanced
 from .lindist3flow import LinDist3Flow
 from .lindistflow import LinDistFlow
 from .paper import Paper
@@ -15,4 +16,4 @@ MODELS: dict[str, AbstractGridModel] = {
 }
 
 __all__ = ["MODELS", "AbstractGridModel", "Copperplate", "GridModel", "LinDist3Flow"]
-__all__ += ["LinDistFlow", "Paper", "ampere", "rating"]
+__all__ += ["LinDistFlow", "Paper", "ampere", "balanced", "rating"]

@@ -1,0 +1,93 @@
+"""Feeders in three phases as the rows of a grid: their spot loads, flows and voltages."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..linear_flow import tree_state
+from ..market import Grid
+from ..record import changed
+from ..runner import by_numpy, to_host
+from .feeders import Floats, Ints
+
+
+@dataclass(frozen=True)
+class Phased:
+    """A grid in three phases, and the spot loads at its rows; otherwise like a `Feeder`.
+
+    `grid` has one hour without loads, but with its capacitors; `load` (kW) and `reactive` (kvar)
+    are the highest of the day at each row, phases, pairs or all three of a bus.
+    """
+
+    grid: Grid
+    load: Floats
+    reactive: Floats
+
+    @property
+    def source(self) -> Ints:
+        return np.asarray(self.grid.source)
+
+    @property
+    def target(self) -> Ints:
+        return np.asarray(self.grid.target)
+
+    @property
+    def roots(self) -> Ints:
+        """Where the main grid connects: the phases of its bus."""
+        return np.asarray(self.grid.feeder)
+
+    def flows(self, drawn: Floats, reactive: Floats) -> tuple[Floats, Floats]:
+        """What every conductor carries when the rows draw so much (B, H): kW and kvar (L, H).
+
+        Capacitors are counted beside that.
+        """
+        found = self._state(drawn, reactive)
+        return found["active"], found["reactive"]
+
+    def squared_voltages(self, drawn: Floats, reactive: Floats) -> Floats:
+        """The squared voltage of every row then, (B, H)."""
+        return self._state(drawn, reactive)["voltage"]
+
+    def _state(self, drawn: Floats, reactive: Floats) -> dict[str, Floats]:
+        with by_numpy():
+            fed = np.square(np.asarray(self.grid.feeder_voltage)) + 0 * drawn[:1]
+            kvar = reactive + np.asarray(self.grid.passive_reactive)
+            grid, p, q, fed = to_host((self.grid, drawn, kvar, fed))
+            found = tree_state(changed(grid, passive=p), p, q, {"voltage": fed})
+        return {name: np.asarray(field) for name, field in found.items()}
+
+
+def given_phased(grid: Grid) -> Phased:
+    """A grid in three phases; its highest passive loads are the spot loads.
+
+    What makes reactive power at rows without load is a capacitor, of its mean over the hours.
+    `ValueError` where the voltage of the main grid changes, or there is no load.
+    """
+    held = np.asarray(grid.feeder_voltage, float)
+    if np.ptp(held, axis=1).max(initial=0.0) > 0:
+        raise ValueError(
+            "feeder: its Grid.feeder_voltage changes from hour to hour; give one for all hours, or "
+            "use populate, which keeps the grid as it is."
+        )
+    load = np.asarray(grid.passive, float).max(axis=1, initial=0.0)
+    if not load.sum() > 0:
+        raise ValueError("feeder: give a Grid with passive load; prosumers take their share of it.")
+    kvar = np.asarray(grid.passive_reactive, float)
+    idle = np.where(load > 0, 0.0, kvar.mean(axis=1))[:, None]
+    bare = replace(
+        grid, passive=0 * idle, passive_reactive=idle, feeder_voltage=held[:, :1],
+        compensation_max=0.0,
+    )  # fmt: skip
+    return Phased(bare, load, np.where(load > 0, kvar.max(axis=1, initial=0.0), 0.0))
+
+
+def over_hours(feeder: Phased, passive: Floats, reactive: Floats, **limits: Any) -> Grid:
+    """The grid with passive loads over hours, kW and kvar (B, H), beside its capacitors."""
+    return replace(
+        feeder.grid,
+        passive=passive,
+        passive_reactive=reactive + np.asarray(feeder.grid.passive_reactive),
+        compensation_max=0.0,
+        **limits,
+    )

@@ -1,0 +1,104 @@
+"""The balanced equivalent of a market in three phases: one row a bus, as if phases were equal."""
+
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import numpy as np
+
+M = TypeVar("M")
+
+
+def balanced(market: M) -> M:
+    """The balanced equivalent of a `Market` on a grid of `lindist3flow`, which `lindistflow` has.
+
+    Each bus is one row, where everybody of any of its phases stands. Lines have their
+    positive-sequence impedance, mean self less mean mutual impedance (of one phase its own), in pu
+    of three-phase kW, a third of that by phase; what they are rated, what draws passively and what
+    compensates is summed over the phases. Ratios of regulators and voltages of the main grid are
+    means, voltage limits the tightest of the bus's rows.
+
+    Where phases are equal it is the same market; else it shows what neglect of unbalance costs.
+    Raises `ValueError` for a market on a grid of another model, and for a batch.
+    """
+    whole: Any = market
+    grid = whole.grid
+    if not grid.model.phased:
+        raise ValueError(
+            f"balanced: a grid with model='lindist3flow' is needed, this one is "
+            f"{grid.model.name!r}."
+        )
+    if np.ndim(grid.passive) != 2:
+        raise ValueError("balanced: takes one market; take one, jg.scenarios.lane(markets, k).")
+    _, first, of = np.unique(np.asarray(grid.bus), return_index=True, return_inverse=True)
+    count = len(first)
+    names = tuple(_stem(grid.names[k]) for k in first) if grid.names else ()
+    people = replace(whole.prosumers, bus=of[np.asarray(whole.prosumers.bus)])
+    feeders, fed = np.unique(of[np.asarray(grid.feeder)], return_inverse=True)
+
+    def total(rows: Any) -> np.ndarray:
+        table = np.asarray(rows, float)
+        return _sums(of, table, count)
+
+    def tightest(function: np.ufunc, rows: Any, start: float) -> np.ndarray:
+        found = np.full(count, start)
+        function.at(found, of, np.asarray(rows, float))
+        return found
+
+    voltage = np.asarray(grid.feeder_voltage, float)
+    equivalent = type(grid)(
+        total(grid.passive),
+        **_lines(grid, of),
+        voltage_min=tightest(np.maximum, grid.voltage_min, -np.inf),
+        voltage_max=tightest(np.minimum, grid.voltage_max, np.inf),
+        angle_min=tightest(np.maximum, grid.angle_min, -np.inf),
+        angle_max=tightest(np.minimum, grid.angle_max, np.inf),
+        feeder=feeders,
+        feeder_voltage=_sums(fed, voltage, len(feeders)) / np.bincount(fed)[:, None],
+        passive_reactive=total(grid.passive_reactive),
+        compensation_max=total(grid.compensation_max),
+        model="lindistflow",
+        names=names,
+    )
+    return replace(whole, prosumers=people, grid=equivalent)
+
+
+def _lines(grid: Any, of: np.ndarray) -> dict[str, Any]:
+    """Lines between buses, of which each joins the conductors between the same two."""
+    own = np.ones(len(grid.source), bool)
+    own[np.asarray(grid.terminal)] = False
+    ends = np.stack([of[np.asarray(grid.source)], of[np.asarray(grid.target)]], axis=1)
+    conductors = np.flatnonzero(own)
+    _, first, line = np.unique(ends[conductors], axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(first)  # as the conductors came, so parents before children
+    first, line = conductors[first[order]], np.argsort(order)[line.ravel()]
+    at = np.full(len(own), -1)
+    at[conductors] = line
+    many = np.bincount(line)
+    couplings = np.maximum(many * (many - 1) / 2, 1)
+
+    def mean(self_: Any, mutual: Any) -> np.ndarray:
+        alone = _sums(line, np.asarray(self_, float)[conductors], len(many)) / many
+        beside = _sums(at[np.asarray(grid.coupled)], np.asarray(mutual, float), len(many))
+        return (alone - beside / couplings) / 3
+
+    ratio = _sums(line, 1 / np.asarray(grid.tap, float)[conductors], len(many)) / many
+    return {
+        "source": ends[first, 0],
+        "target": ends[first, 1],
+        "resistance": mean(grid.resistance, grid.mutual_resistance),
+        "reactance": mean(grid.reactance, grid.mutual_reactance),
+        "rating": _sums(line, np.asarray(grid.rating, float)[conductors], len(many)),
+        "tap": 1 / ratio,
+        "line_names": tuple(_stem(grid.line_names[k]) for k in first) if grid.line_names else (),
+    }
+
+
+def _sums(of: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
+    found = np.zeros((count, *rows.shape[1:]))
+    np.add.at(found, of, rows)
+    return found
+
+
+def _stem(name: str) -> str:
+    """The name of a bus or line without that of its phase: 632 of 632.b."""
+    return name.rpartition(".")[0] or name
