@@ -12,7 +12,7 @@ from ..clock import in_hour
 from ..market import Grid, Market
 from .customers import at_buses
 from .feeders import Feeder, Floats, flows, squared_voltages
-from .phased import Phased
+from .phased import Phased, possible
 
 
 @dataclass(frozen=True)
@@ -136,57 +136,77 @@ def servable(market: Market) -> Market:
     """`market`, or `ValueError` where its grid cannot serve it in some hour, whatever devices do.
 
     Necessary only, every hour by itself: prosumers draw at least their load less sun, generators
-    and discharge, all at full power. On a tree every line then carries at least what is drawn
-    behind it; elsewhere the lines at a bus, and at all feeder buses, what it and all others draw.
+    and discharge, all at full power, and at most their load and charging without any of these. On a
+    tree every line then carries at least what is drawn behind it; in three phases what their flows
+    may be bounds voltages on the way. Elsewhere the lines at a bus, and at all feeder buses, carry
+    what it and all others draw.
     """
     grid, people = market.grid, market.prosumers
-    least, bus = np.array(people.load), np.asarray(people.bus)
-    np.subtract.at(least, np.asarray(market.generators.owner), market.generators.power_max)
-    np.subtract.at(least, np.asarray(market.buffers.owner), market.buffers.discharge_max)
     passive = np.asarray(grid.passive)
-    drawn = passive + at_buses(len(passive), bus, least)
+    least = passive + at_buses(len(passive), people.bus, _drawn(market, least=True))
     if grid.model.radial:
-        kvar = at_buses(len(passive), bus, np.asarray(people.reactive))
+        kvar = at_buses(len(passive), people.bus, np.asarray(people.reactive))
+        kvar += np.asarray(grid.passive_reactive)
         injected = np.array(grid.compensation_max)
         injected[np.asarray(grid.feeder)] = 0.0
-        _on_tree(market, drawn, np.asarray(grid.passive_reactive) + kvar, injected)
+        if grid.model.phased:
+            most = passive + at_buses(len(passive), people.bus, _drawn(market, least=False))
+            _reached(market, *possible(grid, least, most, kvar, injected))
+        else:
+            _reached(market, *_on_tree(grid, least, kvar, injected))
     elif grid.model.networked:
-        _on_mesh(market, drawn)
+        _on_mesh(market, least)
     return market
 
 
-def _on_tree(market: Market, drawn: Floats, kvar: Floats, injected: Floats) -> None:
-    """Raises where a line carries more than its rating, or a bus falls below its voltage.
+def _drawn(market: Market, least: bool) -> Floats:
+    """What prosumers draw at least, or at most, whatever they do, kW (N, H)."""
+    units, stores = market.generators, market.buffers
+    drawn = np.array(market.prosumers.load)
+    if least:
+        np.subtract.at(drawn, np.asarray(units.owner), units.power_max)
+        np.subtract.at(drawn, np.asarray(stores.owner), stores.discharge_max)
+    else:
+        drawn += market.prosumers.curtail_max
+        np.subtract.at(drawn, np.asarray(units.owner), units.power_min)
+        np.add.at(drawn, np.asarray(stores.owner), stores.charge_max)
+    return drawn
+
+
+def _on_tree(grid: Grid, drawn: Floats, kvar: Floats, injected: Floats) -> tuple[Floats, Floats]:
+    """What lines carry at least, kVA (L, H), and the highest squared voltages that may be (B, H).
 
     Of what buses draw, `drawn` kW and `kvar`, inverters make up to `injected` kvar there.
     """
-    grid = market.grid
-    ends, ohms = (grid.source, grid.target), (grid.resistance, grid.reactance)
     held = np.ones_like(drawn)
     held[np.asarray(grid.feeder)] = grid.feeder_voltage
+    lines = (np.asarray(a) for a in (grid.source, grid.target, grid.resistance, grid.reactance))
     peak = (drawn.max(axis=1), kvar.max(axis=1))
-    lines = tuple(np.asarray(a) for a in (*ends, *ohms))
-    feeder = Feeder(
-        lines[0], lines[1], lines[2], lines[3], *peak, voltage=held, tap=np.asarray(grid.tap)
-    )
+    feeder = Feeder(*lines, *peak, voltage=held, tap=np.asarray(grid.tap))
     reactive = np.maximum(np.abs(flows(feeder, kvar)) - flows(feeder, injected), 0.0)
     carried = np.hypot(np.maximum(flows(feeder, drawn), 0.0), reactive)
+    return carried, squared_voltages(feeder, drawn, kvar - injected)
+
+
+def _reached(market: Market, carried: Floats, squared: Floats) -> None:
+    """Raises where a line carries more than its rating, or a bus falls below its voltage."""
+    grid = market.grid
+    source, target = np.asarray(grid.source), np.asarray(grid.target)
     rating = np.asarray(grid.rating)[:, None]
     if place := _beyond(carried, rating):
         line, hour = place
-        ends = (called(grid, end[line]) for end in (feeder.source, feeder.target))
+        ends = (called(grid, end[line]) for end in (source, target))
         raise ValueError(
             f"grid: the line from {' to '.join(ends)} has to carry {carried[line, hour]:.4g} kVA "
             f"{in_hour(market, hour)} whatever devices do, above its rating of "
             f"{rating[line, 0]:.4g}; raise it or lower the load behind it."
         )
-    best = squared_voltages(feeder, drawn, kvar - injected)
-    best = np.sqrt(np.maximum(best, 0.0))[feeder.target]
-    lowest = np.asarray(grid.voltage_min)[feeder.target, None]
+    best = np.sqrt(np.maximum(squared, 0.0))[target]
+    lowest = np.asarray(grid.voltage_min)[target, None]
     if place := _beyond(lowest, best):
         line, hour = place
         raise ValueError(
-            f"grid: {called(grid, feeder.target[line])} has {best[line, hour]:.4f} pu at most "
+            f"grid: {called(grid, target[line])} has {best[line, hour]:.4f} pu at most "
             f"{in_hour(market, hour)} whatever devices do, below its voltage_min of "
             f"{lowest[line, 0]:.4f}; lower that or the load."
         )

@@ -5,8 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from ..incidence import beside, falls, has_terminals, shares
 from ..linear_flow import tree_state
 from ..market import Grid
+from ..radial import forest
 from ..record import changed
 from ..runner import by_numpy, to_host
 from .feeders import Floats, Ints
@@ -91,3 +93,55 @@ def over_hours(feeder: Phased, passive: Floats, reactive: Floats, **limits: Any)
         compensation_max=0.0,
         **limits,
     )
+
+
+def possible(
+    grid: Grid, least: Floats, most: Floats, kvar: Floats, injected: Floats
+) -> tuple[Floats, Floats]:
+    """What conductors carry at least, kVA (L, H), and the highest squared voltages that may be.
+
+    Rows draw from `least` to `most` kW, and `kvar` less or more `injected`. Flows are in intervals
+    that are summed up the tree, falls of voltage in those of flows down: load on a phase may lift
+    another, so no end of an interval is the worst for all.
+    """
+    with by_numpy():
+        grid, low, high, q, dq = to_host((grid, least, most, kvar, injected))
+        state = tree_state(grid, (low + high) / 2, q, {"voltage": grid.feeder_voltage**2})
+        dp, dq = _spread(grid, (high - low) / 2, dq)
+        carried = np.hypot(
+            np.maximum(np.abs(state["active"]) - dp, 0.0),
+            np.maximum(np.abs(state["reactive"]) - dq, 0.0),
+        )
+        fall = np.zeros_like(dp)
+        pairs = (grid.coupled, grid.following), (grid.following, grid.coupled)
+        own = np.arange(len(fall))
+        for (row, by), found in zip(
+            ((own, own), *pairs), (falls(grid), *beside(grid)), strict=True
+        ):
+            active, reactive = (np.abs(each)[:, None] for each in found["voltage"])
+            np.add.at(fall, row, active * dp[by] + reactive * dq[by])
+        wide = np.zeros_like(low)
+        ends = zip(grid.source.tolist(), grid.target.tolist(), strict=True)
+        for line, (source, target) in enumerate(ends):
+            wide[target] = wide[source] / grid.tap[line] ** 2 + fall[line]
+        for at, second, third in zip(grid.terminal, grid.second, grid.third, strict=True):
+            rows = [grid.source[at], second, *([third] if third >= 0 else [])]
+            wide[grid.target[at]] = wide[rows].mean(axis=0)
+        return np.asarray(carried), np.asarray(state["voltage"] + wide)
+
+
+def _spread(grid: Grid, active: Any, reactive: Any) -> tuple[Any, Any]:
+    """How far flows may be from their middle, where what rows draw may be so far from its own."""
+    ladder, at = forest(grid).ladder, grid.terminal
+    found = []
+    for own, other in ((active, reactive), (reactive, active)):
+        behind = own
+        if has_terminals(grid):
+            share, bus = shares(grid), grid.target[at]
+            taken = share.real[:, None] * own[bus] + share.turn[:, None] * other[bus]
+            behind = own.at[bus].set(0.0).at[grid.source[at]].add(taken)
+            behind = behind.at[grid.second].add(taken)
+            behind = behind.at[share.third].add(share.last[:, None] * own[bus])
+        flow = ladder.behind(behind)[grid.target]
+        found.append(flow.at[at].set(own[grid.target[at]]))
+    return found[0], found[1]

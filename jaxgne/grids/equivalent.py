@@ -15,7 +15,8 @@ def balanced(market: M) -> M:
     positive-sequence impedance, mean self less mean mutual impedance (of one phase its own), in pu
     of three-phase kW, a third of that by phase; what they are rated, what draws passively and what
     compensates is summed over the phases. Ratios of regulators and voltages of the main grid are
-    means, voltage limits the tightest of the bus's rows.
+    means, voltage limits the tightest of the bus's rows. What stands on several phases behind a
+    line with a rating (`devices.connection`) keeps that line.
 
     Where phases are equal it is the same market; else it shows what neglect of unbalance costs.
     Raises `ValueError` for a market on a grid of another model, and for a batch.
@@ -29,9 +30,12 @@ def balanced(market: M) -> M:
         )
     if np.ndim(grid.passive) != 2:
         raise ValueError("balanced: takes one market; take one, jg.scenarios.lane(markets, k).")
-    _, first, of = np.unique(np.asarray(grid.bus), return_index=True, return_inverse=True)
-    count = len(first)
-    names = tuple(_stem(grid.names[k]) for k in first) if grid.names else ()
+    alone = _wired(grid)
+    bus = np.array(grid.bus)
+    ends = np.asarray(grid.target)[alone]
+    bus[ends] = bus.max() + 1 + np.arange(len(alone))
+    _, first, of = np.unique(bus, return_index=True, return_inverse=True)
+    count, names = len(first), _stems(grid.names, first, ends)
     people = replace(whole.prosumers, bus=of[np.asarray(whole.prosumers.bus)])
     feeders, fed = np.unique(of[np.asarray(grid.feeder)], return_inverse=True)
 
@@ -47,7 +51,7 @@ def balanced(market: M) -> M:
     voltage = np.asarray(grid.feeder_voltage, float)
     equivalent = type(grid)(
         total(grid.passive),
-        **_lines(grid, of),
+        **_lines(grid, of, alone),
         voltage_min=tightest(np.maximum, grid.voltage_min, -np.inf),
         voltage_max=tightest(np.minimum, grid.voltage_max, np.inf),
         angle_min=tightest(np.maximum, grid.angle_min, -np.inf),
@@ -62,10 +66,17 @@ def balanced(market: M) -> M:
     return replace(whole, prosumers=people, grid=equivalent)
 
 
-def _lines(grid: Any, of: np.ndarray) -> dict[str, Any]:
+def _wired(grid: Any) -> np.ndarray:
+    """The lines to terminals that have a rating."""
+    terminal = np.asarray(grid.terminal)
+    return terminal[np.isfinite(np.asarray(grid.rating)[terminal])]
+
+
+def _lines(grid: Any, of: np.ndarray, alone: np.ndarray) -> dict[str, Any]:
     """Lines between buses, of which each joins the conductors between the same two."""
     own = np.ones(len(grid.source), bool)
     own[np.asarray(grid.terminal)] = False
+    own[alone] = True
     ends = np.stack([of[np.asarray(grid.source)], of[np.asarray(grid.target)]], axis=1)
     conductors = np.flatnonzero(own)
     _, first, line = np.unique(ends[conductors], axis=0, return_index=True, return_inverse=True)
@@ -89,7 +100,7 @@ def _lines(grid: Any, of: np.ndarray) -> dict[str, Any]:
         "reactance": mean(grid.reactance, grid.mutual_reactance),
         "rating": _sums(line, np.asarray(grid.rating, float)[conductors], len(many)),
         "tap": 1 / ratio,
-        "line_names": tuple(_stem(grid.line_names[k]) for k in first) if grid.line_names else (),
+        "line_names": _stems(grid.line_names, first, alone),
     }
 
 
@@ -99,6 +110,9 @@ def _sums(of: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
     return found
 
 
-def _stem(name: str) -> str:
-    """The name of a bus or line without that of its phase: 632 of 632.b."""
-    return name.rpartition(".")[0] or name
+def _stems(names: tuple[str, ...], rows: np.ndarray, alone: np.ndarray) -> tuple[str, ...]:
+    """Names of buses or lines: 632 for 632.b, but those of rows `alone` as they are."""
+    return tuple(
+        names[k] if k in alone else names[k].rpartition(".")[0] or names[k]
+        for k in (rows.tolist() if names else ())
+    )
