@@ -120,28 +120,36 @@ def possible(
         ):
             active, reactive = (np.abs(each)[:, None] for each in found["voltage"])
             np.add.at(fall, row, active * dp[by] + reactive * dq[by])
-        wide = np.zeros_like(low)
-        ends = zip(grid.source.tolist(), grid.target.tolist(), strict=True)
-        for line, (source, target) in enumerate(ends):
-            wide[target] = wide[source] / grid.tap[line] ** 2 + fall[line]
-        for at, second, third in zip(grid.terminal, grid.second, grid.third, strict=True):
-            rows = [grid.source[at], second, *([third] if third >= 0 else [])]
-            wide[grid.target[at]] = wide[rows].mean(axis=0)
+        wide, spans = np.zeros_like(low), _ends(grid)
+        ends = list(zip(grid.source.tolist(), grid.target.tolist(), strict=True))
+        for _ in range(2):  # what spans phases once these are known
+            for line, (source, target) in enumerate(ends):
+                if line in spans:
+                    wide[target] = wide[spans[line]].mean(axis=0)
+                else:
+                    wide[target] = wide[source] / grid.tap[line] ** 2 + fall[line]
         return np.asarray(carried), np.asarray(state["voltage"] + wide)
+
+
+def _ends(grid: Grid) -> dict[int, list[int]]:
+    """The rows of the phases that each line to a terminal comes from."""
+    first = grid.source[grid.terminal]
+    rows = np.stack([first, grid.second, grid.third], axis=1).tolist()
+    lines = grid.terminal.tolist()
+    return {line: [r for r in row if r >= 0] for line, row in zip(lines, rows, strict=True)}
 
 
 def _spread(grid: Grid, active: Any, reactive: Any) -> tuple[Any, Any]:
     """How far flows may be from their middle, where what rows draw may be so far from its own."""
-    ladder, at = forest(grid).ladder, grid.terminal
-    found = []
+    ladder, at, found = forest(grid).ladder, grid.terminal, []
     for own, other in ((active, reactive), (reactive, active)):
-        behind = own
+        drawn = own
         if has_terminals(grid):
-            share, bus = shares(grid), grid.target[at]
-            taken = share.real[:, None] * own[bus] + share.turn[:, None] * other[bus]
-            behind = own.at[bus].set(0.0).at[grid.source[at]].add(taken)
-            behind = behind.at[grid.second].add(taken)
-            behind = behind.at[share.third].add(share.last[:, None] * own[bus])
-        flow = ladder.behind(behind)[grid.target]
-        found.append(flow.at[at].set(own[grid.target[at]]))
+            share = shares(grid)
+            real, turn, last = (each[:, None] for each in (share.real, share.turn, share.last))
+            p, q = (ladder.behind(each)[grid.target[at]] for each in (own, other))
+            drawn = own.at[grid.source[at]].add((real - 1) * p + turn * q)
+            drawn = drawn.at[grid.second].add(real * p + turn * q)
+            drawn = drawn.at[share.third].add(last * p)
+        found.append(ladder.behind(drawn)[grid.target])
     return found[0], found[1]

@@ -4,10 +4,10 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 
 from ..each import for_one
-from ..market import Grid, Market
+from ..market import Market
 from ..names import row_of
 from ..runner import built, jnp
 
@@ -31,10 +31,8 @@ def inverter(market: Market, prosumers: Any, rating: Any) -> Market:
 
         market = inverter(market, [0, 4], rating=12)
 
-    In three phases a prosumer has it at its phase, or at the phases that it stands between.
-
-    Raises `ValueError` for grids that are no trees of lines, prosumers that do not exist or are
-    named twice, and ratings that are not positive.
+    Raises `ValueError` for other grids than lindistflow, prosumers that do not exist or are named
+    twice, and ratings that are not positive.
     """
     return _behind("inverter", market, prosumers, rating, reactive=True)
 
@@ -54,10 +52,8 @@ def connection(market: Market, prosumers: Any = None, rating: Any = np.inf) -> M
         market = connection(market, rating=13.8)  # 3 x 20 A at 230 V for all
         market = connection(market, [0, 4], rating=jg.grids.rating([35, 63], kv=0.4))
 
-    In three phases a prosumer has it at its phase, or at the phases that it stands between.
-
-    Raises `ValueError` for grids that are no trees of lines, prosumers that do not exist or are
-    named twice, and ratings that are not positive.
+    Raises `ValueError` for other grids than lindistflow, prosumers that do not exist or are named
+    twice, and ratings that are not positive.
     """
     count, size = market.prosumers.bus.shape[0], np.asarray(rating, float)
     who = np.arange(count) if prosumers is None else prosumers
@@ -107,8 +103,7 @@ def _behind(device: str, market: Market, prosumers: Any, rating: Any, *, reactiv
     grid, people = market.grid, market.prosumers
     if not grid.model.radial:
         raise ValueError(
-            f"{device}: a grid with model='lindistflow' is needed, or lindist3flow, this one is "
-            f"{grid.model.name!r}."
+            f"{device}: a grid with model='lindistflow' is needed, this one is {grid.model.name!r}."
         )
     count = people.bus.shape[0]
     who = _numbered(device, market, prosumers)
@@ -134,12 +129,11 @@ def _behind(device: str, market: Market, prosumers: Any, rating: Any, *, reactiv
         new = jnp.broadcast_to(jnp.asarray(rows, table.dtype), (len(who), *table.shape[1:]))
         return jnp.concatenate([table, new])
 
-    source, beside = _phases(device, grid, np.asarray(home), new)
     # twice what could be used: never what holds, the disc is
     most = 2 * (size[:, None] + jnp.abs(people.reactive[who])) if reactive else 0.0
     wired = replace(
         grid,
-        source=added(grid.source, source),
+        source=added(grid.source, home),
         target=added(grid.target, fresh),
         resistance=added(grid.resistance, 0.0),
         reactance=added(grid.reactance, 0.0),
@@ -154,43 +148,5 @@ def _behind(device: str, market: Market, prosumers: Any, rating: Any, *, reactiv
         compensation_max=added(grid.compensation_max, most),
         names=grid.names and (*grid.names, *new),
         line_names=grid.line_names and (*grid.line_names, *new),
-        **beside,
     )
     return replace(market, prosumers=replace(people, bus=people.bus.at[who].set(fresh)), grid=wired)
-
-
-def _phases(
-    device: str, grid: Grid, home: Int[np.ndarray, " R"], new: list[str]
-) -> tuple[Int[np.ndarray, " R"], dict[str, Any]]:
-    """Where lines to `new` rows behind those of `home` begin, and what else a grid says of phases.
-
-    A line begins at home; behind a terminal, which is a leaf, a second one stands beside it.
-    """
-    bus, phase = np.asarray(grid.bus), np.asarray(grid.phase)
-    terminal = np.full(len(bus), -1)
-    terminal[np.asarray(grid.target)[np.asarray(grid.terminal)]] = np.arange(len(grid.terminal))
-    which = terminal[home]
-    spans = np.flatnonzero(which >= 0)
-    which = which[spans]
-    line = np.asarray(grid.terminal)[which]
-    taken = np.isfinite(np.asarray(grid.rating)[line])
-    if taken.any():
-        raise ValueError(
-            f"{device}: {new[spans[taken.argmax()]]!r} would stand behind a rated line between "
-            "phases, where there is one line only; change its Grid.rating instead."
-        )
-    source = home.copy()
-    source[spans] = np.asarray(grid.source)[line]
-    number = bus.max(initial=-1) + 1 + np.arange(len(home))
-    number[spans] = bus[home[spans]]
-    fresh = {
-        "bus": number,
-        "phase": phase[home],
-        "terminal": len(grid.source) + spans,
-        "second": np.asarray(grid.second)[which],
-        "third": np.asarray(grid.third)[which],
-    }
-    return source, {
-        name: np.concatenate([np.asarray(getattr(grid, name)), rows])
-        for name, rows in fresh.items()
-    }

@@ -30,12 +30,11 @@ def balanced(market: M) -> M:
         )
     if np.ndim(grid.passive) != 2:
         raise ValueError("balanced: takes one market; take one, jg.scenarios.lane(markets, k).")
-    alone = _wired(grid)
-    bus = np.array(grid.bus)
-    ends = np.asarray(grid.target)[alone]
-    bus[ends] = bus.max() + 1 + np.arange(len(alone))
+    bus = _buses(grid)
+    own = bus < 0  # rows that are no phase of a bus, and stand at none
+    bus[own] = len(grid.phase_a) + np.arange(np.sum(own))
     _, first, of = np.unique(bus, return_index=True, return_inverse=True)
-    count, names = len(first), _stems(grid.names, first, ends)
+    count, names = len(first), _stems(grid.names, first, own[first])
     people = replace(whole.prosumers, bus=of[np.asarray(whole.prosumers.bus)])
     feeders, fed = np.unique(of[np.asarray(grid.feeder)], return_inverse=True)
 
@@ -51,7 +50,7 @@ def balanced(market: M) -> M:
     voltage = np.asarray(grid.feeder_voltage, float)
     equivalent = type(grid)(
         total(grid.passive),
-        **_lines(grid, of, alone),
+        **_lines(grid, of, own),
         voltage_min=tightest(np.maximum, grid.voltage_min, -np.inf),
         voltage_max=tightest(np.minimum, grid.voltage_max, np.inf),
         angle_min=tightest(np.maximum, grid.angle_min, -np.inf),
@@ -66,23 +65,28 @@ def balanced(market: M) -> M:
     return replace(whole, prosumers=people, grid=equivalent)
 
 
-def _wired(grid: Any) -> np.ndarray:
-    """The lines to terminals that have a rating."""
-    terminal = np.asarray(grid.terminal)
-    return terminal[np.isfinite(np.asarray(grid.rating)[terminal])]
+def _buses(grid: Any) -> np.ndarray:
+    """The bus of each row: of a phase its own, of a terminal that of its phases, else -1.
+
+    A terminal behind a rated line is a bus of its own, too.
+    """
+    bus, terminal = np.full(len(grid.voltage_min), -1), np.asarray(grid.terminal)
+    for rows in (grid.phase_a, grid.phase_b, grid.phase_c):
+        there = np.flatnonzero(np.asarray(rows) >= 0)
+        bus[np.asarray(rows)[there]] = there
+    free = terminal[np.isinf(np.asarray(grid.rating)[terminal])]
+    bus[np.asarray(grid.target)[free]] = bus[np.asarray(grid.source)[free]]
+    return bus
 
 
-def _lines(grid: Any, of: np.ndarray, alone: np.ndarray) -> dict[str, Any]:
+def _lines(grid: Any, of: np.ndarray, own: np.ndarray) -> dict[str, Any]:
     """Lines between buses, of which each joins the conductors between the same two."""
-    own = np.ones(len(grid.source), bool)
-    own[np.asarray(grid.terminal)] = False
-    own[alone] = True
     ends = np.stack([of[np.asarray(grid.source)], of[np.asarray(grid.target)]], axis=1)
-    conductors = np.flatnonzero(own)
+    conductors = np.flatnonzero(ends[:, 0] != ends[:, 1])  # all but to terminals
     _, first, line = np.unique(ends[conductors], axis=0, return_index=True, return_inverse=True)
     order = np.argsort(first)  # as the conductors came, so parents before children
     first, line = conductors[first[order]], np.argsort(order)[line.ravel()]
-    at = np.full(len(own), -1)
+    at = np.full(len(ends), -1)
     at[conductors] = line
     many = np.bincount(line)
     couplings = np.maximum(many * (many - 1) / 2, 1)
@@ -100,7 +104,7 @@ def _lines(grid: Any, of: np.ndarray, alone: np.ndarray) -> dict[str, Any]:
         "reactance": mean(grid.reactance, grid.mutual_reactance),
         "rating": _sums(line, np.asarray(grid.rating, float)[conductors], len(many)),
         "tap": 1 / ratio,
-        "line_names": _stems(grid.line_names, first, alone),
+        "line_names": _stems(grid.line_names, first, own[np.asarray(grid.target)[first]]),
     }
 
 
@@ -110,9 +114,9 @@ def _sums(of: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
     return found
 
 
-def _stems(names: tuple[str, ...], rows: np.ndarray, alone: np.ndarray) -> tuple[str, ...]:
-    """Names of buses or lines: 632 for 632.b, but those of rows `alone` as they are."""
+def _stems(names: tuple[str, ...], rows: np.ndarray, own: np.ndarray) -> tuple[str, ...]:
+    """Names of buses or lines: 632 for 632.b, but what is `own` keeps its name."""
     return tuple(
-        names[k] if k in alone else names[k].rpartition(".")[0] or names[k]
-        for k in (rows.tolist() if names else ())
+        names[k] if whole else names[k].rpartition(".")[0] or names[k]
+        for k, whole in zip(rows.tolist() if names else (), own, strict=False)
     )
