@@ -177,7 +177,10 @@ LAYERS: dict[str, set[str]] = {
         *("settlement", "objectives", "coordinates", "descent", "history", "tuning"),
     },
     "equipment": {"clock", "each", "market", "devices", "profiles", "validation"},
-    "cases": {"clock", "market", "devices", "validation", "cases"},
+    "cases": {
+        *("cases", "clock", "devices", "grids", "incidence", "linear_flow", "market", "phases"),
+        *("radial", "validation"),
+    },
     "io": {
         *RESULT,
         *("grids", "io", "cases", "comparison", "files", "fingerprint", "checkpoint", "profiles"),

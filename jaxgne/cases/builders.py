@@ -4,10 +4,11 @@ from typing import get_args
 
 import numpy as np
 
+from ..grids import MODELS
 from ..market import Grid, GridModel, Market
 from .circuits import published, random_circuit, rows
 from .customers import settle
-from .days import Behavior, Graph, check, choose, day_on, market_on, pairs_of
+from .days import Behavior, Graph, check, choose, day_on, in_phases, market_on, pairs_of
 from .european import european_lv
 from .feeders import given_feeder, ieee37_feeder, ieee123_feeder, random_feeder
 from .phased import given_phased
@@ -42,7 +43,7 @@ def ieee37(
     """
     words = (grid, reactive_balance, behavior)
     sizes = (prosumers, seed, hours, hour_length, degree, connectivity)
-    feeder = rows(published("ieee37")) if grid == "lindist3flow" else ieee37_feeder()
+    feeder = rows(published("ieee37")) if in_phases(grid) else ieee37_feeder()
     return day_on(feeder, *sizes, words, stress)
 
 
@@ -72,7 +73,7 @@ def ieee123(
     words = (grid, reactive_balance, behavior)
     sizes = (prosumers, seed, hours, hour_length, degree, connectivity)
     feeder = ieee123_feeder()
-    if grid == "lindist3flow":
+    if in_phases(grid):
         feeder = rows(published("ieee123").regulated(1.0))
     return day_on(feeder, *sizes, words, stress)
 
@@ -176,8 +177,8 @@ def _three_phases(phases: int, grid: GridModel, feeder: Grid | None) -> bool:
     if phases not in (1, 3):
         raise ValueError(f"phases={phases}: give 1 or 3.")
     given = feeder is not None and feeder.model.phased
-    three = phases == 3 or grid == "lindist3flow" or given
-    if three and grid in ("paper", "copperplate"):
+    three = phases == 3 or in_phases(grid) or given
+    if three and not MODELS[grid].radial:
         raise ValueError(f"phases=3 goes with grid='lindist3flow', not with grid={grid!r}.")
     if three and feeder is not None and not given:
         raise ValueError(

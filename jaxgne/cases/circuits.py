@@ -77,7 +77,7 @@ def published(name: str) -> Circuit:
         drawn[kind][at[bus]] += kva
     circuit = Circuit(
         names, called, phases, np.array([at[bus] for bus in source]), impedance, ratio, voltage,
-        drawn["wye"], drawn["delta"], -drawn["capacitor"].imag,
+        drawn["wye"], drawn["delta"], np.imag(-drawn["capacitor"]),
     )  # fmt: skip
     return _in_pairs(circuit) if name == "ieee37" else circuit
 
@@ -102,11 +102,12 @@ def _by_phases(lines: dict[str, list[str]], names: tuple[str, ...]) -> Complexes
 def _by_codes(lines: dict[str, list[str]]) -> Complexes:
     """Of transposed lines by code and length, whose sequences have impedances per km, pu/kW."""
     codes = table("european_lv_codes")
-    one, zero = (_numbers(codes[f"r{k}"]) + 1j * _numbers(codes[f"x{k}"]) for k in (1, 0))
-    self_, mutual = (zero + 2 * one) / 3, (zero - one) / 3
-    row = [codes["code"].index(code) for code in lines["code"]]
-    own = (self_ - mutual)[row, None, None] * np.eye(3) + mutual[row, None, None]
-    return own * _numbers(lines["length_m"])[:, None, None] / 1000 / (1000 * _LV_KV**2)
+    sequences = np.zeros((2, len(codes["code"])), complex)
+    for k in (0, 1):
+        sequences[k] = _numbers(codes[f"r{k}"]) + 1j * _numbers(codes[f"x{k}"])
+    zero, one = sequences[:, [codes["code"].index(code) for code in lines["code"]], None, None]
+    km = _numbers(lines["length_m"])[:, None, None] / 1000
+    return (one * np.eye(3) + (zero - one) / 3) * km / (1000 * _LV_KV**2)
 
 
 def _in_pairs(circuit: Circuit) -> Circuit:
@@ -188,7 +189,7 @@ def random_circuit(buses: int, load: float, rng: np.random.Generator) -> Circuit
     names, lines = tuple(map(str, range(buses))), tuple(f"line {k}" for k in range(1, buses))
     none = np.zeros((buses, 3))
     found = Circuit(
-        names, lines, phases, source, each, plain, np.ones(3), kva, none + 0j, none
+        names, lines, phases, source, each, plain, np.ones(3), kva, none.astype(complex), none
     )  # fmt: skip
     if buses == 1:
         return found

@@ -5,7 +5,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from ..grids import balanced
+from ..grids import MODELS, balanced
 from ..market import Buffers, Generators, Grid, GridModel, Market, Prosumers, Tariff, Trading
 from ..validation import validate
 from .customers import Customers, at_buses, passive, settle, shape, spread
@@ -123,7 +123,7 @@ def _grid(
 
 def restated(market: Market, model: GridModel, reactive_balance: bool | None) -> Market:
     """A market in three phases, or its balanced equivalent on a grid of another model."""
-    even = market if model == market.grid.model.name else balanced(market)
+    even = market if in_phases(model) else balanced(market)
     grid = replace(even.grid, model=model, reactive_balance=reactive_balance)
     return replace(even, grid=grid)
 
@@ -214,6 +214,12 @@ def choose(name: str, word: str, allowed: tuple[str, ...]) -> None:
     """`ValueError` for a word that is none of `allowed`."""
     if word not in allowed:
         raise ValueError(f"{name}={word!r}: choose one of {', '.join(allowed)}.")
+
+
+def in_phases(grid: GridModel) -> bool:
+    """Whether a grid model has buses in three phases; `ValueError` for a word that is none."""
+    choose("grid", grid, get_args(GridModel))
+    return MODELS[grid].phased
 
 
 def check_parts(hour_length: float) -> None:

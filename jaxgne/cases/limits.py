@@ -142,15 +142,15 @@ def servable(market: Market) -> Market:
     what it and all others draw.
     """
     grid, people = market.grid, market.prosumers
-    passive = np.asarray(grid.passive)
-    least = passive + at_buses(len(passive), people.bus, _drawn(market, least=True))
+    passive, bus = np.asarray(grid.passive), np.asarray(people.bus)
+    least = passive + at_buses(len(passive), bus, _drawn(market, least=True))
     if grid.model.radial:
-        kvar = at_buses(len(passive), people.bus, np.asarray(people.reactive))
+        kvar = at_buses(len(passive), bus, np.asarray(people.reactive))
         kvar += np.asarray(grid.passive_reactive)
         injected = np.array(grid.compensation_max)
         injected[np.asarray(grid.feeder)] = 0.0
         if grid.model.phased:
-            most = passive + at_buses(len(passive), people.bus, _drawn(market, least=False))
+            most = passive + at_buses(len(passive), bus, _drawn(market, least=False))
             _reached(market, *possible(grid, least, most, kvar, injected))
         else:
             _reached(market, *_on_tree(grid, least, kvar, injected))
@@ -167,7 +167,7 @@ def _drawn(market: Market, least: bool) -> Floats:
         np.subtract.at(drawn, np.asarray(units.owner), units.power_max)
         np.subtract.at(drawn, np.asarray(stores.owner), stores.discharge_max)
     else:
-        drawn += market.prosumers.curtail_max
+        drawn += np.asarray(market.prosumers.curtail_max)
         np.subtract.at(drawn, np.asarray(units.owner), units.power_min)
         np.add.at(drawn, np.asarray(stores.owner), stores.charge_max)
     return drawn
@@ -180,9 +180,12 @@ def _on_tree(grid: Grid, drawn: Floats, kvar: Floats, injected: Floats) -> tuple
     """
     held = np.ones_like(drawn)
     held[np.asarray(grid.feeder)] = grid.feeder_voltage
-    lines = (np.asarray(a) for a in (grid.source, grid.target, grid.resistance, grid.reactance))
+    ends, ohms = (grid.source, grid.target), (grid.resistance, grid.reactance)
+    lines = tuple(np.asarray(a) for a in (*ends, *ohms))
     peak = (drawn.max(axis=1), kvar.max(axis=1))
-    feeder = Feeder(*lines, *peak, voltage=held, tap=np.asarray(grid.tap))
+    feeder = Feeder(
+        lines[0], lines[1], lines[2], lines[3], *peak, voltage=held, tap=np.asarray(grid.tap)
+    )
     reactive = np.maximum(np.abs(flows(feeder, kvar)) - flows(feeder, injected), 0.0)
     carried = np.hypot(np.maximum(flows(feeder, drawn), 0.0), reactive)
     return carried, squared_voltages(feeder, drawn, kvar - injected)
