@@ -362,6 +362,9 @@ def test_cases_lists_names_and_options():
         "ieee37",
         "ieee123",
         "synthetic",
+        "ieee13",
+        "ieee34",
+        "european_lv",
     ]
     assert "seed=0" in lines[1]
 

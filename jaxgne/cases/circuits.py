@@ -107,7 +107,9 @@ def _by_codes(lines: dict[str, list[str]]) -> Complexes:
         sequences[k] = _numbers(codes[f"r{k}"]) + 1j * _numbers(codes[f"x{k}"])
     zero, one = sequences[:, [codes["code"].index(code) for code in lines["code"]], None, None]
     km = _numbers(lines["length_m"])[:, None, None] / 1000
-    return (one * np.eye(3) + (zero - one) / 3) * km / (1000 * _LV_KV**2)
+    impedance = np.zeros((len(km), 3, 3), complex)
+    impedance[:] = (one * np.eye(3) + (zero - one) / 3) * km / (1000 * _LV_KV**2)
+    return impedance
 
 
 def _in_pairs(circuit: Circuit) -> Circuit:
