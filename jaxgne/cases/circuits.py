@@ -56,7 +56,7 @@ class Circuit:
 def published(name: str) -> Circuit:
     """One of the test feeders `PUBLISHED`, with the taps set for its peak, as constant powers.
 
-    Their tables say what they are. The European feeder has no names of lines.
+    Their tables say what they are. Lines of the European feeder are called like the bus behind.
     """
     lines, loads = table(f"{name}_conductors"), table(f"{name}_spot")
     if name == "european_lv":
@@ -88,7 +88,7 @@ def _numbers(column: list[str], empty: float = 0.0) -> Floats:
 
 def _by_phases(lines: dict[str, list[str]], names: tuple[str, ...]) -> Complexes:
     """Of lines whose matrices are given, pu/kW; a line has the base of the bus it leads to."""
-    ohm = np.zeros((len(names), 3, 3), complex)
+    ohm = np.zeros((len(names), 3, 3), complex)  # and then pu/kW
     for i, j in _UPPER:
         pair = "abc"[i] + "abc"[j]
         ohm[:, i, j] = _numbers(lines[f"r_{pair}"]) + 1j * _numbers(lines[f"x_{pair}"])
@@ -96,7 +96,8 @@ def _by_phases(lines: dict[str, list[str]], names: tuple[str, ...]) -> Complexes
     kv: dict[str, float] = {}
     for bus, before, own in zip(names, lines["source"], lines["kv"], strict=True):
         kv[bus] = float(own) if own else kv[before]
-    return (ohm / (1000 * np.array([kv[bus] for bus in names]) ** 2)[:, None, None])[1:]
+    ohm /= 1000 * np.array([kv[bus] for bus in names])[:, None, None] ** 2
+    return ohm[1:]
 
 
 def _by_codes(lines: dict[str, list[str]]) -> Complexes:
@@ -107,9 +108,7 @@ def _by_codes(lines: dict[str, list[str]]) -> Complexes:
         sequences[k] = _numbers(codes[f"r{k}"]) + 1j * _numbers(codes[f"x{k}"])
     zero, one = sequences[:, [codes["code"].index(code) for code in lines["code"]], None, None]
     km = _numbers(lines["length_m"])[:, None, None] / 1000
-    impedance = np.zeros((len(km), 3, 3), complex)
-    impedance[:] = (one * np.eye(3) + (zero - one) / 3) * km / (1000 * _LV_KV**2)
-    return impedance
+    return (one * np.eye(3) + (zero - one) / 3) * km / (1000 * _LV_KV**2)
 
 
 def _in_pairs(circuit: Circuit) -> Circuit:
