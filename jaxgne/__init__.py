@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from . import profiles as profiles
     from . import scenarios as scenarios
     from . import studies as studies
+    from .acexact import clear_ac
     from .acsafe import clear_ac_safe
     from .alternatives import side_by_side
     from .batch import clear_many

@@ -48,8 +48,8 @@ class Tree(Record):
         solved = jax.lax.fori_loop(0, ladder.passes, hand_out, self.pivot @ known)
         change = solved - groups.seen(solved)
         price = self.lean @ drop + self.share.mT @ change
-        found = (groups.to_rows(solved[:, k : k + n], bus.shape[0]) for k in (0, n))
-        return *found, groups.to_wires(price, voltage.shape[0])
+        active, reactive = (groups.to_rows(solved[:, k : k + n], len(bus)) for k in (0, n))
+        return active, reactive, groups.to_wires(price, len(voltage))
 
 
 def eliminate(
