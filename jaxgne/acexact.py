@@ -26,9 +26,9 @@ from .certificate import certify
 from .clearing import clear
 from .each import LANE, for_one
 from .incidence import across, fallen, left, ratios, seen
-from .linear_flow import tree_state
-from .market import Market, cast
-from .model import Plan, Rows, counted, grid_price, length, pull
+from .linear_flow import worths
+from .market import Grid, Market, cast
+from .model import Plan, Rows, counted, grid_price, length, pull, rows_like, zeros
 from .options import checked_options, tolerance
 from .payoffs import costs, own_gradient
 from .plan import aggregate
@@ -38,6 +38,7 @@ from .result import Clearing, NotCleared
 from .runner import built, hosted, jnp, wide
 from .solve import Progress
 from .solvers.base import AbstractSolver
+from .status import Status, is_status
 from .tangent import Tangent
 
 _VOLTAGE, _LOADING = 1e-6, 1e-4  # pu, and share of a rating, by which limits may be missed
@@ -45,6 +46,7 @@ _SHORTER = 0.5  # of a step after which AC and linear model are further apart th
 _LEAST = 0.1  # of a step
 _FIRST = 1e-3  # error to which the first clear goes, without AC
 _AHEAD = 0.03  # and those of rounds, in the error of the last
+_NONE = 1e-6  # kVA, up to which a line that is rated 0 carries nothing
 _SHARE = 0.5  # but no further than this share of the tolerance
 
 
@@ -62,6 +64,17 @@ class AcExact(Record):
     flow: Flow
     rounds: int = eqx.field(static=True)
 
+    def __str__(self) -> str:
+        found, grid = self.clearing.certificate.residuals, self.linear.grid
+        over, beyond = _missed(self.flow, grid)
+        return (
+            f"local equilibrium of the AC game after {self.rounds} rounds: limits missed by "
+            f"{over:.1e} pu and {100 * beyond:.1e} % of ratings at most; about this AC state "
+            f"nobody gains more than {float(np.max(found.gap, initial=0.0)):.2g} EUR by deviating, "
+            f"the operator {float(found.operator_gap):.2g} EUR; losses "
+            f"{float(jnp.sum(counted(self.market) * self.losses)):,.1f} kWh"
+        )
+
     @property
     def losses(self) -> Float[Array, " H"]:
         """Of all lines, kW."""
@@ -73,7 +86,7 @@ class _Point(Record):
 
     active: Float[Array, "B H"]  # kW
     reactive: Float[Array, "B H"]  # kvar
-    voltage: Float[Array, "B H"]  # EUR per unit of the state
+    states: dict[str, Float[Array, "B H"]]  # EUR per unit of each
     loading: Float[Array, "L H"]  # EUR/kVA, of the current
     energy: Float[Array, " H"]  # EUR/kWh, what losses cost
 
@@ -97,7 +110,8 @@ def clear_ac(
     of this market on any model.
 
     Raises `NotCleared` where a round does not clear, where the AC power flow has no solution, or
-    after `rounds`; `ValueError` for grids that are no trees; `TypeError` when traced.
+    after `rounds`; `ValueError` for a market without a grid, or with one whose AC state cannot be
+    examined (`ac_power_flow`); `TypeError` when traced.
     """
     if isinstance(market.prosumers.load, Tracer):
         raise TypeError("clear_ac() runs on the host: call it outside of jit and vmap.")
@@ -105,47 +119,66 @@ def clear_ac(
         "clear_ac", market, solver, max_steps=max_steps, start=start, progress=progress,
         rounds=rounds,
     )  # fmt: skip
-    grid = market.grid
-    if not grid.model.radial:
-        raise ValueError(
-            f"clear_ac: the grid is {grid.model.name}; give a radial one, lindistflow or "
-            "lindist3flow."
-        )
+    grid = changed(market.grid, tangent=None, reactive_balance=True)
+    if not grid.model.networked:
+        raise ValueError("clear_ac: copperplate has no grid; build the market with one.")
     reason = unexamined(grid)
     if reason:
         raise ValueError(f"clear_ac: {reason}")
-    plain = changed(market, grid=changed(grid, tangent=None))
+    plain = changed(market, grid=grid)
     wanted = float(tolerance(tol, market.prosumers.load.dtype))
     given: dict[str, Any] = {"max_steps": max_steps, "progress": progress}
-    now = clear(plain, solver, start=start, tol=max(wanted, _FIRST), **given)
+    now = _first(plain, solver, start=start, tol=max(wanted, _FIRST), **given)
     at = _point(plain, now.plan, now.prices)
-    apart, step, linear, error = np.inf, 1.0, plain, _FIRST
+    linear, apart, step, error = _about(plain, at, _solved(at, now, plain)), np.inf, 1.0, _FIRST
+    exact, answer = linear, now
     for count in range(1, rounds + 1):
-        found = flow(grid, at.active, at.reactive)
-        if not bool(np.all(np.asarray(found.ok))):
-            raise NotCleared(
-                "clear_ac: the AC power flow of the plan has no solution; lower loads or ratings.",
-                now,
-                linear,
-            )
-        linear = _about(plain, at, found)
-        now = clear(linear, solver, start=now, tol=max(_SHARE * wanted, _AHEAD * error), **given)
+        near = max(_SHARE * wanted, _AHEAD * error)
+        try:
+            now = clear(linear, solver, start=now, tol=near, **given)
+        except NotCleared as stop:
+            words = f"clear_ac: about the AC state of round {count} the market is {stop}"
+            raise NotCleared(words, stop.clearing, linear) from None
         there = _point(linear, now.plan, now.prices)
-        state = flow(grid, there.active, there.reactive)
+        state = _solved(there, now, linear)
         exact = _about(plain, there, state)
         answer = _with_state(exact, now, state)
         error = float(answer.certificate.error)
         if error <= wanted and _kept(state, exact):
             return AcExact(answer, plain, exact, state, count)
-        further = float(_distance(linear, now.plan, state))
+        further = _distance(linear, now.plan, state)
         step = max(step * _SHORTER, _LEAST) if further > apart else min(1.0, step / _SHORTER)
-        apart, at = further, _between(at, there, step)
+        apart, before = further, at
+        at = there if step == 1 else _between(before, there, step)
+        linear = exact if step == 1 else _about(plain, at, _solved(at, now, linear))
     raise NotCleared(
         f"clear_ac: no local equilibrium of the AC game after {rounds} rounds: "
-        f"{str(now.certificate).splitlines()[0]}; give more rounds, or a smaller tol.",
-        now,
-        linear,
+        f"{str(answer.certificate).splitlines()[0]}; give more rounds, or a larger tol.",
+        answer,
+        exact,
     )
+
+
+def _first(market: Market, solver: AbstractSolver | None, **given: Any) -> Clearing:
+    """A clearing without AC to begin from; where there is none, what is drawn without anybody."""
+    try:
+        return clear(market, solver, **given)
+    except NotCleared as stop:
+        if not is_status(stop.clearing.status, Status.infeasible):
+            raise
+        return replace(stop.clearing, plan=zeros(market), prices=rows_like(market))
+
+
+def _solved(at: _Point, now: Clearing, market: Market) -> Flow:
+    """The AC state of a point. `NotCleared` where there is none."""
+    state = flow(market.grid, at.active, at.reactive)
+    if not np.all(np.asarray(state.ok)):
+        raise NotCleared(
+            "clear_ac: the AC power flow of the plan has no solution; lower loads or ratings.",
+            now,
+            market,
+        )
+    return state
 
 
 @program("the multipliers of the network's limits", once=True)
@@ -170,7 +203,7 @@ def _point(market: Market, plan: Plan, prices: Rows) -> _Point:
         return _Point(
             active,
             reactive,
-            voltage=jnp.where(fed, 0.0, -force.voltage),
+            states={n: jnp.where(fed, 0.0, -getattr(force, n)) for n in market.grid.model.states},
             loading=jnp.maximum(pressed, 0.0) * share,
             energy=energy,
         )
@@ -211,29 +244,25 @@ def _tangent(market: Market, at: _Point, state: Flow) -> Tangent:
         out = left(grid, state.active, state.reactive)
         losses = jnp.where(free, -(at.active + out[0]), 0.0)
         inert = jnp.where(free, -(at.reactive + out[1]), 0.0)
-        square = state.voltage**grid.model.power
-        near, far = seen(grid, square)
-        offset = near / ratios(grid)["voltage"][:, None] - far
-        offset = offset - fallen(grid, "voltage", state.active, state.reactive)
+        offset = {}
+        for name, ratio in ratios(grid).items():
+            near, far = seen(grid, _states(grid, state)[name])
+            fall = fallen(grid, name, state.active, state.reactive)
+            offset[name] = near / ratio[:, None] - far - fall
         size = length(state.active, state.reactive)
         used = (state.current > 0) & (size > 0)
         share = jnp.where(used, size / jnp.where(used, state.current, 1.0), 1.0)
 
         def truth(active: Array, reactive: Array) -> Array:
             found = flow(grid, active, reactive)
-            worth = jnp.sum(at.voltage * found.voltage**grid.model.power)
-            worth += jnp.sum(ts * at.energy * jnp.sum(found.losses, axis=0))
+            worth = jnp.sum(ts * at.energy * jnp.sum(found.losses, axis=0))
+            worth += sum(jnp.sum(at.states[n] * a) for n, a in _states(grid, found).items())
             return worth + jnp.sum(at.loading * found.current)
 
-        def model(active: Array, reactive: Array) -> Array:
-            fed = {"voltage": grid.feeder_voltage**grid.model.power}
-            found = tree_state(grid, active, reactive, fed)
-            worth = jnp.sum(at.voltage * found["voltage"])
-            carried = length(found["active"], found["reactive"])
-            return worth + jnp.sum(at.loading / share * carried)
-
         exact = jax.grad(truth, argnums=(0, 1))(at.active, at.reactive)
-        linear = jax.grad(model, argnums=(0, 1))(at.active + losses, at.reactive + inert)
+        outward = at.loading / share / jnp.where(size > 0, size, 1.0)
+        flows = {"active": outward * state.active, "reactive": outward * state.reactive}
+        linear = worths(grid, at.states | flows)
         more = [(a - b) / ts for a, b in zip(exact, linear, strict=True)]
         by_active, by_reactive = across(grid, *more)
         return Tangent(
@@ -241,29 +270,41 @@ def _tangent(market: Market, at: _Point, state: Flow) -> Tangent:
         )
 
 
+def _states(grid: Grid, state: Flow) -> dict[str, Float[Array, "B H"]]:
+    """The states that the grid's model has, as it has them."""
+    found = {"voltage": state.voltage**grid.model.power, "angle": state.angle}
+    return {name: found[name] for name in grid.model.states}
+
+
 @built
 def _with_state(market: Market, found: Clearing, state: Flow) -> Clearing:
     """The clearing with the AC state as its plan's network, judged on the model about that."""
     dtype = found.plan.active.dtype
     names = {"active": state.active, "reactive": state.reactive, "exchange": state.exchange}
-    names["voltage"] = state.voltage**market.grid.model.power
+    names |= _states(market.grid, state)
     plan = replace(found.plan, **{name: a.astype(dtype) for name, a in names.items()})
     judged = certify(market, plan, found.prices)
     sigma, paid = aggregate(market, plan), costs(market, plan)
     return replace(found, plan=plan, aggregate=sigma, costs=paid, certificate=judged)
 
 
-@hosted
 def _kept(state: Flow, market: Market) -> bool:
     """Whether the AC state keeps the limits of the grid."""
-    grid = market.grid
+    outside, over = _missed(state, market.grid)
+    return outside <= _VOLTAGE and over <= _LOADING
+
+
+@hosted
+def _missed(state: Flow, grid: Grid) -> tuple[float, float]:
+    """How far an AC state is outside of limits at most: pu, and share of a rating."""
     free = np.ones(len(grid.voltage_min), bool)
     free[np.asarray(grid.feeder)] = False
     low, high = (np.asarray(a)[:, None] for a in (grid.voltage_min, grid.voltage_max))
     volts, current = np.asarray(state.voltage), np.asarray(state.current)
     outside = np.max(np.maximum(low - volts, volts - high)[free], initial=0.0)
     rating = np.asarray(grid.rating)[:, None]
-    return bool(outside <= _VOLTAGE and np.all(current <= rating * (1 + _LOADING)))
+    used = np.divide(current, rating, out=np.where(current > _NONE, np.inf, 0.0), where=rating > 0)
+    return float(outside), float(np.max(used - 1, initial=0.0))
 
 
 @hosted

@@ -2,10 +2,11 @@
 
 from typing import Any
 
+import jax
 from jaxtyping import Array, Float
 
 from .acflow import flow
-from .incidence import fallen, falls, gathered, levelled, ratios
+from .incidence import ends_of, fallen, falls, flow_matrix, gathered, levelled, ratios
 from .market import Grid, Market
 from .radial import Forest, forest, loops
 from .runner import jnp
@@ -69,6 +70,40 @@ def _state(grid: Grid, tree: Forest, state: str, fed: Array, fall: Array) -> Flo
     less = jnp.where(outward, -fall / base[tree.far], fall / base[tree.near])
     given = nothing.at[grid.feeder].set(fed).at[tree.far].set(less)
     return levelled(grid, tree.ladder, base, base * tree.ladder.along(given))
+
+
+def worths(grid: Grid, weights: States) -> tuple[Float[Array, "B H"], Float[Array, "B H"]]:
+    """What a kW and a kvar more drawn at each bus add to a weighted sum of flows and states.
+
+    `weights` are of `active`, `reactive` and the model's states: the transpose of its rows. With
+    loops by a dense matrix, O((B + L)^3); there reactive power has to be balanced.
+    """
+    none = jnp.zeros_like(grid.passive)
+    if not loops(grid):
+        fed = {state: jnp.zeros_like(grid.feeder_voltage) for state in grid.model.states}
+
+        def found(active: Array, reactive: Array) -> States:
+            state = tree_state(grid, active, reactive, fed)
+            return {name: state[name] for name in weights}
+
+        return jax.vjp(found, none, none)[1](weights)
+    buses, lines = grid.passive.shape[0], grid.source.shape[0]
+    free = jnp.ones(buses, grid.resistance.dtype).at[grid.feeder].set(0.0)
+    matrix = flow_matrix(grid)
+    matrix = matrix.at[: 2 * buses].multiply(jnp.concatenate([free, free])[:, None])
+    parts, size = [matrix], matrix.shape[0]
+    for k, ratio in enumerate(ratios(grid).values()):
+        row, bus = 2 * buses + k * lines, jnp.arange(buses)
+        ends = (
+            jnp.zeros((size, buses), matrix.dtype)
+            .at[row : row + lines]
+            .set(ends_of(grid, ratio) * free)
+        )
+        parts.append(ends.at[k * buses + bus, bus].add(1 - free))  # feeders' states are fixed
+    given = [weights["active"], weights["reactive"]]
+    given += [weights[state] * free[:, None] for state in grid.model.states]
+    price = -jnp.linalg.solve(jnp.concatenate(parts, axis=1).T, jnp.concatenate(given))
+    return price[:buses], price[buses : 2 * buses]
 
 
 def _by_ac(market: Market, active: Array, reactive: Array) -> States:

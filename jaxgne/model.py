@@ -100,7 +100,8 @@ def _rows(market: Market, plan: Plan, given: Callable[[Array], Array]) -> Rows:
             fall = fallen(grid, state, plan.active, plan.reactive)
             lines[state] = near / ratio[:, None] - far - fall
         if grid.tangent is not None:
-            lines["voltage"] = lines["voltage"] - given(grid.tangent.offset)
+            for state, offset in grid.tangent.offset.items():
+                lines[state] = lines[state] - given(offset)
         if grid.reactive_balance:
             drawn = given(grid.passive_reactive) + at_bus(given(market.prosumers.reactive))
             bus_reactive = drawn + out[1] - plan.compensation

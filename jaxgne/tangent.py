@@ -14,7 +14,7 @@ class Tangent(Record):
 
     losses: Float[Array, "B H"]  # kW that lines take at buses, and what else the flows are wrong by
     losses_reactive: Float[Array, "B H"]  # kvar
-    offset: Float[Array, "L H"]  # pu^2, of the rows of voltages
+    offset: dict[str, Float[Array, "L H"]]  # of the rows of each state, in its unit
     active: Float[Array, "L H"]  # EUR/kWh, cost of active power on each line
     reactive: Float[Array, "L H"]  # EUR/kvarh, of reactive power
     rating: Float[Array, "L H"]  # kVA

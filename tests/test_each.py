@@ -192,6 +192,7 @@ LONG: dict[str, Call] = {
     "select": lambda m, c: selection.select(m),
     "selection_table": lambda m, c: selection.selection_table(m),
     "least_norm": lambda m, c: jg.least_norm(m),
+    "clear_ac": lambda m, c: jg.clear_ac(m),
     "clear_ac_safe": lambda m, c: jg.clear_ac_safe(m),
     **{
         name: lambda m, c, name=name: getattr(mechanisms, name)(m, steps=1)
