@@ -316,6 +316,13 @@ def distance(market: Market, transformers: Iterable[int | str] = ()) -> Int[np.n
     if not grid.model.networked:
         return np.zeros(len(ends[0]), int)
     source, target, size = np.asarray(grid.source), np.asarray(grid.target), len(grid.passive)
+    place, rows = np.arange(size), np.asarray(grid.phases)
+    of, phase = np.nonzero(rows >= 0)
+    place[rows[of, phase]] = rows.max(axis=1)[of]  # all phases of a bus are at one place
+    ends, (source, target) = [place[end] for end in ends], (place[source], place[target])
+    if grid.model.phased:  # all conductors make one line
+        line = np.minimum(source, target) * size + np.maximum(source, target)
+        cut = np.isin(line, line[cut])
 
     def apart(kept: np.ndarray) -> np.ndarray:
         entries = (np.ones(kept.sum()), (source[kept], target[kept]))

@@ -63,7 +63,7 @@ def _state(grid: Grid, tree: Forest, state: str, fed: Array, fall: Array) -> Flo
     the product of ratios on the way, it is a sum of falls.
     """
     outward = tree.outward[:, None]
-    nothing = jnp.zeros_like(grid.passive)
+    nothing = jnp.zeros((grid.passive.shape[0], fall.shape[1]), fall.dtype)
     step = jnp.log(ratios(grid)[state])[:, None]
     step = jnp.where(outward, -step, step)
     base = jnp.exp(tree.ladder.along(nothing[:, :1].at[tree.far].set(step)))

@@ -19,10 +19,10 @@ from .coordinates import Linear
 from .descent import HowToTune
 from .each import for_each, for_one
 from .history import History
+from .linear_flow import tree_state
 from .market import Market
-from .model import falls, net_exchange, potential, voltages
+from .model import net_exchange, potential, voltages
 from .programs import program
-from .radial import forest
 from .result import Clearing
 from .runner import jnp
 from .sensitivity.implicit import AbstractAdjoint, Implicit
@@ -222,15 +222,17 @@ def envelope(market: Market, *, solver: Any = None, tol: Any = None) -> Table:
     One bus at a time, at unity power factor, all else as the market clears: by the linear grid, d
     kW more at bus y add d to the flows on the path from the feeder and lower the squared voltage at
     z by 2 d times the resistance that both paths share, as seen at z through the transformers on
-    the way. The least room on ratings, voltages and the total counts. Beside it what energy costs
-    there beyond the main grid's price, EUR/kWh: the multipliers of these limits, 0 where none
-    binds.
+    the way; in three phases it may raise that of other phases. The least room on ratings, voltages
+    and the total counts. Beside it what energy costs there beyond the main grid's price, EUR/kWh:
+    the multipliers of these limits, 0 where none binds.
 
-    Raises what `clear` raises, and `ValueError` for grids other than `lindistflow`.
+    Raises what `clear` raises, and `ValueError` for grids that are no trees.
     """
     grid = market.grid
     if not grid.model.radial:
-        raise ValueError(f"envelope: the grid is {grid.model.name}; it must be lindistflow.")
+        raise ValueError(
+            f"envelope: the grid is {grid.model.name}; it must be lindistflow or lindist3flow."
+        )
     market = jax.tree.map(jnp.asarray, market)
     found = clear(market, solver, tol=tol)
     draw, feed = (np.asarray(a) for a in headroom(market, found))
@@ -251,28 +253,34 @@ def envelope(market: Market, *, solver: Any = None, tol: Any = None) -> Table:
 def headroom(market: Market, clearing: Clearing) -> tuple[Float[Array, "B H"], Float[Array, "B H"]]:
     """What each bus may draw and feed in more, kW; never negative."""
     grid, plan = market.grid, clearing.plan
-    tree = forest(grid)
-    buses, lines = grid.passive.shape[0], grid.source.shape[0]
-    own = jnp.zeros((buses, lines)).at[tree.far, jnp.arange(lines)].set(1.0)
-    path = tree.ladder.along(own)  # (B, L): whether the line leads to the bus
-    base = tree.ladder.base**2
-    own_fall = path * (falls(grid)["voltage"][0] / base[grid.target])
-    shared = base[:, None] * (own_fall @ path.T)  # pu^2 per kW, of z by y
-    outward = jnp.where(tree.outward[:, None], plan.active, -plan.active)
-    most = jnp.sqrt(jnp.maximum(grid.rating[:, None] ** 2 - plan.reactive**2, 0.0))
+    each = jnp.eye(grid.passive.shape[0], dtype=grid.passive.dtype)  # a kW at one bus
+    none = {state: jnp.zeros((grid.feeder.shape[0], 1), each.dtype) for state in grid.model.states}
+    more = tree_state(grid, each, jnp.zeros_like(each), none)
+    p, q, w = (more[name][:, :, None] for name in ("active", "reactive", "voltage"))
     square = voltages(market, plan) ** 2
     low, high = (a[:, None] ** 2 for a in (grid.voltage_min, grid.voltage_max))
     total = net_exchange(market, plan)
 
-    def room(line: Array, voltage: Array, all_: Array) -> Array:
-        lines_ = jnp.where(path[:, :, None] > 0, line[None], jnp.inf).min(axis=1, initial=jnp.inf)
-        felt = shared[:, :, None] > 0
-        drop = jnp.where(felt, voltage[:, None] / jnp.where(felt, shared[:, :, None], 1.0), jnp.inf)
-        return jnp.maximum(jnp.minimum(jnp.minimum(lines_, drop.min(axis=0)), all_), 0.0)
+    def over(room: Array, by: Array) -> Array:
+        """How far one may go to a limit, by what a kW takes of the room that there is."""
+        felt = by > 0
+        found = jnp.where(felt, room[:, None] / jnp.where(felt, by, 1.0), jnp.inf)
+        return found.min(axis=0, initial=jnp.inf)
 
-    draw = room(most - outward, square - low, market.tariff.total_max - total)
-    feed = room(most + outward, high - square, total - market.tariff.total_min)
-    return draw, feed
+    # |flow + d more| = rating, of each line by each bus
+    square_of = p**2 + q**2
+    half = p * plan.active[:, None] + q * plan.reactive[:, None]
+    left = (grid.rating[:, None] ** 2 - plan.active**2 - plan.reactive**2)[:, None]
+    root = jnp.sqrt(jnp.maximum(half**2 + square_of * left, 0.0))
+
+    def room(sign: int, all_: Array) -> Array:
+        felt = square_of > 0
+        lines = (root - sign * half) / jnp.where(felt, square_of, 1.0)
+        found = jnp.where(felt, lines, jnp.inf).min(axis=0, initial=jnp.inf)
+        volts = jnp.minimum(over(square - low, -sign * w), over(high - square, sign * w))
+        return jnp.maximum(jnp.minimum(jnp.minimum(found, volts), all_), 0.0)
+
+    return room(1, market.tariff.total_max - total), room(-1, total - market.tariff.total_min)
 
 
 def _mean(toll: Float[Array, "E #H"]) -> Float[Array, " E"]:

@@ -85,10 +85,11 @@ def by_phase(
         more = np.broadcast_to(more[:, None] if more.ndim == 1 else more, (many, hours))
         return np.concatenate([table[phases], more])
 
-    def limit(values: Any) -> np.ndarray:
+    def limit(values: Any, widest: Any) -> np.ndarray:
         table = np.asarray(values, float)
         table = np.broadcast_to(table[:, None] if table.ndim == 1 else table, (count, 3))
-        return np.concatenate([table[phases], table[[b for b, _ in spans], 0]])
+        own = [widest([table[b, "abc".index(letter)] for letter in kind]) for b, kind in spans]
+        return np.concatenate([table[phases], np.array(own, float)])
 
     near, after = wires[line, of], wires[line, (of + 1) % 3]
     coupled = after >= 0
@@ -107,8 +108,8 @@ def by_phase(
         reactance=np.concatenate([matrix[1][line, of, of], none]),
         rating=np.concatenate([each(rating, present, kept), none + np.inf]),
         tap=np.concatenate([each(tap, present, kept), none + 1]),
-        voltage_min=limit(voltage_min),
-        voltage_max=limit(voltage_max),
+        voltage_min=limit(voltage_min, min),
+        voltage_max=limit(voltage_max, max),
         feeder=rows[feeder][rows[feeder] >= 0],
         feeder_voltage=held[phases[feeder]],
         phase_a=rows[:, 0],

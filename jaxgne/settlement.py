@@ -18,6 +18,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from .each import for_each
+from .incidence import across, has_terminals, left
 from .market import Market
 from .model import (
     Plan,
@@ -184,6 +185,7 @@ def bills(market: Market, plan: Plan, prices: Rows) -> Bills:
     s = net_exchange(market, plan)
     caps = cap_money(market, plan, prices)
     drawn = grid.passive.at[market.prosumers.bus].add(net)
+    outflow, _ = left(grid, plan.active, plan.reactive)
     people = market.prosumers
     adders = ts * (people.import_adder * plan.imports - people.export_adder * plan.exports)
     return Bills(
@@ -207,7 +209,7 @@ def bills(market: Market, plan: Plan, prices: Rows) -> Bills:
         receipts=ts * (scarce * s + jnp.sum(prices.bus * drawn, axis=0))
         + 2 * jnp.sum(share, axis=0)
         + caps.receipts,
-        rent=ts * (prices.aggregate * s + jnp.sum(prices.bus * _inflow(market, plan), axis=0))
+        rent=ts * (prices.aggregate * s - jnp.sum(prices.bus * outflow, axis=0))
         + 2 * jnp.sum(share, axis=0)
         + caps.rent,
     )
@@ -240,7 +242,7 @@ def cap_money(market: Market, plan: Plan, prices: Rows) -> CapMoney:
         kept = jnp.where(nobody, 0.0, values)
         return none.at[jnp.maximum(caps.owner, 0)].add(kept)
 
-    def left(values: Array) -> Array:
+    def unowned(values: Array) -> Array:
         return jnp.sum(jnp.where(nobody, values, 0.0), axis=0)
 
     summed = jnp.where(caps.adds[:, None] > 0, plan.rise, plan.level) - plan.spare
@@ -249,8 +251,8 @@ def cap_money(market: Market, plan: Plan, prices: Rows) -> CapMoney:
         charges=owned(rises),
         passive=jnp.sum(base, axis=0),
         levies=jnp.sum(rises, axis=0),
-        receipts=left(received - rises),
-        rent=left(price * summed - rises),
+        receipts=unowned(received - rises),
+        rent=unowned(price * summed - rises),
     )
 
 
@@ -274,7 +276,8 @@ def price_parts(market: Market, clearing: Clearing) -> PriceParts:
 
     With mu_pb the price of a bus, nu that of a line's voltage drop and rho that of its rating, a
     flow's optimality reads mu_pb_z - mu_pb_y = (what nu makes of it) + (what rho does), so that the
-    parts are sums along the path from the feeder. Their total is p0 + d_mg sigma + lambda + mu_tg +
+    parts are sums along the path from the feeder; what stands between phases has shares of theirs,
+    and of what voltages make of reactive power. Their total is p0 + d_mg sigma + lambda + mu_tg +
     mu_pb for any prices, and the same on every gauge.
 
     Of a batch the parts have its leading axis. Raises `ValueError` for a grid that is not radial:
@@ -296,13 +299,17 @@ def _price_parts(market: Market, plan: Plan, prices: Rows) -> PriceParts:
     if grid.model.networked:
         tree = forest(grid)
         drops = replace(rows_like(market), voltage=prices.voltage, angle=prices.angle)
-        lean = jnp.where(tree.outward[:, None], 1, -1) * pull(market, drops).active
-        lean = lean / counted(market)
-        along = tree.ladder.along
-        rise = prices.bus[tree.far] - prices.bus[tree.near]
-        limit += along(nothing.at[grid.feeder].set(prices.bus[grid.feeder]))
-        voltage = along(nothing.at[tree.far].set(lean))
-        lines = along(nothing.at[tree.far].set(rise - lean))
+        pulled, along = pull(market, drops), tree.ladder.along
+        each = jnp.where(tree.outward[:, None], 1, -1) / counted(market)
+        lean = (each * pulled.active, each * pulled.reactive)  # of both powers
+        fed = along(nothing.at[grid.feeder].set(prices.bus[grid.feeder]))
+        limit += fed
+        voltage, turned = (along(nothing.at[tree.far].set(part)) for part in lean)
+        if has_terminals(grid):  # what a kW there takes of phases, and a kvar of them
+            ends = grid.target[grid.terminal]
+            less, _ = across(grid, voltage, turned)  # that of phases less that of terminals
+            voltage += along(nothing.at[ends].set((less + lean[0])[grid.terminal]))
+        lines = prices.bus - fed - voltage
     return PriceParts(
         energy=grid_price(market, aggregate(market, plan)),
         limit=limit,
@@ -335,15 +342,3 @@ def network_prices(market: Market, prices: Rows) -> Float[Array, "E H"]:
     """What the operator asks more at the buyer's bus than at the seller's, EUR/kWh."""
     pairs, at = market.trading, prices.bus[market.prosumers.bus]
     return at[pairs.buyer] - at[pairs.seller]
-
-
-def _inflow(market: Market, plan: Plan) -> Float[Array, "B H"]:
-    """What lines bring to each bus, kW."""
-    grid = market.grid
-    return (
-        jnp.zeros_like(grid.passive)
-        .at[grid.target]
-        .add(plan.active)
-        .at[grid.source]
-        .add(-plan.active)
-    )

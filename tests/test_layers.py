@@ -148,6 +148,7 @@ LAYERS: dict[str, set[str]] = {
     "solve": RESULT - {"clearing", "solve"},
     "clearing": RESULT - {"clearing"},
     **dict.fromkeys(STUDIES, RESULT),
+    "settlement": {*RESULT, "incidence"},
     "scenarios": {"clock", "each", "market", "names", "padding", "validation", "scenarios"},
     "comparison": {"each", "market", "model", "result", "settlement", "status", "unmet"},
     "uncontrolled": {
@@ -175,6 +176,7 @@ LAYERS: dict[str, set[str]] = {
     "mechanisms": {
         *RESULT,
         *("settlement", "objectives", "coordinates", "descent", "history", "tuning"),
+        "linear_flow",
     },
     "equipment": {"clock", "each", "market", "devices", "profiles", "validation"},
     "cases": {

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from ..incidence import entries
 from ..market import Market
 from ..model import (
     Plan,
@@ -145,7 +146,8 @@ def step_sizes(market: Market, balance: Float[Array, ""], rule: Rule) -> Steps:
     )
     home, nothing = market.prosumers.bus, jnp.zeros_like(grid.voltage_min)
     decisions = nothing.at[home].add(jnp.max(devices, axis=1, initial=0.0))
-    lines = nothing.at[grid.source].add(1.0).at[grid.target].add(1.0)
+    found = entries(grid)
+    lines = nothing.at[found.bus].add(jnp.abs(found.real) + jnp.abs(found.imaginary))
     if rule == "paper":
         own, networked, rows = (3.0, 3.0, jnp.full_like(traders, 3.0))
         steep = jnp.full_like(traders, jnp.max(tariff.slope, initial=0.0))

@@ -181,7 +181,8 @@ def _drawn(v: Values, reactive: bool = False) -> Float[np.ndarray, "B H"]:
 def _falls(v: Values) -> tuple[Float[np.ndarray, "B H"], Float[np.ndarray, "B H"]]:
     """How far the voltage of each bus falls below its feeder's, pu, if loads alone drew power.
 
-    Along the tree of shortest ways from the feeders; and what is drawn at each bus, kW.
+    Along the tree of shortest ways from the feeders; and what is drawn at each bus, kW. In three
+    phases what stands on some draws an even share of each, and conductors act on themselves alone.
     """
     _, depth, needed = walk(v)
     source, target = v["Grid.source"], v["Grid.target"]
@@ -190,9 +191,16 @@ def _falls(v: Values) -> tuple[Float[np.ndarray, "B H"], Float[np.ndarray, "B H"
     order = [line for line in np.argsort(depth[far], kind="stable").tolist() if needed[line]]
     active, reactive = _drawn(v), _drawn(v, reactive=True)
     drawn, fall = active.copy(), np.zeros_like(active)
+    also = {  # what else than its first phase a terminal draws on
+        line: [second, third] if third >= 0 else [second]
+        for line, second, third in zip(
+            *(v[f"Grid.{name}"].tolist() for name in ("terminal", "second", "third")), strict=True
+        )
+    }
     for line in reversed(order):
-        active[near[line]] += active[far[line]]
-        reactive[near[line]] += reactive[far[line]]
+        buses = [near[line], *also.get(line, ())]
+        for power in (active, reactive):
+            power[buses] += power[far[line]] / len(buses)
     for line in order:
         lost = v["Grid.resistance"][line] * active[far[line]]
         lost = lost + v["Grid.reactance"][line] * reactive[far[line]]
