@@ -106,7 +106,7 @@ def structure(market: Market, caller: str = "clear") -> list[str]:
         return wrong
     v = Values(market)
     wrong = indices(v)
-    wrong += [] if wrong else pairs(v) + lines(v) + in_phases(v) + caps(v) + kinds(v)
+    wrong += [] if wrong else pairs(v) + (lines(v) or in_phases(v)) + caps(v) + kinds(v)
     wrong += mistakes(v) if np.any(suspects(market)) else []
     made, steps = market.buffers.made, np.shape(market.prosumers.load)[-1]
     unreal = market.clock and market.clock.wrong()

@@ -23,7 +23,7 @@ def in_phases(v: Values) -> list[str]:
             'give model="lindist3flow".'
         ]
     wrong = _rows(v)
-    return wrong or _couplings(v) + _terminals(v)
+    return wrong or _crossed(v) + _couplings(v) + _terminals(v)
 
 
 def _again(key: np.ndarray) -> Bool[np.ndarray, " R"]:
@@ -71,6 +71,20 @@ def _where(v: Values) -> tuple[Int[np.ndarray, " B"], Int[np.ndarray, " B"]]:
         there = row >= 0
         bus[row[there]], phase[row[there]] = np.flatnonzero(there), k
     return bus, phase
+
+
+def _crossed(v: Values) -> list[str]:
+    """Conductors from one phase to another; what leads to terminals, or begins there, is none."""
+    _, phase = _where(v)
+    near, far = phase[v["Grid.source"]], phase[v["Grid.target"]]
+    return v.complain(
+        "Grid.target",
+        (near != far) & (near >= 0) & (far >= 0),
+        lambda at: (
+            f"the line leads from phase {_LETTERS[near[at]]} to phase {_LETTERS[far[at]]}; join "
+            "rows of one phase"
+        ),
+    )
 
 
 def _couplings(v: Values) -> list[str]:
@@ -153,7 +167,7 @@ def _terminals(v: Values) -> list[str]:
             "Grid.second",
             misplaced(second, 1),
             lambda at: (
-                f"{v.bus(second[at])} is not the next phase of the bus of {v.bus(first[at])}; give "
+                f"{v.bus(second[at])} is not the phase after {v.bus(first[at])} at its bus; give "
                 "that"
             ),
         )
@@ -161,7 +175,7 @@ def _terminals(v: Values) -> list[str]:
             "Grid.third",
             ~open_ & misplaced(np.where(open_, first, third), 2),
             lambda at: (
-                f"{v.bus(third[at])} is not the last phase of the bus of {v.bus(first[at])}; give "
+                f"{v.bus(third[at])} is not the phase before {v.bus(first[at])} at its bus; give "
                 "that, or -1"
             ),
         )
