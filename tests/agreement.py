@@ -1,11 +1,11 @@
 """What every answer is held to: the oracle's, and the signs of prices inside bounds."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 import jaxgne as jg
 from jaxgne import model
+from jaxgne.runner import by_numpy, to_host
 from tests.reference import Reference
 
 SOLVERS = {
@@ -14,14 +14,18 @@ SOLVERS = {
     "mechanism": (jg.SemiDecentralized(), 1e-6, 40_000),
 }
 
-potential = jax.jit(jg.model.potential)
+
+def potential(market: jg.Market, plan: jg.Plan) -> float:
+    """P, EUR; by NumPy, which compiles nothing for markets of yet another shape."""
+    with by_numpy():
+        return float(jg.model.potential(*to_host((market, plan))))
 
 
 def check_agreement(market: jg.Market, clearing: jg.Clearing, oracle: Reference) -> None:
     """Potential, total cost and what is unique (model.md: Uniqueness), by the market's scales."""
     scales = clearing.certificate.scales
     bill, power = float(scales.bill), float(scales.power)
-    assert abs(float(potential(market, clearing.plan)) - oracle.potential) < 2e-6 * bill
+    assert abs(potential(market, clearing.plan) - oracle.potential) < 2e-6 * bill
     # sigma and whatever has a strictly convex cost
     slope = np.asarray(market.tariff.slope) > 0
     found = np.asarray(clearing.aggregate)
@@ -36,7 +40,7 @@ def check_agreement(market: jg.Market, clearing: jg.Clearing, oracle: Reference)
 def check_signs(market: jg.Market, plan: jg.Plan, prices: jg.Rows, atol: float) -> set[str]:
     """Marginal cost is price wherever an entry is strictly inside its bounds (model.md: Prices).
 
-    Returns the names of the fields that have such an entry; asserts that there is one.
+    Returns the names of the fields that have such an entry.
     """
     lower, upper = model.boxes(market)
     units, pairs, tariff = market.generators, market.trading, market.tariff
@@ -63,5 +67,4 @@ def check_signs(market: jg.Market, plan: jg.Plan, prices: jg.Rows, atol: float) 
         assert np.all(np.abs(np.asarray(gap)[inside]) < atol), name
         looked_at |= {name} if inside.any() else set()
     assert np.all(np.abs(prices.bus[market.grid.feeder]) < atol)
-    assert looked_at
     return looked_at

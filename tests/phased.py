@@ -4,13 +4,15 @@
 the package but the tables of a `Tree`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 import jaxgne as jg
 from jaxgne.phases import by_phase
+from tests.markets import _changed
 
 TURN = np.exp(-2j * np.pi / 3 * np.arange(3))  # phases a, b, c at 0, -120, +120 degrees
 PAIRS = ("ab", "bc", "ca")
@@ -134,15 +136,26 @@ def sweep(tree: Tree) -> tuple[np.ndarray, np.ndarray]:
     return volts, current
 
 
-def market(seed: int, buses: int = 6, hours: int = 3, whole: bool = False, **limits: Any):
-    """A small market on such a feeder: people on phases, between two, and on three."""
+def market(
+    seed: int,
+    buses: int = 6,
+    hours: int = 3,
+    whole: bool = False,
+    feeder: int | None = None,
+    **limits: Any,
+) -> jg.Market:
+    """A small market on such a feeder: people on phases, between two, and on three.
+
+    Markets on one random `feeder`, by its seed, have one shape.
+    """
     rng = np.random.default_rng(1000 + seed)
-    tree = random_tree(seed, buses, hours, whole)
+    tree = random_tree(seed if feeder is None else feeder, buses, hours, whole)
     grid = tree.grid(**limits)
     count = 5
     places = rng.choice(np.arange(3, grid.passive.shape[0]), count)
     surplus = rng.uniform(-6, 8, (count, hours))
-    pairs = [(i, j) for i in range(count) for j in range(i) if rng.uniform() < 0.5]
+    chance = rng if feeder is None else np.random.default_rng(feeder)
+    pairs = [(i, j) for i in range(count) for j in range(i) if chance.uniform() < 0.5]
     return jg.Market(
         jg.Prosumers(
             places, surplus, rng.uniform(0, 1, (count, hours)), import_max=60.0, export_max=20.0
@@ -154,3 +167,52 @@ def market(seed: int, buses: int = 6, hours: int = 3, whole: bool = False, **lim
                    charge_efficiency=0.95, discharge_efficiency=0.95, quadratic=1e-3),
         jg.Trading([i for i, _ in pairs], [j for _, j in pairs], 4.0, toll=0.01),
     )  # fmt: skip
+
+
+def busy_market(seed: int, capped: bool | None = None, **fixed: Any) -> jg.Market:
+    """A small market on a random feeder in which much binds: ratings, voltages, caps, inverters.
+
+    Limits are drawn around what it does without them, so that some have no plan. `fixed` are
+    sizes for `market`.
+    """
+    rng = np.random.default_rng([seed, 3])
+    sizes: Any = {"buses": int(rng.integers(3, 7)), "hours": int(rng.integers(1, 4))}
+    sizes |= {"whole": bool(rng.integers(2))} | fixed
+    base = market(seed, voltage_min=0.5, voltage_max=1.5, **sizes)
+    grid, hours = base.grid, base.prosumers.load.shape[1]
+    rows = len(grid.passive)
+    length = rng.choice([0.25, 1.0]) if rng.uniform() < 0.5 else rng.uniform(0.5, 2, hours)
+    base = _changed(
+        base,
+        grid__feeder_voltage=grid.feeder_voltage + rng.uniform(-0.005, 0.005, (3, hours)),
+        tariff__anticipation=rng.choice([0.0, 0.5, 1.0]),
+        prosumers__curtail_max=rng.choice([0.0, 3.0]),
+        prosumers__import_adder=rng.uniform(0, 0.03, base.prosumers.import_adder.shape),
+    )
+    base = replace(base, hour_length=jnp.broadcast_to(length, hours))
+    free: Any = jg.clear(base, runner="numpy").plan
+    volts = np.sqrt(np.asarray(free.voltage))
+    carried = np.hypot(free.active, free.reactive).max(axis=1)
+
+    def some(share: float, count: int) -> np.ndarray:
+        return rng.uniform(size=count) < share
+
+    rating = np.where(some(0.15, len(carried)), carried * rng.uniform(0.95, 1.2), np.inf)
+    room = rng.choice([0.002, 0.005, 0.02])
+    low = volts.min(axis=1) - np.where(some(0.15, rows), -0.1, 1) * room * rng.uniform(0, 1, rows)
+    high = volts.max(axis=1) + np.where(some(0.1, rows), -0.1, 1) * room * rng.uniform(0, 1, rows)
+    helps = some(0.4, rows)[:, None] * rng.uniform(0, 15, (rows, hours)) * (rng.uniform() < 0.6)
+    found = _changed(
+        base,
+        grid__rating=rating + 0.1,
+        grid__voltage_min=low,
+        grid__voltage_max=np.full(rows, 1.2) if some(0.3, 1) else np.maximum(high, low + 1e-4),
+        grid__compensation_max=helps,
+    )
+    if rng.uniform() < 0.3 if capped is None else capped:
+        bought = float(found.hour_length @ np.asarray(free.imports).sum(axis=0))
+        most = 0.4 * rng.uniform(0.95, 1.1) * bought + 1.0
+        caps = [jg.caps.carbon(found, most, grid=0.4, generators=0.3, passive=False)]
+        caps += [jg.caps.demand_charge(found, 0.3, prosumers=[2, 0], free=1.0)]
+        found = jg.capped(found, *caps)
+    return found

@@ -274,7 +274,8 @@ def add_network(program: Program, market: Market, power: float) -> None:
     program.column("reactive", -anywhere, anywhere, power)
     program.column("exchange", -supply, supply, power)
 
-    squared = 2 if market.grid.model.name == "lindistflow" else 1
+    radial = market.grid.model.name in ("lindistflow", "lindist3flow")
+    squared = 2 if radial else 1
     spread = np.zeros((1, hours))
     rise = np.stack([a[:, None] ** squared - 1 + spread for a in (n.voltage_min, n.voltage_max)])
     rise[:, n.feeder] = n.feeder_voltage**squared - 1
@@ -285,28 +286,71 @@ def add_network(program: Program, market: Market, power: float) -> None:
         program.column("angle", turn[0][:, None] + spread, turn[1][:, None] + spread, drop)
 
     at, leaves = pick(m.bus, buses), pick(n.source, buses) - pick(n.target, buses)
+    near, takes = pick(n.source, buses).T, (2 * n.resistance, 2 * n.reactance)
+    takes, swaps = tuple(map(sparse.diags, takes)), 0 * leaves
+    if market.grid.model.name == "lindist3flow":
+        leaves, swaps, near, takes = in_phases(n, leaves, near, takes)
     makes = at @ pick(np.asarray(market.generators.owner), len(m.bus))
     stores = at @ pick(np.asarray(market.buffers.owner), len(m.bus))
     program.rows("bus", n.passive + at @ m.load, power, curtailed=at, generation=-makes,
-                 charge=stores, discharge=-stores, active=leaves,
+                 charge=stores, discharge=-stores, active=leaves, reactive=swaps,
                  exchange=-pick(n.feeder, buses))  # fmt: skip
-    if market.grid.model.name == "lindistflow" or market.grid.reactive_balance:
+    if radial or market.grid.reactive_balance:
         inner = np.setdiff1d(np.arange(buses), n.feeder)
         demand = n.passive_reactive + at @ m.reactive
         most = np.where(np.isin(np.arange(buses), n.feeder)[:, None], 0.0, n.compensation_max)
         program.column("compensation", -most, most, power)
         program.rows("bus_reactive", demand[inner], power, reactive=leaves[inner],
+                     active=-swaps[inner],
                      compensation=-pick(np.arange(buses), buses)[inner])  # fmt: skip
     # a line's voltage behind its transformer less that at the target, and that of no rise
     behind = n.tap**-squared
-    sees = sparse.diags(behind) @ pick(n.source, buses).T
-    falls, idle = sees - pick(n.target, buses).T, behind - 1
-    if market.grid.model.name == "lindistflow":
+    falls, idle = sparse.diags(behind) @ near - pick(n.target, buses).T, behind - 1
+    if radial:
         program.rows("drop", idle[:, None] + np.zeros((lines, hours)), drop, rise=falls,
-                     active=sparse.diags(-2 * n.resistance),
-                     reactive=sparse.diags(-2 * n.reactance))  # fmt: skip
+                     active=-takes[0], reactive=-takes[1])  # fmt: skip
     else:
         add_paper_flows(program, n, falls, idle, leaves.T, power, drop)
+
+
+def in_phases(n: Any, leaves: Any, near: Any, takes: Any) -> tuple[Any, Any, Any, Any]:
+    """What lines take of buses and of squared voltages where there are three phases.
+
+    By phases' letters: of the squared voltage of p, what q carries takes 2 rt P + 2 xt Q, where
+
+        2 rt_ab = -r + s x   2 xt_ab = -x - s r   (and bc, ca)   with s = sqrt(3)
+        2 rt_ba = -r - s x   2 xt_ba = -x + s r   (and cb, ac).
+
+    What stands between a and b takes P/2 + Q/(2 s) and Q/2 - P/(2 s) of a, P/2 - Q/(2 s) and
+    Q/2 + P/(2 s) of b; what stands on three a third of each. Such a row's squared voltage is the
+    mean of its phases'. Powers that leave by powers, then by the other powers (of P by Q, of Q by
+    -P); squared voltages where lines begin; what P and Q on lines take of them.
+    """
+    root, phase = np.sqrt(3.0), {}
+    for letter in "abc":
+        phase |= dict.fromkeys(getattr(n, f"phase_{letter}").tolist(), letter)
+    leaves, near = sparse.lil_matrix(leaves), sparse.lil_matrix(near)
+    swaps = sparse.lil_matrix(leaves.shape)
+    by_active, by_reactive = (sparse.lil_matrix(each) for each in takes)
+    pairs = zip(n.coupled, n.following, n.mutual_resistance, n.mutual_reactance, strict=True)
+    for one, other, r, x in pairs:
+        for p, q in ((one, other), (other, one)):
+            sign = {"ab": 1, "bc": 1, "ca": 1, "ba": -1, "cb": -1, "ac": -1}[
+                phase[n.target[p]] + phase[n.target[q]]
+            ]
+            by_active[p, q] = -r + sign * root * x
+            by_reactive[p, q] = -x - sign * root * r
+    for line, second, third in zip(n.terminal, n.second, n.third, strict=True):
+        first = n.source[line]
+        ends = [first, second] if third < 0 else [first, second, third]
+        for end in ends:
+            leaves[end, line] = near[line, end] = 1 / len(ends)
+        if third < 0:
+            assert phase[first] + phase[second] in ("ab", "bc", "ca")
+            swaps[first, line], swaps[second, line] = 1 / (2 * root), -1 / (2 * root)
+    made = (leaves, swaps, near, by_active, by_reactive)
+    leaves, swaps, near, by_active, by_reactive = map(sparse.csr_matrix, made)
+    return leaves, swaps, near, (by_active, by_reactive)
 
 
 def split(n: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -57,7 +57,7 @@ def test_hand_made_markets(kind, name):
     clearing = jg.clear(market, solver, tol=tol, max_steps=most, runner="jax")
     check_agreement(market, clearing, solve(market))
     price = float(clearing.certificate.scales.price)
-    check_signs(market, clearing.plan, clearing.prices, atol=2e-3 * price)
+    assert check_signs(market, clearing.plan, clearing.prices, atol=2e-3 * price)
 
 
 INSIDE = {  # where markets are too simple for a generator, an import and a trade inside its bounds

@@ -340,7 +340,7 @@ def test_first_order_conditions_hold(grid):
     c_tr + c_ta + mu_tr = pi strictly inside the bounds (model.md: Prices)."""
     market = feeder(grid)
     clearing = jg.clear(market, tol=1e-10)
-    check_signs(market, clearing.plan, clearing.prices, atol=1e-5)
+    assert check_signs(market, clearing.plan, clearing.prices, atol=1e-5)
     assert not np.any(clearing.prices.bus[market.grid.feeder])  # exact: left out of the iteration
 
 

@@ -102,7 +102,7 @@ def test_a_grid_with_another_drop_agrees_with_the_oracle(solver: Any):
     oracle, clearing = solve(scaled), jg.clear(market, solver, tol=1e-8)
     assert clearing.ok and np.abs(clearing.prices.voltage).max() > 1e-3
     check_agreement(market, clearing, oracle)
-    check_signs(market, clearing.plan, clearing.prices, 1e-4)
+    assert check_signs(market, clearing.plan, clearing.prices, 1e-4)
     assert np.allclose(clearing.plan.voltage, oracle.plan.voltage, atol=1e-4)
 
 
