@@ -245,7 +245,7 @@ def test_other_models_have_the_balanced_equivalent(name: str):
 def test_the_european_feeder_has_a_house_at_each_load():
     """55 houses on one phase each (21, 19 and 15 of them), whose highest loads are the published.
 
-    Sun and batteries are a house's, cars charge with up to 5 kW.
+    Sun and batteries are a house's, cars charge with up to 7.5 kW.
     """
     market = jg.european_lv()
     people, names = market.prosumers, market.grid.names

@@ -33,8 +33,8 @@ def european_lv(
     """A day on the European low-voltage feeder in three phases: 907 buses, 55 houses, 57 kW.
 
     Each house is a prosumer at its one phase, whose highest load is the published one at the
-    minute of the feeder's peak, 0.03 to 13 kW; nothing is passive. 60 % own PV of 1 to 4 kW, half a
-    battery of about 1 kW, a quarter each a car that charges at 2 to 5 kW and a heat pump. They
+    minute of the feeder's peak, 0.03 to 13 kW; nothing is passive. 60 % own PV of 1 to 4.5 kW, half
+    a battery of 0.6 to 2 kW, a quarter each a car that charges at 2 to 7.5 kW and a heat pump. They
     trade on a connected random graph of mean `degree`, or the share `connectivity` of all pairs.
 
     Voltages are in pu of 0.416 kV / sqrt(3) and may be 0.90 to 1.10; the main grid holds 1.05.
