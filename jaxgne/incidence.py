@@ -75,9 +75,9 @@ def fallen(
     """What flows take of a state along each line."""
     by_active, by_reactive = falls(grid)[state]
     fall = by_active[:, None] * active + by_reactive[:, None] * reactive
-    for ends, found in _couplings(grid):
-        (row, column), (a, b) = ends, found[state]
-        fall = fall.at[row].add(a[:, None] * active[column] + b[:, None] * reactive[column])
+    for line, _, of in _neighbors(grid):
+        a, b = of[state]
+        fall = fall + a[:, None] * _lookup(active, line) + b[:, None] * _lookup(reactive, line)
     return fall
 
 
@@ -87,11 +87,46 @@ def pulled_back(
     """The transpose: what a price of the state's fall makes a kW and a kvar on lines cost."""
     by_active, by_reactive = falls(grid)[state]
     active, reactive = by_active[:, None] * price, by_reactive[:, None] * price
-    for ends, found in _couplings(grid):
-        (row, column), (a, b) = ends, found[state]
-        active = active.at[column].add(a[:, None] * price[row])
-        reactive = reactive.at[column].add(b[:, None] * price[row])
+    for _, line, of in _neighbors(grid):
+        felt, (a, b) = _lookup(price, line), (_lookup(part, line) for part in of[state])
+        active, reactive = active + a[:, None] * felt, reactive + b[:, None] * felt
     return active, reactive
+
+
+@remembered
+def _neighbors(grid: Grid) -> list[tuple[Int[Array, " L"], Int[Array, " L"], Falls]]:
+    """By line: the conductor that acts on it, the one that it acts on, and what the first takes.
+
+    Twice: by the next phase, and by the one before; beyond the last line where there is none.
+    Gathered like this, as adding at places is slow.
+    """
+    if not grid.coupled.shape[-1]:
+        return []
+    count = grid.source.shape[0]
+    none = jnp.full(count, count, grid.coupled.dtype)
+    after, before = (
+        none.at[grid.coupled].set(grid.following),
+        none.at[grid.following].set(grid.coupled),
+    )
+    nothing = jnp.zeros_like(grid.resistance)
+    told = []
+    for (line, other), row, found in zip(
+        ((after, before), (before, after)),
+        (grid.coupled, grid.following),
+        beside(grid),
+        strict=True,
+    ):
+        spread = {
+            state: (nothing.at[row].set(a), nothing.at[row].set(b))
+            for state, (a, b) in found.items()
+        }
+        told.append((line, other, spread))
+    return told
+
+
+def _lookup(values: Array, index: Int[Array, " L"]) -> Array:
+    """The values at an index, 0 where it is beyond the last."""
+    return values.at[index].get(mode="fill", fill_value=0)
 
 
 def _couplings(grid: Grid) -> list[tuple[tuple[Array, Array], Falls]]:
