@@ -63,7 +63,7 @@ class Grid(Record):
     terminal: its line has no impedance, comes from one phase, and from those of `second` and
     `third` (-1 for what stands between two) as well. Between two phases a constant power draws
     S exp(-j 30 deg) / sqrt(3) of the first and S exp(j 30 deg) / sqrt(3) of the next, on three a
-    third of each. `jg.grids.by_phase` makes such grids.
+    third of each. `jaxgne.phases.by_phase` makes such grids.
     """
 
     source: Int[Array, " L"] = index("bus", "the end nearer to the main grid")
