@@ -139,7 +139,9 @@ def tables() -> None:
     """results/phases.jsonl as Markdown: of several runs of a case the last."""
     lines = map(json.loads, (record.RESULTS / "phases.jsonl").read_text().splitlines())
     runs = {(run["what"], run["case"]): run for run in lines}
-    head = "| market | prosumers | rows | hours | steps, balanced | clear, s | balanced, s | times |"
+    head = (
+        "| market | prosumers | rows | hours | steps, balanced | clear, s | balanced, s | times |"
+    )
     text = ["# Three phases, and AC", "", head, "|---" * 8 + "|"]
     for (what, case), run in runs.items():
         if what == "beside balanced":

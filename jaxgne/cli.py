@@ -119,6 +119,14 @@ def clear(
             help="--ac-safe from this margin on: voltages in pu, ratings as share.",
         ),
     ] = None,
+    ac: Annotated[
+        bool,
+        typer.Option(
+            "--ac",
+            help="Clear on AC power flow equations, with losses bought and priced; shown only, not "
+            "written.",
+        ),
+    ] = False,
     one_way: Annotated[
         bool,
         typer.Option(
@@ -147,7 +155,9 @@ def clear(
     own = {
         "prosumers": prosumers, "seed": seed, "grid": grid, "behavior": behavior, "stress": stress
     }  # fmt: skip
-    find = _finder(least_norm, ac_safe, ac_margin, one_way)
+    find = _finder(least_norm, ac_safe, ac_margin, one_way, ac)
+    if ac and out is not None:
+        raise typer.BadParameter("--ac and --out do not go together: files hold linear models.")
     if out is not None:
         check_replaceable(out)
     market, report = market_of(source, own, asked)
@@ -164,17 +174,26 @@ def clear(
         typer.echo(json.dumps(_facts(market, clearing, relaxed), indent=2, ensure_ascii=False))
     elif not quiet:
         _show(market, clearing, relaxed, out)
+        if ac and not complaint:
+            typer.echo(
+                "A local equilibrium of the game on AC power flow equations, judged on the linear "
+                "model about its AC state."
+            )
     if unknown:
         typer.echo(f"jaxgne: {unknown}", err=True)
     if complaint:
         raise fail(complaint, INFEASIBLE if infeasible else NOT_CLEARED)
 
 
-def _finder(least_norm: bool, ac_safe: bool, ac_margin: float | None, one_way: bool) -> Any:
+def _finder(
+    least_norm: bool, ac_safe: bool, ac_margin: float | None, one_way: bool, ac: bool
+) -> Any:
     """The function that finds what was asked for; a margin asks for an AC-safe clearing."""
     ac_safe = ac_safe or ac_margin is not None
-    if least_norm + ac_safe + one_way > 1:
-        raise typer.BadParameter("--least-norm, --ac-safe and --one-way do not go together.")
+    if least_norm + ac_safe + one_way + ac > 1:
+        raise typer.BadParameter("--least-norm, --ac, --ac-safe and --one-way do not go together.")
+    if ac:
+        return _find_exact
     if ac_safe:
         return partial(_find_safe, ac_margin=ac_margin or 0.0)
     if one_way:
@@ -211,6 +230,12 @@ def _find_safe(market: jaxgne.Market, solver: Any, **options: Any) -> Any:
     """The market with margins, and its AC-safe clearing."""
     found = jaxgne.clear_ac_safe(market, solver, **options)
     return found.market, found.clearing
+
+
+def _find_exact(market: jaxgne.Market, solver: Any, **options: Any) -> Any:
+    """The linear model about the AC state of a local equilibrium, and its clearing."""
+    found = jaxgne.clear_ac(market, solver, **options)
+    return found.linear, found.clearing
 
 
 def _find_one_way(market: jaxgne.Market, solver: Any, **options: Any) -> Any:

@@ -433,3 +433,14 @@ def test_a_batch_with_infeasible_scenarios_says_so(overloaded: Path):
     assert result.exit_code == 3
     assert result.stdout.startswith("2 scenarios: 2 infeasible")
     assert "2 of 2 scenarios did not clear" in result.stderr
+
+
+def test_ac_shows_a_local_equilibrium_and_writes_none(tmp_path: Path):
+    """Losses are bought, what is found is said to be local, and files hold linear models only."""
+    found = call("clear", "ieee37", "--hours", 3, "--prosumers", 8, "--ac")
+    assert found.exit_code == 0 and "A local equilibrium of the game on AC" in found.output
+    assert call("clear", "ieee37", "--ac", "--out", tmp_path / "run").exit_code == 2
+    assert call("clear", "ieee37", "--ac", "--one-way").exit_code == 2
+    exact = jg.clear_ac(jg.ieee37(8, hours=3))
+    with pytest.raises(ValueError, match="linear model about an AC state, which files do not hold"):
+        jg.save(tmp_path / "case", exact.linear)

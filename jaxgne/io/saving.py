@@ -146,6 +146,11 @@ def tables_of(market: Market) -> dict[str, Any]:
 def _unwritable(market: Market) -> list[str]:
     """Names that could be written but not read again."""
     wrong, model = [], market.grid.model
+    if market.grid.tangent is not None:
+        wrong.append(
+            "save(): this market is a linear model about an AC state, which files do not hold; "
+            "save the market that was given, AcExact.market, without its clearing."
+        )
     if model not in MODELS.values():
         wrong.append(f"save(): Grid.model is {model}; files know only {', '.join(MODELS)}.")
     for kind in map(type, market.generators.curves):
