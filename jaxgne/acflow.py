@@ -19,7 +19,7 @@ from . import acloops, acphases
 from .acloops import MOST_LOOPS as MOST_LOOPS
 from .each import for_each
 from .market import Grid, Market, cast
-from .model import Plan, counted, net_load
+from .model import Plan, counted, net_load, with_draws
 from .programs import program
 from .radial import forest, loops
 from .record import Record
@@ -179,7 +179,8 @@ def unexamined(grid: Grid) -> str:
 def drawn(market: Market, plan: Plan) -> tuple[Float[Array, "B H"], Float[Array, "B H"]]:
     """What each bus draws, kW and kvar."""
     grid, bus = market.grid, market.prosumers.bus
-    active = grid.passive.at[bus].add(net_load(market, plan))
+    load = market.prosumers.load
+    active = with_draws(market, grid.passive, plan, load, net_load(market, plan))
     reactive = grid.passive_reactive - plan.compensation
     if grid.tangent is not None:  # whose passive loads are with losses
         active, reactive = active - grid.tangent.losses, reactive - grid.tangent.losses_reactive

@@ -104,6 +104,20 @@ def whole(name: str, value: Any) -> Int[Array, " R"]:
     return put(numbers.astype(np.int32))
 
 
+def whole_row(name: str, value: Any, rows: int, one: str) -> Int[Array, " R"]:
+    """`value` as indices for each of `rows` rows, each called a `one`: one for all, or one a row.
+
+    `ValueError` for another number of rows, and as `whole`.
+    """
+    given = value if isinstance(value, jax.Array) else np.asarray(value)
+    if given.shape not in ((), (rows,)):
+        raise ValueError(
+            f"{name}: shape {given.shape} does not fit; give one for all, or one per {one}, "
+            f"({rows},)."
+        )
+    return whole(name, given if given.ndim else given + np.zeros(rows, int))
+
+
 def by_row(name: str, value: Any, rows: int, one: str, dtype: Any = None) -> Array:
     """`value` for each of `rows` rows, each called a `one`: a number for all, or one a row.
 

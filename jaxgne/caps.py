@@ -20,7 +20,7 @@ from .market import Market
 from .names import owners, rows_of
 from .record import changed
 from .succession import earlier, leaves, roots
-from .tables import QUANTITIES, Caps
+from .tables import QUANTITIES, Caps, device_buses
 
 _NET = {"imports": 1.0, "exports": -1.0}  # what goes through the transformer
 
@@ -347,20 +347,20 @@ def _rows(
     if quantity not in QUANTITIES:
         raise ValueError(f"{caller}: of={quantity!r} is none of {', '.join(QUANTITIES)}.")
     bus = np.asarray(market.prosumers.bus)
-    chosen = np.ones(len(bus), bool)
+    chosen, there = np.ones(len(bus), bool), np.ones(np.shape(market.grid.passive)[0], bool)
     if members is not None:
         people = market.prosumers.names
         chosen &= _among(f"{caller}: members", "prosumer", members, people, len(bus))
     if buses is not None:
-        count = np.shape(market.grid.passive)[0]
-        chosen &= _among(f"{caller}: buses", "bus", buses, market.grid.names, count)[bus]
+        there = _among(f"{caller}: buses", "bus", buses, market.grid.names, len(there))
     if quantity in ("imports", "exports"):
         if devices is not None:
             raise ValueError(f"{caller}: devices have no {quantity}; give members= or buses=.")
-        return np.flatnonzero(chosen)
-    table = market.generators if quantity == "generation" else market.buffers
+        return np.flatnonzero(chosen & there[bus])
+    made = quantity == "generation"
+    table, at = (market.generators if made else market.buffers), device_buses(market)
     owner = np.asarray(table.owner)
-    taken = chosen[owner]
+    taken = chosen[owner] & there[np.asarray(at[0 if made else 1])]
     if devices is not None:
         taken &= _among(f"{caller}: devices", "device", devices, table.names, len(owner))
     return np.flatnonzero(taken)

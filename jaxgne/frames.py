@@ -40,6 +40,7 @@ from .radial import forest, loops
 from .result import Clearing
 from .runner import hosted
 from .status import STATUSES, Status, is_status, status_name
+from .tables import device_buses
 from .tight import spots
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def generators(market: Market, clearing: Clearing) -> "DataFrame":
     units = market.generators
     columns = {
         "owner": _by_row(units.owner),
+        "bus": _by_row(_each(device_buses, market)[0]),
         "kind": _by_row(_kind("generator", units.kind)),
         "generation_kw": clearing.plan.generation,
         "power_min_kw": units.power_min,
@@ -92,6 +94,7 @@ def buffers(market: Market, clearing: Clearing) -> "DataFrame":
     plan, stores = clearing.plan, market.buffers
     columns = {
         "owner": _by_row(stores.owner),
+        "bus": _by_row(_each(device_buses, market)[1]),
         "kind": _by_row(_kind("buffer", stores.kind)),
         "charge_kw": plan.charge,
         "discharge_kw": plan.discharge,

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Int
 
-from .arrays import whole
+from .arrays import whole_row
 
 KINDS = {  # by what a row is called; the number of a kind is its place, 0 is that of any other
     "generator": ("generator", "photovoltaic", "wind", "hydro", "chp", "elastic load"),
@@ -30,8 +30,4 @@ def kinds_of(name: str, one: str, kind: Any, rows: int) -> Int[Array, " R"]:
         if lost:
             raise ValueError(f"{name}: {lost[0]!r} is none of {', '.join(KINDS[one])}.")
         given = np.array([KINDS[one].index(word) for word in words], int).reshape(given.shape)
-    if given.shape not in ((), (rows,)):
-        raise ValueError(
-            f"{name}: shape {given.shape} does not fit; give one kind, or one per {one}, ({rows},)."
-        )
-    return whole(name, given if given.ndim else given + np.zeros(rows, int))
+    return whole_row(name, given, rows, one)

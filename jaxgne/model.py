@@ -41,6 +41,8 @@ from .plan import ROW_FIELDS as ROW_FIELDS
 from .plan import Plan as Plan
 from .plan import Rows as Rows
 from .plan import aggregate as aggregate
+from .plan import asked_at_buses as asked_at_buses
+from .plan import at_buses as at_buses
 from .plan import bought as bought
 from .plan import by_owner as by_owner
 from .plan import by_side as by_side
@@ -58,10 +60,11 @@ from .plan import traded as traded
 from .plan import uncounted as uncounted
 from .plan import weight as weight
 from .plan import weights as weights
+from .plan import with_draws as with_draws
 from .plan import zeros as zeros
 from .runner import jnp, remembered
 from .succession import entered, handed
-from .tables import has_caps
+from .tables import device_buses, has_caps
 
 
 def rows(market: Market, plan: Plan) -> Rows:
@@ -78,7 +81,8 @@ def _rows(market: Market, plan: Plan, given: Callable[[Array], Array]) -> Rows:
     """`rows` with what is `given` of the market's data."""
     stores, grid, ts = market.buffers, market.grid, market.hour_length
     passive, start = given(grid.passive), given(stores.energy_start)
-    net = net_with(market, plan, given(market.prosumers.load))
+    load = given(market.prosumers.load)
+    net = net_with(market, plan, load)
     s = jnp.sum(plan.imports, axis=0) + jnp.sum(passive, axis=0) - jnp.sum(plan.exports, axis=0)
     before = entered(market.before, start, plan.energy)
     stored = (
@@ -92,7 +96,7 @@ def _rows(market: Market, plan: Plan, given: Callable[[Array], Array]) -> Rows:
     exchange = jnp.zeros_like(s)
     if grid.model.networked:
         at_bus, out = zero.at[market.prosumers.bus].add, left(grid, plan.active, plan.reactive)
-        bus = passive + at_bus(net) + out[0]
+        bus = passive + with_draws(market, zero, plan, load, net) + out[0]
         bus = bus.at[grid.feeder].add(-plan.exchange)
         exchange = s - jnp.sum(plan.exchange, axis=0)
         for state, ratio in ratios(grid).items():
@@ -251,12 +255,16 @@ def pull(market: Market, prices: Rows) -> Plan:
     held = market.weight * water
     kept = held - stores.retention[:, None] * handed(market.before, held)
     into, out = ts * stores.charge_efficiency[:, None], ts / stores.discharge_efficiency[:, None]
-    owner = stores.owner
+    made, stored = used[market.generators.owner], used[stores.owner]
+    if grid.model.phased:
+        at, there = ts * prices.bus, device_buses(market)
+        made = own[market.generators.owner] + at[there[0]]
+        stored = own[stores.owner] + at[there[1]]
     pulled = replace(
         zeros(market),
-        generation=-used[market.generators.owner],
-        charge=used[owner] - into * water,
-        discharge=out * water - used[owner],
+        generation=-made,
+        charge=stored - into * water,
+        discharge=out * water - stored,
         energy=kept,
         imports=drawn - own,
         exports=own - drawn,
@@ -320,3 +328,15 @@ def trade_prices(market: Market, prices: Rows) -> Float[Array, "E H"]:
 def energy_prices(market: Market, prices: Rows) -> Float[Array, "N H"]:
     """pi_i + mu_pb: the full marginal value of energy at each, EUR/kWh (model.md: Prices)."""
     return prices.balance + prices.bus[market.prosumers.bus]
+
+
+@for_each
+def device_prices(market: Market, prices: Rows) -> tuple[Float[Array, "G H"], Float[Array, "K H"]]:
+    """The same where generators and buffers are connected, EUR/kWh."""
+    units, stores = market.generators, market.buffers
+    if not market.grid.model.phased:
+        every = energy_prices(market, prices)
+        return every[units.owner], every[stores.owner]
+    made, kept = device_buses(market)
+    own = prices.balance
+    return own[units.owner] + prices.bus[made], own[stores.owner] + prices.bus[kept]

@@ -22,7 +22,7 @@ from .model import (
     Rows,
     aggregate,
     counted,
-    energy_prices,
+    device_prices,
     export_prices,
     grid_price,
     import_prices,
@@ -163,7 +163,7 @@ def ways(market: Market, plan: Plan, prices: Rows) -> Ways:
     linear, quadratic = stores.linear[:, None], stores.quadratic[:, None]
     worn = linear * (plan.charge + plan.discharge - jnp.abs(alone))
     worn += quadratic * (plan.charge**2 + plan.discharge**2 - alone**2)
-    value = energy_prices(market, prices)[stores.owner]
+    value = device_prices(market, prices)[1]
     least = jnp.minimum(stores.charge_max, stores.discharge_max)
     meter = _overlap(plan.imports, plan.exports)
     asked = import_prices(market, grid_price(market, aggregate(market, plan)))

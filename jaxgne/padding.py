@@ -71,11 +71,12 @@ def pad(
 
     people: Prosumers = longer(market.prosumers, more["prosumers"])
     people = changed(people, names=_more(people.names, more["prosumers"]))
-    units: Generators = longer(market.generators, more["generators"])
+    units: Generators = longer(market.generators, more["generators"], bus=-1)
     units = changed(units, names=units.names and (*units.names, *[""] * more["generators"]))
     stores: Buffers = longer(
         market.buffers,
         more["buffers"],
+        bus=-1,
         retention=1.0,
         charge_efficiency=1.0,
         discharge_efficiency=1.0,

@@ -11,7 +11,7 @@ from .market import Market
 from .record import Record
 from .runner import jnp, remembered
 from .succession import leaves
-from .tables import QUANTITIES, has_caps, places, weighty
+from .tables import QUANTITIES, device_buses, has_caps, places, weighty
 
 
 class Plan(Record):
@@ -166,8 +166,48 @@ def net_exchange(market: Market, plan: Plan) -> Float[Array, " H"]:
 
 @for_each
 def net_load(market: Market, plan: Plan) -> Float[Array, "N H"]:
-    """n_i: what each prosumer physically draws from its bus, kW (model.md: Decisions)."""
+    """n_i: what each prosumer physically draws from its buses, kW (model.md: Decisions)."""
     return net_with(market, plan, market.prosumers.load)
+
+
+def at_buses(
+    market: Market,
+    table: Float[Array, "B H"],
+    whole: Float[Array, "N H"],
+    own: Float[Array, "N H"],
+    made: Float[Array, "G H"],
+    kept: Float[Array, "K H"],
+) -> Float[Array, "B H"]:
+    """A `table` by bus with what is connected there added to it.
+
+    That is what each prosumer has `whole`, with its devices; in three phases what it has of its
+    `own`, and what its generators (`made`) and its buffers (`kept`) have, each at its bus.
+    """
+    if not market.grid.model.phased:
+        return table.at[market.prosumers.bus].add(whole)
+    there = device_buses(market)
+    return table.at[market.prosumers.bus].add(own).at[there[0]].add(made).at[there[1]].add(kept)
+
+
+def with_draws(
+    market: Market, table: Float[Array, "B H"], plan: Plan, load: Float[Array, "N H"], net: Array
+) -> Float[Array, "B H"]:
+    """A `table` by bus with what prosumers draw there added, kW: `net` in all, with this `load`."""
+    stored = plan.charge - plan.discharge
+    return at_buses(market, table, net, load + plan.curtailed, -plan.generation, stored)
+
+
+def asked_at_buses(
+    market: Market, prices: Float[Array, "B H"], plan: Plan, net: Float[Array, "N H"]
+) -> Float[Array, "N H"]:
+    """What buses ask each prosumer for what it draws, at `prices` by bus: `net` kW in all."""
+    own = prices[market.prosumers.bus]
+    if not market.grid.model.phased:
+        return own * net
+    made, kept = device_buses(market)
+    stored = by_owner(market, prices[kept] * (plan.charge - plan.discharge), market.buffers.owner)
+    sold = by_owner(market, prices[made] * plan.generation, market.generators.owner)
+    return own * (market.prosumers.load + plan.curtailed) + stored - sold
 
 
 def net_with(market: Market, plan: Plan, load: Float[Array, "N H"]) -> Float[Array, "N H"]:

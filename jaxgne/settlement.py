@@ -24,6 +24,7 @@ from .model import (
     Plan,
     Rows,
     aggregate,
+    asked_at_buses,
     bought,
     by_owner,
     by_side,
@@ -36,6 +37,7 @@ from .model import (
     rows_like,
     shared_out,
     toll,
+    with_draws,
 )
 from .radial import forest, radial
 from .record import Record
@@ -55,10 +57,11 @@ class Bills(Record):
     Prosumers: to the main grid (less what it pays for exports), what their own contracts add to
     that (`adders`, which whoever asks them receives as `fees`), to each other, the network's
     `tolls` on trades, `capacity` for the limit on the total exchange and `congestion` for the
-    network at their bus. `trades` is what the buyer of each pair pays its seller. Passive
-    consumers: by bus. Members of caps pay `caps` to the owner of each, less what they receive for
-    caps of their own, or to the operator where nobody owns it; who owns a cap pays `charges` for
-    its rise, the operator for those of nobody's, and whoever asks that price receives `levies`.
+    network where they and their devices draw. `trades` is what the buyer of each pair pays its
+    seller. Passive consumers: by bus. Members of caps pay `caps` to the owner of each, less what
+    they receive for caps of their own, or to the operator where nobody owns it; who owns a cap pays
+    `charges` for its rise, the operator for those of nobody's, and whoever asks that price receives
+    `levies`.
     """
 
     main_grid: Float[Array, "N H"]
@@ -184,9 +187,9 @@ def bills(market: Market, plan: Plan, prices: Rows) -> Bills:
     paid = ts * settled_prices(market, prices) * plan.trades
     s = net_exchange(market, plan)
     caps = cap_money(market, plan, prices)
-    drawn = grid.passive.at[market.prosumers.bus].add(net)
     outflow, _ = left(grid, plan.active, plan.reactive)
     people = market.prosumers
+    drawn = with_draws(market, grid.passive, plan, people.load, net)
     adders = ts * (people.import_adder * plan.imports - people.export_adder * plan.exports)
     return Bills(
         main_grid=ts * (price * plan.imports - market.tariff.export * plan.exports),
@@ -194,7 +197,7 @@ def bills(market: Market, plan: Plan, prices: Rows) -> Bills:
         peers=bought(market, paid),
         tolls=by_side(market, share),
         capacity=ts * scarce * (plan.imports - plan.exports),
-        congestion=ts * prices.bus[market.prosumers.bus] * net,
+        congestion=asked_at_buses(market, ts * prices.bus, plan, net),
         caps=caps.paid,
         charges=caps.charges,
         trades=paid,

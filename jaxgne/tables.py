@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from .arrays import Reader, floats, step_count, whole
+from .arrays import Reader, floats, step_count, whole, whole_row
 from .clock import Made
 from .curves import AbstractCurve
 from .fields import amount, index, naming, structure
@@ -82,10 +82,12 @@ class Generators(Record):
 
     And what each of the `curves` adds, convex costs of other forms: one of a kind, with numbers for
     all rows, 0 for those that have no such cost. A `kind` is given by its word or number, one for
-    all or one a row.
+    all or one a row; so is a `bus`, by number. One that is not its owner's is of grids in three
+    phases only: the panels of a house on one phase may stand on all three.
     """
 
     owner: Int[Array, " G"] = index("prosumer", "whose it is")
+    bus: Int[Array, " G"] = index("bus or none", "where it is connected, or -1: as its owner")
     kind: Int[Array, " G"] = index("kind", f"what it is, of {', '.join(KINDS['generator'])}")
     power_min: Float[Array, "G H"] = amount("kW", "least power")
     power_max: Float[Array, "G H"] = amount("kW", "most power")
@@ -104,10 +106,12 @@ class Generators(Record):
         quadratic: Any = 0.0,
         linear: Any = 0.0,
         kind: Any = 0,
+        bus: Any = -1,
         curves: tuple[AbstractCurve, ...] = (),
         names: Sequence[str] = (),
     ):
         self.owner = whole("Generators.owner", owner)
+        self.bus = whole_row("Generators.bus", bus, len(self.owner), "generator")
         self.kind = kinds_of("Generators.kind", "generator", kind, len(self.owner))
         read = Reader(
             *("Generators.", "generator", len(self.owner), step_count("Generators: hours", hours)),
@@ -132,10 +136,12 @@ class Buffers(Record):
 
     with `energy_min <= x <= energy_max`; cost `quadratic (p_ch^2 + p_ds^2) + linear (p_ch + p_ds)`.
     Each kWh more after the last hour than at the start is worth `final_value` to its owner. A
-    `kind` is given by its word or number, one for all or one a row.
+    `kind` is given by its word or number, one for all or one a row; so is a `bus`, by number. One
+    that is not its owner's is of grids in three phases only: a car may be on another phase.
     """
 
     owner: Int[Array, " K"] = index("prosumer", "whose it is")
+    bus: Int[Array, " K"] = index("bus or none", "where it is connected, or -1: as its owner")
     kind: Int[Array, " K"] = index("kind", f"what it is, of {', '.join(KINDS['buffer'])}")
     charge_max: Float[Array, "K H"] = amount("kW", "most drawn to charge", "[0, inf)")
     discharge_max: Float[Array, "K H"] = amount("kW", "most given by discharging", "[0, inf)")
@@ -185,10 +191,12 @@ class Buffers(Record):
         linear: Any = 0.0,
         final_value: Any = 0.0,
         kind: Any = 0,
+        bus: Any = -1,
         names: Sequence[str] = (),
         made: Made | None = None,
     ):
         self.owner = whole("Buffers.owner", owner)
+        self.bus = whole_row("Buffers.bus", bus, len(self.owner), "buffer")
         self.kind = kinds_of("Buffers.kind", "buffer", kind, len(self.owner))
         read = Reader(
             *("Buffers.", "buffer", len(self.owner), step_count("Buffers: hours", hours)),
@@ -299,6 +307,19 @@ class Caps(Record):
 def has_caps(market: Any) -> bool:
     """Whether a market, or each of a batch, has any."""
     return market.caps.carry.shape[-1] > 0
+
+
+def device_buses(market: Any) -> tuple[Int[Array, " G"], Int[Array, " K"]]:
+    """Where generators and buffers are connected: each at a bus of its own, or as its owner.
+
+    Only grids in three phases have buses of devices' own; others do not look at them.
+    """
+    home, tables = market.prosumers.bus, (market.generators, market.buffers)
+    if not market.grid.model.phased:
+        made, kept = (home[table.owner] for table in tables)
+        return made, kept
+    made, kept = (jnp.where(t.bus < 0, home[t.owner], t.bus) for t in tables)
+    return made, kept
 
 
 def weighty(market: Any) -> Any:

@@ -14,8 +14,10 @@ ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "model.md").read_text("utf-8")
 NO_SYMBOL = {
     "Prosumers.names",
+    "Generators.bus",
     "Generators.kind",
     "Generators.names",
+    "Buffers.bus",
     "Buffers.kind",
     "Buffers.names",
     "Buffers.made",

@@ -181,7 +181,7 @@ LAYERS: dict[str, set[str]] = {
     "equipment": {"clock", "each", "market", "devices", "profiles", "validation"},
     "cases": {
         *("cases", "clock", "devices", "grids", "incidence", "linear_flow", "market", "phases"),
-        *("radial", "validation"),
+        *("radial", "tables", "validation"),
     },
     "io": {
         *RESULT,

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..clock import in_hour
 from ..market import Grid, Market
+from ..tables import device_buses
 from .customers import at_buses
 from .feeders import Feeder, Floats, flows, squared_voltages
 from .phased import Phased, possible
@@ -143,14 +144,14 @@ def servable(market: Market) -> Market:
     """
     grid, people = market.grid, market.prosumers
     passive, bus = np.asarray(grid.passive), np.asarray(people.bus)
-    least = passive + at_buses(len(passive), bus, _drawn(market, least=True))
+    least = _drawn(market, least=True)
     if grid.model.radial:
         kvar = at_buses(len(passive), bus, np.asarray(people.reactive))
         kvar += np.asarray(grid.passive_reactive)
         injected = np.array(grid.compensation_max)
         injected[np.asarray(grid.feeder)] = 0.0
         if grid.model.phased:
-            most = passive + at_buses(len(passive), bus, _drawn(market, least=False))
+            most = _drawn(market, least=False)
             _reached(market, *possible(grid, least, most, kvar, injected))
         else:
             _reached(market, *_on_tree(grid, least, kvar, injected))
@@ -160,16 +161,18 @@ def servable(market: Market) -> Market:
 
 
 def _drawn(market: Market, least: bool) -> Floats:
-    """What prosumers draw at least, or at most, whatever they do, kW (N, H)."""
-    units, stores = market.generators, market.buffers
-    drawn = np.array(market.prosumers.load)
+    """What is drawn at each bus at least, or at most, whatever prosumers do, kW (B, H)."""
+    people, units, stores = market.prosumers, market.generators, market.buffers
+    drawn, home = np.array(market.grid.passive), np.asarray(people.bus)
+    made, kept = (np.asarray(bus) for bus in device_buses(market))
+    np.add.at(drawn, home, people.load)
     if least:
-        np.subtract.at(drawn, np.asarray(units.owner), units.power_max)
-        np.subtract.at(drawn, np.asarray(stores.owner), stores.discharge_max)
+        np.subtract.at(drawn, made, units.power_max)
+        np.subtract.at(drawn, kept, stores.discharge_max)
     else:
-        drawn += np.asarray(market.prosumers.curtail_max)
-        np.subtract.at(drawn, np.asarray(units.owner), units.power_min)
-        np.add.at(drawn, np.asarray(stores.owner), stores.charge_max)
+        np.add.at(drawn, home, people.curtail_max)
+        np.subtract.at(drawn, made, units.power_min)
+        np.add.at(drawn, kept, stores.charge_max)
     return drawn
 
 

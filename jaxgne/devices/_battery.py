@@ -21,6 +21,7 @@ def battery(
     wear: Any = 0.005,
     final: Any = None,
     value: Any = 0.0,
+    bus: Any = -1,
 ) -> Buffers:
     """A battery of `capacity` kWh that charges and discharges with up to `power` kW, per owner.
 
@@ -29,7 +30,8 @@ def battery(
     way, so a round trip keeps its square. `wear` is paid in EUR per kWh charged and per kWh
     discharged; above 0 it keeps a battery from cycling for nothing. `value` is what each kWh more
     at the end than at first is worth to the owner, EUR/kWh. Every number may differ by device,
-    `power` also by hour.
+    `power` also by hour. `bus` is where it is connected, of a grid in three phases (-1: as its
+    owner).
 
         battery([0, 4], power=5, capacity=[10, 13.5], hours=24, final=0.5)
 
@@ -63,4 +65,5 @@ def battery(
         linear=read.row("wear", wear)[:, 0],
         final_value=read.row("value", value, "number")[:, 0],
         kind="battery",
+        bus=read.buses(bus),
     )

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from ..arrays import step_count
 from ..curves import AbstractCurve, slopes
@@ -26,6 +26,7 @@ def elastic(
     utility: Callable[[Any], Any] | AbstractCurve | None = None,
     pieces: int = 10,
     least: Any = 0.0,
+    bus: Any = -1,
 ) -> Generators:
     """Up to `power` kW that are used as far as they are worth their price.
 
@@ -36,7 +37,8 @@ def elastic(
     at any price. Every number may differ by device, `power` and `least` also by hour.
 
     It stands in the table of generators, as one that makes less than nothing: what is used is
-    `-plan.generation`, row by row, a device's pieces one below the other.
+    `-plan.generation`, row by row, a device's pieces one below the other. `bus` is where it is
+    connected, of a grid in three phases (-1: as its owner).
 
         elastic(2, power=3, worth=0.45, slope=0.1, hours=24)
         elastic(2, power=3, utility=lambda c: 0.6 * jnp.log1p(c), hours=24)
@@ -60,11 +62,12 @@ def elastic(
             linear=first[:, 0],
             quadratic=less[:, 0] / 2,
             kind="elastic load",
+            bus=read.buses(bus),
         )
     if np.any(first) or np.any(less):
         raise ValueError("elastic: give either utility, or worth and slope.")
     if isinstance(utility, AbstractCurve):
-        return _curved(read, utility, kept, most)
+        return _curved(read, utility, kept, most, read.buses(bus))
     count = step_count("elastic: pieces", pieces)
     width = jnp.max(most, axis=1, keepdims=True) / count
     ends = width * np.arange(count + 1)
@@ -83,11 +86,16 @@ def elastic(
         linear=marginal[:, :-1].reshape(rows),
         quadratic=((marginal[:, :-1] - marginal[:, 1:]) / wide / 2).reshape(rows),
         kind="elastic load",
+        bus=jnp.repeat(read.buses(bus), count),
     )
 
 
 def _curved(
-    read: Device, curve: AbstractCurve, least: Float[Array, "R H"], most: Float[Array, "R H"]
+    read: Device,
+    curve: AbstractCurve,
+    least: Float[Array, "R H"],
+    most: Float[Array, "R H"],
+    bus: Int[Array, " R"],
 ) -> Generators:
     """Consumption whose worth is a curve, which has a slope at both bounds."""
     units = Generators(
@@ -96,6 +104,7 @@ def _curved(
         hours=read.hours,
         power_min=-most,
         kind="elastic load",
+        bus=bus,
         curves=(curve,),
     )
     for name, bound in (("least", least), ("power", most)):

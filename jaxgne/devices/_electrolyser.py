@@ -21,6 +21,7 @@ def electrolyser(
     wear: Any = 0.0,
     value: Any = 0.0,
     hour_length: Any = 1.0,
+    bus: Any = -1,
 ) -> Buffers:
     """An electrolyser of up to `power` kW that fills a `tank` of so many kWh of hydrogen.
 
@@ -29,7 +30,8 @@ def electrolyser(
     electricity, `wear` EUR per kWh of electricity, and each kWh of hydrogen more at the end is
     worth `value` EUR. `power` and `demand` may differ by device and step, of which there are
     `hours`, of `hour_length` h (one number, or one a step); the others by device. It runs at any
-    part of its power: one that must not run below a share of it is not convex.
+    part of its power: one that must not run below a share of it is not convex. `bus` is where it is
+    connected, of a grid in three phases (-1: as its owner).
 
         electrolyser(2, power=50, tank=400, demand=15, hours=24, value=0.12)
 
@@ -53,4 +55,5 @@ def electrolyser(
         final_value=read.row("value", value, "number")[:, 0],
         made=Made.of(length),
         kind="electrolyser",
+        bus=read.buses(bus),
     )

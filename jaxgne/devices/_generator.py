@@ -17,12 +17,14 @@ def generator(
     quadratic: Any = 0.0,
     minimum: Any = 0.0,
     kind: Any = "generator",
+    bus: Any = -1,
 ) -> Generators:
     """A unit that makes between `minimum` and `power` kW, one for each prosumer in `owner`.
 
     It costs `quadratic p^2 + linear p` EUR per hour (EUR/kW^2h, EUR/kWh; no factor 1/2). Every
     number may differ by device, the powers also by hour. `kind` is a word, or one a device: what
-    people call it, of `generator`, `photovoltaic`, `wind`, `hydro` and `chp`.
+    people call it, of `generator`, `photovoltaic`, `wind`, `hydro` and `chp`; `bus` is where it is
+    connected, of a grid in three phases (-1: as its owner).
 
         generator(3, power=40, hours=24, linear=0.12, quadratic=0.002, kind="chp")
 
@@ -40,4 +42,5 @@ def generator(
         linear=read.row("linear", linear, "number")[:, 0],
         quadratic=read.row("quadratic", quadratic)[:, 0],
         kind=kind,
+        bus=read.buses(bus),
     )

@@ -24,6 +24,7 @@ def heat_pump(
     comfort: tuple[Any, Any] = (20.0, 22.0),
     start: Any = None,
     hour_length: Any = 1.0,
+    bus: Any = -1,
 ) -> Buffers:
     """A heat pump of up to `power` kW (electric) that warms a building with thermal mass.
 
@@ -36,7 +37,8 @@ def heat_pump(
 
         T' = a T + (1 - a) (outdoor + resistance cop p).
 
-    The buffer's content is capacity (T - lowest comfort), kWh of heat.
+    The buffer's content is capacity (T - lowest comfort), kWh of heat. `bus` is where it is
+    connected, of a grid in three phases (-1: as its owner).
 
         heat_pump(1, power=3, cop=3.2, outdoor=degrees, resistance=6, capacity=4, hours=24)
 
@@ -69,6 +71,7 @@ def heat_pump(
         charge_efficiency=(_performance(read, cop) * taken)[:, 0],
         made=Made(length),
         kind="heat pump",
+        bus=read.buses(bus),
     )
 
 

@@ -23,6 +23,7 @@ def shiftable(
     once: bool = False,
     hour_length: Any = 1.0,
     clock: Clock | None = None,
+    bus: Any = -1,
 ) -> Buffers:
     """A load of `energy` kWh, up to `power` kW, from `earliest` on and done by `latest`, each day.
 
@@ -31,7 +32,8 @@ def shiftable(
     the `clock` says. Days whose window is not all within the steps have no run. With `once` it runs
     once, and both are hours since the first step. It runs in part and in pieces, as the model is
     convex: a machine that must run through is none. Every number may differ by device. It takes the
-    energy from its owner's balance and gives none back.
+    energy from its owner's balance and gives none back. `bus` is where it is connected, of a grid
+    in three phases (-1: as its owner).
 
         shiftable(2, energy=3.5, power=2.0, earliest=9, latest="17:30", hours=48, hour_length=0.5)
 
@@ -68,4 +70,5 @@ def shiftable(
         energy_min=need * due,
         made=Made.by(length, None if once else clock),
         kind="shiftable load",
+        bus=read.buses(bus),
     )

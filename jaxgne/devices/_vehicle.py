@@ -31,6 +31,7 @@ def vehicle(
     v2g: bool = False,
     hour_length: Any = 1.0,
     clock: Clock | None = None,
+    bus: Any = -1,
 ) -> Buffers:
     """A car of `capacity` kWh, plugged in from `arrival` until `departure`, every day.
 
@@ -42,7 +43,8 @@ def vehicle(
     departure, the least at the end (`None`: the floor) and the least at any time. A car that comes
     back has used `trip` kWh when it arrives. It charges with up to `power` kW, and with `v2g` gives
     back as much. `wear` is paid in EUR per kWh either way. Every number may differ by device,
-    `power` also by step.
+    `power` also by step. `bus` is where it is connected, of a grid in three phases (-1: as its
+    owner).
 
         vehicle([0, 3], power=11, capacity=60, arrival=18, departure="7:15", trip=12,
                 hours=96, hour_length=0.25)
@@ -89,6 +91,7 @@ def vehicle(
         linear=read.row("wear", wear)[:, 0],
         made=Made.by(length, clock),
         kind="vehicle",
+        bus=read.buses(bus),
     )
 
 

@@ -5,9 +5,9 @@ from typing import Any, Literal, TypeVar
 import jax
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-from ..arrays import Reader, step_count, whole
+from ..arrays import Reader, step_count, whole, whole_row
 from ..clock import Made
 from ..curves import AbstractCurve
 from ..market import Buffers, Generators
@@ -47,6 +47,10 @@ class Device(Reader):
         array = super().row(field, value)
         self._in_range(field, array, _RANGES[kind])
         return array[:, None]
+
+    def buses(self, bus: Any) -> Int[Array, " R"]:
+        """Where each is connected, -1: as its owner."""
+        return whole_row(f"{self.name}bus", bus, self.rows, "device")
 
     def hour(self, field: str, value: Any, kind: Kind = "amount") -> Float[Array, "R H"]:
         """One number a device and hour."""

@@ -179,7 +179,7 @@ class _Reader:
         whole = frozenset({*self.keys, *WHOLE})
         held = {**table.columns, **table.spare, **table.curves, **table.either}
         fields = {name: f"{field[0].upper()}{field[1:]}" for name, field in held.items()}
-        nobody = frozenset(name for name, field in table.columns.items() if field in NOBODY)
+        nobody = frozenset(name for name, field in held.items() if field in NOBODY)
         kinds = Kinds(whole, nobody, frozenset(table.names), nan, fields)
         return self.raw.columns(names, kinds)
 

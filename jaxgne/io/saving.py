@@ -292,6 +292,9 @@ def _market_content(market: Market) -> Content:
     even = bool(np.all(length == length[0]))
     if not even:
         tables["tariff.csv"]["hour_length_h"] = length
+    for table in ("generators", "buffers"):
+        if np.any((own := _field(market, f"{table}.bus")) != -1):
+            tables[f"{table}.csv"]["bus"] = own
     if np.any(np.asarray(market.weight) != 1):
         tables["tariff.csv"]["weight"] = np.asarray(market.weight)
     if market.before is not None:

@@ -132,6 +132,8 @@ CURVES: Mapping[str, str] = {  # like isoelastic_price_eur_per_kwh
 }
 FAMILY_OF = {kind: family for family, kind in FAMILIES.items()}
 _SPARE = {
+    "generators.csv": {"bus": "generators.bus"},
+    "buffers.csv": {"bus": "buffers.bus"},
     "tariff.csv": {"hour_length_h": "hour_length", "weight": "weight", "before": "before"},
 }
 _SPARED = {field for columns in _SPARE.values() for field in columns.values()}

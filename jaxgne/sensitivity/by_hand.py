@@ -62,6 +62,7 @@ def by_market(
     generators = changed(
         units,
         owner=None,
+        bus=None,
         kind=None,
         power_min=low.generation,
         power_max=high.generation,
@@ -179,6 +180,7 @@ def _by_buffers(
     return changed(
         stores,
         owner=None,
+        bus=None,
         kind=None,
         charge_max=high.charge,
         discharge_max=high.discharge,

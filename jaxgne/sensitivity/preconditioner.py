@@ -16,7 +16,7 @@ from jax.lax.linalg import tridiagonal_solve
 from jaxtyping import Array, Bool, Float, Int
 
 from ..market import Market
-from ..model import Plan, Rows, by_owner, by_side, rows_like
+from ..model import Plan, Rows, at_buses, by_owner, by_side, rows_like
 from ..solvers.groups import groups
 from ..solvers.newton import (
     Compliance,
@@ -184,10 +184,11 @@ def _network(market: Market, theta: Compliance, spare: Rows) -> Callable[[Rows],
     """The inverse in the network's rows, hour by hour."""
     if not market.grid.model.networked:
         return lambda value: value
-    home, moved = market.prosumers.bus, theta.plan
-    devices = moved.curtailed + by_owner(market, moved.generation, market.generators.owner)
-    devices += by_owner(market, moved.charge + moved.discharge, market.buffers.owner)
-    at_bus = jnp.zeros_like(market.grid.passive).at[home].add(devices)
+    moved, none = theta.plan, jnp.zeros_like(market.grid.passive)
+    made, stored = moved.generation, moved.charge + moved.discharge
+    devices = moved.curtailed + by_owner(market, made, market.generators.owner)
+    devices += by_owner(market, stored, market.buffers.owner)
+    at_bus = at_buses(market, none, devices, moved.curtailed, made, stored)
     spares = jax.tree.map(lambda s, a: s + jnp.zeros_like(a), spare, rows_like(market))
     build = _radial if is_deep(market) else _general
     return build(market, theta, at_bus, spares)

@@ -7,7 +7,7 @@ from ..market import Market
 from ..model import OF_CAPS, Plan
 from ..runner import jnp
 from ..succession import entered
-from ..tables import QUANTITIES, places
+from ..tables import QUANTITIES, device_buses, places
 
 
 class CapRows:
@@ -77,9 +77,9 @@ class CapRows:
         market, moved = self.market, self.moved
         if not market.grid.model.networked:
             return None
-        home, grid = market.prosumers.bus, market.grid
+        grid, (made, kept) = market.grid, device_buses(market)
         fed = jnp.ones(grid.passive.shape[0]).at[grid.feeder].set(0.0)
         seen = jnp.zeros((self.tie.shape[0], *grid.passive.shape))
-        seen = seen.at[:, home[market.generators.owner]].add(-moved["generation"])
-        seen = seen.at[:, home[market.buffers.owner]].add(moved["charge"] - moved["discharge"])
+        seen = seen.at[:, made].add(-moved["generation"])
+        seen = seen.at[:, kept].add(moved["charge"] - moved["discharge"])
         return jnp.transpose(seen * fed[:, None], (2, 1, 0))

@@ -14,18 +14,17 @@ O(H (N + B)^3) time and O(H (N + B)^2) memory: for small markets.
 """
 
 from dataclasses import replace
-from typing import Any
 
 import equinox as eqx
 from jaxtyping import Array, Bool, Float, Int
 
 from ..incidence import ends_of, entries
 from ..market import Market
-from ..model import Plan, Rows, by_owner, limits, ratios, rows_like
+from ..model import Plan, Rows, at_buses, by_owner, limits, ratios, rows_like
 from ..record import Record
 from ..runner import jnp
 from ..succession import entered
-from ..tables import has_caps
+from ..tables import device_buses, has_caps
 from .blocks import Eliminated, diagonal, eliminate, factored
 from .cap_rows import CapRows
 from .sweeps import Branches, Path, branches, path
@@ -48,12 +47,15 @@ class Worth(Record):
 
 
 class _Buses(Record):
-    """Balances of buses, eliminated: devices behind the same or other buses feel one another."""
+    """Balances of buses, eliminated: devices behind the same or other buses feel one another.
+
+    In three phases prosumers' and buffers' devices are among what may be at many, not at a `home`.
+    """
 
     inverse: Float[Array, "H B B"]
     moved: Float[Array, "H M"]  # what prosumers' and buffers' devices add to the bus per price
     home: Int[Array, " M"]  # bus of each
-    capped: Float[Array, "H B M"] | None  # the same of caps, whose members are at many
+    spread: Float[Array, "H B M"] | None  # the same of caps, and all others that are at many
 
     def alone(self, at_bus: Float[Array, "H B"]) -> Float[Array, "H B"]:
         """Their prices, were no other price to change."""
@@ -62,16 +64,19 @@ class _Buses(Record):
     def felt(self, prices: Float[Array, "H B"]) -> Float[Array, "H M"]:
         """What the right-hand sides of prosumers, buffers and caps lose."""
         felt = self.moved * prices[:, self.home]
-        if self.capped is None:
+        if self.spread is None:
             return felt
-        return jnp.concatenate([felt, jnp.einsum("hbm,hb->hm", self.capped, prices)], axis=1)
+        return jnp.concatenate([felt, jnp.einsum("hbm,hb->hm", self.spread, prices)], axis=1)
 
-    def with_caps(self, felt: Float[Array, "H M M"]) -> Float[Array, "H M M"]:
-        """What prosumers and buffers feel of one another by the buses, and caps beside them."""
-        capped: Any = self.capped
-        solved = self.inverse @ capped
-        across = self.moved[:, :, None] * solved[:, self.home]
-        among = jnp.einsum("hbm,hbn->hmn", capped, solved)
+    def among(self) -> Float[Array, "H M M"]:
+        """What all of them feel of one another by the buses."""
+        home, moved, spread = self.home, self.moved, self.spread
+        felt = moved[:, :, None] * self.inverse[:, home[:, None], home] * moved[:, None]
+        if spread is None:
+            return felt
+        solved = self.inverse @ spread
+        across = moved[:, :, None] * solved[:, home]
+        among = jnp.einsum("hbm,hbn->hmn", spread, solved)
         first = jnp.concatenate([felt, across], axis=2)
         return jnp.concatenate([first, jnp.concatenate([across.mT, among], axis=2)], axis=1)
 
@@ -80,10 +85,10 @@ class _Buses(Record):
         nothing = jnp.zeros(self.inverse.shape[:2], others.dtype)
         count = self.home.shape[0]
         lost = nothing.at[:, self.home].add(self.moved * others[:, :count])
-        if self.capped is None:
+        if self.spread is None:
             return lost
-        prices = others[:, count : count + self.capped.shape[2]]
-        return lost + jnp.einsum("hbm,hm->hb", self.capped, prices)
+        prices = others[:, count : count + self.spread.shape[2]]
+        return lost + jnp.einsum("hbm,hm->hb", self.spread, prices)
 
 
 class Newton(Record):
@@ -209,14 +214,17 @@ def factor(market: Market, theta: Compliance, reactive: bool = True) -> Newton:
     if split:
         home = jnp.concatenate([market.prosumers.bus, market.prosumers.bus[stores.owner]])
         moved = jnp.concatenate([devices, shared]) * used[home][:, None]
-        at_bus = jnp.zeros((split, hours)).at[home[:count]].add(moved[:count])
+        each = (plan.curtailed, plan.generation, plan.charge + plan.discharge)
+        at_bus = at_buses(market, jnp.zeros((split, hours)), moved[:count], *each)
+        if grid.model.phased:
+            at_bus, home, moved = at_bus * used[:split, None], home[:0], moved[:0]
+            apart = _spread(market, plan, shared) * used[:split, None]
+            capped = apart if capped is None else jnp.concatenate([apart, capped], axis=2)
         bus = whole[:, :split, :split] - inner.coupling.mT @ inner.coupling
         bus = bus.at[:, jnp.arange(split), jnp.arange(split)].add(at_bus.T)
         root = factored(bus, diagonal(whole)[:, :split] + at_bus.T)
         buses = _Buses(root.mT @ root, moved.T, home, capped)
-        felt = buses.moved[:, :, None] * buses.inverse[:, home[:, None], home] * moved.T[:, None]
-        if capped is not None:
-            felt = buses.with_caps(felt)
+        felt = buses.among()
         block = block.at[:, :count, :count].add(-felt[:, :count, :count])
         seen = felt.shape[1] - count  # levels of caps are at no bus
         coupling = coupling.at[:, :count, :seen].add(-felt[:, :count, count:])
@@ -228,6 +236,18 @@ def factor(market: Market, theta: Compliance, reactive: bool = True) -> Newton:
     else:
         stores = branches(market, content, ends, own)
     return Newton(inner, buses, outer, stores, used, reactive)
+
+
+def _spread(market: Market, plan: Plan, shared: Float[Array, "K H"]) -> Float[Array, "H B M"]:
+    """What columns of prosumers' balances and of buffers' contents add to those of buses."""
+    (made, kept), units, stores = device_buses(market), market.generators, market.buffers
+    count, many = plan.imports.shape[0], shared.shape[0]
+    each, every = jnp.arange(count), count + jnp.arange(many)
+    none = jnp.zeros((count + many, *market.grid.passive.shape))
+    found = none.at[each, market.prosumers.bus].add(plan.curtailed)
+    found = found.at[units.owner, made].add(plan.generation)
+    found = found.at[stores.owner, kept].add(plan.charge + plan.discharge)
+    return jnp.transpose(found.at[every, kept].add(shared), (2, 1, 0))
 
 
 def _hour_block(

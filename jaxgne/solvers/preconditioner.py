@@ -38,7 +38,7 @@ from ..model import (
 from ..record import Record
 from ..scales import scales, shares
 from ..succession import earlier
-from ..tables import has_caps, kw_per_unit, weighty
+from ..tables import device_buses, has_caps, kw_per_unit, weighty
 from .network import Network, network
 
 STEP = 0.5  # of powers, before the balance omega; dimensionless
@@ -178,16 +178,16 @@ def metric(market: Market, held: Bool[Array, " B"]) -> Metric:
 
 def _at_buses(market: Market, live: Plan) -> Float[Array, "2 B"]:
     """How many columns enter the balance of each bus at most: devices, and inverters."""
-    bus = market.prosumers.bus
+    made, kept = device_buses(market)
 
-    def columns(values: Array, owner: Array) -> Array:
+    def columns(values: Array, bus: Array) -> Array:
         most = jnp.max(values, axis=1, initial=0.0)
-        return jnp.zeros(market.grid.passive.shape[0], most.dtype).at[bus[owner]].add(most)
+        return jnp.zeros(market.grid.passive.shape[0], most.dtype).at[bus].add(most)
 
     devices = (
-        columns(live.generation, market.generators.owner)
-        + columns(live.charge + live.discharge, market.buffers.owner)
-        + columns(live.curtailed, jnp.arange(bus.shape[0]))
+        columns(live.generation, made)
+        + columns(live.charge + live.discharge, kept)
+        + columns(live.curtailed, market.prosumers.bus)
     )
     return jnp.stack([devices, jnp.max(live.compensation, axis=1, initial=0.0)])
 

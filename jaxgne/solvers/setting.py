@@ -28,7 +28,7 @@ from ..model import rows as constraint_rows
 from ..record import Record
 from ..scales import much, scales
 from ..succession import handed
-from ..tables import has_caps, kw_per_unit, weighty
+from ..tables import device_buses, has_caps, kw_per_unit, weighty
 from .local import Choice, Prosumer, tolerance
 from .projection import Network
 
@@ -139,14 +139,8 @@ def step_sizes(market: Market, balance: Float[Array, ""], rule: Rule) -> Steps:
     live = jax.tree.map(lambda low, high: (high > low).astype(dtype), lower, upper)
     count = jnp.asarray(market.prosumers.bus.shape[0], dtype)
     traders = jnp.maximum(count + jnp.sum(live.exports, axis=0), 1.0)
-    devices = (
-        by_owner(market, live.generation, market.generators.owner)
-        + by_owner(market, live.charge + live.discharge, market.buffers.owner)
-        + live.curtailed
-    )
     home, nothing = market.prosumers.bus, jnp.zeros_like(grid.voltage_min)
-    decisions = nothing.at[home].add(jnp.max(devices, axis=1, initial=0.0))
-    found = entries(grid)
+    decisions, found = _decisions(market, live), entries(grid)
     lines = nothing.at[found.bus].add(jnp.abs(found.real) + jnp.abs(found.imaginary))
     if rule == "paper":
         own, networked, rows = (3.0, 3.0, jnp.full_like(traders, 3.0))
@@ -173,6 +167,20 @@ def step_sizes(market: Market, balance: Float[Array, ""], rule: Rule) -> Steps:
         exchange=_MARGIN * balance / exchanged,
         bus=_MARGIN * balance / at_bus,
     )
+
+
+def _decisions(market: Market, live: Plan) -> Float[Array, " B"]:
+    """How many decisions on devices enter the balance of each bus at most."""
+    made, kept = live.generation, live.charge + live.discharge
+    there, none = device_buses(market), jnp.zeros_like(market.grid.voltage_min)
+    if market.grid.model.phased:
+        every = (live.curtailed, market.prosumers.bus), (made, there[0]), (kept, there[1])
+        for each, bus in every:
+            none = none.at[bus].add(jnp.max(each, axis=1, initial=0.0))
+        return none
+    devices = by_owner(market, made, market.generators.owner)
+    devices += by_owner(market, kept, market.buffers.owner) + live.curtailed
+    return none.at[market.prosumers.bus].add(jnp.max(devices, axis=1, initial=0.0))
 
 
 def cap_steps(market: Market, balance: Float[Array, ""]) -> CapSteps:

@@ -86,7 +86,7 @@ def bills_at(market: Market, plan: Plan, clearing: Clearing) -> Float[Array, " N
     scarce = prices.aggregate + prices.exchange
     asked = import_prices(market, grid_price(market, clearing.aggregate))
     hourly = (asked + scarce) * plan.imports - (export_prices(market) + scarce) * plan.exports
-    hourly += prices.bus[market.prosumers.bus] * net_load(market, plan)
+    hourly += asked_at_buses(market, prices.bus, plan, net_load(market, plan))
     own = device_costs(market, plan) + jnp.sum(caps.paid + caps.charges, axis=1)
     return own + jnp.sum(counted(market) * hourly, axis=1)
 

@@ -144,8 +144,8 @@ def _network(v: Values) -> list[str]:
         return found
     fall, drawn = _falls(v)
     for table, power in (("Generators", "power_max"), ("Buffers", "discharge_max")):
-        owner = v[f"{table}.owner"]
-        np.subtract.at(drawn, v["Prosumers.bus"][owner], v[f"{table}.{power}"])
+        own, home = v[f"{table}.bus"], v["Prosumers.bus"][v[f"{table}.owner"]]
+        np.subtract.at(drawn, np.where(own < 0, home, own), v[f"{table}.{power}"])
     room = np.zeros(v.rows("Grid.passive"))
     for end in ("source", "target"):
         np.add.at(room, v[f"Grid.{end}"], v["Grid.rating"])

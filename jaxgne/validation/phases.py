@@ -10,20 +10,45 @@ _LETTERS = "abc"
 
 def in_phases(v: Values) -> list[str]:
     """What of them fits no bus or line; all of it is of grids in three phases only."""
-    grid = v.market.grid
+    grid, away = v.market.grid, _devices(v)
     if not grid.model.phased:
         name, count = next(
             ((n, v.rows(f"Grid.{n}")) for n in ("coupled", "terminal") if v.rows(f"Grid.{n}")),
             ("", 0),
         )
         if not count:
-            return []
+            return away
         return [
             f"Grid.{name}: {count} rows, but {grid.model.name} has one phase; leave them out, or "
             'give model="lindist3flow".'
         ]
-    wrong = _rows(v)
+    wrong = _rows(v) + away
     return wrong or _crossed(v) + _couplings(v) + _terminals(v)
+
+
+def _devices(v: Values) -> list[str]:
+    """Devices at buses that do not exist; and, where there is one phase, away from their owner."""
+    model, count, wrong = v.market.grid.model, v.rows("Grid.passive"), []
+    for table in ("Generators", "Buffers"):
+        bus, home = v[f"{table}.bus"], v["Prosumers.bus"][v[f"{table}.owner"]]
+        there = (bus >= -1) & (bus < count)
+        wrong += v.complain(
+            f"{table}.bus",
+            ~there,
+            lambda at, bus=bus: (
+                f"bus {bus[at]} does not exist; the grid has buses 0 to {count - 1}, or -1: where "
+                "the owner is"
+            ),
+        )
+        wrong += v.complain(
+            f"{table}.bus",
+            there & (bus >= 0) & (bus != home) & (not model.phased),
+            lambda at, bus=bus, home=home: (
+                f"{v.bus(bus[at])} is not its owner's {v.bus(home[at])}, but {model.name} has one "
+                'phase; give -1, or a grid of model="lindist3flow"'
+            ),
+        )
+    return wrong
 
 
 def _again(key: np.ndarray) -> Bool[np.ndarray, " R"]:
