@@ -295,6 +295,8 @@ def test_the_bus_of_the_owner_is_no_other():
     said = changed(market, generators=changed(market.generators, bus=home))
     one, two = jg.clear(market), jg.clear(said)
     assert same((one.plan, one.prices), (two.plan, two.prices))
+    moved_out = jg.devices.connection(said, rating=50.0)
+    assert np.asarray(moved_out.generators.bus).tolist() == [-1]
 
 
 def test_other_buses_need_three_phases():

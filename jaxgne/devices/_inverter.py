@@ -9,7 +9,9 @@ from jaxtyping import Bool
 from ..each import for_one
 from ..market import Market
 from ..names import row_of
+from ..record import changed
 from ..runner import built, jnp
+from .tables import Devices
 
 _FIRST = "give it to the market first, then make scenarios of that"
 
@@ -45,9 +47,10 @@ def connection(market: Market, prosumers: Any = None, rating: Any = np.inf) -> M
     `None` are all; a rating that is infinite is no limit, and adds no line. `cases.populate`,
     `equip` and importers take it as `connection_max`. Both ways, and all that flows: what it draws
     for itself, for its neighbors' trades and into buffers, with its reactive power.
-    `Prosumers.import_max` limits what it buys of the main grid, not what its wire carries. As a
-    grid it is a bus behind a line without impedance; where its rating binds, the scarcity is in the
-    price of that bus and the operator collects it.
+    `Prosumers.import_max` limits what it buys of the main grid, not what its wire carries. Devices
+    that are at another bus than their owner stay there. As a grid it is a bus behind a line without
+    impedance; where its rating binds, the scarcity is in the price of that bus and the operator
+    collects it.
 
         market = connection(market, rating=13.8)  # 3 x 20 A at 230 V for all
         market = connection(market, [0, 4], rating=jg.grids.rating([35, 63], kv=0.4))
@@ -149,4 +152,16 @@ def _behind(device: str, market: Market, prosumers: Any, rating: Any, *, reactiv
         names=grid.names and (*grid.names, *new),
         line_names=grid.line_names and (*grid.line_names, *new),
     )
-    return replace(market, prosumers=replace(people, bus=people.bus.at[who].set(fresh)), grid=wired)
+    return replace(
+        market,
+        prosumers=replace(people, bus=people.bus.at[who].set(fresh)),
+        generators=_with_owners(market, market.generators),
+        buffers=_with_owners(market, market.buffers),
+        grid=wired,
+    )
+
+
+def _with_owners(market: Market, table: Devices) -> Devices:
+    """Devices that go along with their owners, but for those at other buses."""
+    at_home = table.bus == jnp.asarray(market.prosumers.bus)[table.owner]
+    return changed(table, bus=jnp.where(at_home, -1, table.bus))

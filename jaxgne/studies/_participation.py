@@ -11,7 +11,16 @@ from jaxtyping import Array, Bool, Float
 from ..comparison import baselines
 from ..each import for_one
 from ..market import Buffers, Market
-from ..model import Plan, counted, device_costs, export_prices, grid_price, import_prices, net_load
+from ..model import (
+    Plan,
+    asked_at_buses,
+    counted,
+    device_costs,
+    export_prices,
+    grid_price,
+    import_prices,
+    net_load,
+)
 from ..result import Clearing
 from ..settlement import cap_money
 from .runner import Study, Variants, Watch, clear_variants, percent
