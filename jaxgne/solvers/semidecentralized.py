@@ -333,7 +333,8 @@ def operate(
 ) -> tuple[Float[Array, "V H"], Float[Array, "F H"], Float[Array, "R H"]]:
     """The operator's projected step: its state, exchange with the main grid, private prices."""
     alpha, network = 1 / (counted(market) * setting.steps.network), setting.network
-    wish = start.network.at[: priced.active.shape[0]].add(-alpha * priced.active)
+    flows = jnp.concatenate([priced.active, priced.reactive])  # of terminals both meet buses
+    wish = start.network.at[: flows.shape[0]].add(-alpha * flows)
     axes = replace(jax.tree.map(lambda _: None, network), offset=1, lower=1, upper=1)
     found = jax.vmap(project_network, in_axes=(axes, 1, 1))(network, wish, rows)
     exchange = start.exchange - alpha * priced.exchange
