@@ -50,7 +50,8 @@ def street(**limits: Any) -> jg.Market:
     passive[2] = [[3.0, 3.0, 3.0], [14.0, 20.0, 16.0], [4.0, 2.0, 4.0]]
     grid = by_phase(
         np.ones((3, 3), bool), np.arange(2), np.arange(1, 3), z.real, z.imag, hours=3,
-        passive=passive, passive_reactive=0.2 * passive, spans=[(1, "abc"), (2, "ab")], span_passive=1.0,
+        passive=passive, passive_reactive=0.2 * passive,
+        spans=[(1, "abc"), (2, "ab")], span_passive=1.0,
         rating=[[100.0, 100.0, 9.5], [np.inf] * 3], voltage_min=0.985, voltage_max=1.05,
         **limits,
     )  # fmt: skip
