@@ -290,8 +290,7 @@ def add_network(program: Program, market: Market, power: float) -> None:
     takes, swaps = tuple(map(sparse.diags, takes)), 0 * leaves
     if market.grid.model.name == "lindist3flow":
         leaves, swaps, near, takes = in_phases(n, leaves, near, takes)
-    makes = at @ pick(np.asarray(market.generators.owner), len(m.bus))
-    stores = at @ pick(np.asarray(market.buffers.owner), len(m.bus))
+    makes, stores = (pick(where, buses) for where in standing(market))
     program.rows("bus", n.passive + at @ m.load, power, curtailed=at, generation=-makes,
                  charge=stores, discharge=-stores, active=leaves, reactive=swaps,
                  exchange=-pick(n.feeder, buses))  # fmt: skip
@@ -311,6 +310,15 @@ def add_network(program: Program, market: Market, power: float) -> None:
                      active=-takes[0], reactive=-takes[1])  # fmt: skip
     else:
         add_paper_flows(program, n, falls, idle, leaves.T, power, drop)
+
+
+def standing(market: Market) -> list[np.ndarray]:
+    """The bus of each generator, then of each buffer: its own, or its owner's where that is -1."""
+    homes, found = np.asarray(market.prosumers.bus), []
+    for table in map(numbers, (market.generators, market.buffers)):
+        pairs = zip(table.bus, table.owner, strict=True)
+        found.append(np.array([b if b >= 0 else homes[o] for b, o in pairs], int))
+    return found
 
 
 def in_phases(n: Any, leaves: Any, near: Any, takes: Any) -> tuple[Any, Any, Any, Any]:

@@ -20,15 +20,17 @@ from jaxgne.runner import by_numpy, to_host
 from jaxgne.solvers.newton import Compliance, Worth, factor
 from jaxgne.tables import device_buses
 from tests import phased
+from tests.agreement import check_agreement
 from tests.folders import feeder, same
+from tests.reference import solve
 
 TOL = 1e-9
 
 
-def apart(seed: int, **fixed: Any) -> jg.Market:
+def apart(seed: int, market: jg.Market | None = None) -> jg.Market:
     """A market of `phased` with devices anywhere but on feeders; one is with its owner."""
-    limits = {"voltage_min": 0.9, "voltage_max": 1.1, **fixed}
-    market, rng = phased.market(seed, **limits), np.random.default_rng(seed)
+    market = phased.market(seed) if market is None else market
+    rng = np.random.default_rng(seed)
     made = np.array([rng.integers(3, market.grid.passive.shape[0]), -1], np.int32)
     kept = rng.integers(3, market.grid.passive.shape[0], 2).astype(np.int32)
     return changed(
@@ -213,7 +215,7 @@ def test_a_household_is_two_that_trade_for_nothing():
 
 def test_devices_see_the_price_where_they_are():
     """Strictly inside its bounds a generator's marginal cost is pi of its owner and mu_pb of its
-    own bus, and bills and receipts cancel.
+    own bus, and bills and receipts cancel; the operator receives the rent.
     """
     market = street()
     clearing = jg.clear(market, tol=TOL)
@@ -227,7 +229,43 @@ def test_devices_see_the_price_where_they_are():
     left = jnp.sum(paid.prosumers) + jnp.sum(paid.passive)
     left -= jnp.sum(paid.sales + paid.receipts + paid.fees)
     assert abs(float(left)) < 1e-9
+    np.testing.assert_allclose(paid.receipts, paid.rent, atol=1e-6)
     assert float(jnp.max(jnp.abs(paid.congestion))) > 1e-3
+
+
+def spread(seed: int) -> jg.Market:
+    """A random market in which much binds, with devices anywhere."""
+    return apart(seed, phased.busy_market(seed))
+
+
+def agrees(market: jg.Market) -> jg.Clearing:
+    """Its clearing, which agrees with Clarabel on the program written from the equations."""
+    oracle, clearing = solve(market), jg.clear(market, tol=TOL, throw=False, runner="numpy")
+    assert oracle.status == ("solved" if clearing.ok else "infeasible")
+    if clearing.ok:
+        check_agreement(market, clearing, oracle)
+        np.testing.assert_allclose(clearing.plan.charge, oracle.plan.charge, atol=1e-3)
+    return clearing
+
+
+@pytest.mark.parametrize("make", [street, lambda: capped(street())], ids=["street", "caps"])
+def test_the_oracle_agrees(make: Callable[[], jg.Market]):
+    """Of prices it has multipliers."""
+    market = make()
+    clearing = agrees(market)
+    assert clearing.ok
+    np.testing.assert_allclose(clearing.prices.bus, solve(market).prices.bus, atol=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_markets_agree(seed: int):
+    agrees(apart(seed, phased.busy_market(seed)))
+
+
+@pytest.mark.slow
+def test_a_hundred_random_markets_agree():
+    cleared = [agrees(apart(seed, phased.busy_market(seed))).ok for seed in range(100, 200)]
+    assert 10 < sum(map(bool, cleared)) < 100
 
 
 @pytest.mark.slow
