@@ -12,6 +12,7 @@ from jaxgne.acexact import AcExact, clear_ac
 from jaxgne.acflow import drawn, flow
 from jaxgne.model import grid_price
 from tests import phased
+from tests.nonlinear import local_optimum
 
 
 def tight(seed: int) -> jg.Market:
@@ -88,3 +89,38 @@ def test_what_cannot_be_cleared_so_is_refused():
         jax.jit(lambda m: clear_ac(m).clearing.plan)(jg.ieee37(5, hours=2))
     with pytest.raises(jg.NotCleared, match="no local equilibrium of the AC game after 1 rounds"):
         clear_ac(jg.ieee37(8, hours=3), rounds=1)
+
+
+def checked(seed: int) -> bool:
+    """Whether a market with a voltage that binds has a plan; then it is another program's."""
+    tree = phased.random_tree(seed, 6, 3)
+    market = phased.market(seed, voltage_min=0.5, voltage_max=1.5)
+    nodes, fed = int(tree.phases.sum()), int(tree.phases[0].sum())
+    low = float(np.asarray(clear_ac(market).flow.voltage)[fed:nodes].min()) + 0.001
+    limits = np.where(np.arange(market.grid.passive.shape[0]) < nodes, low, 0.3)
+    market = replace(market, grid=replace(market.grid, voltage_min=jnp.asarray(limits)))
+    try:
+        found = clear_ac(market, tol=1e-8)
+    except jg.NotCleared as stop:
+        if "infeasible" not in str(stop):
+            raise
+        return False
+    other = local_optimum(market, tree, low)
+    plain = replace(found.linear, grid=replace(found.linear.grid, tangent=None))
+    ours = float(jg.model.potential(plain, found.clearing.plan))
+    assert ours == pytest.approx(other.potential, rel=1e-8)
+    np.testing.assert_allclose(found.losses, other.losses, atol=1e-6)
+    np.testing.assert_allclose(found.clearing.aggregate, other.decided["sigma"][0], atol=1e-5)
+    assert other.lowest == pytest.approx(low, abs=1e-9)
+    return True
+
+
+def test_a_nonlinear_program_ends_at_the_same_plan():
+    assert checked(3)
+
+
+@pytest.mark.slow
+def test_thirty_nonlinear_programs_end_at_the_same_plan():
+    able = [checked(seed) for seed in range(20, 65)]
+    print(f"{sum(able)} of {len(able)} have a plan")
+    assert sum(able) >= 30
