@@ -36,6 +36,7 @@ from .programs import program
 from .record import Record, changed
 from .result import Clearing, NotCleared
 from .runner import built, hosted, jnp, wide
+from .settlement import Bills, settle
 from .solve import Progress
 from .solvers.base import AbstractSolver
 from .status import Status, is_status
@@ -74,6 +75,11 @@ class AcExact(Record):
             f"the operator {float(found.operator_gap):.2g} EUR; losses "
             f"{float(jnp.sum(counted(self.market) * self.losses)):,.1f} kWh"
         )
+
+    @property
+    def bills(self) -> Bills:
+        """Who pays whom: `settle` of the linear model and its clearing; see `jaxgne.losses`."""
+        return settle(self.linear, self.clearing)
 
     @property
     def losses(self) -> Float[Array, " H"]:

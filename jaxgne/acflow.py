@@ -179,12 +179,10 @@ def unexamined(grid: Grid) -> str:
 def drawn(market: Market, plan: Plan) -> tuple[Float[Array, "B H"], Float[Array, "B H"]]:
     """What each bus draws, kW and kvar."""
     grid, bus = market.grid, market.prosumers.bus
-    load = market.prosumers.load
-    active = with_draws(market, grid.passive, plan, load, net_load(market, plan))
-    reactive = grid.passive_reactive - plan.compensation
-    if grid.tangent is not None:  # whose passive loads are with losses
-        active, reactive = active - grid.tangent.losses, reactive - grid.tangent.losses_reactive
-    return active, reactive.at[bus].add(market.prosumers.reactive)
+    active, reactive = grid.consumed
+    load, net = market.prosumers.load, net_load(market, plan)
+    active = with_draws(market, active, plan, load, net)
+    return active, (reactive - plan.compensation).at[bus].add(market.prosumers.reactive)
 
 
 @program("the AC power flow", once=True)

@@ -39,7 +39,7 @@ class Outcome(Record):
     cost: Float[Array, " N"]  # EUR, of each prosumer: devices and bill
     bill: Float[Array, " N"]  # EUR that each prosumer pays: main grid, peers, operator
     passive: Float[Array, ""]  # EUR that passive consumers pay
-    operator: Float[Array, ""]  # EUR that the operator receives
+    operator: Float[Array, ""]  # EUR that the operator receives, less losses that it buys
     network_fees: Float[Array, ""]  # EUR of that, and of what is paid the main grid: tolls, fees
     contract_fees: Float[Array, ""]  # EUR that own contracts add to it (`Bills.fees`)
     social: Float[Array, ""]  # EUR that all pay the main grid, contracts, for devices, for caps
@@ -120,7 +120,7 @@ def measured(
         cost=devices + jnp.sum(paid.prosumers, axis=1),
         bill=jnp.sum(paid.prosumers, axis=1),
         passive=jnp.sum(paid.passive) + jnp.sum(paid.passive_caps),
-        operator=jnp.sum(paid.receipts),
+        operator=jnp.sum(paid.receipts - paid.losses),
         network_fees=jnp.sum(paid.tolls) + energy(network_fee * sigma),
         contract_fees=jnp.sum(paid.fees),
         social=jnp.sum(devices) + jnp.sum(paid.sales) + jnp.sum(paid.levies) + jnp.sum(paid.fees),

@@ -215,8 +215,9 @@ def hours(market: Market, clearing: Clearing) -> "DataFrame":
     """Totals and shared prices by hour, and what main grid and operator receive.
 
     `transformer_kw` is what flows in, net of exports; below 0 it flows out.
-    `limit_price_eur_per_kwh` is lambda, of the limit on the total exchange; `rent_eur` is what the
-    operator's limits and tariff are worth: its receipts at an equilibrium.
+    `limit_price_eur_per_kwh` is lambda, of the limit on the total exchange; `losses_eur` is what
+    the operator pays of the `sales_eur`, about an AC state; `rent_eur` is what its limits and
+    tariff are worth: at an equilibrium its receipts less the losses.
     """
     _check(market, clearing)
     plan, prices = jax.tree.map(np.asarray, (clearing.plan, clearing.prices))
@@ -231,6 +232,7 @@ def hours(market: Market, clearing: Clearing) -> "DataFrame":
         "limit_price_eur_per_kwh": prices.aggregate,
         "exchange_price_eur_per_kwh": prices.exchange,
         "sales_eur": paid.sales,
+        "losses_eur": paid.losses,
         "receipts_eur": paid.receipts,
         "rent_eur": paid.rent,
         "passive_caps_eur": paid.passive_caps,
@@ -266,8 +268,8 @@ def bills(market: Market, clearing: Clearing) -> "DataFrame":
     """What everyone pays and for what (`settle`), EUR; negative where they are paid.
 
     `payer` is "prosumer", or "passive" for the passive consumers at a bus, who have no number
-    in `prosumer`. `total_eur` over all payers, and `passive_caps_eur` of `hours`, is what main
-    grid, operator, whoever asks a price of caps (`levies_eur`) and whoever asks what contracts add
+    in `prosumer`. `total_eur` over all payers, and `passive_caps_eur` and `losses_eur` of `hours`,
+    is what main grid, operator, whoever asks a price of caps (`levies_eur`) and whoever asks what contracts add
     (`fees_eur`) receive there.
     """
     _check(market, clearing)
@@ -282,6 +284,7 @@ def bills(market: Market, clearing: Clearing) -> "DataFrame":
         "tolls_eur": paid.tolls,
         "capacity_eur": paid.capacity,
         "congestion_eur": paid.congestion,
+        "reactive_eur": paid.reactive,
         "caps_eur": paid.caps,
         "charges_eur": paid.charges,
         "total_eur": paid.prosumers,
@@ -294,6 +297,7 @@ def bills(market: Market, clearing: Clearing) -> "DataFrame":
         "tolls_eur": nothing,
         "capacity_eur": paid.passive_capacity,
         "congestion_eur": paid.passive_congestion,
+        "reactive_eur": paid.passive_reactive,
         "caps_eur": nothing,
         "charges_eur": nothing,
         "total_eur": paid.passive,
@@ -306,9 +310,10 @@ def bills(market: Market, clearing: Clearing) -> "DataFrame":
 
 
 def price_parts(market: Market, clearing: Clearing) -> "DataFrame":
-    """What energy costs at each bus and why: the total is the sum of its four parts.
+    """What energy costs at each bus and why: the total is the sum of its five parts.
 
-    The main grid's price, the limit on the total exchange, full lines, voltages at their limits.
+    The main grid's price, the limit on the total exchange, full lines, voltages at their limits,
+    losses about an AC state.
     `ValueError` for a grid that is not radial: with loops there is no one path from the feeder.
     """
     _check(market, clearing)
@@ -316,12 +321,14 @@ def price_parts(market: Market, clearing: Clearing) -> "DataFrame":
     if grid.model.networked and not np.all(_each(_radial, market)):
         raise ValueError("frames.price_parts: Grid.source/target: give a radial grid.")
     parts = _each(settlement.price_parts, market, clearing)
+    total = _by_hour(parts.energy) + parts.limit + parts.lines + parts.voltage + parts.losses
     columns = {
         "energy_eur_per_kwh": _by_hour(parts.energy),
         "limit_eur_per_kwh": parts.limit,
         "lines_eur_per_kwh": parts.lines,
         "voltage_eur_per_kwh": parts.voltage,
-        "total_eur_per_kwh": _by_hour(parts.energy) + parts.limit + parts.lines + parts.voltage,
+        "losses_eur_per_kwh": parts.losses,
+        "total_eur_per_kwh": total,
     }
     return _frame("bus", columns, market, clearing)
 

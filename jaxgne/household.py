@@ -281,6 +281,7 @@ def _limits(clearing: Clearing, row: int, facts: _Facts) -> list[Line]:
     for what, energy, eur in (
         ("limit on the total", contract, paid.capacity),
         ("lines and voltages", drawn, paid.congestion),
+        ("reactive power", 0 * drawn, paid.reactive),
         ("caps", 0 * drawn, paid.caps),
     ):
         due, quantity = float(np.sum(np.asarray(eur)[row])), float(np.sum(energy))

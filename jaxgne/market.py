@@ -214,6 +214,14 @@ class Grid(Record):
         """The most kVA of each line, by hour about an AC state."""
         return self.rating[:, None] if self.tangent is None else self.tangent.rating
 
+    @property
+    def consumed(self) -> tuple[Float[Array, "B H"], Float[Array, "B H"]]:
+        """What passive consumers draw, kW and kvar: about an AC state, `passive` has losses too."""
+        about = self.tangent
+        if about is None:
+            return self.passive, self.passive_reactive
+        return self.passive - about.losses, self.passive_reactive - about.losses_reactive
+
 
 def bus_name(of: Any, bus: int) -> str:
     """What people call a bus: its name where `of`, a grid or a certificate, has names."""

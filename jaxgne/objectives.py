@@ -87,7 +87,9 @@ def main_grid_revenue(market: Market, clearing: Clearing) -> Scalar:
 def congestion_rent(market: Market, clearing: Clearing) -> Scalar:
     """What everyone pays the operator for lines and voltages at their limits, EUR."""
     bills = settle(market, clearing)
-    return jnp.sum(bills.congestion) + jnp.sum(bills.passive_congestion)
+    reactive = jnp.sum(bills.reactive) + jnp.sum(bills.passive_reactive)
+    paid = jnp.sum(bills.congestion) + jnp.sum(bills.passive_congestion) + reactive
+    return paid - jnp.sum(bills.losses)
 
 
 @for_each_priced

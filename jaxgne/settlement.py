@@ -2,9 +2,10 @@
 
 Trades settle at (pi_i + pi_j) / 2, the same for both sides. Beside its energy everyone pays the
 operator for what it takes of limits that all share: the total exchange, lines, voltages and caps,
-the last to their owner where they have one. The
-anticipated effect on the main grid's price and the preferences of `Trading.fee_buyer` and
-`fee_seller` are no cash; reactive power is not billed.
+the last to their owner where they have one. Lines and voltages have prices of active and of
+reactive power; about an AC state these carry losses, which the operator buys. The anticipated
+effect on the main grid's price and the preferences of `Trading.fee_buyer` and `fee_seller` are no
+cash.
 """
 
 import inspect
@@ -17,6 +18,8 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
+from .cap_money import cap_money
+from .devices._inverter import settled_at
 from .each import for_each
 from .incidence import across, has_terminals, left
 from .market import Market
@@ -26,18 +29,15 @@ from .model import (
     aggregate,
     asked_at_buses,
     bought,
-    by_owner,
     by_side,
     counted,
     grid_price,
-    members,
     net_exchange,
     net_load,
     pull,
     rows_like,
     shared_out,
     toll,
-    with_draws,
 )
 from .radial import forest, radial
 from .record import Record
@@ -56,12 +56,14 @@ class Bills(Record):
 
     Prosumers: to the main grid (less what it pays for exports), what their own contracts add to
     that (`adders`, which whoever asks them receives as `fees`), to each other, the network's
-    `tolls` on trades, `capacity` for the limit on the total exchange and `congestion` for the
-    network where they and their devices draw. `trades` is what the buyer of each pair pays its
-    seller. Passive consumers: by bus. Members of caps pay `caps` to the owner of each, less what
-    they receive for caps of their own, or to the operator where nobody owns it; who owns a cap pays
-    `charges` for its rise, the operator for those of nobody's, and whoever asks that price receives
-    `levies`.
+    `tolls` on trades, `capacity` for the limit on the total exchange, `congestion` for the network
+    where they and their devices draw and `reactive` for reactive power at their bus. Who has an
+    inverter settles at the bus that this is connected to, and is paid for the reactive power that
+    it makes. `trades` is what the buyer of each pair pays its seller. Passive consumers: by bus.
+    `losses` are the operator's, of a market about an AC state (`clear_ac`). Members of caps pay
+    `caps` to the owner of each, less what they receive for caps of their own, or to the operator
+    where nobody owns it; who owns a cap pays `charges` for its rise, the operator for those of
+    nobody's, and whoever asks that price receives `levies`.
     """
 
     main_grid: Float[Array, "N H"]
@@ -70,36 +72,42 @@ class Bills(Record):
     tolls: Float[Array, "N H"]
     capacity: Float[Array, "N H"]
     congestion: Float[Array, "N H"]
+    reactive: Float[Array, "N H"]
     caps: Float[Array, "N H"]
     charges: Float[Array, "N H"]
     trades: Float[Array, "E H"]
     passive_main_grid: Float[Array, "B H"]
     passive_capacity: Float[Array, "B H"]
     passive_congestion: Float[Array, "B H"]
+    passive_reactive: Float[Array, "B H"]
     passive_caps: Float[Array, " H"]  # for what `Caps.base` counts, of all buses together
     sales: Float[Array, " H"]  # what the main grid receives
+    losses: Float[Array, " H"]  # what the operator pays of that, about an AC state
     fees: Float[Array, " H"]  # what own contracts add to that, to whoever asks it
     levies: Float[Array, " H"]  # what is paid for rises of caps, to whoever asks their price
     receipts: Float[Array, " H"]  # what the operator receives
-    rent: Float[Array, " H"]  # what its limits and tariff are worth: the receipts at an equilibrium
+    rent: Float[Array, " H"]  # what limits and tariff are worth: receipts less losses, in the end
 
     @property
     def prosumers(self) -> Float[Array, "N H"]:
         """All that each prosumer pays."""
         own = self.main_grid + self.peers + self.tolls + self.capacity + self.congestion
-        return own + self.caps + self.charges + self.adders
+        return own + self.reactive + self.caps + self.charges + self.adders
 
     @property
     def passive(self) -> Float[Array, "B H"]:
         """All that the passive consumers at each bus pay, but for caps."""
-        return self.passive_main_grid + self.passive_capacity + self.passive_congestion
+        network = self.passive_congestion + self.passive_reactive
+        return self.passive_main_grid + self.passive_capacity + network
 
 
 class PriceParts(Record):
-    """What energy at a bus costs, EUR/kWh: the sum of four parts; and at which price pairs trade.
+    """What energy at a bus costs, EUR/kWh: the sum of five parts; and at which price pairs trade.
 
     `energy` is the main grid's price, `limit` the scarcity of the total exchange, `lines` and
-    `voltage` what full lines and voltages at their limits on the way from the feeder add. Caps are
+    `voltage` what full lines and voltages at their limits on the way from the feeder add. `losses`
+    is what lines lose more for a kWh there, with what else the AC state adds to the derivatives of
+    its linear model, about one; 0 else. Caps are
     paid beside it by their members: `caps` is what they add to what each buys of the main grid, and
     `adder` what its own contract does.
     """
@@ -108,6 +116,7 @@ class PriceParts(Record):
     limit: Float[Array, "B H"]
     lines: Float[Array, "B H"]
     voltage: Float[Array, "B H"]
+    losses: Float[Array, "B H"]
     trade: Float[Array, "E H"]  # (pi_i + pi_j) / 2, between buyer and seller
     toll: Float[Array, "E #H"]  # c_ta, paid by each of them
     network: Float[Array, "E H"]  # what the operator asks more at the buyer's bus than the seller's
@@ -116,8 +125,11 @@ class PriceParts(Record):
 
     @property
     def total(self) -> Float[Array, "B H"]:
-        """What passive consumers pay, and prosumers for what they draw from the main grid."""
-        return self.energy + self.limit + self.lines + self.voltage
+        """What passive consumers pay, and prosumers for what they draw from the main grid.
+
+        Prosumers with an inverter pay that of the bus before it.
+        """
+        return self.energy + self.limit + self.lines + self.voltage + self.losses
 
 
 def for_each_priced(function: Callable[P, T]) -> Callable[P, T]:
@@ -136,12 +148,15 @@ def for_each_priced(function: Callable[P, T]) -> Callable[P, T]:
 def settle(market: Market, clearing: Clearing) -> Bills:
     """Who pays whom, per prosumer, pair, bus and hour, EUR (model.md: Money).
 
-    For any plan and prices, whatever the gauge, payments and receipts cancel. At an equilibrium the
-    operator's receipts equal its rent to the certificate's tolerance:
+    For any plan and prices, whatever the gauge, payments and receipts cancel: what all pay and the
+    operator's `losses` are `sales`, `receipts`, `fees` and `levies`. At an equilibrium the
+    operator's receipts less the losses it buys equal its rent to the certificate's tolerance:
 
-        rent = Ts (sum_y mu_pb_y inflow_y + lambda s + 2 sum_e c_ta |t_e|)
+        rent = Ts (sum_y mu_pb_y inflow_y + sum_y mu_qb_y (inflow of reactive power + q_co)_y
+                   + lambda s + 2 sum_e c_ta |t_e|)
 
-    and what limits on levels of caps are worth (model.md: Money).
+    less what losses are worth where they are, and what limits on levels of caps are worth
+    (model.md: Money). That is what limits on lines, voltages and the total are worth.
 
     Traceable and differentiable. Of a batch the bills have its leading axis. Raises `ValueError`
     for a clearing without prices: infeasible or non-finite.
@@ -179,98 +194,81 @@ def priced(caller: str, clearing: Clearing) -> None:
 @for_each
 def bills(market: Market, plan: Plan, prices: Rows) -> Bills:
     """`settle` for any plan and prices."""
-    ts, grid = counted(market), market.grid
+    ts, people = counted(market), market.prosumers
     price = grid_price(market, aggregate(market, plan))
     scarce = prices.aggregate + prices.exchange
-    net = net_load(market, plan)
     share = toll(market) / 2 * jnp.abs(plan.trades)
     paid = ts * settled_prices(market, prices) * plan.trades
-    s = net_exchange(market, plan)
-    caps = cap_money(market, plan, prices)
-    outflow, _ = left(grid, plan.active, plan.reactive)
-    people = market.prosumers
-    drawn = with_draws(market, grid.passive, plan, people.load, net)
+    caps, network = cap_money(market, plan, prices), network_money(market, plan, prices)
+    passive, lost = market.grid.consumed[0], network.lost
     adders = ts * (people.import_adder * plan.imports - people.export_adder * plan.exports)
+    kept = 2 * jnp.sum(share, axis=0)
+    s = net_exchange(market, plan)
     return Bills(
         main_grid=ts * (price * plan.imports - market.tariff.export * plan.exports),
         adders=adders,
         peers=bought(market, paid),
         tolls=by_side(market, share),
         capacity=ts * scarce * (plan.imports - plan.exports),
-        congestion=asked_at_buses(market, ts * prices.bus, plan, net),
+        congestion=network.active,
+        reactive=network.reactive,
         caps=caps.paid,
         charges=caps.charges,
         trades=paid,
-        passive_main_grid=ts * price * grid.passive,
-        passive_capacity=ts * scarce * grid.passive,
-        passive_congestion=ts * prices.bus * grid.passive,
+        passive_main_grid=ts * price * passive,
+        passive_capacity=ts * scarce * passive,
+        passive_congestion=network.passive,
+        passive_reactive=network.passive_reactive,
         passive_caps=caps.passive,
         sales=ts
         * (price * aggregate(market, plan) - market.tariff.export * jnp.sum(plan.exports, axis=0)),
+        losses=ts * price * lost,
         fees=jnp.sum(adders, axis=0),
         levies=caps.levies,
-        receipts=ts * (scarce * s + jnp.sum(prices.bus * drawn, axis=0))
-        + 2 * jnp.sum(share, axis=0)
-        + caps.receipts,
-        rent=ts * (prices.aggregate * s - jnp.sum(prices.bus * outflow, axis=0))
-        + 2 * jnp.sum(share, axis=0)
+        receipts=ts * scarce * (s - lost) + network.receipts + kept + caps.receipts,
+        rent=ts * (prices.aggregate * s - (price + scarce) * lost)
+        + network.rent
+        + kept
         + caps.rent,
     )
 
 
-class CapMoney(Record):
-    """What is paid for caps, EUR by hour: the parts of `Bills` that they make."""
+class NetworkMoney(Record):
+    """What is paid for power at buses, EUR by hour: the parts of `Bills` that it makes."""
 
-    paid: Float[Array, "N H"]
-    charges: Float[Array, "N H"]
-    passive: Float[Array, " H"]
-    levies: Float[Array, " H"]
+    active: Float[Array, "N H"]
+    reactive: Float[Array, "N H"]
+    passive: Float[Array, "B H"]
+    passive_reactive: Float[Array, "B H"]
+    lost: Float[Array, " H"]  # kW of all lines that the operator buys
     receipts: Float[Array, " H"]
     rent: Float[Array, " H"]
 
 
-def cap_money(market: Market, plan: Plan, prices: Rows) -> CapMoney:
-    """Who pays whom for caps: members and passive consumers the owner, the owner for its rise."""
-    none = jnp.zeros_like(market.prosumers.load)
-    if prices.cap is None or plan.rise is None or plan.level is None or plan.spare is None:
-        return CapMoney(none, none, *[jnp.sum(none, axis=0)] * 4)
-    caps, nobody = market.caps, market.caps.owner[:, None] < 0
-    paid = shares_of_caps(market, plan, prices)
-    price = market.weight * prices.cap
-    base = price * caps.base
-    received = price * members(market, plan) + base
-    rises = market.weight * caps.price[:, None] * plan.rise
-
-    def owned(values: Array) -> Array:
-        kept = jnp.where(nobody, 0.0, values)
-        return none.at[jnp.maximum(caps.owner, 0)].add(kept)
-
-    def unowned(values: Array) -> Array:
-        return jnp.sum(jnp.where(nobody, values, 0.0), axis=0)
-
-    summed = jnp.where(caps.adds[:, None] > 0, plan.rise, plan.level) - plan.spare
-    return CapMoney(
-        paid=paid - owned(received),
-        charges=owned(rises),
-        passive=jnp.sum(base, axis=0),
-        levies=jnp.sum(rises, axis=0),
-        receipts=unowned(received - rises),
-        rent=unowned(price * summed - rises),
-    )
-
-
-def shares_of_caps(market: Market, plan: Plan, prices: Rows) -> Float[Array, "N H"]:
-    """What each prosumer's part in the sums of caps comes to at their prices, EUR by hour."""
-    if prices.cap is None:
-        return jnp.zeros_like(market.prosumers.load)
-    asked = shared_out(market, market.weight * prices.cap)
-    units, stores = market.generators, market.buffers
-    moved = asked["charge"] * plan.charge + asked["discharge"] * plan.discharge
-    return (
-        asked["imports"] * plan.imports
-        + asked["exports"] * plan.exports
-        + by_owner(market, asked["generation"] * plan.generation, units.owner)
-        + by_owner(market, moved, stores.owner)
+def network_money(market: Market, plan: Plan, prices: Rows) -> NetworkMoney:
+    """Who pays for active and reactive power at buses; inverters are their owners'."""
+    ts, grid, bus = counted(market), market.grid, market.prosumers.bus
+    home = settled_at(market)
+    owned = (home != jnp.arange(home.shape[0]))[:, None]
+    mu, nu = ts * prices.bus[home], ts * prices.bus_reactive[home]
+    given = jnp.where(owned, plan.compensation, 0.0)
+    by_active = asked_at_buses(market, mu, plan, net_load(market, plan))
+    by_reactive = nu[bus] * (market.prosumers.reactive - given[bus])
+    passive, passive_reactive = grid.consumed
+    passive, passive_reactive = mu * passive, nu * passive_reactive
+    parts = (by_active, by_reactive, passive, passive_reactive)
+    rent = nu * (plan.compensation - given)
+    for price, out in zip((mu, nu), left(grid, plan.active, plan.reactive), strict=True):
+        rent = rent - price * out
+    lost = jnp.zeros_like(ts)
+    if grid.tangent is not None:
+        lost = jnp.sum(grid.tangent.losses, axis=0)
+        rent = rent - mu * grid.tangent.losses - nu * grid.tangent.losses_reactive
+    return NetworkMoney(
+        *parts,
+        lost=lost,
+        receipts=sum((jnp.sum(part, axis=0) for part in parts), 0 * ts),
+        rent=jnp.sum(rent, axis=0),
     )
 
 
@@ -278,10 +276,10 @@ def price_parts(market: Market, clearing: Clearing) -> PriceParts:
     """What energy costs at each bus and hour, and why (EUR/kWh); and what pairs trade at.
 
     With mu_pb the price of a bus, nu that of a line's voltage drop and rho that of its rating, a
-    flow's optimality reads mu_pb_z - mu_pb_y = (what nu makes of it) + (what rho does), so that the
-    parts are sums along the path from the feeder; what stands between phases has shares of theirs,
-    and of what voltages make of reactive power. Their total is p0 + d_mg sigma + lambda + mu_tg +
-    mu_pb for any prices, and the same on every gauge.
+    flow's optimality reads mu_pb_z - mu_pb_y = (what nu makes of it) + (what rho does), about an AC
+    state + (what losses do), so that the parts are sums along the path from the feeder; what stands
+    between phases has shares of theirs, and of what voltages make of reactive power. Their total is
+    p0 + d_mg sigma + lambda + mu_tg + mu_pb for any prices, and the same on every gauge.
 
     Of a batch the parts have its leading axis. Raises `ValueError` for a grid that is not radial:
     with loops there is no one path; and for a clearing without prices, as `settle` does.
@@ -298,26 +296,36 @@ def _price_parts(market: Market, plan: Plan, prices: Rows) -> PriceParts:
     grid = market.grid
     scarce = prices.aggregate + prices.exchange
     nothing = jnp.zeros_like(prices.bus)
-    limit, lines, voltage = nothing + scarce, nothing, nothing
+    limit, lines, voltage, losses = nothing + scarce, nothing, nothing, nothing
     if grid.model.networked:
         tree = forest(grid)
         drops = replace(rows_like(market), voltage=prices.voltage, angle=prices.angle)
         pulled, along = pull(market, drops), tree.ladder.along
-        each = jnp.where(tree.outward[:, None], 1, -1) / counted(market)
-        lean = (each * pulled.active, each * pulled.reactive)  # of both powers
+        way = jnp.where(tree.outward[:, None], 1, -1)
+
+        def ahead(by_active: Array, by_reactive: Array) -> Array:
+            """What lines make of the price of active power, from the feeder on."""
+            each = (way * by_active, way * by_reactive)
+            found, turned = (along(nothing.at[tree.far].set(part)) for part in each)
+            if has_terminals(grid):  # what a kW there takes of phases, and a kvar of them
+                ends = grid.target[grid.terminal]
+                less, _ = across(grid, found, turned)  # that of phases less that of terminals
+                found += along(nothing.at[ends].set((less + each[0])[grid.terminal]))
+            return found
+
         fed = along(nothing.at[grid.feeder].set(prices.bus[grid.feeder]))
         limit += fed
-        voltage, turned = (along(nothing.at[tree.far].set(part)) for part in lean)
-        if has_terminals(grid):  # what a kW there takes of phases, and a kvar of them
-            ends = grid.target[grid.terminal]
-            less, _ = across(grid, voltage, turned)  # that of phases less that of terminals
-            voltage += along(nothing.at[ends].set((less + lean[0])[grid.terminal]))
-        lines = prices.bus - fed - voltage
+        ts, about = counted(market), grid.tangent
+        voltage = ahead(pulled.active / ts, pulled.reactive / ts)
+        if about is not None:
+            losses = ahead(about.active, about.reactive)
+        lines = prices.bus - fed - voltage - losses
     return PriceParts(
         energy=grid_price(market, aggregate(market, plan)),
         limit=limit,
         lines=lines,
         voltage=voltage,
+        losses=losses,
         trade=settled_prices(market, prices),
         toll=market.trading.toll,
         network=network_prices(market, prices),

@@ -82,8 +82,8 @@ def share(
       number a prosumer or one by prosumer and hour, at least 0: nobody more than it draws, and
       what some do not need the others get in proportion. Without `keys` all get alike.
 
-    `rent` says what becomes of the operator's rent, its receipts but for tolls: "kept", or handed
-    back "by energy" drawn, passive consumers included, or "by head" of prosumers.
+    `rent` says what becomes of the operator's rent, its receipts but for tolls and what losses
+    cost it: "kept", or handed back "by energy" drawn, passive consumers included, or "by head" of prosumers.
 
     For any plan payments cancel as in `settle`. Raises `ValueError` for a clearing without prices,
     another rule, or keys of another shape or below 0.
@@ -235,22 +235,22 @@ def allotted(
 
 
 def _handed_back(market: Market, plan: Plan, paid: Bills, rent: Rent) -> Shared:
-    """The operator's receipts but for tolls, handed back by a key, or kept."""
+    """The operator's receipts but for tolls and what losses cost, handed back by a key, or kept."""
     nothing, at_buses = jnp.zeros_like(paid.peers), jnp.zeros_like(paid.passive_main_grid)
     if rent == "kept":
         return Shared(paid, nothing, at_buses)
     tolls = jnp.sum(paid.tolls, axis=0)
-    rents = paid.receipts - tolls
+    rents = paid.receipts - tolls - paid.losses
     people = jnp.ones_like(nothing) / nothing.shape[0]
     if rent == "by head":
         rebates, passive = rents * people, at_buses
     else:
         draws = jnp.maximum(net_load(market, plan), 0.0)
-        drawn = jnp.maximum(market.grid.passive, 0.0)
+        drawn = jnp.maximum(market.grid.consumed[0], 0.0)
         total = jnp.sum(draws, axis=0) + jnp.sum(drawn, axis=0)
         rebates = rents * jnp.where(total > 0, draws * _share(jnp.ones_like(total), total), people)
         passive = rents * drawn * _share(jnp.ones_like(total), total)
-    return Shared(replace(paid, receipts=tolls), rebates, passive)
+    return Shared(replace(paid, receipts=tolls + paid.losses), rebates, passive)
 
 
 class Gains(Record):

@@ -151,7 +151,7 @@ def test_bills_sum_to_what_is_settled(grid: str, cleared: Cleared):
     market, clearing = day(grid), cleared[1]
     paid, frame = jg.settle(market, clearing), frames.bills(market, clearing)
     own, passive = (frame.groupby("payer").get_group(kind) for kind in ("prosumer", "passive"))
-    parts = ["main_grid", "peers", "tolls", "capacity", "congestion"]
+    parts = ["main_grid", "peers", "tolls", "capacity", "congestion", "reactive"]
     for part in parts:
         expected = getattr(paid, part)
         np.testing.assert_allclose(wide(own, "prosumer", f"{part}_eur"), expected, atol=1e-12)
@@ -210,11 +210,11 @@ def test_what_does_not_exist_is_not_a_number(cleared: Cleared):
 
 
 def test_parts_of_prices(cleared: Cleared):
-    """Four parts, by bus and hour, that sum to the price of energy at the bus."""
+    """Five parts, by bus and hour, that sum to the price of energy at the bus."""
     market, clearing = cleared
     frame, pairs = frames.price_parts(*cleared), frames.trades(*cleared)
     expected = eqx.filter_jit(settlement.price_parts)(market, clearing)
-    for part in ("limit", "lines", "voltage", "total"):
+    for part in ("limit", "lines", "voltage", "losses", "total"):
         column = wide(frame, "bus", f"{part}_eur_per_kwh")
         np.testing.assert_allclose(column, getattr(expected, part), atol=1e-12)
     np.testing.assert_allclose(frame.energy_eur_per_kwh[:3], expected.energy, atol=1e-12)

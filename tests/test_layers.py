@@ -148,7 +148,8 @@ LAYERS: dict[str, set[str]] = {
     "solve": RESULT - {"clearing", "solve"},
     "clearing": RESULT - {"clearing"},
     **dict.fromkeys(STUDIES, RESULT),
-    "settlement": {*RESULT, "incidence"},
+    "cap_money": {"market", "model"},
+    "settlement": {*RESULT, "cap_money", "incidence"},
     "scenarios": {"clock", "each", "market", "names", "padding", "validation", "scenarios"},
     "comparison": {"each", "market", "model", "result", "settlement", "status", "unmet"},
     "uncontrolled": {
@@ -167,7 +168,8 @@ LAYERS: dict[str, set[str]] = {
     "lanes": {*RESULT, "placement"},
     "batch": {*RESULT - {"solve"}, "lanes", "placement", "fingerprint", "io.batches"},
     "foresight": {*RESULT, "scenarios"},
-    "acexact": {*RESULT, "incidence", "linear_flow", "payoffs", "plan", "tangent"},
+    "acexact": {*RESULT, "incidence", "linear_flow", "payoffs", "plan", "settlement", "tangent"},
+    "losses": {*RESULT, "acexact", "acphases", "incidence"},
     "objectives": {*RESULT, "settlement", "comparison"},
     "reliability": {*RESULT, "gradients"},
     "descent": {*RESULT, "batch", "checkpoint", "coordinates", "fingerprint", "history"},
@@ -208,7 +210,7 @@ LAYERS: dict[str, set[str]] = {
     "studies": {
         *RESULT,
         *STUDIES,
-        *("cases", "files", "fingerprint", "io.tables", "plots.style", "studies"),
+        *("cap_money", "cases", "files", "fingerprint", "io.tables", "plots.style", "studies"),
     },
     "live": {"batch", "solve", "waiting"},
     "cli_study": {"jaxgne", "cases", "cli_shared", "io", "live"},

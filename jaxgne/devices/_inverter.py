@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Array, Bool, Int
 
 from ..each import for_one
 from ..market import Market
@@ -28,8 +28,10 @@ def inverter(market: Market, prosumers: Any, rating: Any) -> Market:
     are a prosumer of their own, that trades with it without a toll.
 
     The AC check holds that line's current to `rating`: at 0.95 pu an inverter has 95 % of it.
-    Reactive power is neither paid nor billed. Where a rating binds its scarcity is in the price of
-    the inverter's bus and the operator collects it, so rate inverters above the peak of p.
+    The inverter is its owner's: `settle` bills what passes it, p and q, at the prices of the old
+    bus, so reactive power is paid there as it is billed. Where the rating binds, its scarcity is in
+    the prices of the inverter's own bus, at which the owner plans, and what the rating is worth
+    stays with the owner.
 
         market = inverter(market, [0, 4], rating=12)
 
@@ -87,6 +89,25 @@ def connected(market: Market) -> Bool[np.ndarray, " N"]:
     home = np.where(still[bus], bus, np.where(above >= 0, above, bus))  # an inverter's is beyond
     alone = np.bincount(bus, minlength=len(idle)) <= 1
     return (over[home] >= 0) & still[home] & idle[home] & alone[home]
+
+
+def settled_at(market: Market) -> Int[Array, " B"]:
+    """The bus at whose prices what each draws is paid: its own, of an inverter that before it.
+
+    An inverter's bus has reactive power to give, one prosumer, nothing passive, and one line, which
+    has a rating and no impedance.
+    """
+    grid = market.grid
+    one = jnp.arange(grid.voltage_min.shape[0], dtype=grid.source.dtype)
+    free = (grid.resistance == 0) & (grid.reactance == 0) & jnp.isfinite(grid.rating)
+    over = jnp.full_like(one, -1).at[grid.target].max(jnp.where(free, grid.source, -1))
+    nothing = jnp.zeros_like(one)
+    ends = nothing.at[grid.source].add(1).at[grid.target].add(1)
+    alone = (nothing.at[market.prosumers.bus].add(1) == 1) & (ends == 1) & (over >= 0)
+    passive, reactive = grid.consumed
+    idle = ~jnp.any((passive != 0) | (reactive != 0), axis=1)
+    able = jnp.any(grid.compensation_max > 0, axis=1)
+    return jnp.where(alone & idle & able, over, one)
 
 
 def _numbered(device: str, market: Market, prosumers: Any) -> np.ndarray:

@@ -46,7 +46,7 @@ def costs(market: Market, clearing: Clearing, ax: "Axes | None" = None) -> "Axes
         "peers": (SKY, bills.peers),
         "tolls on trades": (PURPLE, bills.tolls),
         "limit on the total": (ORANGE, bills.capacity),
-        "network": (VERMILLION, bills.congestion),
+        "network": (VERMILLION, np.asarray(bills.congestion) + np.asarray(bills.reactive)),
         "caps": (YELLOW, np.asarray(bills.caps) + np.asarray(bills.charges)),
     }
     amounts = {name: (color, np.asarray(paid).sum(axis=1)) for name, (color, paid) in parts.items()}

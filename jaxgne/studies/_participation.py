@@ -8,21 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from ..cap_money import cap_money
 from ..comparison import baselines
 from ..each import for_one
 from ..market import Buffers, Market
-from ..model import (
-    Plan,
-    asked_at_buses,
-    counted,
-    device_costs,
-    export_prices,
-    grid_price,
-    import_prices,
-    net_load,
-)
+from ..model import Plan, counted, device_costs, export_prices, grid_price, import_prices
 from ..result import Clearing
-from ..settlement import cap_money
+from ..settlement import network_money
 from .runner import Study, Variants, Watch, clear_variants, percent
 
 ACTIVE, PASSIVE = "all active", "all passive"
@@ -95,8 +87,9 @@ def bills_at(market: Market, plan: Plan, clearing: Clearing) -> Float[Array, " N
     scarce = prices.aggregate + prices.exchange
     asked = import_prices(market, grid_price(market, clearing.aggregate))
     hourly = (asked + scarce) * plan.imports - (export_prices(market) + scarce) * plan.exports
-    hourly += asked_at_buses(market, prices.bus, plan, net_load(market, plan))
-    own = device_costs(market, plan) + jnp.sum(caps.paid + caps.charges, axis=1)
+    network = network_money(market, plan, prices)
+    paid = caps.paid + caps.charges + network.active + network.reactive
+    own = device_costs(market, plan) + jnp.sum(paid, axis=1)
     return own + jnp.sum(counted(market) * hourly, axis=1)
 
 

@@ -1,0 +1,64 @@
+"""Who pays whom for caps (model.md: Caps, Money): members the owner, the owner for its rise."""
+
+from jaxtyping import Array, Float
+
+from .market import Market
+from .model import Plan, Rows, by_owner, members, shared_out
+from .record import Record
+from .runner import jnp
+
+
+class CapMoney(Record):
+    """What is paid for caps, EUR by hour: the parts of `Bills` that they make."""
+
+    paid: Float[Array, "N H"]
+    charges: Float[Array, "N H"]
+    passive: Float[Array, " H"]
+    levies: Float[Array, " H"]
+    receipts: Float[Array, " H"]
+    rent: Float[Array, " H"]
+
+
+def cap_money(market: Market, plan: Plan, prices: Rows) -> CapMoney:
+    """Who pays whom for caps: members and passive consumers the owner, the owner for its rise."""
+    none = jnp.zeros_like(market.prosumers.load)
+    if prices.cap is None or plan.rise is None or plan.level is None or plan.spare is None:
+        return CapMoney(none, none, *[jnp.sum(none, axis=0)] * 4)
+    caps, nobody = market.caps, market.caps.owner[:, None] < 0
+    paid = shares_of_caps(market, plan, prices)
+    price = market.weight * prices.cap
+    base = price * caps.base
+    received = price * members(market, plan) + base
+    rises = market.weight * caps.price[:, None] * plan.rise
+
+    def owned(values: Array) -> Array:
+        kept = jnp.where(nobody, 0.0, values)
+        return none.at[jnp.maximum(caps.owner, 0)].add(kept)
+
+    def left(values: Array) -> Array:
+        return jnp.sum(jnp.where(nobody, values, 0.0), axis=0)
+
+    summed = jnp.where(caps.adds[:, None] > 0, plan.rise, plan.level) - plan.spare
+    return CapMoney(
+        paid=paid - owned(received),
+        charges=owned(rises),
+        passive=jnp.sum(base, axis=0),
+        levies=jnp.sum(rises, axis=0),
+        receipts=left(received - rises),
+        rent=left(price * summed - rises),
+    )
+
+
+def shares_of_caps(market: Market, plan: Plan, prices: Rows) -> Float[Array, "N H"]:
+    """What each prosumer's part in the sums of caps comes to at their prices, EUR by hour."""
+    if prices.cap is None:
+        return jnp.zeros_like(market.prosumers.load)
+    asked = shared_out(market, market.weight * prices.cap)
+    units, stores = market.generators, market.buffers
+    moved = asked["charge"] * plan.charge + asked["discharge"] * plan.discharge
+    return (
+        asked["imports"] * plan.imports
+        + asked["exports"] * plan.exports
+        + by_owner(market, asked["generation"] * plan.generation, units.owner)
+        + by_owner(market, moved, stores.owner)
+    )
