@@ -269,8 +269,8 @@ def bills(market: Market, clearing: Clearing) -> "DataFrame":
 
     `payer` is "prosumer", or "passive" for the passive consumers at a bus, who have no number
     in `prosumer`. `total_eur` over all payers, and `passive_caps_eur` and `losses_eur` of `hours`,
-    is what main grid, operator, whoever asks a price of caps (`levies_eur`) and whoever asks what contracts add
-    (`fees_eur`) receive there.
+    is what main grid, operator, whoever asks a price of caps (`levies_eur`) and whoever asks what
+    contracts add (`fees_eur`) receive there.
     """
     _check(market, clearing)
     paid = _each(settlement.settle, market, clearing)

@@ -91,8 +91,8 @@ def loss_shares(found: AcExact, rule: Rule = "marginal") -> LossShares:
       buses and lines are taken with all their phases. Reactive power does not count;
     - "equal": every kWh that is drawn or fed in alike.
 
-    Steps in which a rule has nothing to go by are shared as "equal". Raises `ValueError` for another
-    rule.
+    What a rule leaves for want of anybody to lay it to is shared as "equal". Raises `ValueError`
+    for another rule.
     """
     if rule not in get_args(Rule):
         raise ValueError(f"loss_shares: rule={rule!r}; choose one of {', '.join(get_args(Rule))}.")
@@ -234,7 +234,6 @@ def _traced(market: Market, people: _People, state: Flow) -> tuple[Array, Array]
     passed = jnp.where(lines.within[:, None], 1.0, passed)
     burden = rows.at[tree.far].set(jnp.where(lines.within[:, None], 0.0, lines.lost))
     share = rows.at[tree.far].set(passed)
-
 
     def double(carry: tuple[Array, Array], before: Array) -> tuple[tuple[Array, Array], None]:
         burden, share = carry

@@ -83,7 +83,8 @@ def share(
       what some do not need the others get in proportion. Without `keys` all get alike.
 
     `rent` says what becomes of the operator's rent, its receipts but for tolls and what losses
-    cost it: "kept", or handed back "by energy" drawn, passive consumers included, or "by head" of prosumers.
+    cost it: "kept", or handed back "by energy" drawn, passive consumers included, or "by head" of
+    prosumers.
 
     For any plan payments cancel as in `settle`. Raises `ValueError` for a clearing without prices,
     another rule, or keys of another shape or below 0.

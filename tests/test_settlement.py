@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -12,12 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxgne as jg
+from jaxgne.devices._inverter import settled_at
+from jaxgne.model import counted, grid_price, net_exchange, own_gradient, pull, toll
+from jaxgne.runner import hosted
 from jaxgne.settlement import bills, price_parts
 from tests.golden import golden_market, names, needs_golden
 from tests.markets import GRIDS, HAND_MADE, SHAPES, anything, feeder, random_market
 from tests.reference import solve
 
 CLOSE = 1e-9
+SEEDS = (10, 26)  # of random markets with inverters that earn
 
 
 @settings(max_examples=25, deadline=None)
@@ -61,6 +66,26 @@ def test_receipts_are_rent_on_published_instances(name):
     same_rent(market, jg.clear(market, tol=1e-8))
 
 
+def worth_of_limits(market: jg.Market, clearing: jg.Clearing) -> np.ndarray:
+    """Multipliers times limits, EUR by hour: of all that is not an inverter's owner's.
+
+    How hard flows press on their discs, compensators, voltages and angles on their bounds, times
+    what they are there; voltages at feeders, which lines begin at, count likewise. And tolls.
+    """
+    plan, price = clearing.plan, grid_price(market, clearing.aggregate)
+    force = hosted(own_gradient)(market, plan, price)
+    force = jax.tree.map(lambda a, b: np.asarray(a + b), force, hosted(pull)(market, clearing.prices))
+    home = np.asarray(settled_at(market))
+    own = home != np.arange(len(home))
+    worth = -(force.active * plan.active + force.reactive * plan.reactive)
+    worth = worth[~own[np.asarray(market.grid.target)]].sum(axis=0)
+    worth -= (force.compensation * plan.compensation)[~own].sum(axis=0)
+    worth -= (force.voltage * plan.voltage + force.angle * plan.angle).sum(axis=0)
+    total = clearing.prices.aggregate * net_exchange(market, plan)
+    tolls = 2 * np.sum(np.asarray(toll(market)) / 2 * np.abs(plan.trades), axis=0)
+    return np.asarray(worth + np.asarray(counted(market)) * total + tolls)
+
+
 def same_rent(market: jg.Market, clearing: jg.Clearing) -> None:
     prices, shift = clearing.prices, 0.05 if market.grid.model.name != "copperplate" else 0.0
     moved = replace(
@@ -73,12 +98,78 @@ def same_rent(market: jg.Market, clearing: jg.Clearing) -> None:
     bill = float(jnp.abs(paid.main_grid).sum() + jnp.abs(paid.passive_main_grid).sum())
     error = float(clearing.certificate.error) * 10 * bill + 1e-9 * bill
     assert float(jnp.abs(paid.receipts - paid.rent).max()) <= error
+    np.testing.assert_allclose(paid.rent, worth_of_limits(market, clearing), atol=error)
     assert float(jnp.abs(same.receipts - paid.receipts).max()) <= error
     assert float(jnp.abs(same.rent - paid.rent).max()) <= error
     # trades settle at pi, which is on the gauge; what each pays in all is not
     shifted = np.asarray(market.hour_length) * shift * np.asarray(clearing.plan.trades)
     np.testing.assert_allclose(np.asarray(paid.trades - same.trades), shifted, atol=1e-9)
     np.testing.assert_allclose(paid.prosumers, same.prosumers, atol=error)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_receipts_are_rent_with_inverters(seed: int):
+    """Ratings of inverters bind, and are worth something to their owners alone."""
+    market = random_market(seed, shape=SHAPES[0], grid="lindistflow")
+    size = 0.8 * np.abs(np.asarray(market.prosumers.load)).max(axis=1)[:2] + 1
+    market = jg.devices.inverter(market, [0, 1], size)
+    clearing = jg.clear(market, tol=CLOSE)
+    same_rent(market, clearing)
+    assert float(jg.settle(market, clearing).reactive.min()) < -1e-3
+
+
+def tight_inverter() -> jg.Market:
+    """A load of 20 kW and 10 kvar behind a voltage limit; a neighbor with 6 kW of sun beside it.
+
+    The sun's inverter of 10 kVA makes up to 8 kvar.
+    """
+    market = jg.Market(
+        jg.Prosumers([1, 1], [[20.0], [-6.0]], [[10.0], [0.0]], export_max=6.0),
+        jg.Grid([[0.0], [0.0]], [0], [1], 8e-4, 8e-4, voltage_min=0.988),
+        jg.Tariff(0.002, hours=1, base=0.1, export=0.1),
+        jg.Generators([0], 20.0, hours=1, quadratic=0.004, linear=0.25),
+    )
+    return jg.devices.inverter(market, [1], 10.0)
+
+
+def test_an_inverter_earns_what_its_kvar_are_worth_before_it():
+    """8 kvar at the price of reactive power at the load's bus, and its 6 kW the price there.
+
+    r = x, so that both prices are the same beyond the main grid's. At the inverter's own bus kvar
+    have no price, as they are free until the rating binds, and kW are the cheaper by as much as one
+    less of them leaves room for kvar.
+    """
+    market = tight_inverter()
+    clearing = jg.clear(market, tol=CLOSE)
+    paid, prices, plan = jg.settle(market, clearing), clearing.prices, clearing.plan
+    assert np.asarray(settled_at(market)).tolist() == [0, 1, 1]
+    kvar = float(plan.compensation[2, 0])
+    assert kvar == pytest.approx(8.0, rel=1e-6)
+    price = float(prices.bus_reactive[1, 0])
+    assert price > 0.01 and abs(float(prices.bus_reactive[2, 0])) < 1e-8
+    assert price == pytest.approx(float(prices.bus[1, 0] - prices.bus[0, 0]), rel=1e-6)
+    assert np.asarray(paid.reactive)[:, 0] == pytest.approx([10 * price, -8 * price], rel=1e-6)
+    bus = np.asarray(prices.bus)[:, 0]
+    assert float(paid.congestion[1, 0]) == pytest.approx(-6 * bus[1], rel=1e-6)
+    pressed = price * 10 / 8  # of the rating, EUR/kVA
+    assert bus[2] - bus[1] == pytest.approx(-pressed * 6 / 10, rel=1e-5)
+
+
+def test_who_owns_an_inverter():
+    """A compensator of the operator, passive load beside, or a second prosumer: none of it pays."""
+    market = tight_inverter()
+    grid, people = market.grid, market.prosumers
+    others = [
+        replace(
+            market, grid=replace(grid, compensation_max=jnp.full_like(grid.passive, 5.0)[:, :])
+        ),
+        replace(market, grid=replace(grid, passive=grid.passive.at[2].set(1.0))),
+        replace(market, grid=replace(grid, resistance=grid.resistance.at[1].set(1e-4))),
+        replace(market, grid=replace(grid, compensation_max=jnp.zeros_like(grid.passive))),
+        replace(market, prosumers=replace(people, bus=jnp.full_like(people.bus, 2))),
+    ]
+    found = [np.asarray(settled_at(other)).tolist() for other in others]
+    assert found == [[0, 1, 1], *[[0, 1, 2]] * 4]
 
 
 def test_a_pair_settles_between_its_sides():

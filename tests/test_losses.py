@@ -1,0 +1,188 @@
+"""Losses of clearings on AC: by whom they are caused, what they cost, and what is handed back."""
+
+from typing import get_args
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxgne as jg
+from jaxgne.acexact import AcExact, clear_ac
+from jaxgne.acflow import drawn, flow
+from jaxgne.losses import Rebate, Rule, loss_money, loss_shares, marginal_losses
+from jaxgne.model import grid_price, net_load, pull
+from jaxgne.runner import hosted
+from tests import phased
+
+
+@pytest.fixture(scope="module", params=["phased", "ieee37"])
+def found(request: pytest.FixtureRequest) -> AcExact:
+    """Cleared on AC, without and with limits of voltages within reach."""
+    if request.param == "ieee37":
+        return clear_ac(jg.ieee37(8, hours=3), tol=1e-8)
+    return clear_ac(phased.market(3, voltage_min=0.5, voltage_max=1.5), tol=1e-8)
+
+
+def around(found: AcExact, way: np.ndarray, step: float = 1e-4) -> tuple[np.ndarray, np.ndarray]:
+    """Central differences of losses (H) and squared voltages (B, H), both powers moved by `way`."""
+    active, reactive = drawn(found.market, found.clearing.plan)
+    both = [
+        flow(found.market.grid, active + sign * step * way[0], reactive + sign * step * way[1])
+        for sign in (1, -1)
+    ]
+    lost, square = ([each(state) for state in both] for each in (_lost, _square))
+    return (lost[0] - lost[1]) / (2 * step), (square[0] - square[1]) / (2 * step)
+
+
+def _lost(state) -> np.ndarray:
+    return np.sum(state.losses, axis=0)
+
+
+def _square(state) -> np.ndarray:
+    return np.asarray(state.voltage) ** 2
+
+
+def test_marginal_losses_are_differences_of_ac_states(found: AcExact):
+    """In random directions of all kW and kvar at once."""
+    by_active, by_reactive = marginal_losses(found)
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        way = rng.normal(size=(2, *by_active.shape))
+        expected = np.sum(by_active * way[0] + by_reactive * way[1], axis=0)
+        np.testing.assert_allclose(around(found, way)[0], expected, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("rule", get_args(Rule))
+def test_shares_sum_to_the_losses(found: AcExact, rule: Rule):
+    """Of all lines, in each step."""
+    shares = loss_shares(found, rule)
+    total = np.sum(shares.prosumers, axis=0) + np.sum(shares.passive, axis=0)
+    np.testing.assert_allclose(total, found.losses * found.market.hour_length, atol=1e-9)
+
+
+def by_loops(found: AcExact) -> tuple[np.ndarray, np.ndarray]:
+    """Proportional sharing bus by bus and hour by hour, kW of prosumers and of rows of buses.
+
+    From the feeder on, each bus hands what falls on it to who draws there and to lines that lead on
+    (or to who feeds in and to lines that bring power, if its own line carries power inward).
+    """
+    market, state, grid = found.market, found.flow, found.market.grid
+    rows, ends = grid.passive.shape[0], np.stack([grid.source, grid.target], axis=1)
+    bus_of = np.arange(rows)
+    if grid.model.phased:
+        for bus, phases in enumerate(np.asarray(grid.phases)):
+            bus_of[phases[phases >= 0]] = rows + bus
+        for line in np.asarray(grid.terminal):
+            bus_of[ends[line, 1]] = bus_of[ends[line, 0]]
+    lines: dict[tuple[int, int], list[int]] = {}
+    for line, (near, far) in enumerate(ends):
+        if bus_of[near] != bus_of[far]:
+            lines.setdefault((bus_of[near], bus_of[far]), []).append(line)
+    net, passive = np.asarray(net_load(market, found.clearing.plan)), np.asarray(grid.passive)
+    at = bus_of[np.asarray(market.prosumers.bus)]
+    own, other = np.zeros_like(net), np.zeros_like(passive)
+    for h in range(net.shape[1]):
+        todo = [(int(bus_of[np.asarray(grid.feeder)[0]]), 0.0, 1)]
+        while todo:
+            bus, burden, way = todo.pop()
+            sent = {}
+            for (near, far), which in lines.items():
+                if near == bus:
+                    lost = float(np.sum(np.asarray(state.losses)[which, h]))
+                    power = float(np.sum(np.asarray(state.active)[which, h]))
+                    sent[far] = power, lost, 1 if power >= lost else -1
+            people = np.where(at == bus, np.maximum(way * net[:, h], 0), 0)
+            others = np.where(bus_of == bus, np.maximum(way * passive[:, h], 0), 0)
+            on = sum(abs(p) for p, _, its in sent.values() if its == way)
+            total = people.sum() + others.sum() + on
+            part = burden / total if total > 0 else 0.0
+            own[:, h] += part * people
+            other[:, h] += part * others
+            for far, (power, lost, its) in sent.items():
+                todo.append((far, lost + part * abs(power) * (its == way), its))
+    return own, other
+
+
+def test_proportional_shares_by_loops(found: AcExact):
+    """Written from the rule; nothing is left over, as some draw or feed in behind every line."""
+    own, other = by_loops(found)
+    np.testing.assert_allclose(own.sum(axis=0) + other.sum(axis=0), found.losses, rtol=1e-9)
+    shares, hours = loss_shares(found, "proportional"), np.asarray(found.market.hour_length)
+    np.testing.assert_allclose(shares.prosumers, hours * own, atol=1e-9)
+    np.testing.assert_allclose(shares.passive, hours * other, atol=1e-9)
+
+
+def test_the_operator_buys_the_losses_and_all_payments_cancel(found: AcExact):
+    """Passive consumers pay for what they draw, the losses' kWh have the main grid's price."""
+    paid, market = found.bills, found.market
+    out = np.sum(paid.prosumers, axis=0) + np.sum(paid.passive, axis=0) + np.asarray(paid.losses)
+    np.testing.assert_allclose(out, paid.sales + paid.receipts + paid.fees, atol=1e-9)
+    price = grid_price(market, found.clearing.aggregate) * market.hour_length
+    np.testing.assert_allclose(paid.losses, price * found.losses, rtol=1e-9)
+    np.testing.assert_allclose(paid.passive_main_grid, price * market.grid.passive, atol=1e-9)
+    bought = np.sum(found.clearing.plan.imports, axis=0) + np.sum(market.grid.passive, axis=0)
+    sold = market.tariff.export * np.sum(found.clearing.plan.exports, axis=0) * market.hour_length
+    np.testing.assert_allclose(paid.sales, price * (bought + found.losses) - sold, atol=1e-6)
+    assert float(jg.comparison.outcome(found.linear, found.clearing).operator) == pytest.approx(
+        float(np.sum(paid.receipts - paid.losses))
+    )
+
+
+def congestion(found: AcExact) -> np.ndarray:
+    """What limits of voltages are worth: multipliers times how their squares move with all load."""
+    there = np.stack(drawn(found.market, found.clearing.plan))
+    push = -np.array(hosted(pull)(found.linear, found.clearing.prices).voltage)
+    push[np.asarray(found.market.grid.feeder)] = 0.0
+    return np.sum(push * around(found, there)[1], axis=0)
+
+
+def split(found: AcExact) -> None:
+    """Receipts less losses are tolls, the surplus of marginal losses, and what limits are worth."""
+    paid, money = found.bills, loss_money(found)
+    error = 10 * float(found.clearing.certificate.error) * float(jnp.abs(paid.sales).sum())
+    np.testing.assert_allclose(paid.receipts - paid.losses, paid.rent, atol=error)
+    limits = np.asarray(paid.rent - money.surplus - np.sum(paid.tolls, axis=0))
+    scarce = np.asarray(found.clearing.prices.aggregate * found.clearing.aggregate)
+    np.testing.assert_allclose(limits, congestion(found) + scarce, atol=error + 1e-7)
+
+
+def test_receipts_are_losses_and_their_surplus(found: AcExact):
+    """About twice the losses are paid: in all by what they grow with all that is drawn."""
+    split(found)
+    money, paid = loss_money(found), found.bills
+    grown = around(found, np.stack(drawn(found.market, found.clearing.plan)))[0]
+    price = grid_price(found.market, found.clearing.aggregate) + found.clearing.prices.aggregate
+    price = price * found.market.hour_length
+    np.testing.assert_allclose(money.surplus, price * (grown - found.losses), rtol=1e-5)
+    np.testing.assert_allclose(money.cost, paid.losses, rtol=1e-9)
+    assert np.all(money.surplus > 0.9 * money.cost) and np.all(money.surplus < 1.2 * money.cost)
+
+
+def test_a_limit_is_worth_what_is_left(found: AcExact):
+    """The lowest voltage has to rise by a little."""
+    grid = found.market.grid
+    volts = np.delete(np.asarray(found.flow.voltage), np.asarray(grid.feeder), 0)
+    low = jnp.full_like(grid.voltage_min, volts.min() + 2e-4)
+    tight = jg.record.changed(found.market, grid=jg.record.changed(grid, voltage_min=low))
+    answer = clear_ac(tight, tol=1e-8)
+    split(answer)
+    assert np.max(congestion(answer)) > 1e-3
+
+
+@pytest.mark.parametrize("rebate", get_args(Rebate))
+def test_the_surplus_is_handed_back(found: AcExact, rebate: Rebate):
+    """All of it; "as paid", each has paid for its share of the losses, and no more."""
+    money = loss_money(found, rebate)
+    back = np.sum(money.rebates, axis=0) + np.sum(money.passive_rebates, axis=0)
+    np.testing.assert_allclose(back, money.surplus, atol=1e-9)
+    if rebate == "as paid":
+        shares = loss_shares(found, "marginal")
+        price = grid_price(found.market, found.clearing.aggregate)
+        np.testing.assert_allclose(money.paid - money.rebates, price * shares.prosumers, atol=1e-7)
+
+
+def test_words_that_are_none(found: AcExact):
+    with pytest.raises(ValueError, match="choose one of marginal, proportional, equal"):
+        loss_shares(found, "fair")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="choose one of by energy, as paid, by head"):
+        loss_money(found, "kept")  # pyright: ignore[reportArgumentType]
