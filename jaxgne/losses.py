@@ -132,13 +132,13 @@ def loss_money(found: AcExact, rebate: Rebate = "by energy") -> LossMoney:
 
 @built
 def _money(market: Market, clearing: Any, slopes: Any, rebate: Rebate) -> LossMoney:
-    plan, prices, about = clearing.plan, clearing.prices, market.grid.tangent
+    plan, prices, grid = clearing.plan, clearing.prices, market.grid
     ts, people = counted(market), _people(market, plan)
     price = grid_price(market, aggregate(market, plan))
     own, passive = (
         ts * (price + prices.aggregate) * each for each in _caused(market, people, *slopes)
     )
-    lost = jnp.sum(about.losses, axis=0)
+    lost = jnp.sum(grid.passive - grid.consumed[0], axis=0)
     both = jnp.sum(own, axis=0) + jnp.sum(passive, axis=0)
     surplus = both - ts * (price + prices.aggregate) * lost
     keys = {

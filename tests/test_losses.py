@@ -77,7 +77,7 @@ def by_loops(found: AcExact) -> tuple[np.ndarray, np.ndarray]:
     lines: dict[tuple[int, int], list[int]] = {}
     for line, (near, far) in enumerate(ends):
         if bus_of[near] != bus_of[far]:
-            lines.setdefault((bus_of[near], bus_of[far]), []).append(line)
+            lines.setdefault((int(bus_of[near]), int(bus_of[far])), []).append(line)
     net, passive = np.asarray(net_load(market, found.clearing.plan)), np.asarray(grid.passive)
     at = bus_of[np.asarray(market.prosumers.bus)]
     own, other = np.zeros_like(net), np.zeros_like(passive)
