@@ -17,7 +17,7 @@ from .incidence import where
 from .market import Grid, Market
 from .model import Plan, aggregate, counted, grid_price, net_load
 from .programs import program
-from .radial import Forest, forest, lookup
+from .radial import Forest, forest, lookup, radial
 from .record import Record
 from .runner import built, jnp, lax, wide
 
@@ -92,10 +92,12 @@ def loss_shares(found: AcExact, rule: Rule = "marginal") -> LossShares:
     - "equal": every kWh that is drawn or fed in alike.
 
     What a rule leaves for want of anybody to lay it to is shared as "equal". Raises `ValueError`
-    for another rule.
+    for another rule, and for "proportional" on a grid with loops.
     """
     if rule not in get_args(Rule):
         raise ValueError(f"loss_shares: rule={rule!r}; choose one of {', '.join(get_args(Rule))}.")
+    if rule == "proportional":
+        radial("loss_shares", found.market)
     slopes = marginal_losses(found) if rule == "marginal" else None
     return _shares(found.market, found.clearing.plan, found.flow, slopes, rule)
 

@@ -11,7 +11,9 @@ from jaxgne.acexact import AcExact, clear_ac
 from jaxgne.acflow import drawn, flow
 from jaxgne.losses import Rebate, Rule, loss_money, loss_shares, marginal_losses
 from jaxgne.model import grid_price, net_load, pull
+from jaxgne.record import changed
 from jaxgne.runner import hosted
+from jaxgne.settlement import price_parts
 from tests import phased
 
 
@@ -163,7 +165,7 @@ def test_a_limit_is_worth_what_is_left(found: AcExact):
     grid = found.market.grid
     volts = np.delete(np.asarray(found.flow.voltage), np.asarray(grid.feeder), 0)
     low = jnp.full_like(grid.voltage_min, volts.min() + 2e-4)
-    tight = jg.record.changed(found.market, grid=jg.record.changed(grid, voltage_min=low))
+    tight = changed(found.market, grid=changed(grid, voltage_min=low))
     answer = clear_ac(tight, tol=1e-8)
     split(answer)
     assert np.max(congestion(answer)) > 1e-3
@@ -181,8 +183,20 @@ def test_the_surplus_is_handed_back(found: AcExact, rebate: Rebate):
         np.testing.assert_allclose(money.paid - money.rebates, price * shares.prosumers, atol=1e-7)
 
 
-def test_words_that_are_none(found: AcExact):
+def test_what_losses_add_to_prices(found: AcExact):
+    """Of a kWh at each bus, between phases too; lines and voltages add nothing."""
+    parts, market = price_parts(found.linear, found.clearing), found.market
+    price = grid_price(market, found.clearing.aggregate) + found.clearing.prices.aggregate
+    np.testing.assert_allclose(parts.losses, price * marginal_losses(found)[0], atol=1e-7)
+    np.testing.assert_allclose(parts.total, parts.energy + parts.limit + parts.losses, atol=1e-7)
+
+
+def test_what_cannot_be_shared(found: AcExact):
     with pytest.raises(ValueError, match="choose one of marginal, proportional, equal"):
         loss_shares(found, "fair")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="choose one of by energy, as paid, by head"):
         loss_money(found, "kept")  # pyright: ignore[reportArgumentType]
+    grid = found.market.grid
+    looped = changed(found.market, grid=changed(grid, target=grid.target.at[-1].set(4)))
+    with pytest.raises(ValueError, match="loss_shares: Grid.source/target: give a radial grid"):
+        loss_shares(changed(found, market=looped), "proportional")

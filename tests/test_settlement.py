@@ -74,7 +74,9 @@ def worth_of_limits(market: jg.Market, clearing: jg.Clearing) -> np.ndarray:
     """
     plan, price = clearing.plan, grid_price(market, clearing.aggregate)
     force = hosted(own_gradient)(market, plan, price)
-    force = jax.tree.map(lambda a, b: np.asarray(a + b), force, hosted(pull)(market, clearing.prices))
+    force = jax.tree.map(
+        lambda a, b: np.asarray(a + b), force, hosted(pull)(market, clearing.prices)
+    )
     home = np.asarray(settled_at(market))
     own = home != np.arange(len(home))
     worth = -(force.active * plan.active + force.reactive * plan.reactive)
