@@ -198,5 +198,5 @@ def test_what_cannot_be_shared(found: AcExact):
         loss_money(found, "kept")  # pyright: ignore[reportArgumentType]
     grid = found.market.grid
     looped = changed(found.market, grid=changed(grid, target=grid.target.at[-1].set(4)))
-    with pytest.raises(ValueError, match="loss_shares: Grid.source/target: give a radial grid"):
+    with pytest.raises(ValueError, match=r"loss_shares: Grid.source/target: give a radial"):
         loss_shares(changed(found, market=looped), "proportional")
