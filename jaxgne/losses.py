@@ -15,11 +15,12 @@ from .acphases import of_lines
 from .devices._inverter import settled_at
 from .incidence import where
 from .market import Grid, Market
-from .model import Plan, aggregate, counted, grid_price, net_load
+from .model import Plan, aggregate, asked_at_buses, counted, grid_price, net_load
 from .programs import program
 from .radial import Forest, forest, lookup, radial
 from .record import Record
 from .runner import built, jnp, lax, wide
+from .tables import device_buses
 
 Rule = Literal["marginal", "proportional", "equal"]
 Rebate = Literal["by energy", "as paid", "by head"]
@@ -88,7 +89,8 @@ def loss_shares(found: AcExact, rule: Rule = "marginal") -> LossShares:
       bus all that comes in is mixed (proportional sharing, Bialek, IEE Proceedings - Generation,
       Transmission and Distribution 143, 1996): so of what arrives, and the losses on its way,
       each who draws there, and each line that leads on, has a share by its kW. In three phases
-      buses and lines are taken with all their phases. Reactive power does not count;
+      buses and lines are taken with all their phases, and devices at other buses than their owner
+      count there for it. Reactive power does not count;
     - "equal": every kWh that is drawn or fed in alike.
 
     What a rule leaves for want of anybody to lay it to is shared as "equal". Raises `ValueError`
@@ -106,10 +108,9 @@ def loss_shares(found: AcExact, rule: Rule = "marginal") -> LossShares:
 def _shares(market: Market, plan: Plan, state: Flow, slopes: Any, rule: Rule) -> LossShares:
     people, lost = _people(market, plan), jnp.sum(state.losses, axis=0)
     if slopes is not None:
-        own, passive = _caused(market, people, *slopes)
-        own, passive = _scaled(lost, own, passive)
+        own, passive = _scaled(lost, *_caused(market, plan, people, *slopes))
     elif rule == "proportional":
-        own, passive = _traced(market, people, state)
+        own, passive = _traced(market, plan, state)
     else:
         own, passive = 0.0 * people.active, 0.0 * people.passive
     left = lost - jnp.sum(own, axis=0) - jnp.sum(passive, axis=0)
@@ -138,7 +139,7 @@ def _money(market: Market, clearing: Any, slopes: Any, rebate: Rebate) -> LossMo
     ts, people = counted(market), _people(market, plan)
     price = grid_price(market, aggregate(market, plan))
     own, passive = (
-        ts * (price + prices.aggregate) * each for each in _caused(market, people, *slopes)
+        ts * (price + prices.aggregate) * each for each in _caused(market, plan, people, *slopes)
     )
     lost = jnp.sum(grid.passive - grid.consumed[0], axis=0)
     both = jnp.sum(own, axis=0) + jnp.sum(passive, axis=0)
@@ -160,10 +161,12 @@ def _people(market: Market, plan: Plan) -> _People:
     return _People(net_load(market, plan), reactive, *market.grid.consumed)
 
 
-def _caused(market: Market, people: _People, by_active: Array, by_reactive: Array) -> Any:
+def _caused(
+    market: Market, plan: Plan, people: _People, by_active: Array, by_reactive: Array
+) -> tuple[Array, Array]:
     """What each draws times its marginal losses, kW."""
-    bus = market.prosumers.bus
-    own = by_active[bus] * people.active + by_reactive[bus] * people.reactive
+    own = asked_at_buses(market, by_active, plan, people.active)
+    own = own + by_reactive[market.prosumers.bus] * people.reactive
     return own, by_active * people.passive + by_reactive * people.passive_reactive
 
 
@@ -206,15 +209,30 @@ def _lines(grid: Grid, tree: Forest, state: Flow) -> _Lines:
     return _Lines(near, near < lost, lost, node, least[node[tree.far]] == line, within)
 
 
-def _traced(market: Market, people: _People, state: Flow) -> tuple[Array, Array]:
+def _draws(market: Market, plan: Plan) -> tuple[Array, Array, Array]:
+    """What is drawn by whom and at which bus, kW: everyone's own, and devices at other buses."""
+    people, (units, stores) = market.prosumers, (market.generators, market.buffers)
+    own, drawn, where_ = people.load + plan.curtailed, [], [people.bus]
+    owners = [jnp.arange(people.bus.shape[0]), units.owner, stores.owner]
+    devices = zip(owners[1:], (-plan.generation, plan.charge - plan.discharge), strict=True)
+    for (owner, power), at in zip(devices, device_buses(market), strict=True):
+        home = (at == people.bus[owner])[:, None]
+        own = own.at[owner].add(jnp.where(home, power, 0.0))
+        drawn.append(jnp.where(home, 0.0, power))
+        where_.append(at)
+    return jnp.concatenate([own, *drawn]), jnp.concatenate(owners), jnp.concatenate(where_)
+
+
+def _traced(market: Market, plan: Plan, state: Flow) -> tuple[Array, Array]:
     """Losses line by line to those who use it, kW.
 
     What falls on all behind a line, its own losses and a share of those before it, is an affine
     map of what falls on the line before; maps are composed along the path by pointer doubling.
     """
     grid, tree = market.grid, forest(market.grid)
-    lines, bus = _lines(grid, tree, state), market.prosumers.bus
-    rows = jnp.zeros_like(people.passive)
+    lines, passive = _lines(grid, tree, state), grid.consumed[0]
+    drawn, owner, bus = _draws(market, plan)
+    rows = jnp.zeros_like(passive)
     into = rows.astype(bool).at[tree.far].set(lines.inward)  # by the line that leads to a bus
     into = into.at[tree.far].set(jnp.where(lines.within[:, None], into[tree.near], lines.inward))
     count = int(lines.node.shape[0]) + int(grid.phase_a.shape[0])
@@ -226,8 +244,8 @@ def _traced(market: Market, people: _People, state: Flow) -> tuple[Array, Array]
         on = lines.first[:, None] & (lines.inward == inward)
         passed = jnp.where(on, jnp.maximum(sign * lines.near, 0), 0)
         total = total.at[lines.node[tree.near]].add(passed)
-        total = total.at[lines.node].add(jnp.maximum(sign * people.passive, 0))
-        return total.at[lines.node[bus]].add(jnp.maximum(sign * people.active, 0))
+        total = total.at[lines.node].add(jnp.maximum(sign * passive, 0))
+        return total.at[lines.node[bus]].add(jnp.maximum(sign * drawn, 0))
 
     all_ = jnp.where(into, summed(True)[lines.node], summed(False)[lines.node])
     part = jnp.where(all_ > 0, 1 / jnp.where(all_ > 0, all_, 1.0), 0.0)
@@ -244,5 +262,6 @@ def _traced(market: Market, people: _People, state: Flow) -> tuple[Array, Array]
     (burden, _), _ = lax.scan(double, (burden, share), tree.ladder.ancestor)
     each = burden * part
     sign = jnp.where(into, -1, 1)
-    own = each[bus] * jnp.maximum(sign[bus] * people.active, 0)
-    return own, each * jnp.maximum(sign * people.passive, 0)
+    laid = each[bus] * jnp.maximum(sign[bus] * drawn, 0)
+    own = jnp.zeros_like(market.prosumers.load).at[owner].add(laid)
+    return own, each * jnp.maximum(sign * passive, 0)

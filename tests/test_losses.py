@@ -8,9 +8,10 @@ import pytest
 
 import jaxgne as jg
 from jaxgne.acexact import AcExact, clear_ac
-from jaxgne.acflow import drawn, flow
+from jaxgne.acflow import drawn as drawn_at
+from jaxgne.acflow import flow
 from jaxgne.losses import Rebate, Rule, loss_money, loss_shares, marginal_losses
-from jaxgne.model import grid_price, net_load, pull
+from jaxgne.model import grid_price, pull
 from jaxgne.record import changed
 from jaxgne.runner import hosted
 from jaxgne.settlement import price_parts
@@ -19,15 +20,21 @@ from tests import phased
 
 @pytest.fixture(scope="module", params=["phased", "ieee37"])
 def found(request: pytest.FixtureRequest) -> AcExact:
-    """Cleared on AC, without and with limits of voltages within reach."""
+    """Cleared on AC; in three phases two devices are at other buses than their owner."""
     if request.param == "ieee37":
         return clear_ac(jg.ieee37(8, hours=3), tol=1e-8)
-    return clear_ac(phased.market(3, voltage_min=0.5, voltage_max=1.5), tol=1e-8)
+    market = phased.market(3, voltage_min=0.5, voltage_max=1.5)
+    away = (jnp.array([9, -1], jnp.int32), jnp.array([-1, 4], jnp.int32))
+    units, stores = (
+        changed(table, bus=bus)
+        for table, bus in zip((market.generators, market.buffers), away, strict=True)
+    )
+    return clear_ac(changed(market, generators=units, buffers=stores), tol=1e-8)
 
 
 def around(found: AcExact, way: np.ndarray, step: float = 1e-4) -> tuple[np.ndarray, np.ndarray]:
     """Central differences of losses (H) and squared voltages (B, H), both powers moved by `way`."""
-    active, reactive = drawn(found.market, found.clearing.plan)
+    active, reactive = drawn_at(found.market, found.clearing.plan)
     both = [
         flow(found.market.grid, active + sign * step * way[0], reactive + sign * step * way[1])
         for sign in (1, -1)
@@ -80,10 +87,20 @@ def by_loops(found: AcExact) -> tuple[np.ndarray, np.ndarray]:
     for line, (near, far) in enumerate(ends):
         if bus_of[near] != bus_of[far]:
             lines.setdefault((int(bus_of[near]), int(bus_of[far])), []).append(line)
-    net, passive = np.asarray(net_load(market, found.clearing.plan)), np.asarray(grid.passive)
-    at = bus_of[np.asarray(market.prosumers.bus)]
-    own, other = np.zeros_like(net), np.zeros_like(passive)
-    for h in range(net.shape[1]):
+    passive, plan = np.asarray(grid.passive), found.clearing.plan
+    net: dict[tuple[int, int], np.ndarray] = {}  # of each, by the row where it draws
+    for i, bus in enumerate(np.asarray(market.prosumers.bus).tolist()):
+        net[i, bus] = np.asarray(market.prosumers.load + plan.curtailed)[i]
+    powers = (-plan.generation, plan.charge - plan.discharge)
+    for table, power in zip((market.generators, market.buffers), powers, strict=True):
+        for k, owner in enumerate(np.asarray(table.owner).tolist()):
+            bus = int(table.bus[k]) if grid.model.phased else -1
+            place = owner, bus if bus >= 0 else int(market.prosumers.bus[owner])
+            net[place] = net.get(place, 0.0) + np.asarray(power)[k]
+    at = np.array([bus_of[bus] for _, bus in net])
+    drawn = np.stack(list(net.values()))
+    laid, other = np.zeros_like(drawn), np.zeros_like(passive)
+    for h in range(passive.shape[1]):
         todo = [(int(bus_of[np.asarray(grid.feeder)[0]]), 0.0, 1)]
         while todo:
             bus, burden, way = todo.pop()
@@ -93,15 +110,17 @@ def by_loops(found: AcExact) -> tuple[np.ndarray, np.ndarray]:
                     lost = float(np.sum(np.asarray(state.losses)[which, h]))
                     power = float(np.sum(np.asarray(state.active)[which, h]))
                     sent[far] = power, lost, 1 if power >= lost else -1
-            people = np.where(at == bus, np.maximum(way * net[:, h], 0), 0)
+            people = np.where(at == bus, np.maximum(way * drawn[:, h], 0), 0)
             others = np.where(bus_of == bus, np.maximum(way * passive[:, h], 0), 0)
             on = sum(abs(p) for p, _, its in sent.values() if its == way)
             total = people.sum() + others.sum() + on
             part = burden / total if total > 0 else 0.0
-            own[:, h] += part * people
+            laid[:, h] += part * people
             other[:, h] += part * others
             for far, (power, lost, its) in sent.items():
                 todo.append((far, lost + part * abs(power) * (its == way), its))
+    own = np.zeros(market.prosumers.load.shape)
+    np.add.at(own, [who for who, _ in net], laid)
     return own, other
 
 
@@ -132,7 +151,7 @@ def test_the_operator_buys_the_losses_and_all_payments_cancel(found: AcExact):
 
 def congestion(found: AcExact) -> np.ndarray:
     """What limits of voltages are worth: multipliers times how their squares move with all load."""
-    there = np.stack(drawn(found.market, found.clearing.plan))
+    there = np.stack(drawn_at(found.market, found.clearing.plan))
     push = -np.array(hosted(pull)(found.linear, found.clearing.prices).voltage)
     push[np.asarray(found.market.grid.feeder)] = 0.0
     return np.sum(push * around(found, there)[1], axis=0)
@@ -152,7 +171,7 @@ def test_receipts_are_losses_and_their_surplus(found: AcExact):
     """About twice the losses are paid: in all by what they grow with all that is drawn."""
     split(found)
     money, paid = loss_money(found), found.bills
-    grown = around(found, np.stack(drawn(found.market, found.clearing.plan)))[0]
+    grown = around(found, np.stack(drawn_at(found.market, found.clearing.plan)))[0]
     price = grid_price(found.market, found.clearing.aggregate) + found.clearing.prices.aggregate
     price = price * found.market.hour_length
     np.testing.assert_allclose(money.surplus, price * (grown - found.losses), rtol=1e-5)
