@@ -142,6 +142,20 @@ def inverters() -> jg.Market:
     return eqx.tree_at(lambda m: m.buffers.final_value, market, jnp.array([0.3]))
 
 
+def tight_inverter() -> jg.Market:
+    """A load of 20 kW and 10 kvar behind a voltage limit; a neighbor with 6 kW of sun beside it.
+
+    The sun's inverter of 10 kVA makes up to 8 kvar.
+    """
+    market = jg.Market(
+        jg.Prosumers([1, 1], [[20.0], [-6.0]], [[10.0], [0.0]], export_max=6.0),
+        jg.Grid([[0.0], [0.0]], [0], [1], 8e-4, 8e-4, voltage_min=0.988),
+        jg.Tariff(0.002, hours=1, base=0.1, export=0.1),
+        jg.Generators([0], 20.0, hours=1, quadratic=0.004, linear=0.25),
+    )
+    return jg.devices.inverter(market, [1], 10.0)
+
+
 def exporter() -> jg.Market:
     """8 kW of surplus at night cost nothing: 5 kW are sold at 0.06, the rest goes to the neighbor.
 

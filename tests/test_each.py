@@ -217,6 +217,7 @@ INSIDE = {  # one market's mathematics, and what the functions above are made of
     *("import_prices", "export_prices"),
     *("grid_price", "falls", "rows", "limits", "boxes", "prox", "pull", "zeros", "rows_like"),
     *("moved", "measured", "cap_money", "cap_prices", "shares_of_caps"),
+    *("network_money", "device_prices", "asked_at_buses", "at_buses", "with_draws"),
     *("ended", "charges", "uncounted", "net_with", "members", "shared_out", "terms"),
     *("metered", "decide", "judge", "prefer", "priced", "parameter_names", "descend", "cleared"),
     *(

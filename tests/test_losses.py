@@ -2,6 +2,7 @@
 
 from typing import get_args
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,12 +11,14 @@ import jaxgne as jg
 from jaxgne.acexact import AcExact, clear_ac
 from jaxgne.acflow import drawn as drawn_at
 from jaxgne.acflow import flow
+from jaxgne.devices._inverter import settled_at
 from jaxgne.losses import Rebate, Rule, loss_money, loss_shares, marginal_losses
-from jaxgne.model import grid_price, pull
+from jaxgne.model import grid_price, own_gradient, pull
 from jaxgne.record import changed
 from jaxgne.runner import hosted
 from jaxgne.settlement import price_parts
 from tests import phased
+from tests.markets import tight_inverter
 
 
 @pytest.fixture(scope="module", params=["phased", "ieee37"])
@@ -32,23 +35,19 @@ def found(request: pytest.FixtureRequest) -> AcExact:
     return clear_ac(changed(market, generators=units, buffers=stores), tol=1e-8)
 
 
-def around(found: AcExact, way: np.ndarray, step: float = 1e-4) -> tuple[np.ndarray, np.ndarray]:
-    """Central differences of losses (H) and squared voltages (B, H), both powers moved by `way`."""
+def around(found: AcExact, way: np.ndarray, step: float = 1e-4) -> tuple[np.ndarray, ...]:
+    """Central differences of losses (H), squared voltages and currents, both powers by `way`."""
     active, reactive = drawn_at(found.market, found.clearing.plan)
-    both = [
+    up, down = (
         flow(found.market.grid, active + sign * step * way[0], reactive + sign * step * way[1])
         for sign in (1, -1)
-    ]
-    lost, square = ([each(state) for state in both] for each in (_lost, _square))
-    return (lost[0] - lost[1]) / (2 * step), (square[0] - square[1]) / (2 * step)
-
-
-def _lost(state) -> np.ndarray:
-    return np.sum(state.losses, axis=0)
-
-
-def _square(state) -> np.ndarray:
-    return np.asarray(state.voltage) ** 2
+    )
+    pairs = (
+        (np.sum(up.losses, axis=0), np.sum(down.losses, axis=0)),
+        (up.voltage**2, down.voltage**2),
+        (up.current, down.current),
+    )
+    return tuple(np.asarray(a - b) / (2 * step) for a, b in pairs)
 
 
 def test_marginal_losses_are_differences_of_ac_states(found: AcExact):
@@ -150,11 +149,23 @@ def test_the_operator_buys_the_losses_and_all_payments_cancel(found: AcExact):
 
 
 def congestion(found: AcExact) -> np.ndarray:
-    """What limits of voltages are worth: multipliers times how their squares move with all load."""
-    there = np.stack(drawn_at(found.market, found.clearing.plan))
-    push = -np.array(hosted(pull)(found.linear, found.clearing.prices).voltage)
-    push[np.asarray(found.market.grid.feeder)] = 0.0
-    return np.sum(push * around(found, there)[1], axis=0)
+    """What limits are worth: multipliers times how squared voltages and currents move with load.
+
+    Of that, what currents of inverters are at is their owners'; what voltages make of these is not.
+    """
+    market, plan, prices = found.linear, found.clearing.plan, found.clearing.prices
+    price = grid_price(market, found.clearing.aggregate)
+    own, others = hosted(own_gradient)(market, plan, price), hosted(pull)(market, prices)
+    force = jax.tree.map(lambda a, b: np.array(a + b), own, others)
+    force.voltage[np.asarray(market.grid.feeder)] = 0.0
+    there = np.stack(drawn_at(found.market, plan))
+    _, square, current = around(found, there)
+    pressed = -np.asarray(force.active * plan.active + force.reactive * plan.reactive)
+    grown = current / np.where(found.flow.current > 0, found.flow.current, 1.0)
+    home = np.asarray(settled_at(market))
+    inverters = (home != np.arange(len(home)))[np.asarray(market.grid.target)]
+    lines = pressed * grown - pressed * inverters[:, None]
+    return np.sum(-force.voltage * square, axis=0) + np.sum(lines, axis=0)
 
 
 def split(found: AcExact) -> None:
@@ -188,6 +199,17 @@ def test_a_limit_is_worth_what_is_left(found: AcExact):
     answer = clear_ac(tight, tol=1e-8)
     split(answer)
     assert np.max(congestion(answer)) > 1e-3
+
+
+@pytest.mark.slow
+def test_an_inverter_is_paid_for_losses_it_saves():
+    """And for the voltage that it holds; it relieves the line that its neighbor's load fills."""
+    found = clear_ac(tight_inverter(), tol=1e-8)
+    split(found)
+    money, shares = loss_money(found), loss_shares(found)
+    assert float(money.paid[1, 0]) < 0 and float(shares.prosumers[1, 0]) < 0
+    kvar, price = found.clearing.plan.compensation[2], found.clearing.prices.bus_reactive[1]
+    np.testing.assert_allclose(found.bills.reactive[1], -price * kvar, rtol=1e-9)
 
 
 @pytest.mark.parametrize("rebate", get_args(Rebate))

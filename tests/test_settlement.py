@@ -18,7 +18,15 @@ from jaxgne.model import counted, grid_price, net_exchange, own_gradient, pull, 
 from jaxgne.runner import hosted
 from jaxgne.settlement import bills, price_parts
 from tests.golden import golden_market, names, needs_golden
-from tests.markets import GRIDS, HAND_MADE, SHAPES, anything, feeder, random_market
+from tests.markets import (
+    GRIDS,
+    HAND_MADE,
+    SHAPES,
+    anything,
+    feeder,
+    random_market,
+    tight_inverter,
+)
 from tests.reference import solve
 
 CLOSE = 1e-9
@@ -118,20 +126,6 @@ def test_receipts_are_rent_with_inverters(seed: int):
     clearing = jg.clear(market, tol=CLOSE)
     same_rent(market, clearing)
     assert float(jg.settle(market, clearing).reactive.min()) < -1e-3
-
-
-def tight_inverter() -> jg.Market:
-    """A load of 20 kW and 10 kvar behind a voltage limit; a neighbor with 6 kW of sun beside it.
-
-    The sun's inverter of 10 kVA makes up to 8 kvar.
-    """
-    market = jg.Market(
-        jg.Prosumers([1, 1], [[20.0], [-6.0]], [[10.0], [0.0]], export_max=6.0),
-        jg.Grid([[0.0], [0.0]], [0], [1], 8e-4, 8e-4, voltage_min=0.988),
-        jg.Tariff(0.002, hours=1, base=0.1, export=0.1),
-        jg.Generators([0], 20.0, hours=1, quadratic=0.004, linear=0.25),
-    )
-    return jg.devices.inverter(market, [1], 10.0)
 
 
 def test_an_inverter_earns_what_its_kvar_are_worth_before_it():
