@@ -17,6 +17,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
+from ..incidence import has_terminals
 from ..market import Market
 from ..model import (
     OF_CAPS,
@@ -333,7 +334,9 @@ def operate(
 ) -> tuple[Float[Array, "V H"], Float[Array, "F H"], Float[Array, "R H"]]:
     """The operator's projected step: its state, exchange with the main grid, private prices."""
     alpha, network = 1 / (counted(market) * setting.steps.network), setting.network
-    flows = jnp.concatenate([priced.active, priced.reactive])  # of terminals both meet buses
+    flows = priced.active
+    if has_terminals(market.grid):  # of which phases draw active power for reactive power, too
+        flows = jnp.concatenate([flows, priced.reactive])
     wish = start.network.at[: flows.shape[0]].add(-alpha * flows)
     axes = replace(jax.tree.map(lambda _: None, network), offset=1, lower=1, upper=1)
     found = jax.vmap(project_network, in_axes=(axes, 1, 1))(network, wish, rows)
