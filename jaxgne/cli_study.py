@@ -20,7 +20,9 @@ _STUDIES: dict[str, dict[str, Any]] = {  # with options of a built-in case unles
     **{name: {} for name in (*jaxgne.studies.ON_MARKETS, *jaxgne.studies.ON_CASES)},
     "line-limits": {"stress": True},
     "connectivity": {"prosumers": 50},
+    "phases": {"grid": "lindist3flow", "hours": 6, "hour_length": 4.0},
 }
+_CASES = {"phases": "ieee13"}  # else ieee37
 
 _MOST_SEEDS = 10_000
 _MOST_HOURS = 4 * 24 * 366  # a year of quarter-hours
@@ -30,8 +32,9 @@ _MOST_VALUE = 1e9  # of what a study sweeps
 def study(
     name: Annotated[str, typer.Argument(metavar="NAME", help=f"One of {', '.join(_STUDIES)}.")],
     case: Annotated[
-        str, typer.Argument(metavar="[CASE]", help="A built-in case, or a folder, of one market.")
-    ] = "ieee37",
+        str | None,
+        typer.Argument(metavar="[CASE]", help="A built-in case, or a folder, of one market."),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for tables, picture and runs; the same call goes on after them."),
@@ -40,9 +43,10 @@ def study(
         str | None,
         typer.Option(
             help="What to sweep, with commas: ratings' factors, batteries' costs, charges, shares "
-            "of pairs, numbers of prosumers."
+            "of pairs, numbers of prosumers, factors of loads."
         ),
     ] = None,
+    of: Annotated[str | None, typer.Option(help="What grows: load, sun (phases).")] = None,
     seeds: Annotated[
         int | None,
         typer.Option(min=1, max=_MOST_SEEDS, help="Markets a value: connectivity, prosumers."),
@@ -62,7 +66,8 @@ def study(
 ) -> None:
     """Do a study of the paper on CASE: print what it finds, write tables and a picture.
 
-    By default on ieee37, for line-limits with --stress, for connectivity with 50 prosumers.
+    By default on ieee37, for line-limits with --stress, for connectivity with 50 prosumers; phases
+    on ieee13 in three phases, in six steps of 4 h.
 
     Exit codes: 0 all cleared, 1 bad input, 2 wrong usage, 3 some did not clear.
     """
@@ -79,7 +84,8 @@ def study(
         raise typer.BadParameter(f"no study {name!r}; take one of {', '.join(_STUDIES)}.")
     grown = name in jaxgne.studies.ON_CASES
     do = (jaxgne.studies.ON_CASES if grown else jaxgne.studies.ON_MARKETS)[name]
-    words = {"values": values, "seeds": seeds, "tol": tol}
+    case = case or _CASES.get(name, "ieee37")
+    words = {"values": values, "of": of, "seeds": seeds, "tol": tol}
     options: dict[str, Any] = {key: word for key, word in words.items() if word is not None}
     strange = options.keys() - inspect.signature(do).parameters.keys()
     strange |= {"seed", name} & given.keys() if grown else set()

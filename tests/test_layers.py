@@ -211,6 +211,7 @@ LAYERS: dict[str, set[str]] = {
         *RESULT,
         *STUDIES,
         *("cap_money", "cases", "files", "fingerprint", "io.tables", "plots.style", "studies"),
+        *("grids.equivalent", "linear_flow"),
     },
     "live": {"batch", "solve", "waiting"},
     "cli_study": {"jaxgne", "cases", "cli_shared", "io", "live"},

@@ -14,7 +14,9 @@ from typer.testing import CliRunner
 
 import jaxgne as jg
 from jaxgne import cli, studies
-from jaxgne.studies import Study, rounds, runner
+from jaxgne.model import net_load
+from jaxgne.phases import by_phase
+from jaxgne.studies import Study, hosting, rounds, runner
 from jaxgne.studies.figures import _FIGURES
 from jaxgne.studies.published import published
 from tests.markets import feeder
@@ -30,6 +32,31 @@ def small(rating: float = np.inf, behavior: float = 1.0) -> jg.Market:
     market = jg.scenarios.pad(feeder(rating=rating, behavior=behavior), buffers=5)
     spare = jnp.maximum(-market.prosumers.load, 0.0)
     return eqx.tree_at(lambda m: m.prosumers.curtail_max, market, spare)
+
+
+def houses(homes: str = "aaabbc") -> jg.Market:
+    """Houses on the phases of a street of three spans, for two hours; the first has a generator.
+
+    All draw 5 and 8 kW; the last has panels, which make 7 kW in the first hour.
+    """
+    z = np.full((3, 3), 4e-4 * (1 + 1j)) + np.diag([6e-4 * (1 + 0.5j)] * 3)
+    three = np.ones((4, 3), bool)
+    grid = by_phase(
+        three, [0, 1, 2], [1, 2, 3], np.tile(z.real, (3, 1, 1)), np.tile(z.imag, (3, 1, 1)),
+        hours=2, voltage_min=0.95, rating=60.0, passive=np.r_[0, 1, 1, 1][:, None],
+        names=("sub", "one", "two", "three"),
+    )  # fmt: skip
+    count = len(homes)
+    bus = [9 - 3 * (k % 2) + "abc".index(home) for k, home in enumerate(homes)]
+    load = np.tile([5.0, 8.0], (count, 1))
+    people = jg.devices.photovoltaic(
+        jg.Prosumers(bus, load, 0.2 * load), [count - 1], generation=[7.0, 0.0]
+    )
+    return jg.Market(
+        people, grid, jg.Tariff(2e-4, hours=2, base=0.2, export=0.04),
+        jg.Generators([0], 9.0, hours=2, quadratic=0.01, linear=0.3),
+        trading=jg.Trading([1, 2], [0, 0], 5.0, toll=0.01),
+    )  # fmt: skip
 
 
 def column(rows: list[dict], key: str) -> np.ndarray:
@@ -62,6 +89,11 @@ def selection() -> Study:
 @pytest.fixture(scope="module")
 def participation() -> Study:
     return studies.participation(small(behavior=0.0), tol=TIGHT)
+
+
+@pytest.fixture(scope="module")
+def phases() -> Study:
+    return studies.phases(houses(), (1.0, 1.2), tol=TIGHT)
 
 
 def between_slopes(x: np.ndarray, potential: np.ndarray, slope: np.ndarray) -> None:

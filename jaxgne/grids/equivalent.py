@@ -30,10 +30,7 @@ def balanced(market: M) -> M:
         )
     if np.ndim(grid.passive) != 2:
         raise ValueError("balanced: takes one market; take one, jg.scenarios.lane(markets, k).")
-    bus = _buses(grid)
-    own = bus < 0  # rows that are no phase of a bus, and stand at none
-    bus[own] = len(grid.phase_a) + np.arange(np.sum(own))
-    _, first, of = np.unique(bus, return_index=True, return_inverse=True)
+    of, first, own = _merged(grid)
     count, names = len(first), _stems(grid.names, first, own[first])
     people = replace(whole.prosumers, bus=of[np.asarray(whole.prosumers.bus)])
     feeders, fed = np.unique(of[np.asarray(grid.feeder)], return_inverse=True)
@@ -63,6 +60,20 @@ def balanced(market: M) -> M:
         names=names,
     )
     return replace(whole, prosumers=people, grid=equivalent)
+
+
+def balanced_bus(grid: Any) -> np.ndarray:
+    """The bus of the balanced equivalent that each row of a `Grid` in three phases is part of."""
+    return _merged(grid)[0]
+
+
+def _merged(grid: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The new bus of each row, the first row of each, and which rows are no phase of one."""
+    bus = _buses(grid)
+    own = bus < 0
+    bus[own] = len(grid.phase_a) + np.arange(np.sum(own))
+    _, first, of = np.unique(bus, return_index=True, return_inverse=True)
+    return of, first, own
 
 
 def _buses(grid: Any) -> np.ndarray:

@@ -11,6 +11,7 @@ G. Belgioioso, W. Ananduta, S. Grammatico, C. Ocampo-Martinez, IEEE Trans. Smart
 from ._connectivity import connectivity
 from ._line_limits import line_limits
 from ._participation import participation
+from ._phases import phases
 from ._prosumers import prosumers
 from ._selection import selection
 from ._storage import storage
@@ -24,6 +25,7 @@ ON_MARKETS = {  # functions of one market
     "tariff": tariff,
     "participation": participation,
     "selection": selection,
+    "phases": phases,
 }
 ON_CASES = {  # functions of how to build markets
     "connectivity": connectivity,
@@ -38,6 +40,7 @@ __all__ = [
     "draw",
     "line_limits",
     "participation",
+    "phases",
     "prosumers",
     "selection",
     "storage",

@@ -10,6 +10,7 @@ from ..files import whole
 from ..plots.style import BLACK, BLUE, GREEN, ORANGE, SKY, VERMILLION
 from ._line_limits import FREE, RATED
 from ._participation import ACTIVE, PASSIVE
+from ._phases import AC, BALANCED, LINEAR
 from ._tariff import FORBIDDEN
 from .rounds import SOLVERS
 from .runner import Row, Study
@@ -178,6 +179,35 @@ def _selection(tables: dict[str, list[Row]]) -> "Figure":
     return figure
 
 
+def _phases(tables: dict[str, list[Row]]) -> "Figure":
+    figure, (left, middle, right) = _figure(3)
+    rows = _cleared(tables["phases"])
+    colors = {BALANCED: BLUE, LINEAR: ORANGE, AC: BLACK}
+    for variant, color in colors.items():
+        own = [row for row in rows if row["variant"] == variant]
+        factor = _column(own, "factor")
+        true = np.array([row.get("ac_lowest_pu") for row in own], float)
+        if variant != AC:
+            left.plot(factor, _column(own, "lowest_pu"), "o-", color=color, label=variant)
+        label = "three phases, AC" if variant == AC else f"its plan by AC: {variant}"
+        left.plot(factor, true, "x--", color=color, label=label)
+    left.legend(fontsize=8)
+    _label(left, "Lowest voltage that a market reads, and AC", "factor", "pu")
+    models = [row for row in tables["hosting"] if row["factor"] is not None]
+    names = [row["model"].replace(", ", ",\n") for row in models]
+    middle.bar(names, [row["factor"] for row in models], color=SKY)
+    middle.tick_params(axis="x", labelsize=8)
+    _label(middle, "Room beside the balanced plan", "", "largest factor")
+    told = [row for row in tables["by-phase"] if row["more_eur"] is not None]
+    most = max((row["factor"] for row in told), default=None)
+    last = [row for row in told if row["factor"] == most]
+    right.bar([row["phase"] for row in last], [row["more_eur"] for row in last], color=ORANGE)
+    right.axhline(0.0, color=BLACK, linewidth=0.8)
+    title = "Three phases against balanced" + (f", factor {most:g}" if last else "")
+    _label(right, title, "prosumers on", "paid more, EUR")
+    return figure
+
+
 def _rounds(tables: dict[str, list[Row]], axis: str, across: str) -> "Figure":
     figure, panels = _figure(3)
     keys = (("rounds", "rounds"), ("seconds", "s"), ("traded_kwh", "kWh"))
@@ -219,6 +249,7 @@ _FIGURES: dict[str, Callable[[dict[str, list[Row]]], "Figure"]] = {
     "line-limits": _line_limits,
     "participation": _participation,
     "selection": _selection,
+    "phases": _phases,
     "connectivity": lambda tables: _rounds(tables, "connectivity", "share of pairs that may trade"),
     "prosumers": lambda tables: _rounds(tables, "prosumers", "prosumers"),
 }
