@@ -46,7 +46,11 @@ def study(
             "of pairs, numbers of prosumers, factors of loads."
         ),
     ] = None,
-    of: Annotated[str | None, typer.Option(help="What grows: load, sun (phases).")] = None,
+    of: Annotated[str | None, typer.Option(help="phases: what grows, load or sun.")] = None,
+    exact: Annotated[
+        bool | None,
+        typer.Option("--exact/--no-exact", help="phases: clear on AC equations as well."),
+    ] = None,
     seeds: Annotated[
         int | None,
         typer.Option(min=1, max=_MOST_SEEDS, help="Markets a value: connectivity, prosumers."),
@@ -85,7 +89,7 @@ def study(
     grown = name in jaxgne.studies.ON_CASES
     do = (jaxgne.studies.ON_CASES if grown else jaxgne.studies.ON_MARKETS)[name]
     case = case or _CASES.get(name, "ieee37")
-    words = {"values": values, "of": of, "seeds": seeds, "tol": tol}
+    words = {"values": values, "of": of, "exact": exact, "seeds": seeds, "tol": tol}
     options: dict[str, Any] = {key: word for key, word in words.items() if word is not None}
     strange = options.keys() - inspect.signature(do).parameters.keys()
     strange |= {"seed", name} & given.keys() if grown else set()
@@ -95,10 +99,10 @@ def study(
         given = _STUDIES[name] | given
     if values is not None:
         options["values"] = _numbers(values)
-    of = partial(load_case, case, **given) if grown else double(load_case(case, **given))
+    source = partial(load_case, case, **given) if grown else double(load_case(case, **given))
     with LiveBatch("runs") as live:
         watch = live if live.shown else None
-        found = do(of, folder=out, progress=watch, **options)
+        found = do(source, folder=out, progress=watch, **options)
     if out is not None:
         found.save(out)
     typer.echo(str(found))

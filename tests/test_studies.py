@@ -14,10 +14,11 @@ from typer.testing import CliRunner
 
 import jaxgne as jg
 from jaxgne import cli, studies
-from jaxgne.model import net_load
 from jaxgne.phases import by_phase
-from jaxgne.studies import Study, hosting, rounds, runner
+from jaxgne.studies import Study, rounds, runner
+from jaxgne.studies._phases import AC, BALANCED, LINEAR, laid
 from jaxgne.studies.figures import _FIGURES
+from jaxgne.studies.hosting import grown, hosting
 from jaxgne.studies.published import published
 from tests.markets import feeder
 
@@ -93,7 +94,7 @@ def participation() -> Study:
 
 @pytest.fixture(scope="module")
 def phases() -> Study:
-    return studies.phases(houses(), (1.0, 1.2), tol=TIGHT)
+    return studies.phases(houses(), (0.6, 1.0), exact=False, tol=1e-7)
 
 
 def between_slopes(x: np.ndarray, potential: np.ndarray, slope: np.ndarray) -> None:
@@ -191,6 +192,84 @@ def test_each_choice_has_the_least_of_its_own(selection: Study):
     potentials = column(rows, "potential_eur")
     assert np.ptp(potentials) < 1e-6 * abs(potentials[0])
     assert column(rows, "error").max() <= TIGHT
+
+
+def test_the_balanced_market_hides_the_worst_phase(phases: Study):
+    """Three of six houses are on phase a, whose generator has to run; the mean phase needs none."""
+    rows = {(row["factor"], row["variant"]): row for row in phases.tables["phases"]}
+    assert rows[0.6, BALANCED]["ac_safe"] and rows[0.6, LINEAR]["ac_safe"]
+    even, linear = rows[1.0, BALANCED], rows[1.0, LINEAR]
+    assert even["lowest_pu"] > 0.965 and even["lowest_bus"] == "three" and not even["full_lines"]
+    assert even["ac_lowest_pu"] < 0.93 and even["ac_lowest_bus"] == "three.a"
+    assert even["ac_outside_pu"] == pytest.approx(0.95 - even["ac_lowest_pu"])
+    assert not even["ac_safe"] and not linear["ac_safe"]
+    assert linear["lowest_pu"] == pytest.approx(0.95, abs=1e-6)
+    assert linear["ac_lowest_pu"] == pytest.approx(0.949, abs=1e-3)  # losses come on top
+    assert linear["social_cost_eur"] > even["social_cost_eur"] + 1
+    # below the limits neither model of the grid changes a bill
+    small, more = (
+        column([row for row in phases.tables["prosumers"] if row["factor"] == f], "more_eur")
+        for f in (0.6, 1.0)
+    )
+    assert np.abs(small).max() < 1e-4
+    paid = {row["phase"]: row["more_eur"] for row in phases.tables["by-phase"][3:]}
+    assert paid["a"] > paid["b"] > paid["c"] and sum(paid.values()) == pytest.approx(more.sum())
+    assert more.sum() == pytest.approx(linear["prosumers_cost_eur"] - even["prosumers_cost_eur"])
+
+
+def test_room_ends_where_an_ac_state_meets_its_limit(phases: Study):
+    """There the lowest voltage is at its limit, and its slope that of a difference of AC states."""
+    rooms = {row["model"]: row for row in phases.tables["hosting"]}
+    factors = [rooms[name]["factor"] for name in (BALANCED, "balanced, AC", LINEAR, AC)]
+    assert factors == sorted(factors, reverse=True) and factors[0] > 2 * factors[3]
+    market = houses()
+    plan = laid(market, jg.clear(jg.grids.balanced(market), tol=1e-7).plan)
+
+    def lowest(factor: float) -> float:
+        return float(jg.ac_power_flow(grown(market, factor), plan).voltage.min())
+
+    found, step = rooms[AC], 1e-4
+    assert (found["limit"], found["where"], found["hour"]) == ("lowest voltage", "three.a", 1)
+    assert lowest(found["factor"]) == pytest.approx(0.95, abs=1e-8)
+    slope = (lowest(found["factor"] + step) - lowest(found["factor"] - step)) / (2 * step)
+    assert found["slope_by_factor"] == pytest.approx(slope, rel=1e-6)
+
+
+def test_equal_phases_have_the_room_of_their_balanced_equivalent():
+    """Of loads that grow, by either model of the grid; what grows is what was asked."""
+    market = houses("abcabc")
+    even = jg.grids.balanced(market)
+    plan = jg.clear(even, tol=1e-7).plan
+    for ac in (False, True):
+        one, three = hosting(even, plan, ac=ac), hosting(market, laid(market, plan), ac=ac)
+        assert one is not None and three is not None
+        assert three.factor == pytest.approx(one.factor, rel=1e-6)
+        assert three.slope == pytest.approx(one.slope, rel=1e-6)
+    sunny = grown(market, 3.0, "sun")
+    np.testing.assert_allclose(sunny.prosumers.load[5], [5.0 - 21.0, 8.0])
+    np.testing.assert_allclose(sunny.prosumers.curtail_max[5], [21.0, 0.0])
+    np.testing.assert_allclose(sunny.prosumers.load[:5], market.prosumers.load[:5])
+    np.testing.assert_allclose(grown(market, 3.0).prosumers.load[5], [15.0 - 7.0, 24.0])
+    with pytest.raises(ValueError, match="give factors above 0"):
+        studies.phases(market, (0.0,))
+    with pytest.raises(ValueError, match="none of load, sun"):
+        studies.phases(market, of="wind")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="lindist3flow"):
+        studies.phases(small())
+
+
+@pytest.mark.slow
+def test_only_ac_equations_make_a_safe_plan():
+    """At a higher cost, as losses are bought and cost voltage; 1.2 times the load has no plan."""
+    found = studies.phases(houses(), (1.0, 1.2), tol=1e-7)
+    (even, linear, exact), (rest, *without) = found.tables["phases"][:3], found.tables["phases"][3:]
+    assert [row["ac_safe"] for row in (even, linear, exact)] == [False, False, True]
+    assert exact["ac_lowest_pu"] == pytest.approx(0.95, abs=1e-6)
+    assert exact["lowest_pu"] == pytest.approx(exact["ac_lowest_pu"], abs=1e-9)
+    assert exact["social_cost_eur"] > linear["social_cost_eur"] + 0.1
+    assert rest["status"] == "cleared" and not rest["ac_safe"]
+    assert [row["status"] for row in without] == ["infeasible"] * 2 and not found.missed
+    assert all(row["more_eur"] is None for row in found.tables["by-phase"][3:])
 
 
 @pytest.mark.parametrize("name", list(studies.ON_MARKETS))

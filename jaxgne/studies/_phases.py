@@ -36,6 +36,7 @@ def phases(
     values: Sequence[float] = FACTORS,
     *,
     of: Grown = "load",
+    exact: bool = True,
     tol: float = 1e-6,
     folder: str | Path | None = None,
     progress: Watch = None,
@@ -46,7 +47,7 @@ def phases(
     model, and three phases on AC equations (`clear_ac`). What each believes of its plan is beside
     what the AC power flow in three phases finds for the same plan: everybody's loads, devices and
     trades, and of inverters a share of what they do by size. All bills but those of AC are without
-    losses.
+    losses. The last takes several clears; it is left out unless `exact`.
 
     Then the balanced plan is held, what it does not schedule grows, and the largest factor is found
     up to which each model calls it safe (`hosting`), with the slope of the voltage or loading that
@@ -61,7 +62,10 @@ def phases(
         raise ValueError(f"phases: of={of!r} is none of {', '.join(GROWN)}.")
     runs = Runs(len(factors) + 1, folder, progress)
     found = [
-        runs(fingerprint("phases", market, tol, of, f), lambda f=f: _at(market, f, of, tol))
+        runs(
+            fingerprint("phases", market, tol, of, exact, f),
+            lambda f=f: _at(market, f, of, exact, tol),
+        )
         for f in factors
     ]
     room = runs(
@@ -106,17 +110,17 @@ def _settled(market: Market, plan: Plan) -> Plan:
     return replace(plan, **grid_state(market, *drawn(market, plan)))
 
 
-def _at(market: Market, factor: float, of: Grown, tol: float) -> Row:
+def _at(market: Market, factor: float, of: Grown, exact: bool, tol: float) -> Row:
     """All that is told of one factor: lines of `phases`, and of `prosumers`."""
     here = grown(market, factor, of)
     even = balanced(here)
     rows, costs = [], {}
-    for name in (BALANCED, LINEAR, AC):
+    for name in (BALANCED, LINEAR, AC)[: 3 if exact else 2]:
         row: Row = {"factor": factor, "variant": name}
         try:
             if name == AC:
-                exact = clear_ac(here, tol=tol)
-                own, clearing, plan = exact.linear, exact.clearing, exact.clearing.plan
+                settled = clear_ac(here, tol=tol)
+                own, clearing, plan = settled.linear, settled.clearing, settled.clearing.plan
             else:
                 own = even if name == BALANCED else here
                 clearing = clear(own, tol=tol)
