@@ -5,7 +5,7 @@
     found.save("out")
 
 G. Belgioioso, W. Ananduta, S. Grammatico, C. Ocampo-Martinez, IEEE Trans. Smart Grid 13(4), 2022
-(the paper). On the command line `jaxgne study NAME`.
+(the paper); `phases` is this project's own. On the command line `jaxgne study NAME`.
 """
 
 from ._connectivity import connectivity

@@ -282,7 +282,10 @@ def _finding(tables: dict[str, list[Row]], of: Grown) -> str:
     text = f"At {row['factor']:g} times the {of} the balanced market reads a lowest voltage of "
     text += f"{row['lowest_pu']:.4f} pu, and AC in three phases of the same plan "
     if "ac_lowest_pu" in row:
-        text += f"{row['ac_lowest_pu']:.4f} pu at {row['ac_lowest_bus']}"
+        text += (
+            f"{row['ac_lowest_pu']:.4f} pu at {row['ac_lowest_bus']} and lines up to "
+            f"{row['ac_highest_loading_percent']:.0f} % of their rating"
+        )
     else:
         text += "has no solution"
     text += ", which is safe" if row["ac_safe"] else ", which is NOT safe"
