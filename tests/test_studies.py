@@ -322,6 +322,8 @@ def test_the_command_writes_what_it_finds_and_goes_on(tmp_path: Path, monkeypatc
     for wrong, code, sentence in (
         (("tarif",), 2, "no study"),
         (("participation", "--values", "1"), 2, "takes no --values"),
+        (("tariff", "--of", "sun"), 2, "takes no --of"),
+        (("phases", "ieee13", "--of", "wind"), 1, "none of load, sun"),
         (("connectivity", "--seed", "3"), 2, "takes no --seed"),
         (("tariff", tmp_path / "case", "--values", "a"), 1, "numbers with commas"),
         (("connectivity", "synthetic", "--values", "0.5"), 1, "no option 'connectivity'"),
