@@ -40,10 +40,10 @@ def houses(homes: str = "aaabbc") -> jg.Market:
 
     All draw 5 and 8 kW; the last has panels, which make 7 kW in the first hour.
     """
-    z = np.full((3, 3), 4e-4 * (1 + 1j)) + np.diag([6e-4 * (1 + 0.5j)] * 3)
+    r, x = (np.full((3, 3), 4e-4) + own * np.eye(3) for own in (6e-4, 3e-4))
     three = np.ones((4, 3), bool)
     grid = by_phase(
-        three, [0, 1, 2], [1, 2, 3], np.tile(z.real, (3, 1, 1)), np.tile(z.imag, (3, 1, 1)),
+        three, np.arange(3), np.arange(1, 4), np.tile(r, (3, 1, 1)), np.tile(x, (3, 1, 1)),
         hours=2, voltage_min=0.95, rating=60.0, passive=np.r_[0, 1, 1, 1][:, None],
         names=("sub", "one", "two", "three"),
     )  # fmt: skip
