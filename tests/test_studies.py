@@ -258,6 +258,43 @@ def test_equal_phases_have_the_room_of_their_balanced_equivalent():
         studies.phases(small())
 
 
+def test_inverters_share_what_they_do_in_the_balanced_plan():
+    """By what each may; what a bus draws of all phases together stays, and the sum of exchanges."""
+    market = houses()
+    grid = market.grid
+    most = np.zeros(grid.passive.shape)
+    most[9:11] = [[6.0], [2.0]]  # of phases a and b at the end of the street
+    low = np.full(len(most), 0.973)
+    market = eqx.tree_at(
+        lambda m: (m.grid.compensation_max, m.grid.voltage_min), market, (most, low)
+    )
+    plan = jg.clear(jg.grids.balanced(market), tol=1e-7).plan
+    whole = laid(market, plan)
+    injected = np.asarray(whole.compensation)
+    assert plan.compensation[3, 1] > 1
+    np.testing.assert_allclose(injected[9:11], np.outer([0.75, 0.25], plan.compensation[3]))
+    assert np.abs(np.delete(injected, [9, 10], axis=0)).max() == 0
+    np.testing.assert_allclose(whole.exchange.sum(0), plan.exchange.sum(0), atol=1e-5)
+
+
+def test_a_rating_may_end_the_room():
+    """30 kVA of the conductor of phase a, which carries three houses: by differences of AC."""
+    market = houses()
+    rating = jnp.full_like(market.grid.rating, 30.0)
+    free = jnp.full_like(market.grid.voltage_min, 0.5)
+    market = eqx.tree_at(lambda m: (m.grid.rating, m.grid.voltage_min), market, (rating, free))
+    plan = laid(market, jg.clear(jg.grids.balanced(market), tol=1e-7).plan)
+    found = hosting(market, plan, ac=True)
+    assert found is not None and (found.limit, found.row, found.hour) == ("rating", 0, 1)
+
+    def used(factor: float) -> float:
+        return float(jg.ac_power_flow(grown(market, factor), plan).current[0, 1]) / 30.0
+
+    assert used(found.factor) == pytest.approx(1.0, abs=1e-6)
+    slope = (used(found.factor + 1e-4) - used(found.factor - 1e-4)) / 2e-4
+    assert found.slope == pytest.approx(slope, rel=1e-6)
+
+
 @pytest.mark.slow
 def test_only_ac_equations_make_a_safe_plan():
     """At a higher cost, as losses are bought and cost voltage; 1.2 times the load has no plan."""
