@@ -128,7 +128,7 @@ LAYERS: dict[str, set[str]] = {
     },
     "sensitivity": {
         *("market", "model", "radial", "feasibility", "optimality", "scales", "sensitivity"),
-        *("curves", "incidence", "size", "tables"),
+        *("curves", "incidence", "size", "tables", "tangent"),
         *(f"solvers.{part}" for part in ("groups", "newton", "sweeps", "tree")),
     },
     "certificate": {

@@ -33,6 +33,7 @@ from ..record import changed
 from ..runner import jnp, on_host, to_device, to_host
 from ..succession import entered, leaves, roots
 from ..tables import Buffers, Caps, has_caps
+from ..tangent import Tangent
 from .active import HIGH, LOW, Active
 from .by_point import direction, fed, net_moved, times, turned
 from .lagrangian import Point, equations, net_of, plan_of
@@ -255,6 +256,8 @@ def _by_grid(
     networked = grid.model.networked
     power, states = grid.model.power, grid.model.states
     tight, cos, sin = direction(active, u)
+    about = grid.tangent
+    pressed = jnp.where(tight, cos * force.active + sin * force.reactive, 0.0)
     inner = jnp.ones_like(grid.voltage_min).at[grid.feeder].set(0.0)
     outer = (low.voltage + high.voltage)[grid.feeder]
 
@@ -310,7 +313,17 @@ def _by_grid(
         resistance=line(1.0, 0.0),
         reactance=line(0.0, 1.0),
         tap=tap(),
-        rating=jnp.sum(jnp.where(tight, cos * force.active + sin * force.reactive, 0.0), axis=1),
+        rating=jnp.sum(pressed, axis=1) * (about is None),
+        tangent=None
+        if about is None
+        else Tangent(
+            losses=jnp.zeros_like(about.losses),
+            losses_reactive=jnp.zeros_like(about.losses),
+            offset={state: -getattr(r, state) for state in about.offset},
+            active=-counted(market) * v.active,
+            reactive=-counted(market) * v.reactive,
+            rating=pressed,
+        ),
         voltage_min=volts(grid.voltage_min, inner * jnp.sum(low.voltage, axis=1)),
         voltage_max=volts(grid.voltage_max, inner * jnp.sum(high.voltage, axis=1)),
         angle_min=angle(low.angle),
