@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from operator import attrgetter
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -16,7 +17,7 @@ from jaxgne.model import grid_price
 from tests import phased
 from tests.nonlinear import local_optimum
 
-WIDE = {"voltage_min": 0.5, "voltage_max": 1.5}
+WIDE: dict[str, Any] = {"voltage_min": 0.5, "voltage_max": 1.5}
 
 
 def tight(seed: int) -> jg.Market:

@@ -104,7 +104,7 @@ def test_the_tree_takes_all_phases_of_a_bus(seed: int):
     fed = np.isin(np.arange(buses), np.asarray(grid.feeder))
     steps = np.concatenate([np.asarray(step)[:, 0] for step in tau.values()])
     steps[2 * lines :][fed] = 0  # the feeder's voltages are fixed
-    square = sum(np.asarray(fall) ** 2 for fall in falls(grid)["voltage"])
+    square = np.sum(np.square(np.stack(falls(grid)["voltage"])), axis=0)
     flow = np.asarray(found.flow)[:, 0]
     slack = flow * np.maximum(np.maximum(1e-6 * square.mean(), 1e-12 / flow) - square, 0)
     normal = matrix * steps @ matrix.T + np.diag(np.concatenate([*np.asarray(devices), slack]))
