@@ -69,7 +69,12 @@ BARE = [
         ("terms.csv", "2,1,4,0\n", "", "term"),
         ("market.json", '"cap": 2,', '"cap": 1,', "cap"),
         ("market.json", '"cap": 2,', "", "there are 0"),
-        ("market.json", '"bus": 3,', "", "must hold exactly prosumer, .*cap, coupling, site, term, terminal where there are"),
+        (
+            "market.json",
+            '"bus": 3,',
+            "",
+            "must hold exactly prosumer, .*cap, coupling, site, term, terminal where there are",
+        ),
     ],
 )
 def test_broken_caps_are_refused(tmp_path: Path, file: str, old: str, new: str, words: str):

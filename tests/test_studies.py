@@ -469,3 +469,12 @@ def test_fingerprints_differ_with_any_number():
 def test_every_study_has_a_figure_and_what_was_published_is_json():
     assert set(_FIGURES) == {*studies.ON_MARKETS, *studies.ON_CASES}
     json.dumps(published(), allow_nan=False)
+
+
+def test_a_reference_that_does_not_clear_leaves_the_others_compared():
+    """Passive consumers alone overload the lines of this day; each trader's gain is told."""
+    found = studies.participation(jg.ieee37(8, hours=6, hour_length=4.0, stress=True))
+    rows = {row["variant"]: row["status"] for row in found.tables["scenarios"]}
+    assert rows == {"all active": "cleared", "all passive": "infeasible"}
+    gains = [row["gain_eur"] for row in found.tables["participation"]]
+    assert sum(gain is not None for gain in gains) == 6 and found.missed == 3

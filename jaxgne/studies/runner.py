@@ -151,7 +151,7 @@ def clear_variants(
 ) -> Variants:
     """Clear variants of one market as a batch, and compare those that clear with `reference`.
 
-    Raises `ValueError` where none clears.
+    Where that does not clear itself, with the first that does. Raises `ValueError` where none does.
     """
     batch = stack(list(markets.values()))
     kept = None if folder is None else Path(folder) / "runs" / fingerprint(batch, tol)[:_DIGITS]
@@ -162,7 +162,8 @@ def clear_variants(
         raise ValueError(
             "study: no variant of this market cleared; `jaxgne clear` of the case says why."
         )
-    return Variants(dict(markets), clearings, compare(cleared, reference=reference))
+    beside = reference if reference in cleared else next(iter(cleared), reference)
+    return Variants(dict(markets), clearings, compare(cleared, reference=beside))
 
 
 def percent(part: float, of: float) -> str:
