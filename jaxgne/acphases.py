@@ -148,8 +148,12 @@ def neutrals(
 
 
 def of_lines(grid: Grid, values: Num[Array, "L H"]) -> Num[Array, "L H"]:
-    """The sum over the conductors of a line, at each of them; 0 at terminals."""
-    bus = where(grid).bus[grid.target]
+    """The sum over the conductors of a line, at each of them; 0 at terminals.
+
+    A line to what is no phase of a bus, as a house's own, is one conductor.
+    """
+    bus, count = where(grid).bus[grid.target], grid.phase_a.shape[0]
     values = values.at[grid.terminal].set(0.0)
-    total = jnp.zeros((grid.phase_a.shape[0], values.shape[1]), values.dtype).at[bus].add(values)
-    return total[bus].at[grid.terminal].set(0.0)
+    total = jnp.zeros((count + 1, values.shape[1]), values.dtype)
+    total = total.at[jnp.where(bus < 0, count, bus)].add(values)
+    return jnp.where(bus[:, None] < 0, values, total[bus]).at[grid.terminal].set(0.0)

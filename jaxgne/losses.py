@@ -198,11 +198,7 @@ def _lines(grid: Grid, tree: Forest, state: Flow) -> _Lines:
     bus = where(grid).bus
     node = jnp.where(bus < 0, grid.phase_a.shape[0] + rows, bus)
     within = node[tree.near] == node[tree.far]
-    own = bus[grid.target] < 0  # lines beyond terminals
-    near, lost = (
-        jnp.where(own[:, None], each, of_lines(grid, jnp.where(own[:, None], 0.0, each)))
-        for each in (near, state.losses)
-    )
+    near, lost = (of_lines(grid, each) for each in (near, state.losses))
     line = jnp.arange(near.shape[0])
     count = grid.phase_a.shape[0] + rows.shape[0]
     least = jnp.full(count, len(line)).at[node[tree.far]].min(jnp.where(within, len(line), line))

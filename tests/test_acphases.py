@@ -348,3 +348,16 @@ def test_a_batch_is_certified_by_jax_as_one_market_by_numpy():
     wanted = jg.certify(one, clearing.plan, clearing.prices).ac
     for a, b in zip(jax.tree.leaves(batch), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_allclose(a, np.stack([b, b]), atol=1e-9)
+
+
+def test_lines_of_houses_are_no_conductors_of_another_line():
+    """What houses with lines of their own draw returns by these, and by none that is beside."""
+    one = market(0, voltage_min=0.5, voltage_max=1.5)
+    wired = jg.devices.connection(one, [0, 1], 80.0)
+    lines, fresh = one.grid.source.shape[0], wired.grid.source.shape[0]
+    assert fresh == lines + 2
+    values = jnp.arange(1.0, fresh + 1)[:, None]
+    before = acphases.of_lines(one.grid, values[:lines])
+    after = acphases.of_lines(wired.grid, values)
+    np.testing.assert_array_equal(after[:lines], before)
+    np.testing.assert_array_equal(after[lines:], values[lines:])
