@@ -47,6 +47,7 @@ _SHORTER = 0.5  # of a step after which AC and linear model are further apart th
 _LEAST = 0.1  # of a step
 _FIRST = 1e-3  # error to which the first clear goes, without AC
 _AHEAD = 0.03  # and those of rounds, in the error of the last
+_MISSED = 4  # rounds whose model has no plan, after which there may be none
 _TERMS, _LAST = 60, 1e-9  # of the series of a derivative, and its last of the first
 _NONE = 1e-6  # kVA, up to which a line that is rated 0 carries nothing
 _SHARE = 0.5  # but no further than this share of the tolerance
@@ -138,14 +139,19 @@ def clear_ac(
     now = _first(plain, solver, start=start, tol=max(wanted, _FIRST), **given)
     at = _point(plain, now.plan, now.prices)
     linear, apart, step, error = _about(plain, at, _solved(at, now, plain)), np.inf, 1.0, _FIRST
-    exact, answer = linear, now
+    exact, answer, held, missed = linear, now, plain, 0
     for count in range(1, rounds + 1):
-        near = max(_SHARE * wanted, _AHEAD * error)
+        near, begin = max(_SHARE * wanted, _AHEAD * error), now if count > 1 else None
         try:
-            now = clear(linear, solver, start=now, tol=near, **given)
+            now = clear(linear, solver, start=begin, tol=near, **given)
         except NotCleared as stop:
+            missed += 1
+            if is_status(stop.clearing.status, Status.infeasible) and missed <= _MISSED:
+                linear = _halfway(held, linear)  # the plan's own AC state may ask for too much
+                continue
             words = f"clear_ac: about the AC state of round {count} the market is {stop}"
             raise NotCleared(words, stop.clearing, linear) from None
+        held = linear
         there = _point(linear, now.plan, now.prices)
         state = _solved(there, now, linear)
         exact = _about(plain, there, state)
@@ -164,6 +170,23 @@ def clear_ac(
         answer,
         exact,
     )
+
+
+@built
+def _halfway(held: Market, market: Market) -> Market:
+    """A linear model half-way between one that has a plan and one that has none."""
+    about, grid = market.grid.tangent, market.grid
+    if about is None:
+        return market
+    before = held.grid.tangent
+    if before is None:  # without AC
+        none = jax.tree.map(jnp.zeros_like, about)
+        before = replace(none, rating=jnp.broadcast_to(grid.rating[:, None], about.rating.shape))
+    middle = jax.tree.map(lambda a, b: (a + b) / 2, before, about)
+    less = about.losses - middle.losses, about.losses_reactive - middle.losses_reactive
+    passive, inert = grid.passive - less[0], grid.passive_reactive - less[1]
+    grid = changed(grid, passive=passive, passive_reactive=inert, tangent=middle)
+    return changed(market, grid=grid)
 
 
 def _first(market: Market, solver: AbstractSolver | None, **given: Any) -> Clearing:
