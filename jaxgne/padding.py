@@ -151,6 +151,11 @@ def _with_buses(grid: Grid, more: int) -> Grid:
             ("compensation_max", 0.0),
         )
     }
+    if grid.model.phased:  # buses of one phase, that of the feeder's row
+        at = jnp.stack([grid.phase_a, grid.phase_b, grid.phase_c])
+        on = jnp.any(at == grid.feeder[0], axis=1)
+        own = jnp.concatenate([at, jnp.where(on[:, None], fresh, -1).astype(at.dtype)], axis=1)
+        buses |= dict(zip(("phase_a", "phase_b", "phase_c"), own, strict=True))
     names, line_names = (_more(known, more) for known in (grid.names, grid.line_names))
     lines |= {"line_names": line_names}
     return replace(grid, **(lines if lined else {}), **buses, names=names)

@@ -18,6 +18,7 @@ from jaxgne.cases.limits import servable
 from jaxgne.contracts import distance
 from jaxgne.linear_flow import grid_state
 from jaxgne.model import energy_prices
+from jaxgne.padding import pad
 from jaxgne.phases import by_phase, row
 from jaxgne.runner import by_numpy, to_host
 from jaxgne.sensitivity.active import active_set
@@ -382,3 +383,30 @@ def test_batches_and_float32(tight: Any):
     assert found.plan.voltage.dtype == jnp.float32
     assert potential(base, found.plan) == pytest.approx(potential(base, clearing.plan), rel=1e-3)
     assert energy_prices(narrow, found.prices).dtype == jnp.float32
+
+
+def test_every_row_is_a_phase_or_a_terminal():
+    """Houses with lines of their own and padding are buses of one phase, known to the tree."""
+    base = market(2, voltage_min=0.9, voltage_max=1.1)
+    wired = jg.devices.inverter(jg.devices.connection(base, [0, 1], 60.0), [1, 2], 40.0)
+    for one in (base, wired, pad(wired, buses=wired.grid.passive.shape[0] + 3)):
+        jg.validate(one)
+        grid = one.grid
+        ends = np.asarray(grid.target)[np.asarray(grid.terminal)]
+        rows = np.asarray(grid.phases)
+        known = np.sort(np.concatenate([rows[rows >= 0], ends]))
+        np.testing.assert_array_equal(known, np.arange(grid.passive.shape[0]))
+    lost = {f"phase_{p}": getattr(wired.grid, f"phase_{p}")[:-1] for p in "abc"}
+    stray = replace(wired, grid=replace(wired.grid, **lost))
+    with pytest.raises(ValueError, match="is no phase of a bus, nor a terminal"):
+        jg.validate(stray)
+
+
+@pytest.mark.slow
+def test_the_primal_dual_method_knows_houses_of_their_own(monkeypatch: pytest.MonkeyPatch):
+    """It went astray where the tree left their rows out."""
+    wired = jg.devices.connection(market(2, voltage_min=0.9, voltage_max=1.1), [0, 1], 60.0)
+    monkeypatch.setattr("jaxgne.solvers.network.DENSE", 0)
+    found = jg.clear(wired, jg.PrimalDual(), runner="jax", max_steps=3000)
+    one, two = (float(jg.model.potential(wired, c.plan)) for c in (found, jg.clear(wired)))
+    assert one == pytest.approx(two, rel=1e-5)

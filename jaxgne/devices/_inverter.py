@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from ..each import for_one
-from ..market import Market
+from ..market import Grid, Market
 from ..names import row_of
 from ..record import changed
 from ..runner import built, jnp
@@ -153,6 +153,13 @@ def _behind(device: str, market: Market, prosumers: Any, rating: Any, *, reactiv
         new = jnp.broadcast_to(jnp.asarray(rows, table.dtype), (len(who), *table.shape[1:]))
         return jnp.concatenate([table, new])
 
+    # in three phases each is a bus of one phase, that of its home
+    on = _phases(grid)[home]
+    phases = {
+        f"phase_{letter}": jnp.concatenate([rows, jnp.where(on == k, fresh, -1)])
+        for k, (letter, rows) in enumerate(zip("abc", grid.phases.T, strict=True))
+        if grid.model.phased
+    }
     # twice what could be used: never what holds, the disc is
     most = 2 * (size[:, None] + jnp.abs(people.reactive[who])) if reactive else 0.0
     wired = replace(
@@ -170,6 +177,7 @@ def _behind(device: str, market: Market, prosumers: Any, rating: Any, *, reactiv
         passive=added(grid.passive, 0.0),
         passive_reactive=added(grid.passive_reactive, 0.0),
         compensation_max=added(grid.compensation_max, most),
+        **phases,
         names=grid.names and (*grid.names, *new),
         line_names=grid.line_names and (*grid.line_names, *new),
     )
@@ -186,3 +194,12 @@ def _with_owners(market: Market, table: Devices) -> Devices:
     """Devices that go along with their owners, but for those at other buses."""
     at_home = table.bus == jnp.asarray(market.prosumers.bus)[table.owner]
     return changed(table, bus=jnp.where(at_home, -1, table.bus))
+
+
+def _phases(grid: Grid) -> jnp.ndarray:
+    """Which phase each row of buses is, a terminal its first; -1 of grids without phases."""
+    rows, count = grid.phases, grid.voltage_min.shape[0]
+    phase = jnp.full(count + 1, -1, rows.dtype)
+    phase = phase.at[jnp.where(rows < 0, count, rows)].set(jnp.arange(3, dtype=rows.dtype))[:count]
+    at = grid.terminal
+    return phase.at[grid.target[at]].set(phase[grid.source[at]])

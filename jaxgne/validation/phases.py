@@ -23,7 +23,7 @@ def in_phases(v: Values) -> list[str]:
             'give model="lindist3flow".'
         ]
     wrong = _rows(v) + away
-    return wrong or _crossed(v) + _couplings(v) + _terminals(v)
+    return wrong or _crossed(v) + _couplings(v) + _terminals(v) or _strays(v)
 
 
 def _devices(v: Values) -> list[str]:
@@ -86,6 +86,18 @@ def _rows(v: Values) -> list[str]:
         )
         used[row[there]] = True
     return wrong
+
+
+def _strays(v: Values) -> list[str]:
+    """Rows of buses that no bus has as a phase, and that are no terminals."""
+    known = _where(v)[0] >= 0
+    known[v["Grid.target"][v["Grid.terminal"]]] = True
+    return v.complain(
+        "Grid.phase_a",
+        ~known,
+        lambda at: f"{v.bus(at[0])} is no phase of a bus, nor a terminal; list it with its phase",
+        axes="B",
+    )
 
 
 def _where(v: Values) -> tuple[Int[np.ndarray, " B"], Int[np.ndarray, " B"]]:
