@@ -3,7 +3,7 @@
 from jaxtyping import Array, Float
 
 from .market import Market
-from .model import Plan, Rows, by_owner, members, shared_out
+from .model import Plan, Rows, asked_by_caps, burdens, by_owner, members
 from .record import Record
 from .runner import jnp
 
@@ -28,7 +28,7 @@ def cap_money(market: Market, plan: Plan, prices: Rows) -> CapMoney:
     paid = shares_of_caps(market, plan, prices)
     price = market.weight * prices.cap
     base = price * caps.base
-    received = price * members(market, plan) + base
+    received = price * (members(market, plan) + burdens(market)) + base
     rises = market.weight * caps.price[:, None] * plan.rise
 
     def owned(values: Array) -> Array:
@@ -53,12 +53,14 @@ def shares_of_caps(market: Market, plan: Plan, prices: Rows) -> Float[Array, "N 
     """What each prosumer's part in the sums of caps comes to at their prices, EUR by hour."""
     if prices.cap is None:
         return jnp.zeros_like(market.prosumers.load)
-    asked = shared_out(market, market.weight * prices.cap)
-    units, stores = market.generators, market.buffers
+    asked = asked_by_caps(market, market.weight * prices.cap)
+    people, units, stores = market.prosumers, market.generators, market.buffers
     moved = asked["charge"] * plan.charge + asked["discharge"] * plan.discharge
     return (
         asked["imports"] * plan.imports
         + asked["exports"] * plan.exports
+        + asked["load"] * (people.load + plan.curtailed)
+        + asked["reactive"] * people.reactive
         + by_owner(market, asked["generation"] * plan.generation, units.owner)
         + by_owner(market, moved, stores.owner)
     )

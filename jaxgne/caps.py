@@ -21,6 +21,7 @@ from .names import owners, rows_of
 from .record import changed
 from .succession import earlier, leaves, roots
 from .tables import QUANTITIES, Caps, device_buses
+from .unbalance import unbalance as unbalance
 
 _NET = {"imports": 1.0, "exports": -1.0}  # what goes through the transformer
 
@@ -105,7 +106,8 @@ def group(
 ) -> Caps:
     """At most `most` kW of some together in each step: one number, or by step.
 
-    `of` is what counts: "imports", "exports", "generation", "charge" or "discharge", or several
+    `of` is what counts: "imports", "exports", "generation", "charge", "discharge", "load" (of a
+    prosumer without its devices, and what it curtails) or "reactive" (of that, kvar), or several
     with what a kW of each counts, as {"imports": 1, "exports": -1}. `members` are prosumers,
     `buses` where they are, `devices` rows of generators or buffers, each by number or name; all by
     default. So what the operator may dim at a bus by the German EnWG, section 14a, heat pumps and
@@ -353,7 +355,7 @@ def _rows(
         chosen &= _among(f"{caller}: members", "prosumer", members, people, len(bus))
     if buses is not None:
         there = _among(f"{caller}: buses", "bus", buses, market.grid.names, len(there))
-    if quantity in ("imports", "exports"):
+    if quantity in ("imports", "exports", "load", "reactive"):
         if devices is not None:
             raise ValueError(f"{caller}: devices have no {quantity}; give members= or buses=.")
         return np.flatnonzero(chosen & there[bus])

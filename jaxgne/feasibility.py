@@ -12,6 +12,7 @@ from .model import (
     Plan,
     Rows,
     boxes,
+    burdens,
     by_owner,
     by_side,
     falls,
@@ -95,7 +96,7 @@ def _with_levels(market: Market, lower: Plan, upper: Plan) -> tuple[Plan, Plan]:
         return jnp.max(jnp.concatenate(finite, axis=1), axis=1, initial=0.0)
 
     # spare that may be any costs, so no more of it is needed than makes good what others lack
-    summed = members(weighty(market), most) + jnp.abs(caps.base)
+    summed = members(weighty(market), most) + jnp.abs(caps.base + burdens(market))
     rise = largest(caps.rise_min, caps.rise_max) + largest(summed) + largest(caps.slack[:, None])
     level = jnp.abs(caps.start) + largest(caps.level_min, caps.level_max) + steps * rise
     reach = 2 * jnp.where(level > 0, level, 1.0)[:, None]

@@ -42,13 +42,17 @@ from .plan import Plan as Plan
 from .plan import Rows as Rows
 from .plan import aggregate as aggregate
 from .plan import asked_at_buses as asked_at_buses
+from .plan import asked_by_caps as asked_by_caps
 from .plan import at_buses as at_buses
 from .plan import bought as bought
+from .plan import burdens as burdens
 from .plan import by_owner as by_owner
 from .plan import by_side as by_side
+from .plan import chosen as chosen
 from .plan import counted as counted
 from .plan import ended as ended
 from .plan import families as families
+from .plan import loads as loads
 from .plan import members as members
 from .plan import net_exchange as net_exchange
 from .plan import net_load as net_load
@@ -112,7 +116,7 @@ def _rows(market: Market, plan: Plan, given: Callable[[Array], Array]) -> Rows:
     if plan.level is not None:
         caps = market.caps
         adds, kept = caps.adds[:, None] > 0, caps.carry[:, None]
-        summed = given(caps.base) + members(market, plan) + plan.spare
+        summed = given(caps.base + burdens(market)) + members(market, plan) + plan.spare
         kept = kept * entered(market.before, given(caps.start), plan.level)
         lines["cap"] = summed - jnp.where(adds, plan.rise, plan.level)
         lines["level"] = plan.level - kept - plan.rise

@@ -67,6 +67,7 @@ PLAN_FIELDS, ROW_FIELDS = (
 
 
 OF_CAPS = ("level", "rise", "spare")  # tables of a plan that there are where there are caps
+OF_LOADS = ("load", "reactive")  # what caps can count of `Prosumers`, beside what a plan chooses
 
 
 def families(tables: Plan | Rows) -> dict[str, Field]:
@@ -217,30 +218,59 @@ def net_with(market: Market, plan: Plan, load: Float[Array, "N H"]) -> Float[Arr
     return net.add(plan.charge - plan.discharge)
 
 
+def chosen(plan: Plan) -> dict[str, Array]:
+    """Of each of the `QUANTITIES` what a plan chooses, kW: of loads what is curtailed."""
+    found = {name: getattr(plan, name) for name in QUANTITIES if name not in OF_LOADS}
+    return found | {"load": plan.curtailed, "reactive": jnp.zeros_like(plan.curtailed)}
+
+
 def terms(market: Market, plan: Plan) -> Float[Array, "C H"]:
-    """What caps count, term by term: powers of members, kW."""
-    return jnp.concatenate([getattr(plan, name) for name in QUANTITIES])[places(market)]
+    """What caps count of a plan, term by term: powers of members, kW; without loads."""
+    return jnp.concatenate(list(chosen(plan).values()))[places(market)]
+
+
+@remembered
+def loads(market: Market) -> Float[Array, "C H"]:
+    """What caps count beside, term by term: loads of members, kW and kvar."""
+    given = chosen(zeros(market)) | {name: getattr(market.prosumers, name) for name in OF_LOADS}
+    return jnp.concatenate(list(given.values()))[places(market)]
 
 
 def members(market: Market, plan: Plan) -> Float[Array, "M H"]:
-    """Each cap's sum over what its members do, in its unit."""
+    """Each cap's sum over what its members do, in its unit; without their loads."""
+    return _summed(market, terms(market, plan))
+
+
+@remembered
+def burdens(market: Market) -> Float[Array, "M H"]:
+    """Each cap's sum over loads of its members, in its unit."""
+    return _summed(market, loads(market))
+
+
+def _summed(market: Market, each: Float[Array, "C H"]) -> Float[Array, "M H"]:
     caps = market.caps
-    each = caps.weight * terms(market, plan)
+    each = caps.weight * each
     return jnp.zeros(caps.level_max.shape, each.dtype).at[caps.cap].add(each)
 
 
-def shared_out(market: Market, prices: Float[Array, "M H"]) -> dict[str, Array]:
-    """The transpose: what a price of each cap's sum makes what its members do cost."""
-    caps, like = market.caps, zeros(market)
-    tables = [getattr(like, name) for name in QUANTITIES]
-    ends = np.cumsum([table.shape[0] for table in tables])
+def asked_by_caps(market: Market, prices: Float[Array, "M H"]) -> dict[str, Array]:
+    """What a price of each cap's sum makes each of the `QUANTITIES` cost: the transpose."""
+    caps, like = market.caps, chosen(zeros(market))
+    ends = np.cumsum([table.shape[0] for table in like.values()])
     nothing = jnp.zeros((ends[-1], prices.shape[1]), prices.dtype)
     each = nothing.at[places(market)].add(caps.weight * prices[caps.cap])
-    return dict(zip(QUANTITIES, jnp.split(each, ends[:-1].tolist()), strict=True))
+    return dict(zip(like, jnp.split(each, ends[:-1].tolist()), strict=True))
+
+
+def shared_out(market: Market, prices: Float[Array, "M H"]) -> dict[str, Array]:
+    """The same of what a plan chooses, by its tables."""
+    asked = asked_by_caps(market, prices)
+    own = {name: table for name, table in asked.items() if name not in OF_LOADS}
+    return own | {"curtailed": asked["load"]}
 
 
 def uncounted(market: Market, *names: str) -> Bool[Array, "R H"] | bool:
-    """Which entries of these tables of a plan, of those of `QUANTITIES`, no cap counts."""
+    """Which entries of these tables of a plan no cap counts."""
     if not has_caps(market):
         return True
     counts = shared_out(weighty(market), jnp.ones_like(market.caps.level_max))

@@ -140,7 +140,8 @@ def cap_sizes(market: Market) -> tuple[Float[Array, "M 1"], Float[Array, "M 1"]]
     """
     caps, own = market.caps, sizes(market)
     owners = (market.generators.owner, *(market.buffers.owner,) * 2)
-    each = jnp.concatenate([own, own, *(own[owner] for owner in owners)])[places(market)]
+    every = [own, own, *(own[owner] for owner in owners), own, own]  # as in `QUANTITIES`
+    each = jnp.concatenate(every)[places(market)]
     summed = jnp.abs(caps.base).at[caps.cap].add(jnp.abs(caps.weight) * each[:, None])
     step = jnp.max(summed, axis=1, initial=0.0)
     whole = jnp.sum(summed, axis=1)

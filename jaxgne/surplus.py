@@ -29,7 +29,7 @@ _ROUNDING = 1e-6  # of a price or a limit
 def given_away(market: Market, plan: Plan) -> Float[Array, "N H"]:
     """What is sold for nothing, counts for no cap, and may be curtailed, kW."""
     room = jnp.minimum(plan.exports, market.prosumers.curtail_max - plan.curtailed)
-    free = (export_prices(market) == 0) & uncounted(market, "exports")
+    free = (export_prices(market) == 0) & uncounted(market, "exports", "curtailed")
     return jnp.where(free, jnp.maximum(room, 0.0), 0.0)
 
 

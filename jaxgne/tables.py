@@ -20,7 +20,8 @@ from .kinds import KINDS, kinds_of
 from .record import Record, changed, words
 from .runner import jnp
 
-QUANTITIES = ("imports", "exports", "generation", "charge", "discharge")  # what can be summed
+QUANTITIES = ("imports", "exports", "generation", "charge", "discharge")
+QUANTITIES += ("load", "reactive")  # what can be summed
 
 
 class Prosumers(Record):
@@ -227,7 +228,8 @@ class Caps(Record):
     """Shared limits, one row each, in units of their own; and the terms of their sums.
 
     A term is what one prosumer imports or exports, one generator makes, or one buffer charges or
-    discharges, in kW, times a `weight` by step. With s_h the sum of a cap's terms and `base`, its
+    discharges, in kW, times a `weight` by step; or what a prosumer's `load` draws, with what it
+    curtails, or its `reactive` load, in kvar. With s_h the sum of a cap's terms and `base`, its
     level is
 
         level_h = carry level_(h-1) + rise_h,   from `start`
@@ -338,6 +340,6 @@ def places(market: Any) -> Int[Array, " C"]:
     """Row of each term where the tables of `QUANTITIES` stand one below the other."""
     people = market.prosumers.bus.shape[0]
     stores = market.buffers.owner.shape[0]
-    counts = (people, people, market.generators.owner.shape[0], stores)
+    counts = (people, people, market.generators.owner.shape[0], stores, stores, people)
     first = np.concatenate([[0], np.cumsum(counts)])
     return jnp.asarray(first, market.caps.row.dtype)[market.caps.quantity] + market.caps.row

@@ -23,6 +23,7 @@ from .model import (
     Plan,
     Rows,
     aggregate,
+    burdens,
     by_owner,
     costs,
     export_prices,
@@ -281,7 +282,7 @@ def _needed(
 def _with_levels(market: Market, plan: Plan) -> Plan:
     """The plan with levels of caps, which rise as little as they may."""
     caps, adds = market.caps, market.caps.adds > 0
-    summed = caps.base + members(market, plan)
+    summed = caps.base + burdens(market) + members(market, plan)
 
     def step(level: Array, x: Any) -> tuple[Array, tuple[Array, ...]]:
         counted, least_level, least_rise = x

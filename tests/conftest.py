@@ -174,6 +174,11 @@ SLOW_TESTS = {
         "test_another_tuning_is_refused_its_folder",
         "test_a_step_that_does_not_clear_is_halved",
     ),
+    "test_unbalance.py": (
+        "test_linear_factor_is_near_that_of_an_ac_power_flow[european_lv]",
+        "test_all_solvers_find_the_convex_programs_answer[primal-dual]",
+        "test_all_solvers_find_the_convex_programs_answer[mechanism]",
+    ),
     "test_uneven.py": ("test_solvers_find_what_the_oracle_finds[1-mechanism]",),
 }
 

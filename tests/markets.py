@@ -449,14 +449,14 @@ def random_trading(rng: np.random.Generator, sizes: Shape) -> jg.Trading:
 def random_caps(market: jg.Market, seed: int, caps: int = 3, terms: int = 7) -> jg.Market:
     """The market with limits that many share, drawn from `seed`; it may be infeasible.
 
-    Of whatever can be summed, by weights of either sign or 0, some without a term, some priced and
+    Of whatever a plan chooses, by weights of either sign or 0, some without a term, some priced and
     paid by one prosumer. Limits lie about where a plan without them is, some far beyond and some
     out of reach; some fix the level, or its rise, in a step.
     """
     rng = np.random.default_rng([seed, 5])
     people, hours = market.prosumers.load.shape
     units, stores = market.generators.owner.shape[0], market.buffers.owner.shape[0]
-    quantity = rng.integers(len(QUANTITIES), size=terms)
+    quantity = rng.integers(5, size=terms)  # of what a plan chooses
     row = rng.integers(np.array([people, people, units, stores, stores])[quantity])
     weight = rng.choice([1.0, 0.3, -1.0, 0.0], (terms, 1), p=[0.5, 0.2, 0.2, 0.1])
     weight = weight * np.where(rng.uniform(size=(terms, 1)) < 0.5, 1.0, rng.uniform(size=hours))

@@ -149,8 +149,11 @@ def size(market: Market) -> tuple[float, float]:
     return power, max(price, float(linear.max(initial=0.0)), 1e-6)
 
 
-def build(market: Market) -> Program:
-    """P(u) and all its constraints (model.md: Equilibrium), physical units."""
+def build(market: Market, unbalance: tuple[Any, float, int] | None = None) -> Program:
+    """P(u) and all its constraints (model.md: Equilibrium), physical units.
+
+    `unbalance` is a bound on |V2|: phases of buses (S, 3), pu, sides of a polygon inside it.
+    """
     hours = market.prosumers.load.shape[1]
     power, _ = size(market)
     program = Program(hours)
@@ -160,6 +163,8 @@ def build(market: Market) -> Program:
         add_network(program, market, power)
     if len(market.caps.carry):
         add_caps(program, market, power)
+    if unbalance is not None:
+        add_unbalance(program, market, *unbalance)
     return program
 
 
@@ -361,6 +366,33 @@ def in_phases(n: Any, leaves: Any, near: Any, takes: Any) -> tuple[Any, Any, Any
     return leaves, swaps, near, (by_active, by_reactive)
 
 
+def add_unbalance(program: Program, market: Market, buses: Any, most: float, sides: int) -> None:
+    """|V2| <= most by half-planes; angles fall by sum_q (xt_pq P_q - rt_pq Q_q) along lines.
+
+    V2 = (e_a + h e_b + h^2 e_c) / 3 with e_p = (w_p - 1) / 2 + j angle_p and h = exp(j 120 deg);
+    Re(exp(-j phi) V2) <= most cos(pi / sides) with phi = 2 pi k / sides.
+    """
+    n = numbers(market.grid)
+    count, lines, hours = len(n.passive), len(n.source), program.hours
+    leaves = pick(n.source, count) - pick(n.target, count)
+    takes = tuple(map(sparse.diags, (2 * n.resistance, 2 * n.reactance)))
+    _, _, near, (rt, xt) = in_phases(n, leaves, pick(n.source, count).T, takes)
+    free = np.full((count, hours), np.inf)
+    free[n.feeder] = 0.0
+    program.column("turn", -free, free, 0.01)
+    program.rows("turn", np.zeros((lines, hours)), 0.01, turn=near - pick(n.target, count).T,
+                 active=-xt / 2, reactive=rt / 2)  # fmt: skip
+    for a, b, c in np.asarray(buses):
+        for k in range(sides):
+            by_square, by_turn = np.zeros((1, count)), np.zeros((1, count))
+            for row, degrees in ((a, 0), (b, 120), (c, 240)):
+                phi = np.deg2rad(degrees - 360 * k / sides)
+                by_square[0, row], by_turn[0, row] = np.cos(phi) / 6, -np.sin(phi) / 3
+            limit = np.full((1, hours), -most * np.cos(np.pi / sides))
+            program.rows("unbalance", limit, 0.01, bound=True, rise=sparse.csr_matrix(by_square),
+                         turn=sparse.csr_matrix(by_turn))  # fmt: skip
+
+
 def split(n: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Lines with an impedance and those without; g and b of the former, kW per pu."""
     square = n.resistance**2 + n.reactance**2
@@ -394,11 +426,18 @@ def add_caps(program: Program, market: Market, power: float) -> None:
     program.column("cap_rise", c.rise_min, c.rise_max, unit, often(market) * c.price[:, None])
     program.column("cap_spare", np.zeros((count, hours)), c.slack[:, None], unit)
     by_cap, adds = sparse.diags(1 / unit[:, 0]), sparse.diags((c.adds == 1).astype(float))
-    program.rows("cap", c.base / unit, 1.0, cap_spare=by_cap, cap_rise=-by_cap @ adds,
+    loads, base = {"load": "curtailed", "reactive": None}, c.base.copy()
+    for m, quantity, row, weight in zip(c.cap, c.quantity, c.row, c.weight, strict=True):
+        if QUANTITIES[quantity] in loads:
+            base[m] += weight * np.asarray(getattr(market.prosumers, QUANTITIES[quantity]))[row]
+    program.rows("cap", base / unit, 1.0, cap_spare=by_cap, cap_rise=-by_cap @ adds,
                  cap_level=-by_cap @ (sparse.eye(count) - adds))  # fmt: skip
     matrix, hour = program.families[-1].matrix, np.arange(hours)
     for m, quantity, row, weight in zip(c.cap, c.quantity, c.row, c.weight, strict=True):
         name, at = QUANTITIES[quantity], (m * hours + hour, row * hours + hour)
+        name = loads.get(name, name)
+        if name is None:
+            continue
         where = program.columns[name]
         term = sparse.csr_matrix((weight / unit[m], at), (count * hours, where.stop - where.start))
         matrix[name] = matrix.get(name, 0) + term
@@ -596,13 +635,15 @@ def best(conic: Conic, tol: float) -> tuple[str, Attempt | None]:
     return "solved", found
 
 
-def solve(market: Market, tol: float = 1e-10) -> Reference:
+def solve(
+    market: Market, tol: float = 1e-10, unbalance: tuple[Any, float, int] | None = None
+) -> Reference:
     """The market's v-GNE by the potential's convex program (model.md: Equilibrium), any behavior.
 
     "infeasible" only with the convex solver's proof. Where equilibria are many (single trades,
     costless storage, angles and voltages of the `paper` grid) it is one of them.
     """
-    program = build(market)
+    program = build(market, unbalance)
     power, price = size(market)
     conic = scale(program, power * price * float(lengths(market).mean()))
     status, answer = best(conic, tol)

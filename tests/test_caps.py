@@ -165,7 +165,7 @@ def test_a_group_is_held():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda m: jg.caps.group(m, 3, of="load"), "group: of='load' is none of imports"),
+        (lambda m: jg.caps.group(m, 3, of="watts"), "group: of='watts' is none of imports"),
         (lambda m: jg.caps.group(m, 3, members=[9]), "members: there is no prosumer 9; give"),
         (lambda m: jg.caps.group(m, 3, buses=["x"]), "buses: there is no bus 'x'; give"),
         (lambda m: jg.caps.group(m, 3, devices=[0]), "devices have no imports"),

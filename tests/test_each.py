@@ -219,6 +219,7 @@ INSIDE = {  # one market's mathematics, and what the functions above are made of
     *("moved", "measured", "cap_money", "cap_prices", "shares_of_caps"),
     *("network_money", "device_prices", "asked_at_buses", "at_buses", "with_draws"),
     *("ended", "charges", "uncounted", "net_with", "members", "shared_out", "terms"),
+    *("asked_by_caps", "burdens", "chosen", "loads"),  # what caps count
     *("metered", "decide", "judge", "prefer", "priced", "parameter_names", "descend", "cleared"),
     *(
         "owners",

@@ -78,7 +78,7 @@ LAYERS: dict[str, set[str]] = {
     # describe: to print itself
     "tangent": set(),
     "market": {"arrays", "clock", "curves", "describe", "grids", "pricing", "tables", "tangent"},
-    "caps": {"arrays", "each", "market", "names", "tables"},
+    "caps": {"arrays", "each", "market", "names", "tables", "unbalance"},
     "contracts": {"caps", "clock", "devices", "each", "market", "names"},
     "size": {"market"},
     "padding": {"each", "market", "tables"},
@@ -95,6 +95,9 @@ LAYERS: dict[str, set[str]] = {
     "acphases": {"incidence", "market", "model", "radial"},
     "acflow": {"acloops", "acphases", "each", "market", "model", "radial", "validation"},
     "linear_flow": {"acflow", "incidence", "market", "radial"},
+    "unbalance": {
+        *("arrays", "each", "incidence", "linear_flow", "market", "names", "radial", "tables"),
+    },
     "tight": {"acflow", "each", "market", "model", "radial"},
     "unmet": {"names", "each", "market", "model"},
     "reach": {"incidence", "market", "model"},

@@ -17,10 +17,12 @@ from ..model import (
     Plan,
     Rows,
     aggregate,
+    asked_by_caps,
     counted,
     curvature,
     curve_slopes,
     ended,
+    loads,
     moved,
     own_gradient,
     pull,
@@ -82,11 +84,13 @@ def by_market(
         quadratic=-4 * _each(ts * u.trades * v.trades),
     )
     home = market.prosumers.bus
+    asked = asked_by_caps(market, r.cap) if has_caps(market) else {"load": 0.0, "reactive": 0.0}
+    drawn = r.bus_reactive[home] * (grid.model.networked and grid.reactive_balance)
     prosumers = changed(
         market.prosumers,
         bus=None,
-        load=r.balance + r.bus[home] * grid.model.networked,
-        reactive=r.bus_reactive[home] * (grid.model.networked and grid.reactive_balance),
+        load=r.balance + r.bus[home] * grid.model.networked + asked["load"],
+        reactive=drawn + asked["reactive"],
         import_max=high.imports,
         export_max=high.exports,
         curtail_max=high.curtailed,
@@ -208,7 +212,7 @@ def _by_caps(market: Market, u: Plan, v: Plan, r: Rows, s: Rows, low: Plan, high
         return real
     kept = r.level * entered(market.before, caps.start, u.level)
     kept += s.level * entered(market.before, 0 * caps.start, v.level)
-    begun = roots(market.before, u.energy.shape[1])
+    begun, summed = roots(market.before, u.energy.shape[1]), loads(market) + terms(market, u)
     return changed(
         real,
         level_min=low.level,
@@ -220,7 +224,7 @@ def _by_caps(market: Market, u: Plan, v: Plan, r: Rows, s: Rows, low: Plan, high
         carry=-jnp.sum(kept, axis=1),
         slack=jnp.sum(high.spare, axis=1),
         price=-jnp.sum(market.weight * v.rise, axis=1),
-        weight=r.cap[caps.cap] * terms(market, u) + s.cap[caps.cap] * terms(market, v),
+        weight=r.cap[caps.cap] * summed + s.cap[caps.cap] * terms(market, v),
     )
 
 

@@ -4,24 +4,24 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..market import Market
-from ..model import OF_CAPS, Plan
+from ..model import OF_CAPS, Plan, chosen
 from ..runner import jnp
 from ..succession import entered
-from ..tables import QUANTITIES, device_buses, places
+from ..tables import device_buses, places
 
 
 class CapRows:
     """What caps add to A theta A^T: rows of their sums, which see what members do, and levels."""
 
     def __init__(self, market: Market, plan: Plan):
-        caps, tables = market.caps, [getattr(plan, name) for name in QUANTITIES]
-        ends = np.cumsum([table.shape[0] for table in tables])
+        caps, tables = market.caps, chosen(plan)
+        ends = np.cumsum([table.shape[0] for table in tables.values()])
         none = jnp.zeros((caps.carry.shape[0], ends[-1], plan.imports.shape[1]))
         weight = none.at[caps.cap, places(market)].add(caps.weight)
-        moved = weight * jnp.concatenate(tables)  # by cap, member and hour
+        moved = weight * jnp.concatenate(list(tables.values()))  # by cap, member and hour
         self.market = market
         parts = jnp.split(moved, ends[:-1].tolist(), axis=1)
-        self.moved = dict(zip(QUANTITIES, parts, strict=True))
+        self.moved = dict(zip(tables, parts, strict=True))
         self.among = jnp.einsum("mrh,nrh->hmn", moved, weight)
         adds, keep = (caps.adds[:, None] > 0) * 1.0, caps.carry[:, None]
         level, rise, spare = (getattr(plan, name) for name in OF_CAPS)
@@ -41,7 +41,7 @@ class CapRows:
         """With own balances, then with the total import and the net exchange."""
         moved, market = self.moved, self.market
         drawn, sold = moved["imports"], moved["exports"]
-        own = sold - drawn
+        own = sold - drawn + moved["load"]
         own = own.at[:, market.generators.owner].add(-moved["generation"])
         own = own.at[:, market.buffers.owner].add(moved["charge"] - moved["discharge"])
         total, out = jnp.sum(drawn, axis=1), jnp.sum(sold, axis=1)
@@ -80,6 +80,7 @@ class CapRows:
         grid, (made, kept) = market.grid, device_buses(market)
         fed = jnp.ones(grid.passive.shape[0]).at[grid.feeder].set(0.0)
         seen = jnp.zeros((self.tie.shape[0], *grid.passive.shape))
+        seen = seen.at[:, market.prosumers.bus].add(moved["load"])
         seen = seen.at[:, made].add(-moved["generation"])
         seen = seen.at[:, kept].add(moved["charge"] - moved["discharge"])
         return jnp.transpose(seen * fed[:, None], (2, 1, 0))

@@ -230,6 +230,7 @@ def caps(v: Values) -> list[str]:
     quantity, row = v["Caps.quantity"], v["Caps.row"]
     known = (quantity >= 0) & (quantity < len(QUANTITIES))
     tables = ("Prosumers.load",) * 2 + ("Generators.power_max",) + ("Buffers.charge_max",) * 2
+    tables += ("Prosumers.load",) * 2
     counts = np.array([v.rows(table) for table in tables])[np.where(known, quantity, 0)]
     adds, owner, people = v["Caps.adds"], v["Caps.owner"], v.rows("Prosumers.load")
     return (
