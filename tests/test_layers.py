@@ -191,7 +191,7 @@ LAYERS: dict[str, set[str]] = {
     "io": {
         *RESULT,
         *("grids", "io", "cases", "comparison", "files", "fingerprint", "checkpoint", "profiles"),
-        "kinds",
+        *("kinds", "phases"),
     },
     "indicators": {*RESULT - SOLVERS, "comparison"},
     "report": {*RESULT - SOLVERS, "indicators"},

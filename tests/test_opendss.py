@@ -9,19 +9,9 @@ import pytest
 import jaxgne as jg
 from jaxgne.io import read_case
 from jaxgne.io.opendss import from_opendss
+from tests.circuits import END, START, said
 
 dss = pytest.importorskip("dss", reason="needs dss-python")
-
-START = """
-clear
-new circuit.street basekv=20 pu=1.02 bus1=src mvasc3=200 mvasc1=210
-new transformer.t phases=3 windings=2 buses=(src lv) conns=(delta wye) kvs=(20 0.4) kvas=(400 400)
-~ xhl=4 %rs=(0.5 0.5) taps=(1 1.025) %imag=0.3 %noloadloss=0.2
-new linecode.c nphases=3 r1=0.2 x1=0.08 r0=0.8 x0=0.3 c1=300 c0=150 units=km normamps=270
-"""
-END = (
-    "set voltagebases=[20 0.4]\ncalcvoltagebases\nset tolerance=1e-10\nset maxiterations=200\nsolve"
-)
 
 
 @pytest.fixture
@@ -30,13 +20,6 @@ def engine() -> Iterator[Any]:
     found.AllowForms = False
     yield found
     found.Text.Command = "clear"
-
-
-def said(engine: Any, text: str) -> Any:
-    for line in text.splitlines():
-        if line.strip():
-            engine.Text.Command = line
-    return engine
 
 
 def solved(engine: Any, text: str, after: str = "") -> Any:

@@ -49,10 +49,15 @@ def grid_of(
     order of `lindistflow` where the model wants it; raises `ValueError` for a network with loops
     then, naming the lines of one, and where turns of the phase in a loop do not cancel.
     """
+    if MODELS[model].phased:
+        raise ValueError(
+            f"{source} is read as a balanced grid; give model='lindistflow': in three phases are "
+            "OpenDSS circuits."
+        )
     reduced, tree = outward(reduce(network, notes))
     _check_turns(reduced, tree, notes)
     if MODELS[model].radial and tree.chords.size:
-        raise ValueError(_loop(reduced, tree))
+        raise ValueError(loop_of(reduced, tree, MODELS[model].name))
     buses, volts = _state(reduced, tree, notes)
     constant = _constant(buses, reduced.branches, volts, notes)
     aside = np.zeros(len(buses), complex)
@@ -155,7 +160,7 @@ def _check_turns(reduced: Reduced, tree: Tree, notes: Notebook) -> None:
         )
 
 
-def _loop(reduced: Reduced, tree: Tree) -> str:
+def loop_of(reduced: Reduced, tree: Tree, model: str) -> str:
     """A sentence that names the branches of the shortest loop, or between two sources."""
     depth = tree.along(np.ones(len(tree.parent)))
     b = reduced.branches
@@ -173,7 +178,7 @@ def _loop(reduced: Reduced, tree: Tree) -> str:
     does = "join two sources" if ends[0] == top else "close a loop"
     many = f" (one of {tree.chords.size})" if tree.chords.size > 1 else ""
     return (
-        f"{named} {does}{many}, and lindistflow needs a tree; open one of them, or ask for "
+        f"{named} {does}{many}, and {model} needs a tree; open one of them, or ask for "
         "model='paper', which takes loops."
     )
 

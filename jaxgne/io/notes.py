@@ -68,6 +68,13 @@ CODES: dict[str, tuple[Kind, str, str]] = {
         "",
         "lines whose R0 is below R1 have, it seems, the format's default R0: nobody gave one",
     ),
+    "transformer.phases": (
+        "assumed",
+        "",
+        "transformers that mix phases are ratios by phase, as solved: what else flows is drawn",
+    ),
+    "rows.pairs": ("taken", "", "buses without ground have rows of two phases: ab, bc, ca"),
+    "service.halves": ("merged", "", "both halves of a service are one row, as if loaded alike"),
     "tap.solved": ("assumed", "", "regulators stay at the taps of the solution"),
     "state.solved": ("taken", "pu", "this state is so far from the mean of the solved phases"),
     "state.phases": ("lost", "pu", "and so far from one of the solved phases"),
@@ -158,6 +165,7 @@ class ImportReport:
     voltages (pu, complex) of the grid's buses as the source stands, shunts and all; angles are
     without the turns of transformers. `constant` (kW + j kvar by bus) is the part of the passive
     load that shunts, charging and iron draw in that state: what does not follow a profile of loads.
+    In three phases the source's buses are rows of the grid, and `line` says the first conductor.
     `data` keeps what the grid cannot say and the format can.
     """
 

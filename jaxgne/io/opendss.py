@@ -1,30 +1,36 @@
-"""Balanced grids from OpenDSS circuits, as the engine itself has them: `docs/imports.md`.
+"""Grids from OpenDSS circuits, as the engine itself has them: `docs/imports.md`.
 
 All that joins buses is read as the engine's own admittances (`Yprim`), whatever units, line codes,
-taps or connections they come from. What joins the same two buses is one branch: the voltage that a
-balanced current loses on it, and how a balanced voltage comes through, on average of the phases it
-has. So three single-phase regulators are a bank, and a lateral of one phase has three times the
-impedance in pu that it would have as a line of three.
+taps or connections they come from. In a balanced grid what joins the same two buses is one branch:
+the voltage that a balanced current loses on it, and how a balanced voltage comes through, on
+average of the phases it has. So three single-phase regulators are a bank, and a lateral of one
+phase has three times the impedance in pu that it would have as a line of three. `opendss_phases`
+makes grids in three phases of the same.
 """
 
 import tempfile
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..grids import GridModel
+from ..grids import MODELS, GridModel
 from ..market import Grid
-from .assembly import grid_of
+from .assembly import grid_of, loop_of, outward
 from .network import Branches, Buses, Network
 from .notes import ImportReport, Notebook, Total
 from .opendss_circuit import Circuit, Pair, is_solved
+from .opendss_phases import phased_grid
+from .opendss_stands import drawn_by
+from .reducing import reduce
 
 _DEFAULT_AMPS = 400.0  # what the engine takes where nobody says
 _JOINS = ("line", "transformer", "autotrans", "reactor", "capacitor", "fuse")
 _MADE = ("pvsystem", "storage", "generator", "isource", "vccs", "indmach012")
 _QUIET = ("monitor", "sensor", "energymeter")  # which only look; controls are where they are
+_BALANCED = ("phases.few", "load.phases")  # what notes say of balanced grids only
 # Of P and Q, whether a load is constant, times |v| or times |v|^2; models of the engine.
 _MODELS = {1: "cc", 2: "qq", 3: "cq", 4: "iq", 5: "ii", 6: "cc", 7: "cq"}
 
@@ -36,22 +42,25 @@ def from_opendss(
     hours: int = 1,
     voltage: tuple[float, float] = (0.95, 1.05),
 ) -> tuple[Grid, ImportReport]:
-    """The balanced equivalent of an OpenDSS circuit, with all loads passive, and a report.
+    """The grid of an OpenDSS circuit, with all loads passive, and a report.
 
-    `source` is the engine (`dss.DSS` of dss-python) with a solved circuit in it, or the path of a
-    master file, which dss-python then compiles and solves: such files are scripts of the engine's
-    own language. Loads are the same in all `hours` steps. `voltage` are limits of all buses, pu.
+    It is the balanced equivalent, or with `model="lindist3flow"` a grid in three phases, a row for
+    each phase of a bus. `source` is the engine (`dss.DSS` of dss-python) with a solved circuit in
+    it, or the path of a master file, which dss-python then compiles and solves: such files are
+    scripts of the engine's own language. Loads are the same in all `hours` steps. `voltage` are
+    limits of all buses, pu.
 
         from dss import DSS
         DSS.Text.Command = "redirect Master.dss"
         grid, report = jg.from_opendss(DSS)
 
     Regulators stay at the taps of the solution; generators, photovoltaics and storages at its
-    power, and so do loads of a solution by shapes or growth (`mode`, `year`).
-    `report.totals["source"]` is the power of the source in the solution and in the balanced state,
-    `report.data["phases"]` what each element is by phase, and `report.data["loads"]` the name of
-    each load and the row of its bus. Raises `ValueError` for a circuit that is not solved or has no
-    base voltages, for elements that join more than two buses, and for loops under `lindistflow`.
+    power, and so do loads of a solution by shapes or growth (`mode`, `year`); in three phases all
+    of them. `report.totals["source"]` is the power of the source in the solution and in the grid's
+    state, `report.data["phases"]` what each element is by phase, and `report.data["loads"]` the
+    name of each load and the row of its bus: in three phases each of its rows, of the grid. Raises
+    `ValueError` for a circuit that is not solved or has no base voltages, for elements that join
+    more than two buses, for loops but under `paper`, and for what no rows of phases can say.
     """
     circuit = Circuit(_compiled(source) if isinstance(source, (str, Path)) else source)
     notes = Notebook()
@@ -59,6 +68,8 @@ def from_opendss(
     pairs = _pairs(circuit, notes, phases)
     buses = _buses(circuit, notes, phases, voltage)
     buses, network = _joined(circuit, buses, pairs)
+    if MODELS[model].phased:
+        return _phased(circuit, network, pairs, phases, notes, hours=hours, voltage=voltage)
     name, rows = circuit.now.Name, {bus: k for k, bus in enumerate(circuit.names)}
     loads = tuple(
         (element.split(".", 1)[1], rows[each["bus"]])
@@ -70,6 +81,30 @@ def from_opendss(
         data={"phases": phases, "loads": loads},
     )  # fmt: skip
     return grid, _compared(circuit, report, grid)
+
+
+def _phased(
+    circuit: Circuit,
+    network: Network,
+    pairs: dict[tuple[int, ...], Pair],
+    phases: dict[str, Any],
+    notes: Notebook,
+    **options: Any,
+) -> tuple[Grid, ImportReport]:
+    """The grid in three phases along the tree of the balanced one."""
+    notes.notes = [note for note in notes.notes if note.code not in _BALANCED]
+    reduced, tree = outward(reduce(network, notes))
+    if tree.chords.size:
+        raise ValueError(loop_of(reduced, tree, "lindist3flow"))
+    elements = [drawn_by(circuit, *each) for each in circuit.elements("load", *_MADE)]
+    nominal = {
+        name: complex(each["kw"], each["kvar"])
+        for name, each in phases.items()
+        if name.lower().startswith("load.")
+    }
+    grid, report = phased_grid(circuit, reduced, pairs, elements, nominal, notes, **options)
+    voltages = dict(zip(circuit.names, circuit.solved, strict=False))
+    return grid, replace(report, data={**report.data, "phases": phases, "voltages": voltages})
 
 
 def _compiled(path: str | Path) -> Any:
@@ -118,10 +153,15 @@ def _pairs(
         count = len({node for bus, node in nodes if bus == ends[1] and 0 < node < 4})
         if kind == "transformer":
             circuit.now.Transformers.Name = name.split(".", 1)[1]
-            pair.rating += float(circuit.now.Transformers.kVA)
+            most = float(circuit.now.Transformers.kVA)
+            pair.rating += most
+            share = Counter(bus for bus, node in nodes if 0 < node < 4)
+            pair.carry(nodes, np.array([most / max(share[bus], 1) for bus, _ in nodes]))
         else:
             amps = float(element.NormalAmps)
-            pair.rating += amps * circuit.kv[ends[1]] * count if amps > 0 else np.inf
+            most = amps if amps > 0 else np.inf
+            pair.rating += most * circuit.kv[ends[1]] * count
+            pair.carry(nodes, most * circuit.kv[[bus for bus, _ in nodes]])
             if kind == "line" and amps == _DEFAULT_AMPS:
                 default.append(name)
             if kind == "line" and circuit.short_of_zero(name):
@@ -242,18 +282,14 @@ def _joined(
     labels, names, nominal = list(buses.label), list(buses.name), list(buses.nominal)
     held, fed = [np.nan] * len(buses), [False] * len(buses)
     angles = [0.0] * len(buses)
-    sources = circuit.now.Vsources
-    for name, element in circuit.elements("vsource"):
-        sources.Name = name.split(".", 1)[1]
-        bus, pair = circuit.bus(element.BusNames[0]), Pair()
-        pair.add(*circuit.read(element))
-        rows.append(
-            (len(labels), bus, 1 / circuit.shunt(bus, pair), 1.0, 0.0, 0.0, 0.0, name, np.inf)
-        )
+    for source in circuit.sources():
+        bus, name = source.bus, source.name
+        port = (1 / circuit.shunt(bus, source.pair), 1.0, 0.0, 0.0, 0.0)
+        rows.append((len(labels), bus, *port, name, np.inf))
         labels.append(f"{name} behind its impedance")
         names.append(name)
         nominal.append(buses.nominal[bus])
-        held.append(float(sources.BasekV) * float(sources.pu) / buses.nominal[bus])
+        held.append(float(np.mean(np.abs(list(source.held.values()))) / circuit.kv[bus]))
         fed.append(True)
         angles.append(0.0)
     more = len(labels) - len(buses)

@@ -18,6 +18,7 @@ class Pair:
     admittance: dict[tuple[tuple[int, int], tuple[int, int]], complex] = field(default_factory=dict)
     names: list[str] = field(default_factory=list)
     rating: float = 0.0  # kVA
+    carried: dict[tuple[int, int], float] = field(default_factory=dict)  # kVA, at each node
     turns: bool = False  # whether a transformer is among them
 
     def add(self, nodes: list[tuple[int, int]], matrix: Complex[np.ndarray, "n n"]) -> None:
@@ -28,12 +29,32 @@ class Pair:
                     known = self.admittance.get((one, two), 0.0)
                     self.admittance[one, two] = known + matrix[row, column]
 
+    def carry(self, nodes: list[tuple[int, int]], kva: Float[np.ndarray, " n"]) -> None:
+        """What one element more carries at each of these nodes."""
+        for end, each in zip(nodes, kva.tolist(), strict=True):
+            if 0 < end[1] < 4:
+                self.carried[end] = self.carried.get(end, 0.0) + each
+
     def between(self, one: int, two: int) -> tuple[list[int], list[int], np.ndarray]:
         """The nodes of two buses, and the admittances from those of the first to the second's."""
         ends = sorted({node for node, _ in self.admittance})
         rows, columns = ([n for bus, n in ends if bus == at] for at in (one, two))
         found = [[self.admittance.get(((one, i), (two, j)), 0.0) for j in columns] for i in rows]
         return rows, columns, np.array(found, complex).reshape(len(rows), len(columns))
+
+
+@dataclass(frozen=True)
+class Source:
+    """What holds the voltages of a bus behind an impedance."""
+
+    bus: int
+    names: list[str]
+    pair: Pair  # of the bus with the ground: the impedance's
+    held: dict[int, complex]  # kV to ground, behind it, by node
+
+    @property
+    def name(self) -> str:
+        return "; ".join(self.names)
 
 
 def is_solved(engine: Any) -> bool:
@@ -57,6 +78,7 @@ class Circuit:
         self.kv = np.zeros(len(self.names))  # line to neutral
         self.solved: list[Float[np.ndarray, " P"]] = []  # pu, of the phases
         self.vector: list[dict[int, complex]] = []
+        self.phasor: list[dict[int, complex]] = []  # pu, of the phases as solved
         for name in self.names:
             self.now.SetActiveBus(name)
             bus = self.now.ActiveBus
@@ -66,6 +88,8 @@ class Circuit:
             phased = [k for k, node in enumerate(nodes) if 1 <= node <= 3]
             self.solved.append(volts[phased, 0])
             self.vector.append(_vector({nodes[k]: volts[k, 1] for k in phased}))
+            turned = volts[:, 0] * np.exp(1j * np.radians(volts[:, 1]))
+            self.phasor.append({nodes[k]: complex(turned[k]) for k in phased})
         # whether loads are other than they say: by shapes of the mode, or growth of the year
         self.moves = int(self.now.Solution.Mode) != 0 or int(self.now.Solution.Year) != 0
         if np.any(self.kv <= 0):
@@ -89,6 +113,39 @@ class Circuit:
         controls = ("control", "controller", "dispatcher", "relay", "recloser")
         left = [kind for kind in found if kind not in kinds and not kind.endswith(controls)]
         return [name for name, _ in self.elements(*left)]
+
+    def sources(self) -> "list[Source]":
+        """What holds voltages, by bus: three of one phase are one."""
+        found: dict[int, Source] = {}
+        for name, element in self.elements("vsource"):
+            own = self.now.Vsources
+            own.Name = name.split(".", 1)[1]
+            bus, count = self.bus(element.BusNames[0]), int(element.NumPhases)
+            one = found.setdefault(bus, Source(bus, [], Pair(), {}))
+            one.names.append(name)
+            one.pair.add(*self.read(element))
+            size = own.BasekV * own.pu / (1.0 if count == 1 else 2 * np.sin(np.pi / count))
+            turn = np.exp(1j * np.radians(own.AngleDeg - 360 / count * np.arange(count)))
+            nodes = np.asarray(element.NodeOrder)[:count].tolist()
+            one.held.update(zip(nodes, (size * turn).tolist(), strict=True))
+        return list(found.values())
+
+    def behind(self, source: Source) -> int:
+        """A bus more: that behind the impedance of a source."""
+        self.names.append(source.name)
+        self.kv = np.append(self.kv, self.kv[source.bus])
+        self.phasor.append({n: v / self.kv[source.bus] for n, v in source.held.items()})
+        return len(self.names) - 1
+
+    def series(self, source: Source) -> Pair:
+        """Its impedance as what joins the bus behind it, the last one, with its own."""
+        made, own, last = Pair(names=source.names), source.bus, len(self.names) - 1
+        for ((_, one), (_, other)), value in source.pair.admittance.items():
+            for near, far, sign in (
+                (own, own, 1), (last, last, 1), (own, last, -1), (last, own, -1)
+            ):  # fmt: skip
+                made.admittance[(near, one), (far, other)] = sign * value
+        return made
 
     def short_of_zero(self, line: str) -> bool:
         """Whether a line of several phases is told by its sequences, with R0 below R1."""
