@@ -84,7 +84,6 @@ def clear(
     seed: Annotated[
         int | None, typer.Option(min=0, max=MOST_SEED, help="Seed of everything drawn by chance.")
     ] = None,
-    grid: Annotated[jaxgne.market.GridModel | None, typer.Option(help="Grid model.")] = None,
     behavior: Annotated[
         Behavior | None,
         typer.Option("--behavior", help="Do prosumers see their effect on prices?"),
@@ -152,9 +151,7 @@ def clear(
     Exit codes: 0 cleared, 1 bad input, 2 wrong usage, 3 not cleared, 4 infeasible.
     """
     jax.config.update("jax_enable_x64", True)
-    own = {
-        "prosumers": prosumers, "seed": seed, "grid": grid, "behavior": behavior, "stress": stress
-    }  # fmt: skip
+    own = {"prosumers": prosumers, "seed": seed, "behavior": behavior, "stress": stress}
     find = _finder(least_norm, ac_safe, ac_margin, one_way, ac)
     if ac and out is not None:
         raise typer.BadParameter("--ac and --out do not go together: files hold linear models.")

@@ -31,6 +31,8 @@ Populate = Annotated[
         help="On a net: so many customers take over part of its loads; else its loads are they.",
     ),
 ]
+_GRID = "Grid model; lindist3flow of some cases and of OpenDSS circuits."
+GridOption = Annotated[jaxgne.market.GridModel | None, typer.Option("--grid", help=_GRID)]
 _SHARE = "Share of customers who own {}, 0.6: 60 %."
 Photovoltaic = Annotated[
     float | None,
@@ -68,6 +70,7 @@ TariffFile = Annotated[
 ]
 
 _OPTIONS = {
+    "grid": GridOption,
     "populate": Populate,
     "photovoltaic": Photovoltaic,
     "battery": Battery,
@@ -124,6 +127,8 @@ def market_of(
     if source in CASES and "hours" in when:
         when["hours"] = _steps(**when)
     own |= when
+    if "grid" in asked:
+        own["grid"] = asked["grid"]
     if "populate" in asked:
         own |= {"populate": asked["populate"], **shares}
         shares = {}

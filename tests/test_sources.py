@@ -156,7 +156,7 @@ def test_many_customers_trade_with_some_others(monkeypatch, nets: Path):
     [
         ("street.json", {"vehicle": 0.5}, "are of customers that `populate` makes"),
         ("street.json", {"hours": 0.7}, "give whole steps of 1 h"),
-        ("street.json", {"grid": "paper"}, "has no option 'grid'; it takes populate, "),
+        ("street.json", {"stress": 2}, "has no option 'stress'; it takes populate, "),
         ("lost.m", {}, "does not exist; check the path"),
         ("lost.json", {}, "no case or folder"),
         ("1-LV-rural1--0-sw", {}, "give the day as start"),

@@ -18,6 +18,7 @@ from ..cases import populate as put_customers
 from ..cases.builders import Behavior, pairs_of
 from ..cases.customers import shape
 from ..clock import Clock
+from ..grids import GridModel
 from ..market import Grid, Market, Prosumers, Tariff, Trading
 from .matpower import from_matpower
 from .network import distinct
@@ -48,7 +49,7 @@ class Customers(NamedTuple):
     The shares are those of `cases.populate`, None is its own. The market is `hours` h long, a day
     or the one state where it is None, in steps of `hour_length` h (1, SimBench's 0.25); it begins
     at local midnight of `start` in `zone`. `connection_max` is what the wire of each customer
-    carries, kVA, one number or one each (`devices.connection`).
+    carries, kVA, one number or one each (`devices.connection`); `grid` is the importer's `model`.
     """
 
     populate: int | None = None
@@ -64,6 +65,7 @@ class Customers(NamedTuple):
     connection_max: Any = None
     seed: int = 0
     behavior: Behavior | None = None
+    grid: GridModel = "lindistflow"
 
     @property
     def shares(self) -> dict[str, Any]:
@@ -125,7 +127,7 @@ def _read(source: str | Path, wanted: Customers) -> tuple[Market, ImportReport]:
     if not Path(source).is_file():
         raise ValueError(f"{source} does not exist; check the path.")
     if wanted.populate is not None:
-        grid, report = _READERS[kind](source)
+        grid, report = _READERS[kind](source, model=wanted.grid)
         return _populated(grid, wanted), report
     if wanted.shares:
         raise ValueError(
@@ -139,10 +141,10 @@ def _read(source: str | Path, wanted: Customers) -> tuple[Market, ImportReport]:
         net = read_net(source)
         market, report = from_pandapower(
             net, tariff=tariff, customers=_CUSTOMERS, profiles=_typical(net, wanted), hours=steps,
-            clock=wanted.clock, hour_length=wanted.length,
+            clock=wanted.clock, hour_length=wanted.length, model=wanted.grid,
         )  # fmt: skip
     else:
-        grid, report = _READERS[kind](source)
+        grid, report = _READERS[kind](source, model=wanted.grid)
         market = _by_bus(grid, report, tariff, wanted, notes)
     notes.add("tariff.default", number=BASE)
     if steps > 1:
@@ -170,7 +172,9 @@ def _of_simbench(code: str, wanted: Customers) -> tuple[Market, ImportReport]:
         raise ValueError(
             f"{code}: give the day as start, such as 2016-01-20; profiles are of 2016."
         )
-    return from_simbench(code, wanted.start, days=int(days), hour_length=length, toll=_TOLL)
+    return from_simbench(
+        code, wanted.start, days=int(days), hour_length=length, toll=_TOLL, model=wanted.grid
+    )
 
 
 def _populated(grid: Grid, wanted: Customers) -> Market:
