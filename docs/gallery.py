@@ -40,6 +40,9 @@ traces = {name: jg.trace(small, solver) for name, solver in solvers.items()}
 days = jg.scenarios.perturb(jg.ieee37(), jax.random.key(0), 40, load=0.1, renewable=0.3, price=0.1)
 many = jg.clear_many(days)
 
+unequal = jg.ieee13()
+phases = jg.clear(unequal)
+
 charged = jg.capped(market, jg.caps.total_demand_charge(market, 0.2))
 levelled = jg.clear(charged)
 
@@ -57,6 +60,10 @@ FIGURES = {
     "feeder-district": (
         "The same of 200 buses, at eight in the evening",
         "plots.feeder(district, evening, hour=20)",
+    ),
+    "feeder-phases": (
+        "In three phases: conductors side by side, buses in sectors, each by its own voltage",
+        "plots.feeder(unequal, phases)",
     ),
     "grid-map": (
         "What one more kVA of each line is worth",

@@ -87,7 +87,12 @@ def _count(number: int, one: str, many: str = "") -> str:
 
 def _prosumers(market: Any) -> str:
     buses = np.asarray(market.prosumers.bus)
-    return f"{len(buses):,} at {_count(len(np.unique(buses)), 'bus', 'buses')}"
+    row = (
+        ("phase or terminal", "phases or terminals")
+        if market.grid.model.phased
+        else ("bus", "buses")
+    )
+    return f"{len(buses):,} at {_count(len(np.unique(buses)), *row)}"
 
 
 def _hours(market: Any) -> str:
@@ -148,6 +153,8 @@ def _energies(market: Any) -> dict[str, str]:
 def _grid(market: Any) -> str:
     grid = market.grid
     buses = _count(grid.passive.shape[0], "bus", "buses")
+    if grid.model.phased:
+        return f"{grid.model.name}, {_in_phases(grid)}"
     if not grid.model.networked:
         return f"copperplate (no network limits), {buses}"
     balance = "" if grid.model.radial or not grid.reactive_balance else " with reactive"
@@ -155,6 +162,17 @@ def _grid(market: Any) -> str:
         _count(len(rows), name) for rows, name in ((grid.source, "line"), (grid.feeder, "feeder"))
     )
     return f"{grid.model.name}{balance}, {buses}, {lines}, {feeders}"
+
+
+def _in_phases(grid: Any) -> str:
+    """Buses with all their phases, and what their lines are made of."""
+    phases, ends = int(np.sum(np.asarray(grid.phases) >= 0)), len(grid.terminal)
+    told = [
+        f"{_count(len(grid.phase_a), 'bus', 'buses')} of {_count(phases, 'phase')}",
+        *([f"{_count(ends, 'terminal')} between them"] if ends else []),
+        _count(len(grid.source) - ends, "conductor"),
+    ]
+    return ", ".join(told)
 
 
 def _tariff(market: Any) -> str:

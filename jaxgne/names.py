@@ -15,6 +15,8 @@ from .kinds import KINDS
 from .market import Market, bus_name, line_name
 from .record import Record
 
+CONNECTIONS = ("a", "b", "c", "ab", "bc", "ca", "abc")  # what may stand at a bus, of which phases
+
 
 class Owners(Record):
     """Whose rows are whose, and what they are called: prosumers of devices and pairs, feeders."""
@@ -102,8 +104,9 @@ def prosumer_name(names: tuple[str, ...], row: Any) -> str:
 
 
 def unphased(name: str) -> str:
-    """The bus, or the line, of which a name is that of a phase: `632` of `632.b`."""
-    return name[:-2] if name[-2:] in (".a", ".b", ".c") else name
+    """The bus, or the line, of which a name is that of a phase: `632` of `632.b` or `632.ab`."""
+    own, _, phases = name.rpartition(".")
+    return own if own and phases in CONNECTIONS else name
 
 
 def row_of(

@@ -7,8 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from .market import Grid
-
-CONNECTIONS = ("a", "b", "c", "ab", "bc", "ca", "abc")  # what may stand at a bus, of which phases
+from .names import CONNECTIONS
 
 
 def by_phase(

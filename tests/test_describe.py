@@ -31,3 +31,9 @@ def test_a_batch_and_a_trace_describe_their_shapes():
     jax.jit(lambda market: seen.append(describe(market)))(good())
     assert "Prosumers.load" in seen[0]
     assert "shapes only" in describe(jax.tree.map(lambda a: None, good()))
+
+
+def test_a_grid_in_three_phases_is_told_by_buses_and_phases():
+    told = str(jg.ieee13(prosumers=5, hours=1))
+    assert "lindist3flow, 15 buses of 38 phases, 5 terminals between them, 35 conductors" in told
+    assert "phases or terminals" in told

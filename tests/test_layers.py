@@ -90,7 +90,7 @@ LAYERS: dict[str, set[str]] = {
     "model": {"curves", "each", "incidence", "market", "payoffs", "plan", "tables"},
     "radial": {"each", "market"},
     "incidence": {"market", "radial"},
-    "phases": {"market"},
+    "phases": {"market", "names"},
     "acloops": {"market", "model", "radial"},
     "acphases": {"incidence", "market", "model", "radial"},
     "acflow": {"acloops", "acphases", "each", "market", "model", "radial", "validation"},
@@ -200,7 +200,8 @@ LAYERS: dict[str, set[str]] = {
     "plots": {
         *RESULT - SOLVERS,
         *STUDIES,
-        *(f"plots.{part}" for part in ("layout", "state", "style")),
+        *(f"plots.{part}" for part in ("layout", "state", "strokes", "style")),
+        "incidence",
     },
     "frames": {*RESULT - SOLVERS, *STUDIES, "grids", "kinds", "tight"},
     "cli_shared": {"jaxgne"},  # public names only

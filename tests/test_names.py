@@ -11,7 +11,7 @@ import jaxgne as jg
 from jaxgne.describe import describe
 from jaxgne.devices import join
 from jaxgne.fitting import parameter_names
-from jaxgne.names import owners
+from jaxgne.names import owners, unphased
 from jaxgne.padding import pad
 from jaxgne.programs import program
 from jaxgne.record import Unnamed, changed, renamed, unnamed
@@ -80,6 +80,12 @@ def people(market: jg.Market) -> jg.Market:
         prosumers=replace(market.prosumers, names=("Miller", "Bakery", "School")),
         generators=changed(market.generators, names=("Engine",)),
     )
+
+
+def test_a_bus_is_called_without_its_phases():
+    """Of phases, two or three of them; what else a name ends in is its own."""
+    told = ("632.b", "701.ab", "x.y.abc", "632", "feeder.1", "house.d", ".a")
+    assert [unphased(name) for name in told] == ["632", "701", "x.y", *told[3:]]
 
 
 def test_sentences_name_people_and_devices():

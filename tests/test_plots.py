@@ -100,6 +100,11 @@ FIGURES: dict[str, Callable[[], Axes]] = {
     "grid_map of buses": lambda: plots.grid_map(
         solved()[0], np.where(np.arange(36) > 3, np.arange(36.0), np.inf), "room (kW)", of="buses"
     ),
+    "feeder in phases": lambda: plots.feeder(*phased()),
+    "grid_map in phases": lambda: plots.grid_map(phased()[0], np.arange(40.0), "room (kW)"),
+    "grid_map of phases": lambda: plots.grid_map(
+        phased()[0], np.arange(43.0), "room (kW)", of="buses", positions=circle(15)
+    ),
     "level": lambda: plots.level(*capped()),
     "level of energy": lambda: plots.level(*capped(), cap="imports"),
     "sigma of many": lambda: plots.sigma(cleared()),
@@ -119,6 +124,13 @@ FIGURES: dict[str, Callable[[], Axes]] = {
     "fan of prices": lambda: plots.fan(*batch(), "price"),
     "fan of voltages": lambda: plots.fan(*batch(), "voltage"),
 }
+
+
+@cache
+def phased() -> tuple[jg.Market, jg.Clearing]:
+    """Two hours on 15 buses of 38 phases, with loads between some."""
+    market = jg.ieee13(prosumers=8, hours=2)
+    return market, jg.clear(market, tol=1e-4)
 
 
 @cache
@@ -153,8 +165,8 @@ def owner() -> int:
     return int(solved()[0].buffers.owner[0])
 
 
-def circle() -> np.ndarray:
-    turn = 2 * np.pi * np.arange(36) / 36
+def circle(count: int = 36) -> np.ndarray:
+    turn = 2 * np.pi * np.arange(count) / count
     return np.stack([np.cos(turn), np.sin(turn)], axis=1)
 
 
@@ -421,6 +433,33 @@ def test_the_map_shows_voltages_loadings_and_trades_of_the_peak():
     with pytest.raises(ValueError, match="hour 8: no step begins then; give one from hour 0 to"):
         plots.feeder(market, clearing, hour=8)
     with pytest.raises(ValueError, match=r"positions of shape \(3, 2\); give one pair for each"):
+        plots.feeder(market, clearing, positions=np.zeros((3, 2)))
+
+
+def test_a_bus_in_phases_is_one_spot_and_its_conductors_lie_side_by_side():
+    """Terminals are where their bus is; sectors are voltages of phases, strokes as wide as full."""
+    market, clearing = phased()
+    ax, grid, hour = plots.feeder(market, clearing, hour=0), market.grid, 0
+    named = [text.get_text() for text in ax.texts if text.get_text()]
+    assert len(named) == len(set(named)) == 15 and {"650", "671", "611"} <= set(named)
+    volts = np.asarray(jg.model.voltages(market, clearing.plan))[:, hour]
+    sectors = [c for c in ax.collections if c.get_array() is not None]
+    for drawn, rows in zip(sectors, np.asarray(grid.phases).T, strict=True):
+        shown: Any = drawn.get_array()
+        np.testing.assert_allclose(shown, volts[rows[rows >= 0]])
+    plan = clearing.plan
+    carried = np.hypot(np.asarray(plan.active), np.asarray(plan.reactive))[:, hour]
+    strokes: list[Any] = [c for c in ax.collections if isinstance(c, LineCollection)]
+    names = np.array([name.rpartition(".")[2] for name in grid.line_names])
+    for drawn, phase in zip(strokes, "abc", strict=True):
+        share = (carried / np.asarray(grid.rating))[names == phase]
+        np.testing.assert_allclose(drawn.get_linewidths(), 0.6 + 3.0 * share)
+        moved = np.linalg.norm(np.asarray(drawn.get_offsets()), axis=1)
+        np.testing.assert_allclose(moved, 0.0 if phase == "b" else 4.0 / 72)
+    key: Any = ax.get_legend()
+    labels = [text.get_text() for text in key.get_texts()]
+    assert labels[:3] == ["phase a", "phase b", "phase c"]
+    with pytest.raises(ValueError, match="each of the 15 buses, or for each of 43 rows"):
         plots.feeder(market, clearing, positions=np.zeros((3, 2)))
 
 

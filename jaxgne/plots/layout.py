@@ -1,12 +1,15 @@
-"""Where to draw the buses of a grid that has no coordinates: as a tidy tree."""
+"""Where the buses of a grid are drawn: each once, with all its phases; else as a tidy tree."""
 
 from collections import deque
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..market import Market
+from ..incidence import where
+from ..market import Market, bus_name
+from ..names import unphased
 
 
 def tidy_tree(
@@ -86,17 +89,63 @@ def _packed(
     return low, high
 
 
-def places_of(name: str, market: Market, positions: Any) -> np.ndarray:
-    """Where buses are drawn (B, 2)."""
+@dataclass(frozen=True)
+class Spots:
+    """Where a grid is drawn: buses with all their phases are one spot, terminals where they are."""
+
+    of: NDArray[np.integer]  # (B,) the spot of each row of buses
+    phase: NDArray[np.integer]  # (B,) 0, 1, 2 for a, b, c; -1 of terminals, and of one phase
+    lines: NDArray[np.integer]  # those that lead from one spot to another
+    names: tuple[str, ...]
+    places: NDArray[np.float64]  # (S, 2)
+
+    @property
+    def phased(self) -> bool:
+        return bool(np.any(self.phase >= 0))
+
+
+def spots_of(name: str, market: Market, positions: Any) -> Spots:
+    """Where rows of buses are drawn.
+
+    `positions` are by spot, or by row of buses, of which the first at a spot counts; without, the
+    spots are a tidy tree. Raises `ValueError` for another number.
+    """
+    grid, count = market.grid, len(market.grid.passive)
+    of, phase = np.arange(count), np.full(count, -1)
+    if grid.model.phased:
+        _, first, back = np.unique(
+            np.asarray(where(grid).bus), return_index=True, return_inverse=True
+        )
+        rank = np.argsort(np.argsort(first))  # spots in the order of rows
+        of = rank[back]
+        for letter, rows in enumerate(np.asarray(grid.phases).T):
+            phase[rows[rows >= 0]] = letter
+    source, target = np.asarray(grid.source), np.asarray(grid.target)
+    lines = np.flatnonzero(of[source] != of[target])
+    first = np.unique(of, return_index=True)[1]
+    names = tuple(bus_name(grid, int(k)) for k in first)
+    if grid.model.phased:
+        names = tuple(unphased(own) for own in names)
+    return Spots(of, phase, lines, names, _places(name, market, positions, of, lines, first))
+
+
+def _places(
+    name: str, market: Market, positions: Any, of: NDArray, lines: NDArray, first: NDArray
+) -> NDArray[np.float64]:
     grid = market.grid
-    buses = len(grid.passive)
     if positions is None:
-        ends = (np.asarray(grid.source), np.asarray(grid.target))
-        return tidy_tree(*ends, np.asarray(grid.feeder), buses)
+        source, target = (of[np.asarray(end)[lines]] for end in (grid.source, grid.target))
+        ends = np.unique(np.stack([source, target], axis=1), axis=0, return_index=True)[1]
+        ends = np.sort(ends)
+        fed = np.unique(of[np.asarray(grid.feeder)])
+        return tidy_tree(source[ends], target[ends], fed, len(first))
     places = np.asarray(positions, float)
-    if places.shape != (buses, 2):
+    if places.shape == (len(first), 2):
+        return places
+    if places.shape != (len(of), 2):
+        phases = f", or for each of {len(of)} rows" if len(of) > len(first) else ""
         raise ValueError(
             f"plots.{name}: positions of shape {places.shape}; give one pair for each of the "
-            f"{buses} buses."
+            f"{len(first)} buses{phases}."
         )
-    return places
+    return places[first]

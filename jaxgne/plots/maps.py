@@ -6,7 +6,8 @@ import numpy as np
 
 from ..each import for_one
 from ..market import Market
-from .layout import places_of
+from .layout import Spots, spots_of
+from .strokes import dots, phase_names, reveal, sector, shrink, stroke
 from .style import GRAY, SCALE, begin
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ def grid_map(
 ) -> "Axes":
     """The grid, its `lines` or `buses` colored by `values`, of which `label` tells what they are.
 
-    Values that are not finite are gray. `positions` are as for `plots.feeder`.
+    Values that are not finite are gray. `positions` are as for `plots.feeder`, and so are three
+    phases; what is of terminals is not drawn.
 
     Raises `ValueError` for a copperplate market, another word, and values of another number.
     """
@@ -39,36 +41,60 @@ def grid_map(
             f"plots.grid_map: {numbers.shape} values of {of!r}; give {counts['lines']} of 'lines' "
             f"or {counts['buses']} of 'buses'."
         )
-    places = places_of("grid_map", market, positions)
-    wide, high = np.ptp(places, axis=0) + 1.0
+    spots = spots_of("grid_map", market, positions)
+    wide, high = np.ptp(spots.places, axis=0) + 1.0
     size = (9.0, float(np.clip(2.0 + 7.0 * high / wide, 4.5, 8.0)))
     ax = begin(ax, f"Grid by {label}", "", "", size=size)
     ax.set_axis_off()
-    _draw(ax, market, np.where(np.isfinite(numbers), numbers, np.nan), label, of, places)
-    ax.margins(0.08)
+    reveal(ax, spots)
+    _draw(ax, market, np.where(np.isfinite(numbers), numbers, np.nan), label, of, spots)
     return ax
 
 
 def _draw(
-    ax: "Axes", market: Market, numbers: Any, label: str, of: str, places: np.ndarray
+    ax: "Axes", market: Market, numbers: np.ndarray, label: str, of: str, spots: Spots
 ) -> None:
     from matplotlib import colormaps
-    from matplotlib.collections import LineCollection
+    from matplotlib.colors import Normalize
 
-    grid = market.grid
     colors = colormaps[SCALE].with_extremes(bad=GRAY)
-    ends = np.stack([places[np.asarray(grid.source)], places[np.asarray(grid.target)]], axis=1)
-    fed = np.isin(np.arange(len(places)), np.asarray(grid.feeder))
-    lines = LineCollection(list(ends), linewidths=4.0 if of == "lines" else 1.5, zorder=1)
-    dots: dict[str, Any] = {"s": 70.0 if of == "buses" else 25.0, "zorder": 2}
-    shown: Any = lines
+    shown = numbers[spots.lines] if of == "lines" else numbers
+    known = shown[np.isfinite(shown)]
+    scale = Normalize(*((known.min(), known.max()) if known.size else (0.0, 1.0)))
+    mapped: dict[str, Any] = {"cmap": colors, "norm": scale}
+    small = 1.0 if not spots.phased else 0.75 * shrink(spots)
     if of == "lines":
-        lines.set(array=numbers, cmap=colors)
-        ax.scatter(*places.T, color=GRAY, **dots)
+        ax.scatter(*spots.places.T, color=GRAY, s=25.0 * small, zorder=2)
+        look = {"array": shown, "linewidths": 4.0 * small, **mapped}
+        drawn = stroke(ax, market, spots, spots.lines, zorder=1, **look)
     else:
-        lines.set_color(GRAY)
-        shown = ax.scatter(*places.T, c=numbers, cmap=colors, plotnonfinite=True, **dots)
-    ax.add_collection(lines)
-    ax.figure.colorbar(shown, ax=ax, label=label, shrink=0.7, pad=0.01)
-    for bus in np.flatnonzero(fed):
-        ax.annotate("main grid", places[bus], (0, 8), textcoords="offset points", ha="center")
+        stroke(ax, market, spots, spots.lines, colors=GRAY, linewidths=1.5 * small, zorder=1)
+        area = 70.0 if not spots.phased else 150.0 * shrink(spots) ** 2
+        drawn = dots(ax, spots, numbers, area, plotnonfinite=True, zorder=2, **mapped)[0]
+        if spots.phased:
+            ax.scatter(*spots.places.T, s=area, c="none", edgecolors="0.8", zorder=2)
+    ax.figure.colorbar(drawn, ax=ax, label=label, shrink=0.7, pad=0.01)
+    for spot in np.unique(spots.of[np.asarray(market.grid.feeder)]):
+        ax.annotate(
+            "main grid", tuple(spots.places[spot]), (0, 8), textcoords="offset points", ha="center"
+        )
+    if spots.phased:
+        _order(ax, market, spots, of)
+
+
+def _order(ax: "Axes", market: Market, spots: Spots, of: str) -> None:
+    """Which of three is which phase."""
+    from matplotlib.lines import Line2D
+
+    names = phase_names(market, spots)
+    if of == "lines":
+        label = f"conductors {', '.join(names)}: from left to right, seen from the main grid"
+        handles = [Line2D([], [], color=GRAY, lw=3.0, label=label)]
+    else:
+        look: dict[str, Any] = {"ls": "", "color": GRAY, "markersize": 13}
+        handles = [
+            Line2D([], [], marker=sector(k), label=f"phase {name}", **look)
+            for k, name in enumerate(names)
+        ]
+    place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.0)}
+    ax.legend(handles=handles, ncols=len(handles), frameon=False, **place)
