@@ -3,6 +3,7 @@
 import jax
 import pytest
 
+import jaxgne as jg
 from jaxgne.describe import describe
 from tests.good import GOOD, batch, good
 
@@ -34,6 +35,6 @@ def test_a_batch_and_a_trace_describe_their_shapes():
 
 
 def test_a_grid_in_three_phases_is_told_by_buses_and_phases():
-    told = str(jg.ieee13(prosumers=5, hours=1))
+    told = describe(jg.ieee13(prosumers=5, hours=1))
     assert "lindist3flow, 15 buses of 38 phases, 5 terminals between them, 35 conductors" in told
     assert "phases or terminals" in told
