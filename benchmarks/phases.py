@@ -13,6 +13,7 @@ import argparse
 import json
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from statistics import median
 
@@ -33,7 +34,7 @@ EXACT: dict[str, Callable[[], jg.Market]] = {
     "ieee37 in three phases": partial(jg.ieee37, grid="lindist3flow"),
     "ieee123": jg.ieee123,
     "ieee123, stress": partial(jg.ieee123, stress=True),
-    "1,000 buses, stress": partial(jg.synthetic, 200, buses=1000, stress=True),
+    "1,000 buses, stress": lambda: _wider(jg.synthetic(200, buses=1000, stress=True), 1.01),
     "european_lv": jg.cases.european_lv,
 }
 TURNS = 3
@@ -70,6 +71,16 @@ def main() -> None:
     if asked.peer:
         peer(asked.peer)
     tables()
+
+
+def _wider(market: jg.Market, ratings: float) -> jg.Market:
+    """The market with ratings so many times as wide.
+
+    As it is made, a line of the stressed feeder of 1,000 buses carries 100.4 % on AC in one hour
+    when all generators run and all batteries discharge: no plan keeps that limit.
+    """
+    rating = market.grid.rating * ratings
+    return replace(market, grid=replace(market.grid, rating=rating))
 
 
 def _size(market: jg.Market) -> dict[str, int]:
