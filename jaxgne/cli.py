@@ -122,8 +122,8 @@ def clear(
         bool,
         typer.Option(
             "--ac",
-            help="Clear on AC power flow equations, with losses bought and priced; shown only, not "
-            "written.",
+            help="Clear on AC power flow equations, with losses bought and priced; the market that "
+            "is linear about that AC state is what is written.",
         ),
     ] = False,
     one_way: Annotated[
@@ -153,8 +153,6 @@ def clear(
     jax.config.update("jax_enable_x64", True)
     own = {"prosumers": prosumers, "seed": seed, "behavior": behavior, "stress": stress}
     find = _finder(least_norm, ac_safe, ac_margin, one_way, ac)
-    if ac and out is not None:
-        raise typer.BadParameter("--ac and --out do not go together: files hold linear models.")
     if out is not None:
         check_replaceable(out)
     market, report = market_of(source, own, asked)

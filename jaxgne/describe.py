@@ -153,15 +153,16 @@ def _energies(market: Any) -> dict[str, str]:
 def _grid(market: Any) -> str:
     grid = market.grid
     buses = _count(grid.passive.shape[0], "bus", "buses")
+    about = " about an AC state" * (grid.tangent is not None)
     if grid.model.phased:
-        return f"{grid.model.name}, {_in_phases(grid)}"
+        return f"{grid.model.name}{about}, {_in_phases(grid)}"
     if not grid.model.networked:
         return f"copperplate (no network limits), {buses}"
     balance = "" if grid.model.radial or not grid.reactive_balance else " with reactive"
     lines, feeders = (
         _count(len(rows), name) for rows, name in ((grid.source, "line"), (grid.feeder, "feeder"))
     )
-    return f"{grid.model.name}{balance}, {buses}, {lines}, {feeders}"
+    return f"{grid.model.name}{balance}{about}, {buses}, {lines}, {feeders}"
 
 
 def _in_phases(grid: Any) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -435,12 +436,18 @@ def test_a_batch_with_infeasible_scenarios_says_so(overloaded: Path):
     assert "2 of 2 scenarios did not clear" in result.stderr
 
 
-def test_ac_shows_a_local_equilibrium_and_writes_none(tmp_path: Path):
-    """Losses are bought, what is found is said to be local, and files hold linear models only."""
-    found = call("clear", "ieee37", "--hours", 3, "--prosumers", 8, "--ac")
+def test_ac_shows_and_writes_a_local_equilibrium(tmp_path: Path):
+    """Losses are bought, what is found is said to be local, and what is written is judged alike."""
+    out = tmp_path / "run"
+    found = call("clear", "ieee37", "--hours", 3, "--prosumers", 8, "--ac", "--out", out)
     assert found.exit_code == 0 and "A local equilibrium of the game on AC" in found.output
-    assert call("clear", "ieee37", "--ac", "--out", tmp_path / "run").exit_code == 2
-    assert call("clear", "ieee37", "--ac", "--one-way").exit_code == 2
+    market, clearing = jg.load(out)
+    assert clearing is not None and market.grid.tangent is not None
     exact = jg.clear_ac(jg.ieee37(8, hours=3))
-    with pytest.raises(ValueError, match="linear model about an AC state, which files do not hold"):
-        jg.save(tmp_path / "case", exact.linear)
+    np.testing.assert_allclose(clearing.aggregate, exact.clearing.aggregate, rtol=1e-6)
+    again = jg.certify(market, clearing.plan, clearing.prices)
+    assert float(again.error) == float(clearing.certificate.error) <= 1e-6
+    losses = float(np.sum(jg.settle(market, clearing).losses))
+    assert losses > 0
+    assert losses == pytest.approx(float(np.sum(exact.bills.losses)), rel=1e-6)
+    assert call("clear", "ieee37", "--ac", "--one-way").exit_code == 2

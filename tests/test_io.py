@@ -469,6 +469,33 @@ def test_broken_folder_is_refused_in_one_sentence(name: str, tmp_path: Path):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("model", ["lindistflow", "paper"])
+@pytest.mark.parametrize("name", ["case", "case.xlsx"])
+def test_a_market_about_an_ac_state_comes_back(
+    model: jg.market.GridModel, name: str, tmp_path: Path
+):
+    """Bit by bit, and judged alike; a table that is missing or edited is told."""
+    found = jg.clear_ac(feeder(model, caps=False), tol=1e-5)
+    io.save(tmp_path / name, found.linear, found.clearing)
+    market, clearing = io.load(tmp_path / name)
+    assert same(market, found.linear) and same(clearing, found.clearing)
+    assert "about an AC state" in str(market)
+    if name == "case":
+        replace("ac_bus_hours.csv", "0,0,", "0,0,1")(tmp_path / name)
+        with pytest.raises(ValueError, match="belongs to another market"):
+            io.load(tmp_path / name)
+        (tmp_path / name / "ac_bus_hours.csv").unlink()
+        with pytest.raises(ValueError, match=r"ac_bus_hours\.csv is missing"):
+            io.load_case(tmp_path / name)
+
+
+def test_a_copperplate_has_no_ac_state(tmp_path: Path):
+    io.save(tmp_path / "case", bare())
+    (tmp_path / "case" / "ac_bus_hours.csv").write_text("bus,hour,losses_kw,losses_kvar\n0,0,0,0\n")
+    with pytest.raises(ValueError, match="'copperplate' has no grid for an AC state; delete it"):
+        io.load(tmp_path / "case")
+
+
 def test_market_can_be_edited_and_loaded_without_its_old_clearing(tmp_path: Path):
     """`load_case` of an edited folder gives the edited market; the clearing of old is not used."""
     market = feeder()
@@ -515,7 +542,7 @@ def test_documentation_names_each_file_and_column_with_its_unit():
             ],
         )
         for prefix, tables in (
-            ("", schema.MARKET),
+            ("", (*schema.MARKET, *schema.ac_tables(LinDistFlow()))),
             ("clearing/", schema.clearing_tables(LinDistFlow())),
         )
         for table in tables

@@ -192,7 +192,7 @@ LAYERS: dict[str, set[str]] = {
     "io": {
         *RESULT,
         *("grids", "io", "cases", "comparison", "files", "fingerprint", "checkpoint", "profiles"),
-        *("kinds", "phases"),
+        *("kinds", "phases", "tangent"),
     },
     "indicators": {*RESULT - SOLVERS, "comparison"},
     "report": {*RESULT - SOLVERS, "indicators"},

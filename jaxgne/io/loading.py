@@ -10,12 +10,13 @@ import numpy as np
 from ..certificate import Certificate, certify, owners
 from ..clock import Clock
 from ..curves import FAMILIES, AbstractCurve
-from ..grids import MODELS
+from ..grids import MODELS, LinDistFlow
 from ..market import Buffers, Caps, Generators, Grid, Market, Prosumers, Tariff, Trading, cast
 from ..model import Plan, Rows, rows_like, zeros
 from ..result import Clearing, Run
 from ..runner import by_numpy, to_device, to_host
 from ..status import Status
+from ..tangent import Tangent
 from .faults import Faults
 from .json_text import Document, convert, place_of
 from .reading import Content, Files, answer_marks, read_tables
@@ -34,6 +35,7 @@ from .schema import (
     VERSION,
     WITHOUT,
     Table,
+    ac_tables,
     clearing_tables,
     present,
 )
@@ -127,11 +129,24 @@ def _read_market(files: Files, faults: Faults) -> Content | None:
         sizes["feeder"] = len(head["feeder_buses"])
         dtype = jax.dtypes.canonicalize_dtype(head["dtype"]).type
         _check_head(document, head, dtype, faults)
-    tables = read_tables(files, "", MARKET, sizes, version, dtype, faults)
+    known = (*MARKET, *_about_ac(files, head, faults))
+    tables = read_tables(files, "", known, sizes, version, dtype, faults)
     if head is not None and "tariff.csv" in tables:
         _check_length(files, head, tables["tariff.csv"], faults)
     _check_either(files, tables, version, faults)
     return None if head is None else Content(head, tables)
+
+
+def _about_ac(files: Files, head: Mapping[str, Any] | None, faults: Faults) -> tuple[Table, ...]:
+    """The tables of an AC state that the model is about, where one of them is there."""
+    there = [t.file for t in ac_tables(LinDistFlow()) if files.has(t.file)]
+    if head is None or not there:
+        return ()
+    found = ac_tables(MODELS[head["grid_model"]])
+    if not found:
+        words = f": {head['grid_model']!r} has no grid for an AC state; delete it."
+        faults.add(files.path(there[0]), words)
+    return found
 
 
 def _check_head(document: Document, head: Mapping[str, Any], dtype: type, faults: Faults) -> None:
@@ -214,10 +229,13 @@ def _part(fields: Mapping[str, Any], name: str) -> dict[str, Any]:
 def _market(folder: Path, content: Content) -> Market:
     head = content.head
     dtype = jax.dtypes.canonicalize_dtype(head["dtype"])  # float32 where JAX has no float64
-    fields = {
+    about = [t for t in ac_tables(MODELS[head["grid_model"]]) if t.file in content.tables]
+    fields: dict[str, Any] = {
         name: array.astype(np.int32 if array.dtype.kind == "i" else dtype)
-        for name, array in _fields(content, MARKET, _sizes(content)).items()
+        for name, array in _fields(content, (*MARKET, *about), _sizes(content)).items()
     }
+    if about:
+        fields["grid.tangent"] = _tangent(fields)
     fields |= {
         "grid.feeder": np.asarray(head["feeder_buses"], np.int32),
         "grid.model": head["grid_model"],
@@ -252,6 +270,15 @@ def _market(folder: Path, content: Content) -> Market:
         )
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
+
+
+def _tangent(fields: dict[str, Any]) -> Tangent:
+    """What the fields say of an AC state; they are taken out."""
+    prefix = "grid.tangent."
+    names = [name for name in fields if name.startswith(prefix)]
+    found = {name.removeprefix(prefix): to_device(fields.pop(name)) for name in names}
+    offset = {name.removeprefix("offset."): found.pop(name) for name in [*found] if "." in name}
+    return Tangent(offset=offset, **found)
 
 
 def _curves(columns: Mapping[str, Any], dtype: Any) -> tuple[AbstractCurve, ...]:

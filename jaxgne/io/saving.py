@@ -40,6 +40,7 @@ from .schema import (
     VERSION,
     WITHOUT,
     Table,
+    ac_tables,
     clearing_tables,
     ordered,
     present,
@@ -126,8 +127,8 @@ def _files(market: Market, clearing: Clearing | None) -> tuple[dict[str, Any], d
     hours = market.prosumers.load.shape[1]
     entries: dict[str, Any] = {"market.json": dict(content.head)}
     lines: dict[str, Any] = {}
-    for table in present(MARKET, content.head["rows"]):
-        if table.file in content.tables:  # else nothing is by hour
+    for table in (*present(MARKET, content.head["rows"]), *ac_tables(market.grid.model)):
+        if table.file in content.tables:  # else nothing is by hour, or about an AC state
             lines[table.file] = _lines(table, content.tables[table.file], hours)
     if clearing is not None:
         files = present(clearing_tables(market.grid.model), content.head["rows"])
@@ -146,11 +147,6 @@ def tables_of(market: Market) -> dict[str, Any]:
 def _unwritable(market: Market) -> list[str]:
     """Names that could be written but not read again."""
     wrong, model = [], market.grid.model
-    if market.grid.tangent is not None:
-        wrong.append(
-            "save(): this market is a linear model about an AC state, which files do not hold; "
-            "save the market that was given, AcExact.market, without its clearing."
-        )
     if model not in MODELS.values():
         wrong.append(f"save(): Grid.model is {model}; files know only {', '.join(MODELS)}.")
     for kind in map(type, market.generators.curves):
@@ -236,7 +232,7 @@ def _is_ours(folder: Path) -> bool:
 
 def _field(tree: Any, dotted: str) -> np.ndarray:
     for name in dotted.split("."):
-        tree = getattr(tree, name)
+        tree = tree[name] if isinstance(tree, Mapping) else getattr(tree, name)
     return np.asarray(tree)
 
 
@@ -279,6 +275,8 @@ def _market_content(market: Market) -> Content:
             told = field not in WITHOUT or np.any(array) or np.any(np.signbit(array))
             if told and table.hourly == (array.shape[1] > 1):
                 columns[name] = array if table.hourly else array[:, 0]
+    for table in ac_tables(grid.model) if grid.tangent is not None else ():
+        tables[table.file] = {name: _field(market, own) for name, own in table.columns.items()}
     own = {FAMILY_OF[type(curve)]: curve for curve in market.generators.curves}
     for name, field in CURVES.items():
         family, number = field.split(".")

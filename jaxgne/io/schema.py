@@ -141,6 +141,27 @@ _MANY = {"bus": "buses", "hour": "tariff"}  # what a file is called by its rows,
 MARKET = tuple(_market_tables())
 
 
+def ac_tables(model: AbstractGridModel) -> tuple[Table, ...]:
+    """The tables of a market whose grid's model is about an AC state (`Tangent`), as `clear_ac`'s.
+
+    They are there both or neither.
+    """
+    if not model.networked:
+        return ()
+    unit = {"voltage": "pu2" if model.squared else "pu", "angle": "rad"}
+    offsets = {f"{s}_offset_{unit[s]}": f"grid.tangent.offset.{s}" for s in model.states}
+    buses = {"losses_kw": "grid.tangent.losses", "losses_kvar": "grid.tangent.losses_reactive"}
+    lines = {
+        "rating_kva": "grid.tangent.rating",
+        "active_cost_eur_per_kwh": "grid.tangent.active",
+        "reactive_cost_eur_per_kvarh": "grid.tangent.reactive",
+    }
+    return (
+        Table("ac_bus_hours.csv", "bus", buses, hourly=True),
+        Table("ac_line_hours.csv", "line", offsets | lines, hourly=True),
+    )
+
+
 def clearing_tables(model: AbstractGridModel) -> tuple[Table, ...]:
     """The tables of a clearing; of some grid models a plan holds squared voltages.
 
@@ -250,7 +271,8 @@ def present(tables: tuple[Table, ...], sizes: Mapping[str, int]) -> tuple[Table,
 
 
 OURS = {  # by folder
-    "": {table.file for table in MARKET} | {"market.json", "clearing", NOTES},
+    "": {table.file for table in (*MARKET, *ac_tables(LinDistFlow()))}
+    | {"market.json", "clearing", NOTES},
     "clearing": {table.file for table in clearing_tables(LinDistFlow())}
     | {"clearing.json", "summary.json"},
 }
