@@ -86,9 +86,10 @@ def loss_shares(found: AcExact, rule: Rule = "marginal") -> LossShares:
       that each draws; below 0 for who relieves lines;
     - "proportional": line by line to those who use it. What a line carries away from the feeder is
       laid to who draws behind it, what it carries towards that to who feeds in behind it. At each
-      bus all that comes in is mixed (proportional sharing, Bialek, IEE Proceedings - Generation,
-      Transmission and Distribution 143, 1996): so of what arrives, and the losses on its way,
-      each who draws there, and each line that leads on, has a share by its kW. In three phases
+      bus all that comes in is mixed (proportional sharing: Bialek, Tracing the flow of electricity,
+      IEE Proceedings - Generation, Transmission and Distribution 143(4):313-320, 1996,
+      doi 10.1049/ip-gtd:19960461): so of what arrives, and the losses on its way, each who draws
+      there, and each line that leads on, has a share by its kW. In three phases
       buses and lines are taken with all their phases, and devices at other buses than their owner
       count there for it. Reactive power does not count;
     - "equal": every kWh that is drawn or fed in alike.
