@@ -61,13 +61,15 @@ class Unbalance(Record):
 
     The voltage unbalance factor is |V2| / |V1| of a bus with three phases. What the phases of a
     line do not carry back for one another, the size of their currents' sum, returns by its neutral
-    and the earth. Between phases (`ab`, `bc`, `ca` in three wires) that sum means nothing.
+    and the earth, if any line `returns`. In three wires, whose rows are `ab`, `bc` and `ca`, none
+    does; that sum then means nothing, and counts as 0.
     """
 
     factor: Float[Array, ""]
     factor_place: Int[Array, ""]  # phase a of the bus
     neutral: Float[Array, ""]  # kVA at 1 pu, of one phase
     neutral_place: Int[Array, ""]  # the first conductor of the line
+    returns: Bool[Array, ""]  # whether there is a neutral, or earth, to any line
 
 
 class Safety(Record):
@@ -283,7 +285,7 @@ def _unbalance(grid: Grid, found: Flow) -> Unbalance:
     power = found.active + 1j * found.reactive
     factor = _largest(acphases.factors(grid, found.voltage, found.angle))
     neutral = _largest(acphases.neutrals(grid, found.voltage, found.angle, power))
-    return Unbalance(*factor, *neutral)
+    return Unbalance(*factor, *neutral, jnp.any(acphases.returning(grid)))
 
 
 def _largest(values: Array) -> tuple[Float[Array, ""], Int[Array, ""]]:

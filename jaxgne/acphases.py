@@ -21,6 +21,7 @@ from .record import Record
 from .runner import jnp, wide
 
 _TURN = np.exp(-2j * np.pi / 3 * np.arange(3))  # phases a, b, c at 0, -120, +120 degrees
+_NONE = 1e-4  # share of the conductors' impedance, of what is none but for rounding
 
 
 class Conductors(Record):
@@ -141,10 +142,33 @@ def neutrals(
 ) -> Float[Array, "L H"]:
     """What returns by neutral and earth, of each line at all its conductors, kVA at 1 pu.
 
-    Of `power` into conductors at their source.
+    Of `power` into conductors at their source; 0 where nothing may return (`returning`).
     """
     volts = (voltage * jnp.exp(1j * angle))[grid.source] / grid.tap[:, None]
-    return jnp.abs(of_lines(grid, jnp.conj(power / volts)))
+    found = jnp.abs(of_lines(grid, jnp.conj(power / volts)))
+    return jnp.where(returning(grid)[:, None], found, 0.0)
+
+
+def returning(grid: Grid) -> Bool[Array, " L"]:
+    """Whether a line's currents may return by a neutral or the earth; never those to terminals.
+
+    Where ab, bc and ca stand for phases, as in three wires, impedances are D z D^T / 3, and a
+    current that is the same in all three falls by nothing: no wire carries it. So a line of three
+    conductors without zero-sequence impedance has no return, nor has one of fewer behind only such.
+    """
+    own = grid.resistance + 1j * grid.reactance
+    mutual = grid.mutual_resistance + 1j * grid.mutual_reactance
+    each = jnp.stack(
+        [own.at[grid.coupled].add(2 * mutual), jnp.abs(own), jnp.ones_like(own)], axis=1
+    )
+    total, size, count = of_lines(grid, each).T
+    three = (count.real > 2.5) & (size.real > 0)
+    met = jnp.abs(total) > _NONE * size.real
+    tree, rows = forest(grid), jnp.zeros((grid.passive.shape[0], 2), own.real.dtype)
+    told = jnp.stack([three & met, three & ~met], axis=1)
+    passed, without = tree.ladder.along(rows.at[tree.far].set(told))[tree.far].T
+    found = jnp.where(three, met, (passed > 0) | (without == 0))
+    return found.at[grid.terminal].set(False)
 
 
 def of_lines(grid: Grid, values: Num[Array, "L H"]) -> Num[Array, "L H"]:

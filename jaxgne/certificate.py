@@ -116,10 +116,13 @@ class Certificate(Record):
             )
             unequal = (
                 f", unbalance up to {100 * float(most.factor):.2f} % (bus "
-                f"{unphased(bus_name(self, bus))}, {hour_name(self, at)}), neutrals up to "
-                f"{float(most.neutral):.1f} kVA (line {unphased(line_name(self, line))}, "
-                f"{hour_name(self, then)})"
+                f"{unphased(bus_name(self, bus))}, {hour_name(self, at)})"
             )
+            if bool(most.returns):
+                unequal += (
+                    f", neutrals up to {float(most.neutral):.1f} kVA (line "
+                    f"{unphased(line_name(self, line))}, {hour_name(self, then)})"
+                )
         return (
             f"{'AC-safe' if bool(found.safe) else 'NOT AC-safe'} (AC power flow of "
             f"{of}): {float(found.lowest):.4f} pu ({place(found.lowest_place, 'bus')}) to "

@@ -276,10 +276,10 @@ def _ac(market: Market, clearing: Clearing) -> dict[str, Any] | None:
     if most is not None:
         row, hour = at(most.factor_place)
         where = {"bus": unphased(bus_name(market.grid, row))} | hour
-        unequal = {
-            "largest_unbalance": {"factor": _number(most.factor)} | where,
-            "largest_neutral": {"kva": _number(most.neutral)} | all_of(line(most.neutral_place)),
-        }
+        unequal = {"largest_unbalance": {"factor": _number(most.factor)} | where}
+        if bool(most.returns):
+            back = {"kva": _number(most.neutral)} | all_of(line(most.neutral_place))
+            unequal["largest_neutral"] = back
     return {
         "safe": found.answer,
         "examined": True,

@@ -175,11 +175,16 @@ def _ac_row(grid: Table, found: dict[str, Any], zone: str | None) -> None:
             f"{_shown(loss['kw'], 1)} kW ({'-'.join(loss['ends'])}, {_called(loss, zone)})"
         )
     if "largest_unbalance" in found:
-        most, back = found["largest_unbalance"], found["largest_neutral"]
+        most = found["largest_unbalance"]
         words += (
             f"; unbalance up to {_shown(100 * most['factor'], 2)} % (bus {most['bus']}, "
-            f"{_called(most, zone)}), neutrals up to {_shown(back['kva'], 1)} kVA "
-            f"({'-'.join(back['ends'])}, {_called(back, zone)})"
+            f"{_called(most, zone)})"
+        )
+    if "largest_neutral" in found:
+        back = found["largest_neutral"]
+        words += (
+            f", neutrals up to {_shown(back['kva'], 1)} kVA ({'-'.join(back['ends'])}, "
+            f"{_called(back, zone)})"
         )
     grid.add_row("AC power flow", words)
 

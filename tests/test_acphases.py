@@ -12,6 +12,7 @@ from rich.console import Console
 
 import jaxgne as jg
 from jaxgne import acflow, acphases, frames
+from jaxgne.phases import by_phase
 from jaxgne.report import summary, table
 from jaxgne.runner import by_numpy, to_host
 from jaxgne.tight import spots
@@ -298,6 +299,53 @@ def test_a_plan_in_words():
     assert "AC-safe (three phases)" in captured.get() and "neutrals up to" in captured.get()
     lines = frames.lines(one, clearing, kv=0.4)  # 40 kVA between a phase and ground at 231 V
     np.testing.assert_allclose(lines["rating_a"][0], 40 / (0.4 / np.sqrt(3)))
+
+
+def test_three_wires_have_no_neutral():
+    """ieee37 stands in pairs: nothing is told of a return; wires keep what pairs are rated at.
+
+    A wire carries the difference of two pairs' currents, up to 2 / sqrt(3) of the larger in kVA.
+    """
+    one = jg.ieee37(6, hours=2, hour_length=6.0, grid="lindist3flow")
+    clearing = jg.clear(one)
+    ac = clearing.certificate.ac
+    assert ac is not None and ac.unbalance is not None
+    assert not bool(ac.unbalance.returns) and float(ac.unbalance.neutral) == 0
+    words = str(clearing)
+    assert "neutral" not in words and "% (bus 724, hour" in words
+    assert "largest_neutral" not in summary(one, clearing)["ac"]
+    console = Console(width=2000)
+    with console.capture() as captured:
+        console.print(table(one, clearing))
+    assert "unbalance up to" in captured.get() and "neutral" not in captured.get()
+    found, grid = jg.ac_power_flow(one, clearing.plan), one.grid
+    volts = found.voltage * np.exp(1j * found.angle)
+    power = np.asarray(found.active + 1j * found.reactive)
+    current = np.conj(power / volts[grid.source]).reshape(-1, 3, 2)  # of ab, bc, ca
+    np.testing.assert_allclose(np.abs(current).reshape(-1, 2), found.current, atol=1e-9)
+    wires = np.abs(np.einsum("pw,lph->lwh", LOOP, current)) / np.sqrt(3)
+    rating = np.asarray(grid.rating).reshape(-1, 3)
+    np.testing.assert_array_equal(rating, rating[:, :1] + 0 * rating)
+    most = np.abs(current).max(axis=1, keepdims=True)
+    assert np.all(wires <= 2 / np.sqrt(3) * most + 1e-9)
+    assert 0.5 < float(ac.loading) / np.max(wires / rating[..., None]) < 2
+    assert np.max(wires / rating[..., None]) <= 2 / np.sqrt(3) * float(ac.loading)
+
+
+def test_which_lines_have_a_return():
+    """All in four wires; in pairs none, nor a single pair behind such, but a phase behind a wye."""
+    tree = random_tree(0)
+    with by_numpy():
+        four = np.asarray(acphases.returning(to_host(tree.grid())))
+    conductors = int(tree.phases[1:].sum())
+    assert np.all(four[:conductors]) and not np.any(four[conductors:])
+    z = np.array([np.diag([0.3 + 0.4j] * 3) + 0.1 + 0.2j] * 4) * 1e-4
+    z[:2] = LOOP @ z[:2] @ LOOP.T / 3  # two lines in pairs, one of them ab alone; then phases
+    phases = np.array([[1, 1, 1], [1, 1, 1], [1, 0, 0], [1, 1, 1], [0, 0, 1]], bool)
+    grid = by_phase(phases, np.array([0, 1, 1, 3]), np.arange(1, 5), z.real, z.imag, hours=1)
+    with by_numpy():
+        found = np.asarray(acphases.returning(to_host(grid)))
+    assert found.tolist() == [False] * 4 + [True] * 4
 
 
 def test_files_keep_the_unbalance(tmp_path):

@@ -186,8 +186,8 @@ LAYERS: dict[str, set[str]] = {
     },
     "equipment": {"clock", "each", "market", "devices", "profiles", "validation"},
     "cases": {
-        *("cases", "clock", "devices", "grids", "incidence", "linear_flow", "market", "phases"),
-        *("radial", "tables", "validation"),
+        *("acphases", "cases", "clock", "devices", "grids", "incidence", "linear_flow", "market"),
+        *("phases", "radial", "tables", "validation"),
     },
     "io": {
         *RESULT,

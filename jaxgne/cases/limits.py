@@ -66,7 +66,7 @@ def within(feeder: Phased, drawn: Floats, reactive: Floats, spare: float = 100 /
             f"feeder: its voltage falls to {lowest:.3f} pu when all passive loads peak; give one "
             "that stays above 0.85 pu (impedances are in pu per kW of a phase)."
         )
-    rating = 1.5 * np.hypot(*feeder.flows(*power)).max(axis=1) + spare
+    rating = 1.5 * feeder.alike(np.hypot(*feeder.flows(*power)).max(axis=1)) + spare
     rating[np.asarray(feeder.grid.terminal)] = np.inf
     rows = np.ones(len(feeder.load))
     return Limits(

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from ..incidence import beside, falls, has_terminals, shares
+from ..acphases import returning
+from ..incidence import beside, falls, has_terminals, shares, where
 from ..linear_flow import tree_state
 from ..market import Grid
 from ..radial import forest
@@ -50,6 +51,22 @@ class Phased:
     def squared_voltages(self, drawn: Floats, reactive: Floats) -> Floats:
         """The squared voltage of every row then, (B, H)."""
         return self._state(drawn, reactive)["voltage"]
+
+    def alike(self, carried: Floats) -> Floats:
+        """What is carried (L), of lines in pairs what the fullest of them does, at each.
+
+        No wire has the rating of a pair: a wire carries the difference of two pairs' currents, at
+        most 2 / sqrt(3) of the larger's kVA.
+        """
+        with by_numpy():
+            grid = to_host(self.grid)
+            bus, alone = where(grid).bus[grid.target], ~returning(grid)
+        alone[np.asarray(grid.terminal)] = False
+        alone &= np.asarray(bus) >= 0
+        found, most = carried.copy(), np.zeros(len(self.grid.phase_a))
+        np.maximum.at(most, bus[alone], carried[alone])
+        found[alone] = most[bus[alone]]
+        return found
 
     def _state(self, drawn: Floats, reactive: Floats) -> dict[str, Floats]:
         with by_numpy():
