@@ -1,6 +1,7 @@
 """OpenDSS circuits as grids in three phases: the AC power flow of the grid is the engine's own."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,28 @@ def test_conductors_have_their_own_ratings_taps_and_impedances(engine):
     assert float(grid.mutual_reactance[k]) * ohm == pytest.approx(0.08 * 0.2, rel=1e-6)
 
 
+def test_with_other_loads_it_is_the_engines_state_still(engine):
+    """Without shunts and charging nothing but loads draws: all of the fall is the grid's."""
+    street = STREET.replace("cmatrix=(200 | -30 210)", "cmatrix=(0 | 0 0)").split("new capacitor")[
+        0
+    ]
+    start = START.replace("c1=300 c0=150", "c1=0 c0=0").replace("%imag=0.3 %noloadloss=0.2", "")
+    grid, report = phased(engine, street, start)
+    assert np.max(np.abs(report.constant)) < 1e-3
+    other = {"wye": (10, 2), "house": (-5, 0.5), "pair": (9, 2), "delta": (3, 1), "open": (-6, 1)}
+    for name, (kw, kvar) in other.items():
+        engine.Text.Command = f"edit load.{name} kw={kw} kvar={kvar}"
+    engine.Text.Command = "solve"
+    drawn = report.constant.copy()
+    rows: dict[str, list[int]] = {}
+    for name, k in report.data["loads"]:
+        rows.setdefault(name, []).append(k)
+    for name, at in rows.items():
+        np.add.at(drawn, report.bus[at], complex(*other[name]) / len(at))
+    moved = replace(grid, passive=drawn.real[:, None], passive_reactive=drawn.imag[:, None])
+    compare(engine, moved)
+
+
 @pytest.mark.parametrize("model", [2, 3, 5])
 def test_loads_that_move_with_voltage_draw_what_they_do(engine, model):
     grid, report = phased(engine, STREET.replace("model=1", f"model={model}"))
@@ -170,6 +193,15 @@ def test_three_wires_have_rows_between_phases(engine):
     assert source.after == pytest.approx(source.before, rel=1e-6)
 
 
+def test_a_grounded_wye_before_a_delta_is_a_ratio_and_said_to_be(engine):
+    """What goes round in the delta is no current of the phases in front of it."""
+    text = WIRES.replace("conns=(delta delta)", "conns=(wye delta)") + END.replace("0.4", "4.8")
+    grid, report = from_opendss(said(engine, text), model="lindist3flow")
+    note = next(note for note in report.notes if note.code == "transformer.phases")
+    assert note.places == ("Transformer.t",) and report.count("rows.pairs") == 3
+    compare(engine, grid, tol=1e-4)
+
+
 def test_a_delta_beside_loads_to_ground_is_a_ratio_and_said_to_be(engine):
     """What its loads do to other phases is drawn there as solved, so that state is right."""
     more = (
@@ -219,6 +251,32 @@ def test_conductors_may_end_at_other_nodes(engine):
     compare(engine, grid)
     at = row(grid, "x", "a")
     assert at in np.asarray(grid.phase_b) and at not in np.asarray(grid.phase_a)
+
+
+def test_an_open_conductor_ends_its_phase(engine):
+    """What stood there is named; between it and a live one it is what the engine says, nothing."""
+    said(engine, f"{START}{STREET}{END.replace('1e-10', '1e-12')}\nopen line.two 2 1\nsolve")
+    grid, report = from_opendss(engine, model="lindist3flow")
+    compare(engine, grid)
+    assert "two.a" in grid.names and "two.c" not in grid.names and "one.c" not in grid.names
+    note = next(note for note in report.notes if note.code == "bus.unsupplied")
+    assert note.places == ("Load.house", "Load.pair") and note.number == pytest.approx(10)
+
+
+def test_a_neutral_with_a_voltage_is_told(engine):
+    more = (
+        "new line.n bus1=b.1.2.3.4 bus2=n.1.2.3.4 phases=4\n"
+        "~ rmatrix=(0.3 | 0.1 0.3 | 0.1 0.1 0.3 | 0.1 0.1 0.1 0.4) length=0.2\n"
+        "~ xmatrix=(0.2 | 0.1 0.2 | 0.1 0.1 0.2 | 0.1 0.1 0.1 0.3)\n"
+        "~ cmatrix=(0 | 0 0 | 0 0 0 | 0 0 0 0)\n"
+        "new reactor.g phases=1 bus1=b.4 r=0.5 x=0\n"
+        f"new load.n bus1=n.1.4 phases=1 kv=0.2309 kw=5 {CONSTANT}\n"
+    )
+    grid, report = phased(engine, STREET + more)
+    note = next(note for note in report.notes if note.code == "neutral.grounded")
+    assert note.places == ("bus b", "bus n") and note.number > 1e-3
+    assert next(n.number for n in report.notes if n.code == "state.solved") > 1e-4
+    assert row(grid, "n", "a") >= 0
 
 
 def test_three_sources_of_one_phase_are_one(engine):

@@ -73,6 +73,7 @@ CODES: dict[str, tuple[Kind, str, str]] = {
         "",
         "transformers that mix phases are ratios by phase, as solved: what else flows is drawn",
     ),
+    "neutral.grounded": ("assumed", "pu", "neutrals are at no voltage, as solved at up to so much"),
     "rows.pairs": ("taken", "", "buses without ground have rows of two phases: ab, bc, ca"),
     "service.halves": ("merged", "", "both halves of a service are one row, as if loaded alike"),
     "tap.solved": ("assumed", "", "regulators stay at the taps of the solution"),

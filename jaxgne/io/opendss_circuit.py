@@ -79,6 +79,7 @@ class Circuit:
         self.solved: list[Float[np.ndarray, " P"]] = []  # pu, of the phases
         self.vector: list[dict[int, complex]] = []
         self.phasor: list[dict[int, complex]] = []  # pu, of the phases as solved
+        self.neutral: list[float] = []  # pu, the most of other nodes
         for name in self.names:
             self.now.SetActiveBus(name)
             bus = self.now.ActiveBus
@@ -90,6 +91,8 @@ class Circuit:
             self.vector.append(_vector({nodes[k]: volts[k, 1] for k in phased}))
             turned = volts[:, 0] * np.exp(1j * np.radians(volts[:, 1]))
             self.phasor.append({nodes[k]: complex(turned[k]) for k in phased})
+            others = [volts[k, 0] for k in range(len(nodes)) if k not in phased]
+            self.neutral.append(float(max(others, default=0.0)))
         # whether loads are other than they say: by shapes of the mode, or growth of the year
         self.moves = int(self.now.Solution.Mode) != 0 or int(self.now.Solution.Year) != 0
         if np.any(self.kv <= 0):

@@ -21,6 +21,7 @@ from .opendss_rows import Link, Rows, Wire, kinds, link, rows_of_source, turned,
 from .opendss_stands import Drawn, Place, Stands
 from .reducing import Reduced
 
+_DEAD = 1e-4  # pu of neutrals that is none
 _MOVED = 1e-5  # share by which a load draws other than it says, beyond such rounding
 _UNEVEN = 1e-6  # share by which what is drawn of phases may differ and still be alike
 _BEYOND = 1e-6  # pu beyond limits that are no rounding
@@ -71,10 +72,12 @@ def phased_grid(
                 stands.shunt(end, pair, circuit.kv[end])
     places, left = {}, []
     for each in elements:
-        if each.bus in rows and set(each.power) <= set(rows[each.bus].nodes):
-            places[each.name] = [(each.bus, at) for at in stands.put(each)]
-        elif each.total:
+        live = each.at(rows[each.bus].nodes if each.bus in rows else ())
+        if live.power:
+            places[each.name] = [(each.bus, at) for at in stands.put(live)]
+        if live is not each and reduced.bus[each.bus] >= 0:  # else told already
             left.append(each)
+    stands.level(links)
     _note(notes, circuit, elements, nominal, links, rows, left)
     table = _Table(circuit, buses, rows, stands)
     grid = table.grid(links, root, fed, hours, voltage)
@@ -84,7 +87,10 @@ def phased_grid(
 def _wires(
     circuit: Circuit, reduced: Reduced, pairs: Mapping[tuple[int, ...], Pair], source: Source
 ) -> tuple[list[Wire], int, list[int]]:
-    """Wires from the source on, the bus behind its impedance, and buses in the grid's order."""
+    """Wires from the source on, the bus behind its impedance, and buses in the grid's order.
+
+    Those that no conductor reaches are left out.
+    """
     root = circuit.behind(source)
     at = np.full(len(reduced.buses), -1)
     kept = np.flatnonzero(reduced.bus >= 0)
@@ -94,22 +100,25 @@ def _wires(
     for near, far in zip(at[branches.source].tolist(), at[branches.target].tolist(), strict=True):
         ends = (near, far) if near < far else (far, near)
         pair = circuit.series(source) if near == root else pairs[ends]
-        wires.append(wire(circuit, pair, near, far, fed[near]))
-        fed[far] = wires[-1].ends[1]
-    return wires, root, at.tolist()
+        each = wire(circuit, pair, near, far, fed.get(near, ()))
+        if each.ends[1]:
+            wires.append(each)
+            fed[far] = each.ends[1]
+    return wires, root, [bus for bus in at.tolist() if bus in fed]
 
 
 def _uneven(circuit: Circuit, pairs: Mapping[tuple[int, ...], Pair]) -> set[int]:
     """Buses with shunts to ground that are not alike in all three phases."""
-    found = set()
+    found: set[int] = set()
     for ends, pair in pairs.items():
-        nodes, _, matrix = pair.between(ends[0], ends[0])
-        to_ground, most = matrix.sum(axis=1), np.abs(matrix).max(initial=0.0)
-        alike = np.ptp(to_ground.real) + np.ptp(to_ground.imag) <= _UNEVEN * most
-        if len(ends) == 1 and not (alike and len(nodes) == 3) and np.any(
-            np.abs(to_ground) > _UNEVEN * most
-        ):  # fmt: skip
-            found.add(ends[0])
+        bus, *others = ends
+        if others:
+            continue
+        nodes, _, matrix = pair.between(bus, bus)
+        to_ground, least = matrix.sum(axis=1), _UNEVEN * np.abs(matrix).max(initial=0.0)
+        alike = len(nodes) == 3 and np.all(np.abs(to_ground - to_ground[0]) <= least)
+        if np.any(np.abs(to_ground) > least) and not alike:
+            found.add(bus)
     return found
 
 
@@ -133,12 +142,14 @@ def _note(
     notes.some("load.voltage", [each.name for each in moved], drawn)
     mixed = ["; ".join(each.wire.pair.names) for each in links if not each.exact]
     notes.some("transformer.phases", mixed)
+    neutral = [bus for bus in rows if bus < len(circuit.solved) and circuit.neutral[bus] > _DEAD]
+    most = max((circuit.neutral[bus] for bus in neutral), default=0.0)
+    notes.some("neutral.grounded", [f"bus {circuit.names[bus]}" for bus in neutral], most)
     for code, kind in (("rows.pairs", "pairs"), ("service.halves", "halves")):
         of = [bus for bus, own in rows.items() if own.kind == kind and bus < len(circuit.solved)]
         notes.some(code, [f"bus {circuit.names[bus]}" for bus in of])
-    notes.some(
-        "bus.unsupplied", [each.name for each in left], sum(each.total.real for each in left)
-    )
+    named = [each.name for each in left]
+    notes.some("bus.unsupplied", named, sum(nominal.get(name, 0j).real for name in named))
 
 
 class _Table:

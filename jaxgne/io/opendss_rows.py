@@ -20,6 +20,7 @@ from .opendss_circuit import Circuit, Pair
 Kind = Literal["phases", "pairs", "halves"]
 PAIRS = {(1, 2): "ab", (2, 3): "bc", (3, 1): "ca"}
 _NEAR = 1e-5  # share of a voltage by which a ratio may miss it: shunts of transformers
+_OPEN = 1e-4  # share of admittances that is what open conductors have by charging
 _LOOSE = 1e-5  # share of its admittances that windings without ground have to it
 
 
@@ -59,12 +60,16 @@ def reading(kind: Kind, nodes: tuple[int, ...]) -> tuple[np.ndarray, tuple[str, 
 
 @dataclass(frozen=True)
 class Wire:
-    """What leads from bus `near` to bus `far`: its nodes, and admittances in kW per pu^2."""
+    """What leads from bus `near` to bus `far`: its nodes, and admittances in kW per pu^2.
+
+    Of the near nodes, those `joined` lead on; others are of conductors that are open.
+    """
 
     near: int
     far: int
     pair: Pair
     ends: tuple[tuple[int, ...], tuple[int, ...]]  # nodes
+    joined: list[int]  # rows of the near ones
     own: tuple[Complex[np.ndarray, "n n"], Complex[np.ndarray, "m m"]]  # of either end
     there: Complex[np.ndarray, "n m"]  # current at the near end by voltage at the far
     back: Complex[np.ndarray, "m n"]
@@ -85,15 +90,19 @@ class Wire:
     def through(self) -> Complex[np.ndarray, "m n"]:
         """The voltage that comes through where nothing flows; of lines, that of each conductor."""
         if self.pair.turns:
-            return -self._impedance @ self.back
-        return np.eye(len(self.ends[0]))[np.abs(self.back).argmax(axis=1)]
+            return -self._impedance @ self._back
+        return np.eye(len(self.joined))[np.abs(self._back).argmax(axis=1)]
 
     @property
     def impedance(self) -> Complex[np.ndarray, "m m"]:
         """What it falls by behind that, pu/kW."""
         if self.pair.turns:
             return self._impedance
-        return -np.linalg.inv(self.back @ self.through.T)
+        return -np.linalg.inv(self._back @ self.through.T)
+
+    @property
+    def _back(self) -> Complex[np.ndarray, "m j"]:
+        return self.back[:, self.joined]
 
     @property
     def _impedance(self) -> Complex[np.ndarray, "m m"]:
@@ -106,20 +115,23 @@ def wire(circuit: Circuit, pair: Pair, near: int, far: int, fed: tuple[int, ...]
     """A pair of buses as what leads away from the `fed` nodes of the near one."""
     nodes, others, back = pair.between(far, near)
     kept = np.flatnonzero(np.isin(others, fed))
-    reached = np.flatnonzero(np.any(back[:, kept], axis=1))
-    kept = kept[np.any(back[np.ix_(reached, kept)], axis=0)]
-    kv = 1000 * np.outer(circuit.kv[[near, far]], circuit.kv[[near, far]])
-    there, here = pair.between(near, far)[2], (pair.between(k, k)[2] for k in (near, far))
-    own = next(here)[np.ix_(kept, kept)] * kv[0, 0], next(here)[np.ix_(reached, reached)] * kv[1, 1]
-    ends = tuple(others[k] for k in kept), tuple(nodes[k] for k in reached)
-    if not pair.turns and len(kept) != len(reached):
+    joins = np.abs(back) > _OPEN * np.abs(back).max(initial=0.0)
+    reached = np.flatnonzero(np.any(joins[:, kept], axis=1))
+    joined = np.flatnonzero(np.any(joins[np.ix_(reached, kept)], axis=0)).tolist()
+    if not pair.turns and len(joined) != len(reached):
         raise ValueError(
-            f"from_opendss: {'; '.join(pair.names)} joins {len(kept)} to {len(reached)} nodes; "
+            f"from_opendss: {'; '.join(pair.names)} joins {len(joined)} to {len(reached)} nodes; "
             "give it as many conductors at both ends."
         )
+
+    def scaled(one: int, other: int, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        matrix = pair.between(one, other)[2][np.ix_(rows, columns)]
+        return 1000 * circuit.kv[one] * circuit.kv[other] * matrix
+
     return Wire(
-        near, far, pair, ends, own, there[np.ix_(kept, reached)] * kv[0, 1],
-        back[np.ix_(reached, kept)] * kv[1, 0],
+        near, far, pair, (tuple(others[k] for k in kept), tuple(nodes[k] for k in reached)), joined,
+        (scaled(near, near, kept, kept), scaled(far, far, reached, reached)),
+        scaled(near, far, kept, reached), scaled(far, near, reached, kept),
     )  # fmt: skip
 
 
@@ -204,7 +216,7 @@ class Link:
     """A wire between rows: the row that each comes from, ratios, impedances, and what it draws."""
 
     wire: Wire
-    from_row: list[int]  # of the near bus, for each row of the far one
+    back: Complex[np.ndarray, "Q R"]  # currents at rows of the near bus by those of the far
     tap: Float[np.ndarray, " R"]
     impedance: Complex[np.ndarray, "R R"]  # pu/kW
     near: Complex[np.ndarray, " Q"]  # kW + j kvar drawn at the rows of the near bus, as solved
@@ -223,15 +235,15 @@ def link(each: Wire, kind: Kind, above: Rows, circuit: Circuit) -> tuple[Rows, L
     here = np.array([circuit.phasor[each.near][node] for node in each.ends[0]])
     there = np.array([circuit.phasor[each.far][node] for node in nodes])
     at = [above.nodes.index(node) for node in each.ends[0]]
-    seen, through = above.reading[:, at], table @ each.through
+    seen, through = above.reading[:, at][:, each.joined], table @ each.through
     norms = np.maximum((seen**2).sum(axis=1), 1e-12)
     ratio = through @ seen.T / norms  # (R, Q), of each row to each
     missed = np.linalg.norm(through[:, None] - ratio[..., None] * seen, axis=2)
     missed = np.where(np.any(seen, axis=1), missed, np.inf)
     best = missed.argmin(axis=1)
     exact = bool(np.all(missed.min(axis=1) <= _NEAR * np.linalg.norm(through, axis=1)))
-    if not exact and len(each.ends[0]) == 3:
-        comes, own = through @ here, seen @ here
+    if not exact and len(each.joined) == 3:
+        comes, own = through @ here[each.joined], seen @ here[each.joined]
         best = np.abs(np.angle(comes[:, None] / own)).argmin(axis=1)
         ratio = comes[:, None] / own
     elif not exact or len(set(best.tolist())) < len(best):
@@ -245,11 +257,13 @@ def link(each: Wire, kind: Kind, above: Rows, circuit: Circuit) -> tuple[Rows, L
     names = names if kind != "halves" else tuple(above.names[k] for k in best)
     rows = Rows(kind, nodes, table, names, phase)
     impedance = table @ each.impedance @ table.T
-    near, far = _drawn(each, above, rows, at, best, ratio, here, there)
+    back = np.zeros((len(above.reading), len(best)), complex)
+    back[best, np.arange(len(best))] = np.conj(ratio)
+    near, far = _drawn(each, above, rows, back, here, there)
     volts = table @ there
     solved = above.reading @ np.array([circuit.phasor[each.near][node] for node in above.nodes])
     return rows, Link(
-        each, best.tolist(), 1 / np.abs(ratio), impedance, solved * np.conj(near),
+        each, back, 1 / np.abs(ratio), impedance, solved * np.conj(near),
         volts * np.conj(far), exact,
     )  # fmt: skip
 
@@ -258,21 +272,19 @@ def _drawn(
     each: Wire,
     above: Rows,
     rows: Rows,
-    at: list[int],
-    best: np.ndarray,
-    ratio: np.ndarray,
+    back: np.ndarray,
     here: np.ndarray,
     there: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Currents at rows of the near and the far bus beside those that flow through, as solved."""
-    spread = np.zeros((len(above.nodes), len(at)))
-    spread[at, np.arange(len(at))] = 1.0
+    spread = np.equal.outer(above.nodes, each.ends[0]).astype(float)
     if not each.pair.turns:
-        near = (each.own[0] + each.there @ each.through) @ here
-        far = (each.own[1] + each.back @ each.through.T) @ there
+        comes, behind = here.copy(), each.through.T @ there  # the far voltages, at the near nodes
+        comes[each.joined] = behind
+        near = each.own[0] @ here + each.there @ each.through @ here[each.joined]
+        far = each.own[1] @ there + each.back @ comes
         return above.currents(spread @ near), rows.currents(far)
-    back = np.zeros((len(above.reading), len(best)), complex)
-    back[best, np.arange(len(best))] = np.conj(ratio)
-    by_near = above.currents(spread @ each.own[0]) + back @ rows.currents(each.back)
-    by_far = above.currents(spread @ each.there) + back @ rows.currents(each.own[1])
-    return by_near @ here + by_far @ there, np.zeros(len(best), complex)
+    into = above.reading.T @ back  # what goes round in rows of pairs is nothing at nodes
+    by_near = spread @ each.own[0] + into @ rows.currents(each.back)
+    by_far = spread @ each.there + into @ rows.currents(each.own[1])
+    return above.currents(by_near @ here + by_far @ there), np.zeros(len(back.T), complex)

@@ -1,13 +1,13 @@
 """What elements of a solved OpenDSS circuit draw, and at which rows of a grid they stand."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from .opendss_circuit import Circuit, Pair
-from .opendss_rows import PAIRS, Rows
+from .opendss_rows import PAIRS, Link, Rows
 
 _ROUNDED = 1e-7  # share of what an element draws that is the solution's rounding
 Place = tuple[int, ...]  # one, two or three rows of a bus
@@ -25,6 +25,11 @@ class Drawn:
     @property
     def total(self) -> complex:
         return sum(self.power.values(), 0j)
+
+    def at(self, nodes: tuple[int, ...]) -> "Drawn":
+        """What of it is at these: where another node is dead, what it draws of each."""
+        live = {node: power for node, power in self.power.items() if node in nodes}
+        return self if len(live) == len(self.power) else replace(self, power=live, between=[])
 
     @property
     def unequal(self) -> bool:
@@ -65,6 +70,7 @@ class Stands:
         self.volts = {bus: own.reading @ self.nodal[bus] for bus, own in rows.items()}
         self.own = {bus: np.zeros(len(v), complex) for bus, v in self.volts.items()}
         self.constant = {bus: np.zeros(len(v), complex) for bus, v in self.volts.items()}
+        self.taken = {bus: np.zeros(len(v), complex) for bus, v in self.volts.items()}  # currents
         self.spans: dict[tuple[int, Place], complex] = {}
 
     def put(self, each: Drawn) -> list[Place]:
@@ -82,12 +88,13 @@ class Stands:
                 )
             else:
                 taken[list(at)] += np.conj(power / len(at) / volts[list(at)])
+        self.taken[each.bus] += taken
         if rows.kind != "halves":
             currents = np.zeros(len(rows.nodes), complex)
             for node, power in each.power.items():
                 k = rows.nodes.index(node)
                 currents[k] += np.conj(power / self.nodal[each.bus][k])
-            left = volts * np.conj(rows.currents(currents) - taken)
+            left = volts * np.conj(rows.currents(currents - rows.reading.T @ taken))
             rounded = np.abs(left) <= _ROUNDED * abs(each.total)
             self.constant[each.bus] += np.where(rounded, 0.0, left)
         return [at for at, _ in places]
@@ -101,6 +108,25 @@ class Stands:
         currents = np.zeros(len(rows.nodes), complex)
         currents[at] = 1000 * kv**2 * matrix[np.ix_(kept, kept)] @ self.nodal[bus][at]
         self.constant[bus] += self.volts[bus] * np.conj(rows.currents(currents))
+
+    def level(self, links: Sequence[Link]) -> None:
+        """Currents that are alike in all three rows of pairs end where these rows do.
+
+        They are nothing at nodes. Where pairs become phases, or ratios differ, they would be
+        something there, and are drawn as constant in front of the link.
+        """
+        flow = {
+            bus: taken + np.conj(self.constant[bus] / self.volts[bus])
+            for bus, taken in self.taken.items()
+        }
+        for each in reversed(links):
+            near, far = each.wire.near, each.wire.far
+            above, below = self.rows[near], self.rows[far]
+            round_ = flow[far] - below.currents(below.reading.T @ flow[far])
+            extra = above.currents(above.reading.T @ each.back @ round_)
+            extra[np.abs(extra) <= _ROUNDED * np.abs(flow[far]).max(initial=0.0)] = 0.0
+            self.constant[near] -= self.volts[near] * np.conj(extra)
+            flow[near] += each.back @ flow[far] - extra
 
 
 def _places(rows: Rows, each: Drawn) -> list[tuple[Place, complex]]:
