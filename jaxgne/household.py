@@ -18,7 +18,7 @@ from .model import aggregate, counted, grid_price, net_load
 from .names import row_of, rows_of
 from .result import Clearing
 from .runner import hosted
-from .settlement import Bills, bills, priced, settled_prices
+from .settlement import Bills, bills, priced, reactive_drawn, settled_prices
 
 _FEW = 4  # prices that have a line each; more are one line at their mean
 _HIDDEN = 5e-5  # EUR, below which a line is not printed
@@ -144,6 +144,7 @@ class _Facts(NamedTuple):
     price: Float[np.ndarray, " H"]  # of the main grid, EUR/kWh
     traded: Float[np.ndarray, "E H"]  # at what pairs trade, EUR/kWh
     drawn: Float[np.ndarray, "N H"]  # kW
+    reactive: Float[np.ndarray, "N H"]  # kvar
     trade_taxes: Float[np.ndarray, " E"]  # gross, of each side, EUR/kWh
 
 
@@ -159,6 +160,7 @@ def _facts(market: Market, clearing: Clearing, everyone: list[Contract] | None) 
         np.asarray(hosted(grid_price)(market, hosted(aggregate)(market, plan))),
         np.asarray(hosted(settled_prices)(market, prices)),
         np.asarray(hosted(net_load)(market, plan)),
+        np.asarray(hosted(reactive_drawn)(market, plan)),
         (gross[np.asarray(pairs.buyer)] + gross[np.asarray(pairs.seller)]) / 4,
     )
 
@@ -278,15 +280,16 @@ def _limits(clearing: Clearing, row: int, facts: _Facts) -> list[Line]:
     drawn = facts.hours * facts.drawn[row]
     contract = facts.hours * np.asarray(plan.imports - plan.exports)[row]
     found: list[Line] = []
-    for what, energy, eur in (
-        ("limit on the total", contract, paid.capacity),
-        ("lines and voltages", drawn, paid.congestion),
-        ("reactive power", 0 * drawn, paid.reactive),
-        ("caps", 0 * drawn, paid.caps),
+    reactive = facts.hours * facts.reactive[row]
+    for what, energy, unit, eur in (
+        ("limit on the total", contract, "kWh", paid.capacity),
+        ("lines and voltages", drawn, "kWh", paid.congestion),
+        ("reactive power", reactive, "kvarh", paid.reactive),
+        ("caps", 0 * drawn, "", paid.caps),
     ):
         due, quantity = float(np.sum(np.asarray(eur)[row])), float(np.sum(energy))
         if due and quantity:
-            found.append(Line(what, quantity, "kWh", due / quantity, due))
+            found.append(Line(what, quantity, unit, due / quantity, due))
         elif due:
             found.append(Line(what, None, "", None, due))
     return found

@@ -245,19 +245,29 @@ class NetworkMoney(Record):
     rent: Float[Array, " H"]
 
 
+def reactive_drawn(market: Market, plan: Plan) -> Float[Array, "N H"]:
+    """The kvar that each prosumer pays for, less what an inverter of its own makes."""
+    return market.prosumers.reactive - _owned(market, plan)[market.prosumers.bus]
+
+
+def _owned(market: Market, plan: Plan) -> Float[Array, "B H"]:
+    """What prosumers' inverters make at the buses that these have to themselves, kvar."""
+    home = settled_at(market)
+    owned = (home != jnp.arange(home.shape[0]))[:, None]
+    return jnp.where(owned, plan.compensation, 0.0)
+
+
 def network_money(market: Market, plan: Plan, prices: Rows) -> NetworkMoney:
     """Who pays for active and reactive power at buses; inverters are their owners'."""
     ts, grid, bus = counted(market), market.grid, market.prosumers.bus
     home = settled_at(market)
-    owned = (home != jnp.arange(home.shape[0]))[:, None]
     mu, nu = ts * prices.bus[home], ts * prices.bus_reactive[home]
-    given = jnp.where(owned, plan.compensation, 0.0)
     by_active = asked_at_buses(market, mu, plan, net_load(market, plan))
-    by_reactive = nu[bus] * (market.prosumers.reactive - given[bus])
+    by_reactive = nu[bus] * reactive_drawn(market, plan)
     passive, passive_reactive = grid.consumed
     passive, passive_reactive = mu * passive, nu * passive_reactive
     parts = (by_active, by_reactive, passive, passive_reactive)
-    rent = nu * (plan.compensation - given)
+    rent = nu * (plan.compensation - _owned(market, plan))
     for price, out in zip((mu, nu), left(grid, plan.active, plan.reactive), strict=True):
         rent = rent - price * out
     lost = jnp.zeros_like(ts)

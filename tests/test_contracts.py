@@ -11,6 +11,7 @@ import pytest
 import jaxgne as jg
 from jaxgne.contracts import TEMPLATE, Contract, distance, read_contracts, with_contracts
 from jaxgne.household import household_bill, income
+from tests.markets import tight_inverter
 
 HOURS = 4
 CONTRACT = Contract(
@@ -89,6 +90,28 @@ def test_a_bill_says_what_a_person_can_check():
     assert lines["fixed fee", 2.4].eur == pytest.approx(0.4)
     assert "VAT of 20 %" in str(bill) and str(bill).splitlines()[-1].startswith("total")
     assert list(bill.frame().columns) == ["what", "quantity", "unit", "price", "eur"]
+
+
+def test_reactive_power_has_a_quantity_and_a_price():
+    """kvarh drawn, less what the own inverter makes, at the mean price of the bus that settles."""
+    market = tight_inverter()
+    clearing = jg.clear(market)
+    made, bus = np.asarray(clearing.plan.compensation), np.asarray(market.prosumers.bus)
+    priced = np.asarray(clearing.prices.bus_reactive)
+    drawn, hours = np.asarray(market.prosumers.reactive), np.asarray(market.hour_length)
+    for row in range(len(bus)):
+        home = bus[row]
+        if np.any(made[home]):  # its inverter's bus, which hangs on that of the house
+            home = int(np.asarray(market.grid.source)[np.asarray(market.grid.target) == home][0])
+        kvar = drawn[row] - made[bus[row]]
+        eur = float(np.sum(hours * priced[home] * kvar))
+        bill = household_bill(market, clearing, row)
+        (line,) = (line for line in bill.lines if line.what == "reactive power")
+        assert line.unit == "kvarh" and line.quantity == pytest.approx(np.sum(hours * kvar))
+        assert line.eur == pytest.approx(eur, abs=1e-9) and abs(eur) > 1e-3
+        assert line.price == pytest.approx(eur / np.sum(hours * kvar))
+        paid = float(np.sum(np.asarray(jg.settle(market, clearing).prosumers)[row]))
+        assert bill.total == pytest.approx(paid, abs=1e-9)
 
 
 def test_template_is_read_and_wrong_files_are_told(tmp_path: Any):
