@@ -176,6 +176,7 @@ new line.b bus1=b.2.3 bus2=c.2.3 phases=2 rmatrix=(0.3 | 0.1 0.33) xmatrix=(0.5 
 ~ cmatrix=(0 | 0 0) length=1
 new load.x bus1=b.1.2 phases=1 conn=delta kv=4.8 kw=300 kvar=100 {CONSTANT}
 new load.y bus1=c.2.3 phases=1 conn=delta kv=4.8 kw=100 kvar=50 {CONSTANT}
+new load.o bus1=b.1.2.3 phases=2 conn=delta kv=4.8 kw=60 kvar=20 {CONSTANT}
 new load.z bus1=b phases=3 conn=delta kv=4.8 kw=900 kvar=300 {CONSTANT}
 """
 
@@ -186,8 +187,9 @@ def test_three_wires_have_rows_between_phases(engine):
     grid, report = from_opendss(said(engine, WIRES + bases), model="lindist3flow")
     assert compare(engine, grid) == 3 + 3 + 3 + 1
     assert report.count("rows.pairs") == 4 and report.count("transformer.phases") == 0
-    at = row(grid, "b", "abc")
-    assert float(grid.passive[at, 0]) == pytest.approx(900)
+    drawn = dict(zip(grid.names, np.asarray(grid.passive)[:, 0].tolist(), strict=True))
+    assert drawn["b.abc"] == pytest.approx(900) and drawn["b.ab"] == pytest.approx(330)
+    assert drawn["b.bc"] == pytest.approx(30) and abs(drawn["b.ca"]) < 1e-3
     assert float(report.nominal[row(grid, "c", "bc")]) == pytest.approx(4.8)
     source = report.totals["source"]
     assert source.after == pytest.approx(source.before, rel=1e-6)

@@ -297,8 +297,9 @@ def _report(
         "the AC power flow of the grid is so far from the solved voltages",
     )  # fmt: skip
     notes.add("state.voltage", number=np.abs(volts).min())
-    over = np.maximum(np.abs(volts) - grid.voltage_max, grid.voltage_min - np.abs(volts))
-    over = np.where(np.isin(np.arange(len(over)), np.asarray(grid.feeder)), 0.0, np.asarray(over))
+    low, high = np.asarray(grid.voltage_min), np.asarray(grid.voltage_max)
+    over = np.maximum(np.abs(volts) - high, low - np.abs(volts))
+    over[np.asarray(grid.feeder)] = 0.0
     out = np.flatnonzero(over > _BEYOND)
     notes.some("state.limits", [f"bus {names[k]}" for k in out], np.max(over[out], initial=0))
     rows = {id(each): [table.row(*at) for at in places.get(each.name, ())] for each in elements}

@@ -77,14 +77,10 @@ class Wire:
     @property
     def loose(self) -> tuple[bool, bool]:
         """Whether either end has no way to the ground, as deltas: its currents sum to 0."""
-        near = np.hstack([self.own[0], self.there])
-        far = np.hstack([self.back, self.own[1]])
-        return tuple(
-            self.pair.turns
-            and len(own) > 1
-            and float(np.abs(own.sum(axis=0)).max()) < _LOOSE * float(np.abs(own).max())
-            for own in (near, far)
-        )  # pyright: ignore[reportReturnType]
+        if not self.pair.turns:
+            return False, False
+        near, far = np.hstack([self.own[0], self.there]), np.hstack([self.back, self.own[1]])
+        return _sums_to_nothing(near), _sums_to_nothing(far)
 
     @property
     def through(self) -> Complex[np.ndarray, "m n"]:
@@ -109,6 +105,12 @@ class Wire:
         if self.loose[1]:
             return np.linalg.pinv(self.own[1], rcond=_LOOSE)
         return np.linalg.inv(self.own[1])
+
+
+def _sums_to_nothing(currents: Complex[np.ndarray, "n N"]) -> bool:
+    """Whether those of several nodes do so, whatever the voltages."""
+    left = np.abs(currents.sum(axis=0)).max(initial=0.0)
+    return len(currents) > 1 and bool(left < _LOOSE * np.abs(currents).max(initial=0.0))
 
 
 def wire(circuit: Circuit, pair: Pair, near: int, far: int, fed: tuple[int, ...]) -> Wire:
@@ -246,7 +248,7 @@ def link(each: Wire, kind: Kind, above: Rows, circuit: Circuit) -> tuple[Rows, L
         comes, own = through @ here[each.joined], seen @ here[each.joined]
         best = np.abs(np.angle(comes[:, None] / own)).argmin(axis=1)
         ratio = comes[:, None] / own
-    elif not exact or len(set(best.tolist())) < len(best):
+    if len(set(best.tolist())) < len(best) or (not exact and len(each.joined) < 3):
         raise ValueError(
             f"from_opendss: {'; '.join(each.pair.names)} makes of phases of bus "
             f"{circuit.names[each.near]} what is no phase of its own; connect it from a phase to "

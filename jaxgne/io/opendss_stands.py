@@ -133,12 +133,16 @@ def _places(rows: Rows, each: Drawn) -> list[tuple[Place, complex]]:
     """The rows at which an element stands, and its power at each.
 
     Three phases to ground are one place, and so are three between phases where rows are of pairs.
+    None is what pairs of phases have for what is left of an element beside a dead node.
     """
     if rows.kind == "halves":
         return [((0,), each.total)]
-    if len(each.power) == len(rows.phase) == 3 and (rows.kind == "pairs" or not each.between):
+    pairs, three = rows.kind == "pairs", len(each.power) == len(rows.phase) == 3
+    if three and (not each.between or (pairs and len(each.between) == 3)):
         return [((*np.argsort(rows.phase).tolist(),), each.total)]
     if not each.between:
+        if pairs:
+            return []
         return [((rows.nodes.index(node),), power) for node, power in each.power.items()]
     share = each.total / len(each.between)
     return [(_ends(rows, ends), share) for ends in each.between]
