@@ -295,6 +295,8 @@ def test_three_sources_of_one_phase_are_one(engine):
     grid, _ = phased(engine, sources + STREET, start)
     compare(engine, grid)
     np.testing.assert_allclose(np.asarray(grid.feeder_voltage)[:, 0], [1.03, 1.01, 0.99], 1e-6)
+    source = from_opendss(engine)[1].totals["source"]  # balanced
+    assert source.after == pytest.approx(source.before, rel=5e-3)
     wrong = sources.replace("angle=-120", "angle=-117")
     with pytest.raises(ValueError, match="phases that are not 120 degrees apart"):
         phased(engine, wrong + STREET, start)
