@@ -28,7 +28,6 @@ class Ladder(Record):
     ancestor: Int[Array, "K B"]
     depth: Int[Array, " B"]  # 0 at feeders
     base: Float[Array, " B"]  # voltage at no load where its feeder has 1, by the taps between
-    passes: Int[Array, ""]
 
     def behind(self, values: Num[Array, "B ..."]) -> Num[Array, "B ..."]:
         """Sums over each bus and all behind it."""
@@ -59,8 +58,7 @@ def climb(
 
     rungs = max(1, (buses - 1).bit_length())
     (_, depth, base), ancestor = lax.scan(double, (parent, below, passed), None, length=rungs)
-    passes = jnp.sum(jnp.any(ancestor < buses, axis=1))
-    return Ladder(ancestor, depth[:buses], base[:buses], passes)
+    return Ladder(ancestor, depth[:buses], base[:buses])
 
 
 class Forest(Record):

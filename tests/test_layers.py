@@ -127,7 +127,7 @@ LAYERS: dict[str, set[str]] = {
             for part in ("blocks", "cap_rows", "dual", "local", "projection", "sweeps")
         ),
         *(f"solvers.{part}" for part in ("columns", "linearized", "newton", "preference")),
-        *(f"solvers.{part}" for part in ("groups", "setting", "start", "tree")),
+        *(f"solvers.{part}" for part in ("contraction", "groups", "setting", "start", "tree")),
     },
     "sensitivity": {
         *("market", "model", "radial", "feasibility", "optimality", "scales", "sensitivity"),

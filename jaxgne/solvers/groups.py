@@ -9,8 +9,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ..incidence import beside, falls, has_terminals, shares, where
 from ..market import Grid
-from ..radial import Ladder, climb
+from ..radial import climb, lookup
 from ..record import Record
+from .contraction import Contraction, contract
 
 
 class Groups(Record):
@@ -22,16 +23,12 @@ class Groups(Record):
 
     rows: Int[Array, "G n"] | None  # of buses, beyond the last where a slot is empty; none: G = B
     wires: Int[Array, "G n"]  # of lines, likewise
-    ladder: Ladder  # of groups
+    parent: Int[Array, " G"]  # the group before each; G at feeders
+    contraction: Contraction  # of the forest below feeders
     fed: Bool[Array, " G"]
     scale: Float[Array, "G n"]
     drop: Float[Array, "G n 2n"]  # what active, then reactive flows take of the squared voltages
     near: Float[Array, "G 3n 3n"] | None  # prices and w of the group before as its line sees them
-
-    @property
-    def parent(self) -> Int[Array, " G"]:
-        """The group before each; beyond the last at feeders."""
-        return self.ladder.ancestor[0]
 
     def at_rows(self, values: Float[Array, "B ..."]) -> Float[Array, "G n ..."]:
         """Values of buses, 0 in empty slots."""
@@ -77,7 +74,8 @@ def groups(grid: Grid) -> Groups:
     if not grid.model.phased:
         drop = jnp.stack(own, axis=1).at[line_of].get(mode="fill", fill_value=0)[:, None]
         scale = ladder.base[:, None] ** grid.model.power
-        return Groups(None, line_of[:, None], ladder, fed, scale, drop, None)
+        parent = ladder.ancestor[0]
+        return Groups(None, line_of[:, None], parent, _below(parent, fed), fed, scale, drop, None)
 
     rows, at = grid.phases, grid.terminal
     end = grid.target[at]
@@ -91,7 +89,6 @@ def groups(grid: Grid) -> Groups:
     starts = _taken(group, _taken(grid.source, wires, buses), rows.shape[0])
     parent = jnp.min(starts, axis=1).astype(jnp.int32)
     none = parent == rows.shape[0]
-    tree = climb(parent, each, jnp.ones(rows.shape[0], grid.tap.dtype), none)
     scale = _taken(ladder.base, rows, 1) ** grid.model.power
 
     drop = jnp.zeros((rows.shape[0], 3, 2, 3), grid.resistance.dtype)
@@ -105,7 +102,11 @@ def groups(grid: Grid) -> Groups:
         )
     drop = drop.reshape(rows.shape[0], 3, 6)
     near = _near(grid, slot, group, scale) if has_terminals(grid) else None
-    return Groups(rows, wires, tree, none, scale, drop, near)
+    return Groups(rows, wires, parent, _below(parent, none), none, scale, drop, near)
+
+
+def _below(parent: Int[Array, " G"], fed: Bool[Array, " G"]) -> Contraction:
+    return contract(jnp.where(lookup(fed, parent), parent.shape[0], parent))
 
 
 def _near(

@@ -53,7 +53,7 @@ def network(market: Market, devices: Float[Array, "2 B"], held: Bool[Array, " B"
     some hour the step is a tenth, for that price to find its level. Feeders' rows and rows that the
     model lacks meet free variables: they are left out (0 in Sigma).
 
-    The feeders of `lindistflow` are trees, whose Sigma takes O(B log depth), but one dense matrix
+    The feeders of `lindistflow` are trees, whose Sigma takes O(B), but one dense matrix
     where they are small; so does that of the paper's model, whose grid may be meshed.
     """
     if not market.grid.model.networked:

@@ -79,7 +79,7 @@ class _State(Record):
 class PrimalDual(AbstractSolver):
     """Restarted, reflected Halpern iteration of preconditioned PDHG, for markets of any size.
 
-    Iterations cost O(H (N + E + B log B)) time and as much memory, where a grid that may have loops
+    Iterations cost O(H (N + E + B)) time and as much memory, where a grid that may have loops
     (`paper`) takes a dense matrix, O(H B^2), for its network. `sufficient` and
     `necessary` are the shares of the first residual since a restart below which a restart is made
     at once, or as soon as the residual rises; `stale` the share of all iterations after which one

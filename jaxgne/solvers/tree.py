@@ -1,9 +1,8 @@
-"""The inverse of A tau A^T on a radial feeder, by elimination from its leaves.
+"""The inverse of A tau A^T on a radial feeder, by elimination bus by bus.
 
-With the voltages' own changes w kept as unknowns, the rows of a bus meet only its parent's.
-Eliminating the leaves first leaves a block of 3 x 3 (prices of active and reactive power, w) a bus
-and phase, and what a bus passes on to its parent is linear. What climbs the tree does so by
-doubling, as in `radial`: O(B log depth) an hour. `groups` has buses with all their phases.
+With the voltages' own changes w kept as unknowns, the rows of a bus meet only those of its parent
+and its children: blocks of 3 x 3 (prices of active and reactive power, w), three times that with
+all phases of a bus, as `groups` has them. Buses go in the order of `contraction`: O(B) an hour.
 """
 
 import jax
@@ -12,6 +11,7 @@ from jaxtyping import Array, Float
 
 from ..radial import lookup
 from ..record import Record
+from .contraction import Contraction, most
 from .groups import Groups, blocks
 
 
@@ -21,8 +21,7 @@ class Tree(Record):
     groups: Groups
     share: Float[Array, "G 3n n"]  # of a line's voltage rows in the equations of its two buses
     lean: Float[Array, "G n n"]  # and in their own prices
-    pivot: Float[Array, "G 3n 3n"]  # its inverse; 0 at feeders
-    passed: Float[Array, "K G 3n 3n"]  # what a bus adds to the equations of each ancestor
+    solution: Float[Array, "G 3n 9n"]  # as groups go: of what each has, its parent and its child
 
     def __call__(
         self,
@@ -31,25 +30,38 @@ class Tree(Record):
         voltage: Float[Array, "L H"],
     ) -> tuple[Float[Array, "B H"], Float[Array, "B H"], Float[Array, "L H"]]:
         """The inverse times rows of buses and lines; feeders' own rows are left out."""
-        groups, ladder = self.groups, self.groups.ladder
+        groups, plan = self.groups, self.groups.contraction
         active, reactive = groups.at_rows(bus), groups.at_rows(bus_reactive)
         drop, n = groups.at_wires(voltage), active.shape[1]
-        share = self.share @ drop
+        share = _times(self.share, drop)
         known = jnp.concatenate([active, reactive, jnp.zeros_like(active)], axis=1)
         known = known + share - groups.behind(share)
+        steps, m = most(plan.steps), 3 * n
 
-        def collect(k: Array, at: Array) -> Array:
-            return at.at[ladder.ancestor[k]].add(self.passed[k] @ at)
+        def go(at: Array, values: Array) -> Array:
+            step = plan.step(at)
+            table, own = lookup(self.solution, step.place), lookup(values, step.node)
+            given = _times(table[:, :, m:].mT, own).reshape(-1, *own.shape[1:])
+            return values.at[step.near.ravel()].add(given)
 
-        def hand_out(k: Array, at: Array) -> Array:
-            return at + self.passed[k].mT @ lookup(at, ladder.ancestor[k])
+        def come_back(at: Array, values: Array) -> Array:
+            step = plan.step(steps - 1 - at)
+            ends = jnp.concatenate([step.node[:, None], step.near], axis=1)
+            felt = lookup(values, ends).reshape(len(ends), 3 * m, -1)
+            return values.at[step.node].set(lookup(self.solution, step.place) @ felt)
 
-        known = jax.lax.fori_loop(0, ladder.passes, collect, known)
-        solved = jax.lax.fori_loop(0, ladder.passes, hand_out, self.pivot @ known)
+        known = jax.lax.fori_loop(0, steps, go, known)
+        solved = jax.lax.fori_loop(0, steps, come_back, known)
         change = solved - groups.seen(solved)
-        price = self.lean @ drop + self.share.mT @ change
+        price = _times(self.lean, drop) + _times(self.share.mT, change)
         active, reactive = (groups.to_rows(solved[:, k : k + n], len(bus)) for k in (0, n))
         return active, reactive, groups.to_wires(price, len(voltage))
+
+
+def _times(matrix: Float[Array, "W i k"], values: Float[Array, "W k H"]) -> Float[Array, "W i H"]:
+    """`matrix @ values` as a sum of products, which XLA takes together with what is around it."""
+    each = range(values.shape[1])
+    return sum((matrix[:, :, k, None] * values[:, k, None] for k in each), jnp.zeros(()))
 
 
 def eliminate(
@@ -65,7 +77,7 @@ def eliminate(
     referred to the feeders, so that it sees no transformer.
     """
     drop, scale, fed = groups.drop, groups.scale, groups.fed
-    n, count = scale.shape[1], scale.shape[0]
+    n = scale.shape[1]
     steps, one = blocks(groups, flow), jnp.eye(n)
     there = groups.at_wires(jnp.ones_like(slack))
     moved = steps @ drop.mT
@@ -85,30 +97,38 @@ def eliminate(
     empty = held == 0  # a slot without a row, whose equations say nothing
     own = -(scale**2) / jnp.where(empty, 1.0, held)
     diagonal = jnp.concatenate([rows[..., 0] + empty, rows[..., 1] + empty, own], axis=1)
-    start = jax.vmap(jnp.diag)(diagonal)
-    unit = jnp.eye(3 * n)
-
-    def back(blocks: Array) -> Array:
-        """What blocks at the far ends of lines are at their near ends, summed by group."""
-        if groups.near is not None:
-            blocks = groups.near.mT @ blocks @ groups.near
-        return jax.ops.segment_sum(blocks, groups.parent, count)
-
-    def onward(_: Array, pivot: Array) -> Array:
-        """Pivots that are right one bus further from the leaves."""
-        pivot = jnp.where(fed[:, None, None], unit, pivot)
-        return start + coupling + back(coupling - coupling @ jnp.linalg.solve(pivot, coupling))
-
-    pivot = jax.lax.fori_loop(0, jnp.max(groups.ladder.depth), onward, start + coupling)
-    pivot = jnp.linalg.inv(jnp.where(fed[:, None, None], unit, pivot))
-    pivot = jnp.where(fed[:, None, None], 0.0, pivot)
-    step = coupling @ pivot
-    if groups.near is not None:
-        step = groups.near.mT @ step
-
-    def double(passed: Array, ahead: Array) -> tuple[Array, Array]:
-        return lookup(passed, ahead) @ passed, passed
-
-    _, passed = jax.lax.scan(double, step, groups.ladder.ancestor)
+    ahead = coupling if groups.near is None else coupling @ groups.near
+    begun = jax.vmap(jnp.diag)(diagonal) + coupling
+    begun = begun + groups.behind(ahead)
+    begun = jnp.where(fed[:, None, None], jnp.eye(3 * n), begun)
+    ahead = jnp.where(lookup(fed, groups.parent)[:, None, None], 0.0, -ahead)
+    solution = _solutions(groups.contraction, begun, ahead)
+    solution = jnp.where(fed[groups.contraction.node, None, None], 0.0, solution)
     share = jnp.concatenate([-fall, scale[:, :, None] * lean], axis=1)
-    return Tree(groups, share, lean, pivot, passed)
+    return Tree(groups, share, lean, solution)
+
+
+def _solutions(
+    plan: Contraction, own: Float[Array, "G m m"], ahead: Float[Array, "G m m"]
+) -> Float[Array, "G m 3*m"]:
+    """What gives each node of a forest as it goes: of its own, its parent's and its child's.
+
+    `own` are the matrix's blocks on the diagonal, `ahead` those of nodes' rows in their parents'
+    columns. Where x goes and S = own_x^-1, its parent is left with own - ahead_x^T S ahead_x, and
+    its child c with own - ahead_c S ahead_c^T and, ahead of it now, -ahead_c S ahead_x.
+    """
+
+    def go(at: Array, now: tuple[Array, ...]) -> tuple[Array, ...]:
+        own, ahead, solution = now
+        place, node, near = plan.step(at)
+        parent, child = near[:, 0], near[:, 1]
+        up, down = lookup(ahead, node), lookup(ahead, child)
+        inverse = jnp.linalg.inv(own.at[node].get(mode="clip"))
+        by_parent, by_child = -inverse @ up, -inverse @ down.mT
+        own = own.at[parent].add(up.mT @ by_parent).at[child].add(down @ by_child)
+        ahead = ahead.at[child].set(down @ by_parent)
+        found = jnp.concatenate([inverse, by_parent, by_child], axis=2)
+        return own, ahead, solution.at[place].set(found)
+
+    none = jnp.zeros((*own.shape[:2], 3 * own.shape[2]), own.dtype)
+    return jax.lax.fori_loop(0, most(plan.steps), go, (own, ahead, none))[2]
