@@ -27,7 +27,10 @@ def ones(market: jg.Market) -> preconditioner.Balance:
 @pytest.mark.parametrize("seed", [pytest.param(0, marks=pytest.mark.slow), 1])
 @pytest.mark.parametrize(
     "name",
-    [n if n == "many devices" else pytest.param(n, marks=pytest.mark.slow) for n in HAND_MADE],
+    [
+        n if n in ("many devices", "one bus") else pytest.param(n, marks=pytest.mark.slow)
+        for n in HAND_MADE
+    ],
 )
 def test_steps_never_overshoot(name, seed):
     """Sigma A tau A^T has no eigenvalue above 1: the condition for convergence."""

@@ -60,6 +60,8 @@ class Groups(Record):
 
 
 def _taken(values: Array, index: Array, empty: float = 0.0) -> Array:
+    if not values.shape[0]:  # a grid of one bus has no lines
+        return jnp.full((*index.shape, *values.shape[1:]), empty, values.dtype)
     return values.at[index].get(mode="fill", fill_value=empty)
 
 
@@ -72,7 +74,7 @@ def groups(grid: Grid) -> Groups:
     line_of = jnp.full(buses, lines, jnp.int32).at[grid.target].set(line)
     own = falls(grid)["voltage"]
     if not grid.model.phased:
-        drop = jnp.stack(own, axis=1).at[line_of].get(mode="fill", fill_value=0)[:, None]
+        drop = _taken(jnp.stack(own, axis=1), line_of[:, None])
         scale = ladder.base[:, None] ** grid.model.power
         parent = ladder.ancestor[0]
         return Groups(None, line_of[:, None], parent, _below(parent, fed), fed, scale, drop, None)
