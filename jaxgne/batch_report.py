@@ -30,7 +30,7 @@ def batch_summary(markets: Market, clearing: Clearing) -> dict[str, Any]:
     if np.ndim(clearing.steps) != 1:
         raise ValueError(
             "batch_summary() takes the clearings of a batch; of one market use "
-            "jaxgne.report.summary(market, clearing)."
+            "jaxgne.indicators.summary(market, clearing)."
         )
     ended = {w: int(is_status(clearing.status, getattr(Status, w)).sum()) for w in STATUSES}
     ok = np.asarray(clearing.ok | is_status(clearing.status, Status.uncontrolled))

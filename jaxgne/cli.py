@@ -48,7 +48,7 @@ from .cli_tune import tune
 from .indicators import summary
 from .io import check_replaceable, load_case, save
 from .live import Live, LiveBatch
-from .report import table
+from .printed import table
 
 WIDTH = 100  # columns, where the terminal has them
 _MOST_SCENARIOS = 1_000_000

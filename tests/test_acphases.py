@@ -12,8 +12,9 @@ from rich.console import Console
 
 import jaxgne as jg
 from jaxgne import acflow, acphases, frames
+from jaxgne.indicators import summary
 from jaxgne.phases import by_phase
-from jaxgne.report import summary, table
+from jaxgne.printed import table
 from jaxgne.runner import by_numpy, to_host
 from jaxgne.tight import spots
 from tests import phase_cases

@@ -10,7 +10,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import jaxgne as jg
-from jaxgne import cli, frames, report
+from jaxgne import cli, frames, indicators, printed
 from jaxgne.causes import explain_infeasible
 from jaxgne.feasibility import infeasibility_proof
 from jaxgne.record import changed
@@ -100,7 +100,7 @@ def test_reports_name_caps_that_bind():
     base = lone()
     market = jg.capped(base, jg.caps.carbon(base, 7.2, grid=0.4), jg.caps.group(base, 50.0))
     found: Any = jg.clear(market, tol=1e-9)
-    carbon, group = report.summary(market, found)["caps"]
+    carbon, group = indicators.summary(market, found)["caps"]
     assert carbon["highest_level"] == {"level": pytest.approx(7.2), "hour": 3}
     assert carbon["binding_hours"] == [0, 1, 2, 3] and group["binding_hours"] == []
     # 18 kWh are bought, 4.5 kW at 0.2 + 0.01 x 4.5 and as much anticipated, the rest made for 0.31
@@ -111,7 +111,7 @@ def test_reports_name_caps_that_bind():
 def text(market: jg.Market, clearing: jg.Clearing) -> str:
     console = Console(width=100, no_color=True, force_terminal=False)
     with console.capture() as capture:
-        console.print(report.table(market, clearing), highlight=False)
+        console.print(printed.table(market, clearing), highlight=False)
     return " ".join(capture.get().split())
 
 

@@ -27,12 +27,13 @@ from jaxgne import (
     comparison,
     fitting,
     frames,
+    indicators,
     mechanisms,
     model,
     objectives,
     one_way,
     plots,
-    report,
+    printed,
     scenarios,
     selection,
     settlement,
@@ -149,8 +150,8 @@ OWN: dict[str, Call] = {
 }
 # ... or a sentence that says what to do.
 ONE: dict[str, Call] = {
-    "summary": lambda m, c: report.summary(m, c),
-    "table": lambda m, c: report.table(m, c),
+    "summary": lambda m, c: indicators.summary(m, c),
+    "table": lambda m, c: printed.table(m, c),
     "inverter": lambda m, c: jg.devices.inverter(m, [0], 12.0),
     "connection": lambda m, c: jg.devices.connection(m, [0], 12.0),
     "stack": lambda m, c: scenarios.stack([m, m]),
@@ -235,7 +236,7 @@ INSIDE = {  # one market's mathematics, and what the functions above are made of
 }
 MODULES = (
     *("acsafe", "batch_report", "certificate", "comparison", "devices", "fitting", "frames"),
-    *("mechanisms", "model", "objectives", "one_way", "payoffs", "plan", "plots", "report"),
+    *("mechanisms", "model", "objectives", "one_way", "payoffs", "plan", "plots", "printed"),
     *("causes", "descent", "indicators", "scenarios", "selection"),
     *("reliability", "settlement", "sharing", "studies", "tracing", "tuning", "validation"),
     *("alternatives", "tight", "uncontrolled", "unmet"),

@@ -30,7 +30,7 @@ monitoring.register_event_duration_secs_listener(
     lambda event, *_, **__: compiled.append(event) if "backend_compile" in event else None
 )
 import jaxgne as jg
-from jaxgne import devices, frames, plots, report
+from jaxgne import devices, frames, indicators, plots
 
 steps = dict(hours=24)
 market = jg.Market(
@@ -55,7 +55,7 @@ populated = jg.cases.populate(jg.ieee37().grid, 20, vehicle=0.2, heat_pump=0.2, 
 jg.scenarios.stack([market, market])
 clearing = jg.clear(jg.validate(market))
 words = [str(market), str(clearing), clearing.why(), repr(clearing), str(jg.relax(market))]
-facts = report.summary(market, clearing)
+facts = indicators.summary(market, clearing)
 tables = [
     getattr(frames, name)(market, clearing)
     for name in "prosumers generators buffers trades buses lines hours bills price_parts".split()

@@ -18,7 +18,7 @@ import pytest
 from rich.console import Console
 
 import jaxgne as jg
-from jaxgne import batch_report, frames, mechanisms, plots, report, scenarios
+from jaxgne import batch_report, frames, indicators, mechanisms, plots, printed, scenarios
 from jaxgne.clock import hours_of, step_at
 
 mpl.use("Agg")
@@ -52,7 +52,7 @@ def cleared() -> Cleared:
 def text(market: jg.Market, clearing: jg.Clearing) -> str:
     console = Console(width=100, no_color=True, force_terminal=False)
     with console.capture() as capture:
-        console.print(report.table(market, clearing), highlight=False)
+        console.print(printed.table(market, clearing), highlight=False)
     return capture.get()
 
 
@@ -83,7 +83,7 @@ def test_a_batch_of_days_has_the_times_of_each(cleared: Cleared):
 
 def test_reports_speak_of_times(cleared: Cleared):
     """The peak of 4 + 1 + 0.2 kW is in the second half past two."""
-    facts = report.summary(*cleared)
+    facts = indicators.summary(*cleared)
     assert facts["hours"] == 2.5
     assert facts["contracted_peak"]["hour"] == 2.0
     assert facts["contracted_peak"]["time"] == "2025-10-26T02:30:00+01:00"

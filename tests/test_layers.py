@@ -195,7 +195,7 @@ LAYERS: dict[str, set[str]] = {
         *("kinds", "phases", "tangent"),
     },
     "indicators": {*RESULT - SOLVERS, "comparison"},
-    "report": {*RESULT - SOLVERS, "indicators"},
+    "printed": {*RESULT - SOLVERS, "indicators"},
     "checking": {*RESULT - SOLVERS, "indicators"},
     "batch_report": {*RESULT - SOLVERS, "comparison"},
     "plots": {
@@ -225,7 +225,7 @@ LAYERS: dict[str, set[str]] = {
         "jaxgne",  # public names only
         *("batch_report", "cases", "cli_compare", "cli_plot", "cli_shared", "cli_study"),
         *("cli_check", "cli_convert", "cli_new", "cli_source", "cli_tune"),
-        *("indicators", "io", "live", "report"),
+        *("indicators", "io", "live", "printed"),
     },
     "__main__": {"cli"},
     "__init__": {
@@ -237,8 +237,8 @@ LAYERS: dict[str, set[str]] = {
         "household",
         "io",
         "plots",
+        "printed",
         "profiles",
-        "report",
         "studies",
     },
 }

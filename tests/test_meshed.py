@@ -11,7 +11,7 @@ import pytest
 import jaxgne as jg
 from jaxgne import acflow, model
 from jaxgne.acflow import MOST_LOOPS, unexamined
-from jaxgne.report import summary
+from jaxgne.indicators import summary
 from tests.power_flows import (
     by_pandapower,
     by_power_grid_model,

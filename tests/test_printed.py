@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 import jaxgne as jg
-from jaxgne import report
+from jaxgne import indicators, printed
 from tests.folders import bare, feeder, unfinished
 
 
@@ -42,7 +42,7 @@ def text(market: jg.Market, clearing: jg.Clearing) -> str:
     """The table as a pipe sees it, 100 columns wide."""
     console = Console(width=100, no_color=True, force_terminal=False)
     with console.capture() as capture:
-        console.print(report.table(market, clearing), highlight=False)
+        console.print(printed.table(market, clearing), highlight=False)
     return capture.get()
 
 
@@ -51,7 +51,7 @@ def test_energies_are_power_times_hours():
     1 kW one way and 1 kW the other, 2 * 2 * 0.25 = 1 kWh; three buses draw 0.1 kW, 0.15 kWh."""
     market = feeder()
     clearing = plan_of(market, imports=np.array(4.0), trades=np.array([[1.0], [-1.0]]))
-    energy = report.summary(market, clearing)["energy_kwh"]
+    energy = indicators.summary(market, clearing)["energy_kwh"]
     assert energy["imported"] == pytest.approx(6.0)
     assert energy["traded"] == pytest.approx(1.0)
     assert energy["passive"] == pytest.approx(0.15)
@@ -62,7 +62,7 @@ def test_contracted_peak_has_its_hour():
     """3 prosumers at 5 kW from hour 0.25 on and three buses at 0.1 kW: 15.3 kW."""
     market = feeder()
     clearing = plan_of(market, imports=np.array([4.0, 5.0]))
-    facts = report.summary(market, clearing)
+    facts = indicators.summary(market, clearing)
     assert facts["contracted_peak"]["hour"] == 0.25
     assert facts["contracted_peak"]["kw"] == pytest.approx(15.3)
     assert "15.3 kW in hour 0.25" in text(market, clearing)
@@ -76,7 +76,7 @@ def test_bills_are_total_mean_and_range():
     """
     market = feeder()
     clearing = plan_of(market, imports=np.array([[1.0], [2.0], [3.0]]))
-    facts = report.summary(market, clearing)
+    facts = indicators.summary(market, clearing)
     bill = facts["bill_eur"]
     assert bill == pytest.approx(facts["objective_eur"])
     assert bill == pytest.approx(facts["cost_eur"])
@@ -89,7 +89,7 @@ def test_bills_are_total_mean_and_range():
     priced = jnp.broadcast_to(jnp.asarray([[0.1], [0.2], [0.3]]), (3, 2))
     trading = eqx.tree_at(lambda c: c.prices.balance, trading, priced)
     paid = np.asarray(jg.settle(market, trading).prosumers.sum(axis=1))
-    again = report.summary(market, trading)["bill_eur"]
+    again = indicators.summary(market, trading)["bill_eur"]
     assert (again["min"], again["max"]) == pytest.approx((paid.min(), paid.max()))
 
 
@@ -100,7 +100,7 @@ def test_the_transformer_is_net_of_what_is_sold():
     """
     market = feeder()
     clearing = plan_of(market, imports=np.array(4.0), exports=np.array([0.0, 5.0]))
-    found = report.summary(market, clearing)["transformer"]
+    found = indicators.summary(market, clearing)["transformer"]
     assert found["in_kwh"] == pytest.approx(3.075)
     assert found["out_kwh"] == pytest.approx(0.675)
     assert (found["peak_in"]["kw"], found["peak_in"]["hour"]) == (pytest.approx(12.3), 0)
@@ -114,21 +114,21 @@ def test_what_the_model_does_not_determine_is_not_printed():
     flat = replace(market.grid, model="paper", reactive_balance=False)
     market = eqx.tree_at(lambda m: m.grid, market, flat)
     clearing = plan_of(market)
-    facts = report.summary(market, clearing)
+    facts = indicators.summary(market, clearing)
     assert facts["voltage"] is None and facts["lines"] is None
     assert facts["by_hour"][0]["lowest_voltage_pu"] is None
     assert facts["ac"]["lowest"]["pu"] <= 1.0
     shown = text(market, clearing)
     assert "not determined by this grid model" in shown
     assert "lowest V" not in shown and "of the rating" not in shown
-    full = report.summary(feeder(), plan_of(feeder()))
+    full = indicators.summary(feeder(), plan_of(feeder()))
     assert full["voltage"] is not None and full["lines"] is not None
 
 
 def test_voltages_are_magnitudes_with_bus_and_hour():
     """Squared 0.9604 at bus 2 in hour 0.25 is 0.98 pu; squared 1.0609 at bus 1 at first is 1.03."""
     squared = np.array([[1.0, 1.0], [1.0609, 1.0], [1.0, 0.9604]])
-    facts = report.summary(feeder(), plan_of(feeder(), voltage=squared))["voltage"]
+    facts = indicators.summary(feeder(), plan_of(feeder(), voltage=squared))["voltage"]
     assert facts["lowest"]["pu"] == pytest.approx(0.98)
     assert (facts["lowest"]["bus"], facts["lowest"]["hour"]) == ("Straße", 0.25)
     assert facts["highest"]["pu"] == pytest.approx(1.03)
@@ -139,7 +139,7 @@ def test_voltages_are_magnitudes_with_bus_and_hour():
 def test_voltage_at_a_limit_counts_outside_the_feeder_bus():
     """0.95 pu at bus 1 for a quarter of an hour; the feeder bus is held and never counts."""
     squared = np.array([[0.9025, 0.9025], [0.9025, 1.0], [1.0, 1.0]])
-    facts = report.summary(feeder(), plan_of(feeder(), voltage=squared))["voltage"]
+    facts = indicators.summary(feeder(), plan_of(feeder(), voltage=squared))["voltage"]
     assert facts["bus_hours_at_limit"] == 0.25
 
 
@@ -149,7 +149,7 @@ def test_full_lines_are_counted_and_named():
     clearing = plan_of(
         feeder(), active=np.array([[12.0, 6.0]] * 2), reactive=np.array([[16.0, 8.0]] * 2)
     )
-    facts = report.summary(feeder(), clearing)["lines"]
+    facts = indicators.summary(feeder(), clearing)["lines"]
     assert facts["highest_loading"] == pytest.approx(1.0)
     assert (facts["line"], facts["hour"], facts["ends"]) == (0, 0, ["799", 'bus, "two"'])
     assert (facts["line_hours_at_limit"], facts["line_hours"]) == (0.25, 0.5)
@@ -164,7 +164,7 @@ def test_branches_that_begin_at_once_are_told_apart():
     each = [feeder(total_max=(9.0, limit)) for limit in (9.0, 6.3)]
     market = jg.scenarios.tree(each, [0.2, 0.8], 1)
     clearing = plan_of(market, imports=np.array(2.0))
-    facts = report.summary(market, clearing)
+    facts = indicators.summary(market, clearing)
     assert (facts["aggregate_limit_hours"], facts["aggregate_limit_steps"]) == ([0.25], [2])
     assert (facts["hours_at_aggregate_limit"], facts["hours"]) == (0.2, 0.5)
     assert facts["energy_kwh"]["imported"] == pytest.approx(3.0)
@@ -176,7 +176,7 @@ def test_aggregate_limit_binds_on_net_exchange():
     """6.3 kW gross and 0.9 kW exported net 5.4 kW: at a limit of 5.4 kW from hour 0.25 on only."""
     market = feeder(total_max=(9.0, 5.4))
     clearing = plan_of(market, imports=np.array(2.0), exports=np.array(0.3))
-    assert report.summary(market, clearing)["aggregate_limit_hours"] == [0.25]
+    assert indicators.summary(market, clearing)["aggregate_limit_hours"] == [0.25]
     assert "at its limit in 0.25 hours (0.25)" in text(market, clearing)
 
 
@@ -186,7 +186,7 @@ def test_mean_price_weighs_by_what_prosumers_draw():
     clearing = plan_of(market)
     own = jnp.broadcast_to(jnp.array([[0.1], [0.2], [0.3]]), (3, 2))
     clearing = eqx.tree_at(lambda c: c.prices.balance, clearing, own)
-    hour = report.summary(market, clearing)["by_hour"][0]
+    hour = indicators.summary(market, clearing)["by_hour"][0]
     assert hour["energy_price_mean_eur_per_kwh"] == pytest.approx(1 / 6)
     assert hour["energy_price_min_eur_per_kwh"] == pytest.approx(0.1)
     assert hour["energy_price_max_eur_per_kwh"] == pytest.approx(0.3)
@@ -194,7 +194,7 @@ def test_mean_price_weighs_by_what_prosumers_draw():
 
 
 def test_market_without_network_has_no_voltages():
-    facts = report.summary(bare(), plan_of(bare()))
+    facts = indicators.summary(bare(), plan_of(bare()))
     assert facts["voltage"] is None
     assert facts["lines"] is None
     assert "Voltage" not in text(bare(), plan_of(bare()))
@@ -207,11 +207,11 @@ def test_summary_is_json_of_plain_numbers(status: str):
     clearing = unfinished(market, getattr(jg.Status, status))
     broken = eqx.tree_at(lambda c: c.plan.imports, clearing, clearing.plan.imports * np.nan)
     for each in (clearing, broken):
-        facts = report.summary(market, each)
+        facts = indicators.summary(market, each)
         assert json.loads(json.dumps(facts, allow_nan=False)) == facts
         assert facts["status"] == status
     error = float(clearing.certificate.error)
-    shown = report.summary(market, clearing)["certificate"]["relative_kkt_error"]
+    shown = indicators.summary(market, clearing)["certificate"]["relative_kkt_error"]
     assert shown == (error if math.isfinite(error) else None)
 
 
