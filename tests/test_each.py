@@ -144,6 +144,7 @@ OWN: dict[str, Call] = {
         for name in ("prosumers", "generators", "buffers", "trades", "buses", "lines", "hours")
     },
     "frames.bills": lambda m, c: frames.bills(m, c),
+    "frames.tables": lambda m, c: frames.tables(m, c),
     "frames.price_parts": lambda m, c: frames.price_parts(m, c),
     "relax": lambda m, c: jg.relax(m),
     "print": lambda m, c: f"{m}{c}{c.certificate}",

@@ -204,7 +204,11 @@ LAYERS: dict[str, set[str]] = {
         *(f"plots.{part}" for part in ("layout", "state", "strokes", "style")),
         "incidence",
     },
-    "frames": {*RESULT - SOLVERS, *STUDIES, "grids", "kinds", "tight"},
+    "families": {
+        *("acflow", "clock", "fields", "grids", "kinds", "market", "model", "names", "radial"),
+        *("families", "result", "settlement", "status", "tables"),
+    },
+    "frames": {"clock", "comparison", "families", "market", "result", "tight"},
     "cli_shared": {"jaxgne"},  # public names only
     "cli_source": {"jaxgne", "cases", "cli_shared", "contracts", "io"},
     "cli_check": {"checking", "cli_shared", "cli_source", "io"},
