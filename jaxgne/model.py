@@ -240,9 +240,9 @@ def prox(market: Market, plan: Plan, step: Plan) -> Plan:
         lower,
         upper,
     )
-    load = length(boxed.active, boxed.reactive)
-    rating = market.grid.radius
-    shrink = jnp.where(load > rating, rating / jnp.where(load > rating, load, 1.0), 1.0)
+    square, rating = boxed.active**2 + boxed.reactive**2, market.grid.radius
+    over = square > rating**2
+    shrink = jnp.where(over, rating / jnp.sqrt(jnp.where(over, square, 1.0)), 1.0)
     return replace(boxed, active=boxed.active * shrink, reactive=boxed.reactive * shrink)
 
 
