@@ -23,6 +23,9 @@ class Groups(Record):
 
     rows: Int[Array, "G n"] | None  # of buses, beyond the last where a slot is empty; none: G = B
     wires: Int[Array, "G n"]  # of lines, likewise
+    group: Int[Array, " B"]  # of each bus, and its slot
+    slot: Int[Array, " B"]
+    target: Int[Array, " L"]  # the bus where each line ends
     parent: Int[Array, " G"]  # the group before each; G at feeders
     contraction: Contraction  # of the forest below feeders
     fed: Bool[Array, " G"]
@@ -38,25 +41,24 @@ class Groups(Record):
         """Values of lines, `empty` where there is none."""
         return _taken(values, self.wires, empty)
 
-    def to_rows(self, values: Float[Array, "G n ..."], count: int) -> Float[Array, "B ..."]:
-        """Values of slots, by bus."""
+    def to_rows(self, values: Float[Array, "G m ..."], first: int) -> Float[Array, "B ..."]:
+        """Values of slots from the `first` on, by bus."""
         if self.rows is None:
-            return values[:, 0]
-        return jnp.zeros((count, *values.shape[2:]), values.dtype).at[self.rows].set(values)
+            return values[:, first]
+        return values[self.group, self.slot + first]
 
-    def to_wires(self, values: Float[Array, "G n ..."], count: int) -> Float[Array, "L ..."]:
+    def to_wires(self, values: Float[Array, "G n ..."]) -> Float[Array, "L ..."]:
         """Values of slots, by line."""
-        return jnp.zeros((count, *values.shape[2:]), values.dtype).at[self.wires].set(values)
+        return values[self.group[self.target], self.slot[self.target]]
 
     def seen(self, values: Float[Array, "G 3n m"]) -> Float[Array, "G 3n m"]:
         """What lines see of the group before; 0 at feeders."""
         before = values.at[self.parent].get(mode="fill", fill_value=0)
         return before if self.near is None else self.near @ before
 
-    def behind(self, values: Float[Array, "G 3n m"]) -> Float[Array, "G 3n m"]:
-        """The transpose: what groups get of the lines that begin there."""
-        given = values if self.near is None else self.near.mT @ values
-        return jnp.zeros_like(values).at[self.parent].add(given)
+    def with_behind(self, at: Float[Array, "G 3n m"], values: Array) -> Float[Array, "G 3n m"]:
+        """The transpose: `at` and what groups get of the lines that begin there."""
+        return at.at[self.parent].add(values if self.near is None else self.near.mT @ values)
 
 
 def _taken(values: Array, index: Array, empty: float = 0.0) -> Array:
@@ -76,8 +78,10 @@ def groups(grid: Grid) -> Groups:
     if not grid.model.phased:
         drop = _taken(jnp.stack(own, axis=1), line_of[:, None])
         scale = ladder.base[:, None] ** grid.model.power
-        parent = ladder.ancestor[0]
-        return Groups(None, line_of[:, None], parent, _below(parent, fed), fed, scale, drop, None)
+        parent, each = ladder.ancestor[0], jnp.arange(buses, dtype=jnp.int32)
+        order, wires = _below(parent, fed), line_of[:, None]
+        at = each, jnp.zeros_like(each), grid.target
+        return Groups(None, wires, *at, parent, order, fed, scale, drop, None)
 
     rows, at = grid.phases, grid.terminal
     end = grid.target[at]
@@ -104,7 +108,8 @@ def groups(grid: Grid) -> Groups:
         )
     drop = drop.reshape(rows.shape[0], 3, 6)
     near = _near(grid, slot, group, scale) if has_terminals(grid) else None
-    return Groups(rows, wires, parent, _below(parent, none), none, scale, drop, near)
+    order = _below(parent, none)
+    return Groups(rows, wires, group, slot, grid.target, parent, order, none, scale, drop, near)
 
 
 def _below(parent: Int[Array, " G"], fed: Bool[Array, " G"]) -> Contraction:

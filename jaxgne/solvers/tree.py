@@ -35,7 +35,7 @@ class Tree(Record):
         drop, n = groups.at_wires(voltage), active.shape[1]
         share = _times(self.share, drop)
         known = jnp.concatenate([active, reactive, jnp.zeros_like(active)], axis=1)
-        known = known + share - groups.behind(share)
+        known = groups.with_behind(known + share, -share)
         steps, m = most(plan.steps), 3 * n
 
         def go(at: Array, values: Array) -> Array:
@@ -54,8 +54,7 @@ class Tree(Record):
         solved = jax.lax.fori_loop(0, steps, come_back, known)
         change = solved - groups.seen(solved)
         price = _times(self.lean, drop) + _times(self.share.mT, change)
-        active, reactive = (groups.to_rows(solved[:, k : k + n], len(bus)) for k in (0, n))
-        return active, reactive, groups.to_wires(price, len(voltage))
+        return groups.to_rows(solved, 0), groups.to_rows(solved, n), groups.to_wires(price)
 
 
 def _times(matrix: Float[Array, "W i k"], values: Float[Array, "W k H"]) -> Float[Array, "W i H"]:
@@ -98,8 +97,7 @@ def eliminate(
     own = -(scale**2) / jnp.where(empty, 1.0, held)
     diagonal = jnp.concatenate([rows[..., 0] + empty, rows[..., 1] + empty, own], axis=1)
     ahead = coupling if groups.near is None else coupling @ groups.near
-    begun = jax.vmap(jnp.diag)(diagonal) + coupling
-    begun = begun + groups.behind(ahead)
+    begun = groups.with_behind(jax.vmap(jnp.diag)(diagonal) + coupling, ahead)
     begun = jnp.where(fed[:, None, None], jnp.eye(3 * n), begun)
     ahead = jnp.where(lookup(fed, groups.parent)[:, None, None], 0.0, -ahead)
     solution = _solutions(groups.contraction, begun, ahead)
