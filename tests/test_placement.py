@@ -41,8 +41,11 @@ def apart(a, b):
     )
 
 found = {"devices": len(jax.devices())}
-market = HAND_MADE["one bus"]()
-market = scenarios.pad(market, prosumers=5)  # nothing divides it
+if phased := "phased" in sys.argv:
+    market = jg.synthetic(5, hours=2, hour_length=6.0, buses=12, phases=3)
+else:
+    market = HAND_MADE["one bus"]()
+    market = scenarios.pad(market, prosumers=5)  # nothing divides it
 cut = jg.spread(market, "prosumers")
 tables = (cut.generators.owner, cut.buffers.owner, cut.trading.buyer)
 sizes = {n: t.shape[0] for n, t in zip(("generators", "buffers", "pairs"), tables)}
@@ -53,8 +56,9 @@ found["cut"] = len(spread.plan.trades.sharding.device_set)
 if sys.argv[1] == "alone":
     cleared = jg.clear(cut)
     found["ok"] = bool(cleared.ok)
-    found["total"] = apart(cleared.aggregate, jg.clear(whole, jg.PrimalDual()).aggregate)
-    batch = slopes(8)
+    other = jg.InteriorPoint() if phased else jg.PrimalDual()
+    found["total"] = apart(cleared.aggregate, jg.clear(whole, other).aggregate)
+    batch = scenarios.perturb(market, jax.random.key(0), 8, load=0.05) if phased else slopes(8)
     many = jg.clear_many(jg.spread(batch), jg.PrimalDual())
     one = jg.clear_many(batch, jg.PrimalDual(), width=8)
     found["lanes"] = apart((many.plan, many.prices, many.steps), (one.plan, one.prices, one.steps))
@@ -98,9 +102,11 @@ def run(devices: int, words: list[str], processes: int = 1) -> list[str]:
     return printed
 
 
-@pytest.mark.slow  # compiles for half a minute
-def test_four_devices_give_what_one_gives():
-    found = json.loads(run(4, ["-c", SCRIPT, "alone"])[0].splitlines()[-1])
+@pytest.mark.slow  # compiles for half a minute; in three phases for two
+@pytest.mark.parametrize("words", [[], ["phased"]], ids=["one bus", "phased"])
+def test_four_devices_give_what_one_gives(words):
+    """One market cut by prosumer, and a batch by scenario."""
+    found = json.loads(run(4, ["-c", SCRIPT, "alone", *words])[0].splitlines()[-1])
     assert found["devices"] == found["cut"] == 4
     assert found["prosumers"] <= 1e-12 * 100  # kW and EUR/kWh, of a hundred
     assert found["ok"] and found["total"] <= 1e-3  # kW: both within 1e-6 of an equilibrium
