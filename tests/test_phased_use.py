@@ -385,6 +385,31 @@ def test_batches_and_float32(tight: Any):
     assert energy_prices(narrow, found.prices).dtype == jnp.float32
 
 
+@pytest.mark.slow  # compiles for a minute
+def test_float32_says_of_its_plan_what_float64_does():
+    """Cleared in pairs, to float32's tolerance; its certificate is the one judged in float64."""
+
+    def cast(tree: Any, dtype: Any) -> Any:
+        kinds = jnp.float32, jnp.float64
+        return jax.tree.map(
+            lambda a: jnp.asarray(a, dtype) if jnp.asarray(a).dtype in kinds else a, tree
+        )
+
+    base = jg.ieee37(6, hours=2, hour_length=6.0, grid="lindist3flow")
+    found = jg.clear(cast(base, jnp.float32))
+    assert found.plan.voltage.dtype == jnp.float32
+    judged = jg.certify(base, *cast((found.plan, found.prices), jnp.float64))
+    told = found.certificate
+    assert float(judged.error) <= 1.1e-4
+    assert float(told.error) == pytest.approx(float(judged.error), rel=0.1, abs=1e-6)
+    assert told.ac is not None and judged.ac is not None
+    for name in ("lowest", "highest", "loading", "losses"):
+        value = float(getattr(judged.ac, name))
+        assert float(getattr(told.ac, name)) == pytest.approx(value, rel=1e-5)
+    assert told.ac.answer is True and judged.ac.answer is True
+    assert told.ac.unbalance is not None and not bool(told.ac.unbalance.returns)
+
+
 def test_every_row_is_a_phase_or_a_terminal():
     """Houses with lines of their own and padding are buses of one phase, known to the tree."""
     base = market(2, voltage_min=0.9, voltage_max=1.1)
