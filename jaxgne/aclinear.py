@@ -141,7 +141,8 @@ def tangent_of(market: Market, at: Point, state: Flow) -> Tangent:
         grid, ts = market.grid, counted(market)
         free = jnp.ones(at.active.shape[0], bool).at[grid.feeder].set(False)[:, None]
         out = left(grid, state.active, state.reactive)
-        losses = jnp.where(free, -(at.active + out[0]), 0.0)
+        losses = -(at.active + out[0])
+        losses = losses.at[grid.feeder].add(state.exchange)  # where lines end at a feeder
         inert = jnp.where(free, -(at.reactive + out[1]), 0.0)
         offset = {}
         for name, ratio in ratios(grid).items():
