@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from . import scenarios as scenarios
     from . import studies as studies
     from .acexact import clear_ac
-    from .acsafe import clear_ac_safe
     from .alternatives import side_by_side
     from .batch import clear_many
     from .caps import capped
@@ -95,7 +94,6 @@ __all__ = [
     "certify",
     "clear",
     "clear_ac",
-    "clear_ac_safe",
     "clear_many",
     "compare",
     "convex",
@@ -137,7 +135,6 @@ _LATER = {  # imported when first asked for: a first clear needs none of them
     "SemiDecentralized": "solvers.semidecentralized",
     "capped": "caps",
     "clear_ac": "acexact",
-    "clear_ac_safe": "acsafe",
     "clear_many": "batch",
     "compare": "comparison",
     "convex": "standard_form",

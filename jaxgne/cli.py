@@ -9,7 +9,6 @@ import json
 import os
 import platform
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -102,22 +101,6 @@ def clear(
     least_norm: Annotated[
         bool, typer.Option("--least-norm", help="Of all equilibria, that of least trades.")
     ] = False,
-    ac_safe: Annotated[
-        bool,
-        typer.Option(
-            "--ac-safe",
-            help="Tighten limits until an AC power flow finds the plan safe; the market with "
-            "these margins is what is shown and written.",
-        ),
-    ] = False,
-    ac_margin: Annotated[
-        float | None,
-        typer.Option(
-            min=0.0,
-            max=0.99,
-            help="--ac-safe from this margin on: voltages in pu, ratings as share.",
-        ),
-    ] = None,
     ac: Annotated[
         bool,
         typer.Option(
@@ -152,7 +135,7 @@ def clear(
     """
     jax.config.update("jax_enable_x64", True)
     own = {"prosumers": prosumers, "seed": seed, "behavior": behavior, "stress": stress}
-    find = _finder(least_norm, ac_safe, ac_margin, one_way, ac)
+    find = _finder(least_norm, one_way, ac)
     if out is not None:
         check_replaceable(out)
     market, report = market_of(source, own, asked)
@@ -180,17 +163,12 @@ def clear(
         raise fail(complaint, INFEASIBLE if infeasible else NOT_CLEARED)
 
 
-def _finder(
-    least_norm: bool, ac_safe: bool, ac_margin: float | None, one_way: bool, ac: bool
-) -> Any:
-    """The function that finds what was asked for; a margin asks for an AC-safe clearing."""
-    ac_safe = ac_safe or ac_margin is not None
-    if least_norm + ac_safe + one_way + ac > 1:
-        raise typer.BadParameter("--least-norm, --ac, --ac-safe and --one-way do not go together.")
+def _finder(least_norm: bool, one_way: bool, ac: bool) -> Any:
+    """The function that finds what was asked for."""
+    if least_norm + one_way + ac > 1:
+        raise typer.BadParameter("--least-norm, --ac and --one-way do not go together.")
     if ac:
         return _find_exact
-    if ac_safe:
-        return partial(_find_safe, ac_margin=ac_margin or 0.0)
     if one_way:
         return _find_one_way
     return jaxgne.least_norm if least_norm else jaxgne.clear
@@ -219,12 +197,6 @@ def _clear(
     except jaxgne.NotCleared as stop:
         return stop.market or market, stop.clearing, str(stop)
     return (*found, "") if isinstance(found, tuple) else (market, found, "")
-
-
-def _find_safe(market: jaxgne.Market, solver: Any, **options: Any) -> Any:
-    """The market with margins, and its AC-safe clearing."""
-    found = jaxgne.clear_ac_safe(market, solver, **options)
-    return found.market, found.clearing
 
 
 def _find_exact(market: jaxgne.Market, solver: Any, **options: Any) -> Any:

@@ -359,8 +359,8 @@ def test_files_keep_the_unbalance(tmp_path):
 
 
 @pytest.mark.parametrize(("kind", "seed"), [("low", 4), ("high", 5), ("rating", 3)])
-def test_margins_make_plans_safe_that_the_linear_model_breaks(kind, seed):
-    """A limit that binds in the linear model, which errs both ways, holds in AC with margins."""
+def test_ac_clearings_keep_limits_that_the_linear_model_breaks(kind, seed):
+    """A limit that binds in the linear model, which errs both ways, holds on AC."""
     wide = market(seed, voltage_min=0.8, voltage_max=1.2)
     free = jg.clear(wide).plan
     volts = np.delete(np.asarray(jg.model.voltages(wide, free)), np.asarray(wide.grid.feeder), 0)
@@ -379,13 +379,11 @@ def test_margins_make_plans_safe_that_the_linear_model_breaks(kind, seed):
     names = one.grid.line_names if kind == "rating" else one.grid.names
     assert found["name"][at] == names[int(each) // 3]
     assert np.isnan(found["relief_kw"][at]) == (kind != "rating")
-    safe = jg.clear_ac_safe(one)
-    flow, grid = jg.ac_power_flow(one, safe.clearing.plan), one.grid
+    flow, grid = jg.ac_power_flow(one, jg.clear_ac(one).clearing.plan), one.grid
     inside = np.delete(np.asarray(flow.voltage), np.asarray(grid.feeder), 0)
-    assert limits["voltage_min"] - 1e-4 <= inside.min()
-    assert inside.max() <= limits["voltage_max"] + 1e-4
-    assert np.all(flow.current <= 1.001 * np.asarray(grid.rating)[:, None])
-    assert safe.rounds == 2
+    assert limits["voltage_min"] - 2e-6 <= inside.min()
+    assert inside.max() <= limits["voltage_max"] + 2e-6
+    assert np.all(flow.current <= (1 + 1.1e-4) * np.asarray(grid.rating)[:, None])
 
 
 @pytest.mark.slow

@@ -20,7 +20,6 @@ import pytest
 
 import jaxgne as jg
 from jaxgne import (
-    acsafe,
     alternatives,
     batch_report,
     certificate,
@@ -81,7 +80,6 @@ def finite(array: Any) -> Any:
 # By name: what it is asked, of market and clearing. Scenario by scenario for a batch ...
 EACH: dict[str, Call] = {
     "ac_power_flow": lambda m, c: jg.ac_power_flow(m, c.plan),
-    "with_margin": lambda m, c: acsafe.with_margin(m, 0.001, loading=0.01),
     "certify": lambda m, c: jg.certify(m, c.plan, c.prices),
     "outcome": lambda m, c: comparison.outcome(m, c, grid_carbon=0.4),
     "baselines": lambda m, c: comparison.baselines(m),
@@ -195,7 +193,6 @@ LONG: dict[str, Call] = {
     "selection_table": lambda m, c: selection.selection_table(m),
     "least_norm": lambda m, c: jg.least_norm(m),
     "clear_ac": lambda m, c: jg.clear_ac(m),
-    "clear_ac_safe": lambda m, c: jg.clear_ac_safe(m),
     **{
         name: lambda m, c, name=name: getattr(mechanisms, name)(m, steps=1)
         for name in ("trading_tariff", "price_slope", "locational_tariff")
@@ -236,7 +233,7 @@ INSIDE = {  # one market's mathematics, and what the functions above are made of
     ),
 }
 MODULES = (
-    *("acsafe", "batch_report", "certificate", "comparison", "devices", "fitting", "frames"),
+    *("batch_report", "certificate", "comparison", "devices", "fitting", "frames"),
     *("mechanisms", "model", "objectives", "one_way", "payoffs", "plan", "plots", "printed"),
     *("causes", "descent", "indicators", "scenarios", "selection"),
     *("reliability", "settlement", "sharing", "studies", "tracing", "tuning", "validation"),

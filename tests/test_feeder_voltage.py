@@ -50,9 +50,8 @@ def test_a_plan_starts_from_it():
     room = (1.05**2 - HELD**2) / (2 * float(market.grid.resistance[0]))
     assert sent == pytest.approx(room, rel=1e-5)
     assert float(model.voltages(market, clearing.plan)[0, 0]) == pytest.approx(HELD, abs=1e-6)
-    safe = jg.clear_ac_safe(market).clearing.certificate.ac
-    assert safe is not None and bool(safe.safe)
-    assert float(safe.highest) == pytest.approx(1.05, abs=1e-4)
+    exact = jg.clear_ac(market).flow  # losses leave more room than that
+    assert float(exact.voltage.max()) == pytest.approx(1.05, abs=1e-6)
 
 
 def test_as_other_programs():

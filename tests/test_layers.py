@@ -43,7 +43,6 @@ STUDIES = {
     "scenarios",
     "placement",
     "tuning",
-    "acsafe",
     "acexact",
 }
 STUDIES |= {"foresight", "comparison", "standard_form", "tracing", "reliability"}

@@ -52,7 +52,7 @@ def test_wrong_options_are_told_before_anything_runs(name: str):
     both = jg.scenarios.stack([market()] * 2)
     functions: dict[Any, Any] = {jg.clear: market(), jg.clear_many: both}
     if not options.keys() & {"adjoint"}:
-        functions |= {jg.least_norm: market(), jg.clear_ac_safe: jg.ieee37(2)}
+        functions |= {jg.least_norm: market(), jg.clear_ac: jg.ieee37(2)}
     if not options.keys() & {"adjoint", "solver", "progress"}:
         functions |= {select: market()}
     for function, given in functions.items():
@@ -68,8 +68,6 @@ def test_other_counts_are_whole_and_at_least_1():
         jg.trace(market(), every=0)
     with pytest.raises(ValueError, match=r"tune: steps=1\.5; give"):
         jg.tune(market(), jg.objectives.peak, lambda m: m.tariff.slope, bounds=(0, 1), steps=1.5)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"clear_ac_safe: ac_margin=nan"):
-        jg.clear_ac_safe(jg.ieee37(2), ac_margin=float("nan"))
 
 
 def test_what_is_no_market_is_told():
