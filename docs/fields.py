@@ -1,6 +1,7 @@
 """Writes the reference of a market's fields, from the package: .venv/bin/python docs/fields.py
 
-That is `docs/fields.md`, and in `docs/files.md` the tables of a market.
+That is `docs/fields.md`, the tables of a market in `docs/files.md`, those of a clearing in
+`docs/tables.md`.
 """
 
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from inspect import Parameter, cleandoc, signature
 from pathlib import Path
 from typing import Any
 
-from jaxgne import market
+from jaxgne import families, market
 from jaxgne.curves import FAMILIES
 from jaxgne.fields import ROWS, Field, described
 from jaxgne.io.schema import ADDED, KIND_OF, MARKET, WITHOUT, ordered
@@ -59,6 +60,27 @@ def with_tables(text: str) -> str:
     begin, end = "## Tables of the market\n", "## clearing/\n"
     before, rest = text.split(begin)
     return before + begin + COLUMNS + "".join(map(_file, MARKET)) + end + rest.split(end)[1]
+
+
+def with_families(text: str) -> str:
+    """The text of `docs/tables.md` with the columns of a clearing's tables as they are."""
+    begin = "## What there is\n"
+    shown = [_family(family) for family in families.FAMILIES]
+    return text.split(begin)[0] + begin + "".join(shown)
+
+
+def _family(family: families.Family) -> str:
+    """One family: its table, its axes, and what its columns are called in both."""
+    table = "bills" if family is families.PASSIVE_BILLS else family.name
+    every = [f"`{family.row}`"] * bool(family.row) + ["`step`"] * family.columns[-1].hourly
+    lines = [f"\n`{table}`: {' and '.join(every) or 'one row'}\n"]
+    lines += ["| column | variable | unit | what |", "|---|---|---|---|"]
+    for column in family.columns:
+        told = column.unit is not None or family.prefix == family.row
+        variable = f"`{family.variable(column)}`" if told else ""
+        unit = "" if column.unit is None else column.unit or "1"
+        lines.append(f"| `{column.column}` | {variable} | {unit} | {column.means} |")
+    return "\n".join([*lines, ""])
 
 
 def _section(kind: Any) -> str:
@@ -148,3 +170,5 @@ if __name__ == "__main__":
     (DOCS / "fields.md").write_text(page(), encoding="utf-8")
     files = DOCS / "files.md"
     files.write_text(with_tables(files.read_text(encoding="utf-8")), encoding="utf-8")
+    tables = DOCS / "tables.md"
+    tables.write_text(with_families(tables.read_text(encoding="utf-8")), encoding="utf-8")

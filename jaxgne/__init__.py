@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from .comparison import compare
     from .contracts import Contract, with_contracts
     from .equipment import equip
+    from .exporting import export
     from .fitting import fit
     from .gradients import sensitivities
     from .household import household_bill
@@ -100,6 +101,7 @@ __all__ = [
     "costs",
     "equip",
     "european_lv",
+    "export",
     "fit",
     "from_matpower",
     "from_opendss",
@@ -139,6 +141,7 @@ _LATER = {  # imported when first asked for: a first clear needs none of them
     "compare": "comparison",
     "convex": "standard_form",
     "equip": "equipment",
+    "export": "exporting",
     "fit": "fitting",
     "from_matpower": "io",
     "from_opendss": "io",

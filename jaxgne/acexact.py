@@ -13,7 +13,7 @@ round less, until none is missed or they have to for good.
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
@@ -46,6 +46,9 @@ from .settlement import Bills, settle
 from .solve import Progress
 from .solvers.base import AbstractSolver
 from .status import Status, is_status
+
+if TYPE_CHECKING:
+    from xarray import Dataset
 
 _FIRST = 1e-3  # error to which the first clear goes, without AC
 _AHEAD = 0.03  # and those of rounds, in the error of the last
@@ -85,6 +88,10 @@ class AcExact(Record):
     def bills(self) -> Bills:
         """Who pays whom: `settle` of the linear model and its clearing; see `jaxgne.losses`."""
         return settle(self.linear, self.clearing)
+
+    def to_xarray(self) -> "Dataset":
+        """`Clearing.to_xarray` with the linear model, whose plan has the AC state."""
+        return self.clearing.to_xarray(self.linear)
 
     @property
     def losses(self) -> Float[Array, " H"]:

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from .market import Grid
-from .names import CONNECTIONS
+from .names import CONNECTIONS, unphased
 
 
 def by_phase(
@@ -155,3 +155,26 @@ def row(grid: Grid, bus: str, connection: str) -> int:
     if name not in grid.names:
         raise ValueError(f"the grid has no row {name!r}; list it among the spans of by_phase.")
     return grid.names.index(name)
+
+
+def connections(grid: Grid) -> tuple[list[str], list[str]]:
+    """The bus that each row of a grid in three phases is of, and the phases: `632` and `ab`.
+
+    By the rows' names, where all say both; else buses are numbers, as the grid has them.
+    """
+    split = [(unphased(name), name.rpartition(".")[2]) for name in grid.names]
+    if split and all(phase in CONNECTIONS for _, phase in split):
+        return [bus for bus, _ in split], [phase for _, phase in split]
+    rows, count = np.asarray(grid.phases), grid.passive.shape[-2]
+    bus, phase = np.zeros(count, int), np.full(count, "", dtype="U3")
+    site, letter = np.nonzero(rows >= 0)
+    bus[rows[site, letter]] = site
+    phase[rows[site, letter]] = np.array(["a", "b", "c"])[letter]
+    first, second, third = (
+        np.asarray(ends) for ends in (grid.source[grid.terminal], grid.second, grid.third)
+    )
+    at = np.asarray(grid.target)[np.asarray(grid.terminal)]
+    bus[at] = bus[first]
+    last = np.where(third >= 0, phase[third], "")
+    phase[at] = np.strings.add(np.strings.add(phase[first], phase[second]), last)
+    return [str(number) for number in bus], phase.tolist()

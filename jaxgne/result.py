@@ -1,6 +1,7 @@
 """What comes out of clearing a market, and what it says of itself in words."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import equinox as eqx
 import jax
@@ -16,6 +17,9 @@ from .reasons import said_by_ray, why_infeasible
 from .record import Record
 from .runner import held_here, hosted, jnp
 from .status import STATUSES, Status, is_status, status_message, status_name
+
+if TYPE_CHECKING:
+    from xarray import Dataset
 
 _SHOWN = 8  # scenarios of a batch that are named
 
@@ -93,6 +97,15 @@ class Clearing(Record):
         if market is not None or not is_status(self.status, Status.infeasible):
             return complaint(market, self)
         return f"infeasible: no plan meets all limits; {said_by_ray(self.certificate, self.prices)}"
+
+    def to_xarray(self, market: Market) -> "Dataset":
+        """Plan, prices, bills, AC power flow and certificate as one xarray `Dataset`.
+
+        With `market`, the one that was cleared or the batch of them: `jaxgne.dataset.to_xarray`.
+        """
+        from .dataset import to_xarray
+
+        return to_xarray(market, self)
 
     @hosted
     def __str__(self) -> str:

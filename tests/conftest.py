@@ -94,10 +94,19 @@ SLOW_TESTS = {
         "test_what_is_used_is_worth_its_price[primal-dual]",
         "test_a_class_of_ones_own_is_cleared",
     ),
+    "test_dataset.py": (
+        "test_days_of_a_batch_have_their_own_times",
+        "test_an_ac_clearing_has_the_voltages_of_ac",
+    ),
     "test_each.py": ("test_a_batch_gives_what_its_scenarios_give[certify]",),
     "test_elastic.py": (
         "test_energy_that_hours_cannot_bring_is_infeasible[cars]",
         "test_energy_that_hours_cannot_bring_is_infeasible[full]",
+    ),
+    "test_exporting.py": (
+        "test_what_is_read_of_many_is_what_was_written",
+        "test_a_batch_is_read_as_it_was_written",
+        "test_a_write_that_fails_leaves_what_was_there[day.zarr]",
     ),
     "test_few_sizes.py": (
         "test_another_number_of_pairs_finds_its_programs",

@@ -143,6 +143,7 @@ OWN: dict[str, Call] = {
     },
     "frames.bills": lambda m, c: frames.bills(m, c),
     "frames.tables": lambda m, c: frames.tables(m, c),
+    "to_xarray": lambda m, c: c.to_xarray(m),
     "frames.price_parts": lambda m, c: frames.price_parts(m, c),
     "relax": lambda m, c: jg.relax(m),
     "print": lambda m, c: f"{m}{c}{c.certificate}",
@@ -207,6 +208,7 @@ LONG: dict[str, Call] = {
 OF_A_BATCH = {"clear_many", "fan", "batch_summary", "batch_table", "spread"}
 ELSEWHERE = {  # batches of these have tests of their own: test_comparison, test_tuning, ...
     *("side_by_side", "tune", "fit", "identifiability", "save", "explain_infeasible"),
+    "export",  # test_exporting
     *("studies.connectivity", "studies.prosumers"),  # these build their markets
     *("tree", "frames.caps", "plots.level"),  # test_branches, test_caps_scenarios
 }
@@ -216,7 +218,14 @@ INSIDE = {  # one market's mathematics, and what the functions above are made of
     *("import_prices", "export_prices"),
     *("grid_price", "falls", "rows", "limits", "boxes", "prox", "pull", "zeros", "rows_like"),
     *("moved", "measured", "cap_money", "cap_prices", "shares_of_caps"),
-    *("network_money", "device_prices", "asked_at_buses", "at_buses", "with_draws"),
+    *(
+        "network_money",
+        "reactive_drawn",
+        "device_prices",
+        "asked_at_buses",
+        "at_buses",
+        "with_draws",
+    ),
     *("ended", "charges", "uncounted", "net_with", "members", "shared_out", "terms"),
     *("asked_by_caps", "burdens", "chosen", "loads"),  # what caps count
     *("metered", "decide", "judge", "prefer", "priced", "parameter_names", "descend", "cleared"),

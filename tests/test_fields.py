@@ -20,9 +20,11 @@ DOCS = Path(__file__).parents[1] / "docs"
 def test_pages_are_those_that_the_package_writes():
     """Who changes a field writes them again: `.venv/bin/python docs/fields.py`."""
     written: Any = runpy.run_path(str(DOCS / "fields.py"))
-    text = {name: (DOCS / name).read_text(encoding="utf-8") for name in ("fields.md", "files.md")}
+    names = ("fields.md", "files.md", "tables.md")
+    text = {name: (DOCS / name).read_text(encoding="utf-8") for name in names}
     assert text["fields.md"] == written["page"]()
     assert text["files.md"] == written["with_tables"](text["files.md"])
+    assert text["tables.md"] == written["with_families"](text["tables.md"])
 
 
 @pytest.mark.parametrize("name", sorted({name.split(".")[0] for name in FIELDS}))

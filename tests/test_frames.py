@@ -5,12 +5,10 @@ Of a plan and prices that nobody asked for, so that no column is zero and no two
 
 import sys
 from collections.abc import Callable
-from dataclasses import fields, replace
 from functools import reduce
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
@@ -21,9 +19,8 @@ from jaxgne import acflow, frames, model, settlement
 from jaxgne.grids import LinDistFlow
 from jaxgne.io.schema import MARKET, clearing_tables
 from jaxgne.scenarios import lane
-from tests.markets import feeder
+from tests.told import NAMES, Cleared, day, found, stacked
 
-NAMES = ("799", "702", "b", "701", "a")
 UNITS = ("_kw", "_kvar", "_kva", "_kwh", "_pu", "_percent", "_eur", "_eur_per_kwh")
 KEYS = {"prosumer", "generator", "buffer", "pair", "bus", "line", "hour", "scenario"}
 KEYS |= {"owner", "buyer", "seller", "source", "target", "status", "payer", "kind"}
@@ -37,40 +34,6 @@ ROWS = {
     "hour": frames.hours,
 }
 TABLES = [*ROWS.values(), frames.bills, frames.price_parts]
-Cleared = tuple[jg.Market, jg.Clearing]
-
-
-def day(kind: str = "lindistflow") -> jg.Market:
-    """The feeder over three half hours, with names for its buses."""
-    market = feeder(rating=31.0, hour_length=0.5)
-    parts = {part.name: getattr(market.grid, part.name) for part in fields(market.grid)}
-    grid = jg.Grid(**parts | {"model": kind, "reactive_balance": None, "names": NAMES})
-    return eqx.tree_at(lambda m: m.grid, market, grid)
-
-
-def found(market: jg.Market, seed: int, status: Any = jg.Status.cleared) -> jg.Clearing:
-    """Some plan, in which every prosumer's balance holds, at some prices."""
-    rng = np.random.default_rng(seed)
-
-    def drawn(tree: Any, low: float, high: float) -> Any:
-        return jax.tree.map(lambda a: jnp.asarray(rng.uniform(low, high, a.shape)), tree)
-
-    plan, prices = drawn(model.zeros(market), 1.0, 5.0), drawn(model.rows_like(market), -0.2, 0.3)
-    plan = replace(plan, voltage=1 - plan.voltage / 100)
-    drawing = model.net_load(market, plan) - model.bought(market, plan.trades)
-    plan = replace(plan, imports=drawing + plan.exports)
-    sigma = jg.aggregate(market, plan)
-    none: Any = None  # tables need no certificate
-    return jg.Clearing(
-        plan,
-        prices,
-        jg.costs(market, plan),
-        sigma,
-        none,
-        jnp.array(9),
-        status,
-        jg.result.Run("", jnp.array(1e-6), jnp.array(True)),
-    )
 
 
 @pytest.fixture(scope="module")
@@ -85,10 +48,6 @@ def batch(cleared: Cleared) -> Cleared:
     market, first = cleared
     lanes = [first, found(market, 1), found(market, 2, jg.Status.infeasible)]
     return stacked([market] * 3), stacked(lanes)
-
-
-def stacked(trees: list[Any]) -> Any:
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
 def wide(frame: Any, row: str, column: str) -> np.ndarray:

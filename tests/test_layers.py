@@ -50,8 +50,9 @@ STUDIES |= {"objectives", "fitting", "gradients", "history", "mechanisms", "alte
 
 GROUND = {"runner", "fields", "record", "programs", "succession"}  # what all modules stand on
 
-# Of what is in a folder, what may import more than the folder's line says.
-MORE = {"solvers.second_stage": {"solvers.interior_point"}}
+# Of what is in a folder, what may import more than the folder's line says; and a method of results
+# that opens what stands above them, when it is called.
+MORE = {"solvers.second_stage": {"solvers.interior_point"}, "result": {"dataset"}}
 
 # Who may import what, lowest layer first; a folder's name stands for all its modules.
 LAYERS: dict[str, set[str]] = {
@@ -207,7 +208,9 @@ LAYERS: dict[str, set[str]] = {
         *("acflow", "clock", "fields", "grids", "kinds", "market", "model", "names", "radial"),
         *("families", "result", "settlement", "status", "tables"),
     },
+    "dataset": {"families", "market", "phases", "result"},
     "frames": {"clock", "comparison", "families", "market", "result", "tight"},
+    "exporting": {"dataset", "families", "files", "frames", "io", "market", "result"},
     "cli_shared": {"jaxgne"},  # public names only
     "cli_source": {"jaxgne", "cases", "cli_shared", "contracts", "io"},
     "cli_check": {"checking", "cli_shared", "cli_source", "io"},
@@ -237,6 +240,7 @@ LAYERS: dict[str, set[str]] = {
         "cases",
         "contracts",
         "equipment",
+        "exporting",
         "household",
         "io",
         "plots",

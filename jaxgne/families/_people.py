@@ -79,7 +79,7 @@ GENERATORS = Family(
         given("Generators.owner"),
         _bus(0),
         _kind("generators", "generator"),
-        Column("generation", "kW", "power made", get("plan.generation")),
+        Column("power", "kW", "power made", get("plan.generation"), written="generation_kw"),
         given("Generators.power_min"),
         given("Generators.power_max"),
     ),
