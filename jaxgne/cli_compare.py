@@ -1,6 +1,5 @@
 """The command `jaxgne compare`: today as it is, the market, and the market without parts of it."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,8 +8,8 @@ import typer
 
 import jaxgne
 
-from .cli_shared import Json, Prosumers, Stress, Tol, double
-from .cli_source import Source, market_of, of_source, told
+from .cli_shared import Json, Tol, document
+from .cli_source import Source, made, of_source
 from .files import whole
 from .io.tables import write_table
 from .live import Live
@@ -27,8 +26,6 @@ Reference = Literal[
 @of_source
 def compare(
     source: Source,
-    prosumers: Prosumers = None,
-    stress: Stress = None,
     asked: Any = None,
     tol: Tol = 1e-6,
     reference: Annotated[
@@ -63,19 +60,15 @@ def compare(
 
     today: cars charge on arrival, heat pumps hold their temperature, batteries keep the own sun, at
     the tariff alone. no trading, no storage, price taking (nobody sees the own effect on prices)
-    and social optimum: the market without these. --prosumers and --stress are for built-in cases.
+    and social optimum: the market without these.
 
     One of them that does not clear is left out.
 
     Exit codes: 0 cleared, 1 bad input, 2 wrong usage, 3 not cleared, 4 infeasible.
     """
     jax.config.update("jax_enable_x64", True)
-    own = {"prosumers": prosumers, "stress": stress}
-    market, report = market_of(source, own, asked)
-    if report is not None:
-        typer.echo(told(report), err=True)
-    market = double(market)
-    with Live(silent=as_json) as live:
+    market = made(source, asked)
+    with Live(tol) as live:
         progress = live if live.shown else None
         found = jaxgne.side_by_side(
             market, tol=tol, until=until, same_end=same_end, progress=progress
@@ -94,7 +87,7 @@ def compare(
         with whole(out) as fresh:
             write_table(fresh, columns)
     if as_json:
-        typer.echo(json.dumps(compared.rows, indent=2))
+        document("comparison", {"reference": reference, "markets": compared.rows})
         return
     typer.echo(str(compared))
     lacks = jaxgne.unmet.unmet(market, found["today"][1].plan)

@@ -7,8 +7,8 @@ import jax
 import typer
 
 from .cases import street
-from .cli_convert import Format, named, tables_of
-from .cli_shared import BAD_INPUT, fail
+from .cli_import import Format, named, tables_of
+from .cli_shared import BAD_INPUT, Json, document, fail
 from .contracts import TEMPLATE
 from .files import whole
 from .io import save_template
@@ -22,6 +22,7 @@ def new(
         ),
     ],
     form: Format = None,
+    as_json: Json = False,
 ) -> None:
     """Write a small street as tables to fill in, every column explained; or a tariff, as .toml.
 
@@ -38,7 +39,11 @@ def new(
             raise typer.BadParameter(f"{target} is a tariff; leave --format {form} out.")
         with whole(target) as file:
             file.write_text(TEMPLATE, encoding="utf-8")
-        typer.echo(f"written to {target}: change it, then jaxgne clear CASE --tariff {target}")
-        return
-    save_template(target, street(), **tables_of(form))
-    typer.echo(f"written to {target}: change it, then jaxgne check {target}, jaxgne clear {target}")
+        then = f"jaxgne clear CASE --tariff {target}"
+    else:
+        save_template(target, street(), **tables_of(form))
+        then = f"jaxgne validate {target}, jaxgne clear {target}"
+    if as_json:
+        document("written", {"written": str(target)})
+    else:
+        typer.echo(f"written to {target}: change it, then {then}")

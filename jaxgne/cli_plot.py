@@ -9,7 +9,7 @@ import jax
 import typer
 
 from . import plots
-from .cli_shared import MOST_STEPS
+from .cli_shared import MOST_STEPS, Json, document
 from .files import whole
 from .io import load
 
@@ -41,6 +41,7 @@ def plot(
     cap: Annotated[
         str | None, typer.Option(help="Name of the cap to draw: level; by default the first.")
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Draw saved results: prices, voltages, power, storage, the grid, costs, levels of caps.
 
@@ -63,7 +64,10 @@ def plot(
     jax.config.update("jax_enable_x64", True)
     os.environ.setdefault("MPLBACKEND", "Agg")  # no window, also where there is a display
     _write(_drawn(results, kind, options), target)
-    typer.echo(f"written to {target}")
+    if as_json:
+        document("written", {"written": str(target)})
+    else:
+        typer.echo(f"written to {target}")
 
 
 def _drawn(results: list[Path], kind: Kind, options: dict[str, Any]) -> Any:

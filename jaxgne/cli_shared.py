@@ -1,33 +1,39 @@
 """What all commands share: exit codes, and the one place where errors become sentences."""
 
+import json
 import traceback
 import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import typer
+from rich.console import Console
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 import jaxgne
 
 BAD_INPUT, NOT_CLEARED, INFEASIBLE, STOPPED = 1, 3, 4, 130
+SCHEMA = 1  # of the JSON that commands print: a new number where a key is gone or means another
 MOST_STEPS = 2**31 - 1
 MOST_SEED = 2**63 - 1
 MOST_PROSUMERS = 1_000_000
 
+WIDTH = 100  # columns, where the terminal has them
+
 # Arguments and options that several commands take.
-Case = Annotated[
-    str, typer.Argument(metavar="CASE", help="A built-in case, or a folder that jaxgne wrote.")
-]
-Prosumers = Annotated[
-    int | None, typer.Option(min=1, max=MOST_PROSUMERS, help="How many prosumers.")
-]
-Stress = Annotated[
-    bool | None, typer.Option("--stress/--no-stress", help="Let the limits of the grid bind.")
-]
 Tol = Annotated[float, typer.Option(help="Relative KKT error to reach.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print nothing where all goes well, no progress.")
+]
+Result = Annotated[
+    Path, typer.Argument(metavar="RESULT", help="What jaxgne clear, batch or tune --out wrote.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 
 # What a person may mend: numbers and words, files and folders, packages that lack.
@@ -43,11 +49,50 @@ def fail(sentence: str, code: int) -> typer.Exit:
     return typer.Exit(code)
 
 
+def document(kind: str, facts: dict[str, Any]) -> None:
+    """Print a command's answer as JSON; `docs/json.md` has the keys of each kind."""
+    text = {"schema": SCHEMA, "kind": kind} | plain(facts)
+    typer.echo(json.dumps(text, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def plain(value: Any) -> Any:
+    """What JSON can hold of numbers, arrays and what has them: null of what is not finite."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, np.ndarray | jax.Array):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def shown(tables: Any) -> Console:
+    """Print tables, as wide as the terminal but at most `WIDTH`."""
+    console = Console()
+    console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
+    console.print(tables, highlight=False)
+    return console
+
+
 def double(tree: Any) -> Any:
     """`tree` in float64: a market may have been saved in float32."""
     return jax.tree.map(
         lambda a: a.astype(jnp.float64) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree
     )
+
+
+@contextmanager
+def kept(out: Path | None) -> Iterator[None]:
+    """Where somebody stops what runs here, say what is kept in the folder `out`."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        words = str(stop) or "stopped"
+        if out is not None:
+            words += f"; what is done is in {out}, and the same call goes on after it"
+        raise KeyboardInterrupt(words) from None
 
 
 class Commands(TyperGroup):

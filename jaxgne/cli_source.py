@@ -1,8 +1,8 @@
-"""What commands take for a market: its name, and what is put on a net of another program."""
+"""What commands take for a market: its name, and the one set of options of whatever has one."""
 
 import inspect
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,81 +11,139 @@ import typer
 import jaxgne
 
 from .cases import CASES
-from .cli_shared import MOST_PROSUMERS
+from .cases.builders import Behavior, Graph
+from .cli_shared import MOST_PROSUMERS, MOST_SEED, double
 from .contracts import read_contracts
-from .io import ImportReport, read_case
+from .io import ImportReport, is_book, kind_of, read_case
+
+_DAY = 24.0  # h
+_MOST_HOURS = 24.0 * 366
+_MOST_DEGREE = 1e6
+
+_CASE = partial(typer.Option, rich_help_panel="Options of built-in cases (jaxgne cases)")
+_NET = partial(typer.Option, rich_help_panel="Options of nets of other programs")
+_BOTH = partial(typer.Option, rich_help_panel="Options of built-in cases and of nets")
+_ANY = partial(typer.Option, rich_help_panel="Options of any market")
+_SHARE = "Share of customers who own {}, 0.6: 60 %."
+
+
+def sources(incomplete: str) -> list[str]:
+    """What a shell completes: built-in cases, and files and folders."""
+    folder, _, begun = incomplete.rpartition("/")
+    where = Path(folder or ("/" if incomplete.startswith("/") else "."))
+    front = f"{folder}/" if "/" in incomplete else ""
+    files = []
+    if where.is_dir():
+        files = [
+            f"{front}{path.name}" + "/" * path.is_dir()
+            for path in sorted(where.iterdir())
+            if path.name.startswith(begun) and (begun or not path.name.startswith("."))
+        ]
+    return [name for name in CASES if name.startswith(incomplete)] + files
+
 
 Source = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
+        autocompletion=sources,
         help="A built-in case, a folder or workbook that jaxgne wrote, a net of pandapower or "
         "power-grid-model (.json), MATPOWER (.m) or OpenDSS (.dss), or a SimBench code.",
     ),
 ]
-Populate = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        max=MOST_PROSUMERS,
-        help="On a net: so many customers take over part of its loads; else its loads are they.",
-    ),
-]
-_GRID = "Grid model; lindist3flow of some cases and of OpenDSS circuits."
-GridOption = Annotated[jaxgne.market.GridModel | None, typer.Option("--grid", help=_GRID)]
-_SHARE = "Share of customers who own {}, 0.6: 60 %."
-Photovoltaic = Annotated[
-    float | None,
-    typer.Option("--photovoltaic", "--pv", min=0.0, max=1.0, help=_SHARE.format("panels")),
-]
-Battery = Annotated[
-    float | None,
-    typer.Option("--battery", "--batteries", min=0.0, max=1.0, help=_SHARE.format("a battery")),
-]
-Vehicle = Annotated[
-    float | None,
-    typer.Option("--vehicle", "--vehicles", min=0.0, max=1.0, help=_SHARE.format("a car")),
-]
-HeatPump = Annotated[
-    float | None,
-    typer.Option("--heat-pump", "--heat-pumps", min=0.0, max=1.0, help=_SHARE.format("one")),
-]
-Start = Annotated[
-    str | None, typer.Option(help="When the market begins: 2026-01-20 is its midnight.")
-]
-Zone = Annotated[str | None, typer.Option(help="Whose clocks that is, Europe/Berlin; else UTC.")]
-Hours = Annotated[float | None, typer.Option(min=0.0, help="How long the market is, h.")]
-HourLength = Annotated[
-    float | None, typer.Option(min=0.0, help="Length of a step, h: 0.25 for quarter hours.")
-]
-ConnectionMax = Annotated[
-    float | None,
-    typer.Option(
-        min=0.0, help="What the house connection of each customer with a load carries, kVA."
-    ),
-]
-TariffFile = Annotated[
-    Path | None,
-    typer.Option("--tariff", help="File of contracts (docs/tariffs.md), in place of the prices."),
-]
-
-_OPTIONS = {
-    "grid": GridOption,
-    "populate": Populate,
-    "photovoltaic": Photovoltaic,
-    "battery": Battery,
-    "vehicle": Vehicle,
-    "heat_pump": HeatPump,
-    "connection_max": ConnectionMax,
-    "start": Start,
-    "zone": Zone,
-    "hours": Hours,
-    "hour_length": HourLength,
-    "tariff": TariffFile,
+_OPTIONS: dict[str, Any] = {
+    "prosumers": Annotated[
+        int | None, _CASE("--prosumers", min=1, max=MOST_PROSUMERS, help="How many there are.")
+    ],
+    "stress": Annotated[
+        bool | None, _CASE("--stress/--no-stress", help="Let the limits of the grid bind.")
+    ],
+    "degree": Annotated[
+        float | None,
+        _CASE("--degree", min=0.0, max=_MOST_DEGREE, help="Trading partners of one, on average."),
+    ],
+    "connectivity": Annotated[
+        float | None,
+        _CASE("--connectivity", min=0.0, max=1.0, help="In its place: share of pairs that trade."),
+    ],
+    "reactive_balance": Annotated[
+        bool | None,
+        _CASE("--reactive-balance/--no-reactive-balance", help="Is reactive power balanced?"),
+    ],
+    "buses": Annotated[
+        int | None, _CASE("--buses", min=2, max=MOST_PROSUMERS, help="synthetic: of its feeder.")
+    ],
+    "graph": Annotated[Graph | None, _CASE("--graph", help="synthetic: who trades with whom.")],
+    "phases": Annotated[
+        int | None, _CASE("--phases", min=1, max=3, help="synthetic: 1, or 3 of its trunk.")
+    ],
+    "grid": Annotated[
+        jaxgne.market.GridModel | None,
+        _BOTH("--grid", help="Grid model; lindist3flow of some cases and of OpenDSS circuits."),
+    ],
+    "behavior": Annotated[
+        Behavior | None, _BOTH("--behavior", help="Do prosumers see their effect on prices?")
+    ],
+    "seed": Annotated[
+        int | None,
+        _BOTH("--seed", min=0, max=MOST_SEED, help="Seed of what a market draws by chance."),
+    ],
+    "hours": Annotated[
+        float | None,
+        _BOTH("--hours", min=0.0, max=_MOST_HOURS, help="How long the market is, h."),
+    ],
+    "hour_length": Annotated[
+        float | None,
+        _BOTH("--step", min=0.0, max=_DAY, help="Length of a step, h: 0.25 for quarter hours."),
+    ],
+    "start": Annotated[
+        str | None, _NET("--start", help="When the market begins: 2026-01-20 is its midnight.")
+    ],
+    "zone": Annotated[
+        str | None, _NET("--zone", help="Whose clocks that is, Europe/Berlin; else UTC.")
+    ],
+    "populate": Annotated[
+        int | None,
+        _NET(
+            "--populate",
+            min=1,
+            max=MOST_PROSUMERS,
+            help="So many customers take over part of its loads; else its loads are they.",
+        ),
+    ],
+    "photovoltaic": Annotated[
+        float | None,
+        _NET("--photovoltaic", "--pv", min=0.0, max=1.0, help=_SHARE.format("panels")),
+    ],
+    "heat_pump": Annotated[
+        float | None,
+        _NET("--heat-pump", "--heat-pumps", min=0.0, max=1.0, help=_SHARE.format("one")),
+    ],
+    "battery": Annotated[
+        float | None,
+        _ANY("--battery", "--batteries", min=0.0, max=1.0, help=_SHARE.format("a battery")),
+    ],
+    "vehicle": Annotated[
+        float | None,
+        _ANY("--vehicle", "--vehicles", min=0.0, max=1.0, help=_SHARE.format("a car")),
+    ],
+    "connection_max": Annotated[
+        float | None,
+        _ANY(
+            "--connection-max",
+            min=0.0,
+            help="What the house connection of each customer with a load carries, kVA.",
+        ),
+    ],
+    "tariff": Annotated[
+        Path | None,
+        _ANY("--tariff", help="File of contracts (docs/tariffs.md), in place of the prices."),
+    ],
 }
-_DEVICES = ("photovoltaic", "battery", "vehicle", "heat_pump")
-_TIMES = ("start", "zone", "hours", "hour_length")
+_WORDS = {"hour_length": "step"}  # of options, where they are not the names
+_DEVICES = ("photovoltaic", "heat_pump", "battery", "vehicle")
 _EQUIPPED = ("battery", "vehicle")  # on the customers that there are; all go with `populate`
+_LATER = (*_EQUIPPED, "connection_max", "tariff")  # what any market takes
 
 
 def of_source(command: Callable[..., None]) -> Callable[..., None]:
@@ -102,45 +160,68 @@ def of_source(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def run(**given: Any) -> None:
-        command(asked={name: given.pop(name) for name in _OPTIONS}, **given)
+        asked = {name: given.pop(name) for name in _OPTIONS}
+        command(asked={name: x for name, x in asked.items() if x is not None}, **given)
 
     vars(run)["__signature__"] = signature.replace(parameters=added)
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in added}
     return run
 
 
-def market_of(
-    source: str, own: dict[str, Any], asked: dict[str, Any]
-) -> tuple[jaxgne.Market, ImportReport | None]:
-    """The market of a source, and what became of a net. What is None was not asked for.
+def is_saved(source: str | Path) -> bool:
+    """Whether a name is of a folder or workbook of jaxgne's."""
+    return str(source) not in CASES and (is_book(source) or Path(source, "market.json").exists())
 
-    `own` are the options of built-in cases, `asked` those of `of_source`, of which house
-    connections and contracts come last. Raises `ValueError` for what does not go together.
+
+def options_of(source: str) -> list[str]:
+    """The options that a market takes by its name, as they are typed."""
+    return [_word(name) for name in _OPTIONS if name in _names(source)]
+
+
+def _names(source: str) -> set[str]:
+    if source in CASES:
+        return {*inspect.signature(CASES[source]).parameters, *_LATER}
+    if kind_of(source):
+        shared = ("grid", "behavior", "seed", "hours", "hour_length", "start", "zone", "populate")
+        return {*shared, *_DEVICES, *_LATER}
+    return {*_LATER, "seed"}
+
+
+def _word(name: str) -> str:
+    return "--" + _WORDS.get(name, name).replace("_", "-")
+
+
+def market_of(source: str, asked: dict[str, Any]) -> tuple[jaxgne.Market, ImportReport | None]:
+    """The market of a source with the options `asked` of `of_source`, and what became of a net.
+
+    House connections and contracts come last. Raises `ValueError` for an option that the source
+    does not take, naming those that it takes, and for what does not go together.
     """
-    own, asked = (
-        {name: value for name, value in given.items() if value is not None}
-        for given in (own, asked)
-    )
-    shares, when = (
-        {name: asked[name] for name in names if name in asked} for names in (_DEVICES, _TIMES)
-    )
-    if source in CASES and "hours" in when:
-        when["hours"] = _steps(**when)
-    own |= when
-    if "grid" in asked:
-        own["grid"] = asked["grid"]
-    if "populate" in asked:
-        own |= {"populate": asked["populate"], **shares}
-        shares = {}
-    strange = [name for name in shares if name not in _EQUIPPED]
+    known = source in CASES or kind_of(source) or is_saved(source)
+    strange = [name for name in asked if known and name not in _names(source)]
     if strange:
-        word = strange[0].replace("_", "-")
-        raise ValueError(f"--{word} goes with --populate: it is of the customers put on a net.")
+        kind = " is a saved market, which" if is_saved(source) else ""
+        takes = ", ".join(options_of(source))
+        raise ValueError(f"{source}{kind} takes no {_word(strange[0])}; it takes {takes}.")
+    own = {name: asked[name] for name in asked if name not in _LATER and name not in _DEVICES}
+    shares = {name: asked[name] for name in _DEVICES if name in asked}
+    if source in CASES and {"hours", "hour_length"} & own.keys():
+        own["hours"] = _steps(**own)
+    if "populate" in own:
+        own, shares = own | shares, {}
+    lost = [name for name in shares if name not in _EQUIPPED]
+    if lost:
+        raise ValueError(
+            f"{_word(lost[0])} goes with --populate: it is of the customers put on a net."
+        )
+    seed = asked.get("seed", 0)
+    if is_saved(source) and shares:
+        own.pop("seed", None)  # it is of who owns what
     contracts = read_contracts(asked["tariff"]) if "tariff" in asked else None
     market, report = read_case(source, **own)
     for kind, share in shares.items():
         if share:
-            market = jaxgne.equip(market, **{kind: share}, seed=own.get("seed", 0))
+            market = jaxgne.equip(market, **{kind: share}, seed=seed)
     if "connection_max" in asked:
         market = jaxgne.equip(market, connection_max=asked["connection_max"])
     if contracts is not None:
@@ -148,10 +229,18 @@ def market_of(
     return market, report
 
 
-def _steps(hours: float, hour_length: float = 1.0, **_: Any) -> int:
-    """How many steps a built-in case has."""
+def made(source: str, asked: dict[str, Any], quiet: bool = False) -> jaxgne.Market:
+    """The market of a source in float64; what became of a net is told on stderr."""
+    market, report = market_of(source, asked)
+    if report is not None and not quiet:
+        typer.echo(told(report), err=True)
+    return double(market)
+
+
+def _steps(hours: float = _DAY, hour_length: float = 1.0, **_: Any) -> int:
+    """How many steps a built-in case has, by default those of a day."""
     steps = hours / hour_length if hour_length else 0.0
-    if steps < 1 or steps != round(steps):
+    if not steps >= 1 or not abs(steps - round(steps)) < 1e-9 * steps:
         raise ValueError(f"--hours {hours:g}: give whole steps of {hour_length:g} h.")
     return round(steps)
 

@@ -1,7 +1,6 @@
 """The command `jaxgne study`: the studies of the paper."""
 
 import inspect
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,29 +11,35 @@ import typer
 import jaxgne
 
 from .cases import CASES
-from .cli_shared import MOST_SEED, NOT_CLEARED, Prosumers, Stress, double, fail
-from .io import load_case
+from .cli_shared import NOT_CLEARED, Json, Quiet, document, fail, kept
+from .cli_source import made, of_source, sources
 from .live import LiveBatch
 
 _STUDIES: dict[str, dict[str, Any]] = {  # with options of a built-in case unless they are given
     **{name: {} for name in (*jaxgne.studies.ON_MARKETS, *jaxgne.studies.ON_CASES)},
     "line-limits": {"stress": True},
     "connectivity": {"prosumers": 50},
-    "phases": {"grid": "lindist3flow", "hours": 6, "hour_length": 4.0},
+    "phases": {"grid": "lindist3flow"},
 }
+_TIMES: dict[str, dict[str, Any]] = {"phases": {"hours": 24.0, "hour_length": 4.0}}  # the same
 _CASES = {"phases": "ieee13"}  # else ieee37
 
 _MOST_SEEDS = 10_000
-_MOST_HOURS = 4 * 24 * 366  # a year of quarter-hours
 _MOST_VALUE = 1e9  # of what a study sweeps
 
 
+@of_source
 def study(
     name: Annotated[str, typer.Argument(metavar="NAME", help=f"One of {', '.join(_STUDIES)}.")],
-    case: Annotated[
+    source: Annotated[
         str | None,
-        typer.Argument(metavar="[CASE]", help="A built-in case, or a folder, of one market."),
+        typer.Argument(
+            metavar="[SOURCE]",
+            autocompletion=sources,
+            help="A built-in case, a folder or workbook, or a net.",
+        ),
     ] = None,
+    asked: Any = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for tables, picture and runs; the same call goes on after them."),
@@ -55,20 +60,11 @@ def study(
         int | None,
         typer.Option(min=1, max=_MOST_SEEDS, help="Markets a value: connectivity, prosumers."),
     ] = None,
-    prosumers: Prosumers = None,
-    hours: Annotated[
-        int | None, typer.Option(min=1, max=_MOST_HOURS, help="How many steps.")
-    ] = None,
-    hour_length: Annotated[
-        float | None, typer.Option(min=0.001, max=24.0, help="Hours of a step.")
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, max=MOST_SEED, help="Seed of the case.")
-    ] = None,
-    stress: Stress = None,
     tol: Annotated[float | None, typer.Option(help="Relative KKT error to reach.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Do a study of the paper on CASE: print what it finds, write tables and a picture.
+    """Do a study of the paper on SOURCE: print what it finds, write tables and a picture.
 
     By default on ieee37, for line-limits with --stress, for connectivity with 50 prosumers; phases
     on ieee13 in three phases, in six steps of 4 h.
@@ -76,42 +72,43 @@ def study(
     Exit codes: 0 all cleared, 1 bad input, 2 wrong usage, 3 some did not clear.
     """
     jax.config.update("jax_enable_x64", True)
-    case_options = {
-        "prosumers": prosumers,
-        "hours": hours,
-        "hour_length": hour_length,
-        "seed": seed,
-        "stress": stress,
-    }
-    given = {key: value for key, value in case_options.items() if value is not None}
     if name not in _STUDIES:
         raise typer.BadParameter(f"no study {name!r}; take one of {', '.join(_STUDIES)}.")
     grown = name in jaxgne.studies.ON_CASES
     do = (jaxgne.studies.ON_CASES if grown else jaxgne.studies.ON_MARKETS)[name]
-    case = case or _CASES.get(name, "ieee37")
+    source = source or _CASES.get(name, "ieee37")
     words = {"values": values, "of": of, "exact": exact, "seeds": seeds, "tol": tol}
     options: dict[str, Any] = {key: word for key, word in words.items() if word is not None}
     strange = options.keys() - inspect.signature(do).parameters.keys()
-    strange |= {"seed", name} & given.keys() if grown else set()
+    strange |= {"seed", name} & asked.keys() if grown else set()
     if strange:
         raise typer.BadParameter(f"the study {name} takes no --{min(strange)}.")
-    if case in CASES:
-        given = _STUDIES[name] | given
+    if source in CASES:
+        times = {} if {"hours", "hour_length"} & asked.keys() else _TIMES.get(name, {})
+        asked = _STUDIES[name] | times | asked
     if values is not None:
         options["values"] = _numbers(values)
-    source = partial(load_case, case, **given) if grown else double(load_case(case, **given))
-    with LiveBatch("runs") as live:
+
+    def build(**more: Any) -> jaxgne.Market:
+        return made(source, asked | more, quiet)
+
+    with LiveBatch("runs", silent=quiet) as live, kept(out):
         watch = live if live.shown else None
-        found = do(source, folder=out, progress=watch, **options)
+        found = do(build if grown else build(), folder=out, progress=watch, **options)
     if out is not None:
         found.save(out)
-    typer.echo(str(found))
+    if as_json:
+        facts = {"finding": found.finding, "missed": found.missed, "tables": found.tables}
+        document("study", {"study": name} | facts)
+    elif not quiet:
+        typer.echo(str(found))
     if out is not None:
         try:
             jaxgne.studies.draw(found, out / f"{name}.png")
         except ImportError as missing:
             typer.echo(f"jaxgne: no picture: {missing}", err=True)
-        typer.echo(f"\nwritten to {out}")
+        if not (quiet or as_json):
+            typer.echo(f"\nwritten to {out}")
     if found.missed:
         raise fail(f"{found.missed} markets did not clear.", NOT_CLEARED)
 

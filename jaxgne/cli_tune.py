@@ -13,10 +13,12 @@ import typer
 import jaxgne
 
 from . import plots
-from .cli_shared import NOT_CLEARED, Case, double, fail
+from .cli_shared import NOT_CLEARED, Json, Quiet, Tol, document, fail, kept
+from .cli_source import Source, made, of_source
 from .files import whole
-from .io import load_case, save
+from .io import save
 from .io.tables import write_table
+from .live import LiveTuning
 
 Study = Literal[
     "trading-tariff", "price-slope", "locational-tariff", "reinforcement", "envelope"
@@ -33,22 +35,25 @@ _MAPS = {
 _SHOWN = 12  # rows of a table that are printed
 
 
+@of_source
 def tune(
     study: Annotated[Study, typer.Argument(help="What to tune, or to read off the multipliers.")],
-    case: Case,
+    source: Source,
+    asked: Any = None,
     objective: Annotated[
         Objective | None,
         typer.Option(help="What to make small, revenue and self-sufficiency large; by study."),
     ] = None,
     steps: Annotated[int, typer.Option(min=1, max=1_000_000, help="Steps of the optimizer.")] = 50,
-    tol: Annotated[float, typer.Option(help="Relative KKT error of each clear.")] = 1e-6,
+    tol: Tol = 1e-6,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for tables and the tuned market; the same call goes on there."),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Tune a tariff of CASE, or tell what its lines and buses are short of.
+    """Tune a tariff of SOURCE, or tell what its lines and buses are short of.
 
     trading-tariff: one tariff for all trades, for the highest revenue of the operator.
     price-slope: the slope of the main grid's price by hour for the lowest peak, while it receives
@@ -63,9 +68,10 @@ def tune(
     mechanisms = jaxgne.mechanisms
     if study in mechanisms.READ and objective is not None:
         raise typer.BadParameter(f"--objective goes with {', '.join(mechanisms.TUNED)} only.")
-    market = double(load_case(case))
+    market = made(source, asked, quiet)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
+    history = None
     if study in mechanisms.READ:
         table = mechanisms.READ[study](market, tol=tol)
         ended = "steps"
@@ -74,9 +80,9 @@ def tune(
         options: dict[str, Any] = {"steps": steps, "tol": tol, "folder": out}
         if objective is not None:
             options["objective"] = mechanisms.OBJECTIVES[objective]
-        market, history = run(market, progress=None if quiet else _tell, **options)
+        with LiveTuning(steps, silent=quiet) as live, kept(out):
+            market, history = run(market, progress=live, **options)
         table, ended = tabulate(market), history.stopped
-        typer.echo(str(history))
         if out is not None:
             _write(out / "history.csv", _history(history))
             save(out / "market", market, jaxgne.clear(market, tol=tol))
@@ -84,9 +90,16 @@ def tune(
         _write(out / f"{study}.csv", table)
         if study in _MAPS:
             _draw(out / f"{study}.png", market, study, table)
-    _show(table)
-    if out is not None:
-        typer.echo(f"written to {out}")
+    if as_json:
+        told = {name: np.asarray(column) for name, column in table.items()}
+        steps_told = None if history is None else _history(history)
+        document("tuning", {"study": study, "ended": ended, "table": told, "history": steps_told})
+    elif not quiet:
+        if history is not None:
+            typer.echo(str(history))
+        _show(table)
+        if out is not None:
+            typer.echo(f"written to {out}")
     if ended not in ("steps", "patience"):
         raise fail(f"stopped early: {ended}; the best market so far is kept.", NOT_CLEARED)
 
@@ -104,12 +117,6 @@ def _draw(target: Path, market: jaxgne.Market, study: str, table: Mapping[str, A
     figure: Any = plots.grid_map(market, values, label, of=of).figure
     with whole(target) as fresh:
         figure.savefig(fresh, dpi=150)
-
-
-def _tell(now: Any) -> None:
-    """One line a step on stderr."""
-    line = f"step {now.step + 1} of {now.total}: {now.value:.6g}, gradient {now.gradient:.2g}"
-    typer.echo(f"{line}, {now.solver_steps} solver steps, {now.seconds:.0f} s", err=True)
 
 
 def _history(history: Any) -> dict[str, np.ndarray]:

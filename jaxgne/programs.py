@@ -324,5 +324,5 @@ def _sizes(args: Iterable[Any]) -> str:
         if people is not None:
             *lead, prosumers, hours = people.load.shape
             many = f"{lead[0]} times " if lead else ""
-            return f" for {many}{prosumers} prosumers, {hours} hours"
+            return f" for {many}{prosumers} prosumers x {hours} steps, once per shape"
     return ""

@@ -123,7 +123,7 @@ def test_mistakes_are_told_all_at_once_and_nothing_else():
 
 
 def call(*words: object) -> Result:
-    return CliRunner().invoke(cli.app, ["check", *(str(word) for word in words)])
+    return CliRunner().invoke(cli.app, ["validate", *(str(word) for word in words)])
 
 
 CODES: dict[str, tuple[Callable[[], jg.Market], int]] = {

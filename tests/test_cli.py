@@ -114,7 +114,7 @@ def test_compare_tells_what_a_market_is_worth(case: Path, overloaded: Path, tmp_
     prices = tmp_path / "tariff.toml"
     prices.write_text("[contract]\nnetwork = 0.1\nvat = 0.2")
     asked = ("compare", case, "--json", "--grid-carbon", 0.4, "--tariff", prices)
-    rows = json.loads(call(*asked).stdout)
+    rows = json.loads(call(*asked).stdout)["markets"]
     assert rows["today"]["contract_fees_eur"] > 0.0 == float(written[0]["contract_fees_eur"])
     assert rows["market"]["co2_kg"] == pytest.approx(0.4 * rows["market"]["net_import_kwh"])
     assert rows["no trading"]["mean_benefit_eur"] == 0.0
@@ -174,7 +174,7 @@ def test_infeasible_json_is_still_one_document(overloaded: Path):
 
 BAD_INPUT = {
     "unknown case": (["ieee38"], "no case or folder 'ieee38'"),
-    "option of a folder": (["{case}", "--seed", "1"], "takes no options"),
+    "option of a folder": (["{case}", "--behavior", "nash"], "takes no --behavior"),
     "tol out of reach": (["{case}", "--tol", "1e-15"], "tol=1e-15 is below"),
     "tol not a number": (["{case}", "--tol", "nan"], "tol=nan"),
     "alien folder": (["{alien}"], "market.json does not exist"),
@@ -221,8 +221,8 @@ NUMBERS = [
     ["batch", "{case}", "--scenarios", "-0"],
     ["compare", "{case}", "--grid-carbon", "inf"],
     ["tune", "envelope", "{case}", "--steps", 20 * "9"],
-    ["study", "tariff", "--hours", "0"],
-    ["study", "tariff", "--hour-length", "nan"],
+    ["study", "tariff", "--hours", "-1"],
+    ["study", "tariff", "--step", "nan"],
     ["plot", "{case}", "--kind", "feeder", "--hour", "nan"],
 ]
 
@@ -290,7 +290,7 @@ def test_every_exception_ends_in_a_sentence(name: str, case: Path, monkeypatch: 
     def fails(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(cli, "market_of", fails)
+    monkeypatch.setattr("jaxgne.cli_clear.made", fails)
     result = call("clear", case)
     assert result.exit_code == code
     assert result.stderr.startswith(f"jaxgne: {sentence}")
@@ -342,7 +342,7 @@ def test_cases_lists_names_and_options():
         "ieee34",
         "european_lv",
     ]
-    assert "seed=0" in lines[1]
+    assert "--seed 0, --hours 24, --step 1" in lines[1]
 
 
 def test_built_in_case_clears_with_its_options():
@@ -398,7 +398,7 @@ def test_a_batch_tells_how_costs_spread_and_goes_on(case: Path, tmp_path: Path):
     assert call("clear", tmp_path / "runs").stderr.count("holds a batch of markets") == 1
     drawn = call("plot", tmp_path / "runs", "--kind", "prices")
     assert drawn.exit_code == 1 and "holds a batch of 6 scenarios" in drawn.stderr
-    other = call(*words, "--seed", 1)
+    other = call(*words, "--noise-seed", 1)
     assert other.exit_code == 1
     assert "holds other scenarios" in other.stderr
 

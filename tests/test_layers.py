@@ -211,11 +211,11 @@ LAYERS: dict[str, set[str]] = {
     "dataset": {"families", "market", "phases", "result"},
     "frames": {"clock", "comparison", "families", "market", "result", "tight"},
     "exporting": {"dataset", "families", "files", "frames", "io", "market", "result"},
-    "cli_shared": {"jaxgne"},  # public names only
+    "cli_shared": {"jaxgne"},  # public names only; so all commands
     "cli_source": {"jaxgne", "cases", "cli_shared", "contracts", "io"},
-    "cli_check": {"checking", "cli_shared", "cli_source", "io"},
-    "cli_convert": {"cli_shared", "cli_source", "io"},
-    "cli_new": {"cases", "cli_convert", "cli_shared", "contracts", "files", "io"},
+    "cli_validate": {"checking", "cli_shared", "cli_source", "io"},
+    "cli_import": {"cli_shared", "cli_source", "io"},
+    "cli_new": {"cases", "cli_import", "cli_shared", "contracts", "files", "io"},
     "cli_compare": {"jaxgne", "cli_shared", "cli_source", "files", "io", "live"},
     "cli_plot": {"cli_shared", "files", "io", "plots"},
     "studies": {
@@ -224,14 +224,16 @@ LAYERS: dict[str, set[str]] = {
         *("cap_money", "cases", "files", "fingerprint", "io.tables", "plots.style", "studies"),
         *("grids.equivalent", "linear_flow"),
     },
-    "live": {"batch", "solve", "waiting"},
-    "cli_study": {"jaxgne", "cases", "cli_shared", "io", "live"},
-    "cli_tune": {"jaxgne", "cli_shared", "files", "io", "plots"},
+    "live": {"batch", "history", "solve", "waiting"},
+    "cli_study": {"jaxgne", "cases", "cli_shared", "cli_source", "live"},
+    "cli_tune": {"jaxgne", "cli_shared", "cli_source", "files", "io", "live", "plots"},
+    "cli_clear": {"jaxgne", "cli_shared", "cli_source", "indicators", "io", "live", "printed"},
+    "cli_batch": {"jaxgne", "batch_report", "cli_shared", "cli_source", "live"},
+    "cli_show": {"jaxgne", "batch_report", "cli_shared", "indicators", "io", "printed", "runner"},
     "cli": {
-        "jaxgne",  # public names only
-        *("batch_report", "cases", "cli_compare", "cli_plot", "cli_shared", "cli_study"),
-        *("cli_check", "cli_convert", "cli_new", "cli_source", "cli_tune"),
-        *("indicators", "io", "live", "printed"),
+        "cases",
+        *("cli_batch", "cli_clear", "cli_compare", "cli_import", "cli_new", "cli_plot"),
+        *("cli_shared", "cli_show", "cli_source", "cli_study", "cli_tune", "cli_validate"),
     },
     "__main__": {"cli"},
     "__init__": {

@@ -95,11 +95,11 @@ def test_the_command_writes_tables(market: jg.Market, tmp_path: Path):
 
     def call(*words: object) -> tuple[int, str]:
         done = CliRunner().invoke(cli.app, ["tune", *map(str, words)])
-        return done.exit_code, done.output
+        return done.exit_code, done.stdout + done.stderr
 
     io.save(tmp_path / "day", market)
     out = tmp_path / "out"
-    words = ("price-slope", tmp_path / "day", "--steps", 6, "--out", out, "--quiet")
+    words = ("price-slope", tmp_path / "day", "--steps", 6, "--out", out)
     code, said = call(*words)
     assert code == 0, said
     assert {p.name for p in out.iterdir()} == {

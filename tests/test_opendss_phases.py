@@ -337,7 +337,7 @@ def test_a_file_is_a_market_in_three_phases(tmp_path: Path):
     assert at["house"] == row(market.grid, "one", "c") and at["wye"] == row(market.grid, "b", "abc")
     assert jg.clear(market, tol=1e-6).ok
     found = CliRunner().invoke(
-        cli.app, ["convert", str(path), "--grid", "lindist3flow", "--out", str(out)]
+        cli.app, ["import", str(path), "--grid", "lindist3flow", "--out", str(out)]
     )
     assert found.exit_code == 0, found.output
     assert jg.load(out)[0].grid.names == market.grid.names

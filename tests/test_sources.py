@@ -132,7 +132,7 @@ def test_customers_of_a_net_are_behind_house_connections(nets: Path, tmp_path: P
     assert same(wired, jg.devices.connection(plain, rating=40))
     count = len(plain.prosumers.bus)
     assert np.asarray(wired.grid.rating)[-count:].tolist() == [40.0] * count
-    done = call("convert", nets / name, "--connection-max", 40, "--out", tmp_path / "street")
+    done = call("import", nets / name, "--connection-max", 40, "--out", tmp_path / "street")
     assert done.exit_code == 0, done.output
     shown, _ = jg.load(tmp_path / "street")
     fed = np.asarray(plain.prosumers.load).max(axis=1) > 0
@@ -171,7 +171,7 @@ def test_what_does_not_go_together_is_said(nets: Path, name: str, options: Any, 
 
 def test_convert_and_clear_take_a_net(nets: Path, tmp_path: Path):
     """What became of the net is told; the folder is the market that `read_case` gives."""
-    result = call("convert", nets / "street.json", "--out", tmp_path / "day", "--hours", 3)
+    result = call("import", nets / "street.json", "--out", tmp_path / "day", "--hours", 3)
     assert result.exit_code == 0, result.output
     assert "3 buses -> 3, net load 44 kW" in result.stdout
     assert "assumed: tariff.default [0.3 EUR/kWh]" in result.stdout
@@ -198,13 +198,13 @@ def test_convert_changes_the_form_and_keeps_the_result(tmp_path: Path):
     ]
     for source, out, form in steps:
         words = ["--format", form] if form else []
-        result = call("convert", tmp_path / source, "--out", tmp_path / out, *words)
+        result = call("import", tmp_path / source, "--out", tmp_path / out, *words)
         assert result.exit_code == 0, result.output
     loaded, again = io.load(tmp_path / "end.xlsx")
     assert again is not None
     assert same(market, loaded) and same(clearing, again)
     assert (tmp_path / "other" / "clearing" / "pair_hours.parquet").is_file()
-    wrong = call("convert", tmp_path / "case", "--out", tmp_path / "a.xlsx", "--format", "csv")
+    wrong = call("import", tmp_path / "case", "--out", tmp_path / "a.xlsx", "--format", "csv")
     assert wrong.exit_code == 2 and "is a workbook; leave --format csv out" in wrong.stderr
 
 
@@ -213,11 +213,11 @@ def test_contracts_of_a_file_are_the_prices(nets: Path, tmp_path: Path):
     told = "[contract]\nenergy = 0.1\nnetwork = 0.1\nvat = 0.2\nfeed_in = 0.05\n"
     (tmp_path / "tariff.toml").write_text(told)
     words = ("--tariff", tmp_path / "tariff.toml")
-    result = call("convert", nets / "works.json", "--out", tmp_path / "day", *words)
+    result = call("import", nets / "works.json", "--out", tmp_path / "day", *words)
     assert result.exit_code == 0, result.output
     market = io.load_market(tmp_path / "day")
     people, tariff = market.prosumers, market.tariff
     assert float(tariff.base[0] + people.import_adder[0, 0]) == pytest.approx(0.24)
     assert float(tariff.export[0] + people.export_adder[0, 0]) == pytest.approx(0.05)
-    again = call("convert", tmp_path / "day", "--out", tmp_path / "day.xlsx", *words)
+    again = call("import", tmp_path / "day", "--out", tmp_path / "day.xlsx", *words)
     assert again.exit_code == 0, again.output

@@ -29,7 +29,7 @@ def test_new_writes_what_check_and_clear_take(form: str, tmp_path: Path):
     assert made.exit_code == 0, made.output
     target = tmp_path / ("day.xlsx" if form == "xlsx" else "day")
     assert same(io.load_market(target), street())
-    assert call("check", target, "--no-clear").exit_code == 0
+    assert call("validate", target, "--no-clear").exit_code == 0
     again = call("new", target)
     assert again.exit_code == 1 and "is there already" in again.stderr
 

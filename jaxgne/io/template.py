@@ -12,7 +12,7 @@ _HEAD = """\
 A market for jaxgne: who is where, draws, makes, stores and trades what, where and at what price.
 
 Change the tables in any editor or spreadsheet, then
-    jaxgne check {name}     tells all mistakes at once, what is doubtful, and which limits bind
+    jaxgne validate {name}  tells all mistakes at once, what is doubtful, and which limits bind
     jaxgne clear {name}     finds the plan and the prices
 
 Rows count from 0: the first column of a table is the number of its row. A table ..._hours has a

@@ -1,14 +1,15 @@
-"""The command `jaxgne convert`: any market or net as a folder of tables, or as a workbook."""
+"""The command `jaxgne import`: a net of another program as a folder of tables, or a workbook."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import jax
 import typer
 
-from .cli_shared import MOST_SEED
-from .cli_source import Source, market_of, of_source, told
-from .io import check_replaceable, is_book, load, save
+from .cli_shared import Json, document
+from .cli_source import Source, is_saved, market_of, of_source, told
+from .io import ImportReport, check_replaceable, is_book, load, save
 
 Format = Annotated[
     Literal["csv", "parquet", "xlsx"] | None,
@@ -17,19 +18,17 @@ Format = Annotated[
 
 
 @of_source
-def convert(
+def import_(
     source: Source,
     out: Annotated[Path, typer.Option(help="Folder, or workbook (.xlsx), to write the market to.")],
     form: Format = None,
     asked: Any = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, max=MOST_SEED, help="Seed of everything drawn by chance.")
-    ] = None,
+    as_json: Json = False,
 ) -> None:
-    """Write SOURCE as a folder of tables, to look at, change, check and clear.
+    """Write SOURCE as a folder of tables, to look at, change, validate and clear.
 
-    A folder or workbook of jaxgne's keeps its result. Of a net, what was lost, assumed and merged
-    is told.
+    Of a net, what was lost, assumed and merged is told. A folder or workbook of jaxgne's is written
+    anew, in another format, and keeps its result.
 
     Exit codes: 0 written, 1 bad input, 2 wrong usage.
     """
@@ -37,16 +36,26 @@ def convert(
     target = named(out, form)
     check_replaceable(target)
     clearing, report = None, None
-    if not (seed or any(asked.values())) and (
-        is_book(source) or Path(source, "market.json").exists()
-    ):
+    if is_saved(source) and not asked:
         market, clearing = load(source)
     else:
-        market, report = market_of(source, {"seed": seed}, asked)
+        market, report = market_of(source, asked)
     save(target, market, clearing, **tables_of(form))
+    if as_json:
+        document("import", {"written": str(target), "report": _facts(report)})
+        return
     if report is not None:
         typer.echo(told(report))
-    typer.echo(f"written to {target}: jaxgne check {target} looks at it, jaxgne clear clears it")
+    typer.echo(f"written to {target}: jaxgne validate {target} looks at it, jaxgne clear clears it")
+
+
+def _facts(report: ImportReport | None) -> dict[str, Any] | None:
+    """A report as JSON; None of a market that was no net."""
+    if report is None:
+        return None
+    totals = {name: asdict(total) for name, total in report.totals.items()}
+    notes = [asdict(note) for note in report.notes]
+    return {"source": report.source, "totals": totals, "notes": notes}
 
 
 def named(out: Path, form: str | None) -> Path:

@@ -1,0 +1,40 @@
+"""The command `jaxgne validate`: one page about a market, before anyone believes its prices."""
+
+from typing import Annotated, Any
+
+import jax
+import typer
+
+from .checking import check
+from .cli_shared import BAD_INPUT, INFEASIBLE, NOT_CLEARED, Json, document, double
+from .cli_source import Source, is_saved, made, of_source
+from .io import load_market
+
+
+@of_source
+def validate(
+    source: Source,
+    asked: Any = None,
+    clearing: Annotated[
+        bool, typer.Option("--clear/--no-clear", help="Find out whether there is a plan.")
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Tell what is wrong with SOURCE, what is doubtful, whether it has a plan, and what binds.
+
+    All mistakes are told at once; files by line and column.
+
+    Exit codes: 0 it clears, 1 bad input, 2 wrong usage, 3 not cleared, 4 infeasible.
+    """
+    jax.config.update("jax_enable_x64", True)
+    read = is_saved(source) and not asked
+    market = double(load_market(source)) if read else made(source, asked)
+    found = check(market, cleared=clearing)
+    if as_json:
+        document("validation", found.facts())
+    else:
+        typer.echo(str(found))
+    if found.wrong:
+        raise typer.Exit(BAD_INPUT)
+    if found.status not in ("", "cleared"):
+        raise typer.Exit(INFEASIBLE if found.status == "infeasible" else NOT_CLEARED)
