@@ -1,6 +1,7 @@
 """The command line: what it prints, what it writes, and how it exits."""
 
 import csv
+import inspect
 import json
 import subprocess
 import sys
@@ -12,10 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import typer
 from typer.testing import CliRunner, Result
 
 import jaxgne as jg
-from jaxgne import cli, io
+from jaxgne import cli, cli_source, io
+from jaxgne.cases import CASES
 from jaxgne.causes import explain_infeasible
 from tests.folders import feeder
 
@@ -426,3 +429,62 @@ def test_ac_shows_and_writes_a_local_equilibrium(tmp_path: Path):
     assert losses > 0
     assert losses == pytest.approx(float(np.sum(exact.bills.losses)), rel=1e-6)
     assert call("clear", "ieee37", "--ac", "--one-way").exit_code == 2
+
+
+def test_all_commands_that_take_a_market_take_the_same_options():
+    commands: Any = typer.main.get_command(cli.app)
+    made = {
+        name: {word for option in command.params for word in option.opts}
+        for name, command in commands.commands.items()
+        if any(option.name == "source" for option in command.params)
+    }
+    assert made.keys() == {"validate", "import", "clear", "compare", "batch", "tune", "study"}
+    shared = set.intersection(*made.values())
+    named = "prosumers hours step stress grid seed behavior degree populate start battery tariff"
+    assert {f"--{word}" for word in named.split()} <= shared
+    builders = [inspect.signature(builder).parameters for builder in CASES.values()]
+    known = {f"--{name.replace('_', '-')}" for names in builders for name in names}
+    assert known - shared == {"--hour-length", "--feeder"}  # which is --step, and an array
+
+
+def test_steps_and_hours_make_a_day_and_less(tmp_path: Path):
+    """Quarter hours make 96 steps unless hours are given; a step that does not fit is refused."""
+    assert cli_source.market_of("ieee37", {"hour_length": 0.25})[0].prosumers.load.shape[1] == 96
+    short, _ = cli_source.market_of("ieee37", {"hours": 3.0, "hour_length": 0.5, "seed": 3})
+    assert short.prosumers.load.shape == (25, 6) and float(short.hour_length[0]) == 0.5
+    refused = call("clear", "ieee37", "--hours", 1, "--step", 0.7)
+    assert refused.exit_code == 1 and "whole steps of 0.7 h" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("ieee37", "--buses", 9), "ieee37 takes no --buses; it takes --prosumers, --stress"),
+        (("ieee37", "--start", "2026-01-20"), "ieee37 takes no --start"),
+        (("{case}", "--hours", 3), "is a saved market, which takes no --hours; it takes --seed,"),
+        (("net.m", "--stress"), "net.m takes no --stress; it takes --grid, --behavior"),
+        (("{case}", "--battery", 1.5), "Invalid value for '--battery'"),
+    ],
+)
+def test_what_a_source_does_not_take_is_told(words: tuple, sentence: str, case: Path):
+    result = call("batch", *(str(word).format(case=case) for word in words))
+    assert result.exit_code in (1, 2) and sentence in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_result_is_shown_as_it_was_printed(case: Path, overloaded: Path, tmp_path: Path):
+    """Judged anew; a plan that was written worse than it says is found out."""
+    cleared = call("clear", case, "--out", tmp_path / "run")
+    assert call("show", tmp_path / "run").stdout == cleared.stdout.split("\nwritten")[0]
+    facts = json.loads(call("show", tmp_path / "run", "--json").stdout)
+    assert facts == json.loads(call("clear", case, "--json").stdout)
+    market, clearing = io.load(tmp_path / "run")
+    assert clearing is not None
+    off = eqx.tree_at(lambda c: c.plan.imports, clearing, clearing.plan.imports + 0.1)
+    io.save(tmp_path / "off", market, off)
+    found = call("show", tmp_path / "off")
+    assert found.exit_code == 3 and "its plan has an error of" in found.stderr
+    call("clear", overloaded, "--out", tmp_path / "full")
+    full = call("show", tmp_path / "full")
+    assert full.exit_code == 4 and "infeasible: Grid.rating of line main" in full.stderr
+    assert call("show", case).stderr.startswith(f"jaxgne: {case} holds no clearing")
