@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from .fitting import fit
     from .gradients import sensitivities
     from .household import household_bill
+    from .html import report
     from .io import (
         from_matpower,
         from_opendss,
@@ -119,6 +120,7 @@ __all__ = [
     "load_case",
     "oriented",
     "relax",
+    "report",
     "save",
     "sensitivities",
     "settle",
@@ -153,6 +155,7 @@ _LATER = {  # imported when first asked for: a first clear needs none of them
     "least_norm": "selection",
     "load": "io",
     "load_case": "io",
+    "report": "html",
     "save": "io",
     "sensitivities": "gradients",
     "side_by_side": "alternatives",

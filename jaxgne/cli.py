@@ -19,6 +19,7 @@ from .cli_compare import compare
 from .cli_import import import_
 from .cli_new import new
 from .cli_plot import plot
+from .cli_report import report
 from .cli_shared import Commands, Json, document
 from .cli_show import show
 from .cli_source import options_of
@@ -107,6 +108,7 @@ _COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
     show: ("jaxgne show day", "jaxgne show day --json"),
     compare: ("jaxgne compare village --reference today",),
     plot: ("jaxgne plot day --kind prices --out day.svg",),
+    report: ("jaxgne report day --out day.html",),
     batch: (
         "jaxgne batch ieee37 --prosumers 4 --hours 4 --scenarios 4 --load-noise 0.05 --out runs",
         "jaxgne show runs",

@@ -138,6 +138,13 @@ SLOW_TESTS = {
     "test_optimality.py": ("test_the_yardstick_has_finite_derivatives[lindistflow]",),
     "test_options.py": ("test_a_double_market_in_single_mode_is_told",),
     "test_preconditioner.py": ("test_steps_never_overshoot[many devices-1]",),
+    "test_report_html.py": (
+        *(
+            f"test_other_markets_open_too[{name}]"
+            for name in ("ieee13", "ieee37", "paper", "european_lv", "synthetic")
+        ),
+        "test_batches_have_fans",
+    ),
     "test_runner.py": (
         "test_either_runner_clears_alike[lindistflow]",
         "test_numpy_comes_first_and_jax_when_it_pays",

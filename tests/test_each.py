@@ -211,6 +211,7 @@ ELSEWHERE = {  # batches of these have tests of their own: test_comparison, test
     "export",  # test_exporting
     *("studies.connectivity", "studies.prosumers"),  # these build their markets
     *("tree", "frames.caps", "plots.level"),  # test_branches, test_caps_scenarios
+    "report",  # test_report_html
 }
 INSIDE = {  # one market's mathematics, and what the functions above are made of
     *("by_owner", "bought", "device_costs", "curvature", "own_gradient", "pseudo_gradient"),

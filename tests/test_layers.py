@@ -211,6 +211,10 @@ LAYERS: dict[str, set[str]] = {
     "dataset": {"families", "market", "phases", "result"},
     "frames": {"clock", "comparison", "families", "market", "result", "tight"},
     "exporting": {"dataset", "families", "files", "frames", "io", "market", "result"},
+    "html": {
+        *({*RESULT, *STUDIES} - SOLVERS),
+        *("batch_report", "files", "frames", "html", "indicators", "plots"),
+    },
     "cli_shared": {"jaxgne"},  # public names only; so all commands
     "cli_source": {"jaxgne", "cases", "cli_shared", "contracts", "io"},
     "cli_validate": {"checking", "cli_shared", "cli_source", "io"},
@@ -230,8 +234,9 @@ LAYERS: dict[str, set[str]] = {
     "cli_clear": {"jaxgne", "cli_shared", "cli_source", "indicators", "io", "live", "printed"},
     "cli_batch": {"jaxgne", "batch_report", "cli_shared", "cli_source", "live"},
     "cli_show": {"jaxgne", "batch_report", "cli_shared", "indicators", "io", "printed", "runner"},
+    "cli_report": {"jaxgne", "cli_shared", "cli_show"},
     "cli": {
-        "cases",
+        *("cases", "cli_report"),
         *("cli_batch", "cli_clear", "cli_compare", "cli_import", "cli_new", "cli_plot"),
         *("cli_shared", "cli_show", "cli_source", "cli_study", "cli_tune", "cli_validate"),
     },
@@ -244,6 +249,7 @@ LAYERS: dict[str, set[str]] = {
         "equipment",
         "exporting",
         "household",
+        "html",
         "io",
         "plots",
         "printed",

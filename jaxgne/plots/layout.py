@@ -26,7 +26,7 @@ def tidy_tree(
     tree is that of shortest paths from the feeders; what they do not reach is drawn as further
     trees. O(B depth).
     """
-    parent, order = _spanning(source, target, feeders, buses)
+    parent, order = spanning(source, target, feeders, buses)
     children: list[list[int]] = [[] for _ in range(buses + 1)]  # the last is above all roots
     for bus in order:
         children[parent[bus]].append(bus)
@@ -44,7 +44,7 @@ def tidy_tree(
     return places[:buses]
 
 
-def _spanning(
+def spanning(
     source: NDArray[np.integer],
     target: NDArray[np.integer],
     feeders: NDArray[np.integer],
