@@ -46,7 +46,7 @@ def feeder_map(places: NDArray[np.float64], volts: tuple[float, float], phases: 
     note = (
         "Buses by voltage, ringed in black where prosumers are, square at the main grid; lines "
         "darker and wider the fuller they are, dotted without a rating; orange arrows go from who "
-        "sells to who buys. Red is beyond a limit. Lengths mean nothing. Click a bus or a line to "
+        "sells to who buys, the 60 largest. Red is beyond a limit. Lengths mean nothing. Click a bus or a line to "
         "pick it."
     )
     if phases:
