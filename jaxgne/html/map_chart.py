@@ -46,8 +46,8 @@ def feeder_map(places: NDArray[np.float64], volts: tuple[float, float], phases: 
     note = (
         "Buses by voltage, ringed in black where prosumers are, square at the main grid; lines "
         "darker and wider the fuller they are, dotted without a rating; orange arrows go from who "
-        "sells to who buys, the 60 largest. Red is beyond a limit. Lengths mean nothing. Click a bus or a line to "
-        "pick it."
+        "sells to who buys, the 60 largest. Red is beyond a limit. Lengths mean "
+        "nothing. Click a bus or a line to pick it."
     )
     if phases:
         note += f" Sectors of a bus are its phases: {phases[0]} on top, then clockwise."
