@@ -39,7 +39,8 @@ GROUPS = {
     "money": (
         "Money and comparison",
         "Who pays whom, and what a market is worth.",
-        "settle costs aggregate household_bill side_by_side compare settlement.price_parts "
+        "settle costs aggregate household_bill household.household_bills write_bills side_by_side "
+        "compare settlement.price_parts "
         "household.income sharing.share sharing.who_gains losses.loss_shares losses.loss_money "
         "comparison.baselines uncontrolled.today",
     ),
@@ -56,7 +57,7 @@ GROUPS = {
     "files": (
         "Files, tables, pictures",
         "Folders and workbooks, arrays for other programs, pandas tables, figures.",
-        "save load load_case export frames.* plots.*",
+        "save load load_case export report frames.* plots.*",
     ),
     "studies": ("Studies", "The studies of the papers, as functions.", "studies.*"),
 }

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from .fitting import fit
     from .gradients import sensitivities
     from .household import household_bill
-    from .html import report
+    from .html import report, write_bills
     from .io import (
         from_matpower,
         from_opendss,
@@ -132,6 +132,7 @@ __all__ = [
     "tune",
     "validate",
     "with_contracts",
+    "write_bills",
 ]
 
 _LATER = {  # imported when first asked for: a first clear needs none of them
@@ -163,6 +164,7 @@ _LATER = {  # imported when first asked for: a first clear needs none of them
     "trace": "tracing",
     "tune": "tuning",
     "with_contracts": "contracts",
+    "write_bills": "html",
 }
 _MODULES = ("caps", "mechanisms", "objectives", "plots", "profiles", "scenarios", "studies")
 

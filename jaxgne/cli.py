@@ -14,6 +14,7 @@ import typer
 
 from .cases import CASES
 from .cli_batch import batch
+from .cli_bills import bills
 from .cli_clear import clear
 from .cli_compare import compare
 from .cli_import import import_
@@ -109,6 +110,7 @@ _COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
     compare: ("jaxgne compare village --reference today",),
     plot: ("jaxgne plot day --kind prices --out day.svg",),
     report: ("jaxgne report day --out day.html",),
+    bills: ("jaxgne bills day --out bills",),
     batch: (
         "jaxgne batch ieee37 --prosumers 4 --hours 4 --scenarios 4 --load-noise 0.05 --out runs",
         "jaxgne show runs",

@@ -92,7 +92,27 @@ def household_bill(
     count, names = len(market.prosumers.bus), market.prosumers.names
     row = row_of("household_bill", "prosumer", prosumer, names, count)
     facts = _facts(market, clearing, _each(market, contract, row))
-    lines = _lines(market, clearing, row, facts)
+    return _account(names, row, _lines(market, clearing, row, facts))
+
+
+def household_bills(
+    market: Market, clearing: Clearing, contracts: Contract | Sequence[Contract] | None = None
+) -> list[Account]:
+    """`household_bill` of each prosumer, with the contracts of all of them, or without any."""
+    refuse_batch("household_bills", market=market)
+    priced("household_bills", clearing)
+    names, everyone = market.prosumers.names, None
+    if contracts is not None:
+        listed = [contracts] if isinstance(contracts, Contract) else list(contracts)
+        everyone = [listed[k] for k in whose(market, listed)]
+    facts = _facts(market, clearing, everyone)
+    return [
+        _account(names, row, _lines(market, clearing, row, facts))
+        for row in range(len(market.prosumers.bus))
+    ]
+
+
+def _account(names: tuple[str, ...], row: int, lines: list[Line]) -> Account:
     called = f" ({names[row]})" if names else ""
     return Account(f"Bill of prosumer {row}{called}", tuple(lines))
 

@@ -26,6 +26,7 @@ from jaxgne import (
     comparison,
     fitting,
     frames,
+    household,
     indicators,
     mechanisms,
     model,
@@ -160,6 +161,8 @@ ONE: dict[str, Call] = {
     "equip": lambda m, c: jg.equip(m, battery=1.0),
     "with_contracts": lambda m, c: jg.with_contracts(m, jg.Contract(energy=0.1)),
     "household_bill": lambda m, c: jg.household_bill(m, c, 0),
+    "household_bills": lambda m, c: household.household_bills(m, c),
+    "income": lambda m, c: household.income(m, c, jg.Contract(energy=None)),
     "perturb": lambda m, c: scenarios.perturb(m, jax.random.key(0), 2, load=0.1),
     "days": lambda m, c: scenarios.days(m, np.ones((2, 4))),
     "days_by_length": lambda m, c: scenarios.days_by_length(m, np.ones((2, 4))),
@@ -211,7 +214,7 @@ ELSEWHERE = {  # batches of these have tests of their own: test_comparison, test
     "export",  # test_exporting
     *("studies.connectivity", "studies.prosumers"),  # these build their markets
     *("tree", "frames.caps", "plots.level"),  # test_branches, test_caps_scenarios
-    "report",  # test_report_html
+    *("report", "write_bills"),  # test_report_html, test_bills_html
 }
 INSIDE = {  # one market's mathematics, and what the functions above are made of
     *("by_owner", "bought", "device_costs", "curvature", "own_gradient", "pseudo_gradient"),
@@ -247,7 +250,7 @@ MODULES = (
     *("mechanisms", "model", "objectives", "one_way", "payoffs", "plan", "plots", "printed"),
     *("causes", "descent", "indicators", "scenarios", "selection"),
     *("reliability", "settlement", "sharing", "studies", "tracing", "tuning", "validation"),
-    *("alternatives", "tight", "uncontrolled", "unmet"),
+    *("alternatives", "household", "tight", "uncontrolled", "unmet"),
 )
 
 

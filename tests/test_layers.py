@@ -213,7 +213,8 @@ LAYERS: dict[str, set[str]] = {
     "exporting": {"dataset", "families", "files", "frames", "io", "market", "result"},
     "html": {
         *({*RESULT, *STUDIES} - SOLVERS),
-        *("batch_report", "files", "frames", "html", "indicators", "plots"),
+        *("batch_report", "contracts", "files", "frames", "household", "html", "indicators"),
+        "plots",
     },
     "cli_shared": {"jaxgne"},  # public names only; so all commands
     "cli_source": {"jaxgne", "cases", "cli_shared", "contracts", "io"},
@@ -235,8 +236,9 @@ LAYERS: dict[str, set[str]] = {
     "cli_batch": {"jaxgne", "batch_report", "cli_shared", "cli_source", "live"},
     "cli_show": {"jaxgne", "batch_report", "cli_shared", "indicators", "io", "printed", "runner"},
     "cli_report": {"jaxgne", "cli_shared", "cli_show"},
+    "cli_bills": {"jaxgne", "cli_shared", "cli_show", "contracts"},
     "cli": {
-        *("cases", "cli_report"),
+        *("cases", "cli_bills", "cli_report"),
         *("cli_batch", "cli_clear", "cli_compare", "cli_import", "cli_new", "cli_plot"),
         *("cli_shared", "cli_show", "cli_source", "cli_study", "cli_tune", "cli_validate"),
     },

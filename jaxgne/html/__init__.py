@@ -1,5 +1,6 @@
-"""Results as pages that anyone can open: a report of a clearing or a batch, one file each."""
+"""Results as pages that anyone can open: a report of a clearing or a batch, bills to send."""
 
+from ._bills import write_bills
 from ._report import report
 
-__all__ = ["report"]
+__all__ = ["report", "write_bills"]

@@ -1,20 +1,16 @@
 """A cleared market, or a batch of them, as one page to open, read and hand on."""
 
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
-from ..batch import clear_many
-from ..clearing import clear
-from ..comparison import REFERENCE, baselines
+from ..comparison import REFERENCE
 from ..market import Market
-from ..result import Clearing, NotCleared
+from ..result import Clearing
 from ..status import status_name
 from . import batch, one_market
+from .baseline import Baseline, against
 from .page import Page, converter
-
-Baseline = Clearing | tuple[Market, Clearing] | Literal["no trading"] | None
 
 
 def report(
@@ -50,44 +46,9 @@ def report(
         )
     if many and not np.asarray(clearing.ok).any():
         raise ValueError("report: no scenario of this batch cleared, so there is nothing to show.")
-    against, missing = _against(market, clearing, baseline)
+    other = against("report", market, clearing, baseline)
     fill = batch.fill if many else one_market.fill
-    data = fill(page, market, clearing, against, missing)
+    data = fill(page, market, clearing, other)
     target = Path(out)
     page.write(target, data)
     return target
-
-
-def _against(
-    market: Market, clearing: Clearing, baseline: Baseline
-) -> tuple[tuple[Market, Clearing] | None, str]:
-    """What bills are compared with, and a word on why there is nothing."""
-    if baseline is None:
-        return None, ""
-    if isinstance(baseline, tuple | Clearing):
-        pair = baseline if isinstance(baseline, tuple) else (market, baseline)
-        ours, theirs = np.shape(market.prosumers.bus), np.shape(pair[0].prosumers.bus)
-        if ours != theirs:
-            raise ValueError(
-                f"report: prosumers of shape {ours} but {theirs} in the baseline; compare the same "
-                "households."
-            )
-        return pair, ""
-    if baseline != REFERENCE:
-        raise ValueError(
-            f"report: baseline={baseline!r}; give {REFERENCE!r}, a clearing, a market with its "
-            "clearing, or None."
-        )
-    alone = baselines(market)[REFERENCE]
-    if np.ndim(clearing.steps):
-        found = clear_many(alone)
-        some = bool(np.any(np.asarray(found.ok) & np.asarray(clearing.ok)))
-        return ((market, found), "") if some else (None, _without("no scenario clears"))
-    try:
-        return (market, clear(alone)), ""
-    except NotCleared as stop:
-        return None, _without(str(stop))
-
-
-def _without(why: str) -> str:
-    return f"There is no comparison with the market without trades: {why}"

@@ -14,6 +14,7 @@ from ..names import prosumer_name
 from ..result import Clearing
 from ..scenarios import lane
 from . import charts
+from .baseline import Compared
 from .page import Page, table
 from .shrunk import short
 
@@ -29,8 +30,7 @@ def fill(
     page: Page,
     markets: Market,
     clearings: Clearing,
-    against: tuple[Market, Clearing] | None,
-    missing: str,
+    other: Compared,
 ) -> dict[str, Any]:
     ended, spread = spreads(markets, clearings)
     count, cleared = len(np.asarray(clearings.steps)), ended.get("cleared", 0)
@@ -45,7 +45,7 @@ def fill(
     own = [charts.fan(row["key"], row["words"], row["unit"], "hour", steps) for row in rows]
     page.section("fans", "By hour, over scenarios", page.charts(own))
     page.section("spreads", "Quantiles", table("spreads", "quantiles"))
-    note = f'<p class="note">{escape(missing)}</p>' if missing else ""
+    note = f'<p class="note">{escape(other.missing)}</p>' if other.missing else ""
     note += '<p class="note">EUR of all hours, over the scenarios that cleared.</p>'
     page.section("bills", "Costs by household", note + table("bills", "costs"))
     hours = np.asarray(markets.hour_length, float)[0]
@@ -57,7 +57,7 @@ def fill(
         "rows": {"fans": rows},
         "tables": {
             "spreads": spread,
-            "bills": households(markets, clearings, against),
+            "bills": households(markets, clearings, other),
         },
     }
 
@@ -109,21 +109,19 @@ def spreads(markets: Market, clearings: Clearing) -> tuple[dict[str, int], dict[
     return facts["status"], {"heads": heads, "rows": rows}
 
 
-def households(
-    markets: Market, clearings: Clearing, baseline: tuple[Market, Clearing] | None
-) -> dict[str, Any]:
+def households(markets: Market, clearings: Clearing, other: Compared) -> dict[str, Any]:
     """A table of all prosumers: quantiles of costs over the scenarios that cleared, and savings."""
     ok = np.asarray(clearings.ok)
-    if baseline is not None:
-        ok = ok & np.asarray(baseline[1].ok)
+    if other.pair is not None:
+        ok = ok & np.asarray(other.pair[1].ok)
     cost = _costs(markets, clearings, ok)
     low, middle, high = np.quantile(cost, (0.05, 0.5, 0.95), axis=0)
     columns = {"cost, 5 %": low, "cost, median": middle, "cost, 95 %": high}
-    if baseline is not None:
-        saved = _costs(*baseline, ok) - cost
+    if other.pair is not None:
+        saved = _costs(*other.pair, ok) - cost
         columns |= {
-            "saved by P2P, 5 %": np.quantile(saved, 0.05, axis=0),
-            "saved by P2P, mean": saved.mean(axis=0),
+            f"{other.saved}, 5 %": np.quantile(saved, 0.05, axis=0),
+            f"{other.saved}, mean": saved.mean(axis=0),
         }
     names = lane(markets, 0).prosumers.names
     words = [prosumer_name(names, k) for k in range(cost.shape[1])]

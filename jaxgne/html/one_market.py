@@ -10,6 +10,7 @@ from ..indicators import summary
 from ..market import Market
 from ..result import Clearing
 from . import charts, people_data
+from .baseline import Compared
 from .chart import Chart
 from .facts import figures, sentences, status_words, step_of
 from .grid_data import network
@@ -23,8 +24,7 @@ def fill(
     page: Page,
     market: Market,
     clearing: Clearing,
-    against: tuple[Market, Clearing] | None,
-    missing: str,
+    other: Compared,
 ) -> dict[str, Any]:
     facts, steps = summary(market, clearing), market.prosumers.load.shape[1]
     labels = _labels(market, steps)
@@ -59,7 +59,7 @@ def fill(
     tight = tight_places(market, clearing, facts, labels)
     words = _TIGHT + table("tight", "tight places") if tight["rows"] else _LOOSE
     page.section("tight", "Where it is tight", words)
-    words = _BILLS + (f'<p class="note">{escape(missing)}</p>' if missing else "")
+    words = _BILLS + (f'<p class="note">{escape(other.missing)}</p>' if other.missing else "")
     page.section("bills", "Bills by household", words + table("bills", "bills"))
     hour = _fullest(facts)
     named = market.prosumers.names or tuple(map(str, range(count)))
@@ -73,7 +73,7 @@ def fill(
         "rows": rows,
         "tables": {
             "tight": tight,
-            "bills": people_data.households(market, clearing, against),
+            "bills": people_data.households(market, clearing, other),
         },
     }
 
@@ -107,7 +107,7 @@ _TIGHT = (
 _LOOSE = '<p class="note">There is no network, and no limit on totals binds.</p>'
 _BILLS = (
     '<p class="note">EUR and kWh of all hours. The cost is the bill and what own devices cost; '
-    "without P2P is the same market without trades among prosumers. Below 0 is received.</p>"
+    "P2P is trade among prosumers, which the same market does without. Below 0 is received.</p>"
 )
 
 

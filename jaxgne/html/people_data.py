@@ -14,6 +14,7 @@ from ..market import Market
 from ..model import counted
 from ..names import prosumer_name
 from ..result import Clearing
+from .baseline import Compared
 from .shrunk import short
 
 EACH = 300  # prosumers up to which each has its own power by hour
@@ -94,9 +95,7 @@ def _stores(
     ]
 
 
-def households(
-    market: Market, clearing: Clearing, baseline: tuple[Market, Clearing] | None
-) -> dict[str, Any]:
+def households(market: Market, clearing: Clearing, other: Compared) -> dict[str, Any]:
     """A table of all prosumers: energy by where from and to, bill, costs, what trading saves."""
     table, ts = frames.prosumers(market, clearing), np.asarray(counted(market), float)
     count, hours = market.prosumers.load.shape
@@ -119,11 +118,11 @@ def households(
         ("cost of own devices", "EUR", 2, cost - bill),
         ("cost", "EUR", 2, cost),
     ]
-    if baseline is not None:
-        alone = np.asarray(outcome(*baseline).cost, float)
+    if other.pair is not None:
+        alone = np.asarray(outcome(*other.pair).cost, float)
         columns += [
-            ("cost without P2P", "EUR", 2, alone),
-            ("saved by P2P", "EUR", 2, alone - cost),
+            (f"cost {other.called}", "EUR", 2, alone),
+            (other.saved, "EUR", 2, alone - cost),
         ]
     shown = [short(np.round(values, digits), 12) for _, _, digits, values in columns]
     words = [
