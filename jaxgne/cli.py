@@ -99,7 +99,7 @@ _COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
     new: ("jaxgne new village", "jaxgne new tariff.toml"),
     validate: ("jaxgne validate village", "jaxgne validate ieee37 --hours 4 --no-clear"),
     import_: (
-        "jaxgne import net.json --hours 24 --out street",
+        "jaxgne import net.m --hours 24 --out street",
         "jaxgne import village --out village.xlsx",
     ),
     clear: (

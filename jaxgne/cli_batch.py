@@ -58,9 +58,9 @@ def batch(
     noise = {"load": load_noise, "renewable": renewable_noise, "price": price_noise}
     market = made(source, asked, quiet)
     _check_room(market, scenarios)
-    markets = jaxgne.scenarios.perturb(market, jax.random.key(noise_seed), scenarios, **noise)
     chosen = solver and _SOLVERS[solver]()
     with LiveBatch("scenarios", scenarios, silent=quiet) as live, kept(out):
+        markets = jaxgne.scenarios.perturb(market, jax.random.key(noise_seed), scenarios, **noise)
         progress = live if live.shown else None
         found = jaxgne.clear_many(markets, chosen, tol=tol, folder=out, progress=progress)
     if as_json:

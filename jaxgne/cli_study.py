@@ -28,9 +28,19 @@ _MOST_SEEDS = 10_000
 _MOST_VALUE = 1e9  # of what a study sweeps
 
 
+def _names(incomplete: str) -> list[str]:
+    """What a shell completes."""
+    return [name for name in _STUDIES if name.startswith(incomplete)]
+
+
 @of_source
 def study(
-    name: Annotated[str, typer.Argument(metavar="NAME", help=f"One of {', '.join(_STUDIES)}.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", autocompletion=_names, help=f"One of {', '.join(_STUDIES)}."
+        ),
+    ],
     source: Annotated[
         str | None,
         typer.Argument(

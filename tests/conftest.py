@@ -185,6 +185,12 @@ SLOW_TESTS = {
         "test_the_tree_takes_all_phases_of_a_bus[1]",
         "test_the_tree_takes_all_phases_of_a_bus[2]",
     ),
+    "test_examples.py": (
+        "test_examples_run_and_their_json_is_of_its_schema[batch]",
+        "test_examples_run_and_their_json_is_of_its_schema[compare]",
+        "test_all_that_a_clearing_may_say_is_of_the_schema",
+        "test_stopped_work_is_kept_and_goes_on",
+    ),
     "test_tuning.py": (
         "test_the_best_tariff_is_found_and_nothing_compiles_again",
         "test_another_tuning_is_refused_its_folder",
