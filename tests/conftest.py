@@ -188,6 +188,8 @@ SLOW_TESTS = {
     "test_examples.py": (
         "test_examples_run_and_their_json_is_of_its_schema[batch]",
         "test_examples_run_and_their_json_is_of_its_schema[compare]",
+        "test_examples_run_and_their_json_is_of_its_schema[report]",
+        "test_examples_run_and_their_json_is_of_its_schema[study]",
         "test_all_that_a_clearing_may_say_is_of_the_schema",
         "test_stopped_work_is_kept_and_goes_on",
     ),
