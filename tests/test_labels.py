@@ -1,10 +1,6 @@
 """What people read of a market whose steps are quarter hours on a clock: times, and hours else."""
 
-import contextlib
-import io
-import re
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -163,15 +159,3 @@ def test_figures_have_local_times(cleared: Cleared):
         bars: Any = plots.sensitivities(slopes, market=given)
         assert word in bars.get_yticklabels()[0].get_text()
     plt.close("all")
-
-
-def test_the_page_on_time_holds_what_it_says():
-    """Its blocks run, and print what their comments say."""
-    page = (Path(__file__).parent.parent / "docs" / "time.md").read_text("utf-8")
-    names: dict[str, Any] = {}
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
-        for block in re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S):
-            exec(compile(block, "docs/time.md", "exec"), names)
-    for said in re.findall(r"^print\(.*\)  # (.*)$", page, re.M):
-        assert said in printed.getvalue()
-    assert jg.validate(names["market"]) is names["market"]

@@ -1,0 +1,81 @@
+"""What pages say runs as they say it: blocks of Python, and commands of the shell."""
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.main import get_command
+
+from jaxgne.cli import app
+
+from .pages import ROOT, blocks, read
+
+MATPOWER = """function mpc = case33bw
+mpc.version = '2';
+mpc.baseMVA = 10;
+mpc.bus = [
+  1 3 0 0 0 0 1 1 0 12.66 1 1.1 0.9;
+  2 1 0.1 0.06 0 0 1 1 0 12.66 1 1.1 0.9;
+];
+mpc.gen = [1 0 0 10 -10 1 100 1 10 0];
+mpc.branch = [1 2 0.006 0.003 0 0 0 0 0 0 1 -360 360];
+"""
+LONG = ("batches", "devices", "gallery", "imports", "own", "retail", "runners")
+CIRCUIT = """clear
+new circuit.street bus1=src basekv=4.16 mvasc3=200
+new line.a bus1=src bus2=671 r1=0.1 x1=0.2 length=1
+new load.x bus1=671.2 phases=1 kv=2.4 kw=60 kvar=15
+set voltagebases=[4.16]
+calcvoltagebases
+solve
+"""
+ALONE = (
+    "ac", "comparison", "infeasible", "one_way", "profiles", "sharing", "tables", "tariffs", "time",
+    "units",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("page", ALONE)
+def test_a_page_runs_as_it_stands(page: str, tmp_path: Path):
+    """Its blocks need nothing but one another, and print what it says."""
+    read(f"docs/{page}.md", {}, tmp_path)
+
+
+@pytest.mark.parametrize("page", LONG)
+def test_a_page_whose_blocks_take_long_runs(page: str, tmp_path: Path):
+    """Files that the page of imports names are there."""
+    (tmp_path / "case33bw.m").write_text(MATPOWER)
+    (tmp_path / "Master.dss").write_text(CIRCUIT)
+    read(f"docs/{page}.md", {}, tmp_path)
+
+
+DOCS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))
+PAGES = ["README.md", "CONTRIBUTING.md", "benchmarks/README.md", *DOCS]
+
+
+def test_no_page_with_python_is_left_out():
+    """Each is read by a test here."""
+    have = {page for page in PAGES if blocks(page)}
+    assert have == {f"docs/{page}.md" for page in (*ALONE, *LONG)} | {"README.md"}
+
+
+def test_commands_on_pages_are_those_of_the_program():
+    """Their names, options and values are read as the shell would have them; none is run."""
+    group: Any = get_command(app)
+    found = 0
+    for page in PAGES:
+        for line in "".join(blocks(page, "sh")).splitlines():
+            called = re.search(r"(?:^|bin/)jaxgne ([^-].*)$", line)
+            if not called:
+                continue
+            found += 1
+            words = shlex.split(called[1], comments=True)
+            context = group.make_context("jaxgne", [*words], resilient_parsing=True)
+            try:
+                name, command, rest = group.resolve_command(context, [*words])
+                command.make_context(name, rest, parent=context)
+            except Exception as error:
+                raise AssertionError(f"{page}: {line}: {error}") from error
+    assert found > 30
