@@ -168,10 +168,21 @@ def test_where_nothing_can_change_in_place_a_line_comes_now_and_then(
     assert capsys.readouterr().err == ""
 
 
+def test_who_stops_a_study_hears_where_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("jaxgne.batch._with_room", stop)
+    io.save(tmp_path / "case", feeder())
+    told = call("study", "tariff", tmp_path / "case", "--values", "0.01", "--out", tmp_path / "out")
+    assert told.exit_code == 130 and told.stdout == ""
+    assert f"stopped after 0 scenarios; what is done is in {tmp_path / 'out'}" in told.stderr
+
+
 def test_stopped_work_is_kept_and_goes_on(tmp_path: Path):
     """Ctrl-C while a batch is at work, on a terminal that has told so from the start."""
     io.save(tmp_path / "case", feeder())
-    words = ["batch", "case", "--scenarios", "64", "--load-noise", "0.05", "--out", "runs"]
+    words = ["batch", "case", "--scenarios", "32", "--load-noise", "0.05", "--out", "runs"]
     ours, theirs = pty.openpty()
     run = subprocess.Popen(
         [sys.executable, "-m", "jaxgne", *words], cwd=tmp_path, stderr=theirs,
@@ -180,7 +191,7 @@ def test_stopped_work_is_kept_and_goes_on(tmp_path: Path):
     os.close(theirs)
     told = b""
     try:
-        while not list((tmp_path / "runs").rglob("*.npz")):
+        while not list((tmp_path / "runs").glob("scenarios-*.npz")):
             told += os.read(ours, 4096)
         run.send_signal(signal.SIGINT)
         with suppress(OSError):  # the end of a terminal
@@ -191,11 +202,11 @@ def test_stopped_work_is_kept_and_goes_on(tmp_path: Path):
         run.kill()
         os.close(ours)
     text = told.decode()
-    assert "0 of 64 scenarios" in text
+    assert "0 of 32 scenarios" in text
     assert "what is done is in runs, and the same call goes on after it" in text
-    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.npz")}
-    assert files
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("scenarios-*.npz")}
+    assert 0 < len(files) < 4  # of eight scenarios each
     with chdir(tmp_path):
         result = call(*words, "--json")
-    assert judged(result.stdout)["status"]["cleared"] == 64
+    assert judged(result.stdout)["status"]["cleared"] == 32
     assert {path: path.stat().st_mtime_ns for path in files} == files
