@@ -10,6 +10,7 @@ from typer.main import get_command
 
 from jaxgne.cli import app
 
+from .circuits import END, START
 from .pages import ROOT, blocks, read
 
 MATPOWER = """function mpc = case33bw
@@ -23,13 +24,10 @@ mpc.gen = [1 0 0 10 -10 1 100 1 10 0];
 mpc.branch = [1 2 0.006 0.003 0 0 0 0 0 0 1 -360 360];
 """
 LONG = ("batches", "devices", "gallery", "imports", "own", "retail", "runners")
-CIRCUIT = """clear
-new circuit.street bus1=src basekv=4.16 mvasc3=200
-new line.a bus1=src bus2=671 r1=0.1 x1=0.2 length=1
-new load.x bus1=671.2 phases=1 kv=2.4 kw=60 kvar=15
-set voltagebases=[4.16]
-calcvoltagebases
-solve
+CIRCUIT = f"""{START}
+new line.a bus1=lv bus2=671 linecode=c length=0.1
+new load.x bus1=671.2 phases=1 kv=0.2309 kw=6 kvar=1
+{END}
 """
 ALONE = (
     "ac", "comparison", "infeasible", "one_way", "profiles", "sharing", "tables", "tariffs", "time",
