@@ -11,18 +11,17 @@ from string import Template
 
 import numpy as np
 
-from ..clock import hour_name, label
 from ..comparison import REFERENCE, outcome
 from ..contracts import Contract
 from ..each import refuse_batch
 from ..files import whole
 from ..household import household_bills
 from ..market import Market, bus_name
-from ..model import counted
 from ..names import prosumer_name
 from ..result import Clearing
 from .baseline import Baseline, Compared, against
 from .cents import ROUNDING, Invoice, cents, euros, invoiced
+from .facts import period
 
 _COLUMNS = ("part", "what", "quantity", "unit", "price_eur_per_unit", "eur")
 _OVERVIEW = (
@@ -65,7 +64,7 @@ def write_bills(
         fixed = [account.total for account in accounts] - np.asarray(one.bill, float)
         alone = np.asarray(outcome(*other.pair).cost, float) + fixed  # fees that move no decision
     folder, pages, overview = Path(out), [], []
-    period = _period(market)
+    when = period(market)
     digits = len(str(max(len(found) - 1, 0)))
     for row, invoice in enumerate(found):
         name = prosumer_name(market.prosumers.names, row)
@@ -73,7 +72,7 @@ def write_bills(
         own, without = cents(devices[row]), None if alone is None else cents(alone[row])
         compared = _compared(invoice, own, without, other)
         path = folder / f"{row:0{digits}d}{_slug(market, row)}.html"
-        _write(path, _page(name, place, period, invoice, compared, other.missing))
+        _write(path, _page(name, place, when, invoice, compared, other.missing))
         _write(path.with_suffix(".csv"), _table(_COLUMNS, _lines(invoice, compared)))
         pages.append(path)
         saved = None if without is None else without - invoice.total - own
@@ -93,16 +92,6 @@ def _slug(market: Market, row: int) -> str:
     names = market.prosumers.names
     word = re.sub(r"[^A-Za-z0-9]+", "-", names[row]).strip("-").lower()[:40] if names else ""
     return f"-{word}" if word else ""
-
-
-def _period(market: Market) -> str:
-    """From when to when, in words."""
-    lengths = np.asarray(market.hour_length, float)
-    total = float(np.sum(np.asarray(counted(market), float)))
-    if market.clock is None or market.before is not None or not np.isclose(total, lengths.sum()):
-        return f"{total:,.6g} hours, {hour_name(market, 0)} and on"
-    end = label(market.clock.after(float(lengths.sum())))
-    return f"{hour_name(market, 0)} to {end} ({market.clock.zone})"
 
 
 def _lines(invoice: Invoice, compared: list[tuple[str, int]]) -> Iterator[list[str]]:
@@ -150,7 +139,7 @@ def _safe(text: str) -> str:
 def _page(
     name: str,
     bus: str,
-    period: str,
+    when: str,
     invoice: Invoice,
     compared: list[tuple[str, int]],
     missing: str,
@@ -167,7 +156,7 @@ def _page(
     return Template(files("jaxgne.html").joinpath("bill.html").read_text("utf-8")).substitute(
         name=escape(name),
         bus=f"bus {escape(bus)}",
-        period=escape(period),
+        period=escape(when),
         total=euros(invoice.total),
         credit=" (a credit)" if invoice.total < 0 else "",
         lines="".join(rows),

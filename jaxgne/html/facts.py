@@ -2,6 +2,12 @@
 
 from typing import Any
 
+import numpy as np
+
+from ..clock import hour_name, label
+from ..market import Market
+from ..model import counted
+
 
 def status_words(facts: dict[str, Any]) -> tuple[str, bool]:
     """How the clearing ended, and whether that is fine."""
@@ -13,13 +19,22 @@ def status_words(facts: dict[str, Any]) -> tuple[str, bool]:
     return f"NOT CLEARED ({facts['status']}): {size}. {facts['message']}", False
 
 
+def period(market: Market) -> str:
+    """From when to when, in words."""
+    lengths = np.asarray(market.hour_length, float)
+    total = float(np.sum(np.asarray(counted(market), float)))
+    if market.clock is None or market.before is not None or not np.isclose(total, lengths.sum()):
+        return f"{total:,.6g} hours from {hour_name(market, 0)}"
+    end = label(market.clock.after(float(lengths.sum())))
+    return f"{hour_name(market, 0)} to {end} ({market.clock.zone})"
+
+
 def sentences(facts: dict[str, Any]) -> list[str]:
-    """The certificate in words, then what an AC power flow says of the plan."""
-    found, ac = list(facts["certificate"]["sentences"]), facts["ac"]
-    if ac is None:
-        return found
-    told = any("AC" in sentence for sentence in found)
-    return found if told else [*found, _ac_words(ac)]
+    """The certificate in words, what an AC power flow says of the plan, and last its errors."""
+    errors, *found = facts["certificate"]["sentences"]
+    if facts["ac"] is not None and not any("AC" in sentence for sentence in found):
+        found.insert(1, _ac_words(facts["ac"]))
+    return [f"{words[:1].upper()}{words[1:].rstrip('.')}." for words in (*found, errors)]
 
 
 def _ac_words(ac: dict[str, Any]) -> str:
@@ -51,7 +66,9 @@ def figures(facts: dict[str, Any], labels: list[str]) -> list[tuple[str, str, st
         found.append(("Transformer, highest export", f"{-out['kw']:,.1f} kW", at(out)))
     share = physical["physical_self_sufficiency"]
     if share is not None:
-        found.append(("Self-sufficiency", f"{100 * share:.1f} %", "of what is used here"))
+        found.append(
+            ("Self-sufficiency", f"{round(100 * share, 1) + 0.0:.1f} %", "of what is used here")
+        )
     return found + _state(facts, at)
 
 
@@ -64,7 +81,7 @@ def _state(facts: dict[str, Any], at: Any) -> list[tuple[str, str, str]]:
             words = f"bus {place['bus']}, {at(place)}"
             found.append((f"{which.capitalize()} voltage (AC)", f"{place['pu']:.4f} pu", words))
         most = ac["highest_loading"]
-        if most["ends"] and most["share"] is not None:
+        if most["ends"] and most["share"]:
             words = f"{'-'.join(most['ends'])}, {at(most)}"
             found.append(("Fullest line (AC)", f"{100 * most['share']:.1f} % of rating", words))
         return [*found, ("Losses (AC)", f"{ac['losses_kwh']:,.1f} kWh", "all hours")]
@@ -73,7 +90,7 @@ def _state(facts: dict[str, Any], at: Any) -> list[tuple[str, str, str]]:
             place = volts[which]
             words = f"bus {place['bus']}, {at(place)}"
             found.append((f"{which.capitalize()} voltage", f"{place['pu']:.4f} pu", words))
-    if lines and lines["highest_loading"] is not None:
+    if lines and lines["highest_loading"]:
         words = f"{'-'.join(lines['ends'])}, {at(lines)}"
         share = f"{100 * lines['highest_loading']:.1f} % of rating"
         found.append(("Fullest line", share, words))

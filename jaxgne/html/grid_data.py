@@ -65,6 +65,9 @@ def network(market: Market, clearing: Clearing) -> Network:
         "model": _square(lines, "loading_percent", hours),
         "kw": _square(lines, "active_kw", hours),
     }
+    rating = np.asarray(grid.rating, float)
+    for key in ("ac", "model"):  # without a rating there is no share of one
+        loads[key][~(np.isfinite(rating) & (rating > 0))] = np.nan
     rows = {
         "places": places,
         "buses": _buses(market, zones, phases, volts, price),
@@ -76,7 +79,7 @@ def network(market: Market, clearing: Clearing) -> Network:
 
 def _square(frame: Any, column: str, hours: int) -> NDArray[np.float64]:
     """A column of a long table as rows by hours."""
-    return frame[column].to_numpy(float).reshape(-1, hours)
+    return frame[column].to_numpy(float, copy=True).reshape(-1, hours)
 
 
 def _known(ac: NDArray, model: NDArray) -> NDArray:
@@ -130,7 +133,7 @@ def _lines(
     phase = spots.phase[target] if spots.phased else np.zeros(len(target), int)
     outer = np.zeros(len(target), bool)
     outer[spots.lines] = True
-    best = np.nan_to_num(np.max(_known(loads["ac"], loads["model"]), axis=1, initial=0.0))
+    best = np.max(np.nan_to_num(_known(loads["ac"], loads["model"])), axis=1, initial=0.0)
     crossing = np.flatnonzero(outer & (start != end) & (phase >= 0))
     inside = np.flatnonzero(outer & (start == end) & (phase >= 0))
     fullest = _outermost(best[inside], 3 * end[inside] + phase[inside])

@@ -12,7 +12,7 @@ from ..result import Clearing
 from . import charts, people_data
 from .baseline import Compared
 from .chart import Chart
-from .facts import figures, sentences, status_words, step_of
+from .facts import figures, period, sentences, status_words, step_of
 from .grid_data import network
 from .map_chart import feeder_map
 from .page import Page, table
@@ -29,6 +29,7 @@ def fill(
     facts, steps = summary(market, clearing), market.prosumers.load.shape[1]
     labels = _labels(market, steps)
     page.heading(*status_words(facts), sentences(facts))
+    page.add(f'<p class="note">{escape(period(market))}</p>')
     tiles = "".join(
         f"<div><dt>{escape(what)}</dt><dd>{escape(value)}<small>{escape(where)}</small></dd></div>"
         for what, value, where in figures(
@@ -206,7 +207,7 @@ def _best(rows: list[dict[str, Any]]) -> np.ndarray:
 def _fullest(facts: dict[str, Any]) -> int:
     """The step of the highest loading, or else of the highest import."""
     ac, lines = facts["ac"], facts["lines"]
-    if ac and ac["examined"] and ac["converged"] and ac["highest_loading"]["ends"]:
+    if ac and ac["examined"] and ac["converged"] and ac["highest_loading"]["share"]:
         return step_of(facts, ac["highest_loading"])
     if lines and lines["highest_loading"] is not None:
         return step_of(facts, lines)

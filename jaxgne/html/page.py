@@ -20,6 +20,7 @@ from .charts import Chart
 from .shrunk import text_of
 
 VEGA_LITE = "6.4"
+_BAD = ' class="bad"'
 
 
 class Page:
@@ -32,11 +33,13 @@ class Page:
         """Add HTML whose names are escaped already."""
         self._parts.append(html)
 
-    def heading(self, words: str, fine: bool, sentences: Sequence[str]) -> None:
+    def heading(self, ended: str, fine: bool, sentences: Sequence[str]) -> None:
         """Begin with the title, how it ended, and what is certain about it."""
         self.add(f"<header><h1>{escape(self.title)}</h1>")
-        self.add(f'<p class="status{"" if fine else " bad"}">{escape(words)}</p>')
-        listed = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
+        self.add(f'<p class="status{"" if fine else " bad"}">{escape(ended)}</p>')
+        listed = "".join(
+            f"<li{_BAD * words.startswith('NOT')}>{escape(words)}</li>" for words in sentences
+        )
         self.add(f'<ul class="certificate">{listed}</ul></header>')
 
     def section(self, key: str, title: str, html: str) -> None:
