@@ -19,9 +19,8 @@ _STUDIES: dict[str, dict[str, Any]] = {  # with options of a built-in case unles
     **{name: {} for name in (*jaxgne.studies.ON_MARKETS, *jaxgne.studies.ON_CASES)},
     "line-limits": {"stress": True},
     "connectivity": {"prosumers": 50},
-    "phases": {"grid": "lindist3flow"},
+    "phases": {"grid": "lindist3flow", "hours": 24.0, "hour_length": 4.0},
 }
-_TIMES: dict[str, dict[str, Any]] = {"phases": {"hours": 24.0, "hour_length": 4.0}}  # the same
 _CASES = {"phases": "ieee13"}  # else ieee37
 
 _MOST_SEEDS = 10_000
@@ -94,8 +93,7 @@ def study(
     if strange:
         raise typer.BadParameter(f"the study {name} takes no --{min(strange)}.")
     if source in CASES:
-        times = {} if {"hours", "hour_length"} & asked.keys() else _TIMES.get(name, {})
-        asked = _STUDIES[name] | times | asked
+        asked = _STUDIES[name] | asked
     if values is not None:
         options["values"] = _numbers(values)
 
