@@ -124,7 +124,7 @@ def test_all_bills_are_each_bill(day: tuple[jg.Market, jg.Clearing]):
 
 def test_pages_open_in_a_browser(day: tuple[jg.Market, jg.Clearing], tmp_path: Path):
     """Names are shown as they are, nothing is asked for, text is readable at both widths."""
-    pages = jg.write_bills(*day, out=tmp_path)
+    pages = jg.write_bills(*day, out=tmp_path / "bills")
     assert pages[1].name == "1-1-1.html" and pages[2].name == "2-miller-co.html"
     with opened() as browser:
         for width in (360, 1440):
@@ -138,6 +138,19 @@ def test_pages_open_in_a_browser(day: tuple[jg.Market, jg.Clearing], tmp_path: P
             assert browser.run("return document.documentElement.scrollWidth") <= width
             assert browser.run(CONTRAST)[0][0] >= 4.5
             browser.shot("bill")
+
+
+def test_bills_take_the_place_of_bills_only(day: tuple[jg.Market, jg.Clearing], tmp_path: Path):
+    """Those of an earlier market are gone; a folder of anything else stays as it is."""
+    jg.write_bills(*day, baseline=None, out=tmp_path / "bills")
+    few = jg.ieee37(prosumers=2, hours=2)
+    jg.write_bills(few, jg.clear(few), baseline=None, out=tmp_path / "bills")
+    names = ["0.csv", "0.html", "1.csv", "1.html", "bills.csv"]
+    assert sorted(path.name for path in (tmp_path / "bills").iterdir()) == names
+    (tmp_path / "bills" / "letter.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"holds something else than bills; give a folder"):
+        jg.write_bills(*day, baseline=None, out=tmp_path / "bills")
+    assert len([*(tmp_path / "bills").iterdir()]) == 6
 
 
 def test_command_writes_all(day: tuple[jg.Market, jg.Clearing], tmp_path: Path):

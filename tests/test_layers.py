@@ -214,7 +214,7 @@ LAYERS: dict[str, set[str]] = {
     "html": {
         *({*RESULT, *STUDIES} - SOLVERS),
         *("batch_report", "contracts", "files", "frames", "household", "html", "indicators"),
-        "plots",
+        *("io.swap", "plots"),
     },
     "cli_shared": {"jaxgne"},  # public names only; so all commands
     "cli_source": {"jaxgne", "cases", "cli_shared", "contracts", "io"},

@@ -14,8 +14,8 @@ import numpy as np
 from ..comparison import REFERENCE, outcome
 from ..contracts import Contract
 from ..each import refuse_batch
-from ..files import whole
 from ..household import household_bills
+from ..io.swap import replacing
 from ..market import Market, bus_name
 from ..names import prosumer_name
 from ..result import Clearing
@@ -23,6 +23,7 @@ from .baseline import Baseline, Compared, against
 from .cents import ROUNDING, Invoice, cents, euros, invoiced
 from .facts import period
 
+_INDEX = "bills.csv"
 _COLUMNS = ("part", "what", "quantity", "unit", "price_eur_per_unit", "eur")
 _OVERVIEW = (
     "prosumer",
@@ -51,9 +52,13 @@ def write_bills(
     `report`). `bills.csv` has a line for each household. Each line is rounded to cents, a line of
     its own says what that leaves of the total, which is that of `household_bill` to the cent.
 
-    Raises `ValueError` for a batch, a clearing without prices, and contracts of another market.
+    The folder appears whole, in the place of bills that were there, or not at all. Raises
+    `ValueError` for a folder that holds anything else, for a batch, a clearing without prices, and
+    contracts of another market.
     """
     refuse_batch("write_bills", market=market)
+    target = Path(out).resolve()
+    _check_replaceable(target)
     accounts = household_bills(market, clearing, contracts)
     found = [invoiced(account) for account in accounts]
     other = against("write_bills", market, clearing, baseline)
@@ -63,28 +68,42 @@ def write_bills(
     if other.pair is not None:
         fixed = [account.total for account in accounts] - np.asarray(one.bill, float)
         alone = np.asarray(outcome(*other.pair).cost, float) + fixed  # fees that move no decision
-    folder, pages, overview = Path(out), [], []
-    when = period(market)
+    when, names, overview = period(market), [], []
     digits = len(str(max(len(found) - 1, 0)))
-    for row, invoice in enumerate(found):
-        name = prosumer_name(market.prosumers.names, row)
-        place = bus_name(market.grid, int(market.prosumers.bus[row]))
-        own, without = cents(devices[row]), None if alone is None else cents(alone[row])
-        compared = _compared(invoice, own, without, other)
-        path = folder / f"{row:0{digits}d}{_slug(market, row)}.html"
-        _write(path, _page(name, place, when, invoice, compared, other.missing))
-        _write(path.with_suffix(".csv"), _table(_COLUMNS, _lines(invoice, compared)))
-        pages.append(path)
-        saved = None if without is None else without - invoice.total - own
-        amounts = [_plain(amount) for amount in (invoice.total, own, without, saved)]
-        overview.append([_safe(name), _safe(place), path.name, *amounts])
-    _write(folder / "bills.csv", _table(_OVERVIEW, overview))
-    return pages
+    with replacing(target, _ours) as folder:
+        for row, invoice in enumerate(found):
+            name = prosumer_name(market.prosumers.names, row)
+            place = bus_name(market.grid, int(market.prosumers.bus[row]))
+            own, without = cents(devices[row]), None if alone is None else cents(alone[row])
+            compared = _compared(invoice, own, without, other)
+            path = folder / f"{row:0{digits}d}{_slug(market, row)}.html"
+            _write(path, _page(name, place, when, invoice, compared, other.missing))
+            _write(path.with_suffix(".csv"), _table(_COLUMNS, _lines(invoice, compared)))
+            names.append(path.name)
+            saved = None if without is None else without - invoice.total - own
+            amounts = [_plain(amount) for amount in (invoice.total, own, without, saved)]
+            overview.append([_safe(name), _safe(place), path.name, *amounts])
+        _write(folder / _INDEX, _table(_OVERVIEW, overview))
+    return [target / name for name in names]
+
+
+def _ours(folder: Path) -> bool:
+    """Whether a folder holds bills, perhaps not all of them, and nothing else."""
+    return all(entry.suffix in (".html", ".csv") for entry in folder.iterdir())
+
+
+def _check_replaceable(target: Path) -> None:
+    """Raise `ValueError` where bills would take the place of anything but bills."""
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    if not (target.is_dir() and (target / _INDEX).is_file() and _ours(target)):
+        raise ValueError(
+            f"write_bills: {target} holds something else than bills; give a folder of its own."
+        )
 
 
 def _write(path: Path, text: str) -> None:
-    with whole(path) as fresh:
-        fresh.write_text(text, encoding="utf-8", newline="")
+    path.write_text(text, encoding="utf-8", newline="")
 
 
 def _slug(market: Market, row: int) -> str:
