@@ -10,6 +10,8 @@ from typing import Any
 import jaxgne as jg
 from jaxgne import optimality, settlement
 
+from .pages import blocks
+
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "model.md").read_text("utf-8")
 NO_SYMBOL = {
@@ -90,10 +92,7 @@ def test_paths_in_the_architecture_exist():
 
 def test_a_capacity_comes_from_its_file_to_the_sentence_on_the_page(tmp_path: Path):
     """A battery that fills to 5.1 kWh of 6 breaks a limit of 4 by 1.1 kWh, in hour 1."""
-    blocks = re.findall(
-        r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text("utf-8"), re.M | re.S
-    )
-    example = next(block for block in blocks if "market = jg.Market(" in block)
+    example = next(b for b in blocks("docs/learn/first.md") if "market = jg.Market(" in b)
     names: dict[str, Any] = {}
     exec(example, names)
     jg.save(tmp_path / "day", names["market"])

@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.main import get_command
 
@@ -30,9 +31,27 @@ new load.x bus1=671.2 phases=1 kv=0.2309 kw=6 kvar=1
 {END}
 """
 ALONE = (
-    "ac", "comparison", "infeasible", "one_way", "profiles", "sharing", "tables", "tariffs", "time",
-    "units",
+    "ac", "comparison", "infeasible", "learn/phases", "one_way", "profiles", "sharing", "tables",
+    "tariffs", "time", "units",
 )  # fmt: skip
+
+
+LEARN = ("first", "grid", "money", "tuning", "batches", "solvers", "cases")
+
+
+def test_the_readme_runs(tmp_path: Path):
+    read("README.md", {}, tmp_path)
+
+
+def test_the_tutorial_runs(tmp_path: Path):
+    """Page after page as a reader goes through them; C sells all its surplus, 5 kW in hour 1."""
+    names: dict[str, Any] = {}
+    printed = [read(f"docs/learn/{page}.md", names, tmp_path) for page in LEARN]
+    said = re.findall(r"^infeasible: .*$", (ROOT / "docs/learn/first.md").read_text("utf-8"), re.M)
+    assert len(said) == 1
+    assert said[0] in printed[0]
+    np.testing.assert_allclose(names["clearing"].plan.trades[:, 1], [1.78, 3.22], atol=0.006)
+    assert names["cleared"].all()
 
 
 @pytest.mark.parametrize("page", ALONE)
@@ -56,7 +75,8 @@ PAGES = ["README.md", "CONTRIBUTING.md", "benchmarks/README.md", *DOCS]
 def test_no_page_with_python_is_left_out():
     """Each is read by a test here."""
     have = {page for page in PAGES if blocks(page)}
-    assert have == {f"docs/{page}.md" for page in (*ALONE, *LONG)} | {"README.md"}
+    told = {f"docs/{page}.md" for page in (*ALONE, *LONG)}
+    assert have == told | {f"docs/learn/{page}.md" for page in LEARN} | {"README.md"}
 
 
 def test_commands_on_pages_are_those_of_the_program():
@@ -65,7 +85,7 @@ def test_commands_on_pages_are_those_of_the_program():
     found = 0
     for page in PAGES:
         for line in "".join(blocks(page, "sh")).splitlines():
-            called = re.search(r"(?:^|bin/)jaxgne ([^-].*)$", line)
+            called = re.search(r"(?:^|bin/)jaxgne ([^-][^|>]*)", line)
             if not called:
                 continue
             found += 1
