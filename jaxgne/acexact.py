@@ -5,10 +5,11 @@ of its lines on the main grid, which counts them in its price, and everybody's p
 more kW changes of losses, voltages and currents. That is not convex; what is found is a local
 equilibrium (Scarabaggio, Carli, Grammatico, Dotoli, 2025).
 
-Round by round the linear model is laid about the AC state of the last plan (`jaxgne.aclinear`), as
-in sequential quadratic programming. Where rounds are slow the next state is by the secant of the
-last two; where the model has no plan, limits give way by some of what the state misses, round by
-round less, until none is missed or they have to for good.
+Round by round the linear model is laid about the AC state of the last plan (`jaxgne.aclinear`),
+with costs of flows that bend as losses do, as in sequential quadratic programming. Where rounds are
+slow the next state is by the secant of the last two; where the model has no plan, limits give way
+by some of what the state misses, round by round less, until none is missed or they have to for
+good.
 """
 
 from collections.abc import Callable
@@ -45,12 +46,13 @@ from .runner import built, jnp
 from .settlement import Bills, settle
 from .solve import Progress
 from .solvers.base import AbstractSolver
+from .solvers.semidecentralized import SemiDecentralized
 from .status import Status, is_status
 
 if TYPE_CHECKING:
     from xarray import Dataset
 
-_FIRST = 1e-3  # error to which the first clear goes, without AC
+_FIRST = 3e-3  # error to which the first clear goes, without AC
 _AHEAD = 0.03  # and those of rounds, in the error of the last
 _SHARE = 0.5  # but no further than this share of the tolerance
 _SLOW = 0.1  # of the error, which a round brings it to where nothing slows it down
@@ -142,13 +144,14 @@ def clear_ac(
         raise ValueError(f"clear_ac: {reason}")
     plain = _plain(market)
     wanted = float(tolerance(tol, market.prosumers.load.dtype))
+    bent = not isinstance(solver, SemiDecentralized)  # whose operator's costs are linear
     given: dict[str, Any] = {"max_steps": max_steps, "progress": progress}
     now = _first(plain, solver, start=start, tol=max(wanted, _FIRST), **given)
     at = point_of(plain, now.plan, now.prices)
     state, error, share = solved(at, now, plain), _FIRST, 0.0
     exact, answer, last, stuck = plain, now, None, None
     for count in range(1, rounds + 1):
-        linear, begin = eased(about(plain, at, state), state, share), now if last else None
+        linear, begin = eased(about(plain, at, state, bent), state, share), now if last else None
         near = max(_SHARE * wanted, _AHEAD * error)
         try:
             now = clear(linear, solver, start=begin, tol=near, **given)

@@ -2,7 +2,8 @@
 
 Its rows hold there exactly, and costs of flows make up for what its derivatives lack, by the last
 prices (Diehl, Walther, Bock, Kostina, Optimization Methods and Software 25(4), 2010: steps with
-inexact Jacobians and exact gradients).
+inexact Jacobians and exact gradients). For a round costs bend as losses do, as second derivatives
+of the Lagrangian do in sequential quadratic programming.
 """
 
 from dataclasses import replace
@@ -83,9 +84,30 @@ def point_of(market: Market, plan: Plan, prices: Rows) -> Point:
         )
 
 
-def about(market: Market, at: Point, state: Flow) -> Market:
-    """The market with its grid's linear model about an AC state."""
-    return laid(market, tangent_of(market, at, state))
+def about(market: Market, at: Point, state: Flow, bent: bool = False) -> Market:
+    """The market with its grid's linear model about an AC state; `bent`, with curved losses."""
+    tangent = tangent_of(market, at, state)
+    return laid(market, _bent(market, tangent, at, state) if bent else tangent)
+
+
+@program("the curvature of losses", once=True)
+def _bent(market: Market, tangent: Tangent, at: Point, state: Flow) -> Tangent:
+    """The tangent with what losses bend the costs of flows by; its slopes at the state stay.
+
+    A conductor loses r (p^2 + q^2) / v^2, whose second derivatives are 2 r / v^2: nearly all that
+    the second derivative of the AC game has where no voltage binds.
+    """
+    with wide():
+        market, tangent, at = cast((market, tangent, at), jnp.float64)
+        grid = market.grid
+        near, _ = seen(grid, state.voltage)
+        bend = jnp.maximum(2 * at.energy * grid.resistance[:, None] / near**2, 0.0)
+        return replace(
+            tangent,
+            active=tangent.active - bend * state.active,
+            reactive=tangent.reactive - bend * state.reactive,
+            bend=bend,
+        )
 
 
 @built

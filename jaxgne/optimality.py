@@ -155,8 +155,8 @@ def gaps(
         + each.curtailed
         + by_side(market, each.trades / 2)
     )
-    _, lines = support(market, linear, lower, upper)
-    worth = linear.active * inside.active + linear.reactive * inside.reactive
+    _, lines = support(market, slope, lower, upper)  # of costs of flows that bend, the slope
+    worth = slope.active * inside.active + slope.reactive * inside.reactive
     own = (each.voltage, each.angle, each.compensation, each.exchange)
     network = sum(jnp.sum(a) for a in own)
     if has_caps(market):

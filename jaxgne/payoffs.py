@@ -99,6 +99,8 @@ def potential(market: Market, plan: Plan) -> Float[Array, ""]:
     about = market.grid.tangent
     if about is not None:
         carried = about.active * plan.active + about.reactive * plan.reactive
+        if about.bend is not None:
+            carried += about.bend / 2 * (plan.active**2 + plan.reactive**2)
         together += jnp.sum(counted(market) * carried)
     return together + jnp.sum(counted(market) * (shared - billed))
 
@@ -139,7 +141,9 @@ def curvature(market: Market, plan: Plan) -> Plan:
 def _steady(market: Market) -> Plan:
     """That of linear and quadratic costs, which is the same at any plan."""
     ts, units, stores = counted(market), market.generators, market.buffers
-    zero = zeros(market)
+    zero, about = zeros(market), market.grid.tangent
+    if about is not None and about.bend is not None:
+        zero = replace(zero, active=ts * about.bend, reactive=ts * about.bend)
     return replace(
         zero,
         trades=zero.trades + 4 * ts * market.trading.quadratic[:, None],  # of both sides together
@@ -169,7 +173,11 @@ def own_gradient(market: Market, plan: Plan, price: Float[Array, " H"]) -> Plan:
         zero = replace(zero, rise=paid)
     about = market.grid.tangent
     if about is not None:
-        zero = replace(zero, active=ts * about.active, reactive=ts * about.reactive)
+        zero = replace(
+            zero,
+            active=bend.active * plan.active + ts * about.active,
+            reactive=bend.reactive * plan.reactive + ts * about.reactive,
+        )
     making = bend.generation * plan.generation + ts * units.linear[:, None]
     if units.curves:
         making += ts * curve_slopes(units, plan.generation)

@@ -18,3 +18,4 @@ class Tangent(Record):
     active: Float[Array, "L H"]  # EUR/kWh, cost of active power on each line
     reactive: Float[Array, "L H"]  # EUR/kvarh, of reactive power
     rating: Float[Array, "L H"]  # kVA
+    bend: Float[Array, "L H"] | None = None  # EUR/kW^2h, of both powers' costs; none: linear

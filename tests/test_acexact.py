@@ -14,6 +14,7 @@ import jaxgne as jg
 from jaxgne.acexact import AcExact, clear_ac, gradient
 from jaxgne.acflow import drawn, flow
 from jaxgne.model import grid_price
+from jaxgne.record import changed
 from tests import phased
 from tests.nonlinear import local_optimum
 
@@ -51,6 +52,26 @@ def test_the_plan_is_an_ac_state_within_its_limits(make):
     assert np.all(state.voltage[free] <= grid.voltage_max[free, None] + 1e-6)
     bought = found.clearing.aggregate - np.sum(plan.imports, 0) - np.sum(grid.passive, 0)
     np.testing.assert_allclose(bought, found.losses, atol=1e-7)
+
+
+def test_batteries_that_cost_nothing_settle_by_how_losses_bend():
+    """Without the bend of losses they change hours for ever; the answer's model is linear."""
+    market = jg.synthetic(12, buses=12, hours=4)
+    stores, tariff = market.buffers, market.tariff
+    free = changed(stores, quadratic=0 * stores.quadratic, linear=0 * stores.linear)
+    flat = changed(tariff, slope=0 * tariff.slope)
+    found = clear_ac(changed(market, buffers=free, tariff=flat))
+    assert found.rounds <= 4 and float(found.clearing.certificate.error) <= 1e-6
+    assert found.linear.grid.tangent is not None and found.linear.grid.tangent.bend is None
+
+
+def test_a_round_is_not_saved(tmp_path):
+    """Files hold no bend, which would be lost in silence."""
+    found = clear_ac(jg.ieee37(4, hours=2))
+    tangent = replace(found.linear.grid.tangent, bend=found.flow.active)
+    bent = changed(found.linear, grid=changed(found.linear.grid, tangent=tangent))
+    with pytest.raises(ValueError, match=r"save AcExact\.linear"):
+        jg.save(tmp_path / "day", bent)
 
 
 def test_without_limits_a_bus_is_dearer_by_its_marginal_losses():

@@ -149,6 +149,8 @@ def _unwritable(market: Market) -> list[str]:
     wrong, model = [], market.grid.model
     if model not in MODELS.values():
         wrong.append(f"save(): Grid.model is {model}; files know only {', '.join(MODELS)}.")
+    if market.grid.tangent is not None and market.grid.tangent.bend is not None:
+        wrong.append("save(): Grid.tangent.bend is a round's own; save AcExact.linear instead.")
     for kind in map(type, market.generators.curves):
         if kind not in FAMILY_OF:
             wrong.append(

@@ -148,7 +148,7 @@ def linearize(
     bend, nothing = curvature(market, plan), jnp.zeros_like(plan.imports[0])
     curved = pack(market, replace(bend, trades=0 * bend.trades), ts * tariff.slope, nothing)
     stiff = state.low / below + state.high / above + proximal(market, sets) + curved
-    tight = state.tight + sets.stiff_line
+    tight = state.tight + sets.stiff_line + bend.active / 2
     if preference is not None:
         stiff, tight = stiff + preference.stiff, tight + preference.line / 2
     give = jnp.where(sets.free, 1 / stiff, 0.0)
