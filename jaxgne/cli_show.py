@@ -20,7 +20,7 @@ _ROUNDING = 1e-3  # of the tolerance
 
 
 def show(result: Result, as_json: Json = False) -> None:
-    """Print what clear, batch or tune wrote to RESULT; plan and prices are judged anew.
+    """Print what clear, batch or tune wrote to RESULT; a clearing is judged anew.
 
     Exit codes: 0 cleared, 1 bad input, 2 wrong usage, 3 not cleared, 4 infeasible.
     """

@@ -193,6 +193,7 @@ SLOW_TESTS = {
         "test_examples_run_and_their_json_is_of_its_schema[study]",
         "test_all_that_a_clearing_may_say_is_of_the_schema",
         "test_stopped_work_is_kept_and_goes_on",
+        "test_who_stops_a_study_hears_where_it_goes_on",
     ),
     "test_tuning.py": (
         "test_the_best_tariff_is_found_and_nothing_compiles_again",
