@@ -88,6 +88,7 @@ SLOW_TESTS = {
         "test_large_markets_are_cleared_alike[solver1]",
         "test_an_infeasible_market_ends_as_such_and_names_the_limit[aggregate-solver0]",
     ),
+    "test_cli.py": ("test_where_no_plan_keeps_limits_on_ac",),
     "test_clock.py": ("test_days_at_other_times_share_a_program",),
     "test_curves.py": (
         "test_what_is_used_is_worth_its_price[mechanism]",
