@@ -48,6 +48,15 @@ levelled = jg.clear(charged)
 
 worth = jg.mechanisms.reinforcement(market)["value_eur_per_kva"]
 
+aims = jg.pareto(
+    small,
+    [jg.objectives.total_cost, lambda market, clearing: clearing.aggregate.var()],
+    where=lambda market: market.tariff.slope,
+    bounds=(1e-5, 2e-4),
+    points=8,
+    starts=1,
+)
+
 # What a number of the market does to what energy costs all together, at the equilibrium.
 gradient = eqx.filter_grad(lambda m: jg.objectives.social_cost(m, jg.clear(m)))(market)
 """
@@ -83,6 +92,10 @@ FIGURES = {
     "costs": ("What each prosumer pays, and for what", "plots.costs(market, clearing)"),
     "benefits": ("What trading is worth to each prosumer", "plots.benefits(compared)"),
     "convergence": ("Convergence of solvers", "plots.convergence(traces)"),
+    "front": (
+        "What two aims cost one another, as the slopes of the price by hour move",
+        'plots.front(aims, labels=("cost of all (EUR)", "variance of the import (kW²)"))',
+    ),
     "sensitivities": (
         "Largest derivatives of an output, one of each field",
         'plots.sensitivities(gradient, output="social cost (EUR)")',

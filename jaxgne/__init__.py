@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from .solvers.semidecentralized import SemiDecentralized
     from .standard_form import convex
     from .tracing import trace
+    from .tradeoffs import pareto
     from .tuning import tune
 
 __all__ = [
@@ -119,6 +120,7 @@ __all__ = [
     "load",
     "load_case",
     "oriented",
+    "pareto",
     "relax",
     "report",
     "save",
@@ -156,6 +158,7 @@ _LATER = {  # imported when first asked for: a first clear needs none of them
     "least_norm": "selection",
     "load": "io",
     "load_case": "io",
+    "pareto": "tradeoffs",
     "report": "html",
     "save": "io",
     "sensitivities": "gradients",

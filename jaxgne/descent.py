@@ -67,6 +67,12 @@ class AbstractMeasure(eqx.Module):
     def limits(self, market: Market, clearing: Clearing) -> Float[Array, " C"]:
         """What is to be at most 0."""
 
+    def told(
+        self, market: Market, clearing: Clearing
+    ) -> tuple[Float[Array, ""], Float[Array, " C"]]:
+        """Both."""
+        return self.value(market, clearing), self.limits(market, clearing)
+
 
 class State(Record):
     """Where a tuning stands before a step."""
@@ -75,7 +81,7 @@ class State(Record):
     before: Any  # where the last step stood, which cleared
     memory: Any  # the optimizer's own
     multipliers: Float[Array, " C"]
-    penalties: Float[Array, " C"]  # 0 until a constraint is first missed
+    penalties: Float[Array, " C"]  # 0 until a constraint is first missed, or has a multiplier
     missed: Float[Array, " C"]  # by how much at the last update of the multipliers
 
 
@@ -94,8 +100,10 @@ def descend(
     patience: int | None = None,
     folder: str | Path | None = None,
     progress: Callable[[TuningProgress], None] | None = None,
+    start: Clearing | None = None,
+    multipliers: Float[Array, " C"] | None = None,
 ) -> tuple[Market, History]:
-    """`tune` for any measure of a market or batch."""
+    """`tune` for any measure of a market or batch, from a clearing and multipliers near by."""
     checked_options(
         "tune", market, solver, adjoint=adjoint, progress=progress, steps=steps, patience=patience
     )
@@ -108,8 +116,10 @@ def descend(
     job = _Job(market, measure, where, coordinates, adjoint)
     like = eqx.filter_eval_shape(lambda m: _each(m, lambda one: blank(one, solver)), market)
     count = eqx.filter_eval_shape(measure.limits, market, like).shape
-    state = State(shares, shares, rule.init(shares), *[jnp.zeros(count)] * 3)
-    clearing, history = None, job.blank(state)
+    none = jnp.zeros(count)
+    multipliers = none if multipliers is None else multipliers
+    state = State(shares, shares, rule.init(shares), multipliers, none, none)
+    clearing, history = start, job.blank(state)
     store = folder and (Path(folder) / "tuning.npz", fingerprint(job, rule, solver, tol))
     if store and (kept := read(*store, (state, like, history))):
         state, clearing = jax.tree.map(jnp.asarray, kept[:2])
@@ -174,7 +184,8 @@ class _Job(Record):
         nothing = jnp.zeros_like(state.multipliers)
         weights = (state.multipliers, state.penalties)
         value, limits, weighed, slope = slope_of(jnp.asarray(1.0), *weights)
-        new = np.flatnonzero((np.asarray(limits) > 0) & (np.asarray(state.penalties) == 0))
+        felt = (np.asarray(limits) > 0) | (np.asarray(state.multipliers) > 0)
+        new = np.flatnonzero(felt & (np.asarray(state.penalties) == 0))
         if new.size:
             *_, plain = slope_of(jnp.asarray(1.0), nothing, nothing)
             reach = 1.0 if self.coordinates.bounded else norm(state.shares) or 1.0
@@ -215,12 +226,42 @@ def _slope(
             found = jax.vmap(lambda m, c: differentiable(m, c, job.adjoint))(here, clearing)
         else:
             found = differentiable(here, clearing, job.adjoint)
-        return job.measure.value(here, found), job.measure.limits(here, found)
+        return job.measure.told(here, found)
 
     (value, limits), pull = jax.vjp(at, shares)
     weights = jnp.maximum(0.0, shift + penalties * limits).astype(limits.dtype)
     (slope,) = pull((lead.astype(value.dtype), weights))
     return value, limits, weights, slope
+
+
+def slopes(
+    market: Market,
+    measure: AbstractMeasure,
+    where: Callable[[Market], Any],
+    clearing: Clearing,
+    *,
+    bounds: tuple[Any, Any] | None = None,
+    bijection: Bijection | None = None,
+    adjoint: AbstractAdjoint | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A measure's limits (C), their slopes by the optimizer's numbers (C, n), and these (n).
+
+    By the program that `descend` takes its gradients with.
+    """
+    market = jax.tree.map(jnp.asarray, market)
+    coordinates, shares = place(market, where, bounds, bijection)
+    adjoint = Implicit(throw=False) if adjoint is None else adjoint
+    slope_of = partial(_slope, _Job(market, measure, where, coordinates, adjoint), shares, clearing)
+    none = jnp.zeros(eqx.filter_eval_shape(measure.limits, market, clearing).shape)
+    found, rows = none, []
+    for index in range(none.size):
+        _, found, _, row = slope_of(jnp.asarray(0.0), none.at[index].set(1.0), none)
+        rows.append(_flat(row))
+    return np.asarray(found), np.stack(rows), _flat(shares)
+
+
+def _flat(tree: Any) -> np.ndarray:
+    return np.concatenate([np.ravel(np.asarray(leaf)) for leaf in jax.tree.leaves(tree)])
 
 
 def _moved(

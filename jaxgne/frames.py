@@ -18,6 +18,7 @@ from . import families
 from .clock import hours_of
 from .comparison import Comparison
 from .families import Column, Family, Told
+from .front import Front
 from .market import Market
 from .result import Clearing
 from .tight import spots
@@ -144,8 +145,17 @@ def comparison(compared: Comparison) -> "DataFrame":
     return table.rename_axis("market").reset_index()
 
 
+def front(found: Front) -> "DataFrame":
+    """What `pareto` found, one row a point: both objectives, and each number that was tuned.
+
+    `rate` is what one unit less of the second costs in units of the first, `residual` how far from
+    a Pareto point it is (`Front`).
+    """
+    return _pandas().DataFrame(found.table()).rename_axis("point").reset_index()
+
+
 def tables(market: Market, clearing: Clearing) -> "dict[str, DataFrame]":
-    """All of them that a market has, by name; `hot_spots` and `comparison` are other questions.
+    """All of them that a market has, by name; `hot_spots`, `comparison` and `front` are others.
 
     Beside these `gains`, what each prosumer could gain by deviating at most, and `clearing`, the
     numbers of the certificate: a row for each scenario.

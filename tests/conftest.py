@@ -175,6 +175,11 @@ SLOW_TESTS = {
     "test_surplus.py": ("test_what_is_not_unique_is_told",),
     "test_tap.py": ("test_solvers[primal-dual]",),
     "test_threads.py": ("test_overlapping_threads_share_the_limit",),
+    "test_tradeoffs.py": (
+        "test_a_front_is_that_of_the_closed_form",
+        "test_no_clear_of_a_grid_is_better",
+        "test_scenarios_share_the_fields_of_a_front",
+    ),
     "test_transforms.py": (
         "test_any_answer_starts_any_solver[interior point-mechanism]",
         "test_float32_ends_near_float64[mechanism]",

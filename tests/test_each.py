@@ -210,7 +210,7 @@ LONG: dict[str, Call] = {
 }
 OF_A_BATCH = {"clear_many", "fan", "batch_summary", "batch_table", "spread"}
 ELSEWHERE = {  # batches of these have tests of their own: test_comparison, test_tuning, ...
-    *("side_by_side", "tune", "fit", "identifiability", "save", "explain_infeasible"),
+    *("side_by_side", "tune", "pareto", "fit", "identifiability", "save", "explain_infeasible"),
     "export",  # test_exporting
     *("studies.connectivity", "studies.prosumers"),  # these build their markets
     *("tree", "frames.caps", "plots.level"),  # test_branches, test_caps_scenarios
@@ -233,6 +233,7 @@ INSIDE = {  # one market's mathematics, and what the functions above are made of
     *("ended", "charges", "uncounted", "net_with", "members", "shared_out", "terms"),
     *("asked_by_caps", "burdens", "chosen", "loads"),  # what caps count
     *("metered", "decide", "judge", "prefer", "priced", "parameter_names", "descend", "cleared"),
+    "slopes",
     *(
         "owners",
         "has_state",
@@ -249,8 +250,8 @@ MODULES = (
     *("batch_report", "certificate", "comparison", "devices", "fitting", "frames"),
     *("mechanisms", "model", "objectives", "one_way", "payoffs", "plan", "plots", "printed"),
     *("causes", "descent", "indicators", "scenarios", "selection"),
-    *("reliability", "settlement", "sharing", "studies", "tracing", "tuning", "validation"),
-    *("alternatives", "household", "tight", "uncontrolled", "unmet"),
+    *("reliability", "settlement", "sharing", "studies", "tracing", "tradeoffs", "tuning"),
+    *("alternatives", "household", "tight", "uncontrolled", "unmet", "validation"),
 )
 
 

@@ -45,7 +45,7 @@ STUDIES = {
     "tuning",
     "acexact",
 }
-STUDIES |= {"foresight", "comparison", "standard_form", "tracing", "reliability"}
+STUDIES |= {"foresight", "comparison", "standard_form", "tracing", "reliability", "tradeoffs"}
 STUDIES |= {"objectives", "fitting", "gradients", "history", "mechanisms", "alternatives"}
 
 GROUND = {"runner", "fields", "record", "programs", "succession"}  # what all modules stand on
@@ -167,6 +167,8 @@ LAYERS: dict[str, set[str]] = {
     "files": set(),
     "checkpoint": {"files", "fingerprint"},
     "history": set(),
+    "stationary": set(),
+    "front": {"market", "result"},
     "coordinates": {"market"},
     "lanes": {*RESULT, "placement"},
     "batch": {*RESULT - {"solve"}, "lanes", "placement", "fingerprint", "io.batches"},
@@ -178,6 +180,7 @@ LAYERS: dict[str, set[str]] = {
     "reliability": {*RESULT, "gradients"},
     "descent": {*RESULT, "batch", "checkpoint", "coordinates", "fingerprint", "history"},
     "tuning": {*RESULT, "coordinates", "descent", "history"},
+    "tradeoffs": {*RESULT, "coordinates", "descent", "front", "history", "stationary", "tuning"},
     "fitting": {*RESULT, "coordinates", "descent", "history"},
     "mechanisms": {
         *RESULT,
@@ -202,14 +205,14 @@ LAYERS: dict[str, set[str]] = {
         *RESULT - SOLVERS,
         *STUDIES,
         *(f"plots.{part}" for part in ("layout", "state", "strokes", "style")),
-        "incidence",
+        *("front", "incidence"),
     },
     "families": {
         *("acflow", "clock", "fields", "grids", "kinds", "market", "model", "names", "radial"),
         *("families", "result", "settlement", "status", "tables"),
     },
     "dataset": {"families", "market", "phases", "result"},
-    "frames": {"clock", "comparison", "families", "market", "result", "tight"},
+    "frames": {"clock", "comparison", "families", "front", "market", "result", "tight"},
     "exporting": {"dataset", "families", "files", "frames", "io", "market", "result"},
     "html": {
         *({*RESULT, *STUDIES} - SOLVERS),
@@ -382,6 +385,7 @@ LATER = {"optax", "scipy", "matplotlib", "pandas", "typer", "IPython"}
 LATER |= {"pvlib", "demandlib", "xarray", "pyarrow", "jaxgne.profiles"}
 LATER |= {"jaxgne.batch", "jaxgne.io", "jaxgne.plots", "jaxgne.scenarios", "jaxgne.studies"}
 LATER |= {"jaxgne.fitting", "jaxgne.mechanisms", "jaxgne.tuning", "jaxgne.selection"}
+LATER |= {"jaxgne.tradeoffs"}
 
 
 def test_a_first_answer_imports_and_compiles_what_it_needs():

@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 import jaxgne as jg
 from jaxgne import cli, frames, plots
 from jaxgne.comparison import Comparison, baselines, compare
+from jaxgne.front import Front
 from jaxgne.plots.layout import tidy_tree
 from jaxgne.plots.style import begin, legend
 from jaxgne.tracing import Trace
@@ -120,10 +121,19 @@ FIGURES: dict[str, Callable[[], Axes]] = {
         field="grid.passive",
         by="bus",
     ),
+    "front": lambda: plots.front(two_aims(), labels=("cost (EUR)", "peak (kW)")),
     "fan": lambda: plots.fan(*batch()),
     "fan of prices": lambda: plots.fan(*batch(), "price"),
     "fan of voltages": lambda: plots.fan(*batch(), "voltage"),
 }
+
+
+def two_aims() -> Front:
+    """Three points, and what was seen on the way."""
+    values, ones = np.array([[1.0, 3.0], [2.0, 2.0], [4.0, 1.0]]), np.ones(3)
+    seen = values + np.linspace(0.1, 0.5, 6).reshape(3, 2)
+    words: tuple[Any, ...] = (3, 0, ("steps",), ("cost", "peak"), ("Tariff.base",))
+    return Front(values, values[:, 1], ones, ones, ones, (), (), seen, *words)
 
 
 @cache

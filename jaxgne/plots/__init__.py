@@ -8,6 +8,7 @@ neither plan nor prices to draw: `ValueError`.
 from .curves import convergence, sigma
 from .fans import fan
 from .feeders import feeder
+from .fronts import front
 from .hourly import bus_prices, prices, voltages
 from .levels import level
 from .maps import grid_map
@@ -23,6 +24,7 @@ __all__ = [
     "energy",
     "fan",
     "feeder",
+    "front",
     "grid_map",
     "level",
     "prices",

@@ -1,0 +1,400 @@
+"""What two aims cost one another: the Pareto front of a market's numbers, by epsilon constraints.
+
+The first objective is made small while the second is at most a level, for levels between both ends
+of the front (Haimes, Lasdon, Wismer, IEEE Trans. SMC 1, 1971). The ends are lexicographic: of what
+has the least of one objective that with the least of the other (Mavrotas, Applied Mathematics and
+Computation 213, 2009). Levels, weights and multipliers are arrays, so that all tunings share their
+compiled programs.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, Unpack
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from .clearing import blank
+from .coordinates import Bijection, is_batch, names_of, place, with_fields
+from .descent import AbstractMeasure, cleared, descend, slopes
+from .front import Front, FrontProgress, nondominated
+from .history import History
+from .market import Market
+from .options import checked_options
+from .result import Clearing, NotCleared
+from .sensitivity.implicit import AbstractAdjoint
+from .solvers.base import AbstractSolver
+from .stationary import compromise
+from .tuning import Measure, Outcome
+
+if TYPE_CHECKING:
+    from optax import GradientTransformation
+
+_NEAR = 1e-3  # of the front's range: a level counts as met within it
+_SAME = 1e-4  # of that range: outcomes that differ less are one
+_ALIKE = 1e-9  # of the values: ends that differ less are one
+_MOVED = (
+    0.1  # of that range: where ends moved further meanwhile, levels between them are swept anew
+)
+_SWEEPS = 2  # at most
+_INSIDE = (0.05, 0.95)  # of the range between bounds: where random starts lie
+
+
+class _Options(TypedDict, total=False):
+    """What each tuning takes as it is; of a folder, each one inside."""
+
+    optimizer: "GradientTransformation | None"
+    steps: int
+    solver: AbstractSolver | None
+    tol: Any
+    adjoint: AbstractAdjoint | None
+    patience: int | None
+    folder: str | Path | None
+
+
+class _Traded(AbstractMeasure):
+    """A weighted sum of two objectives that are at most a level each; infinite for no limit."""
+
+    both: Measure  # its constraints: the objectives, then what is to be at most 0
+    weights: Float[Array, "2"]
+    levels: Float[Array, "2"]
+    scales: Float[Array, "2"]
+
+    def value(self, market: Market, clearing: Clearing) -> Float[Array, ""]:
+        """What is made small."""
+        return self.told(market, clearing)[0]
+
+    def limits(self, market: Market, clearing: Clearing) -> Float[Array, " C"]:
+        """By how much levels are exceeded, in parts of the front's range; then the constraints."""
+        return self.told(market, clearing)[1]
+
+    def told(
+        self, market: Market, clearing: Clearing
+    ) -> tuple[Float[Array, ""], Float[Array, " C"]]:
+        """Both, of objectives that are traced once."""
+        found = self.both.limits(market, clearing)
+        above = (found[:2] - self.levels) / self.scales
+        levels = jnp.where(jnp.isfinite(self.levels), above, -1.0)
+        return jnp.dot(self.weights, found[:2]), jnp.concatenate([levels, found[2:]])
+
+
+def pareto(
+    market: Market,
+    objectives: Sequence[Outcome],
+    where: Callable[[Market], Any],
+    *,
+    bounds: tuple[Any, Any] | None = None,
+    points: int = 10,
+    starts: int = 2,
+    seed: int = 0,
+    bijection: Bijection | None = None,
+    constraints: Sequence[Outcome] = (),
+    reduce: Callable[[Array], Array] = jnp.mean,
+    progress: Callable[[FrontProgress], None] | None = None,
+    **options: Unpack[_Options],
+) -> Front:
+    """What two objectives cost one another, as the fields `where(market)` move within `bounds`.
+
+    Each is a function of market and clearing, a number that is to be small, as for `tune`. Returns
+    up to `points` markets: both ends of the front, and between them the least of the first
+    objective for levels of the second at equal distances. What is dominated, or the same as
+    another, is dropped. A point is tuned from its neighbor's numbers, equilibrium and multipliers,
+    and from `starts - 1` places within the bounds that `seed` draws; an end from the market as it
+    is and such places. Whatever a step came to may be taken for any point. Tunings are local, as
+    those of `tune`: where objectives are not convex the true front may be lower, and
+    `Front.residuals` tell where this one is not even the best near by.
+
+    `constraints`, `reduce`, `bijection` and `options` are those of `tune`; `steps` are those of
+    each tuning, of which there are `starts * points + 2`, and `starts * (points - 2)` more where
+    the ends turn out to lie elsewhere. `folder` keeps a folder for each, and the same call goes on
+    after the last step. `progress` is called after each tuning.
+
+    Raises `NotCleared` if the market does not clear as it is, `ValueError` for what `tune` refuses,
+    without bounds, and for objectives that are not two functions with one number each, and
+    `RuntimeError` if no step meets the constraints.
+    """
+    solver = options.get("solver")
+    given = {name: options.get(name) for name in ("adjoint", "patience", "steps")}
+    given |= {"points": points, "starts": starts}
+    checked_options("pareto", market, solver, progress=progress, **given)
+    _refuse(market, objectives, solver, bounds, points)
+    market = jax.tree.map(jnp.asarray, market)
+    both = Measure(objectives[0], (*objectives, *constraints), reduce)
+    how = {"bounds": bounds, "bijection": bijection}
+    search = _Search(market, both, where, how, options, starts, seed, progress)
+    search.total = starts * points + 2  # where one sweep does
+    levels = search.explore(points)
+    return search.front(levels, _names(objectives))
+
+
+class _Look(NamedTuple):
+    """An outcome cleared once more: objectives and constraints, and their slopes."""
+
+    market: Market
+    clearing: Clearing
+    found: Float[np.ndarray, " C"]
+    rows: Float[np.ndarray, "C n"]
+    shares: Float[np.ndarray, " n"]
+
+
+class _Point(NamedTuple):
+    """Where a tuning starts."""
+
+    market: Market
+    clearing: Clearing
+    multipliers: Float[Array, " C"]  # of the limits of `_Traded`
+
+
+class _Search:
+    """All tunings of a front, and what their steps came to."""
+
+    def __init__(
+        self,
+        market: Market,
+        both: Measure,
+        where: Callable[[Market], Any],
+        how: dict[str, Any],
+        options: _Options,
+        starts: int,
+        seed: int,
+        progress: Callable[[FrontProgress], None] | None,
+    ):
+        self.market, self.both, self.where, self.how = market, both, where, how
+        self.starts, self.seed, self.progress = starts, seed, progress
+        self.total = 0  # tunings
+        self.options, self.folder = {**options, "folder": None}, options.get("folder")
+        self.coordinates, self.shares = place(market, where, how["bounds"], how["bijection"])
+        self.scales, self.last = np.ones(2), None
+        self.values, self.met, self.tuned = np.zeros((0, 2)), np.zeros(0, bool), None
+        self.looks: dict[int, _Look] = {}  # at outcomes
+        self.stopped: list[str] = []
+        self.unstarted, self.begun = 0, time.perf_counter()
+
+    def explore(self, points: int) -> Float[np.ndarray, " K"]:
+        """Run all tunings; the levels of the second objective, one for each point."""
+        ends = [self.end(axis) for axis in (0, 1)]
+        self.rescale()
+        for axis, index in enumerate(ends):
+            least = np.where(np.arange(2) == axis, self.values[index], np.inf)
+            self.tune(1 - axis, least, self.start(index, pushed=False))
+        levels = self.levels(points)
+        for _ in range(2):
+            near = self.least(0)
+            for level in levels[1:-1] if near != self.least(1) else ():
+                self.tune(0, np.array([np.inf, level]), self.start(near), starts=self.starts)
+                near = self.at_most(1, level)
+            before, levels = levels, self.levels(points)
+            if np.all(np.abs(levels - before) <= _MOVED * self.scales[1]):
+                break
+        return levels
+
+    def levels(self, points: int) -> Float[np.ndarray, " K"]:
+        """Levels of the second objective between the ends of all that was seen."""
+        self.rescale()
+        return np.linspace(self.values[self.least(0), 1], self.values[self.least(1), 1], points)
+
+    def front(self, levels: np.ndarray, names: tuple[str, str]) -> Front:
+        """The best of all outcomes at each level, less what is dominated."""
+        inner = [self.at_most(1, level) for level in levels[1:-1]]
+        chosen = np.array([self.least(0), *inner, self.least(1)])
+        levels[[0, -1]] = self.values[chosen[[0, -1]], 1]
+        kept = nondominated(np.round(self.values[chosen] / (_SAME * self.scales)))
+        asked, chosen = len(chosen), chosen[kept]
+        found = [self.looks[index] for index in chosen.tolist()]
+        tradeoffs = [self.tradeoff(look) for look in found]
+        weights = np.stack([weights for weights, _ in tradeoffs])
+        with np.errstate(divide="ignore"):
+            rates = weights[:, 1] / weights[:, 0]
+        return Front(
+            values=self.values[chosen],
+            levels=levels[kept],
+            rates=rates,
+            residuals=np.array([residual for _, residual in tradeoffs]),
+            tuned=jax.tree.map(lambda a: a[chosen], self.tuned),
+            markets=tuple(look.market for look in found),
+            clearings=tuple(look.clearing for look in found),
+            seen=self.values[self.met],
+            asked=asked,
+            unstarted=self.unstarted,
+            stopped=tuple(self.stopped),
+            names=names,
+            fields=tuple(names_of(self.market, self.where)),
+        )
+
+    def end(self, axis: int) -> int:
+        """The outcome with the least of one objective alone."""
+        runs = self.tune(axis, np.full(2, np.inf), None, starts=self.starts)
+        best = min(runs, key=lambda run: (not _met(run)[run.best], run.value[run.best]))
+        fields = jax.tree.map(lambda a: a[best.best][None], best.tuned)
+        self.add(np.full((1, 2), np.nan), _met(best)[best.best][None], fields)
+        self.look(len(self.values) - 1)
+        return len(self.values) - 1
+
+    def tune(
+        self, axis: int, levels: np.ndarray, near: _Point | None, starts: int = 1
+    ) -> list[History]:
+        """Make one objective small, from near by or the market as it is, and from random places."""
+        found = []
+        for attempt in range(starts):
+            number = len(self.stopped) + self.unstarted
+            market, at = self.market if near is None else near.market, near
+            if attempt:
+                market, at = self.drawn(number), None
+            folder = self.folder and Path(self.folder) / f"tuning-{number:03d}"
+            try:
+                _, history = descend(
+                    market,
+                    self.measure(np.eye(2)[axis], levels),
+                    self.where,
+                    start=at and at.clearing,
+                    multipliers=at and at.multipliers,
+                    **{**self.options, **self.how, "folder": folder},
+                )
+            except NotCleared:
+                if not attempt:
+                    raise
+                self.unstarted += 1
+                continue
+            self.stopped.append(history.stopped)
+            found.append(history)
+            known = np.isfinite(levels)
+            if known.any():  # else a history does not tell the other objective
+                above = history.constraints[:, :2] * self.scales + np.where(known, levels, 0.0)
+                values = np.where(known, above, history.value[:, None])
+                self.add(values, _met(history), history.tuned)
+            if self.progress:
+                value, seconds = history.value[history.best], time.perf_counter() - self.begun
+                told = (number, self.total, float(value), len(history.value), seconds)
+                self.progress(FrontProgress(*told))
+        return found
+
+    def drawn(self, number: int) -> Market:
+        """The market at random numbers within the bounds."""
+        draw = np.random.default_rng([self.seed, number])
+        shares = jax.tree.map(
+            lambda a: jnp.asarray(draw.uniform(*_INSIDE, a.shape), a.dtype), self.shares
+        )
+        return with_fields(self.market, self.where, self.coordinates.fields(shares))
+
+    def measure(self, weights: Any, levels: Any) -> _Traded:
+        """What a tuning is judged by; its arrays are of one kind, so that programs are shared."""
+        return _Traded(self.both, *(jnp.array(a, float) for a in (weights, levels, self.scales)))
+
+    def add(self, values: np.ndarray, met: np.ndarray, tuned: Any) -> None:
+        """More outcomes to choose from."""
+        self.values, self.met = np.concatenate([self.values, values]), np.append(self.met, met)
+        both = [tuned] if self.tuned is None else [self.tuned, tuned]
+        self.tuned = jax.tree.map(lambda *parts: np.concatenate(parts), *both)
+
+    def least(self, axis: int) -> int:
+        """The outcome with the least of one objective and, of all near that, of the other."""
+        if not self.met.any():
+            raise RuntimeError(
+                "pareto: no step of any tuning meets the constraints; relax them, or give more "
+                "steps or starts."
+            )
+        while self.look(lowest := self._first(self.values[:, axis], self.met)):
+            pass
+        return self.at_most(axis, self.values[lowest, axis])
+
+    def at_most(self, axis: int, level: float) -> int:
+        """The outcome with the least of the other objective where this one is at most a level."""
+        while True:
+            within = self.met & (self.values[:, axis] <= level + _NEAR * self.scales[axis])
+            if not self.look(best := self._first(self.values[:, 1 - axis], within)):
+                return best
+
+    def _first(self, values: np.ndarray, among: np.ndarray) -> int:
+        """The outcome with the least of these values; of equal ones with the least of both."""
+        total = (self.values / self.scales).sum(axis=1)
+        return int(np.lexsort((total, np.where(among, values, np.inf)))[0])
+
+    def rescale(self) -> None:
+        """Take the front's range for the objectives' unit."""
+        ends = self.values[[self.least(0), self.least(1)]]
+        width = np.abs(ends[1] - ends[0])
+        self.scales = np.where(width > _ALIKE * np.abs(ends).max(axis=0), width, 1.0)
+
+    def look(self, index: int) -> bool:
+        """Clear an outcome's market once more, unless that is done; whether it is news.
+
+        What a step came to is as exact as its clearing: what is good by rounding only is told.
+        """
+        if index in self.looks:
+            return False
+        fields = jax.tree.map(lambda a: jnp.asarray(a[index]), self.tuned)
+        market = with_fields(self.market, self.where, fields)
+        solver, tol = self.options.get("solver"), self.options.get("tol")
+        clearing = cleared(market, solver, tol, None, throw=True)
+        plain = _Traded(self.both, *(jnp.array(a, float) for a in ([1, 0], [0, 0], [1, 1])))
+        adjoint = self.options.get("adjoint")
+        told = slopes(market, plain, self.where, clearing, adjoint=adjoint, **self.how)
+        self.looks[index] = _Look(market, clearing, *told)
+        self.values[index] = told[0][:2]
+        return True
+
+    def tradeoff(self, look: _Look) -> tuple[Float[np.ndarray, " C"], float]:
+        """Weights by which objectives and constraints hold each other, and what they leave."""
+        rows = look.rows / np.append(self.scales, np.ones(len(look.found) - 2))[:, None]
+        held = look.found[2:] > -_NEAR * np.abs(look.found[2:]).max(initial=0.0)
+        weights, left = compromise(rows * np.append([True, True], held)[:, None], look.shares)
+        return np.append(weights[:2] / self.scales, weights[2:]), left
+
+    def start(self, index: int, *, pushed: bool = True) -> _Point:
+        """An outcome to begin at, with the multipliers that it has for the first objective."""
+        look = self.looks[index]
+        weights, _ = self.tradeoff(look)
+        parts = weights[:2] * self.scales
+        if pushed and parts[0] > _NEAR * parts[1]:
+            pushes = weights / weights[0]
+            pushes[:2] *= [0.0, self.scales[1]]
+        else:
+            pushes = np.zeros_like(weights)
+        return _Point(look.market, look.clearing, jnp.array(pushes))
+
+
+def _met(history: History) -> Bool[np.ndarray, " T"]:
+    """Which steps meet the constraints, to a thousandth of the largest that each has been."""
+    rows = history.constraints[:, 2:]
+    return np.all(rows <= _NEAR * np.abs(rows).max(axis=0, initial=0.0), axis=1)
+
+
+def _refuse(market: Market, objectives: Any, solver: Any, bounds: Any, points: int) -> None:
+    """`ValueError` in one sentence for what makes no front."""
+    if points < 2:
+        raise ValueError(f"pareto: points={points}; give at least 2, the ends of the front.")
+    if bounds is None:
+        raise ValueError("pareto: give bounds=(low, high) of the fields; ends may lie at them.")
+    if not isinstance(objectives, Sequence) or len(objectives) != 2:
+        raise ValueError(
+            "pareto: give two objectives, [f, g]; what else matters may be held by constraints=."
+        )
+    lanes = is_batch(market)
+    for place_, objective in enumerate(objectives):
+        if not callable(objective):
+            raise ValueError(f"pareto: objectives[{place_}] is no function of market and clearing.")
+
+        def each(market: Market, objective: Outcome = objective) -> Any:
+            return objective(market, blank(market, solver))
+
+        found = eqx.filter_eval_shape(jax.vmap(each) if lanes else each, market)
+        shape = np.shape(found)[lanes:]
+        if shape:
+            raise ValueError(
+                f"pareto: objectives[{place_}] gives an array of shape {shape}; make one number of "
+                "it, such as its sum."
+            )
+
+
+def _names(objectives: Sequence[Outcome]) -> tuple[str, str]:
+    """What functions call themselves; of those without a name, which they are."""
+    found = [getattr(f, "__name__", "<lambda>") for f in objectives]
+    first, second = (
+        name if name.isidentifier() and found.count(name) == 1 else word
+        for name, word in zip(found, ("first", "second"), strict=True)
+    )
+    return first, second
