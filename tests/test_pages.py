@@ -1,5 +1,6 @@
 """What pages say runs as they say it: blocks of Python, and commands of the shell."""
 
+import importlib
 import re
 import shlex
 from pathlib import Path
@@ -97,3 +98,15 @@ def test_commands_on_pages_are_those_of_the_program():
             except Exception as error:
                 raise AssertionError(f"{page}: {line}: {error}") from error
     assert found > 30
+
+
+def test_every_page_is_on_the_menu_of_the_site_and_its_links_lead_somewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """As `docs/pages.py` writes them; what it cannot tell, such as anchors, its build does."""
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    pages: Any = importlib.import_module("pages")
+    monkeypatch.setattr(pages, "OUT", tmp_path)
+    pages.write()
+    with pytest.raises(ValueError, match=r"docs/a\.md: docs/nowhere\.md is no file"):
+        pages.linked("docs/a.md", "a.md", "see `docs/nowhere.md`", {})
