@@ -29,7 +29,7 @@ MOVED = {
     "benchmarks/NOTES.md": "benchmarks/notes.md",
 }
 PLACES = (("docs/", ""), ("benchmarks/results/", "benchmarks/"), ("notebooks/", "notebooks/"))
-KINDS = (".md", ".png", ".ipynb", ".sbatch")  # what of these folders is on the site
+KINDS = (".md", ".png", ".ipynb", ".sbatch", ".css")  # what of these folders is on the site
 
 
 def placed(path: str) -> str | None:

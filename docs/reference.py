@@ -6,6 +6,7 @@ signature and by the sentences that say "Raises".
 
 import inspect
 import re
+import textwrap
 from importlib import import_module
 from typing import Any
 
@@ -106,8 +107,9 @@ def described(name: str) -> str:
         signature = inspect.signature(thing)
     except (TypeError, ValueError):
         return f"{heading}\n\n{text}"
-    short = ", ".join(shortened(signature))
-    parts = [heading, f"```text\n{name.split('.')[-1]}({short})\n```", text]
+    call = f"{name.split('.')[-1]}({', '.join(shortened(signature))})"
+    lines = textwrap.fill(call, 90, subsequent_indent="    ", break_long_words=False)
+    parts = [heading, f"```text\n{lines}\n```", text]
     rows = [
         f"| `{each.name}` | {typed(each.annotation)} | {default(each)} |"
         for each in signature.parameters.values()
@@ -141,14 +143,14 @@ def typed(annotation: Any) -> str:
         return ""
     text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
     text = re.sub(r"\b(?:[a-z_]\w*\.)+(?=[A-Za-z_])", "", text).replace("NoneType", "None")
-    return f"`{text}`".replace("|", "\\|")
+    return f"`{text}`"
 
 
 def default(parameter: inspect.Parameter) -> str:
     """What an argument is unless given."""
     if parameter.default is parameter.empty:
         return ""
-    text = repr(parameter.default).replace("|", "\\|")
+    text = repr(parameter.default)
     return f"`{text}`" if len(text) < 40 and " at 0x" not in text else "see above"
 
 

@@ -3,6 +3,7 @@
 import importlib
 import re
 import shlex
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -110,3 +111,9 @@ def test_every_page_is_on_the_menu_of_the_site_and_its_links_lead_somewhere(
     pages.write()
     with pytest.raises(ValueError, match=r"docs/a\.md: docs/nowhere\.md is no file"):
         pages.linked("docs/a.md", "a.md", "see `docs/nowhere.md`", {})
+
+
+def test_what_is_cited_is_this_version():
+    said = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+    assert f"\nversion: {said}\n" in (ROOT / "CITATION.cff").read_text("utf-8")
+    assert f"version = {{{said}}}" in (ROOT / "docs" / "citing.md").read_text("utf-8")
