@@ -28,7 +28,7 @@ GROUPS = {
         "programs (`docs/imports.md`).",
         "ieee37 ieee123 ieee13 ieee34 european_lv synthetic cases.populate equip from_pandapower "
         "from_simbench from_matpower from_pypower from_opendss from_power_grid_model "
-        "phases.by_phase",
+        "phases.by_phase grids.balanced grids.rating grids.ampere",
     ),
     "clearing": (
         "Clearing",
