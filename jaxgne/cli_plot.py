@@ -14,16 +14,29 @@ from .files import whole
 from .io import load
 
 Kind = Literal[
-    "prices", "bus-prices", "voltages", "energy", "storage", "feeder", "costs", "level", "sigma"
+    "prices",
+    "bus-prices",
+    "voltages",
+    "energy",
+    "storage",
+    "feeder",
+    "duration",
+    "costs",
+    "level",
+    "sigma",
+    "transformer",
 ]  # what one result gives; the functions of `plots` by name
 
+_OF_MANY = ("sigma", "transformer")
 _DOTS_PER_INCH = 150
 
 
 def plot(
     results: Annotated[
         list[Path],
-        typer.Argument(metavar="RESULT...", help="What jaxgne clear --out wrote; many for sigma."),
+        typer.Argument(
+            metavar="RESULT...", help="What jaxgne clear --out wrote; many for sigma, transformer."
+        ),
     ],
     kind: Annotated[Kind, typer.Option(help="What to draw.")],
     out: Annotated[
@@ -36,14 +49,14 @@ def plot(
     ] = None,
     hour: Annotated[
         float | None,
-        typer.Option(min=0, max=MOST_STEPS, help="Hour to draw: feeder; by default the peak."),
+        typer.Option(min=0, max=MOST_STEPS, help="Hour to draw: feeder; by default the fullest."),
     ] = None,
     cap: Annotated[
         str | None, typer.Option(help="Name of the cap to draw: level; by default the first.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Draw saved results: prices, voltages, power, storage, the grid, costs, levels of caps.
+    """Draw saved results: prices, voltages, power, storage, grid, loadings, costs, levels of caps.
 
     Exit codes: 0 written, 1 bad input, 2 wrong usage.
     """
@@ -56,8 +69,10 @@ def plot(
     for name in options:
         if kind not in given[name][1]:
             raise typer.BadParameter(f"--{name} goes with {', '.join(given[name][1])} only.")
-    if len(results) > 1 and kind != "sigma":
-        raise typer.BadParameter(f"{kind} is drawn of one result; only sigma of many.")
+    if len(results) > 1 and kind not in _OF_MANY:
+        raise typer.BadParameter(
+            f"{kind} is drawn of one result; {' and '.join(_OF_MANY)} of many."
+        )
     target = Path(f"{results[0].resolve().name}-{kind}.png") if out is None else out
     if target.suffix not in (".png", ".svg"):
         raise typer.BadParameter(f"--out {target}: end the name in .png or .svg.")
@@ -83,8 +98,8 @@ def _drawn(results: list[Path], kind: Kind, options: dict[str, Any]) -> Any:
         if clearing is None:
             raise ValueError(f"{path} holds no clearing; run jaxgne clear {path} --out {path}.")
         cleared[str(path)] = (market, clearing)
-    if kind == "sigma":
-        return plots.sigma(cleared)
+    if kind in _OF_MANY:
+        return getattr(plots, kind)(cleared)
     draw: Callable[..., Any] = getattr(plots, kind.replace("-", "_"))
     market, clearing = cleared[str(results[0])]
     who = options.get("prosumer", "")

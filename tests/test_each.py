@@ -179,11 +179,15 @@ ONE: dict[str, Call] = {
     },
     **{
         f"plots.{name}": lambda m, c, name=name: getattr(plots, name)(m, c)
-        for name in ("bus_prices", "prices", "voltages", "costs", "energy", "storage", "feeder")
+        for name in (
+            *("bus_prices", "prices", "voltages", "costs", "energy", "storage", "feeder"),
+            "duration",
+        )
     },
     "capped": lambda m, c: jg.capped(m, jg.caps.ramp(m, 5.0)),
     "branch": lambda m, c: scenarios.branch(m, c, 0),
     "plots.sigma": lambda m, c: plots.sigma({"a": (m, c)}),
+    "plots.transformer": lambda m, c: plots.transformer({"a": (m, c)}),
     "plots.sensitivities": lambda m, c: plots.sensitivities(jax.tree.map(finite, m)),
     "plots.grid_map": lambda m, c: plots.grid_map(m, [1.0], "load"),
 }

@@ -148,7 +148,7 @@ def test_figures_have_local_times(cleared: Cleared):
     assert both.get_xlabel() == "time (h)"
     one = plots.sigma({"one": (market, clearing)})
     assert one.get_xlabel() == "time (Europe/Berlin)"
-    feeder = plots.feeder(market, clearing)
+    feeder = plots.feeder(market, clearing, hour="2025-10-26T02:30+01:00")
     assert feeder.get_title() == "Grid and trades at 2025-10-26 02:30 CET"
     assert plots.feeder(plain, clearing, hour=0.5).get_title() == "Grid and trades in hour 0.5"
     with pytest.raises(ValueError, match="no step begins then"):

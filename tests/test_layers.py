@@ -204,7 +204,7 @@ LAYERS: dict[str, set[str]] = {
     "plots": {
         *RESULT - SOLVERS,
         *STUDIES,
-        *(f"plots.{part}" for part in ("layout", "state", "strokes", "style")),
+        *(f"plots.{part}" for part in ("arcs", "layout", "state", "strokes", "style")),
         *("front", "incidence"),
     },
     "families": {

@@ -22,7 +22,9 @@ import jaxgne as jg
 from jaxgne import cli, frames, plots
 from jaxgne.comparison import Comparison, baselines, compare
 from jaxgne.front import Front
+from jaxgne.plots.arcs import largest
 from jaxgne.plots.layout import tidy_tree
+from jaxgne.plots.state import line_title
 from jaxgne.plots.style import begin, legend
 from jaxgne.tracing import Trace
 from tests.figures import faults, unsafe_colors
@@ -89,11 +91,18 @@ OF_ONE: dict[str, Callable[..., Axes]] = {
     "energy": plots.energy,
     "storage": plots.storage,
     "feeder": plots.feeder,
+    "duration": plots.duration,
     "costs": plots.costs,
     "sigma": lambda market, clearing, ax=None: plots.sigma({"day": (market, clearing)}, ax),
+    "transformer": lambda market, clearing, ax=None: plots.transformer(
+        {"day": (market, clearing)}, ax
+    ),
 }
+TOTALS = ("sigma", "transformer")
 FIGURES: dict[str, Callable[[], Axes]] = {
     **{name: lambda draw=draw: draw(*solved()) for name, draw in OF_ONE.items()},
+    "energy of all": lambda: plots.energy(*solved(), passive=True),
+    "voltages, pu": lambda: plots.voltages(*solved(), room=False),
     "energy of one": lambda: plots.energy(*solved(), prosumer=owner()),
     "storage of one": lambda: plots.storage(*solved(), prosumer=owner()),
     "feeder, placed": lambda: plots.feeder(*solved(), hour=0, positions=circle()),
@@ -112,6 +121,9 @@ FIGURES: dict[str, Callable[[], Axes]] = {
     "convergence": lambda: plots.convergence(TRACES),
     "benefits": lambda: plots.benefits(comparison()),
     "sensitivities": lambda: plots.sensitivities(gradient()),
+    "sensitivities by percent": lambda: plots.sensitivities(
+        gradient(), market=solved()[0], percent=True, output="cost (EUR)"
+    ),
     "sensitivities by hour": lambda: plots.sensitivities(gradient(), field="prosumers.load"),
     "sensitivities by row": lambda: plots.sensitivities(
         gradient(), field="prosumers.load", by="prosumer", output="cost (EUR)"
@@ -264,8 +276,9 @@ def test_a_figure_is_drawn_where_it_is_asked_for(name: str):
     assert OF_ONE[name](market, clearing, ax=mine) is mine
     fresh = OF_ONE[name](market, clearing)
     assert fresh is not mine
-    for _, edges, _ in stairs(fresh).values():
-        np.testing.assert_allclose(edges, 3.0 * np.arange(9))
+    for label, (_, edges, _) in stairs(fresh).items():
+        if not label.endswith("others, at most"):  # of which some change their order
+            np.testing.assert_allclose(edges, 3.0 * np.arange(9))
     assert "NOT" not in fresh.get_title()
 
 
@@ -274,9 +287,9 @@ def test_a_result_that_did_not_clear_says_so(name: str):
     market, clearing = solved()
     late = eqx.tree_at(lambda c: c.status, clearing, jg.Status.max_steps)
     ax = OF_ONE[name](market, late)
-    words = "1 of 1 NOT CLEARED" if name == "sigma" else "NOT CLEARED: max_steps"
+    words = "1 of 1 NOT CLEARED" if name in TOTALS else "NOT CLEARED: max_steps"
     assert words in ax.get_title()
-    if name == "sigma":
+    if name in TOTALS:
         assert list(stairs(ax)) == ["day (NOT CLEARED: max_steps)"]
 
 
@@ -308,8 +321,8 @@ def test_prices_are_those_of_prosumers_and_buses():
     assert (labels[0], labels[1]) == market.grid.names[:2] and ax.yaxis_inverted()
 
 
-def test_the_voltages_and_limits_drawn_are_those_that_are_closest():
-    """Limits differ by bus; the feeder bus is pinned, so its own bind nobody."""
+def test_voltages_are_drawn_with_limits_that_no_bus_breaks():
+    """Limits differ by bus: room to the closest; limits of all: in pu, and as lines if near."""
     market, clearing = solved()
     drawn = stairs(plots.voltages(market, clearing))
     table = frames.buses(market, clearing)
@@ -318,14 +331,16 @@ def test_the_voltages_and_limits_drawn_are_those_that_are_closest():
     for word, limit in limits.items():
         limit = dict(zip(market.grid.names, np.asarray(limit).tolist(), strict=True))
         room = abs(inner.sub(inner.index.map(limit), axis=0)).min(axis=0)
-        at, _, _ = drawn[f"bus closest to its {word} limit"]
-        shown, _, _ = drawn[f"{word} limit"]
-        np.testing.assert_allclose(abs(shown - at), room, atol=1e-12)
-        assert set(shown.round(9)) <= {round(value, 9) for value in limit.values()}
-    high, _, low = drawn["buses, lowest to highest"]
+        np.testing.assert_allclose(drawn[f"to the {word} limit"][0], room, atol=1e-12)
+    grid = replace(market.grid, voltage_min=np.full(36, 0.96), voltage_max=np.full(36, 1.1))
+    ax = plots.voltages(eqx.tree_at(lambda m: m.grid, market, grid), clearing)
+    high, _, low = stairs(ax)["buses, lowest to highest"]
     np.testing.assert_allclose([low, high], [inner.min(), np.maximum(inner.max(), 1.0)])
+    told = {str(line.get_label()): np.asarray(line.get_ydata()) for line in ax.lines}
+    assert np.isnan(told["upper limit, 1.1 pu (far)"]).all()
+    assert (told["lower limit, 0.96 pu"] == 0.96).all()
     flat = jg.ieee37(prosumers=6, hours=8, hour_length=3.0, grid="copperplate")
-    for draw in (plots.voltages, plots.feeder):
+    for draw in (plots.voltages, plots.feeder, plots.duration):
         with pytest.raises(ValueError, match="copperplate market has no"):
             draw(flat, clearing)
 
@@ -336,7 +351,7 @@ def test_voltages_that_the_model_does_not_determine_are_those_of_the_power_flow(
     grid = replace(market.grid, model="paper", reactive_balance=False)
     flat = eqx.tree_at(lambda m: m.grid, market, grid)
     true = np.asarray(jg.ac_power_flow(market, clearing.plan).voltage)
-    ax = plots.voltages(flat, clearing)
+    ax = plots.voltages(flat, clearing, room=False)
     high, _, low = stairs(ax)["buses, lowest to highest"]
     np.testing.assert_allclose([low, high], [true.min(axis=0), true.max(axis=0)])
     assert "AC power flow" in ax.get_title()
@@ -353,6 +368,8 @@ def test_both_stacks_are_equally_high(whose: str):
     one = None if whose == "all" else owner()
     chosen = slice(None) if one is None else slice(one, one + 1)
     parts = stairs(plots.energy(market, clearing, prosumer=one))
+    traded = parts.pop("traded among peers", None)
+    assert (traded is None) == (one is not None)
     total = sum(values - baseline for values, _, baseline in parts.values())
     size = max(np.abs(values).max() for values, _, _ in parts.values())
     assert size > 1.0
@@ -361,6 +378,12 @@ def test_both_stacks_are_equally_high(whose: str):
     np.testing.assert_allclose(values - base, clearing.plan.imports[chosen].sum(axis=0), atol=1e-9)
     traded = {"bought from peers", "sold to peers"} & parts.keys()
     assert bool(traded) == (one is not None)
+    sun = np.asarray(market.prosumers.curtail_max) - np.asarray(clearing.plan.curtailed)
+    values, _, base = parts.get("sun", (np.zeros(8), None, 0.0))  # not everyone has any
+    np.testing.assert_allclose(values - base, sun[chosen].sum(axis=0), atol=1e-9)
+    values, _, base = parts["load"]
+    gross = np.asarray(market.prosumers.load + market.prosumers.curtail_max)[chosen].sum(axis=0)
+    np.testing.assert_allclose(base - values, gross, atol=1e-9)
     with pytest.raises(ValueError, match="prosumer 6; give 0 to 5"):
         plots.energy(market, clearing, prosumer=6)
 
@@ -376,13 +399,16 @@ def test_storage_is_stacked_from_its_start_within_its_bounds():
     tops = [top[top[:, 0] == at, 1].max() for at in edges]
     energy = np.asarray(clearing.plan.energy).sum(axis=0)
     np.testing.assert_allclose(tops, [start.sum(), *energy])
-    low, high = (np.asarray(line.get_ydata()) for line in ax.lines)
-    np.testing.assert_allclose(low, market.buffers.energy_min.sum(axis=0))
-    np.testing.assert_allclose(high, market.buffers.energy_max.sum(axis=0))
+    np.testing.assert_allclose(stairs(ax)["bounds"][0], market.buffers.energy_max.sum(axis=0))
+    least = np.asarray(market.buffers.energy_min)
+    (due,) = ax.lines  # full again at the end
+    np.testing.assert_allclose(np.asarray(due.get_xydata()), [[24.0, least[:, -1].sum()]])
+    bounds: Any = next(c for c in ax.collections if isinstance(c, LineCollection))
+    np.testing.assert_allclose(bounds.get_segments()[0][:, 1], least.min(axis=1).sum())
     without = next(i for i in range(6) if i not in np.asarray(market.buffers.owner))
     with pytest.raises(ValueError, match=f"prosumer {without} has none"):
         plots.storage(market, clearing, prosumer=without)
-    assert len(plots.storage(market, clearing, prosumer=owner()).collections) == 1
+    assert len(plots.storage(market, clearing, prosumer=owner()).collections) == 2
 
 
 def test_storage_of_many_ends_in_one_area_of_the_others():
@@ -405,7 +431,7 @@ def test_storage_of_many_ends_in_one_area_of_the_others():
     )  # fmt: skip
     ax = plots.storage(market, clearing)
     labels = [str(area.get_label()) for area in ax.collections]
-    assert labels[0] == "buffer 8 (prosumer 0)" and labels[6:] == ["3 others"]
+    assert labels[0] == "buffer 8 (prosumer 0)" and labels[6] == "3 others"
     others = outline(ax.collections[6])[:, 1]
     assert (others.min(), others.max()) == (39.0, 45.0)
 
@@ -413,15 +439,15 @@ def test_storage_of_many_ends_in_one_area_of_the_others():
 def test_the_map_shows_voltages_loadings_and_trades_of_the_peak():
     """The feeder is a square of its own; trades are those of `frames`, summed by pair of buses."""
     market, clearing = solved()
-    hour = int(clearing.aggregate.argmax())
-    ax = plots.feeder(market, clearing)
-    assert f"in hour {3 * hour}" in ax.get_title()
+    table = frames.lines(market, clearing)
+    hour = int(table.groupby("hour").loading_percent.max().argmax())
+    ax = plots.feeder(market, clearing, least=1e-2)
+    assert f"in hour {3 * hour}, of the highest loading" in ax.get_title()
     spots = [c for c in ax.collections if isinstance(c, PathCollection)]
     shown = np.concatenate([np.asarray(c.get_array()) for c in spots])
     volts = np.asarray(jg.model.voltages(market, clearing.plan))[:, hour]
     np.testing.assert_allclose(shown, np.concatenate([volts[1:], volts[:1]]))
     lines = next(c for c in ax.collections if isinstance(c, LineCollection))
-    table = frames.lines(market, clearing)
     loading = table[table.hour == 3 * hour].loading_percent
     np.testing.assert_allclose(np.asarray(lines.get_array()), loading)
     trades = frames.trades(market, clearing)
@@ -432,7 +458,7 @@ def test_the_map_shows_voltages_loadings_and_trades_of_the_peak():
         net[bus[row.seller], bus[row.buyer]] += row.trade_kw
         net[bus[row.buyer], bus[row.seller]] -= row.trade_kw
     arrows: list[Any] = [p for p in ax.patches if isinstance(p, FancyArrowPatch)]
-    assert len(arrows) == int((net > 1e-3 * net.max()).sum()) > 0
+    assert len(arrows) == int((net > 1e-2).sum()) > 0
     widest = max(arrows, key=lambda arrow: arrow.get_linewidth())
     source, target, fed = (
         np.asarray(getattr(market.grid, end)) for end in ("source", "target", "feeder")
@@ -444,6 +470,73 @@ def test_the_map_shows_voltages_loadings_and_trades_of_the_peak():
         plots.feeder(market, clearing, hour=8)
     with pytest.raises(ValueError, match=r"positions of shape \(3, 2\); give one pair for each"):
         plots.feeder(market, clearing, positions=np.zeros((3, 2)))
+
+
+def test_arrows_are_the_largest_trades_that_matter():
+    """Those with 80 % of all, at most 20, none below a hundredth of what prosumers move."""
+    assert largest(np.array([50.0, 30.0, 15.0, 5.0]), 100.0) == 2
+    assert largest(np.ones(100), 100.0) == 20
+    assert largest(np.array([5.0, 0.4, 0.3]), 50.0) == 1
+    assert largest(np.array([0.1, 0.1]), 50.0) == 0
+    assert largest(np.array([]), 50.0) == 0
+
+
+def test_names_that_have_no_room_are_left_out_and_what_all_begin_with():
+    market, clearing = solved()
+    names = tuple(f"LV1.101 Bus {k}" for k in range(36))
+    grid = replace(market.grid, names=names)
+    ax = plots.feeder(eqx.tree_at(lambda m: m.grid, market, grid), clearing)
+    texts = [text for text in ax.texts if text.get_text()]
+    assert "0" in {text.get_text() for text in texts} <= {str(k) for k in range(36)}
+    boxes = [text.get_window_extent() for text in texts]
+    assert not any(a.overlaps(b) for k, a in enumerate(boxes) for b in boxes[:k])
+
+
+def test_durations_are_hours_at_least_that_full():
+    """At every loading a curve is as wide as `frames` counts hours above it."""
+    market, clearing = solved()
+    drawn = stairs(plots.duration(market, clearing, top=2))
+    table = frames.lines(market, clearing).set_index("line").loading_percent
+    most = table.groupby("line").max().sort_values(ascending=False)
+    curves = {label: parts for label, parts in drawn.items() if label.startswith("line ")}
+    assert len(curves) == 2 and "33 others, at most" in drawn
+    for label, (values, edges, _) in curves.items():
+        own = table[next(name for name in most.index if f"{name} " in label.removeprefix("line "))]
+        for level in (20.0, 50.0, 80.0):
+            shown = float(np.diff(edges)[values >= level].sum())
+            assert shown == 3.0 * int((own >= level).sum())
+        assert values[0] >= most.iloc[1] - 1e-9
+    bare = replace(market.grid, rating=np.full(35, np.inf))
+    with pytest.raises(ValueError, match=r"no line has a rating \(Grid.rating\)"):
+        plots.duration(eqx.tree_at(lambda m: m.grid, market, bare), clearing)
+
+
+def test_a_transformer_is_called_so():
+    """By its name, or by its tap; else a line is one."""
+    grid = replace(
+        solved()[0].grid,
+        line_names=("trafo 0", "Transformer 1", *(f"cable {k}" for k in range(33))),
+        tap=np.where(np.arange(35) == 3, 0.975, 1.0),
+    )
+    titles = [line_title(grid, k) for k in (0, 1, 2, 3)]
+    assert titles == ["transformer 0", "Transformer 1", "line cable 0", "transformer cable 1"]
+
+
+@pytest.mark.parametrize(
+    "names", [("energy", "voltages", "prices"), ("storage", "costs", "feeder")]
+)
+def test_three_panels_of_a_journal_have_room(names: tuple[str, ...]):
+    """7 x 2.3 inches: no words over another panel, each plot at least an inch wide, half high."""
+    figure, axes = plt.subplots(1, 3, figsize=(7, 2.3), layout="constrained")
+    for ax, name in zip(axes, names, strict=True):
+        OF_ONE[name](*solved(), ax=ax)
+    figure.canvas.draw()
+    boxes = [ax.get_tightbbox() for ax in axes]
+    assert boxes[0].x1 <= boxes[1].x0 + 1 and boxes[1].x1 <= boxes[2].x0 + 1
+    for ax in axes:
+        inside = ax.get_window_extent()
+        assert inside.width > 1.0 * figure.dpi and inside.height > 0.5 * figure.dpi
+        assert min(text.get_fontsize() for text in ax.get_legend().get_texts()) >= 6
 
 
 def test_a_bus_in_phases_is_one_spot_and_its_conductors_lie_side_by_side():
@@ -500,14 +593,16 @@ def test_loops_and_islands_are_laid_out_too():
 
 
 def test_totals_and_convergence_are_those_given():
-    drawn = stairs(plots.sigma(cleared()))
+    drawn, physical = stairs(plots.sigma(cleared())), stairs(plots.transformer(cleared()))
     for name, (_, clearing) in cleared().items():
         np.testing.assert_allclose(drawn[name][0], clearing.aggregate)
+        net = np.asarray(clearing.aggregate) - np.asarray(clearing.plan.exports).sum(axis=0)
+        np.testing.assert_allclose(physical[name][0], net, atol=1e-9)
     lines = plots.convergence(TRACES).lines
     for line, (name, found) in zip(lines, TRACES.items(), strict=True):
         assert line.get_label() == name
         np.testing.assert_array_equal(line.get_xydata(), np.stack([found.steps, found.error], 1))
-    for draw in (plots.sigma, plots.convergence):
+    for draw in (plots.sigma, plots.transformer, plots.convergence):
         with pytest.raises(ValueError, match="nothing to draw"):
             draw({})
 
@@ -558,6 +653,20 @@ def test_sensitivities_are_derivatives_with_the_unit_of_their_field():
     whole = jax.grad(lambda m: 3.0 * m.tariff.anticipation, allow_int=True)(solved()[0])
     only = plots.sensitivities(whole)
     assert [text.get_text() for text in only.get_yticklabels()] == ["tariff.anticipation (1)"]
+
+
+def test_sensitivities_by_percent_can_be_compared():
+    """0.01 times the number there: of loads that cost h - 2 EUR/kW, and of the slope in step 3."""
+    market = solved()[0]
+    ax = plots.sensitivities(gradient(), market=market, percent=True, output="cost (EUR)")
+    bars = [p for p in ax.patches if isinstance(p, Rectangle)]
+    drawn = dict(zip([t.get_text() for t in ax.get_yticklabels()], bars, strict=True))
+    load = 0.01 * float((np.asarray(market.prosumers.load) @ (np.arange(8.0) - 2.0)).sum())
+    assert drawn["prosumers.load"].get_width() == pytest.approx(load)
+    slope = 0.01 * 2e4 * float(market.tariff.slope[3])
+    assert drawn["tariff.slope"].get_width() == pytest.approx(slope)
+    with pytest.raises(ValueError, match="percent=True needs the market"):
+        plots.sensitivities(gradient(), percent=True)
 
 
 def test_sensitivities_that_there_are_not_are_refused():

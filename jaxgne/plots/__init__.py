@@ -3,9 +3,17 @@
 Each function draws on `ax`, or on a new figure, and returns the axes. Labels carry units, colors
 are those of `style`, and titles of results that did not clear say so; an infeasible market has
 neither plan nor prices to draw: `ValueError`.
+
+Axes less than 3 inches wide, panels of a figure of several, have small words and their legend
+below. Where that does not suit, `ax.get_legend()` can be moved (`set_loc`) or left out (`remove`).
+Legends have room where the figure has `layout="constrained"`:
+
+    figure, axes = plt.subplots(1, 3, figsize=(7, 2.3), layout="constrained")
+    plots.energy(market, clearing, axes[0])
 """
 
-from .curves import convergence, sigma
+from .curves import convergence, sigma, transformer
+from .durations import duration
 from .fans import fan
 from .feeders import feeder
 from .fronts import front
@@ -21,6 +29,7 @@ __all__ = [
     "bus_prices",
     "convergence",
     "costs",
+    "duration",
     "energy",
     "fan",
     "feeder",
@@ -31,5 +40,6 @@ __all__ = [
     "sensitivities",
     "sigma",
     "storage",
+    "transformer",
     "voltages",
 ]

@@ -6,18 +6,20 @@ import numpy as np
 
 from ..clock import in_hour, step_at
 from ..market import Market
-from ..model import aggregate
+from ..model import net_exchange
 from ..result import Clearing
+from .arcs import draw_trades
 from .layout import Spots, spots_of
-from .state import state
+from .state import loadings_of, state
 from .strokes import PHASES, dots, phase_names, reveal, sector, shrink, stroke
-from .style import BLACK, GRAY, SCALE, VERMILLION, begin, check
+from .style import BLACK, GRAY, SCALE, begin, below, check, narrow, scale_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_ARCS = 40  # trades drawn at most, the largest
-_NAMED = 60  # buses up to which they have their names written beside them
+_NAMED = 60  # buses up to which all have their names, if there is room
+_LONG = 12  # letters of a name at most
+_SPAN = 0.04  # pu: the scale of voltages spans no less, so that equal ones look equal
 
 
 def feeder(
@@ -26,16 +28,19 @@ def feeder(
     ax: "Axes | None" = None,
     *,
     hour: Any = None,
+    least: float | None = None,
     positions: Any = None,
 ) -> "Axes":
-    """The grid at an `hour`, by default in that of the highest contracted import.
+    """The grid at an `hour`, by default in that of the highest loading of a line.
 
     Hours are counted from the start (18, 18.25); with a clock a local time does as well, such as
     "2025-03-30 18:15".
 
     Buses are colored by voltage (pu), lines by loading (% of the rating; dotted where they have
     none). Arrows go from where power is sold to where it is bought, as wide as the trade (kW):
-    trades between prosumers at two buses, summed, the 40 largest. `positions` (B, 2) are the buses'
+    trades between prosumers at two buses, summed. Drawn are those of `least` kW and more, by
+    default the largest that carry 80 % of all, at most 20, if they are a hundredth of what the
+    prosumers draw and feed in. `positions` (B, 2) are the buses'
     coordinates; without, a radial grid is laid out as a tidy tree, in which lengths mean nothing.
     Voltages and loadings are the AC power flow's where the grid model does not determine them.
 
@@ -50,24 +55,31 @@ def feeder(
     if not grid.model.networked:
         raise ValueError("plots.feeder: a copperplate market has no network to draw.")
     note = check("feeder", market, clearing)
-    total = np.asarray(aggregate(market, clearing.plan))
-    step = int(total.argmax()) if hour is None else step_at(market, hour)
+    volts, carried, _ = state("feeder", market, clearing.plan)
+    step = _fullest(market, clearing, carried) if hour is None else step_at(market, hour)
     spots = spots_of("feeder", market, positions)
     wide, high = np.ptp(spots.places, axis=0) + 1.0
     size = (9.0, float(np.clip(2.0 + 7.0 * high / wide, 4.5, 8.0)))
-    ax = begin(ax, f"Grid and trades {in_hour(market, step)}{note}", "", "", size=size)
+    most = ", of the highest loading" if hour is None else ""
+    ax = begin(ax, f"Grid and trades {in_hour(market, step)}{most}{note}", "", "", size=size)
     ax.set_axis_off()
     reveal(ax, spots)
-    volts, carried, _ = state("feeder", market, clearing.plan)
     draw = _conductors if spots.phased else _lines
     shown = [
         *draw(ax, market, spots, carried[:, step]),
         *_buses(ax, market, spots, volts[:, step]),
-        *_trades(ax, market, spots, np.asarray(clearing.plan.trades)[:, step]),
+        *draw_trades(ax, market, spots, clearing.plan, step, least),
     ]
-    # Below the map: beside it stand the scales.
-    ax.legend(handles=shown, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=2, frameon=False)
+    below(ax, shown)  # beside it stand the scales
     return ax
+
+
+def _fullest(market: Market, clearing: Clearing, carried: np.ndarray) -> int:
+    """The step in which a line is fullest; without ratings that of the most power from the grid."""
+    used = loadings_of(market.grid, carried)
+    if np.isfinite(used).any():
+        return int(np.nanmax(used, axis=0, initial=-np.inf).argmax())
+    return int(np.abs(np.asarray(net_exchange(market, clearing.plan))).argmax())
 
 
 def _lines(ax: "Axes", market: Market, spots: Spots, carried: np.ndarray) -> list[Any]:
@@ -81,10 +93,11 @@ def _lines(ax: "Axes", market: Market, spots: Spots, carried: np.ndarray) -> lis
     if rated.any():
         loading = 100 * carried[rated] / rating[rated]
         grays = LinearSegmentedColormap.from_list("grays", ["0.85", "0"])
-        look: dict[str, Any] = {"cmap": grays, "linewidths": 2.0 + 0.03 * loading, "zorder": 1}
+        look: dict[str, Any] = {"cmap": grays, "zorder": 1}
+        look["linewidths"] = (2.0 + 0.03 * loading) * (0.5 if narrow(ax) else 1.0)
         lines = stroke(ax, market, spots, np.flatnonzero(rated), array=loading, **look)
         lines.set_clim(0.0, max(100.0, float(np.nan_to_num(loading).max())))
-        ax.figure.colorbar(lines, ax=ax, label="loading (% of rating)", shrink=0.7, pad=0.01)
+        scale_of(ax, lines, "loading (% of rating)")
     if not rated.all():
         dotted: dict[str, Any] = {"color": GRAY, "linestyle": ":", "linewidth": 2.0}
         stroke(ax, market, spots, np.flatnonzero(~rated), zorder=1, label="", **dotted)
@@ -125,41 +138,32 @@ def _conductors(ax: "Axes", market: Market, spots: Spots, carried: np.ndarray) -
 def _buses(ax: "Axes", market: Market, spots: Spots, volts: np.ndarray) -> list[Any]:
     """Buses by voltage, with a ring where prosumers are, feeders square; legend entries."""
     from matplotlib.lines import Line2D
-    from matplotlib.patheffects import withStroke
 
     grid, count = market.grid, len(spots.places)
-    area = 70.0 if count <= _NAMED else max(8.0, 4000.0 / count)
+    scarce = min(1.0, _NAMED / count) ** 0.75  # dots get smaller slower than room for them
+    room = 0.4 if narrow(ax) else 1.0
+    area, ring = 70.0 * scarce * room, 1.2 * scarce * room**0.5
     fed, homes = (
         np.isin(np.arange(count), spots.of[np.asarray(rows)])
         for rows in (grid.feeder, market.prosumers.bus)
     )
     rings = np.where(homes, BLACK, "0.8")
-    scale: dict[str, Any] = {"cmap": SCALE, "vmin": volts.min(), "vmax": volts.max(), "zorder": 3}
+    middle, half = (volts.min() + volts.max()) / 2, max(np.ptp(volts), _SPAN) / 2
+    ends = {"vmin": middle - half, "vmax": middle + half}
+    scale: dict[str, Any] = {"cmap": SCALE, "zorder": 3, **ends}
     mapped: Any = None
     if spots.phased:
-        area = 150.0 if count <= _NAMED else max(8.0, 8000.0 / count)
+        area = 150.0 * scarce * room
         mapped = dots(ax, spots, volts, area, linewidths=0.0, **scale)[-1]
         scale, area = {"zorder": 3}, 1.2 * area
     for marker, kept in (("o", ~fed), ("s", fed)):
         here = np.flatnonzero(kept & (homes | fed | (count <= _NAMED) | (not spots.phased)))
-        look = {"marker": marker, "edgecolors": rings[here].tolist(), "linewidths": 1.2, **scale}
+        look = {"marker": marker, "edgecolors": rings[here].tolist(), "linewidths": ring, **scale}
         inside = "none" if spots.phased else volts[here]
         drawn = ax.scatter(*spots.places[here].T, s=area, c=inside, **look)
         mapped = drawn if here.size and not spots.phased else mapped
-    ax.figure.colorbar(mapped, ax=ax, label="voltage (pu)", shrink=0.7, pad=0.01)
-    if count <= _NAMED:
-        for name, (x, y) in zip(spots.names, spots.places, strict=True):
-            ax.annotate(
-                name,
-                (x, y),
-                (0, -10 if spots.phased else -6),
-                textcoords="offset points",
-                ha="center",
-                va="top",
-                fontsize="xx-small",
-                zorder=4,
-                path_effects=[withStroke(linewidth=2.0, foreground="white")],
-            )
+    scale_of(ax, mapped, "voltage (pu)")
+    _names(ax, market, spots, volts, homes)
     look = {"ls": "", "color": BLACK, "markerfacecolor": "white", "markersize": 7}
     return [
         Line2D([], [], marker="s", markeredgecolor=GRAY, label="main grid", **look),
@@ -168,53 +172,36 @@ def _buses(ax: "Axes", market: Market, spots: Spots, volts: np.ndarray) -> list[
     ]
 
 
-def _trades(ax: "Axes", market: Market, spots: Spots, trades: np.ndarray) -> list[Any]:
-    """Arrows from seller to buyer, as wide as the trade; legend entries."""
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import FancyArrowPatch
+def _names(ax: "Axes", market: Market, spots: Spots, volts: np.ndarray, homes: np.ndarray) -> None:
+    """Names of buses where there is room: the feeders' and outermost voltages' first, then homes'.
 
-    sold, most = bus_trades(market, spots, trades), 0.0
-    largest = sorted(sold.items(), key=lambda item: -item[1])[:_ARCS]
-    for (seller, buyer), power in largest:
-        most = max(most, power)
-        width = 0.5 + 3.0 * power / most
-        arrow = FancyArrowPatch(
-            tuple(spots.places[seller]),
-            tuple(spots.places[buyer]),
-            connectionstyle="arc3,rad=0.25",
-            arrowstyle="-|>",
-            mutation_scale=6.0 + 1.5 * width,
-            shrinkA=4.0,
-            shrinkB=4.0,
-            linewidth=width,
-            color=VERMILLION,
-            alpha=0.6,
-            zorder=2,
-        )
-        ax.add_patch(arrow)
-    if not largest:
-        return []
-    label = f"trade, widest {most:.3g} kW"
-    if len(sold) > len(largest):
-        label += f" (the {len(largest)} largest of {len(sold)})"
-    return [Line2D([], [], color=VERMILLION, alpha=0.6, linewidth=3.5, label=label)]
-
-
-def bus_trades(market: Market, spots: Spots, trades: np.ndarray) -> dict[tuple[int, int], float]:
-    """What the buses' prosumers sell to those of another, kW: (seller, buyer) to net power.
-
-    Less than a thousandth of the largest is a solver's rounding and left out.
+    What all names begin with is left out.
     """
-    bus, pairs = spots.of[np.asarray(market.prosumers.bus)], market.trading
-    buyer, seller = bus[np.asarray(pairs.buyer)], bus[np.asarray(pairs.seller)]
-    net: dict[tuple[int, int], float] = {}
-    for one, other, power in zip(buyer.tolist(), seller.tolist(), trades.tolist(), strict=True):
-        first, sign = ((one, other), 1.0) if one < other else ((other, one), -1.0)
-        net[first] = net.get(first, 0.0) + sign * power
-    flows = {
-        (to, at) if power > 0 else (at, to): abs(power)
-        for (at, to), power in net.items()
-        if at != to
-    }
-    least = 1e-3 * max(flows.values(), default=0.0)
-    return {ends: power for ends, power in flows.items() if power > least}
+    from matplotlib.patheffects import withStroke
+
+    low, high = min(spots.names), max(spots.names)
+    alike = next((k for k, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), 0)
+    begun = low[: max(low.rfind(mark, 0, alike) for mark in " ._-") + 1]
+    first = [*np.unique(spots.of[np.asarray(market.grid.feeder)])]
+    first += [spots.of[volts.argmin()], spots.of[volts.argmax()]]
+    few = [] if len(homes) > _NAMED else [*np.flatnonzero(homes), *np.flatnonzero(~homes)]
+    small = narrow(ax)
+    taken: list[Any] = []
+    for spot in dict.fromkeys(int(k) for k in [*first, *few]):
+        name = spots.names[spot].removeprefix(begun)
+        drawn = ax.annotate(
+            name if len(name) <= _LONG else f"{name[: _LONG - 1]}…",
+            tuple(spots.places[spot]),
+            (0, -10 if spots.phased else -6),
+            textcoords="offset points",
+            ha="center",
+            va="top",
+            fontsize=4 if small else "xx-small",
+            zorder=4,
+            path_effects=[withStroke(linewidth=2.0, foreground="white")],
+        )
+        box = drawn.get_window_extent()
+        if any(box.overlaps(other) for other in taken):
+            drawn.remove()
+        else:
+            taken.append(box)

@@ -10,6 +10,7 @@ from ..result import Clearing
 from ..runner import hosted
 from .state import state
 from .style import (
+    BLACK,
     BLUE,
     GRAY,
     SCALE,
@@ -34,7 +35,7 @@ def prices(market: Market, clearing: Clearing, ax: "Axes | None" = None) -> "Axe
     A prosumer's is pi_i + mu_pb of its bus (model.md: Prices), the main grid's p0 + d_mg sigma.
     """
     note = check("prices", market, clearing)
-    ax = on_clock(begin(ax, f"Prices{note}", TIME, "price (EUR/kWh)"), market)
+    ax = on_clock(begin(ax, f"Price of energy{note}", TIME, "price (EUR/kWh)"), market)
     edges = hour_edges(market)
     values = np.asarray(energy_prices(market, clearing.prices))
     main = np.asarray(grid_price(market, aggregate(market, clearing.plan)))
@@ -69,37 +70,68 @@ def bus_prices(market: Market, clearing: Clearing, ax: "Axes | None" = None) -> 
     return ax
 
 
-def voltages(market: Market, clearing: Clearing, ax: "Axes | None" = None) -> "Axes":
-    """Lowest to highest voltage of all buses by hour, pu, and how close limits are.
+def voltages(
+    market: Market, clearing: Clearing, ax: "Axes | None" = None, *, room: bool | None = None
+) -> "Axes":
+    """Lowest to highest voltage of all buses by hour, pu, and limits that are near.
 
-    Limits differ by bus: drawn are, by hour, the voltage and the limit (dashed) of the bus that
-    is closest to its lower limit, and of the one closest to its upper limit. Feeders, whose voltage
-    is held, have none. Voltages are the AC power flow's where the grid model, `paper` without a
-    reactive balance, does not determine them. `ValueError` for a copperplate market, which has no
-    voltages.
+    Limits that differ by bus do not fit beside the range of all. There, or with `room`, drawn is
+    how far the bus that is closest to its upper limit is from it, and that closest to its lower
+    limit: below zero is beyond the limit. Feeders, whose voltage is held, do not count.
+
+    Voltages are the AC power flow's where the grid model, `paper` without a reactive balance, does
+    not determine them. `ValueError` for a copperplate market, which has no voltages.
     """
     grid = market.grid
     if not grid.model.networked:
         raise ValueError("plots.voltages: a copperplate market has no voltages.")
     note = check("voltages", market, clearing)
     values, _, by = state("voltages", market, clearing.plan)
-    ax = on_clock(begin(ax, f"Voltages{by}{note}", TIME, "voltage (pu)"), market)
-    edges = hour_edges(market)
-    _band(ax, values, edges, "buses, lowest to highest")
     inner = np.setdiff1d(np.arange(len(values)), np.asarray(grid.feeder))
-    for word, limit, sign, color in (
-        ("upper", np.asarray(grid.voltage_max), 1.0, VERMILLION),
-        ("lower", np.asarray(grid.voltage_min), -1.0, BLUE),
-    ):
-        if not inner.size:
-            continue
-        room = sign * (limit[inner, None] - values[inner])
-        closest = inner[room.argmin(axis=0)]
-        at = values[closest, np.arange(values.shape[1])]
-        ax.stairs(limit[closest], edges, baseline=None, color=color, ls="--", label=f"{word} limit")
-        ax.stairs(at, edges, baseline=None, color=color, label=f"bus closest to its {word} limit")
+    high, low = (np.asarray(a, float)[inner] for a in (grid.voltage_max, grid.voltage_min))
+    if room is None:
+        room = bool(inner.size and (np.ptp(high) or np.ptp(low)))
+    title, label = ("Room to voltage limits", "closest bus to its limit (pu)") if room else (
+        "Voltages", "voltage (pu)"
+    )  # fmt: skip
+    ax = on_clock(begin(ax, f"{title}{by}{note}", TIME, label), market)
+    edges = hour_edges(market)
+    if room:
+        _rooms(ax, edges, values[inner], high, low)
+    else:
+        _band(ax, values, edges, "buses, lowest to highest")
+        _limits(ax, edges, values, *(float(a[0]) if a.size else np.nan for a in (high, low)))
     legend(ax)
     return ax
+
+
+def _rooms(
+    ax: "Axes", edges: np.ndarray, values: np.ndarray, high: np.ndarray, low: np.ndarray
+) -> None:
+    """Distances to limits by hour, the least of all buses."""
+    for word, room, color, dash in (
+        ("upper", high[:, None] - values, VERMILLION, "--"),
+        ("lower", values - low[:, None], BLUE, "-"),
+    ):
+        least, label = room.min(axis=0), f"to the {word} limit"
+        ax.stairs(least, edges, baseline=None, color=color, ls=dash, lw=1.8, label=label)
+    ax.axhline(0.0, color=BLACK, linewidth=1)
+    ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]))
+
+
+def _limits(ax: "Axes", edges: np.ndarray, values: np.ndarray, high: float, low: float) -> None:
+    """Limits that all buses share: lines where they are near, else in words."""
+    wide = max(float(np.ptp(values)), 0.005)
+    ends = [edges[0], edges[-1]]
+    for word, limit, room, color in (
+        ("upper", high, high - values.max(), VERMILLION),
+        ("lower", low, values.min() - low, BLUE),
+    ):
+        if np.isfinite(limit):
+            near = room < wide
+            label = f"{word} limit, {limit:.4g} pu" + ("" if near else " (far)")
+            at = [limit, limit] if near else [np.nan, np.nan]
+            ax.plot(ends, at, color=color, ls="--", label=label)
 
 
 def _band(ax: "Axes", values: np.ndarray, edges: np.ndarray, label: str) -> None:

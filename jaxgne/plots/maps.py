@@ -8,7 +8,7 @@ from ..each import for_one
 from ..market import Market
 from .layout import Spots, spots_of
 from .strokes import dots, phase_names, reveal, sector, shrink, stroke
-from .style import GRAY, SCALE, begin
+from .style import GRAY, SCALE, begin, below, narrow, scale_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,18 +62,19 @@ def _draw(
     known = shown[np.isfinite(shown)]
     scale = Normalize(*((known.min(), known.max()) if known.size else (0.0, 1.0)))
     mapped: dict[str, Any] = {"cmap": colors, "norm": scale}
-    small = 1.0 if not spots.phased else 0.75 * shrink(spots)
+    panel = 0.5 if narrow(ax) else 1.0
+    small = panel * (1.0 if not spots.phased else 0.75 * shrink(spots))
     if of == "lines":
         ax.scatter(*spots.places.T, color=GRAY, s=25.0 * small, zorder=2)
         look = {"array": shown, "linewidths": 4.0 * small, **mapped}
         drawn = stroke(ax, market, spots, spots.lines, zorder=1, **look)
     else:
         stroke(ax, market, spots, spots.lines, colors=GRAY, linewidths=1.5 * small, zorder=1)
-        area = 70.0 if not spots.phased else 150.0 * shrink(spots) ** 2
+        area = panel**2 * (70.0 if not spots.phased else 150.0 * shrink(spots) ** 2)
         drawn = dots(ax, spots, numbers, area, plotnonfinite=True, zorder=2, **mapped)[0]
         if spots.phased:
             ax.scatter(*spots.places.T, s=area, c="none", edgecolors="0.8", zorder=2)
-    ax.figure.colorbar(drawn, ax=ax, label=label, shrink=0.7, pad=0.01)
+    scale_of(ax, drawn, label)
     for spot in np.unique(spots.of[np.asarray(market.grid.feeder)]):
         ax.annotate(
             "main grid", tuple(spots.places[spot]), (0, 8), textcoords="offset points", ha="center"
@@ -96,5 +97,4 @@ def _order(ax: "Axes", market: Market, spots: Spots, of: str) -> None:
             Line2D([], [], marker=sector(k), label=f"phase {name}", **look)
             for k, name in enumerate(names)
         ]
-    place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.0)}
-    ax.legend(handles=handles, ncols=len(handles), frameon=False, **place)
+    below(ax, handles)

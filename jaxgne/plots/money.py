@@ -1,6 +1,6 @@
 """What each prosumer pays and for what, and what it gains."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from .style import (
     check,
     legend,
     name_rows,
+    narrow,
 )
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ def costs(market: Market, clearing: Clearing, ax: "Axes | None" = None) -> "Axes
             continue
         ax.bar(places, amount, bottom=np.where(amount > 0, above, below), color=color, label=name)
         above, below = above + np.maximum(amount, 0.0), below + np.minimum(amount, 0.0)
-    ax.plot(places, total, "o", color=BLACK, markeredgecolor="white", markersize=5, label="sum")
+    dot: dict[str, Any] = {"markeredgecolor": "white", "markersize": 2.5 if narrow(ax) else 5}
+    ax.plot(places, total, "o", color=BLACK, label="sum", **dot)
     ax.axhline(0.0, color=BLACK, linewidth=1)
     name_rows(ax.xaxis, names, len(total))
     legend(ax)

@@ -35,8 +35,9 @@ def sensitivities(
     by: str | None = None,
     output: str = "output",
     market: Market | None = None,
+    percent: bool = False,
 ) -> "Axes":
-    """How an output changes per unit of each field of a market.
+    """How an output changes per unit of each field of a market, or per 1 % of it.
 
     `gradient` is a `Market` of derivatives, as `jax.grad(..., allow_int=True)` and
     `equinox.filter_grad` of a scalar function of a market give; leaves of whole numbers do not
@@ -46,13 +47,20 @@ def sensitivities(
     changed. `output` names the output and its unit: "peak import (kW)". Hours are counted as if
     each step were one, unless the `market` is given, whose step length or clock names them.
 
-    Raises `ValueError` for a field or an axis that there is not, for derivatives that are not
-    finite, and where all are zero.
+    Derivatives by fields of different units cannot be compared; with `percent`, which needs the
+    `market`, bars can: what 1 % more of all entries of a field does to the output, in its unit.
+
+    Raises `ValueError` for `percent` without a market, for a field or an axis that there is not,
+    for derivatives that are not finite, and where all are zero.
     """
-    found = dict(_slopes(gradient))
+    if percent and market is None:
+        raise ValueError("plots.sensitivities: percent=True needs the market: give market=.")
+    found = dict(_slopes(gradient, market if percent else None))
     for name, slopes in found.items():
         if not np.all(np.isfinite(slopes.values)):
             raise ValueError(f"plots.sensitivities: derivatives of {name} are not finite.")
+    if field is None and percent:
+        return _by_percent(ax, found, output)
     if field is None:
         return _largest(ax, found, gradient, output, _hours(market))
     if field not in found:
@@ -68,17 +76,20 @@ def _hours(market: Market | None) -> tuple[str, ...]:
     return tuple(hour_name(market, k).removeprefix("hour ") for k in steps)
 
 
-def _slopes(gradient: Market) -> Iterator[tuple[str, _Slopes]]:
-    """Every field that has a derivative."""
+def _slopes(gradient: Market, market: Market | None) -> Iterator[tuple[str, _Slopes]]:
+    """Every field that has a derivative; per 1 % of the number that a `market` has there."""
     for field in FIELDS.values():
         values = field.find(gradient)
         if field.of or values is None or getattr(values, "dtype", None) == jax.dtypes.float0:
             continue
-        values, kept = np.asarray(values, float), field.axes
+        values, kept, unit = np.asarray(values, float), field.axes, field.symbol
+        if market is not None:
+            present, unit = 0.01 * np.asarray(field.find(market), float), "1 %"
+            values = np.multiply(values, present, out=np.zeros_like(values), where=values != 0)
         if field.either and not field.timed(gradient):  # one number for all hours
             values, kept = values[..., 0], kept[:-1]
         axes = tuple(ROWS[axis] for axis in kept)
-        yield field.dotted, _Slopes(field.symbol, axes, values)
+        yield field.dotted, _Slopes(unit, axes, values)
 
 
 def _largest(
@@ -106,6 +117,23 @@ def _largest(
         ax.text(abs(slope) * 1.1, place, f"{slope:+.2g}", va="center", fontsize="small")
     ax.set_yticks(places, [label for _, label in bars])
     ax.set_ylabel("field (its unit)")
+    ax.invert_yaxis()
+    legend(ax)
+    return ax
+
+
+def _by_percent(ax: "Axes | None", found: dict[str, _Slopes], output: str) -> "Axes":
+    bars = [(float(slopes.values.sum()), name) for name, slopes in found.items()]
+    bars = sorted((bar for bar in bars if bar[0]), key=lambda bar: -abs(bar[0]))[:_MOST]
+    if not bars:
+        raise ValueError("plots.sensitivities: all derivatives are zero.")
+    across, size = f"change of {output} per 1 %", (9.5, 1.5 + 0.3 * len(bars))
+    ax = begin(ax, f"Sensitivities of {output}", across, "", size=size)
+    places, slopes = np.arange(len(bars)), np.array([slope for slope, _ in bars])
+    _signed(ax, places, slopes, slopes, across=True)
+    ax.axvline(0.0, color=BLACK, linewidth=1)
+    ax.set_yticks(places, [name for _, name in bars])
+    ax.set_ylabel("field, all of it by 1 %")
     ax.invert_yaxis()
     legend(ax)
     return ax

@@ -5,7 +5,7 @@ from jaxtyping import Float
 
 from ..acflow import ac_power_flow
 from ..clock import in_hour
-from ..market import Market
+from ..market import Grid, Market, bus_name, line_name
 from ..model import Plan, has_state, voltages
 
 
@@ -27,3 +27,28 @@ def state(
             f"plan does not converge {in_hour(market, int(np.argmin(np.asarray(found.ok))))}."
         )
     return np.asarray(found.voltage), np.asarray(found.current), ", AC power flow"
+
+
+def loadings(name: str, market: Market, plan: Plan) -> tuple[Float[np.ndarray, "L H"], str]:
+    """How full lines are, % of the rating, NaN of those without; and a word on where from."""
+    _, carried, by = state(name, market, plan)
+    return loadings_of(market.grid, carried), by
+
+
+def loadings_of(grid: Grid, carried: Float[np.ndarray, "L H"]) -> Float[np.ndarray, "L H"]:
+    """What lines carry, % of their rating, NaN without."""
+    rating = np.asarray(grid.rating, float)[:, None]
+    rated = np.isfinite(rating) & (rating > 0)
+    return 100 * np.divide(carried, rating, out=np.full(carried.shape, np.nan), where=rated)
+
+
+def line_title(grid: Grid, line: int) -> str:
+    """`line 7 (701-702)`, or by its name; `transformer T1` where that says so, or it has a tap."""
+    name = line_name(grid, line)
+    if grid.names and not grid.line_names:
+        ends = (bus_name(grid, int(np.asarray(end)[line])) for end in (grid.source, grid.target))
+        name = f"{name} ({'-'.join(ends)})"
+    if "transformer" in name.lower():
+        return name
+    one = "trafo" in name.lower() or float(np.asarray(grid.tap)[line]) != 1.0
+    return f"transformer {name.removeprefix('trafo ')}" if one else f"line {name}"

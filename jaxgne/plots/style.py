@@ -25,6 +25,8 @@ DASHES = ("-", "--", "-.", ":")
 SCALE = "cividis"
 
 TIME = "time (h)"
+_NARROW = 3.0  # inches below which axes are a panel of several
+_SMALL = 6  # points: ticks and legends of such a panel
 GAIN, LOSS = BLUE, VERMILLION  # signs, where the axis does not show them
 
 
@@ -51,14 +53,28 @@ def begin(
     if ax is None:
         _, ax = pyplot().subplots(figsize=size, layout="constrained")
     assert ax is not None
-    ax.set_title(title)
-    ax.set_xlabel(across)
-    ax.set_ylabel(up)
+    small = narrow(ax)
+    head: dict[str, Any] = {"fontsize": 8} if small else {}
+    words: dict[str, Any] = {"fontsize": 7} if small else {}
+    for mark in (" (NOT", ", of the", ", AC") if small else ():  # long titles in two lines
+        title = title.replace(mark, f"\n{mark.removeprefix(', ').strip()}")
+    ax.set_title(title, **head)
+    ax.set_xlabel(across, **words)
+    ax.set_ylabel(up, **words)
+    if small:
+        ax.tick_params(labelsize=_SMALL)
     if across == TIME:
         from matplotlib.ticker import MaxNLocator
 
-        ax.xaxis.set_major_locator(MaxNLocator(steps=[1, 2, 3, 6, 10]))  # parts of a day
+        few: dict[str, Any] = {"nbins": 5} if small else {}
+        ax.xaxis.set_major_locator(MaxNLocator(steps=[1, 2, 3, 6, 10], **few))  # parts of a day
     return ax
+
+
+def narrow(ax: "Axes") -> bool:
+    """Whether axes are a panel of a small figure, in which words are small and legends below."""
+    figure: Any = ax.figure
+    return bool(ax.get_position().width * figure.get_figwidth() < _NARROW)
 
 
 def on_clock(ax: "Axes", market: Market) -> "Axes":
@@ -67,8 +83,9 @@ def on_clock(ax: "Axes", market: Market) -> "Axes":
     if clock is not None:
         from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
-        ax.xaxis.set_major_locator(AutoDateLocator(tz=clock.tz))
-        ax.xaxis.set_major_formatter(ConciseDateFormatter(AutoDateLocator(tz=clock.tz), clock.tz))
+        ticks = AutoDateLocator(tz=clock.tz, minticks=3, maxticks=5 if narrow(ax) else None)
+        ax.xaxis.set_major_locator(ticks)
+        ax.xaxis.set_major_formatter(ConciseDateFormatter(ticks, clock.tz))
         ax.set_xlabel(f"time ({clock.zone})")
     return ax
 
@@ -118,21 +135,58 @@ def pick(name: str, what: str, index: int, count: int) -> int:
 
 
 def legend(ax: "Axes", *, upward: bool = False) -> None:
-    """The legend, beside the data and not on it; `upward` like stacks that grow from below."""
+    """The legend, not on the data: beside it, in a narrow panel below; `upward` like stacks.
+
+    To be called last, once it is known how high the ticks are.
+    """
+    if narrow(ax):
+        below(ax, ax.get_legend_handles_labels()[0])
+        return
     place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
     ax.legend(**place, frameon=False, borderaxespad=0.2, reverse=upward)
 
 
+def below(ax: "Axes", handles: list[Any]) -> None:
+    """A legend of two columns below the axes, their ticks and their label."""
+    from matplotlib.transforms import ScaledTranslation
+
+    figure: Any = ax.figure
+    place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.0), "ncols": 2}
+    if narrow(ax):
+        ticks: Any = ax.xaxis.get_tightbbox() if ax.axison else None
+        lower = 0.0 if ticks is None else ax.get_window_extent().y0 - ticks.y0
+        down = ScaledTranslation(0.0, -lower / figure.dpi, figure.dpi_scale_trans)
+        place |= {"bbox_transform": ax.transAxes + down, "borderaxespad": 0.3}
+        place |= {"fontsize": _SMALL, "handlelength": 1.2, "labelspacing": 0.2}
+        place |= {"columnspacing": 0.8, "handletextpad": 0.4}
+        if not ax.axison:  # a map: it may reach below the scales
+            place |= {"loc": "upper left", "bbox_to_anchor": (0.0, 0.0), "markerscale": 0.5}
+    ax.legend(handles=handles, frameon=False, **place)
+
+
 def name_rows(axis: Any, names: tuple[str, ...], count: int, most: int = 40) -> None:
     """Ticks of an axis whose places are rows: their names, if all fit, else whole numbers."""
-    if names and count <= most:
+    if names and count <= (most // 4 if narrow(axis.axes) else most):
         turn = 90 if axis.axis_name == "x" else 0
         axis.set_ticks(range(count), labels=names, fontsize="xx-small", rotation=turn)
         return
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    axis.set_major_locator(MaxNLocator(integer=True))
+    few: dict[str, Any] = {"nbins": 5} if narrow(axis.axes) else {}
+    axis.set_major_locator(MaxNLocator(integer=True, **few))
     if names:
         axis.set_major_formatter(
             FuncFormatter(lambda at, _: names[int(at)] if 0 <= at < count else "")
         )
+
+
+def scale_of(ax: "Axes", mapped: Any, label: str) -> None:
+    """The scale of what is colored by a number, beside a map; in a panel above its legend."""
+    figure: Any = ax.figure
+    if not narrow(ax):
+        figure.colorbar(mapped, ax=ax, label=label, shrink=0.7, pad=0.01)
+        return
+    beside = ax.inset_axes((1.04 + 0.28 * len(ax.child_axes), 0.1, 0.05, 0.75))
+    figure.colorbar(mapped, cax=beside)
+    beside.set_title(label.split("(")[-1].split(" of ")[0].rstrip(")"), fontsize=_SMALL)
+    beside.tick_params(labelsize=_SMALL, length=2, pad=1)

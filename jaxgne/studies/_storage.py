@@ -7,6 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
+from ..clock import hours_of
 from ..comparison import baselines
 from ..devices import battery, join
 from ..each import for_one
@@ -75,10 +76,11 @@ def storage(
         for name, each in found.costs().items()
         for k, cost in enumerate(each)
     ]
+    times = hours_of(market).tolist()
     hourly = [
         {"variant": name, "hour": hour, "contracted_import_kw": float(sigma)}
         for name in found.compared.rows
-        for hour, sigma in enumerate(found.clearings[name].aggregate)
+        for hour, sigma in zip(times, found.clearings[name].aggregate, strict=True)
     ]
     shown = (
         "variant", "contracted_peak_kw", "throughput_kwh", "social_cost_eur", "prosumers_cost_eur",

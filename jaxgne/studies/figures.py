@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..files import whole
-from ..plots.style import BLACK, BLUE, GREEN, ORANGE, SKY, VERMILLION
+from ..plots.style import BLACK, BLUE, GREEN, ORANGE, SKY, VERMILLION, name_rows
 from ._line_limits import FREE, RATED
 from ._participation import ACTIVE, PASSIVE
 from ._phases import AC, BALANCED, LINEAR
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MARKS = "osDv^<>"
+_NOTHING = 0.01  # %: a change that no bar shows
 
 
 def draw(study: Study, path: str | Path) -> None:
@@ -99,12 +100,14 @@ def _storage(tables: dict[str, list[Row]]) -> "Figure":
     shares = [v for v in ("none", "half", "all") if _paid(tables["costs"], v).size]
     for k, variant in enumerate(shares):
         hours = [row for row in tables["hours"] if row["variant"] == variant]
-        left.step(
-            _column(hours, "hour"), _column(hours, "contracted_import_kw"), where="post",
+        begun = _column(hours, "hour")
+        ends = np.append(begun, 2 * begun[-1] - begun[-2] if len(begun) > 1 else begun[-1] + 1)
+        left.stairs(
+            _column(hours, "contracted_import_kw"), ends, baseline=None,
             color=(BLACK, ORANGE, BLUE)[k], label=f"batteries: {variant}",
         )  # fmt: skip
     left.legend()
-    _label(left, "Total import", "hour", "kW")
+    _label(left, "Total import", "time (h)", "kW")
     swept = [row for row in _cleared(tables["storage"]) if row["variant"].startswith("all")]
     cost = _column(swept, "battery_cost_eur_per_kwh")
     middle.plot(cost, _column(swept, "contracted_peak_kw"), "o-", color=BLUE)
@@ -132,6 +135,7 @@ def _line_limits(tables: dict[str, list[Row]]) -> "Figure":
         mean = price.mean(axis=1)
         middle.vlines(np.arange(len(names)), price.min(1), price.max(1), color=color, alpha=0.35)
         middle.plot(mean, "_", markersize=7, color=color, label=variant)
+        name_rows(middle.xaxis, tuple(names), len(names))
     left.axhline(100.0, color=BLACK, linestyle="--", linewidth=1)
     left.legend(fontsize=8)
     _label(left, "Highest loading of each line", "lines, sorted", "% of the rating")
@@ -144,14 +148,15 @@ def _line_limits(tables: dict[str, list[Row]]) -> "Figure":
 
 
 def _participation(tables: dict[str, list[Row]]) -> "Figure":
-    figure, (left, right) = _figure(2, 5.5)
+    known = {row["variant"]: row for row in _cleared(tables["scenarios"])}
+    both = {ACTIVE, PASSIVE} <= known.keys()
+    figure, panels = _figure(1 + both, 5.5)
     rows = [row for row in tables["participation"] if row["gain_eur"] is not None]
     gains = _column(rows, "gain_eur")
     owns = np.array([row["generators"] + row["buffers"] > 0 for row in rows])
-    _by_prosumer(left, gains, "Trader against alone passive (green: owns a device)", owns)
-    known = {row["variant"]: row for row in _cleared(tables["scenarios"])}
-    if {ACTIVE, PASSIVE} <= known.keys():
-        active, passive = known[ACTIVE], known[PASSIVE]
+    _by_prosumer(panels[0], gains, "Trader against alone passive (green: owns a device)", owns)
+    if both:
+        right, active, passive = panels[1], known[ACTIVE], known[PASSIVE]
         costs = ("prosumers_cost_eur", "passive_cost_eur", "social_cost_eur")
         better = [passive[key] - active[key] for key in costs]
         better.append(active["operator_receipts_eur"] - passive["operator_receipts_eur"])
@@ -159,7 +164,7 @@ def _participation(tables: dict[str, list[Row]]) -> "Figure":
         labels = ("prosumers\nsave", "passive con-\nsumers save", "all together\nsave")
         right.set_xticks(range(4), [*labels, "operator gets\nmore"])
         right.axhline(0.0, color=BLACK, linewidth=0.8)
-    _label(right, "All active against all passive", "", "EUR")
+        _label(right, "All active against all passive", "", "EUR")
     return figure
 
 
@@ -168,14 +173,26 @@ def _selection(tables: dict[str, list[Row]]) -> "Figure":
     rows = _cleared(tables["selection"])
     keys = ("congestion_kva2", "traded_kwh", "spread_eur", "norm_kw")
     names = ("congestion", "trade", "spread of costs", "norm")
+    least = 0.0
     for k, (key, name) in enumerate(zip(keys, names, strict=True)):
         values = _column(rows, key)
-        share = 100 * values / values[0] if values[0] else np.full(len(values), 100.0)
+        change = 100 * (values / values[0] - 1) if values[0] else np.zeros(len(values))
         color, place = (BLACK, ORANGE, SKY, GREEN)[k], np.arange(len(rows)) + 0.2 * (k - 1.5)
-        ax.bar(place, share, 0.18, color=color, label=name)
+        ax.bar(place, change, 0.18, color=color, label=name)
+        least = min(least, float(change.min(initial=0.0)))
+    ax.axhline(0.0, color=BLACK, linewidth=0.8)
+    if least > -_NOTHING:
+        ax.set_ylim(-1.0, 1.0)
+        ax.text(
+            0.5,
+            0.7,
+            f"no choice lowers anything by {_NOTHING:g} %",
+            transform=ax.transAxes,
+            ha="center",
+        )
     ax.set_xticks(range(len(rows)), [row["choice"] for row in rows])
-    ax.legend(fontsize=8, ncols=4, loc="lower center")
-    _label(ax, "What each choice leads to", "least", "% of the market as cleared")
+    ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    _label(ax, "What each choice leads to", "least", "change from the market as cleared, %")
     return figure
 
 
