@@ -63,7 +63,7 @@ gradient = eqx.filter_grad(lambda m: jg.objectives.social_cost(m, jg.clear(m)))(
 
 FIGURES = {
     "feeder": (
-        "The grid in the step of the highest import, voltages, loadings and trades as arrows",
+        "The grid in the hour of the highest loading: voltages, loadings and the largest trades",
         "plots.feeder(market, clearing)",
     ),
     "feeder-district": (
@@ -80,8 +80,20 @@ FIGURES = {
     ),
     "prices": ("Prices of prosumers and of the main grid", "plots.prices(market, clearing)"),
     "bus-prices": ("Prices by bus and hour", "plots.bus_prices(market, clearing)"),
-    "voltages": ("Voltages of all buses", "plots.voltages(market, clearing)"),
+    "voltages": ("Voltages of all buses, and limits", "plots.voltages(district, evening)"),
+    "voltages-room": (
+        "How far voltages are from limits that differ by bus",
+        "plots.voltages(market, clearing)",
+    ),
+    "duration": (
+        "How many hours the fullest lines are at least how full",
+        "plots.duration(market, clearing)",
+    ),
     "energy": ("Dispatch of all prosumers", "plots.energy(market, clearing)"),
+    "energy-passive": (
+        "The same with passive consumers",
+        "plots.energy(market, clearing, passive=True)",
+    ),
     "energy-one": ("Dispatch of one prosumer", "plots.energy(market, clearing, prosumer=13)"),
     "storage": ("Content of all storage", "plots.storage(market, clearing)"),
     "level": (
@@ -89,6 +101,10 @@ FIGURES = {
         "plots.level(charged, levelled)",
     ),
     "sigma": ("Total import of a market and its variants", "plots.sigma(variants)"),
+    "transformer": (
+        "Power at the transformer: less what is exported",
+        "plots.transformer(variants)",
+    ),
     "costs": ("What each prosumer pays, and for what", "plots.costs(market, clearing)"),
     "benefits": ("What trading is worth to each prosumer", "plots.benefits(compared)"),
     "convergence": ("Convergence of solvers", "plots.convergence(traces)"),
@@ -100,6 +116,10 @@ FIGURES = {
         "Largest derivatives of an output, one of each field",
         'plots.sensitivities(gradient, output="social cost (EUR)")',
     ),
+    "sensitivities-percent": (
+        "What one percent of a field does: this can be compared",
+        "plots.sensitivities(gradient, market=market, percent=True, output='social cost (EUR)')",
+    ),
     "sensitivities-hours": (
         "Derivatives with respect to one field, by hour",
         'plots.sensitivities(gradient, field="tariff.base", output="social cost (EUR)")',
@@ -107,6 +127,43 @@ FIGURES = {
     "fan": ("How the total import of many scenarios spreads", "plots.fan(days, many)"),
     "fan-voltage": ("And their lowest voltage", 'plots.fan(days, many, "voltage")'),
 }
+
+PANELS = """\
+figure, axes = plt.subplots(1, 3, figsize=(7, 2.3), layout="constrained")
+plots.energy(market, clearing, axes[0])
+plots.duration(market, clearing, axes[1])
+plots.feeder(market, clearing, axes[2])
+"""
+
+JOURNAL = f"""\
+## Panels of a journal
+
+Axes less than 3 inches wide have small words, few ticks, and their legend below. The figure makes
+room for legends by `layout="constrained"`; `ax.get_legend().set_loc("upper left")` moves one,
+`ax.get_legend().remove()` leaves it out.
+
+```python
+import matplotlib.pyplot as plt
+
+{PANELS}```
+
+![Three panels in 7 x 2.3 inches](gallery/journal.png)
+"""
+
+
+def _save(figure: Any, name: str) -> None:
+    picture = DOCS / "gallery" / name
+    figure.savefig(picture, dpi=150 if name == "journal.png" else 90)
+    with Image.open(picture) as full:  # a palette takes a third of the space
+        small = full.convert("RGB").quantize(128, dither=Image.Dither.NONE)
+    small.save(picture, optimize=True)
+
+
+def _journal(names: dict[str, Any]) -> Any:
+    import matplotlib.pyplot as plt
+
+    exec(PANELS, names | {"plt": plt})
+    return plt.gcf()
 
 
 def draw() -> None:
@@ -122,12 +179,10 @@ def draw() -> None:
     ]
     for name, (what, line) in FIGURES.items():
         axes = eval(line, names)
-        picture = DOCS / "gallery" / f"{name}.png"
-        axes.figure.savefig(picture, dpi=90)
-        with Image.open(picture) as full:  # a palette takes a third of the space
-            small = full.convert("RGB").quantize(128, dither=Image.Dither.NONE)
-        small.save(picture, optimize=True)
+        _save(axes.figure, f"{name}.png")
         parts.append(f"## {what}\n\n```python\n{line}\n```\n\n![{what}](gallery/{name}.png)\n")
+    _save(_journal(names), "journal.png")
+    parts.append(JOURNAL)
     (DOCS / "gallery.md").write_text("\n".join(parts), encoding="utf-8")
 
 
