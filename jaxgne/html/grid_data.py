@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .. import frames
 from ..market import Market, bus_name, line_name
-from ..plots.feeders import bus_trades
+from ..plots.arcs import bus_trades
 from ..plots.strokes import phase_names
 from ..result import Clearing
 from .shrunk import short
