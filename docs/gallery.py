@@ -118,7 +118,7 @@ FIGURES = {
     ),
     "sensitivities-percent": (
         "What one percent of a field does: this can be compared",
-        "plots.sensitivities(gradient, market=market, percent=True, output='social cost (EUR)')",
+        'plots.sensitivities(gradient, market=market, percent=True, output="social cost (EUR)")',
     ),
     "sensitivities-hours": (
         "Derivatives with respect to one field, by hour",
