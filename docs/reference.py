@@ -48,7 +48,7 @@ GROUPS = {
     "derivatives": (
         "Derivatives and tuning",
         "What a number of the market does to what comes of it, and the best such number.",
-        "sensitivities trust Implicit Smoothed tune fit objectives.* mechanisms.*",
+        "sensitivities trust Implicit Smoothed tune pareto fit objectives.* mechanisms.*",
     ),
     "batches": (
         "Batches",
