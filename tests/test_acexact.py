@@ -68,7 +68,9 @@ def test_batteries_that_cost_nothing_settle_by_how_losses_bend():
 def test_a_round_is_not_saved(tmp_path):
     """Files hold no bend, which would be lost in silence."""
     found = clear_ac(jg.ieee37(4, hours=2))
-    tangent = replace(found.linear.grid.tangent, bend=found.flow.active)
+    about = found.linear.grid.tangent
+    assert about is not None
+    tangent = replace(about, bend=found.flow.active)
     bent = changed(found.linear, grid=changed(found.linear.grid, tangent=tangent))
     with pytest.raises(ValueError, match=r"save AcExact\.linear"):
         jg.save(tmp_path / "day", bent)
