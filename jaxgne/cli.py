@@ -17,6 +17,7 @@ from .cli_batch import batch
 from .cli_bills import bills
 from .cli_clear import clear
 from .cli_compare import compare
+from .cli_export import export
 from .cli_import import import_
 from .cli_new import new
 from .cli_plot import plot
@@ -111,6 +112,7 @@ _COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
     plot: ("jaxgne plot day --kind prices --out day.svg",),
     report: ("jaxgne report day --out day.html",),
     bills: ("jaxgne bills day --out bills",),
+    export: ("jaxgne export day --out day.nc", "jaxgne export day --out tables"),
     batch: (
         "jaxgne batch ieee37 --prosumers 4 --hours 4 --scenarios 4 --load-noise 0.05 --out runs",
         "jaxgne show runs",

@@ -240,8 +240,9 @@ LAYERS: dict[str, set[str]] = {
     "cli_show": {"jaxgne", "batch_report", "cli_shared", "indicators", "io", "printed", "runner"},
     "cli_report": {"jaxgne", "cli_shared", "cli_show"},
     "cli_bills": {"jaxgne", "cli_shared", "cli_show", "contracts"},
+    "cli_export": {"jaxgne", "cli_shared", "cli_show"},
     "cli": {
-        *("cases", "cli_bills", "cli_report"),
+        *("cases", "cli_bills", "cli_export", "cli_report"),
         *("cli_batch", "cli_clear", "cli_compare", "cli_import", "cli_new", "cli_plot"),
         *("cli_shared", "cli_show", "cli_source", "cli_study", "cli_tune", "cli_validate"),
     },
