@@ -41,6 +41,7 @@ def test_markets_and_clearings_come_back_bit_by_bit(name: str, form: str, tmp_pa
     loaded, again = io.load(tmp_path / form)
     assert again is not None
     assert same(market, loaded) and same(clearing, again)
+    assert same(market, io.load_market(tmp_path / form))
     io.save(tmp_path / form, bare(), **FORMS[form])  # ours, so it may be replaced
     assert same(bare(), io.load_market(tmp_path / form))
 

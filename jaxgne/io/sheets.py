@@ -43,9 +43,16 @@ class Workbook:
     """A workbook to read, in the names of a folder's files."""
 
     def __init__(self, path: Path, known: Mapping[str, Iterable[str]]):
-        """The file at `path`, whole; `known` files by folder. Raises for what is no workbook."""
+        """The file at `path`, whole; `known` files by folder, of others nothing is read.
+
+        Raises `ValueError` for what is no workbook.
+        """
         self.folder = path
-        self._sheets = _read(path)
+        self._sheets = {
+            name: rows
+            for name, rows in _read(path).items()
+            if _INSIDE in known or name.partition(" ")[0] != _INSIDE
+        }
         names = {
             sheet_of(f"{inside}/{name}" if inside else name)
             for inside, files in known.items()
