@@ -131,6 +131,8 @@ def _ended(error: BaseException) -> typer.Exit:
         return fail(f"this is too large for this machine: {_short(said) or 'no memory'}", BAD_INPUT)
     if isinstance(error, OSError) and error.filename is not None:
         return fail(f"{_short(str(error.filename))}: {error.strerror}.", BAD_INPUT)
+    if isinstance(error, OSError) and error.strerror is not None:
+        return fail(f"{error.strerror}.", BAD_INPUT)  # without the number before it
     if isinstance(error, _TOLD):
         return fail(str(error), BAD_INPUT)
     where = traceback.extract_tb(error.__traceback__)[-1]

@@ -18,10 +18,11 @@ def whole(path: str | Path) -> Iterator[Path]:
     """A file beside `path` to write to, which takes its place at the end of the block.
 
     Where the block raises, or the process dies, `path` stays as it was. What killed writers of
-    `path` have left is removed. Makes the folder. Raises `OSError` with a sentence that names
-    `path` where it cannot be written.
+    `path` have left is removed. Makes the folder, and follows links. Raises `OSError` with a
+    sentence that names `path` where it cannot be written, as in the place of a folder or a device.
     """
-    path = Path(path)
+    check_place(path)
+    path = Path(os.path.realpath(path))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path)
@@ -38,6 +39,14 @@ def whole(path: str | Path) -> Iterator[Path]:
             raise
         words = f"{path} could not be written: {error.strerror}"
         raise OSError(error.errno, words) from error
+
+
+def check_place(path: str | Path) -> None:
+    """Raise `OSError` where something else than a file stands, which one must not replace."""
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "a device or a pipe"
+        raise OSError(f"{path} is {kind}; give the name of a file.")
 
 
 def _begun(path: Path) -> tuple[Path, int]:

@@ -279,6 +279,7 @@ ENDS = {
         "this is too large for this machine: out of range",
     ),
     "disk": (OSError(28, "No space left on device", "run"), 1, "run: No space left on device."),
+    "device": (OSError(28, "runs: no space"), 1, "runs: no space."),
     "package": (ImportError("no matplotlib: pip install it"), 1, "no matplotlib: pip install it"),
     "our fault": (KeyError("bus"), 1, "unexpected KeyError: 'bus' ("),
     "stopped": (KeyboardInterrupt(), 130, "stopped"),

@@ -1,6 +1,7 @@
 """Files appear whole or not at all; arrays that were cut, edited or blown up are found out."""
 
 import io
+import os
 import subprocess
 import sys
 import warnings
@@ -35,6 +36,24 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path):
     with pytest.raises(KeyError):
         fails()
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_what_is_no_file_is_never_replaced(tmp_path: Path):
+    """A device may be one that the whole machine needs; a link stays one, to what was written."""
+    pipe, link, end = tmp_path / "pipe", tmp_path / "link", tmp_path / "end.csv"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    for path, kind in ((pipe, "a device or a pipe"), (link, "a device"), (tmp_path, "a folder")):
+        with pytest.raises(OSError, match=f"{path.name} is {kind}"), whole(path):
+            pass
+    assert pipe.is_fifo() and link.is_symlink()
+    link.unlink()
+    link.symlink_to(end)
+    for words in ("new", "newer"):
+        with whole(link) as fresh:
+            fresh.write_text(words)
+        assert link.is_symlink() and end.read_text() == words
+    assert {*tmp_path.iterdir()} == {pipe, link, end}
 
 
 def test_a_killed_writer_leaves_nothing_behind_the_next_write(tmp_path: Path):

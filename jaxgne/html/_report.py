@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from ..comparison import REFERENCE
+from ..files import check_place
 from ..market import Market
 from ..result import Clearing
 from ..status import status_name
@@ -28,10 +29,12 @@ def report(
     same households, alone or with its own market; or None, for none. Where it does not clear it is
     left out, and the page says so.
 
-    Raises `ValueError` for a clearing of another market and for one without a plan, and
-    `ImportError` without the extra "report".
+    Raises `ValueError` for a clearing of another market and for one without a plan, `OSError` where
+    `out` cannot be written, and `ImportError` without the extra "report".
     """
     converter()
+    target = Path(out)
+    check_place(target)
     ours, theirs = np.shape(market.prosumers.load), np.shape(clearing.plan.imports)
     if ours != theirs:
         raise ValueError(
@@ -49,6 +52,5 @@ def report(
     other = against("report", market, clearing, baseline)
     fill = batch.fill if many else one_market.fill
     data = fill(page, market, clearing, other)
-    target = Path(out)
     page.write(target, data)
     return target
