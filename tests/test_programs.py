@@ -350,7 +350,8 @@ def test_terminal_tells_what_is_compiled(monkeypatch: pytest.MonkeyPatch):
         while not written:
             pass
     line, wiped = written
-    assert line == "\rjaxgne: compiling the start for 25 prosumers, 24 hours ... 0 s"
+    told = "compiling the start for 25 prosumers x 24 steps, once per shape"
+    assert line == f"\rjaxgne: {told} ... 0 s"
     assert wiped == f"\r{' ' * (len(line) - 1)}\r"
 
 

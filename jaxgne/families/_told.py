@@ -52,7 +52,7 @@ class Told:
             "buffer": market.buffers.owner,
             "pair": market.trading.buyer,
             "line": market.grid.source,
-            "bus": market.grid.passive[..., 0],
+            "bus": market.grid.voltage_min,
             "cap": market.caps.carry,
             "step": market.hour_length,
         }
