@@ -87,7 +87,7 @@ def household_bill(
     Raises `ValueError` for a prosumer that there is not, for a contract that is another's or whose
     prices are not those of the market, and for a clearing without prices.
     """
-    refuse_batch("household_bill", market=market)
+    refuse_batch("household_bill", market=market, plan=clearing.plan)
     priced("household_bill", clearing)
     count, names = len(market.prosumers.bus), market.prosumers.names
     row = row_of("household_bill", "prosumer", prosumer, names, count)
@@ -99,7 +99,7 @@ def household_bills(
     market: Market, clearing: Clearing, contracts: Contract | Sequence[Contract] | None = None
 ) -> list[Account]:
     """`household_bill` of each prosumer, with the contracts of all of them, or without any."""
-    refuse_batch("household_bills", market=market)
+    refuse_batch("household_bills", market=market, plan=clearing.plan)
     priced("household_bills", clearing)
     names, everyone = market.prosumers.names, None
     if contracts is not None:
@@ -322,7 +322,7 @@ def income(market: Market, clearing: Clearing, contracts: Contract | Sequence[Co
     receives for scarce limits; these are the operator's `receipts` of `settle` less the tolls.
     Passive consumers, who have no contract, are not among them.
     """
-    refuse_batch("income", market=market)
+    refuse_batch("income", market=market, plan=clearing.plan)
     priced("income", clearing)
     listed = [contracts] if isinstance(contracts, Contract) else list(contracts)
     everyone, sums = [listed[k] for k in whose(market, listed)], {}

@@ -117,6 +117,18 @@ def test_contracts_add_fees_taxes_and_vat(tmp_path: Path):
     assert fees <= told
 
 
+def test_a_clearing_of_another_market_is_refused(
+    day: tuple[jg.Market, jg.Clearing], tmp_path: Path
+):
+    other = jg.ieee37(prosumers=2, hours=6)
+    for bill in (
+        lambda: jg.household_bill(other, day[1], 0),
+        lambda: jg.write_bills(other, day[1], out=tmp_path / "bills"),
+    ):
+        with pytest.raises(ValueError, match="give the market that this clearing is of"):
+            bill()
+
+
 def test_all_bills_are_each_bill(day: tuple[jg.Market, jg.Clearing]):
     for row, account in enumerate(household_bills(*day)):
         assert account == jg.household_bill(*day, row)

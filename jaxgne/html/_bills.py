@@ -56,7 +56,7 @@ def write_bills(
     `ValueError` for a folder that holds anything else, for a batch, a clearing without prices, and
     contracts of another market.
     """
-    refuse_batch("write_bills", market=market)
+    refuse_batch("write_bills", market=market, plan=clearing.plan)
     target = Path(out).resolve()
     _check_replaceable(target)
     accounts = household_bills(market, clearing, contracts)
