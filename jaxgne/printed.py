@@ -21,22 +21,29 @@ _TOLD = 5  # caps that are named
 @for_one(BATCH)
 @hosted
 def table(market: Market, clearing: Clearing) -> Group:
-    """`summary` for the eye: status, the certificate in words, key figures, prices by hour."""
+    """`summary` for the eye: status, the certificate in words, key figures, prices by hour.
+
+    Of an infeasible market, whose last iterate is no plan, why it is one.
+    """
     facts = summary(market, clearing)
+    if facts["status"] == "infeasible":
+        return Group(_status(facts))
     return Group(_heading(facts), Text(), _figures(facts), Text(), _hours(facts))
 
 
 def _heading(facts: dict[str, Any]) -> Group:
+    return Group(_status(facts), *map(Text, facts["certificate"]["sentences"]))
+
+
+def _status(facts: dict[str, Any]) -> Text:
     if facts["status"] == "cleared":
         size = f"{facts['prosumers']} prosumers, {facts['hours']} hours, {facts['grid_model']}"
-        status = Text(f"Cleared after {facts['steps']} steps ({size})", style="bold green")
-    elif facts["status"] == "uncontrolled":
+        return Text(f"Cleared after {facts['steps']} steps ({size})", style="bold green")
+    if facts["status"] == "uncontrolled":
         size = f"{facts['prosumers']} prosumers, {facts['hours']} hours, {facts['grid_model']}"
-        status = Text(f"Today, uncontrolled ({size})", style="bold")
-    else:
-        words = f"NOT CLEARED ({facts['status']}) after {facts['steps']} steps. {facts['message']}"
-        status = Text(words, style="bold red")
-    return Group(status, *(Text(sentence) for sentence in facts["certificate"]["sentences"]))
+        return Text(f"Today, uncontrolled ({size})", style="bold")
+    words = f"NOT CLEARED ({facts['status']}) after {facts['steps']} steps. {facts['message']}"
+    return Text(words, style="bold red")
 
 
 def _shown(value: float | None, digits: int) -> str:

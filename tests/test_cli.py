@@ -154,7 +154,10 @@ def test_step_limit_exits_3_and_is_kept_as_such(case: Path, tmp_path: Path):
 
 
 def test_infeasible_exits_4_and_names_the_limit(overloaded: Path):
-    """The sentence on stderr names the line and its buses; --quiet leaves stdout empty."""
+    """The sentence names the line and its buses; what is no plan is not shown as one."""
+    shown = call("clear", overloaded).stdout
+    assert shown.startswith("NOT CLEARED (infeasible)") and "Grid.rating" in shown
+    assert "Energy" not in shown and "AC-safe" not in shown
     result = call("clear", overloaded, "--quiet")
     assert result.exit_code == 4
     assert result.stdout == ""
