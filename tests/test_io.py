@@ -181,6 +181,13 @@ def test_failure_of_the_swap_puts_the_old_folder_back(tmp_path: Path, monkeypatc
     assert [path.name for path in tmp_path.iterdir()] == ["case"]
 
 
+def test_what_cannot_be_written_is_told_by_its_name(tmp_path: Path):
+    """Not by that of a hidden folder beside it, whose name is too long for a disk here."""
+    with pytest.raises(OSError, match=f"/{'a' * 230}'$"):
+        io.save(tmp_path / ("a" * 230), feeder())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_folder_of_ours_is_replaced_whole(tmp_path: Path):
     """An older clearing does not survive beside a new market."""
     market = feeder()
@@ -239,6 +246,14 @@ def add_entry(text: str):
 PROSUMER = r"prosumer_hours\.csv, line 2"
 BROKEN = {
     "no folder": (shutil.rmtree, r"case does not exist; check the path"),
+    "a file": (
+        lambda f: (shutil.rmtree(f), f.write_text("")),
+        r"case is no folder that jaxgne\.save wrote; check the path",
+    ),
+    "other tables": (
+        lambda f: ((f / "market.json").unlink(), write("envelope.csv", "a\n")(f)),
+        r"market\.json does not exist.*check the path",
+    ),
     "no head": (
         lambda f: (f / "market.json").unlink(),
         r"market\.json does not exist.*check the path",

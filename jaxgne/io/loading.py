@@ -115,7 +115,7 @@ def _head(files: Files, faults: Faults) -> tuple[Document, int] | None:
 
 def _read_market(files: Files, faults: Faults) -> Content | None:
     found = _head(files, faults)
-    for name in files.strange:
+    for name in files.strange if files.has("market.json") else ():
         faults.add(files.path(name), " is no file of the format; move it away, or mend its name.")
     if found is None:
         return None

@@ -54,6 +54,10 @@ class Snapshot:
                     raise FileNotFoundError(
                         f"{self.folder} does not exist; check the path."
                     ) from None
+            except NotADirectoryError:
+                raise ValueError(
+                    f"{self.folder} is no folder that jaxgne.save wrote; check the path."
+                ) from None
             self.close()
             time.sleep(_PAUSE)
         raise OSError(f"{self.folder} is replaced again and again while it is read; try later.")

@@ -52,7 +52,10 @@ def _create(target: Path) -> tuple[Path, int]:
     """A new hidden folder beside `target`, and a descriptor that locks it."""
     while True:
         fresh = target.parent / f".{target.name}.{uuid4().hex}"
-        fresh.mkdir()
+        try:
+            fresh.mkdir()
+        except OSError as error:  # told of what was asked for, not of what is hidden beside it
+            raise OSError(error.errno, error.strerror, str(target)) from error
         try:
             lock = os.open(fresh, os.O_RDONLY)
         except FileNotFoundError:  # one who cleans up was faster
