@@ -138,7 +138,10 @@ SLOW_TESTS = {
     "test_objectives.py": ("test_derivative",),
     "test_optimality.py": ("test_the_yardstick_has_finite_derivatives[lindistflow]",),
     "test_options.py": ("test_a_double_market_in_single_mode_is_told",),
-    "test_pages.py": ("test_a_page_whose_blocks_take_long_runs",),
+    "test_pages.py": (
+        "test_a_page_whose_blocks_take_long_runs",
+        "test_the_page_on_the_shell_runs",
+    ),
     "test_preconditioner.py": ("test_steps_never_overshoot[many devices-1]",),
     "test_report_html.py": (
         *(

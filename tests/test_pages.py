@@ -4,12 +4,14 @@ import importlib
 import re
 import shlex
 import tomllib
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from typer.main import get_command
+from typer.testing import CliRunner
 
 from jaxgne.cli import app
 
@@ -82,7 +84,7 @@ def test_no_page_with_python_is_left_out():
 
 
 def test_commands_on_pages_are_those_of_the_program():
-    """Their names, options and values are read as the shell would have them; none is run."""
+    """Their names, options and values are read as the shell would have them."""
     group: Any = get_command(app)
     found = 0
     for page in PAGES:
@@ -99,6 +101,18 @@ def test_commands_on_pages_are_those_of_the_program():
             except Exception as error:
                 raise AssertionError(f"{page}: {line}: {error}") from error
     assert found > 30
+
+
+def test_the_page_on_the_shell_runs(tmp_path: Path):
+    """Line by line as it stands, but for the line that changes the reader's own shell."""
+    lines = "".join(blocks("docs/shell.md", "sh")).splitlines()
+    called = [shlex.split(line, comments=True) for line in lines if line.startswith("jaxgne ")]
+    called = [words for words in called if "--install-completion" not in words]
+    assert len(called) > 10
+    with chdir(tmp_path):
+        for words in called:
+            result = CliRunner().invoke(app, words[1:])
+            assert result.exit_code == 0, (words, result.output)
 
 
 def test_every_page_is_on_the_menu_of_the_site_and_its_links_lead_somewhere(
