@@ -1,7 +1,5 @@
 """A guard: the solvers' steps (not its seconds) on fixed markets do not creep up."""
 
-from typing import Any
-
 import equinox as eqx
 import numpy as np
 import pytest
@@ -48,13 +46,10 @@ def test_a_warm_start_saves_steps(solver):
 
 
 def test_the_interior_point_takes_two_dozen_steps():
-    """In the mean fewer to the tolerance by default: single counts jump with the last bits."""
-    taken = []
+    """A fifth above what they take; what progress tells on the way depends on the clock."""
     for fixed in STEPS:
-        seen: list[Any] = []
-        jg.clear(market(*fixed), jg.InteriorPoint(), tol=1e-10, progress=seen.append)
-        taken.append([next(p.steps for p in seen if p.error <= tol) for tol in (1e-6, 1e-10)])
-    assert np.mean(taken, axis=0)[0] <= 19 and np.max(taken) <= 26, taken
+        for tol, most in ((1e-6, 19), (1e-10, 26)):
+            assert int(jg.clear(market(*fixed), jg.InteriorPoint(), tol=tol).steps) <= most
 
 
 @pytest.mark.parametrize("power", [0.5, 2.0, 2.5, 10.0])
