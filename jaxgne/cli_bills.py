@@ -1,15 +1,15 @@
 """The command `jaxgne bills`: a page and a CSV for each household of a saved result."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax
 import typer
 
 import jaxgne
 
-from .cli_shared import Json, Result, document
-from .cli_show import cleared
+from .cli_shared import Baseline, Json, NoBaseline, Result, document
+from .cli_show import baseline_of, cleared
 from .contracts import read_contracts
 
 
@@ -23,30 +23,17 @@ def bills(
             "with fixed fees and VAT."
         ),
     ] = None,
-    baseline: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="RESULT",
-            help="A result of the same households to compare with; by default the market without "
-            "trades, which is cleared.",
-        ),
-    ] = None,
-    no_baseline: Annotated[
-        bool, typer.Option("--no-baseline", help="Compare with nothing; clears nothing.")
-    ] = False,
+    baseline: Baseline = None,
+    no_baseline: NoBaseline = False,
     as_json: Json = False,
 ) -> None:
     """Write a bill for each household of RESULT: one page to print and one CSV, in whole cents.
 
     Exit codes: 0 written, 1 bad input, 2 wrong usage.
     """
-    if baseline is not None and no_baseline:
-        raise typer.BadParameter("--baseline and --no-baseline do not go together.")
     jax.config.update("jax_enable_x64", True)
+    against = baseline_of(baseline, no_baseline)
     market, clearing = cleared(result)
-    against: Any = None if no_baseline else "no trading"
-    if baseline is not None:
-        against = cleared(baseline)
     contracts = None if tariff is None else read_contracts(tariff)
     pages = jaxgne.write_bills(market, clearing, contracts=contracts, baseline=against, out=out)
     if as_json:

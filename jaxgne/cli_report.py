@@ -2,15 +2,15 @@
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax
 import typer
 
 import jaxgne
 
-from .cli_shared import Json, Result, document
-from .cli_show import cleared
+from .cli_shared import Baseline, Json, NoBaseline, Result, document
+from .cli_show import baseline_of, cleared
 
 
 def report(
@@ -18,17 +18,8 @@ def report(
     out: Annotated[
         Path, typer.Option("--out", "-o", help="HTML file to write, complete or not at all.")
     ] = Path("report.html"),
-    baseline: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="RESULT",
-            help="A result of the same households that bills are compared with; by default the "
-            "market without trades, which is cleared.",
-        ),
-    ] = None,
-    no_baseline: Annotated[
-        bool, typer.Option("--no-baseline", help="Compare bills with nothing; clears nothing.")
-    ] = False,
+    baseline: Baseline = None,
+    no_baseline: NoBaseline = False,
     title: Annotated[
         str | None, typer.Option(help="Title of the page; by default the name of RESULT.")
     ] = None,
@@ -38,13 +29,9 @@ def report(
 
     Exit codes: 0 written, 1 bad input, 2 wrong usage.
     """
-    if baseline is not None and no_baseline:
-        raise typer.BadParameter("--baseline and --no-baseline do not go together.")
     jax.config.update("jax_enable_x64", True)
+    against = baseline_of(baseline, no_baseline)
     market, clearing = cleared(result)
-    against: Any = None if no_baseline else "no trading"
-    if baseline is not None:
-        against = cleared(baseline)
     begun = time.perf_counter()
     name = result.resolve().name if title is None else title
     jaxgne.report(market, clearing, baseline=against, out=out, title=name)

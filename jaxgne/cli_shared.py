@@ -34,6 +34,17 @@ Quiet = Annotated[
 Result = Annotated[
     Path, typer.Argument(metavar="RESULT", help="What jaxgne clear, batch or tune --out wrote.")
 ]
+Baseline = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="RESULT",
+        help="A result of the same households that bills are compared with; by default the "
+        "market without trades, which is cleared.",
+    ),
+]
+NoBaseline = Annotated[
+    bool, typer.Option("--no-baseline", help="Compare bills with nothing; clears nothing.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 
 # What a person may mend: numbers and words, files and folders, packages that lack.

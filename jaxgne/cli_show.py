@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -60,6 +61,15 @@ def cleared(path: Path) -> tuple[jaxgne.Market, jaxgne.Clearing]:
     if clearing is None:
         raise ValueError(f"{path} holds no clearing; run jaxgne clear {path} --out {path}.")
     return double(market), double(clearing)
+
+
+def baseline_of(baseline: Path | None, no_baseline: bool) -> Any:
+    """What bills are compared with: a saved result, nothing, or by default no trading."""
+    if baseline is not None and no_baseline:
+        raise typer.BadParameter("--baseline and --no-baseline do not go together.")
+    if baseline is not None:
+        return cleared(baseline)
+    return None if no_baseline else "no trading"
 
 
 def _judged(market: jaxgne.Market, clearing: jaxgne.Clearing) -> jaxgne.Clearing:

@@ -2,7 +2,9 @@ import gc
 import math
 import os
 import tempfile
+from collections.abc import Iterator
 from importlib.metadata import version
+from typing import Any
 
 # The interior point's small systems wait for BLAS threads longer than they compute, the more so
 # the busier the machine is. Read once, when SciPy's BLAS is loaded.
@@ -235,3 +237,13 @@ def forgotten_programs():
         programs.forget()
         eqx.clear_caches()
         jax.clear_caches()
+
+
+@pytest.fixture
+def engine() -> Iterator[Any]:
+    """An OpenDSS of the test's own, without windows."""
+    dss: Any = pytest.importorskip("dss", reason="needs dss-python")
+    found = dss.DSS.NewContext()
+    found.AllowForms = False
+    yield found
+    found.Text.Command = "clear"

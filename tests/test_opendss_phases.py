@@ -1,6 +1,5 @@
 """OpenDSS circuits as grids in three phases: the AC power flow of the grid is the engine's own."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from jaxgne.io.opendss import from_opendss
 from jaxgne.phases import row
 from tests.circuits import END, START, said
 
-dss = pytest.importorskip("dss", reason="needs dss-python")
+pytest.importorskip("dss", reason="needs dss-python")
 
 CONSTANT = "model=1 vminpu=0.05 vmaxpu=5"
 MATRICES = "rmatrix=(0.30 | 0.10 0.33) xmatrix=(0.20 | 0.08 0.25) cmatrix=(200 | -30 210)"
@@ -35,14 +34,6 @@ new load.delta bus1=r phases=3 conn=delta kv=0.4 kw=15 kvar=3 {CONSTANT}
 new load.open bus1=r.1.2.3 phases=2 conn=delta kv=0.4 kw=5 kvar=2 {CONSTANT}
 new capacitor.k bus1=r.2 phases=1 kv=0.2309 kvar=5
 """
-
-
-@pytest.fixture
-def engine() -> Iterator[Any]:
-    found = dss.DSS.NewContext()
-    found.AllowForms = False
-    yield found
-    found.Text.Command = "clear"
 
 
 def phased(engine: Any, text: str, start: str = START) -> tuple[jg.Grid, Any]:
