@@ -158,8 +158,8 @@ def test_caps_and_plots_tell_names():
         "demand charge of prosumer Bakery",
     )
     ax = jg.plots.storage(market, jg.clear(market), prosumer=0)
-    _, told = ax.get_legend_handles_labels()
-    assert [name for name in told if "(" in name] == ["battery 0 (Miller)"]
+    told = [str(area.get_label()) for area in ax.collections]
+    assert [name for name in told if not name.startswith("_")] == ["battery 0 (Miller)"]
     assert ax.get_title().startswith("Storage of prosumer Miller")
     compared = jg.compare({"market": (market, jg.clear(market))}, reference="no trading")
     ax = jg.plots.benefits(compared, reference="market")
