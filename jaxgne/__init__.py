@@ -4,7 +4,7 @@ A market is data; `clear` finds its variational generalized Nash equilibrium; th
 comes with every answer says how good it is, whatever solver found it.
 """
 
-from importlib import import_module
+from importlib import import_module, metadata
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +68,8 @@ if TYPE_CHECKING:
     from .tracing import trace
     from .tradeoffs import pareto
     from .tuning import tune
+
+    __version__: str
 
 __all__ = [
     "AbstractSolver",
@@ -177,6 +179,8 @@ def __getattr__(name: str) -> Any:
         found = getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
         globals()[name] = found
         return found
+    if name == "__version__":
+        return metadata.version(__name__)
     if not name.startswith("_") and find_spec(f"{__name__}.{name}"):
         return import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

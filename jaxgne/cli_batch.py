@@ -11,7 +11,7 @@ import typer
 import jaxgne
 
 from .batch_report import batch_summary, batch_table
-from .cli_shared import MOST_SEED, NOT_CLEARED, Json, Quiet, Tol, document, fail, kept, shown
+from .cli_shared import MOST_SEED, Json, Quiet, Tol, check_missed, document, kept, shown
 from .cli_source import Source, made, of_source
 from .live import LiveBatch
 
@@ -67,9 +67,7 @@ def batch(
         document("batch", batch_summary(markets, found))
     elif not quiet:
         shown(batch_table(markets, found))
-    missed = scenarios - int(found.ok.sum())
-    if missed:
-        raise fail(f"{missed} of {scenarios} scenarios did not clear.", NOT_CLEARED)
+    check_missed(scenarios - int(found.ok.sum()), f"of {scenarios} scenarios")
 
 
 def _check_room(market: jaxgne.Market, scenarios: int) -> None:

@@ -8,7 +8,7 @@ import typer
 
 import jaxgne
 
-from .cli_shared import Baseline, Json, NoBaseline, Result, document
+from .cli_shared import Baseline, Json, NoBaseline, Quiet, Result, wrote
 from .cli_show import baseline_of, cleared
 from .contracts import read_contracts
 
@@ -26,6 +26,7 @@ def bills(
     baseline: Baseline = None,
     no_baseline: NoBaseline = False,
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Write a bill for each household of RESULT: one page to print and one CSV, in whole cents.
 
@@ -36,7 +37,5 @@ def bills(
     market, clearing = cleared(result)
     contracts = None if tariff is None else read_contracts(tariff)
     pages = jaxgne.write_bills(market, clearing, contracts=contracts, baseline=against, out=out)
-    if as_json:
-        document("written", {"written": [str(page) for page in pages]})
-    else:
-        typer.echo(f"{len(pages)} bills and bills.csv written to {out}")
+    words = f"{len(pages)} bills and bills.csv written to {out}"
+    wrote({"written": [str(page) for page in pages]}, words, as_json, quiet)

@@ -8,7 +8,7 @@ import typer
 
 import jaxgne
 
-from .cli_shared import Json, Tol, document
+from .cli_shared import Json, Quiet, Tol, document
 from .cli_source import Source, made, of_source
 from .files import whole
 from .io.tables import write_table
@@ -55,6 +55,7 @@ def compare(
     ] = 0.0,
     out: Annotated[Path | None, typer.Option(help="CSV file to write the table to.")] = None,
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Compare SOURCE with today as it is, and with itself without parts of it.
 
@@ -67,8 +68,8 @@ def compare(
     Exit codes: 0 cleared, 1 bad input, 2 wrong usage, 3 not cleared, 4 infeasible.
     """
     jax.config.update("jax_enable_x64", True)
-    market = made(source, asked)
-    with Live(tol) as live:
+    market = made(source, asked, quiet)
+    with Live(tol, silent=quiet) as live:
         progress = live if live.shown else None
         found = jaxgne.side_by_side(
             market, tol=tol, until=until, same_end=same_end, progress=progress
@@ -88,6 +89,7 @@ def compare(
             write_table(fresh, columns)
     if as_json:
         document("comparison", {"reference": reference, "markets": compared.rows})
+    if as_json or quiet:
         return
     typer.echo(str(compared))
     lacks = jaxgne.unmet.unmet(market, found["today"][1].plan)

@@ -8,7 +8,7 @@ import typer
 
 import jaxgne
 
-from .cli_shared import Json, Result, document
+from .cli_shared import Json, Quiet, Result, wrote
 from .cli_show import cleared
 
 
@@ -24,6 +24,7 @@ def export(
         ),
     ],
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Write RESULT for other programs: what everyone does and pays, with units and names.
 
@@ -31,7 +32,4 @@ def export(
     """
     jax.config.update("jax_enable_x64", True)
     jaxgne.export(out, *cleared(result))
-    if as_json:
-        document("written", {"written": str(out)})
-    else:
-        typer.echo(f"written to {out}")
+    wrote({"written": str(out)}, f"written to {out}", as_json, quiet)

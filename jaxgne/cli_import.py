@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import jax
 import typer
 
-from .cli_shared import Json, document
+from .cli_shared import Json, Quiet, document
 from .cli_source import Source, is_saved, market_of, of_source, told
 from .io import ImportReport, check_replaceable, is_book, load, save
 
@@ -24,6 +24,7 @@ def import_(
     form: Format = None,
     asked: Any = None,
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Write SOURCE as a folder of tables, to look at, change, validate and clear.
 
@@ -43,6 +44,7 @@ def import_(
     save(target, market, clearing, **tables_of(form))
     if as_json:
         document("import", {"written": str(target), "report": _facts(report)})
+    if as_json or quiet:
         return
     if report is not None:
         typer.echo(told(report))

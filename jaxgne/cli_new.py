@@ -8,7 +8,7 @@ import typer
 
 from .cases import street
 from .cli_import import Format, named, tables_of
-from .cli_shared import BAD_INPUT, Json, document, fail
+from .cli_shared import BAD_INPUT, Json, Quiet, fail, wrote
 from .contracts import TEMPLATE
 from .files import whole
 from .io import save_template
@@ -23,6 +23,7 @@ def new(
     ],
     form: Format = None,
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Write a small street as tables to fill in, every column explained; or a tariff, as .toml.
 
@@ -43,7 +44,5 @@ def new(
     else:
         save_template(target, street(), **tables_of(form))
         then = f"jaxgne validate {target}, jaxgne clear {target}"
-    if as_json:
-        document("written", {"written": str(target)})
-    else:
-        typer.echo(f"written to {target}: change it, then {then}")
+    words = f"written to {target}: change it, then {then}"
+    wrote({"written": str(target)}, words, as_json, quiet)

@@ -9,7 +9,7 @@ import jax
 import typer
 
 from . import plots
-from .cli_shared import MOST_STEPS, Json, document
+from .cli_shared import MOST_STEPS, Json, Quiet, wrote
 from .files import whole
 from .io import load
 
@@ -55,6 +55,7 @@ def plot(
         str | None, typer.Option(help="Name of the cap to draw: level; by default the first.")
     ] = None,
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Draw saved results: prices, voltages, power, storage, grid, loadings, costs, levels of caps.
 
@@ -79,10 +80,7 @@ def plot(
     jax.config.update("jax_enable_x64", True)
     os.environ.setdefault("MPLBACKEND", "Agg")  # no window, also where there is a display
     _write(_drawn(results, kind, options), target)
-    if as_json:
-        document("written", {"written": str(target)})
-    else:
-        typer.echo(f"written to {target}")
+    wrote({"written": str(target)}, f"written to {target}", as_json, quiet)
 
 
 def _drawn(results: list[Path], kind: Kind, options: dict[str, Any]) -> Any:

@@ -9,7 +9,7 @@ import typer
 
 import jaxgne
 
-from .cli_shared import Baseline, Json, NoBaseline, Result, document
+from .cli_shared import Baseline, Json, NoBaseline, Quiet, Result, wrote
 from .cli_show import baseline_of, cleared
 
 
@@ -24,6 +24,7 @@ def report(
         str | None, typer.Option(help="Title of the page; by default the name of RESULT.")
     ] = None,
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Write RESULT as one HTML file that needs no network: certificate, map, prices, bills.
 
@@ -36,8 +37,7 @@ def report(
     name = result.resolve().name if title is None else title
     jaxgne.report(market, clearing, baseline=against, out=out, title=name)
     took, size = time.perf_counter() - begun, out.stat().st_size
-    if as_json:
-        document("written", {"written": str(out), "bytes": size, "seconds": round(took, 2)})
-        return
+    facts = {"written": str(out), "bytes": size, "seconds": round(took, 2)}
     words = "" if against != "no trading" else ", most of it to clear the market without trades"
-    typer.echo(f"written to {out} ({size / 1e6:.1f} MB in {took:.0f} s{words})")
+    words = f"written to {out} ({size / 1e6:.1f} MB in {took:.0f} s{words})"
+    wrote(facts, words, as_json, quiet)

@@ -18,12 +18,15 @@ from typer.exceptions import TyperException
 
 import jaxgne
 
+from .files import whole
+
 BAD_INPUT, NOT_CLEARED, INFEASIBLE, STOPPED = 1, 3, 4, 130
 SCHEMA = 1  # of the JSON that commands print: a new number where a key is gone or means another
 MOST_STEPS = 2**31 - 1
 MOST_SEED = 2**63 - 1
 MOST_PROSUMERS = 1_000_000
 
+SUMMARY = "summary.json"  # in a folder that tune or study wrote: what `--json` prints
 WIDTH = 100  # columns, where the terminal has them
 
 # Arguments and options that several commands take.
@@ -60,10 +63,23 @@ def fail(sentence: str, code: int) -> typer.Exit:
     return typer.Exit(code)
 
 
-def document(kind: str, facts: dict[str, Any]) -> None:
-    """Print a command's answer as JSON; `docs/json.md` has the keys of each kind."""
-    text = {"schema": SCHEMA, "kind": kind} | plain(facts)
-    typer.echo(json.dumps(text, indent=2, ensure_ascii=False, allow_nan=False))
+def document(kind: str, facts: dict[str, Any], *, to: Path | None = None) -> None:
+    """Print a command's answer as JSON, or write it; `docs/json.md` has the keys of each kind."""
+    facts = {"schema": SCHEMA, "kind": kind} | plain(facts)
+    text = json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False)
+    if to is None:
+        typer.echo(text)
+        return
+    with whole(to) as fresh:
+        fresh.write_text(text + "\n", encoding="utf-8")
+
+
+def wrote(facts: dict[str, Any], words: str, as_json: bool, quiet: bool) -> None:
+    """Print what a command has written, as JSON or in words, unless it is to be quiet."""
+    if as_json:
+        document("written", facts)
+    elif not quiet:
+        typer.echo(words)
 
 
 def plain(value: Any) -> Any:
@@ -92,6 +108,12 @@ def double(tree: Any) -> Any:
     return jax.tree.map(
         lambda a: a.astype(jnp.float64) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree
     )
+
+
+def check_missed(missed: int, of: str = "markets") -> None:
+    """Exit where not all that were to be cleared did."""
+    if missed:
+        raise fail(f"{missed} {of} did not clear.", NOT_CLEARED)
 
 
 @contextmanager

@@ -1,8 +1,9 @@
 """The command `jaxgne show`: a saved result, judged anew and printed as when it was cleared."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import numpy as np
@@ -11,35 +12,55 @@ import typer
 import jaxgne
 
 from .batch_report import batch_summary, batch_table
-from .cli_shared import INFEASIBLE, NOT_CLEARED, Json, Result, document, double, fail, shown
+from .cli_shared import (
+    INFEASIBLE,
+    NOT_CLEARED,
+    SUMMARY,
+    Json,
+    Quiet,
+    check_missed,
+    document,
+    double,
+    fail,
+    shown,
+)
+from .cli_tables import check_ended
 from .indicators import summary
 from .io import load
 from .printed import table
 from .runner import by_numpy, to_device, to_host
 
+_Wrote = Annotated[
+    Path,
+    typer.Argument(metavar="RESULT", help="What jaxgne clear, batch, tune or study --out wrote."),
+]
 _ROUNDING = 1e-3  # of the tolerance
 
 
-def show(result: Result, as_json: Json = False) -> None:
-    """Print what clear, batch or tune wrote to RESULT; a clearing is judged anew.
+def show(result: _Wrote, as_json: Json = False, quiet: Quiet = False) -> None:
+    """Print what clear, batch, tune or study wrote to RESULT; a clearing is judged anew.
+
+    Of a market that tune wrote: show RESULT/market.
 
     Exit codes: 0 cleared, 1 bad input, 2 wrong usage, 3 not cleared, 4 infeasible.
     """
+    if (result / SUMMARY).is_file():
+        _show_again(result, as_json, quiet)
+        return
     jax.config.update("jax_enable_x64", True)
     market, clearing = cleared(result)
     if np.ndim(clearing.steps):
         if as_json:
             document("batch", batch_summary(market, clearing))
-        else:
+        elif not quiet:
             shown(batch_table(market, clearing))
         missed = int(np.size(clearing.ok) - np.sum(clearing.ok))
-        if missed:
-            raise fail(f"{missed} of {clearing.ok.size} scenarios did not clear.", NOT_CLEARED)
+        check_missed(missed, f"of {clearing.ok.size} scenarios")
         return
     clearing = _judged(market, clearing)
     if as_json:
         document("clearing", summary(market, clearing))
-    else:
+    elif not quiet:
         shown(table(market, clearing))
     name = jaxgne.status.status_name(clearing.status)
     if name == "infeasible":
@@ -48,6 +69,27 @@ def show(result: Result, as_json: Json = False) -> None:
         _check(clearing)
     elif name != "uncontrolled":
         raise fail(clearing.why(), NOT_CLEARED)
+
+
+def _show_again(folder: Path, as_json: bool, quiet: bool) -> None:
+    """Print what tune or study printed, and end as they did."""
+    text = (folder / SUMMARY).read_text(encoding="utf-8")
+    try:
+        facts = json.loads(text)
+        name, ended, missed = facts["study"], facts.get("ended", "steps"), facts.get("missed", 0)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise ValueError(
+            f"{folder / SUMMARY} is none that jaxgne wrote, or damaged; repeat the command that "
+            f"wrote {folder}."
+        ) from None
+    if as_json:
+        typer.echo(text.rstrip("\n"))
+    elif not quiet:
+        typer.echo((folder / f"{name}.txt").read_text(encoding="utf-8").rstrip("\n"))
+        if (folder / "market").is_dir():
+            typer.echo(f"(its market: jaxgne show {folder / 'market'})")
+    check_ended(ended)
+    check_missed(missed)
 
 
 def cleared(path: Path) -> tuple[jaxgne.Market, jaxgne.Clearing]:

@@ -11,7 +11,7 @@ import typer
 import jaxgne
 
 from .cases import CASES
-from .cli_shared import NOT_CLEARED, Json, Quiet, document, fail, kept
+from .cli_shared import SUMMARY, Json, Quiet, check_missed, document, kept
 from .cli_source import made, of_source, sources
 from .live import LiveBatch
 
@@ -103,11 +103,13 @@ def study(
     with LiveBatch("runs", silent=quiet) as live, kept(out):
         watch = live if live.shown else None
         found = do(build if grown else build(), folder=out, progress=watch, **options)
+    facts = {"study": name, "finding": found.finding, "missed": found.missed}
+    facts["tables"] = found.tables
     if out is not None:
         found.save(out)
+        document("study", facts, to=out / SUMMARY)
     if as_json:
-        facts = {"finding": found.finding, "missed": found.missed, "tables": found.tables}
-        document("study", {"study": name} | facts)
+        document("study", facts)
     elif not quiet:
         typer.echo(str(found))
     if out is not None:
@@ -117,8 +119,7 @@ def study(
             typer.echo(f"jaxgne: no picture: {missing}", err=True)
         if not (quiet or as_json):
             typer.echo(f"\nwritten to {out}")
-    if found.missed:
-        raise fail(f"{found.missed} markets did not clear.", NOT_CLEARED)
+    check_missed(found.missed)
 
 
 def _numbers(words: str) -> list[float]:

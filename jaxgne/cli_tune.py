@@ -13,11 +13,11 @@ import typer
 import jaxgne
 
 from . import plots
-from .cli_shared import NOT_CLEARED, Json, Quiet, Tol, document, fail, kept
+from .cli_shared import SUMMARY, Json, Quiet, Tol, document, kept
 from .cli_source import Source, made, of_source
+from .cli_tables import check_ended, kept_text, named, rows_shown, written
 from .files import whole
 from .io import save
-from .io.tables import write_table
 from .live import LiveTuning
 
 Study = Literal[
@@ -32,7 +32,7 @@ _MAPS = {
     "reinforcement": ("value_eur_per_kva", "worth of one more kVA (EUR)", "lines"),
     "envelope": ("draw_kw", "power that it may draw more in every hour (kW)", "buses"),
 }  # of which table's column, what it tells, and where
-_SHOWN = 12  # rows of a table that are printed
+_LEAST = {"envelope": "draw_kw"}  # whose least rows matter, not the largest
 
 
 @of_source
@@ -84,24 +84,26 @@ def tune(
             market, history = run(market, progress=live, **options)
         table, ended = tabulate(market), history.stopped
         if out is not None:
-            _write(out / "history.csv", _history(history))
+            written(out / "history.csv", _history(history))
             save(out / "market", market, jaxgne.clear(market, tol=tol))
+    table = named(market, table)
+    told = None if history is None else _history(history)
+    facts = {"study": study, "ended": ended, "table": table, "history": told}
+    text = "" if history is None else f"{history}\n"
+    text += rows_shown(table, _LEAST.get(study))
     if out is not None:
-        _write(out / f"{study}.csv", table)
+        written(out / f"{study}.csv", table)
         if study in _MAPS:
             _draw(out / f"{study}.png", market, study, table)
+        kept_text(out / f"{study}.txt", text)
+        document("tuning", facts, to=out / SUMMARY)
     if as_json:
-        told = {name: np.asarray(column) for name, column in table.items()}
-        steps_told = None if history is None else _history(history)
-        document("tuning", {"study": study, "ended": ended, "table": told, "history": steps_told})
+        document("tuning", facts)
     elif not quiet:
-        if history is not None:
-            typer.echo(str(history))
-        _show(table)
+        typer.echo(text)
         if out is not None:
             typer.echo(f"written to {out}")
-    if ended not in ("steps", "patience"):
-        raise fail(f"stopped early: {ended}; the best market so far is kept.", NOT_CLEARED)
+    check_ended(ended)
 
 
 def _draw(target: Path, market: jaxgne.Market, study: str, table: Mapping[str, Any]) -> None:
@@ -123,21 +125,3 @@ def _history(history: Any) -> dict[str, np.ndarray]:
     names = ("value", "violation", "gradient", "foretold", "solver_steps")
     columns = {name: np.asarray(getattr(history, name)) for name in names}
     return {"step": np.arange(len(history.value)), **columns}
-
-
-def _show(table: Mapping[str, Any]) -> None:
-    """The rows of the largest last column."""
-    columns = {name: np.asarray(column) for name, column in table.items()}
-    order = np.argsort(-next(reversed(columns.values())), kind="stable")[:_SHOWN]
-    typer.echo("  ".join(columns))
-    for row in sorted(order.tolist()):
-        cells = (f"{column[row]:>{len(name)}.5g}" for name, column in columns.items())
-        typer.echo("  ".join(cells))
-    if len(order) < len(next(iter(columns.values()))):
-        typer.echo(f"({len(next(iter(columns.values())))} rows, those of the largest shown)")
-
-
-def _write(target: Path, table: Mapping[str, Any]) -> None:
-    """Write a table, complete or not at all."""
-    with whole(target) as fresh:
-        write_table(fresh, {name: np.asarray(column) for name, column in table.items()})

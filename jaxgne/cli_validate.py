@@ -6,7 +6,7 @@ import jax
 import typer
 
 from .checking import check
-from .cli_shared import BAD_INPUT, INFEASIBLE, NOT_CLEARED, Json, document, double
+from .cli_shared import BAD_INPUT, INFEASIBLE, NOT_CLEARED, Json, Quiet, document, double
 from .cli_source import Source, is_saved, made, of_source
 from .io import load_market
 
@@ -19,6 +19,7 @@ def validate(
         bool, typer.Option("--clear/--no-clear", help="Find out whether there is a plan.")
     ] = True,
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Tell what is wrong with SOURCE, what is doubtful, whether it has a plan, and what binds.
 
@@ -28,11 +29,11 @@ def validate(
     """
     jax.config.update("jax_enable_x64", True)
     read = is_saved(source) and not asked
-    market = double(load_market(source)) if read else made(source, asked)
+    market = double(load_market(source)) if read else made(source, asked, quiet)
     found = check(market, cleared=clearing)
     if as_json:
         document("validation", found.facts())
-    else:
+    elif not quiet or found.wrong or found.status not in ("", "cleared"):
         typer.echo(str(found))
     if found.wrong:
         raise typer.Exit(BAD_INPUT)

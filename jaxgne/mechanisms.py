@@ -101,8 +101,15 @@ def price_slope(
     """The slope d_mg of the main grid's price in each hour; by default for the lowest peak.
 
     Between 0 and three times the highest today, while the main grid receives no less than today,
-    and the prosumers pay no more.
+    and the prosumers pay no more. Raises `ValueError` where it is 0 in all hours: of nothing there
+    is no range.
     """
+    if not float(market.tariff.slope.max()) > 0:
+        raise ValueError(
+            "price-slope: Tariff.slope is 0 in all hours, and it is tuned between 0 and three "
+            "times its highest; start from a slope, such as 0.001 EUR/kWh per kW "
+            "(slope_eur_per_kwh_per_kw in the table tariff), or tune trading-tariff."
+        )
     today = clear(market, options.get("solver"), tol=options.get("tol"))
     income = objectives.main_grid_revenue(market, today)
     paid = objectives.total_cost(market, today)

@@ -91,6 +91,9 @@ SLOW_TESTS = {
         "test_an_infeasible_market_ends_as_such_and_names_the_limit[aggregate-solver0]",
     ),
     "test_cli.py": ("test_where_no_plan_keeps_limits_on_ac",),
+    "test_cli_folders.py": (
+        "test_what_tune_reads_off_is_told_by_name_and_shown_again[reinforcement-names1]",
+    ),
     "test_clock.py": ("test_days_at_other_times_share_a_program",),
     "test_curves.py": (
         "test_what_is_used_is_worth_its_price[mechanism]",

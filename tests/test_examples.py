@@ -26,11 +26,10 @@ import jaxgne as jg
 from jaxgne import cli, io, live, programs
 from jaxgne.batch import BatchProgress
 from jaxgne.solve import Progress
+from tests.documents import DOCS, judged, strict
 from tests.folders import feeder
 
 PACKAGE = Path(jg.__file__).parent
-DOCS = Path(__file__).parent.parent / "docs"
-PAGE = (DOCS / "json.md").read_text("utf-8")
 COMMANDS: Any = typer.main.get_command(cli.app)
 NET = """
 mpc.baseMVA = 1;
@@ -48,22 +47,6 @@ def examples(name: str) -> list[list[str]]:
     """The words of each example in a command's help, without `jaxgne`."""
     text = COMMANDS.commands[name].epilog
     return [shlex.split(line)[1:] for line in text.split("\n") if line.startswith("jaxgne ")]
-
-
-def judged(document: str) -> dict[str, Any]:
-    """A document that has all that `docs/json.md` says, and nothing else."""
-    facts = json.loads(document, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
-    schema = strict()
-    (kind,) = [
-        each for each in schema["oneOf"] if each["properties"]["kind"]["const"] == facts["kind"]
-    ]
-    jsonschema.validate(facts, kind | {"$defs": schema["$defs"]})
-    return facts
-
-
-def strict() -> dict[str, Any]:
-    made: Any = runpy.run_path(str(DOCS / "json_schema.py"))
-    return made["schema"](PAGE, strict=True)
 
 
 @pytest.fixture(scope="module")

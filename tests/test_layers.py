@@ -219,7 +219,7 @@ LAYERS: dict[str, set[str]] = {
         *("batch_report", "contracts", "files", "frames", "household", "html", "indicators"),
         *("io.swap", "plots"),
     },
-    "cli_shared": {"jaxgne"},  # public names only; so all commands
+    "cli_shared": {"jaxgne", "files"},  # public names only; so all commands
     "cli_source": {"jaxgne", "cases", "cli_shared", "contracts", "io"},
     "cli_validate": {"checking", "cli_shared", "cli_source", "io"},
     "cli_import": {"cli_shared", "cli_source", "io"},
@@ -234,10 +234,16 @@ LAYERS: dict[str, set[str]] = {
     },
     "live": {"batch", "history", "solve", "waiting"},
     "cli_study": {"jaxgne", "cases", "cli_shared", "cli_source", "live"},
-    "cli_tune": {"jaxgne", "cli_shared", "cli_source", "files", "io", "live", "plots"},
+    "cli_tables": {"cli_shared", "files", "io", "market", "names"},
+    "cli_tune": {
+        *("jaxgne", "cli_shared", "cli_source", "cli_tables", "files", "io", "live", "plots"),
+    },
     "cli_clear": {"jaxgne", "cli_shared", "cli_source", "indicators", "io", "live", "printed"},
     "cli_batch": {"jaxgne", "batch_report", "cli_shared", "cli_source", "live"},
-    "cli_show": {"jaxgne", "batch_report", "cli_shared", "indicators", "io", "printed", "runner"},
+    "cli_show": {
+        *("jaxgne", "batch_report", "cli_shared", "cli_tables", "indicators", "io", "printed"),
+        "runner",
+    },
     "cli_report": {"jaxgne", "cli_shared", "cli_show"},
     "cli_bills": {"jaxgne", "cli_shared", "cli_show", "contracts"},
     "cli_export": {"jaxgne", "cli_shared", "cli_show"},

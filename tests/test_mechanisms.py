@@ -103,13 +103,15 @@ def test_the_command_writes_tables(market: jg.Market, tmp_path: Path):
     code, said = call(*words)
     assert code == 0, said
     assert {p.name for p in out.iterdir()} == {
-        "tuning.npz", "history.csv", "price-slope.csv", "market"
+        "tuning.npz", "history.csv", "price-slope.csv", "price-slope.txt", "summary.json", "market"
     }  # fmt: skip
     slopes = np.loadtxt(out / "price-slope.csv", delimiter=",", skiprows=1)
     np.testing.assert_array_equal(slopes[:, 1], io.load(out / "market")[0].tariff.slope)
     assert call(*words)[1].splitlines()[0] == said.splitlines()[0]  # from the folder
     assert call("envelope", tmp_path / "day", "--out", tmp_path / "room")[0] == 0
-    assert {p.name for p in (tmp_path / "room").iterdir()} == {"envelope.csv", "envelope.png"}
+    assert {p.name for p in (tmp_path / "room").iterdir()} == {
+        "envelope.csv", "envelope.png", "envelope.txt", "summary.json"
+    }  # fmt: skip
     assert call("envelope", tmp_path / "day", "--objective", "peak")[0] == 2
     io.save(tmp_path / "plain", two_neighbors(import_max=9.0))
     code, said = call("reinforcement", tmp_path / "plain")

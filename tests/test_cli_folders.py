@@ -1,0 +1,104 @@
+"""What commands leave in folders and `show` tells again, and who is quiet where all goes well."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+import jaxgne as jg
+from jaxgne import cli, io
+from tests.documents import judged
+from tests.folders import feeder
+
+
+def call(*words: object) -> Result:
+    return CliRunner().invoke(cli.app, [str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def day(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small market with names and a result."""
+    folder = tmp_path_factory.mktemp("folders") / "day"
+    market = feeder()
+    io.save(folder, market, jg.clear(market))
+    return folder
+
+
+@pytest.mark.parametrize(("study", "names"), [
+    ("envelope", {"bus": ["799", 'bus, "two"', "Straße"]}),
+    ("reinforcement", {"line": ["main, old", "side"], "source": ["799", 'bus, "two"'],
+                       "target": ['bus, "two"', "Straße"]}),
+])  # fmt: skip
+def test_what_tune_reads_off_is_told_by_name_and_shown_again(
+    study: str, names: dict[str, list[str]], day: Path, tmp_path: Path
+):
+    """Printed by name, in tables by number and name; `show` prints the same, and the same JSON."""
+    told = call("tune", study, day, "--out", tmp_path)
+    assert told.exit_code == 0, told.output
+    rows = list(csv.DictReader((tmp_path / f"{study}.csv").read_text("utf-8").splitlines()))
+    for column, known in names.items():
+        assert list(dict.fromkeys(row[f"{column}_name"] for row in rows)) == known
+        assert all(known[int(row[column]) - min(int(r[column]) for r in rows)]
+                   == row[f"{column}_name"] for row in rows)  # fmt: skip
+        assert all(name in told.stdout for name in known)
+        assert f"{column}_name" not in told.stdout
+    assert call("show", tmp_path).stdout == told.stdout.removesuffix(f"written to {tmp_path}\n")
+    facts = judged(call("show", tmp_path, "--json").stdout)
+    assert facts == judged(call("tune", study, day, "--json").stdout)
+    for column in names:
+        assert facts["table"][f"{column}_name"] == [row[f"{column}_name"] for row in rows]
+
+
+def test_a_study_is_shown_again(day: Path, tmp_path: Path):
+    words = ("study", "tariff", day, "--values", "0.01")
+    told = call(*words, "--out", tmp_path)
+    assert told.exit_code == 0, told.output
+    again = call("show", tmp_path)
+    assert again.stdout.strip() == told.stdout.split("\nwritten to")[0].strip()
+    facts = judged(call("show", tmp_path, "--json").stdout)
+    assert facts == judged(call(*words, "--json").stdout) and facts["study"] == "tariff"
+    (tmp_path / "summary.json").write_text("[]")
+    broken = call("show", tmp_path)
+    assert broken.exit_code == 1 and "is none that jaxgne wrote, or damaged" in broken.stderr
+    (tmp_path / "summary.json").write_text(json.dumps(facts | {"missed": 2}))
+    missed = call("show", tmp_path, "--quiet")
+    assert (missed.exit_code, missed.stdout) == (3, "") and "2 markets did not" in missed.stderr
+
+
+def test_every_command_that_tells_how_it_went_can_be_quiet(day: Path, tmp_path: Path):
+    """All but those that list something; where something is wrong it is told all the same."""
+    commands: Any = typer.main.get_command(cli.app)
+    loud = {
+        name
+        for name, command in commands.commands.items()
+        if "--quiet" not in {word for option in command.params for word in option.opts}
+    }
+    assert loud == {"cases", "version"}
+    for words in (
+        ("validate", day), ("compare", day), ("show", day), ("new", tmp_path / "village"),
+        ("import", day, "--out", tmp_path / "copy"), ("export", day, "--out", tmp_path / "d.xlsx"),
+        ("bills", day, "--no-baseline", "--out", tmp_path / "bills"),
+        ("plot", day, "--kind", "prices", "--out", tmp_path / "day.svg"),
+    ):  # fmt: skip
+        told = call(*words, "--quiet")
+        assert (told.exit_code, told.output) == (0, ""), words
+    full = eqx.tree_at(lambda m: m.grid.rating, feeder(), jnp.array([0.5, jnp.inf]))
+    io.save(tmp_path / "full", full)
+    told = call("validate", tmp_path / "full", "--quiet")
+    assert told.exit_code == 4 and "Grid.rating of line main, old" in told.stdout
+
+
+def test_a_slope_of_nothing_is_told(day: Path, tmp_path: Path):
+    """Three times nothing is no range to tune in: it says what to do."""
+    flat = eqx.tree_at(lambda m: m.tariff.slope, feeder(), jnp.zeros(2))
+    io.save(tmp_path / "flat", flat)
+    told = call("tune", "price-slope", tmp_path / "flat")
+    assert told.exit_code == 1 and told.stderr.count("\n") == 1
+    assert "Tariff.slope is 0 in all hours" in told.stderr
+    assert "slope_eur_per_kwh_per_kw in the table tariff" in told.stderr
