@@ -22,7 +22,8 @@ from .result import Clearing
 from .runner import hosted, jnp
 from .settlement import bills, for_each_priced
 from .status import Status, is_status
-from .succession import depth
+from .succession import ways
+from .tables import retained
 from .unmet import unmet
 
 REFERENCE = "no trading"  # what benefits are measured against, where it is among those compared
@@ -358,9 +359,8 @@ def baselines(market: Market) -> dict[str, Market]:
 
 def _without_storage(market: Market) -> Market:
     stores = market.buffers
-    passed = depth(market.before, stores.energy_min.shape[1]) + 1
-    kept = stores.retention[:, None] ** passed
-    still = stores.energy_start[:, None] * kept
+    lost = jnp.log(retained(market))  # along the way to each step
+    still = stores.energy_start[:, None] * jnp.exp(lost @ ways(market.before, lost.shape[1]).T)
     drains = jnp.any((stores.drain != 0) | (still < stores.energy_min), axis=1, keepdims=True)
 
     def chosen(moving: Array, standing: Array) -> Array:

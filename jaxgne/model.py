@@ -89,10 +89,7 @@ def _rows(market: Market, plan: Plan, given: Callable[[Array], Array]) -> Rows:
     net = net_with(market, plan, load)
     s = jnp.sum(plan.imports, axis=0) + jnp.sum(passive, axis=0) - jnp.sum(plan.exports, axis=0)
     before = entered(market.before, start, plan.energy)
-    stored = (
-        stores.charge_efficiency[:, None] * plan.charge
-        - plan.discharge / stores.discharge_efficiency[:, None]
-    )
+    stored = stores.charge_efficiency * plan.charge - plan.discharge / stores.discharge_efficiency
     zero = jnp.zeros_like(grid.passive)
     none = jnp.zeros_like(plan.active)
     lines = {"voltage": none, "angle": none}
@@ -122,7 +119,7 @@ def _rows(market: Market, plan: Plan, given: Callable[[Array], Array]) -> Rows:
         lines["level"] = plan.level - kept - plan.rise
     return Rows(
         balance=traded(market, net - plan.imports + plan.exports, plan.trades),
-        energy=plan.energy - stores.retention[:, None] * before - ts * stored + given(stores.drain),
+        energy=plan.energy - stores.retention * before - ts * stored + given(stores.drain),
         aggregate=s,
         bus=bus,
         bus_reactive=bus_reactive,
@@ -257,8 +254,8 @@ def pull(market: Market, prices: Rows) -> Plan:
     drawn = ts * prices.aggregate + (ts * prices.exchange if networked else 0.0)
     used = own + ts * prices.bus[market.prosumers.bus] if networked else own
     held = market.weight * water
-    kept = held - stores.retention[:, None] * handed(market.before, held)
-    into, out = ts * stores.charge_efficiency[:, None], ts / stores.discharge_efficiency[:, None]
+    kept = held - handed(market.before, stores.retention * held)
+    into, out = ts * stores.charge_efficiency, ts / stores.discharge_efficiency
     made, stored = used[market.generators.owner], used[stores.owner]
     if grid.model.phased:
         at, there = ts * prices.bus, device_buses(market)

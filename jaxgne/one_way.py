@@ -136,9 +136,9 @@ def freed(market: Market, plan: Plan) -> Plan:
     """
     stores, tariff = market.buffers, market.tariff
     ideal = stores.charge_efficiency * stores.discharge_efficiency == 1
-    ideal &= (stores.linear == 0) & (stores.quadratic == 0)
+    ideal &= ((stores.linear == 0) & (stores.quadratic == 0))[:, None]
     level = (tariff.slope == 0) & (import_prices(market, tariff.base) == export_prices(market))
-    ideal = ideal[:, None] & uncounted(market, "charge", "discharge")
+    ideal = ideal & uncounted(market, "charge", "discharge")
     level = level & uncounted(market, "imports", "exports")
     stored = jnp.where(ideal, _overlap(plan.charge, plan.discharge), 0.0)
     passed = jnp.where(level, _overlap(plan.imports, plan.exports), 0.0)
@@ -156,7 +156,7 @@ def freed(market: Market, plan: Plan) -> Plan:
 def ways(market: Market, plan: Plan, prices: Rows) -> Ways:
     """What the plan does both ways at once, and what that earns at the prices, EUR."""
     stores, people, ts = market.buffers, market.prosumers, counted(market)
-    gain, loss = stores.charge_efficiency[:, None], stores.discharge_efficiency[:, None]
+    gain, loss = stores.charge_efficiency, stores.discharge_efficiency
     kept = gain * plan.charge - plan.discharge / loss
     alone = jnp.where(kept > 0, kept / gain, kept * loss)  # drawn for the same content, one way
     burnt = plan.charge - plan.discharge - alone
@@ -288,7 +288,7 @@ def _tighter(market: Market, plan: Plan, batteries: bool) -> Market | None:
         both = np.minimum(charge, discharge) > _SHUT * _smaller(market)
         if np.any(both):
             gain, loss = (
-                _host(a)[:, None]
+                _host(a)
                 for a in (market.buffers.charge_efficiency, market.buffers.discharge_efficiency)
             )
             fills = gain * charge >= discharge / loss

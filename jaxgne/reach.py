@@ -12,6 +12,7 @@ from .incidence import all_falls, falls, most_turned
 from .market import Market
 from .model import curve_slopes, export_prices, import_prices
 from .runner import jnp, lax, remembered
+from .tables import Buffers, retained
 
 _FAR = 1e3  # times what can be reached, from which on a bound is no limit
 _WIDER = 1.5  # how far beyond what can be reached bounds are put
@@ -34,7 +35,7 @@ def bounded(market: Market) -> Market:
     used = jnp.sum(jnp.maximum(people.load, 0.0), axis=0) + jnp.sum(exports, axis=0)
     content = _content(market, used)
     charge, discharge = _powers(market, content)
-    left = jnp.sum(jnp.maximum(stores.energy_start, 0.0) * stores.discharge_efficiency)
+    left = jnp.sum(jnp.maximum(stores.energy_start, 0.0) * _given(stores))
     spare = surplus + left / market.hour_length
     # what has to be made, or is paid for being made or drawn, may have to be curtailed
     must = jnp.where(_least(market) < 0, units.power_max, units.power_min)
@@ -106,12 +107,17 @@ def _sold(market: Market, surplus: Array) -> Float[Array, " H"]:
     worth = jnp.where((gain > 0) & ~curved, jnp.inf, worth)
     made = jnp.sum(jnp.clip(worth, units.power_min, units.power_max), axis=0)
     given = jnp.sum(market.hour_length * (surplus + made))
-    given += jnp.sum(jnp.maximum(stores.energy_start, 0.0) * stores.discharge_efficiency)
+    given += jnp.sum(jnp.maximum(stores.energy_start, 0.0) * _given(stores))
     stored = jnp.sum(stores.discharge_max, axis=0)
     bought = best > jnp.min(_asked(market), initial=jnp.inf)
     stored = jnp.where(bought, stored, jnp.minimum(stored, given / market.hour_length))
     forced = jnp.where(jnp.isfinite(tariff.total_max), jnp.maximum(-tariff.total_max, 0.0), 0.0)
     return made + stored + forced
+
+
+def _given(stores: Buffers) -> Float[Array, " K"]:
+    """Most that discharging gives of a content."""
+    return jnp.max(stores.discharge_efficiency, axis=1, initial=0.0)
 
 
 def _least(market: Market) -> Float[Array, "G #H"]:
@@ -123,11 +129,11 @@ def _least(market: Market) -> Float[Array, "G #H"]:
 def _content(market: Market, used: Array) -> Float[Array, "K H"]:
     """Most that each buffer needs to hold, kWh: what it may be given, or what is of use later."""
     stores, ts = market.buffers, market.hour_length
-    given = stores.charge_efficiency * jnp.sum(ts * stores.charge_max, axis=1)
+    given = jnp.sum(ts * stores.charge_efficiency * stores.charge_max, axis=1)
     full = jnp.maximum(stores.energy_start, 0.0) + given
-    needed = jnp.sum(ts * used) / stores.discharge_efficiency
+    needed = jnp.sum(ts * used) / jnp.min(stores.discharge_efficiency, axis=1, initial=1.0)
     needed += jnp.sum(jnp.maximum(stores.drain, 0.0), axis=1)
-    kept = jnp.minimum(stores.retention, 1.0) ** used.shape[0]
+    kept = jnp.prod(jnp.minimum(retained(market), 1.0), axis=1)
     needed = (needed + jnp.max(stores.energy_min, axis=1, initial=0.0)) / kept
     kept_for_itself = (stores.final_value > 0) | jnp.any(_asked(market) < 0)
     full = jnp.where(kept_for_itself, full, jnp.minimum(full, needed))
@@ -143,12 +149,13 @@ def _powers(market: Market, content: Array) -> tuple[Array, Array]:
     top = jnp.maximum(jnp.max(content, axis=1, initial=-jnp.inf), start)
     bottom = jnp.minimum(jnp.min(stores.energy_min, axis=1, initial=jnp.inf), start)
     span = top - bottom + jnp.max(jnp.abs(stores.drain), axis=1, initial=0.0)
-    span += (1 - stores.retention) * jnp.maximum(jnp.abs(top), jnp.abs(bottom))
+    lost = jnp.max(1 - stores.retention, axis=1, initial=0.0)
+    span = (span + lost * jnp.maximum(jnp.abs(top), jnp.abs(bottom)))[:, None]
     into, out = stores.charge_efficiency, stores.discharge_efficiency
-    lost = (1 - into * out)[:, None]
+    lost = 1 - into * out
     burnt = jnp.where(lost > 0, _unwanted(market) / jnp.where(lost > 0, lost, 1.0), 0.0)
-    charge = (span / into)[:, None] / ts + burnt
-    discharge = (span * out)[:, None] / ts + burnt
+    charge = span / into / ts + burnt
+    discharge = span * out / ts + burnt
     return _within(stores.charge_max, charge), _within(stores.discharge_max, discharge)
 
 

@@ -150,19 +150,19 @@ class Buffers(Record):
     energy_max: Float[Array, "K H"] = amount("kWh", "most content at the end of the step")
     energy_start: Float[Array, " K"] = amount("kWh", "content at the start")
     drain: Float[Array, "K H"] = amount("kWh", "taken out of the content per step")
-    retention: Float[Array, " K"] = amount(
+    retention: Float[Array, "K #H"] = amount(
         "",
-        "share of the content kept per step, however long",
+        "share of the content kept in a step, however long",
         "(0, 1]",
         "is out of range; give the share kept per step, at most 1",
     )
-    charge_efficiency: Float[Array, " K"] = amount(
+    charge_efficiency: Float[Array, "K #H"] = amount(
         "",
         "share that arrives in the content, or a COP",
         "(0, 20]",
         "is out of range; give a share (0.95, not 95) or a COP",
     )
-    discharge_efficiency: Float[Array, " K"] = amount(
+    discharge_efficiency: Float[Array, "K #H"] = amount(
         "",
         "share that arrives at the owner",
         "(0, 1]",
@@ -210,9 +210,9 @@ class Buffers(Record):
         self.energy_max = read.hour("energy_max", energy_max)
         self.energy_start = read.row("energy_start", energy_start)
         self.drain = read.hour("drain", drain)
-        self.retention = read.row("retention", retention)
-        self.charge_efficiency = read.row("charge_efficiency", charge_efficiency)
-        self.discharge_efficiency = read.row("discharge_efficiency", discharge_efficiency)
+        self.retention = read.either("retention", retention)
+        self.charge_efficiency = read.either("charge_efficiency", charge_efficiency)
+        self.discharge_efficiency = read.either("discharge_efficiency", discharge_efficiency)
         self.quadratic = read.row("quadratic", quadratic)
         self.linear = read.row("linear", linear)
         self.final_value = read.row("final_value", final_value)
@@ -309,6 +309,12 @@ class Caps(Record):
 def has_caps(market: Any) -> bool:
     """Whether a market, or each of a batch, has any."""
     return market.caps.carry.shape[-1] > 0
+
+
+def retained(market: Any) -> Float[Array, "K H"]:
+    """The share of its content that each buffer keeps in each step."""
+    stores = market.buffers
+    return jnp.broadcast_to(stores.retention, stores.energy_max.shape)
 
 
 def device_buses(market: Any) -> tuple[Int[Array, " G"], Int[Array, " K"]]:

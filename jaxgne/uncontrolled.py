@@ -39,7 +39,7 @@ from .result import Clearing
 from .runner import jnp
 from .status import Status
 from .succession import backward, onward
-from .tables import has_caps
+from .tables import has_caps, retained
 from .validation import gate
 
 Until = Literal["due", "full"]
@@ -69,7 +69,7 @@ def habits(market: Market) -> Habits:
     gives = jnp.any(stores.discharge_max > 0, axis=1)
     away = jnp.any(stores.charge_max <= 0, axis=1)
     can_keep = gives & ~away & ~jnp.any(stores.drain != 0, axis=1)
-    leaks = (stores.retention < 1) | jnp.all(stores.drain != 0, axis=1)
+    leaks = jnp.any(stores.retention < 1, axis=1) | jnp.all(stores.drain != 0, axis=1)
     keeps = jnp.where(known, battery, can_keep)
     holds = jnp.where(known, holding, leaks & ~can_keep)
     return Habits(fills=~holds & ~keeps, holds=holds, keeps=keeps)
@@ -219,31 +219,32 @@ def _stored(
     first = stores.energy_start[:, None]
     held = jnp.clip(first, stores.energy_min, stores.energy_max)
     goal = jnp.where(which.holds[:, None], held, jnp.where(which.fills[:, None], goal, -jnp.inf))
-    kept, into = stores.retention, stores.charge_efficiency
+    shares = stores.charge_efficiency, stores.discharge_efficiency
+    shares = retained(market).T, *(jnp.broadcast_to(a, stores.drain.shape).T for a in shares)
     bounds = (stores.charge_max.T, stores.discharge_max.T, stores.energy_max.T, stores.drain.T, ts)
 
     def to_goal(content: Array, x: Any) -> tuple[Array, Array]:
-        goal, (most, _, _, drain, length) = x
+        goal, (most, _, _, drain, length), (kept, into, _) = x
         left = kept * content - drain
         power = jnp.clip((goal - left) / (length * into), 0.0, most)
         return left + length * into * power, power
 
-    asked = onward(before, to_goal, stores.energy_start, (goal.T, bounds))
+    asked = onward(before, to_goal, stores.energy_start, (goal.T, bounds, shares))
     net = rest + by_owner(market, asked.T, stores.owner)
     need = _needed(market, net, which.keeps)
 
     def keep(content: Array, x: Any) -> tuple[Array, tuple[Array, ...]]:
-        net, asked, need, (most, least, top, drain, length) = x
+        net, asked, need, (most, least, top, drain, length), (kept, into, out) = x
         left = kept * content - drain
         room = jnp.clip((top - left) / (length * into), 0.0, most)
-        spare = jnp.clip((left - need) * stores.discharge_efficiency / length, 0.0, least)
+        spare = jnp.clip((left - need) * out / length, 0.0, least)
         room, spare = jnp.where(which.keeps, room, 0.0), jnp.where(which.keeps, spare, 0.0)
         charge = asked + room * _share(market, room, -net)
         discharge = spare * _share(market, spare, net)
-        content = left + length * (into * charge - discharge / stores.discharge_efficiency)
+        content = left + length * (into * charge - discharge / out)
         return content, (charge, discharge, content)
 
-    found = onward(before, keep, stores.energy_start, (net.T, asked, need, bounds))
+    found = onward(before, keep, stores.energy_start, (net.T, asked, need, bounds, shares))
     charge, discharge, energy = (table.T for table in found)
     return charge, discharge, energy
 
@@ -267,15 +268,15 @@ def _needed(
     power = jnp.where(keeps[:, None], stores.charge_max, 0.0)
     total = by_owner(market, power, owner)
     share = jnp.clip(-net / jnp.where(total > 0, total, 1.0), 0.0, 1.0)
-    gain = market.hour_length * stores.charge_efficiency[:, None] * power * share[owner]
+    gain = market.hour_length * stores.charge_efficiency * power * share[owner]
 
     def step(asked: Array, x: Any) -> tuple[Array, Array]:
-        least, gain, drain = x
+        least, gain, drain, keep = x
         need = jnp.maximum(least, asked)
-        return (need + drain - gain) / stores.retention, need
+        return (need + drain - gain) / keep, need
 
     nothing = jnp.full_like(stores.energy_start, -jnp.inf)
-    over = (stores.energy_min.T, gain.T, stores.drain.T)
+    over = (stores.energy_min.T, gain.T, stores.drain.T, retained(market).T)
     return backward(market.before, step, nothing, over)
 
 

@@ -200,20 +200,23 @@ def add_prosumers(program: Program, market: Market, power: float) -> None:
 
     start = k.drain.copy()
     parent = ancestors(market)
-    start[:, parent < 0] -= (k.retention * k.energy_start)[:, None]
+    kept, gain, loss = (
+        np.broadcast_to(a, k.drain.shape)
+        for a in (k.retention, k.charge_efficiency, k.discharge_efficiency)
+    )
+    start[:, parent < 0] -= kept[:, parent < 0] * k.energy_start[:, None]
     program.rows("energy", start, power)
     for name, share in (
-        ("charge", -k.charge_efficiency),
-        ("discharge", 1 / k.discharge_efficiency),
+        ("charge", -gain),
+        ("discharge", 1 / loss),
     ):
-        program.families[-1].matrix[name] = sparse.kron(
-            sparse.diags(share), sparse.diags(lengths(market))
-        )
+        program.families[-1].matrix[name] = sparse.diags((share * lengths(market)).ravel())
     follows = np.flatnonzero(parent >= 0)
     link = sparse.csr_matrix(
         (np.ones(len(follows)), (follows, parent[follows])), shape=(hours, hours)
     )
-    dynamics = sparse.eye(len(k.owner) * hours) - sparse.kron(sparse.diags(k.retention), link)
+    before = sparse.kron(sparse.eye(len(k.owner)), link)
+    dynamics = sparse.eye(len(k.owner) * hours) - sparse.diags(kept.ravel()) @ before
     program.families[-1].matrix["energy"] = dynamics
 
     makes, stores = pick(g.owner, count), pick(k.owner, count)

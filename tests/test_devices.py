@@ -110,7 +110,7 @@ def test_a_list_by_hour_means_the_same_whatever_the_sizes(name):
 
 def test_what_holds_in_all_hours_is_not_taken_by_hour():
     for name, make in {
-        "Buffers.retention": lambda: jg.Buffers([0], 1, 1, 5, 2, hours=4, retention=SERIES / 4),
+        "Buffers.linear": lambda: jg.Buffers([0], 1, 1, 5, 2, hours=4, linear=SERIES / 4),
         "Grid.voltage_min": lambda: jg.Grid(np.ones((3, 4)), voltage_min=SERIES),
         "Trading.quadratic": lambda: jg.Trading([0], [1], 5.0, quadratic=SERIES),
         "battery: capacity": lambda: battery(0, power=1.0, capacity=SERIES, hours=4),
@@ -124,13 +124,12 @@ def test_what_holds_in_all_hours_is_not_taken_by_hour():
         "capacity": 4.0,
         "hours": 4,
     }
-    for owner in (0, [0] * 4):
-        with pytest.raises(
-            ValueError, match=r"^heat_pump: cop of shape \(4,\) is by hour, or could"
-        ):
-            heat_pump(owner, cop=SERIES, **house)
+    with pytest.raises(ValueError, match=r"^heat_pump: cop: shape \(4,\) may be by row or by hour"):
+        heat_pump([0] * 4, cop=SERIES, **house)
+    hourly = heat_pump(0, cop=SERIES, **house)
+    assert jnp.allclose(hourly.charge_efficiency / hourly.charge_efficiency[0, 0], SERIES)
     pumps = heat_pump([0] * 4, cop=SERIES[:, None], **house)
-    assert jnp.allclose(pumps.charge_efficiency / pumps.charge_efficiency[0], SERIES)
+    assert jnp.allclose(pumps.charge_efficiency[:, 0] / pumps.charge_efficiency[0, 0], SERIES)
 
 
 def test_one_narrow_table_does_not_narrow_the_market():

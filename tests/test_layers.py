@@ -100,7 +100,7 @@ LAYERS: dict[str, set[str]] = {
     },
     "tight": {"acflow", "each", "market", "model", "radial"},
     "unmet": {"names", "each", "market", "model"},
-    "reach": {"incidence", "market", "model"},
+    "reach": {"incidence", "tables", "market", "model"},
     "scales": {"tables", "market", "model", "reach"},
     "feasibility": {"tables", "incidence", "market", "model", "reach"},
     "surplus": {"linear_flow", "market", "model"},
@@ -154,7 +154,7 @@ LAYERS: dict[str, set[str]] = {
     "cap_money": {"market", "model"},
     "settlement": {*RESULT, "cap_money", "incidence"},
     "scenarios": {"clock", "each", "market", "names", "padding", "validation", "scenarios"},
-    "comparison": {"each", "market", "model", "result", "settlement", "status", "unmet"},
+    "comparison": {"each", "tables", "market", "model", "result", "settlement", "status", "unmet"},
     "uncontrolled": {
         *("acflow", "certificate", "curves", "each", "kinds", "linear_flow", "market", "model"),
         *("result", "status", "tables", "validation"),

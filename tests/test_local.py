@@ -42,7 +42,7 @@ def prosumer(seed: int, size: tuple[int, int, int]) -> tuple[Prosumer, Choice, C
     """
     rng = np.random.default_rng(seed)
     _, buffers, neighbors = size
-    retention = rng.uniform(0.9, 1.0, buffers)
+    retention = rng.uniform(0.9, 1.0, (buffers, HOURS))
     hours = np.linspace(0.5, 1.5, HOURS)  # of each step
     into, out = (rng.uniform(*ends, (buffers, 1)) * hours for ends in ((0.5, 1.0), (1.0, 1.5)))
     inner = choice(lambda name, shape: rng.uniform(0, 5, shape), *size)
@@ -67,7 +67,7 @@ def prosumer(seed: int, size: tuple[int, int, int]) -> tuple[Prosumer, Choice, C
         into=jnp.asarray(into),
         out=jnp.asarray(out),
         energy_start=jnp.ones(buffers),
-        drain=jnp.asarray(retention[:, None] * before + stored - inner.energy),
+        drain=jnp.asarray(retention * before + stored - inner.energy),
         power_scale=jnp.asarray(10.0),
         energy_scale=jnp.asarray(10.0),
     )
@@ -103,9 +103,9 @@ def clarabel_response(one: Prosumer, priced: Choice, center: Choice) -> tuple[np
             row[place["energy"][k, h]] = 1.0
             row[place["charge"][k, h]] = -one.into[k, h]
             row[place["discharge"][k, h]] = one.out[k, h]
-            start = one.retention[k] * one.energy_start[k] if h == 0 else 0.0
+            start = one.retention[k, 0] * one.energy_start[k] if h == 0 else 0.0
             if h > 0:
-                row[place["energy"][k, h - 1]] = -one.retention[k]
+                row[place["energy"][k, h - 1]] = -one.retention[k, h]
             rows.append(row)
             right.append(float(start - one.drain[k, h]))
     proximal, middle, price = flat(one.proximal), flat(center), flat(priced)

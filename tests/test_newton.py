@@ -122,7 +122,7 @@ def test_rows_are_met_in_a_tree_whose_last_steps_cannot_move():
     theta = replace(theta, plan=replace(theta.plan, **stores))
     normal, used, back = dense(market, theta, True)
     right = back(jnp.asarray(normal @ (used * np.random.default_rng(1).standard_normal(used.size))))
-    asked = np.array([0.0, 0.0, 1.0, 0.0, 0.0]) - market.buffers.retention[:, None] * (moving < 1)
+    asked = np.array([0.0, 0.0, 1.0, 0.0, 0.0]) - market.buffers.retention * (moving < 1)
     right = replace(right, rows=replace(right.rows, energy=right.rows.energy + asked))
     with by_numpy():
         here, its, wanted = to_host((market, theta, right))

@@ -126,8 +126,8 @@ def test_what_is_free_is_taken_out():
 def test_taking_out_changes_no_row_and_no_cost(seed):
     rng = np.random.default_rng(seed)
     market = random_market(seed) if seed else many_devices()
-    ideal = jnp.ones_like(market.buffers.linear)
-    stores = (ideal, ideal, 0 * ideal, 0 * ideal)
+    ideal, worn = jnp.ones_like(market.buffers.retention), 0 * market.buffers.linear
+    stores = (ideal, ideal, worn, worn)
     tariff = (0 * market.tariff.slope, market.tariff.export)
     market = eqx.tree_at(
         lambda m: (

@@ -64,7 +64,7 @@ def drawn(market: jg.Market, table: Any) -> np.ndarray:
 def by_kind(market: jg.Market) -> dict[str, jg.Buffers]:
     """The buffers by what tells them apart: batteries give back, buildings leak, cars drive."""
     b = market.buffers
-    back, leaks = np.any(b.discharge_max > 0, axis=1), np.asarray(b.retention < 1)
+    back, leaks = np.any(b.discharge_max > 0, axis=1), np.any(b.retention < 1, axis=1)
     drives = ~leaks & np.any(b.drain > 0, axis=1)
     rows = {"battery": back, "heat_pump": leaks, "vehicle": drives}
     rows["shiftable"] = ~(back | leaks | drives)

@@ -198,7 +198,7 @@ def test_a_heat_pump_of_a_market_needs_the_same_at_the_set_point():
     outdoor = [-5.0, 3.0, 10.0, 20.0]
     found = heat_pumps([8, 5], outdoor, clock=JUNE, steps=4, hour_length=0.5)
     stores = jg.devices.heat_pump([0, 1], **found.device)
-    held = np.asarray(stores.drain) / (0.5 * np.asarray(stores.charge_efficiency)[:, None])
+    held = np.asarray(stores.drain) / (0.5 * np.asarray(stores.charge_efficiency))
     constant = found.heat / np.asarray(found.device["cop"])
     np.testing.assert_allclose(held, constant, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(held.sum(1), found.load.values.sum(1), rtol=1e-9)

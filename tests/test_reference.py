@@ -160,5 +160,5 @@ def first_order(market: jg.Market, found: Reference, margin: float) -> None:
           inside(np.abs(plan.trades), np.zeros_like(limit), limit))  # fmt: skip
     p = plan.charge
     marginal = stores.linear[:, None] + 2 * stores.quadratic[:, None] * p + value[stores.owner]
-    gained = stores.charge_efficiency[:, None] * found.prices.energy
+    gained = stores.charge_efficiency * found.prices.energy
     equal(marginal, gained, inside(p, np.zeros_like(p), stores.charge_max))

@@ -18,9 +18,22 @@ LENGTHS = np.array([0.25, 0.5, 2.0, 1.0])
 
 
 def uneven(seed: int = 0, **options) -> jg.Market:
-    """A random market of four steps of these lengths; it is feasible for the seeds used here."""
+    """A random market of four steps of these lengths; it is feasible for the seeds used here.
+
+    What buffers keep, take and give differs from step to step, too.
+    """
     market = random_market(seed, shape=SMALL, **options)
-    return eqx.tree_at(lambda m: m.hour_length, market, jnp.asarray(LENGTHS))
+    stores, count = market.buffers, len(market.buffers.owner)
+    ways = np.array([1.0, 0.9, 0.95, 0.99])
+    shares = stores.charge_efficiency * ways, stores.discharge_efficiency * ways[::-1]
+    return eqx.tree_at(
+        lambda m: (
+            *(m.hour_length, m.buffers.retention),
+            *(m.buffers.charge_efficiency, m.buffers.discharge_efficiency),
+        ),
+        market,
+        (jnp.asarray(LENGTHS), jnp.full((count, 1), 0.98) ** LENGTHS, *shares),
+    )
 
 
 def doubled(market: jg.Market) -> jg.Market:
@@ -34,7 +47,7 @@ def doubled(market: jg.Market) -> jg.Market:
             values[:, ::2] = -1e3 if own == "energy_min" else 1e3
         return jnp.asarray(values / 2 if own in ("hour_length", "drain") else values)
 
-    fields = [field for field in jg.market.FIELDS.values() if field.hourly]
+    fields = [field for field in jg.market.FIELDS.values() if field.timed(market)]
     where = [field.find for field in fields]
     return eqx.tree_at(lambda m: [f(m) for f in where], market, [cut(f) for f in fields])
 
@@ -44,7 +57,7 @@ def test_costs_are_those_of_the_same_hours_cut_in_two(seed: int):
     """With data that are constant within steps, without losses over time and with bounds on
     contents at the ends of steps alone, both halves do the same: potential and J_i are the same."""
     market = uneven(seed)
-    market = eqx.tree_at(lambda m: m.buffers.retention, market, jnp.ones(2))
+    market = eqx.tree_at(lambda m: m.buffers.retention, market, jnp.ones((2, 1)))
     one, two = (jg.clear(m, tol=1e-9, throw=False) for m in (market, doubled(market)))
     assert bool(one.ok) == bool(two.ok)
     if not bool(one.ok):
@@ -91,6 +104,25 @@ def test_derivatives_by_the_length_of_a_step_are_those_of_differences():
     np.testing.assert_allclose(compiled, differences, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["retention", "charge_efficiency", "discharge_efficiency"])
+def test_derivatives_by_what_buffers_keep_and_take_are_those_of_differences(name: str):
+    """In each step, of the potential, by NumPy."""
+    market = uneven(1, grid="lindistflow")
+    base = 0.999 * getattr(market.buffers, name) * jnp.ones(4)
+
+    def least(shares):
+        here = changed(market, buffers=changed(market.buffers, **{name: shares}))
+        return jg.model.potential(here, jg.clear(here, tol=1e-10, runner="numpy").plan)
+
+    slopes, step = jax.grad(least)(base), 1e-5
+    for k in range(len(base)):
+        for h in range(4):
+            ends = least(base.at[k, h].add(step)), least(base.at[k, h].add(-step))
+            np.testing.assert_allclose(
+                slopes[k, h], (ends[0] - ends[1]) / (2 * step), rtol=1e-4, atol=1e-5
+            )
+
+
 def test_steps_are_called_by_when_they_begin():
     """Quarters and halves of an hour, then two hours: 0, 0.25, 0.75 and 2.75 hours on."""
     market = uneven(0)
@@ -115,8 +147,6 @@ def test_a_device_goes_by_the_length_of_its_steps():
     assert np.asarray(tank.drain).tolist() == [[0.5, 1.0, 4.0, 2.0]]
     with pytest.raises(ValueError, match=r"between two steps of 0.25 to 2 h"):
         jg.devices.vehicle(0, power=7, capacity=50, arrival=1.0, departure=3.75, **options)
-    with pytest.raises(ValueError, match=r"heat_pump: steps of 0.25 to 2 h; give hour_length="):
-        jg.devices.heat_pump(0, power=2, cop=3, outdoor=5.0, resistance=5, capacity=4, **options)
     grid, tariff = jg.Grid([[0.0] * 4], model="copperplate"), jg.Tariff(0.01, hours=4)
     people = jg.Prosumers([0], [[1.0] * 4])
     assert jg.Market(people, grid, tariff, buffers=car, hour_length=LENGTHS).buffers.made is None

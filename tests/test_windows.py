@@ -134,7 +134,7 @@ def test_a_heat_pump_needs_energy_by_hours_not_by_steps(steps: int, length: floa
         0, power=3.0, cop=3.0, outdoor=5.0, resistance=6.0, capacity=4.0, start=20.0, hours=steps,
         hour_length=length,
     )  # fmt: skip
-    held = np.asarray(pump.drain[0]) / float(pump.charge_efficiency[0])  # kWh of power a step
+    held = np.asarray(pump.drain[0]) / float(pump.charge_efficiency[0, 0])  # kWh of power a step
     assert held.sum() == pytest.approx(steps * length * 2.5 / 3)
 
 

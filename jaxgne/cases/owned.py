@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
+from jaxtyping import Array
 
 from .. import devices
 from ..market import Buffers, Generators
@@ -62,7 +63,12 @@ def vehicles(owner: Ints, size: Floats, draw: Draw, hours: int, hour_length: flo
         final=0.5,
     )
     days = -(-hours * hour_length // 24)  # a day ends as it began, so it may be repeated
-    return jax.tree.map(lambda a: jnp.tile(a, (1, int(days)))[:, :hours] if a.ndim == 2 else a, day)
+
+    def again(table: Array) -> Array:
+        timed = table.shape[1:] == day.drain.shape[1:]
+        return jnp.tile(table, (1, int(days)))[:, :hours] if timed else table
+
+    return jax.tree.map(again, day)
 
 
 def heat_pumps(owner: Ints, size: Floats, draw: Draw, hours: int, hour_length: float) -> Buffers:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..clock import Made, one_length
+from ..clock import Made
 from ..market import Buffers
 from ..runner import built, jnp
 from .tables import Device
@@ -30,8 +30,8 @@ def heat_pump(
 
     The building loses (T - `outdoor`) / `resistance` kW (degC, K/kW) and holds `capacity` kWh/K.
     Its temperature, at `start` degC first (`None`: the middle), stays within `comfort` (lowest and
-    highest degC). These, `outdoor` and `power` may differ by device and step, of which there are
-    `hours`, of `hour_length` h each; `cop`, heat over electricity, and the others by device. With
+    highest degC). These, `outdoor`, `power` and `cop`, heat over electricity, may differ by device
+    and step, of which there are `hours`, of `hour_length` h each; the others by device. With
     R C = resistance capacity and a = exp(-Ts / RC), exactly for powers that are constant within a
     step (model.md: Decisions):
 
@@ -42,7 +42,7 @@ def heat_pump(
 
         heat_pump(1, power=3, cop=3.2, outdoor=degrees, resistance=6, capacity=4, hours=24)
 
-    Raises `ValueError` for numbers out of range, a `cop` by hour, and shapes that do not fit.
+    Raises `ValueError` for numbers out of range, and shapes that do not fit.
     """
     read = Device("heat_pump", owner, hours)
     ends = np.shape(comfort)[:1] if isinstance(comfort, np.ndarray) else (len(comfort),)
@@ -52,7 +52,9 @@ def heat_pump(
     read.ordered(("comfort[0]", low), ("comfort[1]", high))
     cold = read.hour("outdoor", outdoor, "number")
     mass, loss = read.row("capacity", capacity, "size"), read.row("resistance", resistance, "size")
-    length = one_length("heat_pump", read.step_lengths(hour_length))
+    length = read.step_lengths(hour_length)
+    made = Made.of(length)
+    length = length[:1] if isinstance(made.length, float) else length
     kept = jnp.exp(-length / (loss * mass))
     ground = jnp.min(low, axis=1, keepdims=True)  # the content is 0 there
     first = (low[:, :1] + high[:, :1]) / 2 if start is None else read.row("start", start, "number")
@@ -67,20 +69,16 @@ def heat_pump(
         hours=read.hours,
         energy_min=mass * (low - ground),
         drain=(1 - kept) * mass * (ground - cold),
-        retention=kept[:, 0],
-        charge_efficiency=(_performance(read, cop) * taken)[:, 0],
-        made=Made(length),
+        retention=kept,
+        charge_efficiency=_performance(read, cop) * taken,
+        made=made,
         kind="heat pump",
         bus=read.buses(bus),
     )
 
 
-def _performance(read: Device, cop: Any) -> Float[Array, "K 1"]:
-    """Heat over electricity by device; a buffer has no efficiency by hour."""
+def _performance(read: Device, cop: Any) -> Float[Array, "K #H"]:
+    """Heat over electricity by device, and by step where it is given so."""
     shape = np.shape(cop)
-    if read.hours > 1 and (shape == (read.hours,) or (len(shape) == 2 and shape != (read.rows, 1))):
-        raise ValueError(
-            f"heat_pump: cop of shape {shape} is by hour, or could be; a buffer has one for all "
-            f"hours: give one number, such as the mean, or one a device, shape ({read.rows}, 1)."
-        )
-    return read.row("cop", cop, "cop")
+    timed = read.hours > 1 and shape[-1:] == (read.hours,) and shape != (read.rows, 1)
+    return read.hour("cop", cop, "cop") if timed else read.row("cop", cop, "cop")

@@ -23,10 +23,13 @@ def recover(stores: Buffers, *, hour_length: Any = 1.0) -> Buffers:
     """
     rows = ("charge_max", "energy_min", "energy_max", "drain", "energy_start")
     most, floor, ceiling, drain, top = (np.asarray(getattr(stores, name), float) for name in rows)
-    keep, gain = (np.asarray(a, float) for a in (stores.retention, stores.charge_efficiency))
+    keep, gain = (
+        np.broadcast_to(np.asarray(a, float), floor.shape)
+        for a in (stores.retention, stores.charge_efficiency)
+    )
     reached = np.empty_like(floor)
     for h, ts in enumerate(np.broadcast_to(hour_length, floor.shape[1])):
-        high = keep * top - drain[:, h] + ts * gain * most[:, h]
+        high = keep[:, h] * top - drain[:, h] + ts * gain[:, h] * most[:, h]
         reached[:, h] = top = np.minimum(high, ceiling[:, h])
     missing = floor - reached
     missing[missing <= 1e-9 * np.abs(ceiling)] = 0.0

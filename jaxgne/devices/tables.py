@@ -127,7 +127,17 @@ def join(first: Devices, *others: Devices) -> Devices:
     names = tuple(name for table in tables for name in table.names or [""] * len(table.owner))
     names = names if any(names) else ()
     tables = [changed(table, names=names) for table in tables]
-    return jax.tree.map(lambda *rows: jnp.concatenate(rows), *tables)
+    return jax.tree.map(_below, *tables)
+
+
+def _below(*tables: Array) -> Array:
+    """One table below the other, in one column where all are."""
+    width = max(np.shape(table)[-1] for table in tables)
+    wide = [
+        jnp.broadcast_to(table, (len(table), width)) if np.ndim(table) == 2 else table
+        for table in tables
+    ]
+    return jnp.concatenate(wide)
 
 
 def _alike(tables: list[Generators]) -> list[Generators]:

@@ -166,7 +166,7 @@ def _by_steps(
         content += _hourly(worth.cap + worth.level + market.caps.price[:, None] * v.rise)
     worth = replace(worth, energy=jnp.zeros_like(worth.energy), cap=None, level=None)
     shared = shared + costs + sum(_hourly(jnp.atleast_2d(a)) for a in jax.tree.leaves(worth))
-    into, out = stores.charge_efficiency[:, None], stores.discharge_efficiency[:, None]
+    into, out = stores.charge_efficiency, stores.discharge_efficiency
     stored = [into * plan.charge - plan.discharge / out for plan in plans]
     grown = _hourly(dual.energy * stored[0] + y.energy * stored[1])
     last = leaves(market.before, u.energy.shape[1])
@@ -181,7 +181,7 @@ def _by_buffers(
     ts, stores, long = counted(market), market.buffers, market.hour_length
     before = entered(market.before, stores.energy_start, u.energy)
     ahead = entered(market.before, jnp.zeros_like(stores.energy_start), v.energy)
-    begun, out = roots(market.before, u.energy.shape[1]), stores.discharge_efficiency[:, None]
+    begun, out = roots(market.before, u.energy.shape[1]), stores.discharge_efficiency
     return changed(
         stores,
         owner=None,
@@ -191,12 +191,14 @@ def _by_buffers(
         discharge_max=high.discharge,
         energy_min=low.energy,
         energy_max=high.energy,
-        energy_start=-stores.retention * _each(begun * r.energy),
+        energy_start=-_each(begun * stores.retention * r.energy),
         drain=r.energy,
-        retention=-_each(r.energy * before + s.energy * ahead),
-        charge_efficiency=-_each(long * (r.energy * u.charge + s.energy * v.charge)),
-        discharge_efficiency=-_each(
-            long * (r.energy * u.discharge + s.energy * v.discharge) / out**2
+        retention=_wide(stores.retention, -(r.energy * before + s.energy * ahead)),
+        charge_efficiency=_wide(
+            stores.charge_efficiency, -long * (r.energy * u.charge + s.energy * v.charge)
+        ),
+        discharge_efficiency=_wide(
+            out, -long * (r.energy * u.discharge + s.energy * v.discharge) / out**2
         ),
         quadratic=-2 * _each(ts * (u.charge * v.charge + u.discharge * v.discharge)),
         linear=-_each(ts * (v.charge + v.discharge)),

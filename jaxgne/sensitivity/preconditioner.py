@@ -27,6 +27,7 @@ from ..solvers.newton import (
 )
 from ..solvers.tree import Tree, eliminate
 from ..succession import Before, blank, entered, handed, to_leaves, to_roots
+from ..tables import retained
 from .shared_rows import Rowwise, shared_rows
 
 _DENSE = 150  # buses up to which the network's rows are inverted as dense matrices
@@ -118,16 +119,15 @@ def _storage(
     stores, ts = market.buffers, market.hour_length
     if not stores.owner.size:
         return lambda balance, energy: (balance / own, energy)
-    into = ts * stores.charge_efficiency[:, None]
-    out, keep = ts / stores.discharge_efficiency[:, None], stores.retention[:, None]
+    into, out = ts * stores.charge_efficiency, ts / stores.discharge_efficiency
+    keep = retained(market)
     count = by_owner(market, jnp.ones_like(into), stores.owner)[stores.owner]
     shared = -(into * moved.charge + out * moved.discharge)
     tie = shared / own[stores.owner]
-    none = jnp.zeros_like(keep)
-    before = entered(market.before, none[:, 0], moved.energy)
+    before = entered(market.before, jnp.zeros_like(stores.energy_start), moved.energy)
     diagonal = moved.energy + keep**2 * before + into**2 * moved.charge + out**2 * moved.discharge
     diagonal = diagonal + spare - count * tie * shared
-    solve = _in_time(market.before, stores.retention, diagonal, moved.energy, before)
+    solve = _in_time(market.before, keep, diagonal, moved.energy, before)
 
     def inverse(balance: Array, energy: Array) -> tuple[Array, Array]:
         reduced = energy - tie * balance[stores.owner]
@@ -139,7 +139,7 @@ def _storage(
 
 def _in_time(
     before: Before,
-    keep: Float[Array, " K"],
+    keep: Float[Array, "K H"],
     diagonal: Float[Array, "K H"],
     ends: Array,
     begins: Array,
@@ -150,32 +150,33 @@ def _in_time(
     share.
     """
     if before is None:
-        behind = -keep[:, None] * begins
+        behind = -keep * begins
         ahead = handed(None, behind)
         return lambda right: tridiagonal_solve(behind, diagonal, ahead, right[..., None])[..., 0]
-    table = blank(before, keep)  # as in `solvers.newton`, where blocks are matrices
+    table = blank(before, keep[:, 0])  # as in `solvers.newton`, where blocks are matrices
 
-    def factor(give: Array, there: Array, here: Array) -> tuple[Array, Any]:
+    def factor(give: Array, there: Array, now: tuple[Array, Array]) -> tuple[Array, Any]:
+        here, keep = now
         alone = here + give
         inverse = 1 / (alone + keep**2 * there)
         return there * alone * inverse, (inverse, keep * there)
 
-    own = (diagonal - ends - keep[:, None] ** 2 * begins).T
+    own = (diagonal - ends - keep**2 * begins).T, keep.T
     both = to_roots(before, factor, table.at[:-1].set(ends.T), own)
 
-    def forward(felt: Array, there: Array, now: tuple[Array, Array, Array]) -> Any:
-        right, inverse, handed = now
+    def forward(felt: Array, there: Array, now: tuple[Array, Array, Array, Array]) -> Any:
+        right, inverse, handed, keep = now
         alone = inverse * (right + felt - keep * there)
         return there + handed * alone, alone
 
-    def backward(there: Array, now: tuple[Array, Array, Array]) -> Any:
-        alone, inverse, handed = now
+    def backward(there: Array, now: tuple[Array, Array, Array, Array]) -> Any:
+        alone, inverse, handed, keep = now
         solved = alone + inverse * handed * there
         return solved, there - keep * solved, solved
 
     def solve(right: Array) -> Array:
-        alone = to_roots(before, forward, table, (right.T, *both))
-        return to_leaves(before, backward, table, (alone, *both)).T
+        alone = to_roots(before, forward, table, (right.T, *both, keep.T))
+        return to_leaves(before, backward, table, (alone, *both, keep.T)).T
 
     return solve
 

@@ -53,8 +53,8 @@ class CapRows:
         """The block of what reaches into other hours, and its coupling to the next."""
         stores, market, count = held.shape[1], self.market, self.tie.shape[0]
         ts, store = market.hour_length, market.buffers
-        into = ts * store.charge_efficiency[:, None]
-        out = ts / store.discharge_efficiency[:, None]
+        into = ts * store.charge_efficiency
+        out = ts / store.discharge_efficiency
         seen = out * self.moved["discharge"] - into * self.moved["charge"]  # M K H
         hours, size = held.shape[0], stores + 2 * count
         which, cap, level = (jnp.arange(n) + at for n, at in (

@@ -48,7 +48,7 @@ class Prosumer(Record):
     curvature: Choice  # EUR/kW^2, second derivative of the own cost
     proximal: Choice  # EUR/kW^2 (energy: EUR/kWh^2), 1 / alpha; positive
     toll: Float[Array, "D H"]  # EUR/kW, cost of |trades|
-    retention: Float[Array, " K"]
+    retention: Float[Array, "K H"]
     into: Float[Array, "K H"]  # kWh stored per kW charged: Ts eta_ch
     out: Float[Array, "K H"]  # kWh taken per kW discharged: Ts / eta_ds
     energy_start: Float[Array, " K"]  # kWh
@@ -128,13 +128,13 @@ def _balanced(prosumer: Prosumer, priced: Choice, center: Choice, start: Array) 
 def _pull(prosumer: Prosumer, duals: Array) -> Choice:
     """rows^T duals: what private multipliers add to the price of each decision."""
     own, water = duals[0], duals[1:]
-    after = handed(prosumer.before, water)
+    after = handed(prosumer.before, prosumer.retention * water)
     lower = prosumer.lower
     return Choice(
         generation=jnp.broadcast_to(-own, lower.generation.shape),
         charge=own - prosumer.into * water,
         discharge=prosumer.out * water - own,
-        energy=water - prosumer.retention[:, None] * after,
+        energy=water - after,
         imports=-own,
         exports=own,
         curtailed=own,
@@ -150,7 +150,7 @@ def _rows(prosumer: Prosumer, u: Choice) -> Float[Array, "1+K H"]:
     balance = demand - devices - u.imports - jnp.sum(u.trades, axis=0)
     dynamics = (
         u.energy
-        - prosumer.retention[:, None] * before
+        - prosumer.retention * before
         - prosumer.into * u.charge
         + prosumer.out * u.discharge
         + prosumer.drain
@@ -213,7 +213,7 @@ def _newton(prosumer: Prosumer, at: Solution, damping: Array) -> Float[Array, "1
         lambda s, a, lo, up: s + damping * (jnp.where(up > lo, 1 / a, 0.0) - s),
         *(at.slope, bend, prosumer.lower, prosumer.upper),
     )
-    into, out, keep = prosumer.into, prosumer.out, prosumer.retention[:, None]
+    into, out, keep = prosumer.into, prosumer.out, prosumer.retention
     before = entered(prosumer.before, jnp.zeros_like(prosumer.energy_start), w.energy)
     first, diagonal = _across(w), w.energy + keep**2 * before
     diagonal += into**2 * w.charge + out**2 * w.discharge
@@ -251,7 +251,7 @@ def _solve_in_time(
     buffers, hours = aim.shape
     if buffers == 0 or hours == 0:
         return aim
-    before, keep = prosumer.before, prosumer.retention[:, None]
+    before, keep = prosumer.before, prosumer.retention
     beside = -keep * held
     if buffers == 1 and before is None:
         below, above = beside[0], handed(None, beside)[0]
@@ -260,7 +260,8 @@ def _solve_in_time(
     below = beside[:, :, None] * earlier(before, hours).astype(aim.dtype)
     band = jax.vmap(jnp.diag)(diagonal) + below + below.mT
     if before is not None:
-        band += (keep**2 * held)[:, :, None] * siblings(before, hours).astype(aim.dtype)
+        both = keep[:, :, None] * keep[:, None, :] * held[:, :, None]
+        band += both * siblings(before, hours).astype(aim.dtype)
     same = jnp.eye(buffers, dtype=aim.dtype)
     hour = jnp.eye(hours, dtype=aim.dtype)
     full = jnp.einsum("kij,kl->kilj", band, same)

@@ -23,8 +23,8 @@ from ..market import Market
 from ..model import Plan, Rows, at_buses, by_owner, limits, ratios, rows_like
 from ..record import Record
 from ..runner import jnp
-from ..succession import entered
-from ..tables import device_buses, has_caps
+from ..succession import entered, handed
+from ..tables import device_buses, has_caps, retained
 from .blocks import Eliminated, diagonal, eliminate, factored
 from .cap_rows import CapRows
 from .sweeps import Branches, Path, branches, path
@@ -183,13 +183,12 @@ def factor(market: Market, theta: Compliance, reactive: bool = True) -> Newton:
     devices = by_owner(market, plan.generation, market.generators.owner) + plan.curtailed
     devices += by_owner(market, plan.charge + plan.discharge, stores.owner)
     # storage: a charge enters its owner's balance by 1 and the content by -ts eta
-    into = ts * stores.charge_efficiency[:, None]
-    out = ts / stores.discharge_efficiency[:, None]
+    into, out = ts * stores.charge_efficiency, ts / stores.discharge_efficiency
     shared = -(into * plan.charge + out * plan.discharge)
 
     block = _hour_block(market, theta, devices)
     size = diagonal(block)
-    which, keep = jnp.arange(stores.owner.shape[0]), stores.retention[:, None]
+    which, keep = jnp.arange(stores.owner.shape[0]), retained(market)
     coupling = jnp.zeros((hours, count + 2, which.shape[0]), block.dtype)
     coupling = coupling.at[:, stores.owner, which].set(shared.T)
     before = entered(market.before, jnp.zeros_like(plan.energy[:, 0]), plan.energy)
@@ -198,7 +197,7 @@ def factor(market: Market, theta: Compliance, reactive: bool = True) -> Newton:
     content = jnp.zeros((hours, which.shape[0], which.shape[0]), block.dtype)
     content = content.at[:, which, which].add((own if market.before is None else moving).T)
 
-    held, capped, ends = -(keep * plan.energy).T, None, plan.energy
+    held, capped, ends = -(handed(None, keep) * plan.energy).T, None, plan.energy
     if has_caps(market):
         block_of = CapRows(market, plan)
         coupling = jnp.concatenate([coupling, block_of.coupling], axis=2)

@@ -195,15 +195,15 @@ def _at_buses(market: Market, live: Plan) -> Float[Array, "2 B"]:
 def _felt(market: Market, live: Plan, stiffness: Float[Array, " H"]) -> Float[Array, "K H"]:
     """What a row of contents feels of its columns, by mode: of contents, losses and charges.
 
-    a D_a D_a^T <= a D D^T + (1 - a) I, for a retention of a.
+    D_a D_a^T <= a D D^T + (1 - a) I, for a retention of a; of several, the most and the least.
     """
     stores, ts = market.buffers, market.hour_length
-    kept = stores.retention[:, None]
-    into = ts * stores.charge_efficiency[:, None]
-    out = ts / stores.discharge_efficiency[:, None]
+    most, least = (bound(stores.retention, axis=1, keepdims=True) for bound in (jnp.max, jnp.min))
+    into = ts * stores.charge_efficiency
+    out = ts / stores.discharge_efficiency
     fed = into**2 * live.charge + out**2 * live.discharge
     fed = STEP * jnp.max(fed, axis=1, keepdims=True, initial=0.0)
-    return kept * stiffness + jnp.abs(1 - kept) + fed
+    return most * stiffness + jnp.abs(1 - least) + fed
 
 
 def _cap_metric(market: Market, live: Plan, stiffness: np.ndarray) -> CapMetric:

@@ -28,7 +28,7 @@ from ..model import rows as constraint_rows
 from ..record import Record
 from ..scales import much, scales
 from ..succession import handed
-from ..tables import device_buses, has_caps, kw_per_unit, weighty
+from ..tables import device_buses, has_caps, kw_per_unit, retained, weighty
 from .local import Choice, Prosumer, tolerance
 from .projection import Network
 
@@ -285,9 +285,9 @@ def settle_in(
         curvature=bend,
         proximal=proximal,
         toll=sides.pad(jnp.concatenate([paid, paid])),
-        retention=kept.pad(stores.retention),
-        into=kept.pad(ts * stores.charge_efficiency[:, None]),
-        out=kept.pad(ts / stores.discharge_efficiency[:, None]),
+        retention=kept.pad(retained(market)),
+        into=kept.pad(ts * stores.charge_efficiency),
+        out=kept.pad(ts / stores.discharge_efficiency),
         energy_start=kept.pad(stores.energy_start),
         drain=kept.pad(stores.drain),
         power_scale=jnp.broadcast_to(scale.power, (count,)),

@@ -9,7 +9,7 @@ from ..market import Market
 from ..record import Record
 from ..runner import jnp, lax
 from ..succession import blank, to_leaves, to_roots
-from ..tables import has_caps
+from ..tables import has_caps, retained
 from .blocks import Eliminated, eliminate, factored
 
 
@@ -42,7 +42,7 @@ class Ends(Record):
     The rows of a step are those of contents, sums of caps and levels, or of contents alone.
     """
 
-    keep: Float[Array, " X"]  # share that the rows of the next steps see
+    keep: Float[Array, " X"]  # share that the rows of the next step see
     sums: Float[Array, " M"] | None  # what a cap's sum sees of its level: -1, or 0 where it adds
 
     def own(self, ends: Float[Array, "... X"]) -> Float[Array, "... S"]:
@@ -76,10 +76,10 @@ class Ends(Record):
 
     @property
     def _stores(self) -> int:
-        return self.keep.shape[0] - (0 if self.sums is None else self.sums.shape[0])
+        return self.keep.shape[-1] - (0 if self.sums is None else self.sums.shape[0])
 
     def _parts(self, rows: Float[Array, "... S"]) -> list[Array]:
-        return jnp.split(rows, [self._stores, self.keep.shape[0]], axis=-1)
+        return jnp.split(rows, [self._stores, self.keep.shape[-1]], axis=-1)
 
 
 class Branches(Record):
@@ -94,26 +94,29 @@ class Branches(Record):
 
     inverse: Float[Array, "H S S"]  # P^-1
     handed: Float[Array, "H X S"]  # W F^T
-    ends: Ends
+    keep: Float[Array, "H X"]
+    sums: Float[Array, " M"] | None
     before: tuple[int, ...] = eqx.field(static=True)
 
     def __call__(self, right: Float[Array, "H S"]) -> Float[Array, "H S"]:
         """The prices of contents, and of caps."""
-        ends = self.ends
 
-        def forward(felt: Array, there: Array, now: tuple[Array, Array, Array]) -> Any:
-            r, inverse, handed = now
+        def forward(felt: Array, there: Array, now: tuple[Array, ...]) -> Any:
+            r, inverse, handed, keep = now
+            ends = Ends(keep, self.sums)
             alone = inverse @ (r + ends.own(felt) - ends.next(there))
             return there + handed @ alone, alone
 
-        def backward(there: Array, now: tuple[Array, Array, Array]) -> Any:
-            alone, inverse, handed = now
+        def backward(there: Array, now: tuple[Array, ...]) -> Any:
+            alone, inverse, handed, keep = now
+            ends = Ends(keep, self.sums)
             solved = alone + inverse @ (handed.T @ there)
             return ends.own_back(solved), there - ends.next_back(solved), solved
 
         table = blank(self.before, jnp.zeros_like(self.handed, shape=self.handed.shape[1:2]))
-        alone = to_roots(self.before, forward, table, (right, self.inverse, self.handed))
-        return to_leaves(self.before, backward, table, (alone, self.inverse, self.handed))
+        blocks = self.inverse, self.handed, self.keep
+        alone = to_roots(self.before, forward, table, (right, *blocks))
+        return to_leaves(self.before, backward, table, (alone, *blocks))
 
 
 def path(content: Array, held: Array, own: Array) -> Path:
@@ -141,14 +144,17 @@ def branches(
 ) -> Branches:
     """The same over a tree, whose blocks `content` are without what ends, of `theta`, add."""
     assert market.before is not None
-    keep, sums = market.buffers.retention, None
+    keep, sums = retained(market), None
     if has_caps(market):
-        keep = jnp.concatenate([keep, market.caps.carry])
-        sums = jnp.where(market.caps.adds > 0, 0.0, -jnp.ones_like(market.caps.carry))
-    ends, one = Ends(keep, sums), jnp.eye(keep.shape[0], dtype=content.dtype)
+        carry = market.caps.carry
+        wide = jnp.broadcast_to(carry[:, None], (len(carry), keep.shape[1]))
+        keep = jnp.concatenate([keep, wide])
+        sums = jnp.where(market.caps.adds > 0, 0.0, -jnp.ones_like(carry))
+    keep, one = keep.T, jnp.eye(len(keep), dtype=content.dtype)
 
-    def sweep(give: Array, there: Array, now: tuple[Array, Array]) -> tuple[Array, Any]:
-        here, size = now
+    def sweep(give: Array, there: Array, now: tuple[Array, Array, Array]) -> tuple[Array, Any]:
+        here, size, keep = now
+        ends = Ends(keep, sums)
         alone, handed = here + ends.own(ends.own(give).mT), ends.next(there)
         root = factored(alone + ends.next(handed.mT), size)
         inverse = root.mT @ root
@@ -158,5 +164,5 @@ def branches(
 
     table = blank(market.before, one)
     table = table.at[:-1].set(theta.T[:, :, None] * one)
-    inverse, handed = to_roots(market.before, sweep, table, (content, own.T))
-    return Branches(inverse, handed, ends, market.before)
+    inverse, handed = to_roots(market.before, sweep, table, (content, own.T, keep))
+    return Branches(inverse, handed, keep, sums, market.before)

@@ -249,25 +249,28 @@ def _storage(v: Values) -> tuple[np.ndarray, np.ndarray, list[str]]:
     `energy_min`; from its bottom it takes most, up to `energy_max`, also by charging and
     discharging at once, which loses energy.
     """
-    keep = v["Buffers.retention"]
-    gain, loss = v["Buffers.charge_efficiency"], 1 / v["Buffers.discharge_efficiency"]
+    floor, ceiling = v["Buffers.energy_min"], v["Buffers.energy_max"]
+    keep, gain, given = (
+        np.broadcast_to(v[f"Buffers.{name}"], floor.shape)
+        for name in ("retention", "charge_efficiency", "discharge_efficiency")
+    )
     most_in, most_out, drain = (
         v[f"Buffers.{name}"] for name in ("charge_max", "discharge_max", "drain")
     )
-    floor, ceiling = v["Buffers.energy_min"], v["Buffers.energy_max"]
     give, take, high, low = (np.empty_like(floor) for _ in range(4))
     start = v["Buffers.energy_start"]
     tops, bottoms = {-1: start}, {-1: start}  # by step, and at the start
     parent = parents(v.market.before, floor.shape[1])
     for h, ts in enumerate(v["Market.hour_length"]):
-        left = keep * tops[parent[h]] - drain[:, h]
-        least = keep * bottoms[parent[h]] - drain[:, h]
-        high[:, h] = left + ts * gain * most_in[:, h]
+        gains, loss = gain[:, h], 1 / given[:, h]
+        left = keep[:, h] * tops[parent[h]] - drain[:, h]
+        least = keep[:, h] * bottoms[parent[h]] - drain[:, h]
+        high[:, h] = left + ts * gains * most_in[:, h]
         low[:, h] = least - ts * loss * most_out[:, h]
         spare, room = (left - floor[:, h]) / ts, (ceiling[:, h] - least) / ts
-        give[:, h] = np.minimum(np.where(spare > 0, spare / loss, spare / gain), most_out[:, h])
-        charged = np.minimum(most_in[:, h], (room + loss * most_out[:, h]) / gain)
-        take[:, h] = charged - np.maximum(gain * charged - room, 0) / loss
+        give[:, h] = np.minimum(np.where(spare > 0, spare / loss, spare / gains), most_out[:, h])
+        charged = np.minimum(most_in[:, h], (room + loss * most_out[:, h]) / gains)
+        take[:, h] = charged - np.maximum(gains * charged - room, 0) / loss
         tops[h] = np.clip(high[:, h], floor[:, h], ceiling[:, h])
         bottoms[h] = np.clip(low[:, h], floor[:, h], ceiling[:, h])
     scale = np.abs(floor) + np.abs(ceiling)

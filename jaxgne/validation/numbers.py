@@ -50,7 +50,7 @@ def suspects(market: Market) -> Bool[np.ndarray, " S"]:
         found |= np.any(crooked(market.generators), axis=(-2, -1))
     gain = seen("Buffers.charge_efficiency") * seen("Buffers.discharge_efficiency")
     if np.any(gain > 1):
-        found |= np.any((gain > 1) & np.any(seen("Buffers.discharge_max") > 0, axis=-1), axis=-1)
+        found |= np.any((gain > 1) & (seen("Buffers.discharge_max") > 0), axis=(-2, -1))
     return found
 
 
@@ -94,9 +94,12 @@ def _bounds(v: Values) -> list[str]:
     gain = v["Buffers.charge_efficiency"] * v["Buffers.discharge_efficiency"]
     for name in ("Buffers.charge_efficiency", "Buffers.discharge_efficiency"):
         gain = np.where(v[name] > _RANGES[name][1], 0.0, gain)  # said by _numbers
+    gives = v["Buffers.discharge_max"] > 0
+    if gain.shape[-1] == 1:  # in all hours
+        gives = np.any(gives, axis=1, keepdims=True)
     wrong += v.complain(
         "Buffers.charge_efficiency",
-        (gain > 1) & np.any(v["Buffers.discharge_max"] > 0, axis=1),
+        (gain > 1) & gives,
         lambda at: (
             f"charging and discharging 1 kWh returns {gain[at]:.6g} kWh; lower an "
             "efficiency, or set discharge_max to 0 for a heat pump"
