@@ -150,6 +150,10 @@ def _file(table: Any) -> str:
             "| `before` | step | the step that each begins from, -1 the start, in a tree of steps; "
             "may be left out |"
         )
+        lines.append(
+            "| `moment` | step | which moment of the first stage it is one of, -1 none, where "
+            "imports or trades are committed; may be left out |"
+        )
     families = described(*FAMILIES.values())
     for column, name in table.curves.items():
         family, number = name.split(".")

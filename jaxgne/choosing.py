@@ -39,11 +39,15 @@ _spent: dict[Any, float] = defaultdict(float)  # seconds, by `_shape`; infinite 
 
 
 def default_solver(market: Market) -> AbstractSolver:
-    """The solver that is fastest for a market of this size; over several devices primal-dual."""
+    """The solver that is fastest for a market of this size; over several devices primal-dual.
+
+    So it is where steps are committed, as only that one knows decisions for several steps.
+    """
     load = market.prosumers.load
     known = isinstance(load, jax.Array) and not isinstance(load, Tracer)
     cut = known and len(load.sharding.device_set) > 1
-    return InteriorPoint() if is_small(market) and not cut else PrimalDual()
+    exact = is_small(market) and not cut and market.committed is None
+    return InteriorPoint() if exact else PrimalDual()
 
 
 def chosen(
@@ -62,7 +66,8 @@ def chosen(
     if runner not in (None, "numpy", "jax"):
         raise ValueError(f'clear: runner={runner!r}; give "numpy", "jax" or None.')
     compiled = default_solver(market) if solver is None else solver
-    exact = InteriorPoint() if solver is None else solver  # few steps: NumPy's take long
+    # few steps: NumPy's take long
+    exact = InteriorPoint() if solver is None and market.committed is None else compiled
     obstacle = _obstacle(market, exact, start)
     if runner == "numpy" and obstacle:
         raise ValueError(f'clear: runner="numpy" {obstacle}.')

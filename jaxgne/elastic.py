@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from .commitments import ties
 from .feasibility import infeasibility_proof
 from .market import Market, cast
 from .matrix import Linear, as_rows, flat, linear
@@ -47,6 +48,7 @@ class Program:
     lines: np.ndarray  # those with a disc
     rating: np.ndarray  # theirs
     slack: np.ndarray  # the column that widens each line's disc, -1 where none does
+    around: bool = False  # whether the first tangents are there
     less: list[Any] = field(default_factory=list)
     most: list[np.ndarray] = field(default_factory=list)
 
@@ -90,7 +92,7 @@ class Program:
 
     def solve(self) -> Any:
         """The answer of HiGHS with all discs met, or its last word where there is none."""
-        if not self.less:
+        if not self.around:
             self._around()
         found = self.once()
         for _ in range(_ROUNDS):
@@ -100,7 +102,11 @@ class Program:
         return found
 
     def _around(self) -> None:
-        """The first tangents of every disc."""
+        """The first tangents of every disc, and what is committed as one."""
+        self.around = True
+        one, other = ties(self.market, self.of.columns)
+        for sign in (1.0, -1.0):
+            self.below([(one, sign), (other, -sign)], 0.0)
         shape = (len(self.lines), self.of.hours, _TANGENTS)
         line, hour, way = (a.ravel() for a in np.indices(shape))
         self.tangents(line, hour, 2 * np.pi * way / _TANGENTS)

@@ -5,12 +5,14 @@ from dataclasses import replace
 import jax
 from jaxtyping import Array, Float
 
+from .commitments import COMMITTED, mean
 from .incidence import most_turned
 from .market import Market
 from .model import (
     OF_CAPS,
     Plan,
     Rows,
+    agreed,
     boxes,
     burdens,
     by_owner,
@@ -74,6 +76,8 @@ def implied_boxes(market: Market) -> tuple[Plan, Plan]:
             jnp.minimum(reactive_most, circling) if radial and grid.reactive_balance else circling
         )
     upper = replace(upper, imports=imports)
+    if market.committed is not None:
+        lower, upper = agreed(market, lower, upper)
     if has_caps(market):
         lower, upper = _with_levels(market, lower, upper)
     if not grid.model.networked:
@@ -128,10 +132,17 @@ def support(market: Market, gradient: Plan, lower: Plan, upper: Plan) -> tuple[P
     """Least value of `gradient . u` over the finite sets, per entry; lines jointly.
 
     For a line the set is the smaller of its disc and its box: both bounds hold, the better counts.
+    What is committed counts in equal parts in each of its steps.
     """
-    least = jax.tree.map(
-        lambda g, low, high: jnp.minimum(g * low, g * high), gradient, lower, upper
-    )
+
+    def lowest(g: Array, low: Array, high: Array) -> Array:
+        return jnp.minimum(g * low, g * high)
+
+    least = jax.tree.map(lowest, gradient, lower, upper)
+    if market.committed is not None:
+        ends = {n: (getattr(lower, n), getattr(upper, n)) for n in COMMITTED}
+        means = {n: mean(market, n, getattr(gradient, n)) for n in COMMITTED}
+        least = replace(least, **{n: lowest(means[n], *ends[n]) for n in COMMITTED})
     radius = jnp.minimum(market.grid.radius, length(upper.active, upper.reactive))
     disc = -radius * length(gradient.active, gradient.reactive)
     return least, jnp.maximum(disc, least.active + least.reactive)

@@ -8,13 +8,14 @@ import jax
 from jaxtyping import Array
 
 from .clearing import clear, differentiable, moved_to
+from .commitments import refuse
 from .each import for_one
 from .market import Market
 from .model import Plan, Rows
 from .programs import program
 from .result import Clearing
 from .runner import by_numpy, concrete, runs_here, to_device, to_host
-from .sensitivity.implicit import UNCLEARED, Implicit
+from .sensitivity.implicit import NO_DERIVATIVE, UNCLEARED, Implicit
 from .sensitivity.reverse import reverse
 from .size import is_quick
 
@@ -47,6 +48,7 @@ def sensitivities(
     """
     if not concrete((market, clearing)):
         raise TypeError("sensitivities() runs on the host: call it outside of jit, grad and vmap.")
+    refuse("sensitivities", market, NO_DERIVATIVE)
     found = clear(market) if clearing is None else clearing
     if not (is_quick(market) and runs_here((market, found))):
         gradient = eqx.filter_grad(lambda m: output(m, differentiable(m, found)))(market)

@@ -18,6 +18,8 @@ from jaxtyping import Array, Float, Int
 from .arrays import Reader, by_row, floats, promoted, whole, wide
 from .arrays import cast as cast
 from .clock import Clock
+from .commitments import Commitment as Commitment
+from .commitments import commitment
 from .describe import describe
 from .fields import amount, described, index, naming, structure
 from .grids import MODELS, AbstractGridModel
@@ -241,6 +243,7 @@ class Market(Record):
     It changes no plan. `weight` is how often a step counts in costs, prices being those of the step
     itself: the probability of its branch, or how many days it stands for. `before` names the step
     that each begins from, so that steps make a tree, -1 for the start; None is one after the other.
+    `committed` says of which steps imports and trades are one decision (`Commitment`).
 
     All tables take the widest floating dtype among them, so one in float32 does not narrow a market
     of float64. Raises `ValueError` when the tables disagree on the number of steps, or devices were
@@ -267,6 +270,7 @@ class Market(Record):
     )
     clock: Clock | None = structure("when the first step begins, if that is known", static=False)
     before: Before = structure("the step that each begins from, -1 the start; of a path nothing")
+    committed: Commitment | None = structure("which steps share their imports and trades, if any")
     caps: Caps = structure("limits that many share", static=False)
 
     def __init__(
@@ -282,6 +286,7 @@ class Market(Record):
         weight: Any = 1.0,
         before: Sequence[int] | None = None,
         caps: Caps | None = None,
+        committed: Commitment | Sequence[int] | None = None,
     ):
         hours = prosumers.load.shape[-1]
         given = (prosumers, generators, buffers, trading, grid, tariff, hour_length, weight, caps)
@@ -302,6 +307,8 @@ class Market(Record):
         self.weight = by_row("Market.weight", weight, hours, "hour", dtype)
         self.clock = clock
         self.before = order("Market.before", before, hours)
+        people = prosumers.load.shape[0]
+        self.committed = commitment("Market.committed", committed, hours, people)
         self.caps = promoted(Caps((), hours=hours) if caps is None else caps, dtype)
         self._check()
 

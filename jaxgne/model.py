@@ -16,6 +16,7 @@ from dataclasses import replace
 import jax
 from jaxtyping import Array, Float
 
+from .commitments import COMMITTED, at_once, mean
 from .each import for_each
 from .incidence import across, fallen, handed_back, left, pulled_back, seen
 from .incidence import falls as falls
@@ -69,6 +70,8 @@ from .plan import zeros as zeros
 from .runner import jnp, remembered
 from .succession import entered, handed
 from .tables import device_buses, has_caps
+
+_NO_STEP = 1e-30  # kW per EUR/kW, for a step of 0: a mean by equal weights
 
 
 def rows(market: Market, plan: Plan) -> Rows:
@@ -151,7 +154,10 @@ def limits(market: Market) -> tuple[Rows, Rows]:
 
 @remembered
 def boxes(market: Market) -> tuple[Plan, Plan]:
-    """Lower and upper bound of every entry of a plan (line ratings are in `prox`)."""
+    """Lower and upper bound of every entry of a plan (line ratings are in `prox`).
+
+    One decision for several steps has the bounds of all of them.
+    """
     grid, zero = market.grid, zeros(market)
     limit = zero.trades + market.trading.limit
     networked, states, power = grid.model.networked, grid.model.states, grid.model.power
@@ -211,7 +217,26 @@ def boxes(market: Market) -> tuple[Plan, Plan]:
         exchange=shared,
         **most,
     )
-    return lower, upper
+    return (lower, upper) if market.committed is None else agreed(market, lower, upper)
+
+
+def agreed(market: Market, lower: Plan, upper: Plan) -> tuple[Plan, Plan]:
+    """Bounds of which those of one decision are the tightest of its steps."""
+    return (
+        replace(lower, **{n: at_once(market, n, getattr(lower, n), "max") for n in COMMITTED}),
+        replace(upper, **{n: at_once(market, n, getattr(upper, n), "min") for n in COMMITTED}),
+    )
+
+
+def together(market: Market, plan: Plan, step: Plan) -> tuple[Plan, Plan]:
+    """The plan whose committed entries are their means by 1/step, and their common steps.
+
+    What is decided once moves by 1 / sum(1/step), under the sum of all forces on it.
+    """
+    weight = {n: 1 / (getattr(step, n) + _NO_STEP) for n in COMMITTED}
+    whole = {n: mean(market, n, getattr(plan, n), weight[n]) for n in COMMITTED}
+    shared = {n: 1 / at_once(market, n, weight[n]) for n in COMMITTED}
+    return replace(plan, **whole), replace(step, **shared)
 
 
 def length(first: Array, second: Array) -> Array:
@@ -226,10 +251,15 @@ def prox(market: Market, plan: Plan, step: Plan) -> Plan:
         argmin over the private sets of  Ts sum_e 2 c_ta_e |t_e| + sum (u - plan)^2 / (2 step)
 
     with one `step` per entry (kW per EUR/kW; equal for `active` and `reactive` of a line): boxes,
-    a soft threshold for trades, a disc of radius `rating` for each line's (active, reactive).
+    a soft threshold for trades, a disc of radius `rating` for each line's (active, reactive), and
+    one number for what is committed.
     """
     lower, upper = boxes(market)
-    paid = toll(market) * step.trades
+    tolls = toll(market)
+    if market.committed is not None:
+        plan, step = together(market, plan, step)
+        tolls = at_once(market, "trades", tolls)
+    paid = tolls * step.trades
     shrunk = plan.trades - jnp.clip(plan.trades, -paid, paid)
     boxed = jax.tree.map(
         lambda u, low, high: jnp.minimum(jnp.maximum(u, low), high),
@@ -319,10 +349,19 @@ def has_state(market: Market) -> bool:
 
 @for_each
 def trade_prices(market: Market, prices: Rows) -> Float[Array, "E H"]:
-    """mu_tr, EUR/kWh: (pi_i + pi_j - c_tr_(i,j) - c_tr_(j,i)) / 2 (model.md: Prices)."""
+    """mu_tr, EUR/kWh: (pi_i + pi_j - c_tr_(i,j) - c_tr_(j,i)) / 2 (model.md: Prices).
+
+    Of what is committed it is the mean over its steps, as often as each counts.
+    """
     pairs = market.trading
     fees = pairs.fee_buyer + pairs.fee_seller
-    return (prices.balance[pairs.buyer] + prices.balance[pairs.seller] - fees) / 2
+    found = (prices.balance[pairs.buyer] + prices.balance[pairs.seller] - fees) / 2
+    return found if market.committed is None else agreed_price(market, found)
+
+
+def agreed_price(market: Market, price: Float[Array, "E H"]) -> Float[Array, "E H"]:
+    """Prices of pairs of which those of committed trades are means, as often as steps count."""
+    return mean(market, "trades", price, counted(market))
 
 
 @for_each

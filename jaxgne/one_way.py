@@ -138,6 +138,7 @@ def freed(market: Market, plan: Plan) -> Plan:
     ideal = stores.charge_efficiency * stores.discharge_efficiency == 1
     ideal &= ((stores.linear == 0) & (stores.quadratic == 0))[:, None]
     level = (tariff.slope == 0) & (import_prices(market, tariff.base) == export_prices(market))
+    level &= market.committed is None  # what was bought ahead is not undone
     ideal = ideal & uncounted(market, "charge", "discharge")
     level = level & uncounted(market, "imports", "exports")
     stored = jnp.where(ideal, _overlap(plan.charge, plan.discharge), 0.0)
@@ -297,7 +298,13 @@ def _tighter(market: Market, plan: Plan, batteries: bool) -> Market | None:
 
 
 def _paid(market: Market, plan: Plan) -> tuple[Bool[np.ndarray, "N H"], Bool[np.ndarray, "N H"]]:
-    """Whom the main grid pays for a kWh at least what it asks for one: itself, or somebody else."""
+    """Whom the main grid pays for a kWh at least what it asks for one: itself, or somebody else.
+
+    Nobody where steps are committed: imports are then bought ahead, and no reading of a meter.
+    """
+    if market.committed is not None:
+        nobody = np.zeros(np.shape(market.prosumers.load), bool)
+        return nobody, nobody
     price = _host(import_prices(market, grid_price(market, aggregate(market, plan))))
     export = _host(export_prices(market))
 

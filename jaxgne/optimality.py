@@ -11,6 +11,7 @@ from typing import Any
 import jax
 from jaxtyping import Array, Float, Int
 
+from .commitments import COMMITTED, apart, mean
 from .curves import crossing, curvatures, slopes, totals
 from .feasibility import existing, implied_boxes, support
 from .market import Market, cast
@@ -131,17 +132,28 @@ def gaps(
     zero = zeros(market)
     tolls = replace(zero, trades=zero.trades + toll(market))
 
-    def gain(u: Array, g: Array, h: Array, c: Array, low: Array, high: Array) -> Array:
-        def cost(v: Array) -> Array:
-            return h / 2 * v**2 + g * v + c * jnp.abs(v)
+    def cost(v: Array, g: Array, h: Array, c: Array) -> Array:
+        return h / 2 * v**2 + g * v + c * jnp.abs(v)
 
+    def least(g: Array, h: Array, c: Array, low: Array, high: Array) -> Array:
         curved = h > 0
         corner = jnp.where(g > 0, low, high)
         pulled = jnp.sign(g) * jnp.maximum(jnp.abs(g) - c, 0.0)
         best = jnp.where(curved, jnp.clip(-pulled / jnp.where(curved, h, 1.0), low, high), corner)
-        return cost(u) - jnp.minimum(cost(best), cost(jnp.clip(0.0, low, high)))
+        return jnp.minimum(cost(best, g, h, c), cost(jnp.clip(0.0, low, high), g, h, c))
 
-    each = jax.tree.map(gain, inside, linear, bend, tolls, lower, upper)
+    paid = jax.tree.map(cost, inside, linear, bend, tolls)
+    if market.committed is not None:  # a decision's part in each of its steps is the mean
+        for name in COMMITTED:
+            means = [
+                mean(market, name, getattr(a, name) + getattr(zero, name))
+                for a in (linear, bend, tolls)
+            ]
+            linear, bend, tolls = (
+                replace(a, **{name: m}) for a, m in zip((linear, bend, tolls), means, strict=True)
+            )
+    bests = jax.tree.map(least, linear, bend, tolls, lower, upper)
+    each = jax.tree.map(jnp.subtract, paid, bests)
     if units.curves:
         bounds = lower.generation, upper.generation
         more = _curved_gain(market, inside.generation, linear.generation, bend.generation, *bounds)
@@ -236,6 +248,9 @@ def _residuals(market: Market, plan: Plan, prices: Rows) -> Residuals:
     low, high = limits(market)
     outside = jax.tree.map(_beyond, value, low, high)
     beyond = jax.tree.map(_beyond, plan, *boxes(market))
+    if market.committed is not None:
+        far = apart(market, plan)
+        beyond = replace(beyond, **{n: jnp.maximum(getattr(beyond, n), far[n]) for n in far})
     over = jnp.maximum(length(plan.active, plan.reactive) - market.grid.radius, 0.0)
     size, row_size = much(market, scale, share)
     total = jnp.where(value.aggregate < low.aggregate, *share.total)

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 
 from .certificate import certify
 from .clearing import clear
+from .commitments import refuse
 from .each import for_each, for_one
 from .market import Market, cast
 from .model import (
@@ -118,6 +119,7 @@ def select(
     if not concrete((market, tol, start)):
         raise TypeError("select() runs on the host: call it outside of jit and vmap.")
     checked_options("select", market, max_steps=max_steps, start=start)
+    refuse("select", market, "least_norm takes such markets")
     tol = float(tolerance(tol, market.prosumers.load.dtype))
     with jax.enable_x64(True):
         wide = cast(market, jnp.float64)

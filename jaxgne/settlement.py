@@ -27,6 +27,7 @@ from .model import (
     Plan,
     Rows,
     aggregate,
+    agreed_price,
     asked_at_buses,
     bought,
     by_side,
@@ -354,8 +355,10 @@ def cap_prices(market: Market, prices: Rows) -> Float[Array, "N H"]:
 
 @for_each
 def settled_prices(market: Market, prices: Rows) -> Float[Array, "E H"]:
-    """(pi_i + pi_j) / 2, at which pairs settle, EUR/kWh."""
-    return (prices.balance[market.trading.buyer] + prices.balance[market.trading.seller]) / 2
+    """(pi_i + pi_j) / 2, at which pairs settle, EUR/kWh; of what is committed the expected one."""
+    pairs = market.trading
+    found = (prices.balance[pairs.buyer] + prices.balance[pairs.seller]) / 2
+    return found if market.committed is None else agreed_price(market, found)
 
 
 @for_each

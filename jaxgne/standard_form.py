@@ -22,6 +22,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
+from .commitments import ties
 from .curves import Cones
 from .each import for_one
 from .market import Market, cast
@@ -236,9 +237,11 @@ def _made(market: Market, sparse: Any) -> Convex:
     ]
     bound_at = np.flatnonzero(np.isfinite(bound[0]) | np.isfinite(bound[1]))
     none, free = np.zeros(trades.size), np.full(trades.size, np.inf)
+    same = ties(market, of.columns)
     tables = [
         (own, low[kept] - constant, high[kept] - constant),
         (block([(total, 1.0), (imports, -1.0)]), passive, passive),
+        (block([(same[0], 1.0), (same[1], -1.0)]), np.zeros(same[0].size), np.zeros(same[0].size)),
         (block([(sizes, 1.0), (trades, -1.0)]), none, free),
         (block([(sizes, 1.0), (trades, 1.0)]), none, free),
         (block([(bound_at, 1.0)]), bound[0][bound_at], bound[1][bound_at]),

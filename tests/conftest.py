@@ -53,6 +53,11 @@ SLOW_NOTEBOOKS = {"paper.ipynb", "fit.ipynb", "tuning.ipynb"}  # what they show 
 # These compile for longest; others of their kind, by NumPy or on another market, stay quick.
 SLOW_TESTS = {
     "test_adversarial.py": ("test_awkward_markets[primal-dual]",),
+    "test_commitments.py": (
+        "test_committed_markets_clear_to_what_the_oracle_finds[lindistflow]",
+        "test_committed_markets_clear_to_what_the_oracle_finds[copperplate]",
+        "test_who_may_be_short_buys_ahead",
+    ),
     "test_agreement.py": (
         "test_random_markets[0-interior point-None]",
         "test_primal_dual_goes_on_from_the_mechanism",

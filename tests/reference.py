@@ -163,6 +163,8 @@ def build(market: Market, unbalance: tuple[Any, float, int] | None = None) -> Pr
         add_network(program, market, power)
     if len(market.caps.carry):
         add_caps(program, market, power)
+    if market.committed is not None:
+        add_commitments(program, market, power)
     if unbalance is not None:
         add_unbalance(program, market, *unbalance)
     return program
@@ -453,6 +455,31 @@ def add_caps(program: Program, market: Market, power: float) -> None:
     )
     before = sparse.kron(by_cap @ sparse.diags(c.carry), link)
     program.families[-1].matrix["cap_level"] = sparse.kron(by_cap, sparse.eye(hours)) - before
+
+
+def add_commitments(program: Program, market: Market, power: float) -> None:
+    """What committed prosumers import, and pairs of them trade, is that of the moment's first step
+    (model.md: Commitments)."""
+    given: Any = market.committed
+    moment, hours = np.array(given.moment), program.hours
+    apart = [(h, np.flatnonzero(moment == moment[h])[0]) for h in range(hours) if moment[h] >= 0]
+    apart = [(h, first) for h, first in apart if h != first]
+    same = sparse.csr_matrix(
+        (np.tile([1.0, -1.0], len(apart)), (np.repeat(np.arange(len(apart)), 2), np.ravel(apart))),
+        shape=(len(apart), hours),
+    )
+    e, people = numbers(market.trading), len(market.prosumers.bus)
+    rows = {
+        "imports": [i for i in range(people) if i not in given.free],
+        "trades": [k for k, ends in enumerate(zip(e.buyer, e.seller, strict=True))
+                   if not {*ends} & {*given.free}],
+    }  # fmt: skip
+    for name in given.tables:
+        count = people if name == "imports" else len(e.limit)
+        table: Any = sparse.kron(sparse.csr_matrix(np.eye(count)[rows[name]]), same)
+        program.families.append(
+            Family(f"committed {name}", {name: table}, np.zeros(table.shape[0]), power)
+        )
 
 
 def cap_units(market: Market, power: float) -> np.ndarray:

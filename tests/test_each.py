@@ -217,7 +217,7 @@ ELSEWHERE = {  # batches of these have tests of their own: test_comparison, test
     *("side_by_side", "tune", "pareto", "fit", "identifiability", "save", "explain_infeasible"),
     "export",  # test_exporting
     *("studies.connectivity", "studies.prosumers"),  # these build their markets
-    *("tree", "frames.caps", "plots.level"),  # test_branches, test_caps_scenarios
+    *("tree", "committed", "frames.caps", "plots.level"),  # test_branches, test_caps_scenarios
     *("report", "write_bills"),  # test_report_html, test_bills_html
 }
 INSIDE = {  # one market's mathematics, and what the functions above are made of

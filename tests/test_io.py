@@ -523,7 +523,7 @@ UNITS = {
     **{"_eur_per_kwh_per_kw": "EUR/kWh/kW", "_eur_per_kw2h": "EUR/kW²h", "_pu_per_kw": "pu/kW"},
     **{"_eur_per_kvarh": "EUR/kvarh", "_eur_per_kwh": "EUR/kWh", "_eur_per_pu": "EUR/pu"},
     **{"_eur_per_rad": "EUR/rad", "_pu2": "pu²", "_kwh": "kWh", "_kvar": "kvar", "_kva": "kVA"},
-    **{"weight_per_kw": "1/kW", "unit": "text", "kind": "text", "before": "step"},
+    **{"weight_per_kw": "1/kW", "unit": "text", "kind": "text", "before": "step", "moment": "step"},
     **{"_kw": "kW", "_pu": "pu", "_rad": "rad", "_eur": "EUR", "_length_h": "h", "name": "text"},
 }
 

@@ -48,7 +48,8 @@ STUDIES = {
 STUDIES |= {"foresight", "comparison", "standard_form", "tracing", "reliability", "tradeoffs"}
 STUDIES |= {"objectives", "fitting", "gradients", "history", "mechanisms", "alternatives"}
 
-GROUND = {"runner", "fields", "record", "programs", "succession"}  # what all modules stand on
+GROUND = {"runner", "fields", "record", "programs"}  # what all modules stand on
+GROUND |= {"succession", "commitments"}
 
 # Of what is in a folder, what may import more than the folder's line says; and a method of results
 # that opens what stands above them, when it is called.
@@ -61,6 +62,7 @@ LAYERS: dict[str, set[str]] = {
     "fields": set(),
     "record": set(),
     "succession": {"runner"},
+    "commitments": {"runner"},
     "clock": {"arrays"},
     "describe": {"kinds"},
     "arrays": set(),

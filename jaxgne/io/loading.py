@@ -11,7 +11,18 @@ from ..certificate import Certificate, certify, owners
 from ..clock import Clock
 from ..curves import FAMILIES, AbstractCurve
 from ..grids import MODELS, LinDistFlow
-from ..market import Buffers, Caps, Generators, Grid, Market, Prosumers, Tariff, Trading, cast
+from ..market import (
+    Buffers,
+    Caps,
+    Commitment,
+    Generators,
+    Grid,
+    Market,
+    Prosumers,
+    Tariff,
+    Trading,
+    cast,
+)
 from ..model import Plan, Rows, rows_like, zeros
 from ..result import Clearing, Run
 from ..runner import by_numpy, to_device, to_host
@@ -32,6 +43,7 @@ from .schema import (
     OURS,
     OWNERS,
     TIME,
+    TOGETHER,
     VERSION,
     WITHOUT,
     Table,
@@ -254,6 +266,8 @@ def _market(folder: Path, content: Content) -> Market:
     }
     hours = len(content.tables["tariff.csv"]["base_eur_per_kwh"])
     before: Any = fields.get("before")
+    moment, free = fields.get("moment"), head.get("uncommitted_prosumers", ())
+    together = tuple(head.get("committed", TOGETHER[0]).split(" and "))
     try:
         return Market(
             Prosumers(**_part(fields, "prosumers")),
@@ -265,6 +279,7 @@ def _market(folder: Path, content: Content) -> Market:
             hour_length=fields.get("hour_length", head.get("hour_length_h")),
             weight=fields.get("weight", 1.0),
             before=before,
+            committed=None if moment is None else Commitment(moment, tuple(free), together),
             clock=Clock(head["start"], head.get("zone")) if "start" in head else None,
             caps=Caps(**_part(fields, "caps"), hours=hours),
         )

@@ -299,6 +299,9 @@ def _market_content(market: Market) -> Content:
         tables["tariff.csv"]["weight"] = np.asarray(market.weight)
     if market.before is not None:
         tables["tariff.csv"]["before"] = np.array(market.before, float)
+    committed = market.committed
+    if committed is not None:
+        tables["tariff.csv"]["moment"] = np.array(committed.moment, float)
     tables = {file: columns for file, columns in tables.items() if columns}
     head = {
         "format": FORMAT,
@@ -315,6 +318,14 @@ def _market_content(market: Market) -> Content:
         "grid_model": grid.model.name,
         "reactive_balance": grid.reactive_balance,
         "feeder_buses": np.asarray(grid.feeder).tolist(),
+        **(
+            {}
+            if committed is None
+            else {
+                "committed": " and ".join(committed.tables),
+                "uncommitted_prosumers": [*committed.free],
+            }
+        ),
     }
     return Content(head, tables)
 

@@ -20,6 +20,7 @@ TIME = ("hour_length", "clock.start")  # of a certificate: those of its market
 KIND_OF = {field.dotted: KINDS[field.row] for field in FIELDS.values() if field.of == "kind"}
 WHOLE = {field.column for field in FIELDS.values() if field.of and field.of != "kind"}
 NOBODY = {f.dotted for f in FIELDS.values() if f.of in ("payer", "bus or none")}  # may say -1
+TOGETHER = ("imports and trades", "imports", "trades")
 CAPS = "caps."  # of a certificate: those of its market
 
 
@@ -70,6 +71,8 @@ MARKET_ENTRIES: Mapping[str, Entry] = {
     "grid_model": Entry(one_of(*MODELS)),
     "reactive_balance": Entry(flag),
     "feeder_buses": Entry(indices),
+    "committed": Entry(one_of(*TOGETHER), None),  # beside moments of tariff.csv
+    "uncommitted_prosumers": Entry(indices, None),
 }
 
 CLEARING_ENTRIES: Mapping[str, Entry] = {
@@ -134,7 +137,12 @@ FAMILY_OF = {kind: family for family, kind in FAMILIES.items()}
 _SPARE = {
     "generators.csv": {"bus": "generators.bus"},
     "buffers.csv": {"bus": "buffers.bus"},
-    "tariff.csv": {"hour_length_h": "hour_length", "weight": "weight", "before": "before"},
+    "tariff.csv": {
+        "hour_length_h": "hour_length",
+        "weight": "weight",
+        "before": "before",
+        "moment": "moment",
+    },
 }
 _SPARED = {field for columns in _SPARE.values() for field in columns.values()}
 _MANY = {"bus": "buses", "hour": "tariff"}  # what a file is called by its rows, without an s

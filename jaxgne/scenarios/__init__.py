@@ -4,13 +4,14 @@ What scenarios share is a view on the host, not a copy, until a chunk of them go
 """
 
 from ..padding import pad
-from .branches import branch, tree
+from .branches import branch, committed, tree
 from .calendar import days, days_by_length
 from .noise import perturb
 from .rows import lane, stack, sweep
 
 __all__ = [
     "branch",
+    "committed",
     "days",
     "days_by_length",
     "lane",

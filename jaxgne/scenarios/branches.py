@@ -1,4 +1,4 @@
-"""Scenarios that share their first steps, as a market whose steps make a tree; and the way back."""
+"""Scenarios as one market: with first steps, or first decisions, that they share; the way back."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,9 +8,11 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from ..commitments import COMMITTED, Commitment, commitment
 from ..each import for_one, leading
 from ..fields import Field
 from ..market import FIELDS, Market
+from ..padding import pad, sizes
 from ..record import changed
 from ..runner import to_device
 from ..succession import leaves, order, way_to
@@ -25,8 +27,7 @@ def tree(markets: Sequence[Market] | Market, probability: Any, split: int) -> Ma
     itself. `markets` may be a batch. Raises `ValueError` where they differ in what they share, in
     form, or are trees already.
     """
-    each = [_lane(markets, k) for k in range(_count(markets))] if isinstance(
-        markets, Market) else list(markets)  # fmt: skip
+    each = _each(markets)
     share, first = np.asarray(probability, float), each[0] if each else None
     if first is None or share.shape != (len(each),):
         raise ValueError(f"tree: {share.size} probabilities for {len(each)} markets; give as many.")
@@ -55,6 +56,95 @@ def tree(markets: Sequence[Market] | Market, probability: Any, split: int) -> Ma
     return changed(whole, before=order("tree", before, len(before)))
 
 
+def committed(
+    markets: Sequence[Market] | Market,
+    probability: Any,
+    *,
+    up: float,
+    down: float,
+    most: float | None = None,
+    tables: Sequence[str] = COMMITTED,
+) -> Market:
+    """Markets as the branches of one in two stages: what is fixed a day ahead, and what follows.
+
+    Imports and trades of each hour are decided once for all branches, before anyone knows which
+    will come; of `tables` "imports" or "trades" alone. Devices, curtailment and exports follow in
+    each branch. What is then missing is bought, at `up` EUR/kWh, and what is left over sold, at
+    `down`, of a balancing desk, a prosumer added as the last row: it has energy of the main grid
+    at the first feeder bus, up to `most` kW (the sum of all loads and devices, unless given), and
+    trades with everybody without a toll, in each branch. So prosumers whose forecasts err in
+    opposite ways balance one another through it. Balancing energy is no part of total import,
+    its price and its limits.
+
+    The market has S H steps, as `tree` of no shared steps. Raises `ValueError` as `tree` does, and
+    unless 0 <= `down` <= `up`.
+    """
+    each = _each(markets)
+    if not 0 <= down <= up < np.inf:
+        raise ValueError(f"committed: up={up}, down={down}; give prices with 0 <= down <= up.")
+    if most is None:
+        most = max((_most(market) for market in each), default=0.0)
+    if not 0 < most < np.inf:
+        raise ValueError(f"committed: most={most}; give the desk some power, kW.")
+    whole = tree([_with_desk(market, up, down, most) for market in each], probability, 0)
+    people, steps = whole.prosumers.load.shape
+    moment = np.tile(np.arange(steps // len(each)), len(each))
+    given = Commitment(tuple(moment.tolist()), (people - 1,), tuple(tables))
+    return changed(whole, committed=commitment("committed", given, steps, people))
+
+
+def _most(market: Market) -> float:
+    """The sum over all loads and devices of the most that each draws or makes, kW."""
+    powers = (market.prosumers.load, market.generators.power_min, market.generators.power_max)
+    powers += (market.buffers.charge_max, market.buffers.discharge_max, market.grid.passive)
+    return float(sum(np.max(np.abs(np.asarray(a)), axis=-1, initial=0.0).sum() for a in powers))
+
+
+def _with_desk(market: Market, up: float, down: float, most: float) -> Market:
+    """The market with one prosumer more, who sells at `up` and buys at `down` in any hour."""
+    have = sizes(market)
+    desk, unit, pair = have["prosumers"], have["generators"], have["pairs"]
+    grown = pad(market, prosumers=desk + 1, generators=unit + 2, pairs=pair + desk)
+    people, units, pairs = grown.prosumers, grown.generators, grown.trading
+
+    def ended(table: Any, values: Any) -> Any:
+        found = np.array(table)
+        found[len(found) - len(values) :] = np.reshape(values, (-1, *[1] * (found.ndim - 1)))
+        return to_device(found)
+
+    feeder = np.asarray(market.grid.feeder)[:1]
+    everyone = np.arange(desk)
+    return changed(
+        grown,
+        prosumers=changed(
+            people,
+            bus=ended(people.bus, feeder),
+            names=people.names and (*people.names[:-1], "balancing desk"),
+        ),
+        generators=changed(
+            units,
+            owner=ended(units.owner, [desk, desk]),
+            power_min=ended(units.power_min, [0.0, -most]),
+            power_max=ended(units.power_max, [most, 0.0]),
+            linear=ended(units.linear, [up, down]),
+            names=units.names and (*units.names[:-2], "balancing up", "balancing down"),
+        ),
+        trading=changed(
+            pairs,
+            buyer=ended(pairs.buyer, everyone),
+            seller=ended(pairs.seller, np.full(desk, desk)),
+            limit=ended(pairs.limit, np.full(desk, most)),
+        ),
+    )
+
+
+def _each(markets: Sequence[Market] | Market) -> list[Market]:
+    """Markets one by one, also of a batch."""
+    if isinstance(markets, Market):
+        return [_lane(markets, k) for k in range(_count(markets))]
+    return list(markets)
+
+
 def _parts(field: Field, each: Sequence[Market]) -> tuple[list[np.ndarray], bool]:
     """A field of each market, and whether it is by step: if it may be, also where they differ."""
     parts, by_step = [np.asarray(field.find(market)) for market in each], field.hourly
@@ -79,7 +169,7 @@ def _check_alike(each: Sequence[Market], split: int) -> None:
     """Refuse markets that differ in more than their steps from `split` on."""
     first = each[0]
     for k, market in enumerate(each):
-        if market.before is not None:
+        if market.before is not None or market.committed is not None:
             raise ValueError(
                 f"tree: market {k} is a tree already; give markets with a path of steps."
             )
@@ -128,7 +218,7 @@ def branch(market: Market, clearing: Any, number: int) -> tuple[Market, Any]:
         market,
         [field.find(market)[..., way] for field in hourly],
     )
-    path = changed(path, before=None, weight=path.weight * 0 + 1)
+    path = changed(path, before=None, committed=None, weight=path.weight * 0 + 1)
     if not hasattr(clearing, "plan"):
         return path, along(clearing)
     plan, prices, total = along((clearing.plan, clearing.prices, clearing.aggregate))

@@ -94,6 +94,7 @@ def _kind(market: Market) -> dict[str, Any]:
     return {
         "hours": market.prosumers.load.shape[-1],
         "before": market.before,
+        "committed": market.committed,
         "grid model": grid.model.name,
         "reactive_balance": grid.reactive_balance,
         "number of feeders": grid.feeder.shape[-1],

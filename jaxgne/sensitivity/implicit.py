@@ -13,6 +13,7 @@ import numpy as np
 from jax.lax import custom_linear_solve, stop_gradient
 from jaxtyping import Array, Bool
 
+from ..commitments import refuse
 from ..market import Market, cast
 from ..model import Plan, Rows
 from ..record import nameless
@@ -31,6 +32,7 @@ UNCLEARED = (
     "The derivative of a market that did not clear means nothing. Look at clearing.status, "
     "or pass adjoint=jaxgne.Implicit(throw=False) for NaN instead."
 )
+NO_DERIVATIVE = "that of its potential by any number, plan held, is that of what it costs at best"
 
 
 class AbstractAdjoint(eqx.Module):
@@ -50,6 +52,7 @@ class AbstractAdjoint(eqx.Module):
 
     def place(self, market: Market, plan: Plan, prices: Rows) -> tuple[Active, Plan, Point]:
         """Which bounds hold, the plan there and the point, in the market's own dtype."""
+        refuse("derivatives of a clearing", market, NO_DERIVATIVE)
         dtype = market.prosumers.load.dtype
         with jax.enable_x64(True):
             still = cast(stop_gradient((market, plan, prices)), jnp.float64)

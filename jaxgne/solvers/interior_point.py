@@ -21,6 +21,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
+from ..commitments import refuse
 from ..feasibility import existing
 from ..market import Market, cast
 from ..model import Plan, Rows, aggregate, counted, grid_price, net_exchange, rows, rows_like
@@ -107,6 +108,7 @@ class InteriorPoint(AbstractSolver):
 
     def prepare(self, market: Market) -> "InteriorPoint":
         """Reactive flows are given on trees without inverters, but for what is between phases."""
+        refuse("InteriorPoint", market)
         grid = market.grid
         if self.reactive is not None or isinstance(grid.compensation_max, Tracer):
             return self

@@ -17,6 +17,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
+from ..commitments import refuse
 from ..incidence import has_terminals
 from ..market import Market
 from ..model import (
@@ -133,6 +134,7 @@ class SemiDecentralized(AbstractSolver):
 
     def prepare(self, market: Market) -> "SemiDecentralized":
         """With as many slots as the market's busiest prosumer needs, or more where given."""
+        refuse("SemiDecentralized", market)
         pairs = market.trading
         owners = (market.generators.owner, market.buffers.owner)
         if any(isinstance(a, Tracer) for a in (*owners, pairs.buyer, pairs.seller)):

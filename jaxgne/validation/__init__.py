@@ -33,6 +33,7 @@ from .tables import (
     pairs,
     shapes,
     traced,
+    uneven,
     walk,
 )
 
@@ -107,6 +108,7 @@ def structure(market: Market, caller: str = "clear") -> list[str]:
     v = Values(market)
     wrong = indices(v)
     wrong += [] if wrong else pairs(v) + (lines(v) or in_phases(v)) + caps(v) + kinds(v)
+    wrong += [] if wrong else uneven(v)
     wrong += mistakes(v) if np.any(suspects(market)) else []
     made, steps = market.buffers.made, np.shape(market.prosumers.load)[-1]
     unreal = market.clock and market.clock.wrong()

@@ -10,6 +10,7 @@ from jax.core import Tracer
 from jaxtyping import Bool, Int
 
 from ..clock import hour_name
+from ..commitments import commitment, steps_of
 from ..fields import ROWS
 from ..kinds import KINDS
 from ..market import FIELDS, Market
@@ -159,7 +160,7 @@ def shapes(market: Market, caller: str = "clear") -> list[str]:
     for axis, name in (("N", "Prosumers.load"), ("H", "Prosumers.load"), ("B", "Grid.passive")):
         if not sizes.get(axis):
             wrong.append(f"{name}: there is no {ROWS[axis]}; give at least one.")
-    wrong += misnamed(market, sizes)
+    wrong += misnamed(market, sizes) + uncommitted(market, sizes)
     table, count = market.caps, sizes.get("M", 0)
     if not len({*table.names}) == len(table.names) == len(table.units) == count:
         wrong.append(
@@ -167,6 +168,32 @@ def shapes(market: Market, caller: str = "clear") -> list[str]:
             f"{count} caps; give each its own name, and a unit."
         )
     return wrong
+
+
+def uncommitted(market: Market, sizes: dict[str, int]) -> list[str]:
+    """What commitments have that the market has not."""
+    try:
+        commitment("Market.committed", market.committed, sizes.get("H", 0), sizes.get("N", 0))
+    except ValueError as error:
+        return [str(error)]
+    return []
+
+
+def uneven(v: Values) -> list[str]:
+    """Moments whose steps are not of one length."""
+    given, length = v.market.committed, v["Market.hour_length"]
+    if given is None:
+        return []
+    steps, row = steps_of(given)
+    first = np.where(row >= 0, steps[row, 0], np.arange(len(length)))
+    return v.complain(
+        "Market.hour_length",
+        length != length[first],
+        lambda at: (
+            f"{v.text('Market.hour_length', at)}, but step {first[at]} of the same moment has "
+            f"{v.text('Market.hour_length', (first[at],))}; give all steps of a moment one length"
+        ),
+    )
 
 
 def _is_float(array: Any) -> bool:
