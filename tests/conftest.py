@@ -100,6 +100,10 @@ SLOW_TESTS = {
         "test_what_tune_reads_off_is_told_by_name_and_shown_again[reinforcement-names1]",
     ),
     "test_clock.py": ("test_days_at_other_times_share_a_program",),
+    "test_commands.py": (
+        "test_lines_of_the_shell_run",
+        "test_commands_in_running_text_run",
+    ),
     "test_curves.py": (
         "test_what_is_used_is_worth_its_price[mechanism]",
         "test_what_is_used_is_worth_its_price[primal-dual]",
@@ -148,10 +152,7 @@ SLOW_TESTS = {
     "test_objectives.py": ("test_derivative",),
     "test_optimality.py": ("test_the_yardstick_has_finite_derivatives[lindistflow]",),
     "test_options.py": ("test_a_double_market_in_single_mode_is_told",),
-    "test_pages.py": (
-        "test_a_page_whose_blocks_take_long_runs",
-        "test_the_page_on_the_shell_runs",
-    ),
+    "test_pages.py": ("test_a_page_whose_blocks_take_long_runs",),
     "test_preconditioner.py": ("test_steps_never_overshoot[many devices-1]",),
     "test_report_html.py": (
         *(

@@ -1,19 +1,13 @@
-"""What pages say runs as they say it: blocks of Python, and commands of the shell."""
+"""What pages say in Python runs as they say it."""
 
 import importlib
 import re
-import shlex
 import tomllib
-from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from typer.main import get_command
-from typer.testing import CliRunner
-
-from jaxgne.cli import app
 
 from .circuits import END, START
 from .pages import ROOT, blocks, read
@@ -81,38 +75,6 @@ def test_no_page_with_python_is_left_out():
     have = {page for page in PAGES if blocks(page)}
     told = {f"docs/{page}.md" for page in (*ALONE, *LONG)}
     assert have == told | {f"docs/learn/{page}.md" for page in LEARN} | {"README.md"}
-
-
-def test_commands_on_pages_are_those_of_the_program():
-    """Their names, options and values are read as the shell would have them."""
-    group: Any = get_command(app)
-    found = 0
-    for page in PAGES:
-        for line in "".join(blocks(page, "sh")).splitlines():
-            called = re.search(r"(?:^|bin/)jaxgne ([^-][^|>]*)", line)
-            if not called:
-                continue
-            found += 1
-            words = shlex.split(called[1], comments=True)
-            context = group.make_context("jaxgne", [*words], resilient_parsing=True)
-            try:
-                name, command, rest = group.resolve_command(context, [*words])
-                command.make_context(name, rest, parent=context)
-            except Exception as error:
-                raise AssertionError(f"{page}: {line}: {error}") from error
-    assert found > 30
-
-
-def test_the_page_on_the_shell_runs(tmp_path: Path):
-    """Line by line as it stands, but for the line that changes the reader's own shell."""
-    lines = "".join(blocks("docs/shell.md", "sh")).splitlines()
-    called = [shlex.split(line, comments=True) for line in lines if line.startswith("jaxgne ")]
-    called = [words for words in called if "--install-completion" not in words]
-    assert len(called) > 10
-    with chdir(tmp_path):
-        for words in called:
-            result = CliRunner().invoke(app, words[1:])
-            assert result.exit_code == 0, (words, result.output)
 
 
 def test_every_page_is_on_the_menu_of_the_site_and_its_links_lead_somewhere(
