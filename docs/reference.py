@@ -1,15 +1,17 @@
 """Pages of the site that are written from the package itself: its public names, its commands.
 
-A name's docstring is its text. Arguments, what is returned and what is raised stand below it, by
-signature and by the sentences that say "Raises".
+A name's docstring is its text. Below it stand its arguments, each with what `docs/arguments.py`
+finds said of it, what is returned, and what is raised by the sentences that say "Raises".
 """
 
 import inspect
 import re
 import textwrap
 from importlib import import_module
+from itertools import groupby
 from typing import Any
 
+from arguments import meanings
 from typer.main import get_command
 
 import jaxgne
@@ -93,15 +95,21 @@ def expanded(name: str) -> list[str]:
     return [f"{name[:-2]}.{each}" for each in public]
 
 
-def described(name: str) -> str:
-    """Signature, docstring, arguments, what is returned and raised, of one public name."""
+def found(name: str) -> Any:
+    """What a public name stands for."""
     thing: Any = jaxgne
     for part in name.split("."):
         thing = getattr(thing, part, None) or import_module(f"{thing.__name__}.{part}")
+    return thing
+
+
+def described(name: str) -> str:
+    """Signature, docstring, arguments, what is returned and raised, of one public name."""
+    thing = found(name)
     text = inspect.getdoc(thing) or ""
     raised = re.findall(r"(?:(?<=\. )|(?<=\.\n)|(?<=\n\n))Raises (.*?\.(?=\s|$))", text, re.S)
     for each in raised:
-        text = text.replace(f"Raises {each}", "").rstrip()
+        text = text.replace(f"Raises {each}", "").rstrip().replace("\n\n ", "\n\n", 1)
     heading = f"## jg.{name}"
     try:
         signature = inspect.signature(thing)
@@ -110,14 +118,12 @@ def described(name: str) -> str:
     call = f"{name.split('.')[-1]}({', '.join(shortened(signature))})"
     lines = textwrap.fill(call, 90, subsequent_indent="    ", break_long_words=False)
     parts = [heading, f"```text\n{lines}\n```", text]
-    rows = [
-        f"| `{each.name}` | {typed(each.annotation)} | {default(each)} |"
-        for each in signature.parameters.values()
-    ]
-    if rows:
-        parts.append("\n".join(["| Argument | Type | Default |", "|---|---|---|", *rows]))
+    if signature.parameters:
+        parts += ["**Arguments**", "\n".join(arguments(thing, signature))]
     if inspect.isfunction(thing) and signature.return_annotation is not inspect.Signature.empty:
-        parts.append(f"**Returns** {typed(signature.return_annotation)}")
+        said = re.findall(r"(?:^|(?<=\. )|(?<=\n))Returns (.*?\.)(?=\s|$)", text, re.S)
+        words = " ".join([typed(signature.return_annotation), *said])
+        parts.append(f"**Returns** {' '.join(words.split())}")
     if raised:
         parts.append(f"**Raises** {' '.join(' '.join(raised).split())}")
     if inspect.isclass(thing):
@@ -137,6 +143,19 @@ def shortened(signature: inspect.Signature) -> list[str]:
     return names
 
 
+def arguments(thing: Any, signature: inspect.Signature) -> list[str]:
+    """A line for each argument, or several of one meaning: type, default, and what it means."""
+    told = meanings(thing)
+    lines = []
+    for meaning, same in groupby(signature.parameters.values(), lambda each: told[each.name]):
+        names = []
+        for each in same:
+            facts = [fact for fact in (typed(each.annotation), default(each)) if fact]
+            names.append(f"`{each.name}`" + (f" ({', '.join(facts)})" if facts else ""))
+        lines.append(f"- {', '.join(names)}: {meaning}")
+    return lines
+
+
 def typed(annotation: Any) -> str:
     """An annotation as the source writes it."""
     if annotation is inspect.Signature.empty:
@@ -151,7 +170,7 @@ def default(parameter: inspect.Parameter) -> str:
     if parameter.default is parameter.empty:
         return ""
     text = repr(parameter.default)
-    return f"`{text}`" if len(text) < 40 and " at 0x" not in text else "see above"
+    return f"by default `{text}`" if len(text) < 40 and " at 0x" not in text else "optional"
 
 
 def methods(kind: type) -> list[str]:
@@ -186,8 +205,8 @@ def command_line() -> str:
 
 def commands(group: Any, above: str) -> list[tuple[str, Any]]:
     """All commands with their full names, those of groups in their place."""
-    found = []
+    every = []
     for name, command in group.commands.items():
         full = f"{above} {name}"
-        found += commands(command, full) if hasattr(command, "commands") else [(full, command)]
-    return found
+        every += commands(command, full) if hasattr(command, "commands") else [(full, command)]
+    return every

@@ -124,12 +124,13 @@ def clear_ac(
 
     Ends when the AC state of the plan keeps its limits to 1e-6 pu and 1e-4 of ratings, and plan and
     prices are an equilibrium, to `tol`, of the game that is linear about that state: a local
-    equilibrium of the AC game, no more. Takes what `clear` takes otherwise; a `start` is a clearing
-    of this market on any model.
+    equilibrium of the AC game, no more. At most `rounds` are cleared. Takes what `clear` takes
+    otherwise; a `start` is a clearing of this market on any model.
 
     Raises `NotCleared` where no plan keeps the limits on AC, which it names, where a round does not
-    clear or the AC power flow has no solution, and after `rounds`; `ValueError` for a market that
-    has no grid, or whose AC state cannot be examined (`ac_power_flow`); `TypeError` when traced.
+    clear or the AC power flow has no solution, and after that many rounds; `ValueError` for a
+    market that has no grid, or whose AC state cannot be examined (`ac_power_flow`); `TypeError`
+    when traced.
     """
     if isinstance(market.prosumers.load, Tracer):
         raise TypeError("clear_ac() runs on the host: call it outside of jit and vmap.")

@@ -81,7 +81,10 @@ def budget(
     devices: Iterable[int | str] | None = None,
     name: str = "budget",
 ) -> Caps:
-    """At most `most` kWh over the horizon, each path of it; whose and of what as in `group`."""
+    """At most `most` kWh over the horizon, each path of it.
+
+    `of`, `members`, `buses` and `devices` say whose and of what, as in `group`.
+    """
     lengths, hours = _lengths(market)
     return Caps(
         _at_the_end(market, "budget", most),
@@ -213,7 +216,7 @@ def total_demand_charge(
 
 
 def joined(*tables: Caps) -> Caps:
-    """Rows of several tables as one. Raises `ValueError` for other steps, and names used twice."""
+    """Rows of several `tables` as one. Raises `ValueError` for other steps and names used twice."""
     if not tables:
         raise ValueError("joined: no caps; give at least one table.")
     steps = {np.shape(table.level_max)[-1] for table in tables}
@@ -243,7 +246,7 @@ def joined(*tables: Caps) -> Caps:
 
 @for_one()
 def capped(market: Market, *caps: Caps) -> Market:
-    """The market with these caps beside those that it has.
+    """The market with `caps` beside those that it has.
 
     Raises `ValueError` where caps have other steps than the market, or a name twice.
     """

@@ -194,7 +194,7 @@ def compare(
     generator_carbon: Any = 0.0,
     network_fee: Any = 0.0,
 ) -> Comparison:
-    """One table of what clearings mean: `{"market": (market, clearing), ...}`.
+    """One table of what clearings mean: `cleared` is `{"market": (market, clearing), ...}`.
 
     `market` is where money is reckoned: for a clearing of the social optimum's market give the
     market itself. `grid_carbon`, `generator_carbon` and `network_fee` are those of `outcome`.

@@ -204,7 +204,7 @@ def with_contracts(
     *,
     transformers: Iterable[int | str] = (),
 ) -> Market:
-    """The market at the prices of contracts: one for all, one a prosumer, or each with its own.
+    """The market at the prices of `contracts`: one for all, one a prosumer, or each with its own.
 
     `Tariff.base` and `Tariff.export` become those of the first contract, gross, and the adders of
     each prosumer make of them what its own asks and pays; `Tariff.slope` stays. Both sides of a

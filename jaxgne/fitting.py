@@ -97,7 +97,7 @@ def fit(
     trades, prices. NaN in `observed` was not observed. `noise` is the standard deviation of the
     observations, one number or one for each of its arrays; by default the root mean square of each.
     A batch of markets shares the fields; `observed` then has a leading axis of scenarios.
-    `bounds`, `bijection` and the other options are those of `tune`.
+    `bounds`, `bijection`, `steps`, `adjoint` and the other `options` are those of `tune`.
 
     Returns the fitted market and the history, whose values are misfits. What `identifiability` says
     of deviations holds where these are least: costs that trade off against one another take

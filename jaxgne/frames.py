@@ -140,13 +140,13 @@ def price_parts(market: Market, clearing: Clearing) -> "DataFrame":
 
 
 def comparison(compared: Comparison) -> "DataFrame":
-    """What `compare` found, one row per `market`; NaN where a number is not defined."""
+    """What `compare` found (`compared`), a row per `market`; NaN where a number is not defined."""
     table = _pandas().DataFrame.from_dict(compared.rows, orient="index").astype(float)
     return table.rename_axis("market").reset_index()
 
 
 def front(found: Front) -> "DataFrame":
-    """What `pareto` found, one row a point: both objectives, and each number that was tuned.
+    """What `pareto` `found`, one row a point: both objectives, and each number that was tuned.
 
     `rate` is what one unit less of the second costs in units of the first, `residual` how far from
     a Pareto point it is (`Front`).

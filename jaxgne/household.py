@@ -74,7 +74,7 @@ def household_bill(
     prosumer: int | str,
     contract: Contract | Sequence[Contract] | None = None,
 ) -> Account:
-    """What one prosumer, by number or name, pays, EUR: a line for each quantity and its price.
+    """What one `prosumer`, by number or name, pays, EUR: a line for each quantity and its price.
 
     Without a `contract` prices are those of the game, gross. With the contracts of `with_contracts`
     they are net, energy, network and taxes each in its own line, then fixed fees and VAT. A price
@@ -98,7 +98,7 @@ def household_bill(
 def household_bills(
     market: Market, clearing: Clearing, contracts: Contract | Sequence[Contract] | None = None
 ) -> list[Account]:
-    """`household_bill` of each prosumer, with the contracts of all of them, or without any."""
+    """`household_bill` of each prosumer, with the `contracts` of all of them, or without any."""
     refuse_batch("household_bills", market=market, plan=clearing.plan)
     priced("household_bills", clearing)
     names, everyone = market.prosumers.names, None
@@ -316,7 +316,7 @@ def _limits(clearing: Clearing, row: int, facts: _Facts) -> list[Line]:
 
 
 def income(market: Market, clearing: Clearing, contracts: Contract | Sequence[Contract]) -> Account:
-    """What all households pay together and for what, EUR: who earns by energy, network, and taxes.
+    """What all households pay by `contracts`, and for what, EUR: energy, network, and taxes.
 
     The network's fees, on what comes from the main grid and on trades, stand beside what it
     receives for scarce limits; these are the operator's `receipts` of `settle` less the tolls.

@@ -82,6 +82,8 @@ def _slopes(grid: Grid, active: Array, reactive: Array) -> tuple[Array, Array]:
 def loss_shares(found: AcExact, rule: Rule = "marginal") -> LossShares:
     """The losses of a clearing on AC, kWh, by prosumer, passive consumers' bus and hour.
 
+    `found` is what `clear_ac` returned, `rule` how its losses are laid to people:
+
     - "marginal": in proportion to marginal losses, dL/dp times the kW plus dL/dq times the kvar
       that each draws; below 0 for who relieves lines;
     - "proportional": line by line to those who use it. What a line carries away from the feeder is
@@ -123,10 +125,11 @@ def _shares(market: Market, plan: Plan, state: Flow, slopes: Any, rule: Rule) ->
 def loss_money(found: AcExact, rebate: Rebate = "by energy") -> LossMoney:
     """What people pay for losses of a clearing on AC, and the surplus handed back, EUR by hour.
 
-    `rebate` says to whom: "by energy" to all by the kWh that they draw or feed in, "as paid" in
-    proportion to what they pay for losses, after which each has paid for its `loss_shares` by
-    the marginal rule, or "by head" of prosumers. Who foresees a rebate by what it does pays other
-    prices in truth; "by head" alone does not depend on that. Raises `ValueError` for another one.
+    `found` is what `clear_ac` returned. `rebate` says to whom the surplus goes: "by energy" to all
+    by the kWh that they draw or feed in, "as paid" in proportion to what they pay for losses, after
+    which each has paid for its `loss_shares` by the marginal rule, or "by head" of prosumers. Who
+    foresees a rebate by what it does pays other prices in truth; "by head" alone does not depend on
+    that. Raises `ValueError` for another one.
     """
     if rebate not in get_args(Rebate):
         known = ", ".join(get_args(Rebate))

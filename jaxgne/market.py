@@ -238,6 +238,10 @@ def line_name(of: Any, line: int) -> str:
 class Market(Record):
     """Everything the equilibrium depends on; `jg.validate(market)` checks it in full.
 
+    `prosumers`, `generators` and `buffers` are who takes part with which devices, `trading` which
+    pairs may trade, `grid` and `tariff` where and at what price the main grid is bought from,
+    `caps` what limits many share; what is left out there is none of.
+
     Each of the H steps is `hour_length` hours long: one number, or one a step. With a `clock` they
     have a time: people, tables and plots then read clock times, and hours since the start without.
     It changes no plan. `weight` is how often a step counts in costs, prices being those of the step

@@ -59,7 +59,7 @@ class _Options(HowToTune, total=False):
 def trading_tariff(
     market: Market, objective: Outcome = OBJECTIVES["revenue"], **options: Unpack[_Options]
 ) -> tuple[Market, History]:
-    """One tariff c_ta for all pairs; by default for the highest revenue of the operator.
+    """One tariff c_ta for all pairs; its `objective` is by default the operator's highest revenue.
 
     Between 0 and half the highest energy value today. As trades end one after the other, objectives
     have kinks and several local optima along it: the best of a scan of 16 tariffs is improved,
@@ -98,11 +98,11 @@ def _taxed(market: Market, tariff: float) -> Market:
 def price_slope(
     market: Market, objective: Outcome = objectives.peak, **options: Unpack[_Options]
 ) -> tuple[Market, History]:
-    """The slope d_mg of the main grid's price in each hour; by default for the lowest peak.
+    """The slope d_mg of the main grid's price by hour; its `objective` by default the lowest peak.
 
     Between 0 and three times the highest today, while the main grid receives no less than today,
-    and the prosumers pay no more. Raises `ValueError` where it is 0 in all hours: of nothing there
-    is no range.
+    and the prosumers pay no more. `options` are those of `tune`. Raises `ValueError` where it is 0
+    in all hours: of nothing there is no range.
     """
     if not float(market.tariff.slope.max()) > 0:
         raise ValueError(
@@ -130,11 +130,11 @@ def price_slope(
 def locational_tariff(
     market: Market, objective: Outcome = objectives.congestion_rent, **options: Unpack[_Options]
 ) -> tuple[Market, History]:
-    """A tariff on trades by bus; by default for the least congestion rent.
+    """A tariff on trades by bus; its `objective` is by default the least congestion rent.
 
     A market has no tariff by bus, but one by pair: here each pair's is the mean of those of its two
     buses, of which only buses with prosumers count. Between 0 and half the highest energy value,
-    while the tariffs bring the operator no less than today.
+    while the tariffs bring the operator no less than today. `options` are those of `tune`.
     """
     _need(market.trading.toll.shape[0], "locational-tariff", "trading pairs")
     today = clear(market, options.get("solver"), tol=options.get("tol"))

@@ -96,7 +96,7 @@ def congestion_rent(market: Market, clearing: Clearing) -> Scalar:
 def carbon(
     market: Market, clearing: Clearing, *, grid_carbon: Any, generator_carbon: Any = 0.0
 ) -> Scalar:
-    """kg of CO2, for factors in kg/kWh: of the main grid (one or by hour), of generators."""
+    """kg of CO2, for factors in kg/kWh: `grid_carbon` (one or by hour), `generator_carbon`."""
     factors = {"grid_carbon": grid_carbon, "generator_carbon": generator_carbon}
     return outcome(market, clearing, **factors).carbon
 

@@ -41,10 +41,11 @@ def pad(
 ) -> Market:
     """The market with rows added, up to the sizes given, that take part in nothing.
 
-    New prosumers stand at bus 0 without load; new devices and pairs have no power; new buses hang
-    on the first feeder by a line without impedance; new terms of caps, where there are any, count
-    nothing. The other rows keep their plan and prices. Raises `ValueError` for more pairs than the
-    prosumers can form.
+    Sizes are those of `prosumers`, `generators`, `buffers`, `pairs`, `buses` and `terms` of caps;
+    what is left out stays. New prosumers stand at bus 0 without load; new devices and pairs have no
+    power; new buses hang on the first feeder by a line without impedance; new terms of caps, where
+    there are any, count nothing. The other rows keep their plan and prices. Raises `ValueError` for
+    more pairs than the prosumers can form.
     """
     have = sizes(market)
     more = {

@@ -34,19 +34,20 @@ def by_phase(
 ) -> Grid:
     """A radial grid of S buses, of which each has some of three `phases`, and W = S - 1 lines.
 
-    A line has the phases of its `target`; `resistance` and `reactance` are its symmetric matrices,
-    pu/kW: ohms divided by 1000 kV^2 (kV line to neutral), of missing phases anything. `tap`,
-    `rating` (kVA of a conductor) may be by line, or by line and phase; `voltage_min` and
-    `voltage_max` by bus, or by bus and phase; `passive` and `passive_reactive` (kW, kvar) by bus
-    and phase, (S, 3), or also by hour; `feeder_voltage` by phase, or by phase and hour.
+    Lines lead from `source` to `target`, away from `feeder`, the bus of the main grid. A line has
+    the phases of its `target`; `resistance` and `reactance` are its symmetric matrices, pu/kW: ohms
+    divided by 1000 kV^2 (kV line to neutral), of missing phases anything. `tap`, `rating` (kVA of a
+    conductor) may be by line, or by line and phase; `voltage_min` and `voltage_max` by bus, or by
+    bus and phase; `passive` and `passive_reactive` (kW, kvar) by bus and phase, (S, 3), or also by
+    hour; `feeder_voltage` by phase, or by phase and hour.
 
     What draws on more than one phase stands at a row of its own: `spans` lists bus and connection,
     `ab`, `bc`, `ca` or `abc`, of such rows, `span_passive` and `span_reactive` what draws there
     whatever the market does, one a span, or also by hour.
 
     Rows are called like `632.b` or `632.ab`, where buses have `names` (else numbers), conductors
-    like `650-632.b`; `row` finds them. Raises `ValueError` where a line has a phase that its source
-    lacks, or a span one that its bus lacks.
+    like `650-632.b`, or as `line_names` say; `row` finds them. Raises `ValueError` where a line has
+    a phase that its source lacks, or a span one that its bus lacks.
     """
     phases = np.asarray(phases, bool)
     count, buses = len(phases), tuple(map(str, names)) or tuple(map(str, range(len(phases))))

@@ -129,7 +129,7 @@ def radial(caller: str, market: Market) -> None:
 
 @built
 def oriented(grid: Grid) -> Grid:
-    """The same grid with its lines in the order of `lindistflow`; buses stay as they are.
+    """The same `grid` with its lines in the order of `lindistflow`; buses stay as they are.
 
     Lines are sorted by their distance from the feeder, in lines, and point away from it, whichever
     way and in whatever order they were given. A transformer that is turned has ratio 1 / tap, and

@@ -119,9 +119,10 @@ def trust(
 ) -> Trust:
     """Whether derivatives of `output(market, clearing)` mean something at this equilibrium.
 
-    `output` returns a scalar, or an array of which a random combination is looked at. With `check`,
-    two markets that differ by a small random change of the fields `where` (loads and tariff, unless
-    given) are cleared, and the difference is set beside the derivative.
+    `output` returns a scalar, or an array of which a random combination, that of `seed`, is looked
+    at. `adjoint` is how they are taken, by default `Implicit()`. With `check`, two markets that
+    differ by a small random change of the fields `where` (loads and tariff, unless given) are
+    cleared, and the difference is set beside the derivative.
 
     Runs on the host. Raises `TypeError` when traced.
     """

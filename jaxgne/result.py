@@ -25,7 +25,7 @@ _SHOWN = 8  # scenarios of a batch that are named
 
 
 class NotCleared(RuntimeError):
-    """Raised by `clear` when a market did not clear; `.clearing` holds what there is.
+    """Raised by `clear` when a market did not clear, by a `message`; `.clearing` is what there is.
 
     `.market` is the market of that clearing where it is not the one given: with margins.
     """
@@ -60,14 +60,14 @@ class Clearing(Record):
     `infeasible`, `prices` are the proof: a ray along which no plan meets all limits.
     """
 
-    plan: Plan
+    plan: Plan  # what everyone does
     prices: Rows  # EUR/kWh, on the gauge exchange = 0
     costs: Float[Array, " N"]  # EUR, J_i: what each minimizes, which is no bill (`settle`)
     aggregate: Float[Array, " H"]  # kW, sigma
-    certificate: Certificate
-    steps: Int[Array, ""]
-    status: Status
-    run: Run | None  # None while it is made
+    certificate: Certificate  # how good plan and prices are
+    steps: Int[Array, ""]  # of the solver
+    status: Status  # how it ended
+    run: Run | None  # what ran it; None while it is made
 
     @property
     def runner(self) -> Runner:

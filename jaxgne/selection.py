@@ -94,7 +94,7 @@ def select(
     start: Clearing | None = None,
     throw: bool = True,
 ) -> Clearing:
-    """Of all v-GNE at the market's equilibrium prices the one with the least of an objective.
+    """Of all v-GNE at the market's equilibrium prices the one with the least of an `objective`.
 
     `congestion`, `trade`, `fairness` and `norm` are least `congestion`, `traded`, `spread` and
     `norm` of this module. `import` is least in the sum of squares of the power at the transformer,

@@ -66,7 +66,7 @@ def share(
     rent: Rent = "kept",
     keys: Any = None,
 ) -> Shared:
-    """What everyone pays for the plan of a clearing by a rule, EUR; of a batch by scenario.
+    """What everyone pays for the plan of a clearing by a `rule`, EUR; of a batch by scenario.
 
     "marginal" is `settle`: each pair trades at the mean of its two prices of energy. "uniform"
     settles all trades of a step at one price, the mean of these by energy. The others are pools:
@@ -288,8 +288,9 @@ def who_gains(
     """What everyone pays by each rule, and saves against a `reference`, a market and its clearing.
 
     The reference is as a rule the market without trading, `comparison.baselines(market)`, whose
-    prosumers pay by `settle`. Gains count what devices cost and storage gained, which differ
-    between the two plans. Raises `ValueError` where one of the two has no prices.
+    prosumers pay by `settle`. `rent` and `keys` are those of `share`. Gains count what devices cost
+    and storage gained, which differ between the two plans. Raises `ValueError` where one of the two
+    has no prices.
     """
     now, before = (measured(*pair) for pair in ((market, clearing), reference))
     devices = now.cost - now.bill

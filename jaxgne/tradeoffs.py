@@ -97,7 +97,7 @@ def pareto(
     progress: Callable[[FrontProgress], None] | None = None,
     **options: Unpack[_Options],
 ) -> Front:
-    """What two objectives cost one another, as the fields `where(market)` move within `bounds`.
+    """What two `objectives` cost one another, as the fields `where(market)` move within `bounds`.
 
     Each is a function of market and clearing, a number that is to be small, as for `tune`. Returns
     up to `points` markets: both ends of the front, and between them the least of the first

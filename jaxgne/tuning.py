@@ -67,14 +67,14 @@ def tune(
 ) -> tuple[Market, History]:
     """Change the fields `where(market)` until `objective(market, clearing)` is small.
 
-    Returns the best market of all steps and how it came about. That is a local optimum at best:
-    objectives of equilibria have kinks, where trades or limits switch, and are rarely convex; a
-    `history.gradient` that does not become small tells. With `bounds=(low, high)`, numbers
-    or pytrees like the fields, the optimizer moves shares of the range from 0 to 1, so that its
-    rate needs no unit. With a `bijection`, `fields = bijection.forward(u)` and u is moved, within
-    the bounds if there are: see `jaxgne.coordinates.Linear` for what ties fields to one another.
-    `optimizer` is any of optax that needs gradients, and the value, only; by default Adam at a rate
-    that falls from 5 % of the range to 0 along a cosine.
+    Returns the best market of at most `steps` steps and how it came about. That is a local optimum
+    at best: objectives of equilibria have kinks, where trades or limits switch, and are rarely
+    convex; a `history.gradient` that does not become small tells. With `bounds=(low, high)`,
+    numbers or pytrees like the fields, the optimizer moves shares of the range from 0 to 1, so that
+    its rate needs no unit. With a `bijection`, `fields = bijection.forward(u)` and u is moved,
+    within the bounds if there are: see `jaxgne.coordinates.Linear` for what ties fields to one
+    another. `optimizer` is any of optax that needs gradients, and the value, only; by default Adam
+    at a rate that falls from 5 % of the range to 0 along a cosine.
 
     `constraints` are functions of market and clearing whose values must be at most 0. A step counts
     as best only if they are, to a thousandth of the largest that they have been.

@@ -78,11 +78,11 @@ def habits(market: Market) -> Habits:
 def today(market: Market, *, until: Until = "due", price: Any = None) -> Clearing:
     """What everyone does today, and what it costs at the tariff: a clearing for tables and plots.
 
-    `plan_today` says what that is. Nothing is traded, limits and the network have no price, and
-    `settle` gives bills by the tariff alone. `prices.balance` is what a kWh less would save: what
-    is asked for a kWh of the main grid, or paid where power is sold. The status is `uncontrolled`,
-    as this is no equilibrium, and `certificate.ac` says what the grid makes of it. Of a batch all
-    has its leading axis.
+    `plan_today` says what that is, and what `until` and `price` are. Nothing is traded, limits and
+    the network have no price, and `settle` gives bills by the tariff alone. `prices.balance` is
+    what a kWh less would save: what is asked for a kWh of the main grid, or paid where power is
+    sold. The status is `uncontrolled`, as this is no equilibrium, and `certificate.ac` says what
+    the grid makes of it. Of a batch all has its leading axis.
     """
     gate(market, "today", batch=True)
     plan = plan_today(market, until=until, price=price)

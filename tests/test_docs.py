@@ -1,11 +1,14 @@
 """Pages of the mathematics and of the modules name what the code has, and all of it."""
 
+import inspect
 import re
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 import jaxgne as jg
 from jaxgne import optimality, settlement
@@ -88,6 +91,42 @@ def test_paths_in_the_architecture_exist():
     paths = set(re.findall(r"`((?:jaxgne|tests|docs)/[^\s`]+)`", HOUSE))
     missing = {path for path in paths if "NAME" not in path and not (ROOT / path).exists()}
     assert missing == set() and len(paths) > 100
+
+
+def test_every_argument_of_a_public_name_is_told_a_meaning(monkeypatch: pytest.MonkeyPatch):
+    """By its docstring, its field, or words that are the same everywhere; so on the page."""
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    reference: Any = import_module("reference")
+    meanings = import_module("arguments").meanings
+    names = [name for group in reference.GROUPS.values() for name in group[2].split()]
+    names = [each for name in names for each in reference.expanded(name)]
+    told, mute = 0, []
+    for name in names:
+        thing = reference.found(name)
+        if inspect.isfunction(thing) or inspect.isclass(thing):
+            page = reference.described(name)
+            for argument, meaning in meanings(thing).items():
+                told += 1
+                if not meaning or meaning not in page or f"`{argument}`" not in page:
+                    mute.append(f"{name}: {argument}")
+    assert mute == [] and told > 900
+
+
+def test_a_meaning_is_the_sentences_that_name_an_argument(monkeypatch: pytest.MonkeyPatch):
+    def made(owner: int, power: float, tol: float, other: int) -> None:
+        """A device of `owner`. It has `power` kW,
+
+        of which much is lost. Raises `ValueError` for another `owner`.
+        """
+
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    arguments: Any = import_module("arguments")
+    assert arguments.meanings(made) == {
+        "owner": "A device of `owner`.",
+        "power": "It has `power` kW, of which much is lost.",
+        "tol": arguments.COMMON["tol"],
+        "other": "",
+    }
 
 
 def test_a_capacity_comes_from_its_file_to_the_sentence_on_the_page(tmp_path: Path):

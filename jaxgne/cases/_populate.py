@@ -53,13 +53,14 @@ def populate(
     together stay what the grid had. `replace=None` adds them at full size instead, to passive load
     that stays as it is.
 
-    `photovoltaic` to `shiftable` are the shares of prosumers who own such a device, rounded to
-    whole owners; all are sized by their owner's highest load. `kinds` gives the shares of customers
-    that are a house, apartments, hospital, office, school or restaurant; they sum to 1.
+    `photovoltaic`, `battery`, `generator`, `vehicle`, `heat_pump` and `shiftable` are the shares of
+    prosumers who own such a device, rounded to whole owners; all are sized by their owner's highest
+    load. `kinds` gives the shares of customers that are a house, apartments, hospital, office,
+    school or restaurant; they sum to 1.
 
     The market has the hours of `grid.passive`, of `hour_length` h each, the first at midnight, of
     the day that a `clock` says; a grid with a single hour gets a typical day of `hours` that peaks
-    there. Trading graph, behavior and prices are those of `synthetic`.
+    there. Trading `graph`, behavior and prices are those of `synthetic`.
 
     `load` are profiles of your own, kW before the sun is taken off: one for all, `(1, hours)`, one
     each, `(prosumers, hours)`, as `jaxgne.profiles` gives them; or for some customers by number,

@@ -96,7 +96,7 @@ def ieee13(
     Customers, devices, prices and options are those of `ieee37`; they stand as the published loads
     do, at one phase, between two, or on three that are equal. The regulator has a ratio of 1: at
     the taps of the published peak every hour of less load is above 1.05 pu. Voltages may fall to
-    0.89 pu instead. Other grid models have the balanced equivalent (`jg.grids.balanced`).
+    0.89 pu instead. Another `grid` model has the balanced equivalent (`jg.grids.balanced`).
     Deterministic in `seed`. Raises `ValueError` for a word or number out of range.
     """
     words = (grid, reactive_balance, behavior)
@@ -119,11 +119,11 @@ def ieee34(
 ) -> Market:
     """A day on the IEEE 34-node feeder in three phases: 36 buses, half of its 1769 kW of spot load.
 
-    Customers, devices, prices and options are those of `ieee13`. Regulators have a ratio of 1: at
-    the taps of the published peak hours of less load are up to 1.18 pu, and without these the
-    feeder, which is 60 km long and loses 17 %, carries about half of its peak. So all loads and
-    capacitors are half of the published ones. Voltages may be 0.90 to 1.08 pu; the main grid holds
-    1.05.
+    Customers, devices, prices and options, `grid` too, are those of `ieee13`. Regulators have a
+    ratio of 1: at the taps of the published peak hours of less load are up to 1.18 pu, and without
+    these the feeder, which is 60 km long and loses 17 %, carries about half of its peak. So all
+    loads and capacitors are half of the published ones. Voltages may be 0.90 to 1.08 pu; the main
+    grid holds 1.05.
     Deterministic in `seed`. Raises `ValueError` for a word or number out of range.
     """
     words = (grid, reactive_balance, behavior)
@@ -152,10 +152,11 @@ def synthetic(
     With `phases=3`, which is `grid="lindist3flow"`, it has a trunk of three phases and laterals of
     one to three, and each customer stands at one phase.
 
-    With `feeder`, a radial `Grid`, its lines and names are used instead and its highest passive
-    loads are the spot loads; ratings and voltage limits are made anew. The trading graph is random
-    with mean `degree`, or a ring. 100,000 prosumers take seconds. Deterministic in `seed`. Raises
-    `ValueError` for a word or number out of range, and for a `feeder` that is no tree.
+    The feeder has `buses`. With `feeder`, a radial `Grid`, its lines and names are used instead and
+    its highest passive loads are the spot loads; ratings and voltage limits are made anew. The
+    trading `graph` is random with mean `degree`, or a ring. 100,000 prosumers take seconds.
+    Deterministic in `seed`. Raises `ValueError` for a word or number out of range, and for a
+    `feeder` that is no tree.
     """
     check(prosumers=prosumers, hours=hours, hour_length=hour_length, degree=degree, buses=buses)
     choose("graph", graph, get_args(Graph))

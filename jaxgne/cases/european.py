@@ -39,7 +39,7 @@ def european_lv(
 
     Voltages are in pu of 0.416 kV / sqrt(3) and may be 0.90 to 1.10; the main grid holds 1.05.
     Conductors have 1.5 times what the peak needs and 10 kVA more, as no ratings are published.
-    Other grid models have the balanced equivalent (`jg.grids.balanced`), which takes the houses'
+    Another `grid` model has the balanced equivalent (`jg.grids.balanced`), which takes the houses'
     unbalance, most of what voltages fall by, for nothing. Deterministic in `seed`. Raises
     `ValueError` for a word or number out of range.
     """

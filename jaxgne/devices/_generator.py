@@ -21,7 +21,7 @@ def generator(
 ) -> Generators:
     """A unit that makes between `minimum` and `power` kW, one for each prosumer in `owner`.
 
-    It costs `quadratic p^2 + linear p` EUR per hour (EUR/kW^2h, EUR/kWh; no factor 1/2). Every
+    It costs `quadratic` p^2 + `linear` p EUR per hour (EUR/kW^2h, EUR/kWh; no factor 1/2). Every
     number may differ by device, the powers also by hour. `kind` is a word, or one a device: what
     people call it, of `generator`, `photovoltaic`, `wind`, `hydro` and `chp`; `bus` is where it is
     connected, of a grid in three phases (-1: as its owner).

@@ -42,9 +42,9 @@ def vehicle(
     capacity: the content at first (of a car that is away at first: on arrival), the least at each
     departure, the least at the end (`None`: the floor) and the least at any time. A car that comes
     back has used `trip` kWh when it arrives. It charges with up to `power` kW, and with `v2g` gives
-    back as much. `wear` is paid in EUR per kWh either way. Every number may differ by device,
-    `power` also by step. `bus` is where it is connected, of a grid in three phases (-1: as its
-    owner).
+    back as much; of each kWh the share `efficiency` arrives, and `wear` is paid in EUR per kWh,
+    either way. Every number may differ by device, `power` also by step. `bus` is where it is
+    connected, of a grid in three phases (-1: as its owner).
 
         vehicle([0, 3], power=11, capacity=60, arrival=18, departure="7:15", trip=12,
                 hours=96, hour_length=0.25)

@@ -12,7 +12,7 @@ from ..names import device_name
 
 
 def recover(stores: Buffers, *, hour_length: Any = 1.0) -> Buffers:
-    """The same storages, each floor and due lowered to what charging all the time reaches.
+    """The same `stores`, each floor and due lowered to what charging all the time reaches.
 
     A battery found below its floor charges as soon as it can and keeps the floor from then on; a
     car that cannot be full in time takes what it can. What is missing then is told (`UserWarning`):

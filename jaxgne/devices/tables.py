@@ -99,7 +99,7 @@ class Device(Reader):
 
 @built
 def join(first: Devices, *others: Devices) -> Devices:
-    """One table of all devices, in order: several for one prosumer, or of several kinds.
+    """All devices in one table, `first` and `others` in order: for one prosumer, or of many kinds.
 
         buffers = join(battery(0, ...), battery([0, 2], ...))
 

@@ -21,7 +21,7 @@ def rating(ampere: Any, kv: Any) -> np.ndarray:
 
 
 def ampere(kva: Any, kv: Any) -> np.ndarray:
-    """The other way round: the current of `kva` at the nominal voltage, A."""
+    """The other way round: the current of `kva` at the nominal voltage of `kv`, A."""
     return np.asarray(kva, float) / (math.sqrt(3) * _nominal("ampere", kv))
 
 

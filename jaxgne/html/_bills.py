@@ -44,7 +44,7 @@ def write_bills(
     baseline: Baseline = REFERENCE,
     out: str | Path = "bills",
 ) -> list[Path]:
-    """Write a page (HTML) and a CSV for each household into a folder; the pages.
+    """Write a page (HTML) and a CSV for each household into the folder `out`; the pages.
 
     Lines are those of `household_bill`: energy bought and sold, from and to whom and at what price,
     network fees, taxes, credits; with the `contracts` of `with_contracts` net, with fixed fees and

@@ -24,10 +24,10 @@ def report(
 ) -> Path:
     """Write one HTML file about a clearing, or about those of a batch; its path.
 
-    It needs no network and no other file (docs/report.md). Bills stand beside those of the
-    `baseline`: by default the market without trades, which is cleared for it; a clearing of the
-    same households, alone or with its own market; or None, for none. Where it does not clear it is
-    left out, and the page says so.
+    The file is `out`, headed by `title`. It needs no network and no other file (docs/report.md).
+    Bills stand beside those of the `baseline`: by default the market without trades, which is
+    cleared for it; a clearing of the same households, alone or with its own market; or None, for
+    none. Where it does not clear it is left out, and the page says so.
 
     Raises `ValueError` for a clearing of another market and for one without a plan, `OSError` where
     `out` cannot be written, and `ImportError` without the extra "report".

@@ -95,7 +95,7 @@ def is_batch(folder: str | Path) -> bool:
 
 
 def load(path: str | Path) -> tuple[Market, Clearing | None]:
-    """The market in a folder that `save` wrote, and its clearing if there is one.
+    """The market in the folder `path` that `save` wrote, and its clearing if there is one.
 
     Numbers come back bit by bit, in the precision they had (float32 where JAX has no float64). Of a
     folder that `clear_many` or `jaxgne batch` wrote: the markets and their clearings, each array

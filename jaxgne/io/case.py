@@ -15,7 +15,7 @@ from .sources import Customers, kind_of, read_source
 
 
 def load_case(case: str | Path, **options: Any) -> Market:
-    """The market called `case`; see `read_case`, which tells as well what became of a net."""
+    """The market called `case`; `options` are those of `read_case`, which reports as well."""
     return read_case(case, **options)[0]
 
 

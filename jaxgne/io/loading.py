@@ -56,7 +56,7 @@ from .snapshot import Snapshot
 
 
 def load(path: str | Path) -> tuple[Market, Clearing | None]:
-    """The market in a folder that `save` wrote, and its clearing if there is one.
+    """The market in the folder `path` that `save` wrote, and its clearing if there is one.
 
     Numbers come back bit by bit, in the precision they had (float32 where JAX has no float64).
     Whoever replaces the folder meanwhile: what is loaded is one state of it. Raises `ValueError`

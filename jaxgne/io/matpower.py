@@ -101,8 +101,10 @@ def from_pypower(
     hours: int = 1,
     voltage: tuple[float, float] = (0.9, 1.1),
 ) -> tuple[Grid, ImportReport]:
-    """The grid of a PYPOWER case, a dictionary of `baseMVA`, `bus`, `gen` and `branch`; else as
-    `from_matpower`. Rows in messages count from 0. `branch_g`, where pandapower's `to_ppc` puts the
+    """The grid of a PYPOWER case, `ppc` of `baseMVA`, `bus`, `gen` and `branch`, and a report.
+
+    `hours` and `voltage` are those of `from_matpower`. Rows in messages count from 0. `branch_g`,
+    where pandapower's `to_ppc` puts the
     conductance of branches (pu), is read as well."""
     missing = [name for name in ("baseMVA", *_LEAST) if name not in ppc]
     if missing:

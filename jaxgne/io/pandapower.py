@@ -62,7 +62,7 @@ def from_pandapower(
         market, report = jg.from_pandapower(net, tariff=tariff, profiles=profiles, toll=0.02)
         print(report)
 
-    Without a tariff all load and generation is passive. With one, each row of the tables
+    Without a `tariff` all load and generation is passive. With one, each row of the tables
     `customers` ("load", "motor", "asymmetric_load") that is in service and supplied is a prosumer,
     in their order. An sgen or gen, and a storage whose energy and power are known, is of the first
     customer at its bus, or a prosumer itself where there is none; generation may be curtailed and

@@ -66,7 +66,7 @@ def save(
 ) -> None:
     """Write a market, and its clearing, as a folder of CSV and JSON that `load` reads back exactly.
 
-    The tables may be Parquet instead; a path that ends in `.xlsx` is one workbook, with a sheet for
+    `tables` may be Parquet instead; a `path` that ends in `.xlsx` is one workbook, with a sheet for
     each. It appears complete or not at all; a folder or a workbook of ours that stands there is
     replaced, anything else is refused with `ValueError`. `summary` is stored beside the result for
     readers of a folder. `notes` for people are README.txt, or the sheet `notes`; those that are

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def sigma(cleared: Mapping[str, tuple[Market, Clearing]], ax: "Axes | None" = None) -> "Axes":
-    """Total import of clearings by hour, kW: `{"market": (market, clearing), ...}`.
+    """Total import by hour, kW, of `cleared`: `{"market": (market, clearing), ...}`.
 
     That is what prosumers and passive consumers have contracted of the main grid, whatever others
     export at the same time; `plots.transformer` has both. The names of those that did not clear say
@@ -27,7 +27,7 @@ def sigma(cleared: Mapping[str, tuple[Market, Clearing]], ax: "Axes | None" = No
 
 
 def transformer(cleared: Mapping[str, tuple[Market, Clearing]], ax: "Axes | None" = None) -> "Axes":
-    """Power at the transformer by hour, kW, of clearings by name: below zero it flows out.
+    """Power at the transformer by hour, kW, of `cleared`, as for `sigma`: below zero it flows out.
 
     What all import less what all export, over all feeders. As for `plots.sigma` names and title
     tell which did not clear.
@@ -71,7 +71,7 @@ def _totals(
 
 
 def convergence(traces: Mapping[str, Trace], ax: "Axes | None" = None) -> "Axes":
-    """Relative KKT error against the steps of a solver: `{"solver": trace(market, solver), ...}`.
+    """Relative KKT error against the steps of solvers: `traces` are `{"name": trace(market, ...)}`.
 
     Both axes are logarithmic, as solvers differ by orders of magnitude in how many steps they take
     and how much each does.

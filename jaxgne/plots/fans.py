@@ -29,9 +29,9 @@ def fan(
 ) -> "Axes":
     """Median and quantile bands by hour over the scenarios of a batch that cleared.
 
-    `markets` and `clearings` (`clear_many`) have a leading axis of scenarios. Drawn is the total
-    import, the mean over prosumers of pi_i + mu_pb, or the lowest voltage of all buses. Scenarios
-    that did not clear are left out, which the title says.
+    `markets` and `clearings` (`clear_many`) have a leading axis of scenarios. The `quantity` drawn
+    is the total import, the mean over prosumers of pi_i + mu_pb, or the lowest voltage of all
+    buses. Scenarios that did not clear are left out, which the title says.
 
     Raises `ValueError` for one market, where no scenario cleared, where steps differ in length, and
     for voltages that the grid model does not determine (copperplate; `paper` without a reactive

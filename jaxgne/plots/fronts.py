@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def front(
     found: Front, ax: "Axes | None" = None, *, labels: tuple[str, str] | None = None
 ) -> "Axes":
-    """The front that `pareto` found, the second objective across, and all outcomes on the way.
+    """The front that `pareto` `found`, the second objective across, and all outcomes on the way.
 
     `labels` of first and second objective say their units; by default they are the functions'
     names. What lies far from the front is outside of the axes.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def level(
     market: Market, clearing: Clearing, ax: "Axes | None" = None, *, cap: int | str = 0
 ) -> "Axes":
-    """Level of a cap, by number or name, in its unit; its limits, and what members make of it.
+    """Level of a `cap`, by number or name, in its unit; its limits, and what members make of it.
 
     A level that nobody makes in full, as that of a demand charge off its peak, stands above what is
     counted, an area. Raises `ValueError` for a cap that there is not.

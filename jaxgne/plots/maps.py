@@ -24,7 +24,7 @@ def grid_map(
     of: str = "lines",
     positions: Any = None,
 ) -> "Axes":
-    """The grid, its `lines` or `buses` colored by `values`, of which `label` tells what they are.
+    """The grid, its lines or buses (`of`) colored by `values`; `label` tells what these are.
 
     Values that are not finite are gray. `positions` are as for `plots.feeder`, and so are three
     phases; what is of terminals is not drawn.

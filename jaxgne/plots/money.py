@@ -78,8 +78,8 @@ def benefits(
 ) -> "Axes":
     """What each prosumer saves under `name` against `reference`, EUR: the difference of its costs.
 
-    `name` is by default the first that was compared but the reference. Raises `ValueError` where
-    one of them was not.
+    `compared` is what `compare` found, `name` by default its first but the reference. Raises
+    `ValueError` where one of them was not.
     """
     known = list(compared.outcomes)
     chosen = next((k for k in known if k != reference), reference) if name is None else name

@@ -43,7 +43,7 @@ def sensitivities(
     `equinox.filter_grad` of a scalar function of a market give; leaves of whole numbers do not
     count. Without `field`: of each field the entry of the largest derivative, at most twelve, on a
     logarithmic scale since units differ; the unit is in the label. With it ("tariff.slope"): every
-    entry by hour, or by what a row of it is ("bus"), summed over the other as if all of them
+    entry by hour, or `by` what a row of it is ("bus"), summed over the other as if all of them
     changed. `output` names the output and its unit: "peak import (kW)". Hours are counted as if
     each step were one, unless the `market` is given, whose step length or clock names them.
 

@@ -43,11 +43,11 @@ def energy(
 ) -> "Axes":
     """Where power comes from (above zero) and goes to (below), by hour, kW: both equally high.
 
-    Of all prosumers, whose trades cancel and are drawn as a line, what is traded in all; or of one,
-    by number or name, whose trades show net. With `passive` also what passive consumers draw or
-    feed in, and import for it. Sun is what may be curtailed and is not, or where loads are below
-    zero that surplus, as `docs/indicators.md` counts it; of sun that is neither, only that what is
-    left of the load shows. `ValueError` for `passive` and a prosumer.
+    Of all prosumers, whose trades cancel and are drawn as a line, what is traded in all; or of one
+    `prosumer`, by number or name, whose trades show net. With `passive` also what passive consumers
+    draw or feed in, and import for it. Sun is what may be curtailed and is not, or where loads are
+    below zero that surplus, as `docs/indicators.md` counts it; of sun that is neither, only that
+    what is left of the load shows. `ValueError` for `passive` and a prosumer.
     """
     if passive and prosumer is not None:
         raise ValueError(
@@ -103,8 +103,9 @@ def storage(
     """What buffers hold, kWh, one on top of the other, and the bounds of the sum (dashed).
 
     The lower bound is what each must hold in its freest hour; triangles are hours at whose end more
-    is due, as at a car's departure. Of all prosumers or of one, by number or name. The six that
-    hold most are told apart, the others are one area. `ValueError` where there are no buffers.
+    is due, as at a car's departure. Of all prosumers or of one `prosumer`, by number or name. The
+    six that hold most are told apart, the others are one area. `ValueError` where there are no
+    buffers.
     """
     note = check("storage", market, clearing)
     chosen, whose = _chosen("storage", market, prosumer)

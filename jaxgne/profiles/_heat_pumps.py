@@ -29,8 +29,8 @@ class HeatPumps:
 
     load: Profiles  # kW of electricity
     heat: Float[np.ndarray, "R H"]  # kW
-    cop: Float[np.ndarray, "R H"]
-    device: dict[str, Any]
+    cop: Float[np.ndarray, "R H"]  # heat over electricity
+    device: dict[str, Any]  # arguments of `jg.devices.heat_pump`
 
 
 def heat_pumps(
@@ -54,8 +54,8 @@ def heat_pumps(
     Heat falls linearly with `outdoor` (degC by row and step, as an array or from `series`) to none
     at `limit`, where sun and people warm a building to `indoor`. Heat over electricity is that of
     Staffell et al. (2012) by the difference to `flow`, the temperature of the heating (35 degC in
-    floors, 50 of old radiators), from the outdoor air or from `ground` degC. Only rooms are heated,
-    no water. All but the last two may differ by row.
+    floors, 50 of old radiators), from the outdoor air or where `source` is "ground" from `ground`
+    degC. Only rooms are heated, no water. All but the last two may differ by row.
 
     `device` has what `jg.devices.heat_pump` takes: a building that cools with `inertia` h,
     within 2 K above `indoor`, where it starts; the mean of heat over electricity, weighted by

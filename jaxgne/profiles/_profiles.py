@@ -22,8 +22,8 @@ class Profiles:
     values: Float[np.ndarray, "R H"]
     unit: str  # of the values: kW, degC, W/m2, EUR/kWh or 1
     names: tuple[str, ...]  # of the rows
-    clock: Clock
-    hour_length: Float[np.ndarray, " H"]  # h
+    clock: Clock  # when the first step begins
+    hour_length: Float[np.ndarray, " H"]  # h in each step
     factor: Float[np.ndarray, " R"]
     note: str  # what was taken and done, in a sentence
 

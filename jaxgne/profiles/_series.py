@@ -46,11 +46,11 @@ def series(
     """A time series on a market's steps, a row for each column of the source.
 
     `source` is a file (`.csv`, `.parquet`), a pandas Series or DataFrame, or an xarray DataArray
-    with one time dimension and at most one other. Times are its index, or the column `time`, by
-    default the first of a CSV: ISO, or of the `form` that `strftime` names. They know their offset
-    or are local times of a `zone`: then a day on which clocks change has 23 or 25 hours, and of an
-    hour that comes twice the order tells which it is. Each is when its interval begins, or with
-    `stamps="end"` ends.
+    with one time dimension and at most one other; of a table `columns` are taken, by default all
+    that are numbers. Times are its index, or the column `time`, by default the first of a CSV: ISO,
+    or of the `form` that `strftime` names. They know their offset or are local times of a `zone`:
+    then a day on which clocks change has 23 or 25 hours, and of an hour that comes twice the order
+    tells which it is. Each is when its interval begins, or with `stamps="end"` ends.
 
     `unit` is that of the numbers; Wh, kWh and MWh are per interval. They come out in kW, EUR/kWh,
     degC, W/m2, m/s or 1. A step of several intervals has their mean, so energy stays; shorter steps

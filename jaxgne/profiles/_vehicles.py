@@ -22,9 +22,9 @@ class Vehicles:
 
     load: Profiles  # kW
     arrival: Float[np.ndarray, " K"]  # hour of the day
-    departure: Float[np.ndarray, " K"]
+    departure: Float[np.ndarray, " K"]  # hour of the day
     trip: Float[np.ndarray, " K"]  # kWh a day
-    device: dict[str, Any]
+    device: dict[str, Any]  # arguments of `jg.devices.vehicle`
 
 
 def vehicles(
@@ -50,7 +50,7 @@ def vehicles(
     survey's: give those of yours. Arrivals are put to the next step, departures to the one before.
     A trip uses `consumption` kWh/km, at most what the hours at home and the battery between its
     floor of 0.1 and `due` have room for. `power` kW, `capacity` kWh and `consumption` may be one
-    for each car.
+    for each car; of a kWh drawn the share `efficiency` arrives.
 
     `load` is what they draw when they charge from arrival on with full power until the trip is made
     good; `device` has what `jg.devices.vehicle` takes, for cars that begin as full as they must

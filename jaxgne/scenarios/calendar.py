@@ -89,7 +89,8 @@ def days(
 def days_by_length(market: Market, load: Any, *, times: Any = None, **fields: Any) -> list[Market]:
     """`days` of every length: a batch of the days of 23 hours, one of 24 and one of 25.
 
-    Takes what `days` takes; the clock of each scenario says which day it is.
+    `load`, `times` and the other `fields` are those of `days`; the clock of each scenario says
+    which day it is.
     """
     cut, given = _read(market, load, times, fields)
     return [_batch(market, cut, given, int(steps)) for steps in np.unique(cut.steps)]

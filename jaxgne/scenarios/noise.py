@@ -37,13 +37,14 @@ def perturb(
     `load`, `renewable` and `price` are the factors' standard deviations: of gross load (active and
     reactive, passive load too), of renewable generation, and of the main grid's prices. The factor
     of an hour correlates with the one before by `persistence`, those of two prosumers by `common`;
-    prices are the same for all. What `Caps.base` counts moves with the passive load. The same key
-    gives the same scenarios.
+    prices are the same for all. What `Caps.base` counts moves with the passive load. The same `key`
+    of `jax.random` gives the same `scenarios`, which are so many.
 
     Renewable generation is `generation`, kW by prosumer and hour; where it is left out it is
     `curtail_max`, or minus the load of a plant that has none. `curtail_max`, and an `export_max`
-    that is the sun (and a constant), move with it; other caps stay. Caps may be given, in kW.
-    Without noise of renewables a surplus of unknown sun is taken to have no load beside it.
+    that is the sun (and a constant), move with it; other caps stay. They may be given, `import_max`
+    too, in kW. Without noise of renewables a surplus of unknown sun is taken to have no load beside
+    it.
 
     Raises `ValueError` for a deviation below 0, a correlation outside of 0 to 1, caps that a
     scenario cannot keep, and where renewables vary for sun that is not known.

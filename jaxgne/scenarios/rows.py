@@ -22,7 +22,7 @@ _NAMES = (  # tables, and their fields of names
 
 
 def stack(markets: Sequence[Market]) -> Market:
-    """Markets side by side, padded to the largest of each size.
+    """The `markets` side by side, padded to the largest of each size.
 
     Raises `ValueError` if there are none, or if they differ in hours, grid model or feeders.
     """
@@ -72,7 +72,7 @@ def _alike(markets: list[Market], padded: list[Market], one: Market) -> dict[str
 
 
 def lane(batch: Any, index: Any) -> Any:
-    """One scenario of a batch of markets or clearings, or of several: `lane((days, many), k)`.
+    """Scenario `index` of a `batch`: of markets, clearings or several, as `lane((days, many), k)`.
 
     With a list of numbers, a slice, or a mask like `many.ok`, those scenarios as a batch. Raises
     `ValueError` for what is no batch, and for a scenario that there is not.

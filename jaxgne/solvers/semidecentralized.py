@@ -105,8 +105,8 @@ class SemiDecentralized(AbstractSolver):
     That disturbs each round by as much, so that it clears to a tolerance about as small as the
     step: give `max_steps`, and take `jaxgne.selection.select` for an exact answer.
 
-    The last three are the number of slots a prosumer has for generators, buffers and trading
-    pairs; `prepare` reads them off a market, without them every prosumer has room for all.
+    `generators`, `buffers` and `pairs` are the number of slots a prosumer has for each; `prepare`
+    reads them off a market, without them every prosumer has room for all.
     """
 
     balance: float | Array | None = None

@@ -41,7 +41,9 @@ def phases(
     folder: str | Path | None = None,
     progress: Watch = None,
 ) -> Study:
-    """A market in three phases with `values` times its loads (or sun), and its balanced equivalent.
+    """A market in three phases with `values` times its loads, and its balanced equivalent.
+
+    Times its sun where that is what grows: `of` is `load` or `sun`.
 
     At each factor three markets are cleared: the balanced equivalent, three phases by their linear
     model, and three phases on AC equations (`clear_ac`). What each believes of its plan is beside

@@ -23,7 +23,7 @@ _NOTHING = 0.01  # %: a change that no bar shows
 
 
 def draw(study: Study, path: str | Path) -> None:
-    """Draw a study's picture into the file `path`; the ending says which kind (.png, .svg, .pdf).
+    """Draw the picture of a `study` into the file `path`, a .png, .svg or .pdf by its ending.
 
     Raises `ImportError` where matplotlib is missing, naming the extra.
     """

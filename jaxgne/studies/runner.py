@@ -42,9 +42,9 @@ class Study:
     """
 
     name: str
-    tables: dict[str, list[Row]]
+    tables: dict[str, list[Row]]  # by name, a row a line
     shown: tuple[str, ...]
-    finding: str
+    finding: str  # in a sentence or two
     missed: int = 0  # markets that did not clear
 
     def __str__(self) -> str:
