@@ -67,14 +67,14 @@ def committed(
 ) -> Market:
     """Markets as the branches of one in two stages: what is fixed a day ahead, and what follows.
 
-    Imports and trades of each hour are decided once for all branches, before anyone knows which
-    will come; of `tables` "imports" or "trades" alone. Devices, curtailment and exports follow in
-    each branch. What is then missing is bought, at `up` EUR/kWh, and what is left over sold, at
-    `down`, of a balancing desk, a prosumer added as the last row: it has energy of the main grid
-    at the first feeder bus, up to `most` kW (the sum of all loads and devices, unless given), and
-    trades with everybody without a toll, in each branch. So prosumers whose forecasts err in
-    opposite ways balance one another through it. Balancing energy is no part of total import,
-    its price and its limits.
+    `markets` are the branches, each of its `probability`. Imports and trades of each hour are
+    decided once for all branches, before anyone knows which will come; of `tables` "imports" or
+    "trades" alone. Devices, curtailment and exports follow in each branch. What is then missing is
+    bought, at `up` EUR/kWh, and what is left over sold, at `down`, of a balancing desk, a prosumer
+    added as the last row: it has energy of the main grid at the first feeder bus, up to `most` kW
+    (the sum of all loads and devices, unless given), and trades with everybody without a toll, in
+    each branch. So prosumers whose forecasts err in opposite ways balance one another through it.
+    Balancing energy is no part of total import, its price and its limits.
 
     The market has S H steps, as `tree` of no shared steps. Raises `ValueError` as `tree` does, and
     unless 0 <= `down` <= `up`.
