@@ -9,8 +9,8 @@ from .each import for_each
 from .fields import Field, amount, described, optional
 from .market import Market
 from .record import Record
-from .runner import jnp, remembered
-from .succession import leaves
+from .runner import jnp, lax, remembered
+from .succession import handed
 from .tables import QUANTITIES, device_buses, has_caps, places, weighty
 
 
@@ -283,9 +283,13 @@ def counted(market: Market) -> Float[Array, " H"]:
 
 
 def ended(market: Market) -> Float[Array, " H"]:
-    """What a kWh left at the end of each step counts: its weight where no step follows, or 0."""
-    last = leaves(market.before, market.prosumers.load.shape[1])
-    return jnp.where(last, market.weight, 0.0)
+    """What a kWh left at the end of each step counts: its weight less those of what begins from it.
+
+    So content counts in the end of each path, by its probability, and what a step gains counts as
+    often as the step does. Weights that agree but for their rounding leave nothing.
+    """
+    left = market.weight - handed(market.before, market.weight[None])[0]
+    return left - lax.stop_gradient(jnp.where(jnp.abs(left) < 1e-5 * market.weight, left, 0.0))
 
 
 def weight(market: Market, field: Field) -> Float[Array, " H"]:

@@ -33,7 +33,7 @@ from ..model import (
 )
 from ..record import changed
 from ..runner import jnp, on_host, to_device, to_host
-from ..succession import entered, leaves, roots
+from ..succession import entered, roots
 from ..tables import Buffers, Caps, has_caps
 from ..tangent import Tangent
 from .active import HIGH, LOW, Active
@@ -169,8 +169,8 @@ def _by_steps(
     into, out = stores.charge_efficiency, stores.discharge_efficiency
     stored = [into * plan.charge - plan.discharge / out for plan in plans]
     grown = _hourly(dual.energy * stored[0] + y.energy * stored[1])
-    last = leaves(market.before, u.energy.shape[1])
-    left = jnp.where(last, _hourly(stores.final_value[:, None] * v.energy), 0.0)
+    gained = v.energy - entered(market.before, jnp.zeros_like(stores.energy_start), v.energy)
+    left = _hourly(stores.final_value[:, None] * gained)
     return market.weight * (grown - shared), left - market.hour_length * shared - content
 
 
