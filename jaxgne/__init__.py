@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from . import objectives as objectives
     from . import plots as plots
     from . import profiles as profiles
+    from . import reserve as reserve
     from . import scenarios as scenarios
     from . import studies as studies
     from .acexact import clear_ac
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
         save,
     )
     from .placement import spread
+    from .reserve import with_reserve
     from .selection import least_norm
     from .solvers.semidecentralized import SemiDecentralized
     from .standard_form import convex
@@ -136,6 +138,7 @@ __all__ = [
     "tune",
     "validate",
     "with_contracts",
+    "with_reserve",
     "write_bills",
 ]
 
@@ -169,9 +172,19 @@ _LATER = {  # imported when first asked for: a first clear needs none of them
     "trace": "tracing",
     "tune": "tuning",
     "with_contracts": "contracts",
+    "with_reserve": "reserve",
     "write_bills": "html",
 }
-_MODULES = ("caps", "mechanisms", "objectives", "plots", "profiles", "scenarios", "studies")
+_MODULES = (
+    "caps",
+    "mechanisms",
+    "objectives",
+    "plots",
+    "profiles",
+    "reserve",
+    "scenarios",
+    "studies",
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -162,6 +162,7 @@ ONE: dict[str, Call] = {
     "with_contracts": lambda m, c: jg.with_contracts(m, jg.Contract(energy=0.1)),
     "household_bill": lambda m, c: jg.household_bill(m, c, 0),
     "household_bills": lambda m, c: household.household_bills(m, c),
+    "with_reserve": lambda m, c: jg.with_reserve(m, up=1.0),
     "income": lambda m, c: household.income(m, c, jg.Contract(energy=None)),
     "perturb": lambda m, c: scenarios.perturb(m, jax.random.key(0), 2, load=0.1),
     "days": lambda m, c: scenarios.days(m, np.ones((2, 4))),
@@ -218,6 +219,7 @@ ELSEWHERE = {  # batches of these have tests of their own: test_comparison, test
     "export",  # test_exporting
     *("studies.connectivity", "studies.prosumers"),  # these build their markets
     *("tree", "committed", "frames.caps", "plots.level"),  # test_branches, test_caps_scenarios
+    *("schedule", "shortage"),  # test_reserve
     *("report", "write_bills"),  # test_report_html, test_bills_html
 }
 INSIDE = {  # one market's mathematics, and what the functions above are made of
@@ -237,7 +239,7 @@ INSIDE = {  # one market's mathematics, and what the functions above are made of
     *("ended", "charges", "uncounted", "net_with", "members", "shared_out", "terms"),
     *("asked_by_caps", "burdens", "chosen", "loads"),  # what caps count
     *("metered", "decide", "judge", "prefer", "priced", "parameter_names", "descend", "cleared"),
-    "slopes",
+    *("slopes", "without"),
     *(
         "owners",
         "has_state",
@@ -255,7 +257,7 @@ MODULES = (
     *("mechanisms", "model", "objectives", "one_way", "payoffs", "plan", "plots", "printed"),
     *("causes", "descent", "indicators", "scenarios", "selection"),
     *("reliability", "settlement", "sharing", "studies", "tracing", "tradeoffs", "tuning"),
-    *("alternatives", "household", "tight", "uncontrolled", "unmet", "validation"),
+    *("alternatives", "household", "reserve", "tight", "uncontrolled", "unmet", "validation"),
 )
 
 

@@ -175,6 +175,7 @@ LAYERS: dict[str, set[str]] = {
     "lanes": {*RESULT, "placement"},
     "batch": {*RESULT - {"solve"}, "lanes", "placement", "fingerprint", "io.batches"},
     "foresight": {*RESULT, "scenarios"},
+    "reserve": {*RESULT, "arrays", "settlement"},
     "aclinear": {*RESULT, "incidence", "linear_flow", "payoffs", "plan", "tangent"},
     "acexact": {*RESULT, "aclinear", "settlement"},
     "losses": {*RESULT, "acexact", "acphases", "incidence"},
@@ -268,6 +269,7 @@ LAYERS: dict[str, set[str]] = {
         "plots",
         "printed",
         "profiles",
+        "reserve",
         "studies",
     },
 }
