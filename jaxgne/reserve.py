@@ -23,18 +23,18 @@ from .each import for_one
 from .elastic import program
 from .market import FIELDS, Market
 from .model import Plan, Rows, costs, net_load
-from .names import owners
 from .record import Record, changed
 from .result import Clearing
 from .runner import hosted, to_device
 from .settlement import priced
 from .slack import NOTHING, give, only
 from .succession import order, parents
-from .tables import Caps, has_caps
+from .tables import Buffers, Caps, has_caps
 
 NAME = "reserve"  # of the cap
 RAREST = 1e-3  # probability of a call that solvers still see beside its step
 Payer = Literal["operator", "load"]
+_ENDS = (("max", 1), ("min", -1))
 
 
 @for_one()
@@ -59,8 +59,7 @@ def with_reserve(
     can neither charge nor discharge in the step stands still in its calls; else what drains it goes
     on. Caps whose level goes on from step to step (carbon, budgets, ramps, peaks) do not count
     calls. Raises `ValueError` for numbers that do not fit, where nothing is asked, for a market
-    that has reserve already, and for buffers that lose content by the step where calls are of
-    another length.
+    that has reserve already.
     """
     steps = np.shape(market.prosumers.load)[-1]
     asked = {
@@ -83,23 +82,18 @@ def with_reserve(
     called = np.concatenate(of)
     if not len(called):
         raise ValueError("with_reserve: nothing is asked; give up= or down= above 0 in some step.")
-    _check_retention(market, lasts[called], length[called])
     at = np.concatenate([np.arange(steps), called])
     found = _spread(market, at)
     before = np.concatenate([parents(market.before, steps), called])
     ratio = np.concatenate([np.ones(steps), lasts[called] / length[called]])
     often = np.concatenate([np.ones(steps), chance[called]])
     calls = np.arange(len(at)) >= steps
-    stores = found.buffers
-    still = calls & (np.asarray(stores.charge_max) <= 0) & (np.asarray(stores.discharge_max) <= 0)
     found = changed(
         found,
         before=order("with_reserve", before, len(at)),
         hour_length=_like(np.asarray(found.hour_length) * ratio, market),
         weight=_like(np.asarray(found.weight) * often, market),
-        buffers=changed(
-            stores, drain=_like(np.where(still, 0.0, np.asarray(stores.drain) * ratio), market)
-        ),
+        buffers=_lasting(found.buffers, ratio, calls),
         caps=_uncalled(market.caps, found.caps, calls),
     )
     least, most = (np.full((1, len(at)), limit) for limit in (-np.inf, np.inf))
@@ -122,16 +116,6 @@ def _numbers(word: str, value: Any, steps: int, least: float) -> Float[np.ndarra
     return found
 
 
-def _check_retention(market: Market, lasts: np.ndarray, length: np.ndarray) -> None:
-    loses = np.asarray(market.buffers.retention) < 1
-    if np.any(loses) and not np.allclose(lasts, length, rtol=1e-6):
-        k = int(np.argmax(loses))
-        raise ValueError(
-            f"with_reserve: {owners(market).device('buffer', k)} keeps a share of its content per "
-            "step, and calls are of another length than steps; leave duration= out."
-        )
-
-
 def _spread(market: Market, at: Int[np.ndarray, " T"]) -> Market:
     """The market with its steps `at` these places, one after the other."""
     hourly = [field for field in FIELDS.values() if field.timed(market)]
@@ -144,6 +128,31 @@ def _spread(market: Market, at: Int[np.ndarray, " T"]) -> Market:
 
 def _like(values: np.ndarray, market: Market) -> Array:
     return to_device(values.astype(market.prosumers.load.dtype))
+
+
+def _lasting(
+    stores: Buffers, ratio: Float[np.ndarray, " T"], calls: Bool[np.ndarray, " T"]
+) -> Buffers:
+    """Buffers in steps that last so many times as long, and without drain in calls while away.
+
+    What leaks by a share a per step leaks by a^r in r of them. It loses (1 - a^r) / (1 - a) times
+    as much of what is drained, and as much stays of what charges buffers that never discharge:
+    content that leaks evenly, as that of `devices.heat_pump`.
+    """
+    shape, dtype = stores.energy_max.shape, np.asarray(stores.drain).dtype
+    power = np.asarray(stores.charge_max), np.asarray(stores.discharge_max)
+    away = calls & (power[0] <= 0) & (power[1] <= 0)
+    kept = np.broadcast_to(np.asarray(stores.retention, float), shape)
+    leaks = kept < 1
+    times = np.where(leaks, (1 - kept**ratio) / np.where(leaks, 1 - kept, 1.0), ratio)
+    fields = {"drain": np.where(away, 0.0, np.asarray(stores.drain) * times)}
+    if np.any(leaks & (ratio != 1)):
+        heat = leaks & ~np.any(power[1] > 0, axis=1, keepdims=True)
+        fields["retention"] = kept**ratio
+        fields["charge_efficiency"] = np.asarray(stores.charge_efficiency) * np.where(
+            heat, times / ratio, 1.0
+        )
+    return changed(stores, **{name: to_device(a.astype(dtype)) for name, a in fields.items()})
 
 
 def _uncalled(own: Caps, caps: Caps, calls: Bool[np.ndarray, " T"]) -> Caps:
@@ -159,23 +168,13 @@ def _uncalled(own: Caps, caps: Caps, calls: Bool[np.ndarray, " T"]) -> Caps:
     free = goes_on[:, None] & calls
     held = free & (loose & ~adds)[:, None]  # peaks stay as they are
 
-    def where(which: np.ndarray, value: float, field: str) -> Array:
-        there = np.asarray(getattr(caps, field))
-        return to_device(np.where(which, value, there).astype(there.dtype))
-
-    one = changed(
-        caps,
-        level_max=where(free, np.inf, "level_max"),
-        level_min=where(free, -np.inf, "level_min"),
-        rise_max=where(free, np.inf, "rise_max"),
-        rise_min=where(free, -np.inf, "rise_min"),
-        base=where(free, 0.0, "base"),
-        weight=where(goes_on[np.asarray(caps.cap)][:, None] & calls, 0.0, "weight"),
-    )
-    rises = {field: np.asarray(getattr(one, field)) for field in ("rise_min", "rise_max")}
-    return changed(
-        one, **{field: to_device(np.where(held, 0.0, rise)) for field, rise in rises.items()}
-    )
+    limits: dict[str, Any] = {"level_max": np.inf, "level_min": -np.inf}
+    limits |= {f"rise_{end}": np.where(held, 0.0, way * np.inf) for end, way in _ENDS}
+    fields = {name: np.where(free, limit, getattr(caps, name)) for name, limit in limits.items()}
+    fields["base"] = np.where(free, 0.0, caps.base)
+    fields["weight"] = np.where(free[np.asarray(caps.cap)], 0.0, caps.weight)
+    dtype = np.asarray(caps.base).dtype
+    return changed(caps, **{name: to_device(a.astype(dtype)) for name, a in fields.items()})
 
 
 class Schedule(Record):
@@ -232,23 +231,22 @@ def schedule(market: Market, clearing: Clearing) -> Schedule:
     prices.
     """
     priced("schedule", clearing)
-    row, steps, of = _calls("schedule", market)
+    row, steps, of, asked = _calls("schedule", market)
     plan, weight = clearing.plan, np.asarray(market.weight, float)
     worth = weight * np.asarray(clearing.prices.cap, float)[row]
     net = np.asarray(net_load(market, plan))
     given = np.asarray(plan.discharge) - np.asarray(plan.charge)
     tables = {"": -net, "generators_": np.asarray(plan.generation), "buffers_": given}
     before, found = parents(market.before, len(weight)), {}
-    limits = {"up": market.caps.rise_max, "down": market.caps.rise_min}
-    for (word, limit), sign in zip(limits.items(), (1, -1), strict=True):
-        calls, hours = of[word], before[of[word]]
+    for word, calls in of.items():
+        sign, hours = 1 if word == "up" else -1, before[calls]
 
         def placed(values: np.ndarray, hours: np.ndarray = hours) -> Array:
             whole = np.zeros((*values.shape[:-1], steps))
             whole[..., hours] = values
             return _like(whole, market)
 
-        found[f"required_{word}"] = placed(np.abs(np.asarray(limit)[row, calls]))
+        found[f"required_{word}"] = placed(asked[calls])
         found[f"price_{word}"] = placed(sign * worth[calls])
         for name, table in tables.items():
             found[name + word] = placed(sign * (table[..., calls] - table[..., hours]))
@@ -281,7 +279,7 @@ def without(market: Market, plan: Plan, prices: Rows) -> tuple[Market, Plan, Row
     exchange. Then the value of a prosumer's own balance is less by the requirement's price, which
     it pays on what it draws instead.
     """
-    row, _, _ = _calls("without", market)
+    row = _calls("without", market)[0]
     caps, count = market.caps, len(market.caps.names)
     kept, terms = np.arange(count) != row, np.asarray(market.caps.cap) != row
     number = np.cumsum(kept) - 1
@@ -358,7 +356,7 @@ def shortage(market: Market) -> Shortage:
     By a linear program, on the host. Raises `ValueError` for a market without reserve, and where
     no hour could go on as long as a call lasts, whatever is asked.
     """
-    row, steps, of = _calls("shortage", market)
+    row, steps, of, asked = _calls("shortage", market)
     made = hosted(program)(market)
     slacks = [s for way in ("rise_max", "rise_min") for s in give(made, f"Caps.{way}", 1.0)]
     only(made, slacks, {int(c) for s in slacks for c in s.columns[s.rows == row]})
@@ -377,22 +375,22 @@ def shortage(market: Market) -> Shortage:
     for word, calls in of.items():
         short[word] = np.zeros(steps)
         short[word][before[calls]] = lack[calls]
-    limits = {"up": market.caps.rise_max, "down": market.caps.rise_min}
-    asked = {word: np.abs(np.asarray(limits[word])[row]) for word in of}
-    for word, calls in of.items():
         lines += [
-            f"{hour_name(market, int(before[c]))}: {lack[c]:.4g} kW of {asked[word][c]:.4g} kW "
-            f"reserve {word} are missing."
+            f"{hour_name(market, int(before[c]))}: {lack[c]:.4g} kW of {asked[c]:.4g} kW reserve "
+            f"{word} are missing."
             for c in calls[lack[calls] > 0]
         ]
     return Shortage(**{word: _like(kw, market) for word, kw in short.items()}, lines=tuple(lines))
 
 
-def _calls(caller: str, market: Market) -> tuple[int, int, dict[str, Int[np.ndarray, " C"]]]:
-    """The row of the requirement, how many steps are no calls, and those called up and down."""
+def _calls(
+    caller: str, market: Market
+) -> tuple[int, int, dict[str, Int[np.ndarray, " C"]], Float[np.ndarray, " T"]]:
+    """The row of the requirement, how many steps are no calls, those called up and down, and kW."""
     if NAME not in market.caps.names:
         raise ValueError(f"{caller}: this market has no reserve; make it by jg.with_reserve.")
     row = market.caps.names.index(NAME)
-    up = np.flatnonzero(np.isfinite(np.asarray(market.caps.rise_max)[row]))
-    down = np.flatnonzero(np.isfinite(np.asarray(market.caps.rise_min)[row]))
-    return row, len(np.asarray(market.weight)) - len(up) - len(down), {"up": up, "down": down}
+    most, least = (np.asarray(getattr(market.caps, f"rise_{end}"))[row] for end in ("max", "min"))
+    of = {"up": np.flatnonzero(np.isfinite(most)), "down": np.flatnonzero(np.isfinite(least))}
+    asked = np.where(np.isfinite(most), -most, np.where(np.isfinite(least), least, 0.0))
+    return row, len(asked) - len(of["up"]) - len(of["down"]), of, asked

@@ -133,7 +133,7 @@ def ancestors(market: Market) -> np.ndarray:
     return np.arange(-1, len(lengths(market)) - 1) if before is None else np.array(before)
 
 
-def kept(market: Market) -> np.ndarray:
+def ends(market: Market) -> np.ndarray:
     """How often what is left at the end of a step counts: where no step goes on with it."""
     found = often(market).copy()
     for step, parent in enumerate(ancestors(market)):
@@ -185,7 +185,7 @@ def add_prosumers(program: Program, market: Market, power: float) -> None:
     for name, most in [("charge", k.charge_max), ("discharge", k.discharge_max)]:
         program.column(name, np.zeros_like(most), most, power,
                        ts * k.linear[:, None], ts * k.quadratic[:, None])  # fmt: skip
-    worth = -k.final_value[:, None] * kept(market)
+    worth = -k.final_value[:, None] * ends(market)
     program.column("energy", k.energy_min, k.energy_max, power, worth)
     sold = -ts * (np.asarray(market.tariff.export) + m.export_adder)
     program.column("exports", np.zeros_like(m.load), m.export_max, power, sold)
@@ -877,7 +877,7 @@ def midpoints(market: Market, balance: np.ndarray) -> np.ndarray:
 def held_at_first(market: Market) -> float:
     """What buffers hold at the start, at the value of what they hold at the end, EUR."""
     k = numbers(market.buffers)
-    return float(k.final_value @ k.energy_start) * kept(market).sum()
+    return float(k.final_value @ k.energy_start) * ends(market).sum()
 
 
 def prosumer_costs(market: Market, table: dict[str, np.ndarray]) -> np.ndarray:
@@ -905,7 +905,7 @@ def prosumer_costs(market: Market, table: dict[str, np.ndarray]) -> np.ndarray:
         for p in (table["charge"][unit], table["discharge"][unit]):
             hourly[owner] += k.quadratic[unit] * p**2 + k.linear[unit] * p
         gained = table["energy"][unit] - k.energy_start[unit]
-        hourly[owner] -= k.final_value[unit] * gained * kept(market) / ts
+        hourly[owner] -= k.final_value[unit] * gained * ends(market) / ts
     for m, owner in enumerate(np.asarray(market.caps.owner)):
         if owner >= 0:
             hourly[owner] += float(market.caps.price[m]) * table["cap_rise"][m] / lengths(market)
