@@ -12,6 +12,7 @@ DOCS = Path(__file__).parent
 SETUP = """\
 import equinox as eqx
 import jax
+import numpy as np
 
 import jaxgne as jg
 from jaxgne import plots
@@ -36,6 +37,12 @@ solvers = {
     "the paper's mechanism": jg.SemiDecentralized(),
 }
 traces = {name: jg.trace(small, solver) for name, solver in solvers.items()}
+
+turn = 1 + 0.1 * np.sin(2 * np.pi * np.arange(1, 49) / 24)[:, None, None]
+moving = jg.scenarios.sweep(small, lambda m: m.prosumers.load, turn * small.prosumers.load)
+begun, settled = jg.clear(small), jg.clear_many(moving, tol=1e-9)
+mechanism, known = jg.SemiDecentralized(), {"start": begun, "equilibria": settled}
+tracked = {f"{k} rounds": jg.track(moving, mechanism, rounds=k, **known) for k in (3, 10, 30)}
 
 days = jg.scenarios.perturb(jg.ieee37(), jax.random.key(0), 40, load=0.1, renewable=0.3, price=0.1)
 many = jg.clear_many(days)
@@ -123,6 +130,14 @@ FIGURES = {
     "sensitivities-hours": (
         "Derivatives with respect to one field, by hour",
         'plots.sensitivities(gradient, field="tariff.base", output="social cost (EUR)")',
+    ),
+    "tracking": (
+        "How near so many rounds of a solver stay to an equilibrium that moves",
+        "plots.tracking(tracked)",
+    ),
+    "tracking-error": (
+        "The relative KKT error of what they stand for",
+        'plots.tracking(tracked, "error")',
     ),
     "fan": ("How the total import of many scenarios spreads", "plots.fan(days, many)"),
     "fan-voltage": ("And their lowest voltage", 'plots.fan(days, many, "voltage")'),

@@ -37,7 +37,7 @@ GROUPS = {
         "From a market to plan, prices and certificate. `docs/choosing.md` says what to choose.",
         "clear clear_ac Clearing Plan Rows Status NotCleared certify ac_power_flow relax "
         "least_norm selection.select InteriorPoint PrimalDual SemiDecentralized AbstractSolver "
-        "trace convex one_way.narrowed",
+        "trace track convex one_way.narrowed",
     ),
     "money": (
         "Money and comparison",

@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from .solvers.semidecentralized import SemiDecentralized
     from .standard_form import convex
     from .tracing import trace
+    from .tracking import track
     from .tradeoffs import pareto
     from .tuning import tune
 
@@ -134,6 +135,7 @@ __all__ = [
     "spread",
     "synthetic",
     "trace",
+    "track",
     "trust",
     "tune",
     "validate",
@@ -170,6 +172,7 @@ _LATER = {  # imported when first asked for: a first clear needs none of them
     "side_by_side": "alternatives",
     "spread": "placement",
     "trace": "tracing",
+    "track": "tracking",
     "tune": "tuning",
     "with_contracts": "contracts",
     "with_reserve": "reserve",

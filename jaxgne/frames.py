@@ -22,6 +22,7 @@ from .front import Front
 from .market import Market
 from .result import Clearing
 from .tight import spots
+from .tracking import Tracking
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -152,6 +153,11 @@ def front(found: Front) -> "DataFrame":
     a Pareto point it is (`Front`).
     """
     return _pandas().DataFrame(found.table()).rename_axis("point").reset_index()
+
+
+def tracking(found: Tracking) -> "DataFrame":
+    """How near a solver stayed to an equilibrium that moves, one row an instant (`track`)."""
+    return _pandas().DataFrame(found.table())
 
 
 def tables(market: Market, clearing: Clearing) -> "dict[str, DataFrame]":

@@ -194,6 +194,15 @@ SLOW_TESTS = {
         "test_no_clear_of_a_grid_is_better",
         "test_scenarios_share_the_fields_of_a_front",
     ),
+    "test_tracking.py": (
+        "test_a_market_that_stands_still_is_cleared_as_by_the_solver_alone",
+        "test_the_distance_falls_with_rounds_and_is_linear_in_how_fast_the_market_moves",
+        "test_with_many_rounds_it_is_at_the_equilibrium_of_each_instant",
+        "test_other_numbers_compile_nothing",
+        "test_violations_are_those_of_what_devices_do",
+        "test_an_instant_without_an_equilibrium_has_no_distance",
+        "test_it_prints_and_is_a_table",
+    ),
     "test_transforms.py": (
         "test_any_answer_starts_any_solver[interior point-mechanism]",
         "test_float32_ends_near_float64[mechanism]",

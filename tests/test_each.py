@@ -220,6 +220,7 @@ ELSEWHERE = {  # batches of these have tests of their own: test_comparison, test
     *("studies.connectivity", "studies.prosumers"),  # these build their markets
     *("tree", "committed", "frames.caps", "plots.level"),  # test_branches, test_caps_scenarios
     *("schedule", "shortage"),  # test_reserve
+    "track",  # test_tracking: instants are a batch
     *("report", "write_bills"),  # test_report_html, test_bills_html
 }
 INSIDE = {  # one market's mathematics, and what the functions above are made of
@@ -256,7 +257,8 @@ MODULES = (
     *("batch_report", "certificate", "comparison", "devices", "fitting", "frames"),
     *("mechanisms", "model", "objectives", "one_way", "payoffs", "plan", "plots", "printed"),
     *("causes", "descent", "indicators", "scenarios", "selection"),
-    *("reliability", "settlement", "sharing", "studies", "tracing", "tradeoffs", "tuning"),
+    *("reliability", "settlement", "sharing", "studies", "tracing", "tracking"),
+    *("tradeoffs", "tuning"),
     *("alternatives", "household", "reserve", "tight", "uncontrolled", "unmet", "validation"),
 )
 

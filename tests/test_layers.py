@@ -46,6 +46,7 @@ STUDIES = {
     "acexact",
 }
 STUDIES |= {"foresight", "comparison", "standard_form", "tracing", "reliability", "tradeoffs"}
+STUDIES |= {"tracking"}
 STUDIES |= {"objectives", "fitting", "gradients", "history", "mechanisms", "alternatives"}
 
 GROUND = {"runner", "fields", "record", "programs"}  # what all modules stand on
@@ -176,6 +177,7 @@ LAYERS: dict[str, set[str]] = {
     "batch": {*RESULT - {"solve"}, "lanes", "placement", "fingerprint", "io.batches"},
     "foresight": {*RESULT, "scenarios"},
     "reserve": {*RESULT, "arrays", "settlement"},
+    "tracking": {*RESULT, "batch", "linear_flow", "scenarios"},
     "aclinear": {*RESULT, "incidence", "linear_flow", "payoffs", "plan", "tangent"},
     "acexact": {*RESULT, "aclinear", "settlement"},
     "losses": {*RESULT, "acexact", "acphases", "incidence"},
@@ -215,7 +217,9 @@ LAYERS: dict[str, set[str]] = {
         *("families", "result", "settlement", "status", "tables"),
     },
     "dataset": {"families", "market", "phases", "result"},
-    "frames": {"clock", "comparison", "families", "front", "market", "result", "tight"},
+    "frames": {
+        *("clock", "comparison", "families", "front", "market", "result", "tight", "tracking"),
+    },
     "exporting": {"dataset", "families", "files", "frames", "io", "market", "result"},
     "html": {
         *({*RESULT, *STUDIES} - SOLVERS),
@@ -396,7 +400,7 @@ LATER = {"optax", "scipy", "matplotlib", "pandas", "typer", "IPython"}
 LATER |= {"pvlib", "demandlib", "xarray", "pyarrow", "jaxgne.profiles"}
 LATER |= {"jaxgne.batch", "jaxgne.io", "jaxgne.plots", "jaxgne.scenarios", "jaxgne.studies"}
 LATER |= {"jaxgne.fitting", "jaxgne.mechanisms", "jaxgne.tuning", "jaxgne.selection"}
-LATER |= {"jaxgne.tradeoffs"}
+LATER |= {"jaxgne.tracking", "jaxgne.tradeoffs"}
 
 
 def test_a_first_answer_imports_and_compiles_what_it_needs():

@@ -27,6 +27,7 @@ from jaxgne.plots.layout import tidy_tree
 from jaxgne.plots.state import line_title
 from jaxgne.plots.style import begin, legend
 from jaxgne.tracing import Trace
+from jaxgne.tracking import Tracking
 from tests.figures import faults, unsafe_colors
 
 mpl.use("Agg")
@@ -134,10 +135,28 @@ FIGURES: dict[str, Callable[[], Axes]] = {
         by="bus",
     ),
     "front": lambda: plots.front(two_aims(), labels=("cost (EUR)", "peak (kW)")),
+    "tracking": lambda: plots.tracking(tracked()),
+    "tracking of limits": lambda: plots.tracking(tracked(), "violation"),
+    "tracking of regret": lambda: plots.tracking(tracked(), "regret"),
     "fan": lambda: plots.fan(*batch()),
     "fan of prices": lambda: plots.fan(*batch(), "price"),
     "fan of voltages": lambda: plots.fan(*batch(), "voltage"),
 }
+
+
+def tracked() -> dict[str, Tracking]:
+    """Five instants, the nearer the more rounds; the first has no past to have moved from."""
+    far = jnp.array([1.0, 0.1, 0.05, 0.02, 0.04])
+    drift = jnp.array([0.0, 0.01, 0.02, 0.02, 0.01])
+    clearing = solved()[1]
+    names = [name for name, field in Tracking.__dataclass_fields__.items() if "Float" in str(field)]
+    rest: dict[str, Any] = {"plan": clearing.plan, "prices": clearing.prices}
+
+    def found(rounds: int) -> Tracking:
+        near = dict.fromkeys(names, far / rounds) | {"drift": drift}
+        return Tracking(**near, **rest, equilibria=clearing, rounds=rounds, solver="A()")
+
+    return {f"{rounds} rounds": found(rounds) for rounds in (3, 10)}
 
 
 def two_aims() -> Front:

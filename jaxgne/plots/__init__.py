@@ -23,6 +23,7 @@ from .maps import grid_map
 from .money import benefits, costs
 from .sensitivity import sensitivities
 from .stacks import energy, storage
+from .tracks import tracking
 
 __all__ = [
     "benefits",
@@ -40,6 +41,7 @@ __all__ = [
     "sensitivities",
     "sigma",
     "storage",
+    "tracking",
     "transformer",
     "voltages",
 ]

@@ -79,6 +79,14 @@ class AbstractSolver(eqx.Module):
         """Whether the state may be as good as `tol`: judging it takes time too."""
         return True
 
+    def moved(self, market: Market, state: Any, before: Market) -> Any:
+        """The state with which to go on where the market `before` has become another.
+
+        By default all but the plan and prices that it stands for is made anew. What else a solver
+        keeps has to mean the same in both markets, as step sizes do not.
+        """
+        return self.init(market, *self.point(before, state))
+
     def outdated(self, state: Any) -> Bool[Array, ""] | Literal[False]:
         """Whether `renew` is due before the next step."""
         return False

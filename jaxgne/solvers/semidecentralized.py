@@ -184,6 +184,15 @@ class SemiDecentralized(AbstractSolver):
             now = descend(market, state.setting, self.preference, now, length)
         return State(now, state.now, image, private, rows, state.setting, rounds)
 
+    def moved(self, market: Market, state: State, before: Market) -> State:
+        """All decisions and shared prices as they are, steps and local programs made anew.
+
+        A plan holds one trade for both copies, prices none of a trade: both are part of the point
+        that rounds bring nearer to an equilibrium, in whatever market they are played.
+        """
+        anew = self.init(market, *self.point(before, state))
+        return replace(anew, now=state.now, before=state.now, image=state.image)
+
     def point(self, market: Market, state: State) -> tuple[Plan, Rows]:
         """The last round's answer: the mean of both sides' copies of each trade, all prices."""
         at, setting = state.image, state.setting
