@@ -317,10 +317,10 @@ class Payments(Record):
 
 
 def payments(schedule: Schedule, payer: Payer = "operator") -> Payments:
-    """Each prosumer is paid the price of reserve for what it does in calls; and who pays that.
+    """By a `schedule`, each prosumer is paid the price of reserve for what it does in calls.
 
-    That is the operator, or with `payer="load"` all consumers by what they draw in the step,
-    without their devices; the operator where nobody draws. Raises `ValueError` for other words.
+    Who pays that is the operator, or with `payer="load"` all consumers by what they draw in the
+    step, without their devices; the operator where nobody draws. Raises `ValueError` for others.
     """
     if payer not in ("operator", "load"):
         raise ValueError(f"payments: payer={payer!r} is neither 'operator' nor 'load'.")
