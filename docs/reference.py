@@ -58,6 +58,11 @@ GROUPS = {
         "Many markets of one shape, on one device or several (`docs/batches.md`).",
         "clear_many spread scenarios.*",
     ),
+    "simulation": (
+        "Simulation",
+        "Days that follow one another, planned with what is known (`docs/simulation.md`).",
+        "simulate forecasts.*",
+    ),
     "files": (
         "Files, tables, pictures",
         "Folders and workbooks, arrays for other programs, pandas tables, figures.",

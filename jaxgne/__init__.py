@@ -32,6 +32,7 @@ from .validation import validate
 
 if TYPE_CHECKING:
     from . import caps as caps
+    from . import forecasts as forecasts
     from . import mechanisms as mechanisms
     from . import objectives as objectives
     from . import plots as plots
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from .placement import spread
     from .reserve import with_reserve
     from .selection import least_norm
+    from .simulation import simulate
     from .solvers.semidecentralized import SemiDecentralized
     from .standard_form import convex
     from .tracing import trace
@@ -132,6 +134,7 @@ __all__ = [
     "sensitivities",
     "settle",
     "side_by_side",
+    "simulate",
     "spread",
     "synthetic",
     "trace",
@@ -170,6 +173,7 @@ _LATER = {  # imported when first asked for: a first clear needs none of them
     "save": "io",
     "sensitivities": "gradients",
     "side_by_side": "alternatives",
+    "simulate": "simulation",
     "spread": "placement",
     "trace": "tracing",
     "track": "tracking",
@@ -180,6 +184,7 @@ _LATER = {  # imported when first asked for: a first clear needs none of them
 }
 _MODULES = (
     "caps",
+    "forecasts",
     "mechanisms",
     "objectives",
     "plots",

@@ -26,7 +26,7 @@ from .grids import MODELS, AbstractGridModel
 from .grids import GridModel as GridModel
 from .pricing import Tariff as Tariff
 from .pricing import Trading as Trading
-from .record import Record, words
+from .record import Record, changed, words
 from .runner import jnp
 from .succession import Before, order
 from .tables import Buffers as Buffers
@@ -359,3 +359,14 @@ class Market(Record):
 
 
 FIELDS = described(Prosumers, Generators, Buffers, Trading, Grid, Tariff, Caps, Market)  # by name
+
+
+def replaced(market: Market, tables: dict[str, Any]) -> Market:
+    """The market with other tables, by dotted name (`prosumers.load`), in its own precision."""
+    dtype, parts, own = market.prosumers.load.dtype, {}, {}
+    for name, table in tables.items():
+        whole = np.asarray(table, dtype)
+        head, _, field = name.rpartition(".")
+        (parts.setdefault(head, {}) if head else own)[field] = whole
+    made = {head: changed(getattr(market, head), **fields) for head, fields in parts.items()}
+    return changed(market, **made, **own)

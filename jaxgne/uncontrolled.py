@@ -174,7 +174,7 @@ def _plan_today(market: Market, full: bool, price: Any) -> Plan:
     net = net_load(market, plan)
     plan = replace(plan, imports=jnp.maximum(net, 0.0), exports=jnp.maximum(-net, 0.0))
     plan = replace(plan, **grid_state(market, *drawn(market, plan)))
-    return _with_levels(market, plan) if has_caps(market) else plan
+    return with_levels(market, plan) if has_caps(market) else plan
 
 
 def _worth_it(market: Market, price: Float[Array, "G H"]) -> Float[Array, "G H"]:
@@ -280,7 +280,7 @@ def _needed(
     return backward(market.before, step, nothing, over)
 
 
-def _with_levels(market: Market, plan: Plan) -> Plan:
+def with_levels(market: Market, plan: Plan) -> Plan:
     """The plan with levels of caps, which rise as little as they may."""
     caps, adds = market.caps, market.caps.adds > 0
     summed = caps.base + burdens(market) + members(market, plan)

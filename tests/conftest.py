@@ -211,6 +211,14 @@ SLOW_TESTS = {
         "test_any_answer_starts_any_solver[primal-dual-interior point]",
         "test_any_answer_starts_any_solver[primal-dual-mechanism]",
     ),
+    "test_simulation.py": (
+        "test_nothing_is_compiled_after_the_first_window",
+        "test_foresight_is_never_dearer[2]",
+        "test_content_is_worth_something_beyond_the_window[terminal1]",
+        "test_a_full_window_is_the_one_shot_clear[<lambda>-1]",
+        "test_a_full_window_is_the_one_shot_clear[many_devices-1]",
+        "test_uneven_windows_look_as_far_with_fewer_steps",
+    ),
     "test_tree.py": (
         "test_the_tree_takes_all_phases_of_a_bus[1]",
         "test_the_tree_takes_all_phases_of_a_bus[2]",

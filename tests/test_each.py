@@ -167,6 +167,7 @@ ONE: dict[str, Call] = {
     "perturb": lambda m, c: scenarios.perturb(m, jax.random.key(0), 2, load=0.1),
     "days": lambda m, c: scenarios.days(m, np.ones((2, 4))),
     "days_by_length": lambda m, c: scenarios.days_by_length(m, np.ones((2, 4))),
+    "series": lambda m, c: scenarios.series(m, np.ones((2, 4))),
     "convex": lambda m, c: jg.convex(m),
     "who_gains": lambda m, c: sharing.who_gains(m, c, (m, c)),
     "preference_cycle": lambda m, c: preference_cycle(m),
@@ -195,6 +196,7 @@ ONE: dict[str, Call] = {
 # The same for what clears markets, or takes derivatives: slow on one scenario.
 LONG: dict[str, Call] = {
     "clear": lambda m, c: jg.clear(m),
+    "simulate": lambda m, c: jg.simulate(m, window=2, step=1),
     "trace": lambda m, c: jg.trace(m, steps=2, every=1),
     "trust": lambda m, c: jg.trust(m, c, objectives.peak),
     "sensitivities": lambda m, c: jg.sensitivities(m, objectives.peak, clearing=c),
@@ -218,6 +220,7 @@ ELSEWHERE = {  # batches of these have tests of their own: test_comparison, test
     *("side_by_side", "tune", "pareto", "fit", "identifiability", "save", "explain_infeasible"),
     "export",  # test_exporting
     *("studies.connectivity", "studies.prosumers"),  # these build their markets
+    "chain",  # test_cut_windows
     *("tree", "committed", "frames.caps", "plots.level"),  # test_branches, test_caps_scenarios
     *("schedule", "shortage"),  # test_reserve
     "track",  # test_tracking: instants are a batch
@@ -241,6 +244,7 @@ INSIDE = {  # one market's mathematics, and what the functions above are made of
     *("asked_by_caps", "burdens", "chosen", "loads"),  # what caps count
     *("metered", "decide", "judge", "prefer", "priced", "parameter_names", "descend", "cleared"),
     *("slopes", "without"),
+    *("slopes", "with_levels"),
     *(
         "owners",
         "has_state",

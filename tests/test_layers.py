@@ -178,6 +178,14 @@ LAYERS: dict[str, set[str]] = {
     "foresight": {*RESULT, "scenarios"},
     "reserve": {*RESULT, "arrays", "settlement"},
     "tracking": {*RESULT, "batch", "linear_flow", "scenarios"},
+    "windows": {"clock", "market", "radial", "scenarios", "tables"},
+    "imbalance": {"acflow", "each", "linear_flow", "market", "model", "tables", "uncontrolled"},
+    "forecasts": {"market"},
+    "receding": {*RESULT, "forecasts", "imbalance", "windows"},
+    "simulation": {
+        *({*RESULT, "arrays"} - {"solve"}),
+        *("forecasts", "imbalance", "receding", "settlement", "windows"),
+    },
     "aclinear": {*RESULT, "incidence", "linear_flow", "payoffs", "plan", "tangent"},
     "acexact": {*RESULT, "aclinear", "settlement"},
     "losses": {*RESULT, "acexact", "acphases", "incidence"},
@@ -263,6 +271,8 @@ LAYERS: dict[str, set[str]] = {
     "__init__": {
         *RESULT,
         *STUDIES,
+        "forecasts",
+        "simulation",
         "cases",
         "contracts",
         "equipment",

@@ -78,7 +78,7 @@ def days(
         "base": base,
         "export": export,
     }
-    cut, given = _read(market, load, times, fields)
+    cut, given = read("days", market, load, times, fields)
     hours = np.shape(market.prosumers.load)[1]
     if not skip_uneven:
         _even(market, cut, hours)
@@ -92,45 +92,45 @@ def days_by_length(market: Market, load: Any, *, times: Any = None, **fields: An
     `load`, `times` and the other `fields` are those of `days`; the clock of each scenario says
     which day it is.
     """
-    cut, given = _read(market, load, times, fields)
+    cut, given = read("days", market, load, times, fields)
     return [_batch(market, cut, given, int(steps)) for steps in np.unique(cut.steps)]
 
 
-def _read(
-    market: Market, load: Any, times: Any, fields: dict[str, Any]
+def read(
+    who: str, market: Market, load: Any, times: Any, fields: dict[str, Any]
 ) -> tuple[_Days, dict[str, np.ndarray]]:
     """Where days begin, and the series that are given, over all steps."""
     load = np.asarray(load, float)
     count = np.shape(market.prosumers.load)[0]
     if load.ndim != 2 or load.shape[0] != count:
-        raise ValueError(f"days: load has shape {load.shape}; give ({count}, steps).")
+        raise ValueError(f"{who}: load has shape {load.shape}; give ({count}, steps).")
     tables = dict.fromkeys(("passive", "passive_reactive"), market.grid)
     tables |= dict.fromkeys(("base", "export"), market.tariff)
-    given = {"load": series("days", "load", load, load.shape)}
+    given = {"load": series(who, "load", load, load.shape)}
     for name, values in fields.items():
         if name not in ("generation", "reactive", *CAPS, *tables):
-            raise TypeError(f"days: there is no argument {name!r}.")
+            raise TypeError(f"{who}: there is no argument {name!r}.")
         if values is not None:
             rows = np.shape(getattr(tables[name], name))[:-1] if name in tables else (count,)
-            given[name] = series("days", name, values, (*rows, load.shape[1]))
-    return _cut(market, times, load.shape[1]), given
+            given[name] = series(who, name, values, (*rows, load.shape[1]))
+    return _cut(who, market, times, load.shape[1]), given
 
 
-def _cut(market: Market, times: Any, steps: int) -> _Days:
+def _cut(who: str, market: Market, times: Any, steps: int) -> _Days:
     """Where the days of a series of so many steps begin."""
-    hours, length = np.shape(market.prosumers.load)[1], even("days", market)
-    clock = market.clock if times is None else _clock(times, steps, length)
+    hours, length = np.shape(market.prosumers.load)[1], even(who, market)
+    clock = market.clock if times is None else _clock(who, times, steps, length)
     whole = round(hours * length / 24)  # local days that the market is long
     if clock is None or whole < 1 or abs(hours * length - 24 * whole) > 1 + _EXACT:
         if steps % hours:
-            raise ValueError(f"days: load has {steps} steps; give a multiple of {hours}.")
+            raise ValueError(f"{who}: load has {steps} steps; give a multiple of {hours}.")
         if clock is None and steps * length >= 24 * _LONG:
-            _warn(steps, hours)
+            _warn(who, steps, hours)
         first = np.arange(0, steps, hours)
         return _Days(first, np.full(len(first), hours), np.arange(steps) % hours, clock)
     if abs(hours * length - 24 * whole) > _EXACT:
         raise ValueError(
-            f"days: the market has {hours * length:g} hours; give one of {24 * whole}, from which "
+            f"{who}: the market has {hours * length:g} hours; give one of {24 * whole}, from which "
             "days on which clocks change take their hours."
         )
     ahead = round((24 * whole + 3) / length)  # to see where the last day ends
@@ -142,19 +142,21 @@ def _cut(market: Market, times: Any, steps: int) -> _Days:
     first = np.searchsorted(day, np.arange(day[steps - 1] + 2))
     if first[-1] != steps:
         raise ValueError(
-            f"days: the last day, from {clock.after(first[-2] * length):%Y-%m-%d %H:%M} on, has "
+            f"{who}: the last day, from {clock.after(first[-2] * length):%Y-%m-%d %H:%M} on, has "
             f"{steps - first[-2]} of its {first[-1] - first[-2]} steps; give whole days."
         )
     column = np.floor((local - day * period) / length + _EXACT).astype(int)
     return _Days(first[:-1], np.diff(first), np.clip(column[:steps], 0, hours - 1), clock)
 
 
-def _clock(times: Any, steps: int, length: float) -> Clock:
+def _clock(who: str, times: Any, steps: int, length: float) -> Clock:
     """The clock of a series whose steps are at these times."""
     if isinstance(times, Clock):
         return times
     if len(times) != steps:
-        raise ValueError(f"days: times has {len(times)} entries, load {steps} steps; give as many.")
+        raise ValueError(
+            f"{who}: times has {len(times)} entries, load {steps} steps; give as many."
+        )
     clock = Clock(times[0])
     for k, (time, right) in enumerate(
         zip(times, clock.moments(length * np.arange(steps)), strict=True)
@@ -162,20 +164,20 @@ def _clock(times: Any, steps: int, length: float) -> Clock:
         known = getattr(time, "tzinfo", None) is not None
         if not known or abs(time.timestamp() - right.timestamp()) > 1:  # their == is wall time
             raise ValueError(
-                f"days: times[{k}] is {time}, where a step of {length:g} h after another begins at "
-                f"{right}; give every step once, with its zone."
+                f"{who}: times[{k}] is {time}, where a step of {length:g} h after another begins "
+                f"at {right}; give every step once, with its zone."
             )
         if time.utcoffset() != right.utcoffset():
             raise ValueError(
-                f"days: times[{k}] is {time}, not in the zone {clock.zone} of the first; give all "
+                f"{who}: times[{k}] is {time}, not in the zone {clock.zone} of the first; give all "
                 "in one zone (tz_convert), or the Clock of the first."
             )
     return clock
 
 
-def _warn(steps: int, hours: int) -> None:
+def _warn(who: str, steps: int, hours: int) -> None:
     warnings.warn(
-        f"days: {steps} steps are cut every {hours}, though in most zones days of 23 and 25 hours "
+        f"{who}: {steps} steps are cut every {hours}, though in most zones days of 23 and 25 hours "
         'are among them; give times=, or times=Clock(..., "UTC") where clocks never change.',
         stacklevel=5,
     )
@@ -207,7 +209,7 @@ def _batch(market: Market, cut: _Days, given: dict[str, np.ndarray], steps: int)
     for k, pattern in enumerate(patterns):
         here = at[which == k]
         now = {name: np.moveaxis(a[..., here], -2, 0) for name, a in given.items()}
-        parts.append(_filled(hours_of(market, pattern), now))
+        parts.append(filled("days", hours_of(market, pattern), now))
     varied = parts[0]
     if len(parts) > 1:  # in the order of the days again
         order = np.argsort(np.argsort(which, kind="stable"), kind="stable")
@@ -219,16 +221,16 @@ def _batch(market: Market, cut: _Days, given: dict[str, np.ndarray], steps: int)
     return eqx.tree_at(lambda m: m.clock, varied, clock, is_leaf=lambda a: a is None)
 
 
-def _filled(market: Market, given: dict[str, np.ndarray]) -> Market:
+def filled(who: str, market: Market, given: dict[str, np.ndarray]) -> Market:
     """The market in as many scenarios as there are loads, with what is given, kW and EUR/kWh."""
-    moved = _people(market, given)
+    moved = _people(who, market, given)
     grid = market.grid
     for name in ("passive", "passive_reactive"):
         if name in given:
             moved[f"grid.{name}"] = given[name]
     if "passive" in given and "passive_reactive" not in given:
         moved["grid.passive_reactive"] = reactive_of(
-            "days", "passive_reactive", grid.passive, grid.passive_reactive, given["passive"]
+            who, "passive_reactive", grid.passive, grid.passive_reactive, given["passive"]
         )
     for name in ("base", "export"):
         if name in given:
@@ -247,7 +249,7 @@ def _filled(market: Market, given: dict[str, np.ndarray]) -> Market:
     return varied
 
 
-def _people(market: Market, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _people(who: str, market: Market, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Loads, reactive power and caps of the prosumers, by dotted name."""
     people, gross, sun = market.prosumers, given["load"], given.get("generation")
     caps = {name: given[name] for name in CAPS if name in given}
@@ -257,23 +259,23 @@ def _people(market: Market, given: dict[str, np.ndarray]) -> dict[str, np.ndarra
         if shines.size and "curtail_max" not in caps:
             called = owners(market).prosumer(shines[0])
             raise ValueError(
-                f"days: curtail_max of {called} is the sun of the market's own day; "
+                f"{who}: curtail_max of {called} is the sun of the market's own day; "
                 "give generation=, and the gross load, or curtail_max=, kW by prosumer."
             )
         load = gross
     else:
         if np.any(sun < 0) or np.any((gross < 0) & (sun > 0)):
             raise ValueError(
-                "days: with generation=, load is gross: neither may be negative; give the load "
+                f"{who}: with generation=, load is gross: neither may be negative; give the load "
                 "before the sun is taken off."
             )
         load = gross - sun
-    caps = moved_caps("days", market, before, before if sun is None else sun, caps)
-    check_caps("days", market, load, caps, given)
+    caps = moved_caps(who, market, before, before if sun is None else sun, caps)
+    check_caps(who, market, load, caps, given)
     reactive = given.get("reactive")
     if reactive is None:
         active = np.asarray(people.load) + before
-        reactive = reactive_of("days", "reactive", active, people.reactive, gross)
+        reactive = reactive_of(who, "reactive", active, people.reactive, gross)
     return {
         f"prosumers.{name}": a for name, a in {"load": load, "reactive": reactive, **caps}.items()
     }

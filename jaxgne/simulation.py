@@ -1,0 +1,242 @@
+"""Days that follow one another: windows are cleared, their first steps done, and so on.
+
+At each step that many are planned ahead, with what is known then, only the first `step` of them are
+done, and contents of buffers and levels of caps are carried over. Where the truth comes out
+otherwise than the plan `imbalance` closes the balance.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from .arrays import by_row
+from .choosing import Runner
+from .each import refuse_batch
+from .forecasts import Forecast, perfect
+from .market import Market
+from .model import Plan, Rows
+from .options import checked_options
+from .receding import Failed, Part, Setting, Terminal, advance, begin
+from .record import Record
+from .runner import runs_here
+from .settlement import Bills, bills
+from .size import is_quick, rows_an_hour
+from .solvers.base import AbstractSolver
+from .validation import gate
+from .windows import check, lengths_of, window
+
+_NOTHING = 1e-3  # kWh that a tolerance makes
+_FINE = {"pu": 1e-4, "kVA": 1e-2, "kW": 1e-2}  # beyond limits, likewise
+_QUICK = 20.0  # seconds that NumPy may take for all windows: about what compiling takes
+_PER_CLEAR, _PER_CELL = 0.03, 1e-4  # seconds that it takes: a window, and a row and step of it
+
+
+class SimulationProgress(Record):
+    """What a progress callback of `simulate` is told: windows done, of so many, and how long."""
+
+    done: int
+    total: int
+    seconds: float
+
+
+class Simulation(Record):
+    """What was done, step by step, and at which prices: the steps of `market`, the truth.
+
+    `plan` is what everyone did, `prices` are those of the windows that planned it. The others are
+    those of `imbalance.Closed`, by step, and of windows, one number each: the step `at` which it
+    began, the relative KKT `error`, solver `steps`, the `status` as its place in `STATUSES`, and
+    what it cost to let limits give way, `gave_way` (EUR), 0 where none had to.
+    """
+
+    market: Market
+    plan: Plan
+    prices: Rows
+    imbalance: Float[Array, "N H"]  # kW drawn from the main grid beyond the plan
+    imbalance_cost: Float[Array, "N H"]  # EUR
+    unserved: Float[Array, "N H"]  # kW
+    spilled: Float[Array, "N H"]  # kW
+    short: Float[Array, "K H"]  # kWh that contents are outside their limits
+    outside: Float[Array, " H"]  # pu that voltages are outside theirs
+    overload: Float[Array, " H"]  # kVA over ratings
+    beyond: Float[Array, " H"]  # kW that the total exchange is over its limits
+    at: Int[Array, " W"]
+    error: Float[Array, " W"]
+    steps: Int[Array, " W"]
+    status: Int[Array, " W"]
+    gave_way: Float[Array, " W"]
+    horizon: int = eqx.field(static=True)  # steps that were to be done
+    why: str = eqx.field(static=True)  # it ended before; "" where all are done
+    notes: tuple[str, ...] = eqx.field(static=True)  # what gave way
+
+    @property
+    def ok(self) -> bool:
+        """Whether all steps are done."""
+        return not self.why
+
+    def bills(self) -> Bills:
+        """Who pays whom for what was done, EUR by step; imbalances are within `main_grid`."""
+        return bills(self.market, self.plan, self.prices)
+
+    def __str__(self) -> str:
+        done, short = self.imbalance.shape[1], f": {self.why}" if self.why else ""
+        hours = np.asarray(self.market.hour_length)
+        over, under = (np.sum(hours * np.maximum(s * self.imbalance, 0)) for s in (1, -1))
+        lines = [
+            f"Simulation of {done} of {self.horizon} steps in {len(self.at)} windows{short}",
+            f"largest relative KKT error of a window {np.max(self.error):.1e}, "
+            f"{np.mean(self.steps):.1f} solver steps each",
+            f"imbalances: {over:.6g} kWh bought beyond plans and {under:.6g} kWh less or sold, "
+            f"{np.sum(self.imbalance_cost):.6g} EUR",
+        ]
+        for name, unit, energy in (
+            ("unserved", "kWh", self.unserved * hours),
+            ("spilled", "kWh", self.spilled * hours),
+            ("contents outside limits", "kWh", self.short),
+        ):
+            if np.sum(energy) > _NOTHING:
+                lines.append(f"{name}: {np.sum(energy):.6g} {unit}")
+        for name, unit, most in (
+            ("voltages outside limits", "pu", self.outside),
+            ("lines above ratings", "kVA", self.overload),
+            ("total exchange outside its limits", "kW", self.beyond),
+        ):
+            count = np.count_nonzero(most > _FINE[unit])
+            if count:
+                lines.append(f"{name} in {count} steps, by up to {np.max(most):.3g} {unit}")
+        if np.any(self.gave_way):
+            count = np.count_nonzero(self.gave_way)
+            lines.append(f"limits gave way in {count} windows, {np.sum(self.gave_way):.6g} EUR")
+        return "\n".join(lines)
+
+
+def simulate(
+    truth: Market,
+    *,
+    window: int | Sequence[int] = 96,
+    step: int = 4,
+    forecast: Forecast | None = None,
+    terminal: Terminal | Any = "water",
+    solver: AbstractSolver | None = None,
+    tol: Any = None,
+    elastic: bool = False,
+    runner: Runner | None = None,
+    progress: Callable[[SimulationProgress], None] | None = None,
+) -> Simulation:
+    """Plan a window ahead, do the first steps of it, and so on to the end of a long market.
+
+    `window` is how many steps are planned, or how many steps of `truth` each step of a window
+    merges: (1,) * 4 + (4,) * 23 are quarter hours for an hour, and then hours for 23. The first
+    `step` of them are done. `forecast` says what is known then (`jaxgne.forecasts`), by default all
+    that comes; `imbalance.closed` says what is done where the truth is another.
+
+    `terminal` says what content is worth at the end of a window that does not reach the end of
+    `truth`, EUR/kWh: "water", what it was worth for the window before a day earlier than that, or
+    in the mean over windows shorter than a day; "market", `Buffers.final_value`; or numbers (K,).
+
+    Each window starts from the one before. All have one shape, so they are cleared by one compiled
+    program, or by NumPy where that is sooner done; `runner` chooses, as in `clear`. `solver` and
+    `tol` are those of `clear`. A window that does not clear ends the simulation: `why` tells, and
+    what was done is kept. With `elastic` the limits of one that has no plan give way at the least
+    cost (`relax`); `notes` tell which.
+
+    Raises `ValueError` for a market or an option that makes no sense.
+    """
+    setting = _asked(truth, window, step, forecast, terminal, solver, tol, elastic, runner)
+    checked_options("simulate", truth, solver, progress=progress)
+    begun, total = time.perf_counter(), -(-setting.horizon // step)
+    state, parts, notes, why = begin(setting), [], [], ""
+    while int(state.at) < setting.horizon:
+        try:
+            state, part, gave = advance(setting, state)
+        except Failed as stop:
+            why = str(stop)
+            break
+        parts.append(part)
+        notes += gave
+        if progress is not None:
+            progress(SimulationProgress(len(parts), total, time.perf_counter() - begun))
+    return _together(setting, parts, why, notes)
+
+
+def _asked(
+    truth: Market,
+    window: Any,
+    step: Any,
+    forecast: Forecast | None,
+    terminal: Any,
+    solver: AbstractSolver | None,
+    tol: Any,
+    elastic: bool,
+    runner: Runner | None,
+) -> Setting:
+    """The setting that was asked for. Raises `ValueError` where it makes no sense."""
+    refuse_batch("simulate", market=truth)
+    gate(truth, "simulate")
+    truth = jax.tree.map(np.asarray, truth)
+    lengths = lengths_of(window, truth.prosumers.load.shape[1])
+    check(truth, merged=bool(np.any(lengths > 1)))
+    whole = isinstance(step, int | np.integer) and not isinstance(step, bool)
+    if not whole or not 1 <= step <= len(lengths) or np.any(lengths[:step] != 1):
+        raise ValueError(
+            f"simulate: step={step!r}; give how many of a window's {len(lengths)} steps are done, "
+            "of which none may be merged."
+        )
+    if isinstance(terminal, str):
+        if terminal not in ("water", "market"):
+            raise ValueError(
+                f"simulate: terminal={terminal!r}; give 'water', 'market', or EUR/kWh by buffer."
+            )
+    else:
+        count = len(truth.buffers.owner)
+        terminal = np.asarray(by_row("simulate: terminal", terminal, count, "buffer"))
+    setting = Setting(
+        truth, lengths, int(step), forecast or perfect(), terminal, solver, tol, "jax", elastic
+    )
+    return setting._replace(runner=runner or _sooner(setting))
+
+
+def _sooner(setting: Setting) -> Runner:
+    """Who is sooner done with all windows; the same wherever and whenever a simulation goes on."""
+    if setting.solver is not None and not setting.solver.by_numpy:
+        return "jax"
+    one = window(setting.truth, 0, setting.lengths)
+    cells = rows_an_hour(one) * len(setting.lengths)
+    taken = setting.horizon / setting.step * (_PER_CLEAR + _PER_CELL * cells)
+    return "numpy" if is_quick(one) and runs_here(one) and taken <= _QUICK else "jax"
+
+
+def _together(setting: Setting, parts: list[Part], why: str, notes: list[str]) -> Simulation:
+    """What all windows did, one after the other."""
+    if not parts:
+        raise ValueError(f"simulate: {why}")
+    found: Any = jax.tree.map(lambda *each: np.concatenate(each, axis=-1), *parts)
+    done, steps = found.done, found.done.plan.imports.shape[1]
+    market = setting.truth
+    if steps < setting.horizon:
+        market = window(market, 0, np.ones(steps, int))
+    return Simulation(
+        market=market,
+        plan=done.plan,
+        prices=found.prices,
+        imbalance=done.imbalance,
+        imbalance_cost=done.cost,
+        unserved=done.unserved,
+        spilled=done.spilled,
+        short=done.short,
+        outside=done.outside,
+        overload=done.overload,
+        beyond=done.beyond,
+        at=found.at,
+        error=found.error,
+        steps=found.steps,
+        status=found.status,
+        gave_way=found.gave_way,
+        horizon=setting.horizon,
+        why=why,
+        notes=tuple(notes),
+    )

@@ -1,0 +1,350 @@
+"""Windows of a long market: some steps of it, the later ones merged, and idle ones beyond its end.
+
+A window of quarter hours now and whole hours later has as many steps wherever it begins, so one
+compiled program clears all of them. Powers, prices and limits on powers of a merged step are means
+over it, drains are sums, and limits on contents hold at its end.
+"""
+
+from collections.abc import Sequence
+from operator import attrgetter
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+
+from .clock import Clock, begun
+from .market import FIELDS, Market, replaced
+from .radial import forest, loops
+from .record import changed
+from .runner import by_numpy, jnp, to_host
+from .scenarios import tree
+from .succession import leaves, way_to
+from .tables import has_caps
+
+Lengths = Int[np.ndarray, " W"]
+Table = Float[np.ndarray, "... W"]
+DAY = 24.0  # h after which much comes again
+
+_NOTHING = (  # what is 0 in an idle step
+    *("prosumers.load", "prosumers.reactive", "prosumers.export_max", "prosumers.curtail_max"),
+    *("generators.power_min", "generators.power_max"),
+    *("buffers.charge_max", "buffers.discharge_max", "buffers.drain"),
+    *("grid.passive", "grid.passive_reactive", "grid.compensation_max"),
+    *("caps.base", "caps.weight"),
+)
+_OPEN = {  # limits that nothing happening must not break
+    **{"tariff.total_min": np.minimum, "tariff.total_max": np.maximum},
+    **{"caps.level_min": np.minimum, "caps.level_max": np.maximum},
+    **{"caps.rise_min": np.minimum, "caps.rise_max": np.maximum},
+}
+_ENDS = ("buffers.energy_min", "buffers.energy_max")  # what holds at the end of a merged step
+_SUMS = ("buffers.drain", "hour_length")
+
+
+def lengths_of(window: int | Sequence[int], steps: int) -> Lengths:
+    """How many steps of a market each step of a window merges: `window`, or 1 for each of so many.
+
+    Never more steps in all than the market's. Raises `ValueError` for what are no lengths.
+    """
+    given: Any = window
+    one = isinstance(given, int | np.integer) and not isinstance(given, bool)
+    found = np.ones(int(given), int) if one and int(given) > 0 else np.asarray(given)
+    if found.ndim != 1 or not found.size or found.dtype.kind not in "iu" or np.any(found < 1):
+        raise ValueError(
+            f"window={window!r:.60}; give how many steps it has, such as 96, or how many steps of "
+            "the market each of its steps merges, such as (1,) * 4 + (4,) * 23."
+        )
+    first = np.cumsum(found) - found
+    kept = found[first < steps]
+    kept[-1] = min(kept[-1], steps - first[len(kept) - 1])
+    return kept
+
+
+def window(
+    truth: Market,
+    at: int,
+    lengths: Sequence[int] | Lengths,
+    *,
+    energy: Any = None,
+    level: Any = None,
+    final_value: Any = None,
+) -> Market:
+    """The market of the steps from `at` on: step k merges `lengths[k]` steps of `truth`.
+
+    Buffers begin with `energy` (K,) kWh and caps with `level` (M,), those of `truth` unless given;
+    `final_value` (K,) EUR/kWh likewise. Steps beyond the last of `truth` are idle: nobody uses,
+    makes or moves anything, and contents stay what they are. A merged step of which a part lies
+    beyond is as long as what lies before. Arrays are NumPy's.
+
+    Raises `ValueError` for a market that `check` refuses, and for an `at` that it does not have.
+    """
+    lengths = np.asarray(lengths)
+    check(truth, merged=bool(np.any(lengths > 1)))
+    steps = truth.prosumers.load.shape[1]
+    if not 0 <= at < steps:
+        raise ValueError(f"window: at={at}; this market has steps 0 to {steps - 1}.")
+    ends = np.minimum(at + np.cumsum(lengths), steps)
+    first = at + np.cumsum(lengths) - lengths
+    first = first[first < steps]
+    cut = _Cut(first, ends[: len(first)], np.asarray(truth.hour_length, float))
+    found = {
+        field.dotted: cut.table(truth, field.dotted, np.asarray(field.find(truth)))
+        for field in FIELDS.values()
+        if field.timed(truth)
+    }
+    idle = lengths[len(first) :]
+    if len(idle):
+        found = _with_idle(truth, found, idle)
+    found |= _retained(truth, cut, len(idle), found)
+    given = {"buffers.energy_start": energy, "caps.start": level}
+    found |= {name: a for name, a in given.items() if a is not None}
+    if final_value is not None:
+        scale = found.get("buffers.final_value", 1.0)
+        found["buffers.final_value"] = scale * np.asarray(final_value)
+    elif "buffers.final_value" in found:
+        found["buffers.final_value"] *= np.asarray(truth.buffers.final_value)
+    return replaced(changed(truth, clock=_clock(truth, at)), found)
+
+
+def check(truth: Market, *, merged: bool) -> None:
+    """Refuse what cannot be cut: trees, AC states, steps that do not count once, some if `merged`.
+
+    Raises `ValueError`.
+    """
+    if truth.before is not None:
+        raise ValueError("window: this market's steps make a tree; give one with a path of steps.")
+    if truth.grid.tangent is not None:
+        raise ValueError("window: this market is about an AC state; give the one it was made of.")
+    if np.any(np.asarray(truth.weight) != 1):
+        raise ValueError("window: Market.weight is not 1; steps that follow one another come once.")
+    if not merged:
+        return
+    single = "give a window of single steps, such as window=96."
+    leaky = np.asarray(truth.buffers.retention)
+    if leaky.ndim == 1 and np.any(leaky < 1):
+        raise ValueError(
+            f"window: buffer {np.argmax(leaky < 1)} loses content, at one rate for all steps, so "
+            f"these cannot be merged; {single}"
+        )
+    if not has_caps(truth):
+        return
+    for k, name in enumerate(truth.caps.names):
+        carry, slack = float(truth.caps.carry[k]), float(truth.caps.slack[k])
+        if carry not in (0.0, 1.0) or slack not in (0.0, np.inf):
+            raise ValueError(
+                f"window: cap {name!r} has a carry of {carry:g} and a slack of {slack:g}, with "
+                f"which steps cannot be merged; {single}"
+            )
+
+
+class _Cut:
+    """How tables by step of the market become tables by step of the window, but for idle ones."""
+
+    def __init__(self, first: Lengths, ends: Lengths, hours: Float[np.ndarray, " T"]):
+        self.first, self.ends = first - first[0], ends
+        self.span = slice(int(first[0]), int(ends[-1]))
+        self.plain = self.span.stop - self.span.start == len(first)  # nothing is merged
+        self.share = hours[self.span] / np.repeat(
+            np.add.reduceat(hours[self.span], self.first), ends - first
+        )
+
+    def sums(self, table: np.ndarray) -> Table:
+        return np.add.reduceat(table[..., self.span], self.first, axis=-1)
+
+    def means(self, table: np.ndarray) -> Table:
+        """Means over each step; of what is infinite somewhere in it, that."""
+        with np.errstate(invalid="ignore"):
+            return np.add.reduceat(table[..., self.span] * self.share, self.first, axis=-1)
+
+    def table(self, truth: Market, name: str, table: np.ndarray) -> Table:
+        """A field of the market over the window's steps."""
+        if self.plain:
+            return table[..., self.span]
+        if name in _ENDS:
+            return table[..., self.ends - 1]
+        if name in _SUMS:
+            return self.sums(table)
+        if name == "buffers.retention":
+            return np.multiply.reduceat(table[..., self.span], self.first, axis=-1)
+        if name == "weight":
+            return np.ones(len(self.first))
+        if name.startswith("caps."):
+            return self.of_caps(truth, name, table)
+        return self.means(table)
+
+    def of_caps(self, truth: Market, name: str, table: np.ndarray) -> Table:
+        """What adds up over a merged step is summed; the level it adds to holds at its end."""
+        caps = truth.caps
+        carried = np.asarray(caps.carry) == 1
+        adds = carried & (np.asarray(caps.adds) == 1)
+        row, field = adds, name.removeprefix("caps.")
+        if field == "weight":
+            row = adds[np.asarray(caps.cap)]
+        elif field in ("rise_min", "rise_max"):
+            row = carried
+        whole = table[..., self.ends - 1] if field.startswith("level") else self.sums(table)
+        return np.where(row[:, None], whole, self.means(table))
+
+
+def _with_idle(truth: Market, found: dict[str, Table], idle: Lengths) -> dict[str, Table]:
+    """Tables with steps of these lengths at the end in which nothing happens."""
+    last = np.asarray(truth.hour_length, float)[-1]
+    longer = {}
+    for name, table in found.items():
+        rest = np.repeat(table[..., -1:], len(idle), axis=-1)
+        if name in _NOTHING:
+            rest = np.zeros_like(rest)
+        elif name in _OPEN:
+            rest = _OPEN[name](rest, 0.0)
+        elif name == "hour_length":
+            rest = last * idle
+        elif name == "grid.feeder_voltage":
+            rest = rest * _rest(truth, rest)
+        longer[name] = np.concatenate([table, rest], axis=-1)
+    if has_caps(truth):  # a sum that is a level falls to 0, which costs nothing where rises do not
+        caps = truth.caps
+        falls = (np.asarray(caps.adds) == 0) & (np.asarray(caps.price) == 0)
+        for name, bound in (("caps.rise_min", -np.inf), ("caps.rise_max", np.inf)):
+            longer[name][falls, -len(idle) :] = bound
+    return longer
+
+
+def _retained(
+    truth: Market, cut: _Cut, idle: int, found: dict[str, Table]
+) -> dict[str, np.ndarray]:
+    """What contents keep, by step where they lose any; and where one rate holds in all steps, what
+    that makes of limits and values in idle ones."""
+    kept = np.asarray(truth.buffers.retention)
+    if not np.any(kept < 1):
+        return {}
+    if kept.ndim == 2:
+        steps = truth.prosumers.load.shape[1]
+        table = cut.table(truth, "buffers.retention", np.broadcast_to(kept, (len(kept), steps)))
+        return {"buffers.retention": np.concatenate([table, np.ones((len(kept), idle))], axis=1)}
+    if not idle:
+        return {}
+    left = kept[:, None] ** (1 + np.arange(idle))
+    bounds = {name: found[name].copy() for name in _ENDS}
+    for table in bounds.values():
+        table[:, -idle:] *= left
+    return bounds | {"buffers.final_value": 1 / left[:, -1]}
+
+
+def _rest(truth: Market, fed: Float[np.ndarray, "F W"]) -> float:
+    """By what feeders' voltages are multiplied in an idle step, so that all are within limits: 1
+    where voltages without load are, which loads lower else."""
+    grid = truth.grid
+    if "voltage" not in grid.model.states or loops(grid):
+        return 1.0
+    with by_numpy():
+        here = to_host(grid)
+        ladder, none = forest(here).ladder, jnp.zeros(here.passive.shape[0])
+        volts = np.asarray(ladder.base * ladder.along(none.at[here.feeder].set(fed[:, -1])))
+    others = np.setdiff1d(np.arange(len(volts)), np.asarray(grid.feeder))
+    low = np.max(np.asarray(grid.voltage_min)[others] / volts[others], initial=0.0)
+    high = np.min(np.asarray(grid.voltage_max)[others] / volts[others], initial=np.inf)
+    return float(np.clip(1.0, low, high)) if low <= high else 1.0
+
+
+def _clock(truth: Market, at: int) -> Clock | None:
+    """When the window begins, on the market's clock."""
+    if truth.clock is None:
+        return None
+    passed = float(np.sum(np.asarray(truth.hour_length, float)[:at]))
+    return Clock(
+        np.asarray(int(truth.clock.start) + round(60 * passed), np.int32), truth.clock.zone
+    )
+
+
+def past(truth: Market, at: int) -> Market:
+    """The first `at` steps of a market, which may be none: what is seen when step `at` begins."""
+    timed = [field for field in FIELDS.values() if field.timed(truth)]
+    return replaced(truth, {one.dotted: np.asarray(one.find(truth))[..., :at] for one in timed})
+
+
+def later(view: Market, hours: float) -> Int[np.ndarray, " W"]:
+    """For each step of a window that of the same path which is under way so many hours later.
+
+    Where the path has ended by then, the step at that hour a day or days earlier, if it has it, or
+    its last.
+    """
+    length = np.asarray(view.hour_length, float)
+    first, count = begun(length, view.before), len(length)
+    found = np.zeros(count, int)
+    for leaf in np.flatnonzero(leaves(view.before, count)):
+        way = np.array(way_to(view.before, count, int(leaf)))
+        end, middle = first[leaf] + length[leaf], first[way] + length[way] / 2 + hours
+        days = np.ceil(np.maximum(middle - end, 0.0) / DAY)
+        middle = np.where(middle >= DAY * days, middle - DAY * days, middle)
+        found[way] = way[np.searchsorted(first[way], middle, "right") - 1]
+    return found
+
+
+def worth_at(
+    view: Market, water: Float[np.ndarray, "K W"], after: float
+) -> Float[np.ndarray, " K"]:
+    """What a kWh of each buffer is worth so many hours after a window begins, EUR/kWh.
+
+    By its water values at the ends of steps; where it ended or had not begun by then, their mean
+    over all steps. In a tree the mean over its branches.
+    """
+    length = np.asarray(view.hour_length, float)
+    count, share = len(length), np.asarray(view.weight, float)
+    ends = begun(length, view.before) + length
+    if not 0 < after <= np.max(ends) + 1e-6:
+        whole = share * length
+        return water @ (whole / np.sum(whole))
+    found, total = np.zeros(len(water)), 0.0
+    for leaf in np.flatnonzero(leaves(view.before, count)):
+        way = np.array(way_to(view.before, count, int(leaf)))
+        nearest = way[np.argmin(np.abs(ends[way] - after))]
+        found, total = found + share[leaf] * water[:, nearest], total + share[leaf]
+    return found / total
+
+
+def quiet(view: Market, real: Market, idle: int) -> Market:
+    """A forecast of a window, in whose last `idle` steps nothing happens, as in the `real` one.
+
+    Raises `ValueError` where a forecast is no market of that window's form.
+    """
+    if view is real:
+        return view
+    form = jax.tree.structure(real)
+    if not isinstance(view, Market) or jax.tree.structure(view) != form:
+        raise ValueError("forecast: returns no market of the window's form; change its numbers.")
+    tables = {}
+    for name, field in FIELDS.items():
+        ours, theirs = np.asarray(field.find(view)), np.asarray(field.find(real))
+        if ours.shape != theirs.shape:
+            raise ValueError(
+                f"forecast: {name} has shape {ours.shape}, in the window {theirs.shape}; change "
+                "its numbers only."
+            )
+        if idle and field.timed(real):
+            table = ours.copy()
+            table[..., -idle:] = theirs[..., -idle:]
+            tables[field.dotted] = table
+    return replaced(view, tables)
+
+
+def joined(views: Sequence[Market], probability: Any, split: int) -> Market:
+    """Forecasts of one window as a tree (`scenarios.tree`), whose first `split` steps are shared:
+
+    in them each number is the mean of what is forecast.
+    """
+    share = np.asarray(probability, float)
+    means = {}
+    for field in FIELDS.values():
+        tables = [np.asarray(field.find(view)) for view in views]
+        if field.timed(views[0]):
+            means[field.dotted] = sum(p * t for p, t in zip(share, tables, strict=True))
+    moved = []
+    for view in views:
+        tables = {}
+        for name, mean in means.items():
+            table = np.array(attrgetter(name)(view))
+            table[..., :split] = mean[..., :split]
+            tables[name] = table
+        moved.append(replaced(view, tables))
+    return tree(moved, share, split)
