@@ -31,7 +31,7 @@ from .model import (
 from .record import Record
 from .runner import jnp
 from .succession import onward
-from .tables import has_caps
+from .tables import has_caps, retained
 from .uncontrolled import with_levels
 
 
@@ -123,13 +123,12 @@ def _stored(market: Market, plan: Plan) -> tuple[Float[Array, "K H"], ...]:
     What would overflow charges less; what would fall short discharges less, then charges more.
     """
     stores, ts = market.buffers, market.hour_length
-    into, out = stores.charge_efficiency, stores.discharge_efficiency
     bounds = (stores.charge_max, stores.discharge_max, stores.energy_min, stores.energy_max)
-    kept = stores.retention if stores.retention.ndim == 2 else stores.retention[:, None]
-    kept = kept + jnp.zeros_like(stores.drain)
+    shares = (retained(market), stores.charge_efficiency, stores.discharge_efficiency)
+    shares = (share + jnp.zeros_like(stores.drain) for share in shares)
 
     def step(content: Array, x: Any) -> tuple[Array, tuple[Array, ...]]:
-        charge, discharge, most, least, low, top, drain, kept, length = x
+        charge, discharge, most, least, low, top, drain, kept, into, out, length = x
         charge, discharge = jnp.clip(charge, 0.0, most), jnp.clip(discharge, 0.0, least)
 
         def end(charge: Array, discharge: Array) -> Array:
@@ -144,7 +143,7 @@ def _stored(market: Market, plan: Plan) -> tuple[Float[Array, "K H"], ...]:
         content = end(charge, discharge)
         return content, (charge, discharge, content)
 
-    tables = (plan.charge, plan.discharge, *bounds, stores.drain, kept)
+    tables = (plan.charge, plan.discharge, *bounds, stores.drain, *shares)
     over = (*(table.T for table in tables), ts)
     charge, discharge, energy = (t.T for t in onward(None, step, stores.energy_start, over))
     return charge, discharge, energy

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from .clock import Clock, begun
+from .commitments import refuse
 from .market import FIELDS, Market, replaced
 from .radial import forest, loops
 from .record import changed
@@ -96,14 +97,13 @@ def window(
     idle = lengths[len(first) :]
     if len(idle):
         found = _with_idle(truth, found, idle)
-    found |= _retained(truth, cut, len(idle), found)
-    given = {"buffers.energy_start": energy, "caps.start": level}
+    found |= _stored(truth, cut, lengths)
+    given = {
+        "buffers.energy_start": energy,
+        "buffers.final_value": final_value,
+        "caps.start": level,
+    }
     found |= {name: a for name, a in given.items() if a is not None}
-    if final_value is not None:
-        scale = found.get("buffers.final_value", 1.0)
-        found["buffers.final_value"] = scale * np.asarray(final_value)
-    elif "buffers.final_value" in found:
-        found["buffers.final_value"] *= np.asarray(truth.buffers.final_value)
     return replaced(changed(truth, clock=_clock(truth, at)), found)
 
 
@@ -112,6 +112,7 @@ def check(truth: Market, *, merged: bool) -> None:
 
     Raises `ValueError`.
     """
+    refuse("window", truth, "give one that decides in each step")
     if truth.before is not None:
         raise ValueError("window: this market's steps make a tree; give one with a path of steps.")
     if truth.grid.tangent is not None:
@@ -120,13 +121,6 @@ def check(truth: Market, *, merged: bool) -> None:
         raise ValueError("window: Market.weight is not 1; steps that follow one another come once.")
     if not merged:
         return
-    single = "give a window of single steps, such as window=96."
-    leaky = np.asarray(truth.buffers.retention)
-    if leaky.ndim == 1 and np.any(leaky < 1):
-        raise ValueError(
-            f"window: buffer {np.argmax(leaky < 1)} loses content, at one rate for all steps, so "
-            f"these cannot be merged; {single}"
-        )
     if not has_caps(truth):
         return
     for k, name in enumerate(truth.caps.names):
@@ -134,7 +128,7 @@ def check(truth: Market, *, merged: bool) -> None:
         if carry not in (0.0, 1.0) or slack not in (0.0, np.inf):
             raise ValueError(
                 f"window: cap {name!r} has a carry of {carry:g} and a slack of {slack:g}, with "
-                f"which steps cannot be merged; {single}"
+                "which steps cannot be merged; give a window of single steps, such as window=96."
             )
 
 
@@ -149,13 +143,22 @@ class _Cut:
             np.add.reduceat(hours[self.span], self.first), ends - first
         )
 
-    def sums(self, table: np.ndarray) -> Table:
-        return np.add.reduceat(table[..., self.span], self.first, axis=-1)
+    def sums(self, table: np.ndarray, weight: Any = 1.0) -> Table:
+        return np.add.reduceat(table[..., self.span] * weight, self.first, axis=-1)
 
-    def means(self, table: np.ndarray) -> Table:
-        """Means over each step; of what is infinite somewhere in it, that."""
+    def means(self, table: np.ndarray, weight: Any = 1.0) -> Table:
+        """Means over each step, by length; of what is infinite somewhere in it, that."""
         with np.errstate(invalid="ignore"):
-            return np.add.reduceat(table[..., self.span] * self.share, self.first, axis=-1)
+            return self.sums(table, weight * self.share)
+
+    def left(self, kept: np.ndarray) -> np.ndarray:
+        """What of each step's content is left at the end of the merged step that it is in."""
+        here, found = kept[:, self.span], np.ones((len(kept), self.span.stop - self.span.start))
+        last = set((self.ends - self.span.start - 1).tolist())
+        for step in range(here.shape[1] - 2, -1, -1):
+            if step not in last:
+                found[:, step] = found[:, step + 1] * here[:, step + 1]
+        return found
 
     def table(self, truth: Market, name: str, table: np.ndarray) -> Table:
         """A field of the market over the window's steps."""
@@ -165,8 +168,6 @@ class _Cut:
             return table[..., self.ends - 1]
         if name in _SUMS:
             return self.sums(table)
-        if name == "buffers.retention":
-            return np.multiply.reduceat(table[..., self.span], self.first, axis=-1)
         if name == "weight":
             return np.ones(len(self.first))
         if name.startswith("caps."):
@@ -210,25 +211,34 @@ def _with_idle(truth: Market, found: dict[str, Table], idle: Lengths) -> dict[st
     return longer
 
 
-def _retained(
-    truth: Market, cut: _Cut, idle: int, found: dict[str, Table]
-) -> dict[str, np.ndarray]:
-    """What contents keep, by step where they lose any; and where one rate holds in all steps, what
-    that makes of limits and values in idle ones."""
-    kept = np.asarray(truth.buffers.retention)
-    if not np.any(kept < 1):
-        return {}
-    if kept.ndim == 2:
-        steps = truth.prosumers.load.shape[1]
-        table = cut.table(truth, "buffers.retention", np.broadcast_to(kept, (len(kept), steps)))
-        return {"buffers.retention": np.concatenate([table, np.ones((len(kept), idle))], axis=1)}
-    if not idle:
-        return {}
-    left = kept[:, None] ** (1 + np.arange(idle))
-    bounds = {name: found[name].copy() for name in _ENDS}
-    for table in bounds.values():
-        table[:, -idle:] *= left
-    return bounds | {"buffers.final_value": 1 / left[:, -1]}
+def _stored(truth: Market, cut: _Cut, lengths: Lengths) -> dict[str, np.ndarray]:
+    """What contents keep, and what charging adds and discharging takes, where that is by step.
+
+    At a constant power a merged step ends as its steps do one after the other.
+    """
+    stores, idle = truth.buffers, len(lengths) - len(cut.first)
+    kept = _by_step(truth, stores.retention)
+    leaks, merged = bool(np.any(kept < 1)), bool(np.any(lengths > 1))
+    into, out = (np.asarray(a) for a in (stores.charge_efficiency, stores.discharge_efficiency))
+    found = {}
+    if leaks:
+        found["retention"] = np.multiply.reduceat(kept[:, cut.span], cut.first, axis=1)
+    if merged and (leaks or max(into.shape[1], out.shape[1]) > 1):
+        left = cut.left(kept)  # of what comes in a step, at the merged one's end
+        found["drain"] = cut.sums(np.asarray(stores.drain), left)
+        found["charge_efficiency"] = cut.means(_by_step(truth, into), left)
+        taken = cut.means(1 / _by_step(truth, out), left)
+        found["discharge_efficiency"] = np.minimum(1 / taken, 1.0)
+    rest = {name: np.repeat(table[:, -1:], idle, axis=1) for name, table in found.items()}
+    rest |= {"retention": np.ones((len(kept), idle)), "drain": np.zeros((len(kept), idle))}
+    return {
+        f"buffers.{name}": np.concatenate([table, rest[name]], axis=1)
+        for name, table in found.items()
+    }
+
+
+def _by_step(truth: Market, table: Any) -> Table:
+    return np.broadcast_to(np.asarray(table), truth.buffers.energy_max.shape)
 
 
 def _rest(truth: Market, fed: Float[np.ndarray, "F W"]) -> float:

@@ -8,6 +8,7 @@ import pytest
 
 import jaxgne as jg
 from jaxgne import clock, model
+from jaxgne.record import changed
 from jaxgne.scenarios import chain, series
 from jaxgne.windows import later, lengths_of, window, worth_at
 from tests.markets import feeder, many_devices
@@ -40,7 +41,7 @@ def test_merged_steps_hold_what_their_steps_do():
     truth = eqx.tree_at(
         lambda m: (m.hour_length, m.buffers.retention),
         truth,
-        (jnp.array([0.25, 0.75, 1.0, 0.5]), jnp.ones(2)),
+        (jnp.array([0.25, 0.75, 1.0, 0.5]), jnp.ones((2, 1))),
     )
     found = window(truth, 0, [1, 2, 1])
     load = np.asarray(truth.prosumers.load)
@@ -51,6 +52,29 @@ def test_merged_steps_hold_what_their_steps_do():
     np.testing.assert_allclose(found.buffers.drain, [[0, 0, 0], [0, 3, 0]])
     energy = np.asarray(truth.buffers.energy_max)
     np.testing.assert_array_equal(found.buffers.energy_max, energy[:, [0, 2, 3]])
+
+
+def test_merged_steps_end_as_their_steps_do():
+    """Contents that leak and are drained, charged at one power by what differs by step."""
+    rng = np.random.default_rng(0)
+    truth, stores = village(1), village(1).buffers
+    shape = (2, STEPS)
+    tables = {
+        "retention": rng.uniform(0.8, 1, shape),
+        "charge_efficiency": rng.uniform(1, 3, shape),
+        "drain": rng.uniform(0, 1, shape),
+        "discharge_max": np.zeros(shape),
+    }
+    truth = changed(truth, buffers=changed(stores, **tables))
+    found = window(truth, 1, [1, 3, 1]).buffers
+    each = window(truth, 1, [1] * 5).buffers
+    content = np.array([3.0, 5.0])
+    whole = found.retention[:, 1] * content - found.drain[:, 1]
+    whole = whole + 12.0 * found.charge_efficiency[:, 1] * 0.3
+    for k in (1, 2, 3):
+        content = each.retention[:, k] * content - each.drain[:, k]
+        content = content + 4.0 * each.charge_efficiency[:, k] * 0.3
+    np.testing.assert_allclose(whole, content, rtol=1e-12)
 
 
 def test_even_and_uneven_windows_agree_where_data_are_constant():
@@ -80,16 +104,10 @@ def test_nothing_happens_beyond_the_end(leak):
     filled = window(truth, 4, [1] * 6)
     assert filled.prosumers.load.shape == (3, 6)
     alone, more = (jg.clear(to_jax(m), tol=1e-9, runner="numpy") for m in (short, filled))
-    gained = [
-        float(model.potential(to_jax(m), c.plan)) - shift
-        for m, c, shift in (
-            (short, alone, 0.1 * 6.0),
-            (filled, more, float(np.sum(filled.buffers.final_value * 3.0))),
-        )
-    ]
-    assert gained[0] == pytest.approx(gained[1], rel=1e-7)
+    costs = [float(model.potential(to_jax(m), c.plan)) for m, c in ((short, alone), (filled, more))]
+    assert costs[0] == pytest.approx(costs[1], rel=1e-7)
     np.testing.assert_allclose(more.plan.energy[:, :2], alone.plan.energy, atol=1e-5)
-    still = more.plan.energy[:, 1:2] * leak ** np.arange(5)
+    still = np.repeat(more.plan.energy[:, 1:2], 5, axis=1)
     np.testing.assert_allclose(more.plan.energy[:, 1:], still, atol=1e-5)
     for name in ("charge", "discharge", "imports", "exports", "generation", "curtailed"):
         assert float(jnp.max(jnp.abs(getattr(more.plan, name)[:, 2:]), initial=0.0)) < 1e-5

@@ -178,7 +178,7 @@ LAYERS: dict[str, set[str]] = {
     "foresight": {*RESULT, "scenarios"},
     "reserve": {*RESULT, "arrays", "settlement"},
     "tracking": {*RESULT, "batch", "linear_flow", "scenarios"},
-    "windows": {"clock", "market", "radial", "scenarios", "tables"},
+    "windows": {"clock", "commitments", "market", "radial", "scenarios", "tables"},
     "imbalance": {"acflow", "each", "linear_flow", "market", "model", "tables", "uncontrolled"},
     "forecasts": {"market"},
     "receding": {*RESULT, "forecasts", "imbalance", "windows"},

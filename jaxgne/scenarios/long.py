@@ -31,11 +31,14 @@ def series(
 ) -> Market:
     """One market of many days: `load` (N, steps) kW after the market of a day.
 
-    Takes what `days` takes and reads it alike: whole days, of 23 or 25 hours where clocks change,
-    each with what is not given from that hour of the market's day. But here one day follows the
-    other: buffers and caps start once, as the market says, and are carried on, what contents must
-    be at the end of the market's day they must be at the end of each, and `Buffers.final_value`
-    counts after the last. `jaxgne.simulate` takes such markets. Arrays are NumPy's.
+    What `days` takes is read alike: `times` when the steps are, with `generation` a gross load and
+    the sun, `reactive`, `import_max`, `export_max` and `curtail_max` by prosumer, `passive` and
+    `passive_reactive` by bus, `base` and `export` prices; what is not given is taken from that hour
+    of the market's day. Days are whole, of 23 or 25 hours where clocks change. But here one follows
+    the other: buffers and caps start once, as the market says, and are carried on, what contents
+    must be at the end of the market's day they must be at the end of each, and
+    `Buffers.final_value` counts after the last. `jaxgne.simulate` takes such markets. Arrays are
+    NumPy's.
 
     Raises `ValueError` where `days` does.
     """
@@ -70,10 +73,11 @@ _STARTS = ("Buffers.energy_start", "Caps.start")  # of the first market
 
 
 def chain(markets: Sequence[Market] | Market) -> Market:
-    """Markets that follow one another as one: days of `perturb` or `days`, a batch or a list.
+    """Markets that follow one another as one long market, as the days of a week.
 
-    Buffers and caps start as the first market says and are carried on. Arrays are NumPy's. Raises
-    `ValueError` where markets differ in what they do not have by hour, or are trees of steps.
+    `markets` is a list, or a batch as `perturb` or `days` make it. Buffers and caps start as the
+    first says and are carried on. Arrays are NumPy's. Raises `ValueError` where markets differ in
+    what they do not have by hour, or are trees of steps.
     """
     if isinstance(markets, Market):
         if leading(markets) == {()}:
