@@ -35,7 +35,7 @@ GROUPS = {
     "clearing": (
         "Clearing",
         "From a market to plan, prices and certificate. `docs/choosing.md` says what to choose.",
-        "clear clear_ac Clearing Plan Rows Status NotCleared certify ac_power_flow relax "
+        "clear clear_ac Clearing Plan Rows Status NotCleared Stopped certify ac_power_flow relax "
         "least_norm selection.select InteriorPoint PrimalDual SemiDecentralized AbstractSolver "
         "trace track convex one_way.narrowed",
     ),

@@ -21,7 +21,7 @@ from .model import Plan, Rows, aggregate, costs
 from .radial import oriented
 from .relaxation import relax
 from .reliability import trust
-from .result import Clearing, NotCleared
+from .result import Clearing, NotCleared, Stopped
 from .sensitivity.implicit import Implicit, Smoothed
 from .settlement import settle
 from .solvers.base import AbstractSolver
@@ -96,6 +96,7 @@ __all__ = [
     "SemiDecentralized",
     "Smoothed",
     "Status",
+    "Stopped",
     "Tariff",
     "Trading",
     "ac_power_flow",

@@ -41,7 +41,7 @@ from .market import Market
 from .model import counted, rows_like, zeros
 from .options import checked_options, tolerance
 from .record import Record, changed
-from .result import Clearing, NotCleared
+from .result import Clearing, NotCleared, Stopped
 from .runner import built, jnp
 from .settlement import Bills, settle
 from .solve import Progress
@@ -156,6 +156,8 @@ def clear_ac(
         near = max(_SHARE * wanted, _AHEAD * error)
         try:
             now = clear(linear, solver, start=begin, tol=near, **given)
+        except Stopped as stop:
+            raise Stopped(f"{stop} (round {count} on AC)", stop.clearing, linear) from None
         except NotCleared as stop:
             if not is_status(stop.clearing.status, Status.infeasible):
                 words = f"clear_ac: about the AC state of round {count} the market is {stop}"

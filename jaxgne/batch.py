@@ -27,7 +27,7 @@ from .market import Market
 from .options import checked_options, tolerance
 from .placement import local_mesh, mesh_of, own_part, whole
 from .record import Record, without_names
-from .result import Clearing, Run
+from .result import Clearing, Run, Stopped
 from .runner import concrete
 from .sensitivity.implicit import AbstractAdjoint
 from .solvers.base import AbstractSolver
@@ -44,14 +44,6 @@ class BatchProgress(Record):
     done: int
     total: int
     seconds: float
-
-
-class Stopped(KeyboardInterrupt):
-    """Ctrl-C during `clear_many`; `.clearing` holds the scenarios that were done, in order."""
-
-    def __init__(self, clearing: Clearing | None, done: int):
-        super().__init__(f"stopped after {done} scenarios")
-        self.clearing = clearing
 
 
 def clear_many(
@@ -178,7 +170,8 @@ def _clear_all(
                 progress(BatchProgress(lanes.stop, total, time.perf_counter() - begun))
     except KeyboardInterrupt:
         done = sum(part.steps.shape[0] for part in found)
-        raise Stopped(_joined(found) if found else None, done) from None
+        words = f"stopped after {done} scenarios"
+        raise Stopped(words, _joined(found) if found else None) from None
     return _joined(found)
 
 

@@ -48,7 +48,7 @@ def batch_summary(markets: Market, clearing: Clearing) -> dict[str, Any]:
         "status": {
             word: count
             for word, count in ended.items()
-            if count or word != "uncontrolled"  # which no clearing ends as
+            if count or word not in ("uncontrolled", "stopped")  # which no scenario ends as
         },
         "quantiles": {
             name: {

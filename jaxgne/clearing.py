@@ -22,7 +22,7 @@ from .one_way import decide, metered, ways
 from .options import checked_options, tolerance
 from .programs import program
 from .record import nameless
-from .result import Clearing, NotCleared, Run, complaint
+from .result import Clearing, NotCleared, Run, Stopped, complaint
 from .runner import (
     by_numpy,
     concrete,
@@ -35,21 +35,9 @@ from .runner import (
     wide,
 )
 from .sensitivity.implicit import AbstractAdjoint, Implicit, equilibrium
-from .solve import (
-    Progress,
-    anew,
-    answered,
-    begin,
-    checked,
-    decided,
-    finish,
-    going,
-    in_doubt,
-    looped,
-    solved,
-)
+from .solve import Interrupted, Progress, answered, begin, checked, finish, reached, solved
 from .solvers.base import AbstractSolver, written
-from .status import Status
+from .status import Status, is_status
 from .surplus import unsold
 from .validation import gate
 
@@ -94,8 +82,9 @@ def clear(
     Plan, prices, costs and aggregate can be differentiated with respect to every number of the
     market, forward and in reverse, by `adjoint`: `Implicit()` unless given, or `Smoothed()`.
 
-    Raises `NotCleared` if `throw` and the market did not clear, and `ValueError` for a market or an
-    option that makes no sense, or a `tol` below what the market's dtype can give.
+    Raises `NotCleared` if `throw` and the market did not clear, `Stopped` where Ctrl-C stops it,
+    which holds what there is, and `ValueError` for a market or an option that makes no sense, or a
+    `tol` below what the market's dtype can give.
     """
     checked_options(
         "clear", market, solver, max_steps=max_steps, start=start, adjoint=adjoint,
@@ -118,8 +107,11 @@ def clear(
     begun, asked = time.perf_counter(), used if ran == "numpy" else solver
     solve = partial(_clear, solver=asked, tol=tol, max_steps=max_steps, progress=progress)
     if ran == "numpy":
-        with by_numpy():
-            found = _ruled(to_host(market), to_host(start), solve, tol, one_way)
+        try:
+            with by_numpy():
+                found = _ruled(to_host(market), to_host(start), solve, tol, one_way)
+        except Stopped as stop:
+            raise Stopped(str(stop), to_device(stop.clearing)) from None
         clearing, ruled = to_device(found)
     else:
         clearing, ruled = _ruled(market, start, solve, tol, one_way)
@@ -238,6 +230,8 @@ def _clear(
     tol, done = tolerance(tol, dtype), 0
     if not traced and start is None and solver is None and _worth_float32(market):
         start = _roughly(market, tol, max_steps, progress)
+        if is_status(start.status, Status.stopped):
+            raise _stopped(checked(market, start))
         if bool(start.ok):
             return checked(market, start)
         done = int(start.steps)
@@ -252,14 +246,20 @@ def _clear(
         if traced:
             carry = solved(market, solver, carry, tol, limit)
         else:
-            begun, doubt = time.perf_counter(), jnp.minimum(limit, solver.doubtful)
-            carry = looped(market, solver, carry, tol, doubt, progress, begun)
-            if in_doubt(carry, solver) and held_here(market.prosumers.load):
-                carry = decided(market, carry)
-            if bool(going(carry, limit)):
-                carry = anew(market, solver, carry)
-                carry = looped(market, solver, carry, tol, limit, progress, begun)
-    return replace(answered(market, solver, carry, given), run=run)
+            try:
+                carry = reached(market, solver, carry, tol, limit, progress)
+            except Interrupted as stop:
+                carry = stop.carry
+    clearing = replace(answered(market, solver, carry, given), run=run)
+    if not traced and is_status(clearing.status, Status.stopped):
+        raise _stopped(clearing)
+    return clearing
+
+
+def _stopped(clearing: Clearing) -> Stopped:
+    """What to raise where somebody stopped a solve, with what it came to."""
+    steps, error = int(clearing.steps), float(clearing.certificate.error)
+    return Stopped(f"stopped after {steps} steps, relative KKT error {error:.1e}", clearing)
 
 
 def run_of(market: Market, solver: AbstractSolver | None, tol: Array) -> Run:
@@ -298,7 +298,12 @@ def _roughly(
     narrow = cast(market, jnp.float32)
     most = most if max_steps is None else min(most, max_steps)
     goal = max(float(tol), enough)
-    rough = clear(narrow, tol=goal, max_steps=most, throw=False, progress=progress)
+    try:
+        rough = clear(narrow, tol=goal, max_steps=most, throw=False, progress=progress)
+        ended = Status.max_steps
+    except Stopped as stop:
+        rough, ended = stop.clearing, Status.stopped
+    assert rough is not None, "of one market there is always one"
     plan, prices = cast((rough.plan, rough.prices), jnp.float64)
     found = _judge(market, plan, prices)
     return Clearing(
@@ -309,7 +314,7 @@ def _roughly(
         certificate=found,
         steps=rough.steps,
         run=run_of(market, None, tol),
-        status=Status.where(found.error <= tol, Status.cleared, Status.max_steps),
+        status=Status.where(found.error <= tol, Status.cleared, ended),
     )
 
 

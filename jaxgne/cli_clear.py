@@ -1,6 +1,7 @@
 """The command `jaxgne clear`: the equilibrium of one market, and how good it is."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,6 +21,7 @@ from .cli_shared import (
     fail,
     shown,
 )
+from .cli_show import cleared
 from .cli_source import Source, made, of_source
 from .indicators import summary
 from .io import check_replaceable, save
@@ -32,6 +34,7 @@ _SOLVERS: dict[_Solver, Callable[[], jaxgne.AbstractSolver]] = {
     "primal-dual": jaxgne.PrimalDual,
     "semidecentralized": jaxgne.SemiDecentralized,
 }
+_NOTHING = "stopped before the first step: there is nothing to keep"
 
 
 @of_source
@@ -70,23 +73,35 @@ def clear(
         bool,
         typer.Option("--explain", help="Where no plan meets all limits: what must give way."),
     ] = False,
+    warm_start: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RESULT",
+            help="Begin at a saved result of such a market, as one that Ctrl-C stopped.",
+        ),
+    ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder to write the market and the result to.")
+        Path | None,
+        typer.Option(
+            help="Folder to write the market and the result to, also where Ctrl-C stops it."
+        ),
     ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Clear SOURCE: find its equilibrium, and say how good it is.
 
-    Exit codes: 0 cleared, 1 bad input, 2 wrong usage, 3 not cleared, 4 infeasible.
+    Exit codes: 0 cleared, 1 bad input, 2 wrong usage, 3 not cleared, 4 infeasible, 130 stopped.
     """
     jax.config.update("jax_enable_x64", True)
     find = _finder(least_norm, one_way, ac)
     if out is not None:
         check_replaceable(out)
+    start = None if warm_start is None else _start(warm_start)
     market = made(source, asked, quiet)
-    with Live(tol, silent=quiet) as live:
-        market, clearing, complaint = _clear(find, market, solver, tol, max_steps, live)
+    options = {"tol": tol, "max_steps": max_steps, "start": start}
+    with Live(tol, silent=quiet) as live, _stoppable(market, out):
+        market, clearing, complaint = _clear(find, market, solver, options, live)
     if out is not None:
         save(out, market, clearing, summary=summary(market, clearing))
     infeasible = jaxgne.status.status_name(clearing.status) == "infeasible"
@@ -129,17 +144,46 @@ def _clear(
     find: Any,
     market: jaxgne.Market,
     solver: _Solver | None,
-    tol: float,
-    max_steps: int | None,
+    options: dict[str, Any],
     live: Live,
 ) -> tuple[jaxgne.Market, jaxgne.Clearing, str]:
     """The market that was cleared, the clearing, and why it is none if it is none."""
     progress, chosen = live if live.shown else None, solver and _SOLVERS[solver]()
     try:
-        found = find(market, chosen, tol=tol, max_steps=max_steps, progress=progress)
+        found = find(market, chosen, progress=progress, **options)
     except jaxgne.NotCleared as stop:
         return stop.market or market, stop.clearing, str(stop)
     return (*found, "") if isinstance(found, tuple) else (market, found, "")
+
+
+def _start(result: Path) -> jaxgne.Clearing:
+    """The clearing to begin at; `ValueError` where it has no plan."""
+    _, clearing = cleared(result)
+    if jaxgne.status.status_name(clearing.status) == "infeasible":
+        raise ValueError(f"{result} was found infeasible: it has no plan to begin at.")
+    return clearing
+
+
+@contextmanager
+def _stoppable(market: jaxgne.Market, out: Path | None) -> Iterator[None]:
+    """Where somebody stops what runs here, keep what there is in `out`, and say how far it was."""
+    try:
+        yield
+    except jaxgne.Stopped as stop:
+        words, clearing = str(stop), stop.clearing
+        if clearing is None or not int(clearing.steps):
+            words = _NOTHING
+        elif out is None:
+            words += "; nothing is kept without --out"
+        else:
+            market = stop.market or market
+            save(out, market, clearing, summary=summary(market, clearing))
+            words += (
+                f"; what there is is in {out}, and the same call goes on with --warm-start {out}"
+            )
+        raise KeyboardInterrupt(words) from None
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_NOTHING) from None
 
 
 def _find_exact(market: jaxgne.Market, solver: Any, **options: Any) -> Any:

@@ -30,7 +30,7 @@ from .market import Market
 from .options import checked_options
 from .programs import program
 from .record import Record
-from .result import Clearing, NotCleared
+from .result import Clearing, NotCleared, Stopped
 from .sensitivity.implicit import AbstractAdjoint, Implicit
 from .solvers.base import AbstractSolver
 from .status import status_name
@@ -85,6 +85,19 @@ class State(Record):
     missed: Float[Array, " C"]  # by how much at the last update of the multipliers
 
 
+class TuningStopped(Stopped):
+    """Raised where Ctrl-C stops a tuning: `.history` holds the steps that were done.
+
+    `.market` is that of the best of them, None where there is none; `.clearing` is the last.
+    """
+
+    def __init__(self, steps: int, job: "_Job", clearing: Clearing | None, history: History):
+        best = job.best(history) if len(history.value) else None
+        words = f"stopped after {len(history.value)} of {steps} steps"
+        super().__init__(words, clearing, best)
+        self.history = history
+
+
 def descend(
     market: Market,
     measure: AbstractMeasure,
@@ -125,30 +138,35 @@ def descend(
         state, clearing = jax.tree.map(jnp.asarray, kept[:2])
         history = kept[2]
     begun = time.perf_counter()
-    while (step := len(history.value)) < steps:
-        if patience is not None and step and step - 1 - history.best >= patience:
-            return job.best(history), history.ended("patience")
-        if step == 0:
-            clearing = cleared(job.market_at(state.shares), solver, tol, clearing, throw=True)
-        else:
-            state, now, share, why = _backed_off(job, state, solver, tol, clearing)
-            history = history.hindered(share, why) if why else history
-            if not bool(jnp.all(now.ok)):
-                return job.best(history), history.ended(_word(now))
-            clearing = now
-        state, row, slope = job.measured(state, clearing)
-        if not np.isfinite(row.value + row.gradient):
+    try:
+        while (step := len(history.value)) < steps:
+            if patience is not None and step and step - 1 - history.best >= patience:
+                return job.best(history), history.ended("patience")
             if step == 0:
-                raise ValueError("tune: the objective or its gradient is not finite at the start.")
-            return job.best(history), history.ended("nonfinite")
-        state, foretold = _moved(state, slope, row, rule, coordinates)
-        history = history.extended(replace(row, foretold=foretold))
-        state = _weighed(state, row.constraints) if (step + 1) % _UPDATE == 0 else state
-        if store:
-            write(*store, (state, clearing, history))
-        if progress:
-            seconds = time.perf_counter() - begun
-            progress(_told(history, steps, seconds))
+                clearing = cleared(job.market_at(state.shares), solver, tol, clearing, throw=True)
+            else:
+                state, now, share, why = _backed_off(job, state, solver, tol, clearing)
+                history = history.hindered(share, why) if why else history
+                if not bool(jnp.all(now.ok)):
+                    return job.best(history), history.ended(_word(now))
+                clearing = now
+            state, row, slope = job.measured(state, clearing)
+            if not np.isfinite(row.value + row.gradient):
+                if step == 0:
+                    raise ValueError(
+                        "tune: the objective or its gradient is not finite at the start."
+                    )
+                return job.best(history), history.ended("nonfinite")
+            state, foretold = _moved(state, slope, row, rule, coordinates)
+            history = history.extended(replace(row, foretold=foretold))
+            state = _weighed(state, row.constraints) if (step + 1) % _UPDATE == 0 else state
+            if store:
+                write(*store, (state, clearing, history))
+            if progress:
+                seconds = time.perf_counter() - begun
+                progress(_told(history, steps, seconds))
+    except KeyboardInterrupt:
+        raise TuningStopped(steps, job, clearing, history) from None
     return job.best(history), history
 
 

@@ -45,6 +45,19 @@ class NotCleared(RuntimeError):
         return self._message
 
 
+class Stopped(KeyboardInterrupt):
+    """Raised where Ctrl-C stops markets that clear; `.clearing` holds what there is.
+
+    Of one market that is plan and prices as good as they were, of status `stopped`, to go on from
+    with `start=`; of a batch the scenarios that were done, in order, None where none was. `.market`
+    is the market of that clearing where it is not the one given.
+    """
+
+    def __init__(self, message: str, clearing: "Clearing | None", market: Market | None = None):
+        super().__init__(message)
+        self.clearing, self.market = clearing, market
+
+
 class Run(Record):
     """How a clearing was found: by which solver, to which tolerance, compiled by JAX or not."""
 

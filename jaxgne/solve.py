@@ -21,7 +21,7 @@ from .optimality import pin, residuals
 from .programs import program
 from .record import Record
 from .result import Clearing
-from .runner import by_numpy, jnp, lax, on_host, runs_here, to_device, to_host, wide
+from .runner import by_numpy, held_here, jnp, lax, on_host, runs_here, to_device, to_host, wide
 from .size import is_quick
 from .solvers.base import AbstractSolver
 from .status import Status, either, is_status
@@ -45,6 +45,14 @@ class Carry(Record):
     error: Float[Array, ""]  # relative KKT error at the last look, in float64
     steps: Int[Array, ""]
     status: Status
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C in a solve; `.carry` holds where it stood when the host last saw it."""
+
+    def __init__(self, carry: Carry):
+        super().__init__()
+        self.carry = replace(carry, status=Status.stopped)
 
 
 @program("the solver's start", once=True)
@@ -125,15 +133,15 @@ def solved(market: Market, solver: AbstractSolver, carry: Carry, tol: Array, lim
 
 @program("the solver's steps")
 def _steps(
-    market: Market, solver: AbstractSolver, carry: Carry, tol: Array, limit: Array
+    market: Market, solver: AbstractSolver, carry: Carry, tol: Array, stop: Array, limit: Array
 ) -> tuple[Carry, Bool[Array, ""]]:
-    """The same, or until a renewal is due; and whether it is."""
+    """The same, or until `stop`, or until a renewal is due; and whether it is."""
 
     def due(carry: Carry) -> Bool[Array, ""]:
-        return going(carry, limit) & solver.outdated(carry.state)
+        return going(carry, stop) & solver.outdated(carry.state)
 
     carry = lax.while_loop(
-        lambda carry: going(carry, limit) & ~due(carry),
+        lambda carry: going(carry, stop) & ~due(carry),
         lambda carry: _onward(market, solver, carry, tol, limit),
         carry,
     )
@@ -146,12 +154,12 @@ def _renewed(market: Market, solver: AbstractSolver, carry: Carry) -> Carry:
 
 
 def _advance(
-    market: Market, solver: AbstractSolver, carry: Carry, tol: Array, limit: Array
+    market: Market, solver: AbstractSolver, carry: Carry, tol: Array, stop: Array, limit: Array
 ) -> Carry:
     """`solved` from the host, whose renewals, which are seldom due, are a program of their own."""
-    carry, due = _steps(market, solver, carry, tol, limit)
+    carry, due = _steps(market, solver, carry, tol, stop, limit)
     while bool(due):
-        carry, due = _steps(market, solver, _renewed(market, solver, carry), tol, limit)
+        carry, due = _steps(market, solver, _renewed(market, solver, carry), tol, stop, limit)
     return carry
 
 
@@ -248,7 +256,34 @@ def anew(market: Market, solver: AbstractSolver, carry: Carry) -> Carry:
     return replace(begin(market, solver, found.plan, found.prices), steps=carry.steps)
 
 
-def looped(
+def reached(
+    market: Market,
+    solver: AbstractSolver,
+    carry: Carry,
+    tol: Array,
+    limit: Array,
+    progress: Callable[[Progress], None] | None,
+) -> Carry:
+    """The end of a solve, from the host; what comes to none is decided, or begun anew.
+
+    Raises `Interrupted` where somebody stops it.
+    """
+    begun, doubt = time.perf_counter(), jnp.minimum(limit, solver.doubtful)
+    try:
+        carry = _looped(market, solver, carry, tol, doubt, progress, begun)
+        if in_doubt(carry, solver) and held_here(market.prosumers.load):
+            carry = decided(market, carry)
+        if bool(going(carry, limit)):
+            carry = anew(market, solver, carry)
+            carry = _looped(market, solver, carry, tol, limit, progress, begun)
+    except Interrupted:
+        raise
+    except KeyboardInterrupt:
+        raise Interrupted(carry) from None
+    return carry
+
+
+def _looped(
     market: Market,
     solver: AbstractSolver,
     carry: Carry,
@@ -257,19 +292,24 @@ def looped(
     progress: Callable[[Progress], None] | None,
     begun: float,
 ) -> Carry:
-    """The loop in one call, or in jitted chunks from the host that call `progress` each."""
-    if progress is None:
-        return _advance(market, solver, carry, tol, limit)
+    """The loop in chunks of half a second, between which Ctrl-C is heard, and `progress` called.
+
+    For `progress` the answer is looked at after each; else chunks change nothing.
+    """
     chunk = solver.every
-    going = True
-    while going:
-        since = time.perf_counter()
-        stop = jnp.minimum(carry.steps + chunk, limit)
-        carry = _advance(market, solver, carry, tol, stop)
-        now = time.perf_counter()
-        with by_numpy(False):
-            progress(Progress(int(carry.steps), float(carry.error), now - begun))
-        going = bool(is_status(carry.status, Status.max_steps)) and int(carry.steps) < int(limit)
-        if chunk > solver.every or now - since < 0.5:  # the first chunk may hold the compilation
-            chunk = solver.every * max(1, round(0.5 * chunk / (now - since) / solver.every))
+    more = True
+    try:
+        while more:
+            since = time.perf_counter()
+            stop = jnp.minimum(carry.steps + chunk, limit)
+            carry = _advance(market, solver, carry, tol, stop, stop if progress else limit)
+            now = time.perf_counter()
+            if progress:
+                with by_numpy(False):
+                    progress(Progress(int(carry.steps), float(carry.error), now - begun))
+            more = bool(is_status(carry.status, Status.max_steps)) and int(carry.steps) < int(limit)
+            if chunk > solver.every or now - since < 0.5:  # the first may hold the compilation
+                chunk = solver.every * max(1, round(0.5 * chunk / (now - since) / solver.every))
+    except KeyboardInterrupt:
+        raise Interrupted(carry) from None
     return carry

@@ -13,6 +13,7 @@ STATUSES = (  # in the order of their numbers
     "infeasible",
     "nonfinite",
     "uncontrolled",
+    "stopped",
 )
 
 
@@ -29,6 +30,9 @@ class Status(eqx.Enumeration):
         "Iterates became non-finite. Run jg.validate(market): a NaN, or a number far out of scale?"
     )
     uncontrolled = "Nobody optimizes: what everyone does at the tariff, no equilibrium."
+    stopped = (
+        "Stopped before tol was reached. Pass start=clearing, on the shell --warm-start, to go on."
+    )
 
 
 def is_status(status: Status, which: Status) -> Bool[Array, ""]:

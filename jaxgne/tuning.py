@@ -89,6 +89,8 @@ def tune(
     it refers to, goes on after the last one. `solver` and `tol` are for `clear`, `adjoint` for its
     derivatives, by default `Implicit(throw=False)`: what is not unique moves as little as it can.
 
+    Ctrl-C raises a `Stopped` that has the best market so far, `.market`, and its `.history`.
+
     Raises `NotCleared` if the market does not clear as it is, and `ValueError` for fields out of
     bounds or that differ between scenarios, neither bounds nor optimizer, a folder of another
     tuning, or, with a folder, functions that use what none can tell from others of its kind.

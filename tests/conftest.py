@@ -99,6 +99,11 @@ SLOW_TESTS = {
     "test_cli_folders.py": (
         "test_what_tune_reads_off_is_told_by_name_and_shown_again[reinforcement-names1]",
     ),
+    "test_stopping.py": (
+        "test_a_tuning_that_is_stopped_is_attached",
+        "test_what_was_done_is_kept_and_gone_on_from[study]",
+        "test_what_was_done_is_kept_and_gone_on_from[tune]",
+    ),
     "test_clock.py": ("test_days_at_other_times_share_a_program",),
     "test_commands.py": (
         "test_lines_of_the_shell_run",

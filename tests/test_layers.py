@@ -253,7 +253,9 @@ LAYERS: dict[str, set[str]] = {
     "cli_tune": {
         *("jaxgne", "cli_shared", "cli_source", "cli_tables", "files", "io", "live", "plots"),
     },
-    "cli_clear": {"jaxgne", "cli_shared", "cli_source", "indicators", "io", "live", "printed"},
+    "cli_clear": {
+        *("jaxgne", "cli_shared", "cli_show", "cli_source", "indicators", "io", "live", "printed"),
+    },
     "cli_batch": {"jaxgne", "batch_report", "cli_shared", "cli_source", "live"},
     "cli_show": {
         *("jaxgne", "batch_report", "cli_shared", "cli_tables", "indicators", "io", "printed"),
