@@ -216,6 +216,7 @@ SLOW_TESTS = {
         "test_any_answer_starts_any_solver[primal-dual-interior point]",
         "test_any_answer_starts_any_solver[primal-dual-mechanism]",
     ),
+    "test_forecasts.py": ("test_noise_makes_it_dearer",),
     "test_simulation.py": (
         "test_nothing_is_compiled_after_the_first_window",
         "test_foresight_is_never_dearer[2]",

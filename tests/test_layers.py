@@ -180,7 +180,7 @@ LAYERS: dict[str, set[str]] = {
     "tracking": {*RESULT, "batch", "linear_flow", "scenarios"},
     "windows": {"clock", "commitments", "market", "radial", "scenarios", "tables"},
     "imbalance": {"acflow", "each", "linear_flow", "market", "model", "tables", "uncontrolled"},
-    "forecasts": {"market"},
+    "forecasts": {"clock", "market", "scenarios"},
     "receding": {*RESULT, "forecasts", "imbalance", "windows"},
     "simulation": {
         *({*RESULT, "arrays"} - {"solve"}),
