@@ -61,7 +61,7 @@ GROUPS = {
     "simulation": (
         "Simulation",
         "Days that follow one another, planned with what is known (`docs/simulation.md`).",
-        "simulate forecasts.*",
+        "simulate simulation.load simulation.Simulation forecasts.*",
     ),
     "files": (
         "Files, tables, pictures",

@@ -30,7 +30,7 @@ _GIVEN = {  # what may be given, and where it is
 
 
 class Branches(NamedTuple):
-    """Several forecasts of one window, each with a probability; these sum to 1."""
+    """Several forecasts of one window, `markets` of its form, each with a `probability`."""
 
     markets: tuple[Market, ...]  # one of the window's form each
     probability: Any  # of each

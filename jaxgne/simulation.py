@@ -7,6 +7,7 @@ otherwise than the plan `imbalance` closes the balance.
 
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -18,10 +19,11 @@ from .arrays import by_row
 from .choosing import Runner
 from .each import refuse_batch
 from .forecasts import Forecast, perfect
+from .journal import Journal, Memory, is_simulation, read
 from .market import Market
 from .model import Plan, Rows
 from .options import checked_options
-from .receding import Failed, Part, Setting, Terminal, advance, begin
+from .receding import Failed, Setting, Terminal, advance
 from .record import Record
 from .runner import runs_here
 from .settlement import Bills, bills
@@ -124,6 +126,7 @@ def simulate(
     solver: AbstractSolver | None = None,
     tol: Any = None,
     elastic: bool = False,
+    out: str | Path | None = None,
     runner: Runner | None = None,
     progress: Callable[[SimulationProgress], None] | None = None,
 ) -> Simulation:
@@ -144,23 +147,52 @@ def simulate(
     what was done is kept. With `elastic` the limits of one that has no plan give way at the least
     cost (`relax`); `notes` tell which.
 
-    Raises `ValueError` for a market or an option that makes no sense.
+    With `out`, a folder, what is done is written there every 96 windows or half a minute, and a
+    later call with the same arguments goes on from there, to the same bits; `load` reads it. Memory
+    then holds the truth and no window but the last. Ctrl-C keeps what is done.
+
+    Raises `ValueError` for a market or an option that makes no sense, and for a folder that holds
+    another simulation.
     """
     setting = _asked(truth, window, step, forecast, terminal, solver, tol, elastic, runner)
     checked_options("simulate", truth, solver, progress=progress)
     begun, total = time.perf_counter(), -(-setting.horizon // step)
-    state, parts, notes, why = begin(setting), [], [], ""
-    while int(state.at) < setting.horizon:
-        try:
-            state, part, gave = advance(setting, state)
-        except Failed as stop:
-            why = str(stop)
-            break
-        parts.append(part)
-        notes += gave
-        if progress is not None:
-            progress(SimulationProgress(len(parts), total, time.perf_counter() - begun))
-    return _together(setting, parts, why, notes)
+    journal = Memory(setting) if out is None else Journal(out, setting)
+    why = ""
+    try:
+        while int(journal.state.at) < setting.horizon:
+            try:
+                journal.add(*advance(setting, journal.state))
+            except Failed as stop:
+                why = str(stop)
+                break
+            if progress is not None:
+                done = -(-int(journal.state.at) // step)
+                progress(SimulationProgress(done, total, time.perf_counter() - begun))
+    except KeyboardInterrupt:
+        journal.flush()
+        raise
+    journal.flush(why)
+    done, notes = journal.all()
+    if done is None:
+        raise ValueError(f"simulate: {why}")
+    return _told(setting.truth, setting.horizon, done, notes, why)
+
+
+def load(folder: str | Path) -> Simulation:
+    """What `simulate(out=folder)` has done so far.
+
+    Raises `ValueError` for a folder that is none, or damaged, and where nothing is done yet.
+    """
+    if not is_simulation(folder):
+        raise ValueError(f"{folder} holds no simulation; give the out= of simulate.")
+    truth, horizon, done, notes, why = read(folder)
+    if done is None:
+        raise ValueError(f"{folder}: nothing is done yet. {why}".rstrip())
+    steps = done.done.plan.imports.shape[1]
+    if not why and steps < horizon:
+        why = "it was stopped; the call that began it goes on"
+    return _told(truth, horizon, done, notes, why)
 
 
 def _asked(
@@ -210,14 +242,11 @@ def _sooner(setting: Setting) -> Runner:
     return "numpy" if is_quick(one) and runs_here(one) and taken <= _QUICK else "jax"
 
 
-def _together(setting: Setting, parts: list[Part], why: str, notes: list[str]) -> Simulation:
-    """What all windows did, one after the other."""
-    if not parts:
-        raise ValueError(f"simulate: {why}")
-    found: Any = jax.tree.map(lambda *each: np.concatenate(each, axis=-1), *parts)
+def _told(truth: Market, horizon: int, found: Any, notes: list[str], why: str) -> Simulation:
+    """What all windows did, for people."""
     done, steps = found.done, found.done.plan.imports.shape[1]
-    market = setting.truth
-    if steps < setting.horizon:
+    market = truth
+    if steps < horizon:
         market = window(market, 0, np.ones(steps, int))
     return Simulation(
         market=market,
@@ -236,7 +265,7 @@ def _together(setting: Setting, parts: list[Part], why: str, notes: list[str]) -
         steps=found.steps,
         status=found.status,
         gave_way=found.gave_way,
-        horizon=setting.horizon,
+        horizon=horizon,
         why=why,
         notes=tuple(notes),
     )

@@ -2,9 +2,11 @@
 
 from typing import Any
 
+import jax
 import numpy as np
 
 import jaxgne as jg
+from jaxgne import journal
 
 STEPS = 6  # a day, of four hours each
 
@@ -28,3 +30,12 @@ def village(days: int = 3, seed: int = 0, **battery: float) -> jg.Market:
         hour_length=4.0,
         clock=jg.Clock("2025-06-01T00:00", "Europe/Berlin"),
     )
+
+
+def run(folder: Any, days: int) -> Any:
+    """A simulation by NumPy with wrong forecasts, written after every window."""
+    jax.config.update("jax_enable_x64", True)
+    journal._WINDOWS = 1
+    guess = jg.forecasts.noisy(0.2, 0.2, seed=3)
+    truth = village(days)
+    return jg.simulate(truth, window=2, step=1, forecast=guess, out=folder, runner="numpy")

@@ -182,9 +182,13 @@ LAYERS: dict[str, set[str]] = {
     "imbalance": {"acflow", "each", "linear_flow", "market", "model", "tables", "uncontrolled"},
     "forecasts": {"clock", "market", "scenarios"},
     "receding": {*RESULT, "forecasts", "imbalance", "windows"},
+    "journal": {
+        *("checkpoint", "fingerprint", "imbalance", "io", "market", "model", "receding"),
+        "windows",
+    },
     "simulation": {
         *({*RESULT, "arrays"} - {"solve"}),
-        *("forecasts", "imbalance", "receding", "settlement", "windows"),
+        *("forecasts", "journal", "receding", "settlement", "windows"),
     },
     "aclinear": {*RESULT, "incidence", "linear_flow", "payoffs", "plan", "tangent"},
     "acexact": {*RESULT, "aclinear", "settlement"},
