@@ -61,7 +61,7 @@ GROUPS = {
     "simulation": (
         "Simulation",
         "Days that follow one another, planned with what is known (`docs/simulation.md`).",
-        "simulate simulation.load simulation.Simulation forecasts.*",
+        "simulate simulation.load simulation.Simulation hindsight.* forecasts.*",
     ),
     "files": (
         "Files, tables, pictures",

@@ -24,6 +24,7 @@ from .cli_plot import plot
 from .cli_report import report
 from .cli_shared import Commands, Json, document
 from .cli_show import show
+from .cli_simulate import simulate
 from .cli_source import options_of
 from .cli_study import study
 from .cli_tune import tune
@@ -116,6 +117,10 @@ _COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
     batch: (
         "jaxgne batch ieee37 --prosumers 4 --hours 4 --scenarios 4 --load-noise 0.05 --out runs",
         "jaxgne show runs",
+    ),
+    simulate: (
+        "jaxgne simulate village --days 2 --window 12 --every 6 --forecast noisy --out week",
+        "jaxgne report week --out week.html --no-baseline",
     ),
     tune: ("jaxgne tune envelope day --out room",),
     study: ("jaxgne study tariff village --values 0.001,0.01",),

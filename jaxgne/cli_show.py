@@ -10,6 +10,7 @@ import numpy as np
 import typer
 
 import jaxgne
+from jaxgne import simulation
 
 from .batch_report import batch_summary, batch_table
 from .cli_shared import (
@@ -24,21 +25,26 @@ from .cli_shared import (
     fail,
     shown,
 )
+from .cli_simulate import told
 from .cli_tables import check_ended
+from .hindsight import days
 from .indicators import summary
 from .io import load
+from .journal import is_simulation
 from .printed import table
 from .runner import by_numpy, to_device, to_host
 
 _Wrote = Annotated[
     Path,
-    typer.Argument(metavar="RESULT", help="What jaxgne clear, batch, tune or study --out wrote."),
+    typer.Argument(
+        metavar="RESULT", help="What clear, batch, simulate, tune or study --out wrote."
+    ),
 ]
 _ROUNDING = 1e-3  # of the tolerance
 
 
 def show(result: _Wrote, as_json: Json = False, quiet: Quiet = False) -> None:
-    """Print what clear, batch, tune or study wrote to RESULT; a clearing is judged anew.
+    """Print what clear, batch, simulate, tune or study wrote to RESULT; a clearing is judged anew.
 
     Of a market that tune wrote: show RESULT/market.
 
@@ -48,6 +54,9 @@ def show(result: _Wrote, as_json: Json = False, quiet: Quiet = False) -> None:
         _show_again(result, as_json, quiet)
         return
     jax.config.update("jax_enable_x64", True)
+    if is_simulation(result):
+        told(simulation.load(result), as_json, quiet)
+        return
     market, clearing = cleared(result)
     if np.ndim(clearing.steps):
         if as_json:
@@ -95,10 +104,12 @@ def _show_again(folder: Path, as_json: bool, quiet: bool) -> None:
 def cleared(path: Path) -> tuple[jaxgne.Market, jaxgne.Clearing]:
     """Market and clearing of a saved result, of a batch too; `ValueError` where nothing cleared.
 
-    Of a folder that `tune` wrote those of its market.
+    Of a folder that `tune` wrote those of its market, of one that `simulate` wrote its days.
     """
     inner = path / "market"
     path = inner if inner.is_dir() and not (path / "market.json").exists() else path
+    if is_simulation(path):
+        return days(simulation.load(path))
     market, clearing = load(path)
     if clearing is None:
         raise ValueError(f"{path} holds no clearing; run jaxgne clear {path} --out {path}.")

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from .batch import BatchProgress
 from .history import TuningProgress
+from .simulation import SimulationProgress
 from .solve import Progress
 from .waiting import waiting
 
@@ -118,6 +119,22 @@ class LiveBatch(_Line):
         self.text = f"{progress.done} of {progress.total} {self.what}" + _left(
             self.pace(progress.seconds, progress.done), progress.total - progress.done
         )
+
+
+class LiveSimulation(_Line):
+    """How many windows of a simulation are done."""
+
+    def __init__(self, total: int, silent: bool = False):
+        super().__init__(f"0 of {total} windows", silent)
+        self.pace, self.first = _Pace(), None
+
+    def __call__(self, progress: SimulationProgress) -> None:
+        """Take how many are done."""
+        if self.first is None:
+            self.first = progress.done - 1  # those before are from a folder
+        rate = self.pace(progress.seconds, progress.done - self.first)
+        left = _left(rate, progress.total - progress.done)
+        self.text = f"{progress.done} of {progress.total} windows" + left
 
 
 class LiveTuning(_Line):

@@ -84,24 +84,51 @@ class Simulation(Record):
         """Who pays whom for what was done, EUR by step; imbalances are within `main_grid`."""
         return bills(self.market, self.plan, self.prices)
 
-    def __str__(self) -> str:
-        done, short = self.imbalance.shape[1], f": {self.why}" if self.why else ""
-        hours = np.asarray(self.market.hour_length)
+    def facts(self) -> dict[str, Any]:
+        """What it comes to, as plain numbers; keys carry their units."""
+        hours, paid = np.asarray(self.market.hour_length), self.bills()
         over, under = (np.sum(hours * np.maximum(s * self.imbalance, 0)) for s in (1, -1))
+        return {
+            "steps": int(self.imbalance.shape[1]),
+            "horizon": self.horizon,
+            "windows": len(self.at),
+            "why": self.why,
+            "relative_kkt_error_max": float(np.max(self.error)),
+            "solver_steps_mean": float(np.mean(self.steps)),
+            "bill_total_eur": float(np.sum(paid.prosumers)),
+            "bill_by_prosumer_eur": np.sum(np.asarray(paid.prosumers), axis=1).tolist(),
+            "imbalance_bought_kwh": float(over),
+            "imbalance_sold_kwh": float(under),
+            "imbalance_cost_eur": float(np.sum(self.imbalance_cost)),
+            "unserved_kwh": float(np.sum(hours * self.unserved)),
+            "spilled_kwh": float(np.sum(hours * self.spilled)),
+            "content_outside_limits_kwh": float(np.sum(self.short)),
+            "voltage_outside_max_pu": float(np.max(self.outside)),
+            "overload_max_kva": float(np.max(self.overload)),
+            "exchange_beyond_max_kw": float(np.max(self.beyond)),
+            "windows_that_gave_way": int(np.count_nonzero(self.gave_way)),
+            "gave_way_eur": float(np.sum(self.gave_way)),
+            "notes": list(self.notes),
+        }
+
+    def __str__(self) -> str:
+        says, why = self.facts(), f": {self.why}" if self.why else ""
         lines = [
-            f"Simulation of {done} of {self.horizon} steps in {len(self.at)} windows{short}",
-            f"largest relative KKT error of a window {np.max(self.error):.1e}, "
-            f"{np.mean(self.steps):.1f} solver steps each",
-            f"imbalances: {over:.6g} kWh bought beyond plans and {under:.6g} kWh less or sold, "
-            f"{np.sum(self.imbalance_cost):.6g} EUR",
+            f"Simulation of {says['steps']} of {self.horizon} steps in {len(self.at)} windows{why}",
+            f"largest relative KKT error of a window {says['relative_kkt_error_max']:.1e}, "
+            f"{says['solver_steps_mean']:.1f} solver steps each",
+            f"all prosumers pay {says['bill_total_eur']:.2f} EUR",
+            f"imbalances: {says['imbalance_bought_kwh']:.2f} kWh bought beyond plans, "
+            f"{says['imbalance_sold_kwh']:.2f} kWh less or sold, "
+            f"{says['imbalance_cost_eur']:.2f} EUR of that",
         ]
-        for name, unit, energy in (
-            ("unserved", "kWh", self.unserved * hours),
-            ("spilled", "kWh", self.spilled * hours),
-            ("contents outside limits", "kWh", self.short),
+        for name, key in (
+            ("unserved", "unserved_kwh"),
+            ("spilled", "spilled_kwh"),
+            ("contents outside limits", "content_outside_limits_kwh"),
         ):
-            if np.sum(energy) > _NOTHING:
-                lines.append(f"{name}: {np.sum(energy):.6g} {unit}")
+            if says[key] > _NOTHING:
+                lines.append(f"{name}: {says[key]:.6g} kWh")
         for name, unit, most in (
             ("voltages outside limits", "pu", self.outside),
             ("lines above ratings", "kVA", self.overload),
@@ -110,9 +137,11 @@ class Simulation(Record):
             count = np.count_nonzero(most > _FINE[unit])
             if count:
                 lines.append(f"{name} in {count} steps, by up to {np.max(most):.3g} {unit}")
-        if np.any(self.gave_way):
-            count = np.count_nonzero(self.gave_way)
-            lines.append(f"limits gave way in {count} windows, {np.sum(self.gave_way):.6g} EUR")
+        if says["windows_that_gave_way"]:
+            lines.append(
+                f"limits gave way in {says['windows_that_gave_way']} windows, "
+                f"{says['gave_way_eur']:.6g} EUR"
+            )
         return "\n".join(lines)
 
 

@@ -216,6 +216,7 @@ SLOW_TESTS = {
         "test_any_answer_starts_any_solver[primal-dual-interior point]",
         "test_any_answer_starts_any_solver[primal-dual-mechanism]",
     ),
+    "test_hindsight.py": ("test_beside_foresight_and_no_trading",),
     "test_forecasts.py": ("test_noise_makes_it_dearer",),
     "test_simulation.py": (
         "test_nothing_is_compiled_after_the_first_window",
@@ -233,6 +234,7 @@ SLOW_TESTS = {
         "test_examples_run_and_their_json_is_of_its_schema[batch]",
         "test_examples_run_and_their_json_is_of_its_schema[compare]",
         "test_examples_run_and_their_json_is_of_its_schema[report]",
+        "test_examples_run_and_their_json_is_of_its_schema[simulate]",
         "test_examples_run_and_their_json_is_of_its_schema[study]",
         "test_all_that_a_clearing_may_say_is_of_the_schema",
         "test_stopped_work_is_kept_and_goes_on",

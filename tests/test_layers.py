@@ -190,6 +190,7 @@ LAYERS: dict[str, set[str]] = {
         *({*RESULT, "arrays"} - {"solve"}),
         *("forecasts", "journal", "receding", "settlement", "windows"),
     },
+    "hindsight": {*RESULT, "simulation", "windows"},
     "aclinear": {*RESULT, "incidence", "linear_flow", "payoffs", "plan", "tangent"},
     "acexact": {*RESULT, "aclinear", "settlement"},
     "losses": {*RESULT, "acexact", "acphases", "incidence"},
@@ -251,7 +252,7 @@ LAYERS: dict[str, set[str]] = {
         *("cap_money", "cases", "files", "fingerprint", "io.tables", "plots.style", "studies"),
         *("grids.equivalent", "linear_flow"),
     },
-    "live": {"batch", "history", "solve", "waiting"},
+    "live": {"batch", "history", "simulation", "solve", "waiting"},
     "cli_study": {"jaxgne", "cases", "cli_shared", "cli_source", "live"},
     "cli_tables": {"cli_shared", "files", "io", "market", "names"},
     "cli_tune": {
@@ -263,8 +264,9 @@ LAYERS: dict[str, set[str]] = {
     "cli_batch": {"jaxgne", "batch_report", "cli_shared", "cli_source", "live"},
     "cli_show": {
         *("jaxgne", "batch_report", "cli_shared", "cli_tables", "indicators", "io", "printed"),
-        "runner",
+        *("cli_simulate", "hindsight", "journal", "runner", "simulation"),
     },
+    "cli_simulate": {"jaxgne", "cli_shared", "cli_source", "live", "simulation"},
     "cli_report": {"jaxgne", "cli_shared", "cli_show"},
     "cli_bills": {"jaxgne", "cli_shared", "cli_show", "contracts"},
     "cli_export": {"jaxgne", "cli_shared", "cli_show"},
@@ -272,6 +274,7 @@ LAYERS: dict[str, set[str]] = {
         *("cases", "cli_bills", "cli_export", "cli_report"),
         *("cli_batch", "cli_clear", "cli_compare", "cli_import", "cli_new", "cli_plot"),
         *("cli_shared", "cli_show", "cli_source", "cli_study", "cli_tune", "cli_validate"),
+        "cli_simulate",
     },
     "__main__": {"cli"},
     "__init__": {

@@ -1,0 +1,90 @@
+"""A simulation afterwards: as clearings for tables, plots and reports, and beside other ways.
+
+What was done is judged here as if all had been known ahead: the certificate's error tells how far
+it is from an equilibrium of the truth.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from .certificate import certify
+from .clearing import clear
+from .clock import even
+from .market import Market, replaced
+from .model import Plan, Rows, aggregate, costs
+from .result import Clearing
+from .runner import to_device
+from .simulation import Simulation, simulate
+from .status import Status
+from .windows import DAY, window
+
+
+def judged(simulation: Simulation) -> Clearing:
+    """What a `simulation` did as one clearing of its market, for `jg.compare`, frames and plots.
+
+    Its status is `cleared`, as all its windows are; prices are those of the windows.
+    """
+    return _clearing(simulation.market, simulation.plan, simulation.prices, simulation.steps)
+
+
+def days(simulation: Simulation) -> tuple[Market, Clearing]:
+    """What a `simulation` did day by day, each of 24 hours from its start, as a batch.
+
+    `jg.report(*days(simulation))` shows its quantiles by hour of the day. What is left of a day at
+    the end is left out. Raises `ValueError` for less than a day, and steps of unequal length.
+    """
+    market, steps = simulation.market, simulation.plan.imports.shape[1]
+    per = round(DAY / even("days", market))
+    if steps < per:
+        raise ValueError(f"days: {steps} steps are less than a day of {per}; simulate a day.")
+    found = []
+    for first in range(0, steps - per + 1, per):
+        own = slice(first, first + per)
+        energy = np.asarray(simulation.plan.energy)[:, first - 1] if first else None
+        level = None
+        if first and simulation.plan.level is not None:
+            level = np.asarray(simulation.plan.level)[:, first - 1]
+        day = window(market, first, np.ones(per, int), energy=energy, level=level)
+        tables = (simulation.plan, simulation.prices)
+        plan, prices = jax.tree.map(lambda a, own=own: np.asarray(a)[..., own], tables)
+        begun = (simulation.at >= first) & (simulation.at < first + per)
+        found.append((day, _clearing(day, plan, prices, simulation.steps[begun])))
+    return jax.tree.map(lambda *each: np.stack([np.asarray(a) for a in each]), *found)
+
+
+def beside(
+    truth: Market, *, foresight: bool = True, **options: Any
+) -> dict[str, tuple[Market, Clearing]]:
+    """A simulation with the `options` of `simulate`, the same without trades, and `foresight`.
+
+    Perfect foresight is one clear of all of `truth`, which takes memory and time for long ones:
+    `foresight=False` leaves it out. `jg.compare` takes what this gives, with money against no
+    trading. Raises `ValueError` where one of them ends before its time.
+    """
+    alone = replaced(truth, {"trading.limit": 0 * np.asarray(truth.trading.limit)})
+    found = {}
+    for name, market in {"simulation": truth, "no trading": alone}.items():
+        run = simulate(market, **options)
+        if not run.ok:
+            raise ValueError(f"beside: {name} ended before its time: {run.why}")
+        found[name] = (to_device(run.market), judged(run))
+    if foresight:
+        whole = to_device(truth)
+        found["perfect foresight"] = (whole, clear(whole, options.get("solver")))
+    return found
+
+
+def _clearing(market: Market, plan: Plan, prices: Rows, steps: Any) -> Clearing:
+    market, plan, prices = to_device((market, plan, prices))
+    return Clearing(
+        plan=plan,
+        prices=prices,
+        costs=costs(market, plan),
+        aggregate=aggregate(market, plan),
+        certificate=certify(market, plan, prices),
+        steps=to_device(np.asarray(np.sum(steps), np.int32)),
+        status=Status.cleared,
+        run=None,
+    )
