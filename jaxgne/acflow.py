@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, Num
 
 from . import acloops, acphases
 from .acloops import MOST_LOOPS as MOST_LOOPS
+from .arguments import of_tables
 from .each import for_each
 from .market import Grid, Market, cast
 from .model import Plan, counted, net_load, with_draws
@@ -115,6 +116,7 @@ class Safety(Record):
         return bool(self.safe) if bool(self.examined) else None
 
 
+@of_tables
 def ac_power_flow(market: Market, plan: Plan) -> Flow:
     """The AC state of a market's grid when everyone does what the plan says.
 

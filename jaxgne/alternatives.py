@@ -6,6 +6,7 @@ from typing import Any
 
 import equinox as eqx
 
+from .arguments import of_tables
 from .batch import clear_many
 from .clearing import clear
 from .comparison import baselines
@@ -21,6 +22,7 @@ from .uncontrolled import Until, today
 TODAY = "today"
 
 
+@of_tables
 def side_by_side(
     market: Market,
     *,

@@ -18,6 +18,7 @@ from jax.lax import stop_gradient
 from jax.sharding import Mesh
 from jaxtyping import Array
 
+from .arguments import of_tables
 from .choosing import Runner, batch_runner, default_solver
 from .clearing import clear, differentiable, ready, run_of, with_regret
 from .fingerprint import fingerprint
@@ -46,6 +47,7 @@ class BatchProgress(Record):
     seconds: float
 
 
+@of_tables
 def clear_many(
     markets: Market,
     solver: AbstractSolver | None = None,

@@ -11,6 +11,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from .arguments import of_tables
 from .comparison import outcome
 from .market import Market
 from .programs import program
@@ -21,6 +22,7 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _CHUNK = 64  # scenarios whose bills are written at once
 
 
+@of_tables
 def batch_summary(markets: Market, clearing: Clearing) -> dict[str, Any]:
     """What a batch says, as plain Python numbers: counts by status, quantiles over what cleared.
 
@@ -82,6 +84,7 @@ def _means(markets: Market, clearing: Clearing) -> dict[str, np.ndarray]:
     return jax.tree.map(lambda *each: np.concatenate([np.asarray(a, float) for a in each]), *parts)
 
 
+@of_tables
 def batch_table(markets: Market, clearing: Clearing) -> Group:
     """The same for the eye."""
     facts = batch_summary(markets, clearing)

@@ -11,6 +11,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from .acflow import MOST_LOOPS, Safety, check
+from .arguments import of_tables
 from .clock import Clock, hour_name, in_hour
 from .each import for_each
 from .fields import naming
@@ -206,6 +207,7 @@ class Certificate(Record):
         return called(self.owners, self, each, row)
 
 
+@of_tables
 def certify(market: Market, plan: Plan, prices: Rows) -> Certificate:
     """Judge a plan and prices: the yardstick for every answer, in float64 (model.md: Yardstick).
 

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
+from .arguments import check_cleared, of_tables
 from .each import for_each
 from .fields import naming
 from .market import Market
@@ -64,6 +65,7 @@ class Outcome(Record):
     carbon: Float[Array, ""]  # kg of CO2, 0 where no factors are given
 
 
+@of_tables
 @for_each_priced
 def outcome(
     market: Market,
@@ -206,6 +208,7 @@ def compare(
     Raises `ValueError` for a clearing that did not clear, a reference that there is not, and where
     prosumers or scenarios differ in number.
     """
+    check_cleared("compare", cleared, Market, Clearing)
     if reference not in cleared and reference != REFERENCE:
         raise ValueError(
             f"compare: reference={reference!r} is none of those compared: {', '.join(cleared)}."

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from .arguments import of_tables
 from .families import FAMILIES, Column, Family, Told
 from .market import Grid, Market
 from .phases import connections
@@ -21,6 +22,7 @@ _ROWS = ("prosumer", "generator", "buffer", "pair", "bus", "line", "cap")
 _Array = tuple[tuple[str, ...], np.ndarray, dict[str, str]]  # axes, values, attributes
 
 
+@of_tables
 def to_xarray(market: Market, clearing: Clearing) -> "Dataset":
     """Plan, prices, bills, what an AC power flow finds and the certificate as one `Dataset`.
 

@@ -14,6 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 import jax
 import numpy as np
 
+from .arguments import check_tables
 from .fields import axes_of
 from .record import Record
 from .runner import by_numpy, on_host, runs_here, to_device, to_host
@@ -37,6 +38,7 @@ def for_each(function: Callable[P, T]) -> Callable[P, T]:
         if on_host():  # one market, in NumPy's arrays
             return function(*given, **options)
         bound = signature.bind(*given, **options)
+        check_tables(function, bound.arguments)
         tables = _tables(bound)
 
         def once(tables: dict[str, Any]) -> T:
@@ -66,6 +68,7 @@ def for_one(remedy: str = LANE) -> Callable[[Callable[P, T]], Callable[P, T]]:
             if on_host():
                 return function(*given, **options)
             bound = signature.bind(*given, **options)
+            check_tables(function, bound.arguments)
             tables = _tables(bound)
             refuse_batch(function.__name__, remedy, **tables)
             bound.arguments.update(tables)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import frames
+from .arguments import of_tables
 from .dataset import to_xarray
 from .families import FAMILIES, PASSIVE_BILLS
 from .files import whole
@@ -46,6 +47,7 @@ class Form(NamedTuple):
     ours: Callable[[Path], bool]
 
 
+@of_tables
 def export(path: str | Path, market: Market, clearing: Clearing) -> None:
     """Write a clearing, or a batch of them, as `path` says.
 

@@ -17,6 +17,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float
 
+from .arguments import of_tables
 from .clearing import differentiable
 from .coordinates import Bijection, Coordinates, is_batch, names_of, place, with_fields
 from .descent import AbstractMeasure, HowToTune, cleared, descend
@@ -78,6 +79,7 @@ class Identifiability(Record):
         return "\n".join(lines)
 
 
+@of_tables
 def fit(
     market: Market,
     observed: Any,
@@ -129,6 +131,7 @@ def fit(
     return fitted, history
 
 
+@of_tables
 def identifiability(
     market: Market,
     observe: Observe,

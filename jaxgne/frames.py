@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import families
+from .arguments import of_tables
 from .clock import hours_of
 from .comparison import Comparison
 from .families import Column, Family, Told
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
+@of_tables
 def prosumers(market: Market, clearing: Clearing) -> "DataFrame":
     """What each prosumer does, and what energy is worth to it.
 
@@ -37,16 +39,19 @@ def prosumers(market: Market, clearing: Clearing) -> "DataFrame":
     return _frame(families.PROSUMERS, _told(market, clearing))
 
 
+@of_tables
 def generators(market: Market, clearing: Clearing) -> "DataFrame":
     """What each generator of a prosumer (`owner`) makes, between its bounds."""
     return _frame(families.GENERATORS, _told(market, clearing))
 
 
+@of_tables
 def buffers(market: Market, clearing: Clearing) -> "DataFrame":
     """What each buffer of a prosumer (`owner`) does; its content is that at the hour's end."""
     return _frame(families.BUFFERS, _told(market, clearing))
 
 
+@of_tables
 def trades(market: Market, clearing: Clearing) -> "DataFrame":
     """What the buyer of each pair buys from its seller (negative the other way), at which price.
 
@@ -57,6 +62,7 @@ def trades(market: Market, clearing: Clearing) -> "DataFrame":
     return _frame(families.TRADES, _told(market, clearing))
 
 
+@of_tables
 def buses(market: Market, clearing: Clearing) -> "DataFrame":
     """What each bus draws, its voltage, and the price of active energy there.
 
@@ -68,6 +74,7 @@ def buses(market: Market, clearing: Clearing) -> "DataFrame":
     return _frame(families.BUSES, _told(market, clearing))
 
 
+@of_tables
 def lines(market: Market, clearing: Clearing, kv: Any = None) -> "DataFrame":
     """What each line carries from source to target, by the grid model and by an AC power flow.
 
@@ -83,6 +90,7 @@ def lines(market: Market, clearing: Clearing, kv: Any = None) -> "DataFrame":
     return _frame(families.LINES, told, () if kv is None else families.in_ampere(kv))
 
 
+@of_tables
 def hot_spots(market: Market, clearing: Clearing, top: int = 10) -> "DataFrame":
     """The `top` fullest lines and outermost voltages by an AC power flow, each at its worst.
 
@@ -97,6 +105,7 @@ def hot_spots(market: Market, clearing: Clearing, top: int = 10) -> "DataFrame":
     return _pandas().DataFrame(columns | when)
 
 
+@of_tables
 def hours(market: Market, clearing: Clearing) -> "DataFrame":
     """Totals and shared prices by hour, and what main grid and operator receive.
 
@@ -108,6 +117,7 @@ def hours(market: Market, clearing: Clearing) -> "DataFrame":
     return _frame(families.HOURS, _told(market, clearing))
 
 
+@of_tables
 def caps(market: Market, clearing: Clearing) -> "DataFrame":
     """The level of each cap between its bounds, in the cap's `unit`, and what a unit more costs.
 
@@ -117,6 +127,7 @@ def caps(market: Market, clearing: Clearing) -> "DataFrame":
     return _frame(families.CAPS, _told(market, clearing))
 
 
+@of_tables
 def bills(market: Market, clearing: Clearing) -> "DataFrame":
     """What everyone pays and for what (`settle`), EUR; negative where they are paid.
 
@@ -128,6 +139,7 @@ def bills(market: Market, clearing: Clearing) -> "DataFrame":
     return _bills(_told(market, clearing))
 
 
+@of_tables
 def price_parts(market: Market, clearing: Clearing) -> "DataFrame":
     """What energy costs at each bus and why: the total is the sum of its five parts.
 
@@ -160,6 +172,7 @@ def tracking(found: Tracking) -> "DataFrame":
     return _pandas().DataFrame(found.table())
 
 
+@of_tables
 def tables(market: Market, clearing: Clearing) -> "dict[str, DataFrame]":
     """All of them that a market has, by name; `hot_spots`, `comparison` and `front` are others.
 

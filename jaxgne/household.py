@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from .arguments import of_tables
 from .contracts import Contract, whose
 from .each import refuse_batch
 from .market import Market
@@ -68,6 +69,7 @@ class Account:
         return pandas.DataFrame([line._asdict() for line in self.lines])
 
 
+@of_tables
 def household_bill(
     market: Market,
     clearing: Clearing,
@@ -95,6 +97,7 @@ def household_bill(
     return _account(names, row, _lines(market, clearing, row, facts))
 
 
+@of_tables
 def household_bills(
     market: Market, clearing: Clearing, contracts: Contract | Sequence[Contract] | None = None
 ) -> list[Account]:
@@ -315,6 +318,7 @@ def _limits(clearing: Clearing, row: int, facts: _Facts) -> list[Line]:
     return found
 
 
+@of_tables
 def income(market: Market, clearing: Clearing, contracts: Contract | Sequence[Contract]) -> Account:
     """What all households pay by `contracts`, and for what, EUR: energy, network, and taxes.
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from .arguments import of_tables
 from .clock import hours_of
 from .comparison import Outcome, measured
 from .each import for_one
@@ -24,6 +25,7 @@ BATCH = (
 )
 
 
+@of_tables
 @for_one(BATCH)
 @hosted
 def summary(market: Market, clearing: Clearing) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from jax._src import xla_bridge  # no public name tells whether JAX has started 
 from jax.core import Tracer
 from jaxtyping import Array
 
+from .arguments import named, refuse
 from .market import Market
 from .model import Plan
 from .runner import jnp, wide
@@ -46,7 +47,7 @@ def checked_options(
             'start processes with multiprocessing.get_context("spawn").'
         )
     if not isinstance(market, Market):
-        raise ValueError(f"{name}: market is {_named(market)}; give a jaxgne.Market.")
+        refuse(name, "market", market, Market)
     dtype = market.prosumers.load.dtype
     if dtype == np.float64 and jax.dtypes.canonicalize_dtype(np.float64) != np.float64:
         raise ValueError(
@@ -59,9 +60,7 @@ def checked_options(
     for word, count in {"max_steps": max_steps, **counts}.items():
         _check_count(name, word, count)
     if progress is not None and not callable(progress):
-        raise ValueError(
-            f"{name}: progress is {_named(progress)}; give a function of one argument."
-        )
+        raise ValueError(f"{name}: progress is {named(progress)}; give a function of one argument.")
     if start is not None:
         _check_start(name, market, start)
 
@@ -98,19 +97,12 @@ def _number(tol: Any) -> float:
     return float(tol)
 
 
-def _named(value: Any) -> str:
-    """What was given, in few words."""
-    if isinstance(value, type):
-        return f"the class {value.__name__}"
-    return repr(value) if isinstance(value, (str, int, float)) else f"a {type(value).__name__}"
-
-
 def _check_kind(name: str, word: str, value: Any, kind: type, example: str) -> None:
     if value is None or isinstance(value, kind):
         return
     made = f"{value.__name__}()" if isinstance(value, type) and issubclass(value, kind) else ""
     raise ValueError(
-        f"{name}: {word} is {_named(value)}; give an object, such as {made or example}."
+        f"{name}: {word} is {named(value)}; give an object, such as {made or example}."
     )
 
 
@@ -129,7 +121,7 @@ def _check_start(name: str, market: Market, start: Any) -> None:
     """Whether a clearing is one of a market of this shape, or of each of a batch of them."""
     plan = getattr(start, "plan", None)
     if not isinstance(plan, Plan):
-        raise ValueError(f"{name}: start is {_named(start)}; give a clearing of such a market.")
+        raise ValueError(f"{name}: start is {named(start)}; give a clearing of such a market.")
     hours = market.prosumers.load.shape[-1:]
     tables: Mapping[str, Any] = {
         "imports": market.prosumers.load.shape,

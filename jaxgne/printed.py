@@ -7,6 +7,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from .arguments import of_tables
 from .clock import hour as hour_text
 from .clock import local_text
 from .each import for_one
@@ -18,6 +19,7 @@ from .runner import hosted
 _TOLD = 5  # caps that are named
 
 
+@of_tables
 @for_one(BATCH)
 @hosted
 def table(market: Market, clearing: Clearing) -> Group:

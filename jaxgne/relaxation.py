@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from .arguments import of_tables
 from .clock import in_hours
 from .elastic import Program, program
 from .market import FIELDS, Market, bus_name, line_name
@@ -59,6 +60,7 @@ class Relaxation:
         return "\n".join([*self.lines, f"in all {total:.6g} EUR"])
 
 
+@of_tables
 def relax(
     market: Market,
     *,

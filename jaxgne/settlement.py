@@ -18,6 +18,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
+from .arguments import check_tables, of_tables
 from .cap_money import cap_money
 from .devices._inverter import settled_at
 from .each import for_each
@@ -139,7 +140,9 @@ def for_each_priced(function: Callable[P, T]) -> Callable[P, T]:
 
     @wraps(function)
     def run(*given: P.args, **options: P.kwargs) -> T:
-        priced(function.__name__, signature.bind(*given, **options).arguments["clearing"])
+        arguments = signature.bind(*given, **options).arguments
+        check_tables(function, arguments)
+        priced(function.__name__, arguments["clearing"])
         return each(*given, **options)
 
     return run
@@ -283,6 +286,7 @@ def network_money(market: Market, plan: Plan, prices: Rows) -> NetworkMoney:
     )
 
 
+@of_tables
 def price_parts(market: Market, clearing: Clearing) -> PriceParts:
     """What energy costs at each bus and hour, and why (EUR/kWh); and what pairs trade at.
 

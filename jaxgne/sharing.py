@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from jaxtyping import Array, Float
 
+from .arguments import of_tables
 from .comparison import gini, measured
 from .each import for_each, for_one
 from .market import Market
@@ -57,6 +58,7 @@ class Shared(Record):
         return self.bills.passive - self.passive_rebates
 
 
+@of_tables
 @for_each_priced
 def share(
     market: Market,

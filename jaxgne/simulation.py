@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from .arguments import of_tables
 from .arrays import by_row
 from .choosing import Runner
 from .each import refuse_batch
@@ -145,6 +146,7 @@ class Simulation(Record):
         return "\n".join(lines)
 
 
+@of_tables
 def simulate(
     truth: Market,
     *,

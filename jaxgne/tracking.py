@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from .acflow import drawn
+from .arguments import of_tables
 from .batch import clear_many
 from .choosing import default_solver
 from .clearing import ready
@@ -128,6 +129,7 @@ class Tracking(Record):
         return "\n".join(lines)
 
 
+@of_tables
 def track(
     markets: Market | Sequence[Market],
     solver: AbstractSolver | None = None,

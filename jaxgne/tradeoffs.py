@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from .arguments import of_tables
 from .clearing import blank
 from .coordinates import Bijection, is_batch, names_of, place, with_fields
 from .descent import AbstractMeasure, cleared, descend, slopes
@@ -82,6 +83,7 @@ class _Traded(AbstractMeasure):
         return jnp.dot(self.weights, found[:2]), jnp.concatenate([levels, found[2:]])
 
 
+@of_tables
 def pareto(
     market: Market,
     objectives: Sequence[Outcome],

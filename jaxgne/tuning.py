@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .arguments import of_tables
 from .coordinates import Bijection, is_batch
 from .descent import AbstractMeasure, descend
 from .history import History, TuningProgress
@@ -47,6 +48,7 @@ class Measure(AbstractMeasure):
         return jax.vmap(self.reduce, in_axes=1)(jax.vmap(each)(market, clearing))
 
 
+@of_tables
 def tune(
     market: Market,
     objective: Outcome,

@@ -13,6 +13,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
 from .acflow import drawn
+from .arguments import of_tables
 from .certificate import certify
 from .curves import crossing, curvatures, slopes
 from .each import for_each
@@ -75,6 +76,7 @@ def habits(market: Market) -> Habits:
     return Habits(fills=~holds & ~keeps, holds=holds, keeps=keeps)
 
 
+@of_tables
 def today(market: Market, *, until: Until = "due", price: Any = None) -> Clearing:
     """What everyone does today, and what it costs at the tariff: a clearing for tables and plots.
 
@@ -112,6 +114,7 @@ def _prices(market: Market, plan: Plan) -> Rows:
     return replace(rows_like(market), balance=balance)
 
 
+@of_tables
 def plan_today(market: Market, *, until: Until = "due", price: Any = None) -> Plan:
     """What everyone does without a market, step by step.
 

@@ -242,6 +242,7 @@ INSIDE = {  # one market's mathematics, and what the functions above are made of
     ),
     *("ended", "charges", "uncounted", "net_with", "members", "shared_out", "terms"),
     *("asked_by_caps", "burdens", "chosen", "loads"),  # what caps count
+    *("agreed", "agreed_price", "together"),  # what commitments count
     *("metered", "decide", "judge", "prefer", "priced", "parameter_names", "descend", "cleared"),
     *("slopes", "without"),
     *("slopes", "with_levels"),
@@ -267,7 +268,7 @@ MODULES = (
 )
 
 
-def public() -> set[str]:
+def functions() -> dict[str, Callable[..., Any]]:
     """The functions of public modules that take a market or clearing, by name."""
     found = {name: getattr(jg, name) for name in jg.__all__}
     for module in MODULES:
@@ -279,13 +280,18 @@ def public() -> set[str]:
             if getattr(value, "__module__", "").startswith(f"jaxgne.{module}")
         }
     return {
-        name
+        name: value
         for name, value in found.items()
         if callable(value)
         and not inspect.isclass(value)
         and not name.split(".")[-1].startswith("_")
         and re.search("Market|Clearing", str(inspect.signature(value)).split(" -> ")[0])
     }
+
+
+def public() -> set[str]:
+    """Their names."""
+    return {*functions()}
 
 
 def close(one: Any, other: Any) -> None:
@@ -442,3 +448,63 @@ def test_nonsense_is_refused_by_whatever_computes():
             ask()
     assert certificate.certify is jg.certify
     assert fitting.fit is jg.fit
+
+
+KINDS = {"Market": jg.Market, "Clearing": jg.Clearing, "Plan": jg.Plan, "Rows": jg.Rows}
+ASKED = sorted(public() - INSIDE)  # for what is right, and here for what is wrong
+
+
+def tables(function: Callable[..., Any]) -> dict[str, str]:
+    """The parameters that are one table, or several, with the name of its class."""
+    known = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        hint = str(parameter.annotation)
+        parts = re.findall(r"\b(Market|Clearing|Plan|Rows)\b", hint)
+        if parts and not re.search(r"Callable|Mapping|Outcome|tuple|Any|str", hint):
+            known[name] = parts[0]
+    return known
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_what_is_no_table_is_told_in_one_sentence(name: str):
+    """Swapped arguments and words in the place of each table, before anything is computed."""
+    market, clearing = scenarios.lane(batch(), 0)
+    right = {"Market": market, "Clearing": clearing, "Plan": clearing.plan, "Rows": clearing.prices}
+    function = functions()[name]
+    known, asked = tables(function), inspect.signature(function).parameters
+    plain = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+    rest = {
+        word: object()
+        for word, one in asked.items()
+        if one.default is one.empty and one.kind in plain
+    }
+    good = {word: right[kind] for word, kind in known.items() if word in rest}
+    for word, kind in known.items():
+        for wrong in ("ieee37", clearing if kind == "Market" else market):
+            with pytest.raises(ValueError, match=r"\A[^\n]+\.\Z") as told:
+                function(**rest | good | {word: wrong})
+            words = str(told.value)
+            assert re.search(rf"{word} is ('ieee37'|a Clearing|a Market)", words), words
+            assert re.search(r"; (give|the order is) ", words), words
+
+
+def test_swapped_arguments_are_told_as_such():
+    """By what one typed; mappings by their names."""
+    market, clearing = scenarios.lane(batch(), 0)
+    with pytest.raises(
+        ValueError,
+        match=r"\Asettle: market is a Clearing, and clearing a Market; the order is "
+        r"settle\(market, clearing\)\.\Z",
+    ):
+        jg.settle(clearing, market)  # type: ignore[arg-type]
+    with pytest.raises(
+        ValueError, match=r"certify: plan is a Clearing; .*, such as clearing\.plan"
+    ):
+        jg.certify(market, clearing, clearing.prices)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"capped: caps\[0\] is 'ramp'; give a jaxgne\.Caps\."):
+        jg.capped(market, "ramp")  # type: ignore[arg-type]
+    for ask in (jg.compare, plots.sigma, plots.transformer):
+        with pytest.raises(ValueError, match=r"'a' is a Clearing and a Market; give \(market, cl"):
+            ask({"a": (clearing, market)})
+        with pytest.raises(ValueError, match=r'a Market was given; give \{"a name": \(market, cl'):
+            ask(market)

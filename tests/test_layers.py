@@ -49,7 +49,7 @@ STUDIES |= {"foresight", "comparison", "standard_form", "tracing", "reliability"
 STUDIES |= {"tracking"}
 STUDIES |= {"objectives", "fitting", "gradients", "history", "mechanisms", "alternatives"}
 
-GROUND = {"runner", "fields", "record", "programs"}  # what all modules stand on
+GROUND = {"arguments", "runner", "fields", "record", "programs"}  # what all modules stand on
 GROUND |= {"succession", "commitments"}
 
 # Of what is in a folder, what may import more than the folder's line says; and a method of results
@@ -67,6 +67,7 @@ LAYERS: dict[str, set[str]] = {
     "clock": {"arrays"},
     "describe": {"kinds"},
     "arrays": set(),
+    "arguments": set(),
     "each": set(),
     "fingerprint": set(),
     "store": {"files"},

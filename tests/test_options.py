@@ -40,7 +40,7 @@ WRONG = {
     "endless tol": ({"tol": float("inf")}, r"tol=inf is no small relative error"),
     "tol in words": ({"tol": "1e-6"}, r"tol='1e-6': give one number"),
     "several tols": ({"tol": np.ones(2)}, r"give one number, such as 1e-6"),
-    "start in words": ({"start": "warm"}, r"start is 'warm'; give a clearing"),
+    "start in words": ({"start": "warm"}, r"start is 'warm'; give a (clearing|jaxgne.Clearing)"),
     "deaf progress": ({"progress": 3}, r"progress is 3; give a function"),
 }
 

@@ -11,6 +11,7 @@ from string import Template
 
 import numpy as np
 
+from ..arguments import of_tables
 from ..comparison import REFERENCE, outcome
 from ..contracts import Contract
 from ..each import refuse_batch
@@ -36,6 +37,7 @@ _OVERVIEW = (
 )
 
 
+@of_tables
 def write_bills(
     market: Market,
     clearing: Clearing,

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..arguments import of_tables
 from ..comparison import REFERENCE
 from ..files import check_place
 from ..market import Market
@@ -14,6 +15,7 @@ from .baseline import Baseline, against
 from .page import Page, converter
 
 
+@of_tables
 def report(
     market: Market,
     clearing: Clearing,

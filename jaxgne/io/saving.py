@@ -11,6 +11,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
+from ..arguments import of_tables
 from ..certificate import Certificate
 from ..comparison import measured
 from ..each import refuse_batch
@@ -54,6 +55,7 @@ _BATCH = "save one, jg.scenarios.lane(markets, k), or keep all, jg.clear_many(ma
 _NAME = 1000  # bytes of the name of a bus
 
 
+@of_tables
 def save(
     path: str | Path,
     market: Market,

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from ..arguments import of_tables
 from ..market import FIELDS, Market
 from .saving import save, tables_of
 from .schema import MARKET, Table
@@ -55,6 +56,7 @@ def _field_of(table: Table, column: str) -> str:
     return ""
 
 
+@of_tables
 def save_template(
     path: str | Path, market: Market, *, tables: Literal["csv", "parquet"] = "csv"
 ) -> None:

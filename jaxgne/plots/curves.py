@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..arguments import check_cleared
 from ..market import Market
 from ..model import aggregate, net_exchange
 from ..result import Clearing
@@ -47,6 +48,7 @@ def _totals(
     ax: "Axes | None",
 ) -> "Axes":
     """Lines of a total by hour, one for each clearing."""
+    check_cleared(f"plots.{name}", cleared, Market, Clearing)
     _some(name, cleared)
     notes = {one: check(name, *pair) for one, pair in cleared.items()}
     missed = sum(bool(note) for note in notes.values())

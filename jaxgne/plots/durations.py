@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..arguments import of_tables
 from ..market import Market
 from ..model import counted
 from ..result import Clearing
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@of_tables
 @hosted
 def duration(
     market: Market, clearing: Clearing, ax: "Axes | None" = None, *, top: int = 5

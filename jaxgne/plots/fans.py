@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import jax
 import numpy as np
 
+from ..arguments import of_tables
 from ..market import Market
 from ..model import aggregate, energy_prices, has_state
 from ..model import voltages as magnitudes
@@ -24,6 +25,7 @@ _LABELS = {
 }
 
 
+@of_tables
 def fan(
     markets: Market, clearings: Clearing, quantity: Quantity = "sigma", ax: "Axes | None" = None
 ) -> "Axes":

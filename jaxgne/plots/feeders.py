@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..arguments import of_tables
 from ..clock import in_hour, step_at
 from ..market import Market
 from ..model import net_exchange
@@ -22,6 +23,7 @@ _LONG = 12  # letters of a name at most
 _SPAN = 0.04  # pu: the scale of voltages spans no less, so that equal ones look equal
 
 
+@of_tables
 def feeder(
     market: Market,
     clearing: Clearing,

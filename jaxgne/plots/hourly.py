@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..arguments import of_tables
 from ..market import Market
 from ..model import aggregate, energy_prices, grid_price
 from ..result import Clearing
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@of_tables
 @hosted
 def prices(market: Market, clearing: Clearing, ax: "Axes | None" = None) -> "Axes":
     """Marginal value of energy by hour, EUR/kWh: the prosumers' range, their median, the grid's.
@@ -48,6 +50,7 @@ def prices(market: Market, clearing: Clearing, ax: "Axes | None" = None) -> "Axe
     return ax
 
 
+@of_tables
 @hosted
 def bus_prices(market: Market, clearing: Clearing, ax: "Axes | None" = None) -> "Axes":
     """Price of energy at each bus and hour, EUR/kWh, which passive consumers there pay.
@@ -70,6 +73,7 @@ def bus_prices(market: Market, clearing: Clearing, ax: "Axes | None" = None) -> 
     return ax
 
 
+@of_tables
 def voltages(
     market: Market, clearing: Clearing, ax: "Axes | None" = None, *, room: bool | None = None
 ) -> "Axes":

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..arguments import of_tables
 from ..market import Market
 from ..result import Clearing
 from .style import BLUE, GRAY, TIME, VERMILLION, begin, check, hour_edges, legend, on_clock, pick
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@of_tables
 def level(
     market: Market, clearing: Clearing, ax: "Axes | None" = None, *, cap: int | str = 0
 ) -> "Axes":

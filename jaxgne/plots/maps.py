@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..arguments import of_tables
 from ..each import for_one
 from ..market import Market
 from .layout import Spots, spots_of
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@of_tables
 @for_one()
 def grid_map(
     market: Market,

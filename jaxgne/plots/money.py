@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..arguments import of_tables
 from ..comparison import REFERENCE, Comparison, outcome
 from ..market import Market
 from ..result import Clearing
@@ -35,6 +36,7 @@ def _across(names: tuple[str, ...]) -> str:
     return "prosumer" if names else "prosumer (index)"
 
 
+@of_tables
 def costs(market: Market, clearing: Clearing, ax: "Axes | None" = None) -> "Axes":
     """Cost of each prosumer and what it is made of, EUR: bills (`settle`) and devices.
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..arguments import of_tables
 from ..market import Market
 from ..model import bought
 from ..names import owners, row_of
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@of_tables
 @hosted
 def energy(
     market: Market,
@@ -93,6 +95,7 @@ def energy(
     return ax
 
 
+@of_tables
 def storage(
     market: Market,
     clearing: Clearing,

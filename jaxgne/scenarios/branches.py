@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from ..arguments import of_tables
 from ..commitments import COMMITTED, Commitment, commitment
 from ..each import for_one, leading
 from ..fields import Field
@@ -18,6 +19,7 @@ from ..runner import to_device
 from ..succession import leaves, order, way_to
 
 
+@of_tables
 def tree(markets: Sequence[Market] | Market, probability: Any, split: int) -> Market:
     """Markets that agree in their first `split` steps as one: these steps once, then a branch each.
 
@@ -56,6 +58,7 @@ def tree(markets: Sequence[Market] | Market, probability: Any, split: int) -> Ma
     return changed(whole, before=order("tree", before, len(before)))
 
 
+@of_tables
 def committed(
     markets: Sequence[Market] | Market,
     probability: Any,

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ..arguments import of_tables
 from ..clock import Clock
 from ..each import for_one, leading
 from ..market import FIELDS, Market, replaced
@@ -72,6 +73,7 @@ def series(
 _STARTS = ("Buffers.energy_start", "Caps.start")  # of the first market
 
 
+@of_tables
 def chain(markets: Sequence[Market] | Market) -> Market:
     """Markets that follow one another as one long market, as the days of a week.
 

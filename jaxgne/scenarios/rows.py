@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
+from ..arguments import of_tables
 from ..each import for_one, leading, refuse_batch
 from ..market import FIELDS, Market
 from ..padding import pad, sizes
@@ -21,6 +22,7 @@ _NAMES = (  # tables, and their fields of names
 )
 
 
+@of_tables
 def stack(markets: Sequence[Market]) -> Market:
     """The `markets` side by side, padded to the largest of each size.
 

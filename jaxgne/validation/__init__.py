@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float
 
+from ..arguments import of_tables
 from ..each import for_one, leading
 from ..market import Market
 from ..runner import held_here
@@ -116,6 +117,7 @@ def structure(market: Market, caller: str = "clear") -> list[str]:
     return wrong + [sentence for sentence in (unreal, unfit) if sentence]
 
 
+@of_tables
 def problems(market: Market) -> list[str]:
     """Everything wrong with `market`, one sentence each, `structure` first; empty if nothing.
 
@@ -136,6 +138,7 @@ def problems(market: Market) -> list[str]:
     return wrong
 
 
+@of_tables
 def validate(market: Market) -> Market:
     """`market` unchanged, or `ValueError` with all its `problems`, one sentence a line.
 
