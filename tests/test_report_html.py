@@ -18,8 +18,11 @@ from typer.testing import CliRunner
 import jaxgne as jg
 from jaxgne import cli, frames
 from jaxgne.comparison import baselines, outcome
+from jaxgne.html.facts import figures
+from jaxgne.html.map_names import ALWAYS, least_widths
 from jaxgne.html.shrunk import short, text_of
 from jaxgne.html.zones import zones_of
+from jaxgne.indicators import summary
 from tests.browser import CONTRAST, Browser, opened
 
 EVIL = '</script><script>document.title="broken"</script><b>"&\u2028'
@@ -326,3 +329,51 @@ def test_batches_have_fans(browser: Browser, tmp_path: Path):
         assert browser.said() == [] and browser.run(CONTRAST)[0][0] >= LEAST_CONTRAST
         assert browser.run("return document.documentElement.scrollWidth") <= width
         browser.shot("batch")
+
+
+def test_names_on_a_map_do_not_overlap():
+    """Of 12 places in a row each has room somewhere; where they crowd, those of weight first."""
+    row = np.stack([np.arange(12.0), np.zeros(12)], axis=1)
+    names = ["main grid", *(f"bus {k}" for k in range(1, 12))]
+    weights = np.array([ALWAYS, *np.zeros(10), 1.0])
+    least = np.array(least_widths(names, row, weights))
+    assert np.sum(least <= 320) > 2 and np.all(least <= 740)
+    assert least[0] == least[11] == least.min()
+    for width in np.unique(least):
+        shown = np.flatnonzero(least <= width)
+        x = width * (row[shown, 0] + 0.7) / 12.4
+        half = 3.3 * np.array([len(names[k]) for k in shown])
+        assert np.all(np.diff(x) >= half[1:] + half[:-1])
+    stack = np.stack([np.ones(80), np.arange(80) / 10], axis=1)
+    many = np.array(least_widths(["a bus"] * 80, stack, np.zeros(80)))
+    assert np.all(many > 1e6), "names that matter to nobody, where there are many"
+
+
+def test_names_have_room_where_it_is_narrow(browser: Browser, page: Path):
+    """At 360 px the map names more than the main grid, the picked bus too, and none on another."""
+    browser.open(page, 360)
+    boxes = (
+        "return [...document.querySelectorAll('%s')].map((t) => { const r = "
+        "t.getBoundingClientRect(); return [t.textContent, r.left, r.right, r.top, r.bottom, "
+        "t.getAttribute('font-weight')]; })"
+    )
+    names = browser.run(boxes % "#chart-map svg .role-mark text")
+    assert sum(name[0].startswith("</script>") for name in names) == 1 and len(names) > 4
+    assert [name[0] for name in names if name[5] == "bold"] == [
+        browser.run("return data.rows.places[data.pick].label")
+    ]
+    for k, (_, left, right, top, bottom, _) in enumerate(names):
+        for other in names[:k]:
+            assert left > other[2] or right < other[1] or top > other[4] or bottom < other[3]
+    (limit,) = [t for t in browser.run(boxes % "#chart-volts svg text") if "lower" in t[0]]
+    axes = browser.run(boxes % "#chart-volts svg .role-axis-domain line")
+    assert limit[4] <= max(line[4] for line in axes)
+
+
+def test_what_flows_out_is_told_without_a_sign():
+    """One prosumer with 5 kW of sun too much."""
+    home = jg.Prosumers([0], [[-5.0]], export_max=10.0)
+    tariff = jg.Tariff(0.0, hours=1, base=0.3, export=0.1)
+    market = jg.Market(home, jg.Grid([[0.0]], model="copperplate"), tariff)
+    told = {row[0]: row[1] for row in figures(summary(market, jg.clear(market)), ["0"])}
+    assert told["Transformer, highest export"] == "5.0 kW"

@@ -98,7 +98,7 @@ def fans(markets: Market, clearings: Clearing) -> list[dict[str, Any]]:
 def spreads(markets: Market, clearings: Clearing) -> tuple[dict[str, int], dict[str, Any]]:
     """How many scenarios ended how, and a table of quantiles of what they mean."""
     facts = batch_summary(markets, clearings)
-    heads: list[dict[str, Any]] = [{"name": "of the scenarios that cleared"}, {"name": "unit"}]
+    heads: list[dict[str, Any]] = [{"name": "quantity"}, {"name": "unit"}]
     heads += [{"name": f"{100 * q:g} %", "digits": 5, "significant": True} for q in QUANTILES]
     rows = []
     for name, spread in facts["quantiles"].items():

@@ -64,7 +64,7 @@ def _limits() -> list[Spec]:
     rule = {"type": "rule", "color": BLACK, "strokeDash": [6, 4], "strokeWidth": 1.5}
     base = {"data": {"name": "buses"}, "transform": [{"filter": "datum.place == place"}]}
     layers = []
-    for bound, words, dy in (("high", "upper limit", -7), ("low", "lower limit", 11)):
+    for bound, words, dy in (("high", "upper limit", -7), ("low", "lower limit", 10)):
         y = {"field": bound, "type": "quantitative", "aggregate": "min"}
         layers.append(base | {"mark": rule, "encoding": {"y": y}})
         text = {"type": "text", "align": "left", "x": 4, "dy": dy, "text": f"{words} (pu)"}
@@ -206,7 +206,7 @@ def prices(title: str, count: int, whose: str) -> Chart:
                      "tooltip": [*tip(("name", "bus", "")), *told]},
     }  # fmt: skip
     note = f"Energy of the {whose}, and the price of the main grid."
-    return Chart("prices", "Price over the day", note, spec_of(230, [now(), main, own]))
+    return Chart("prices", "Price over the day", note, spec_of(230, [now(), own, main]))
 
 
 def _zero(field: str) -> Spec:

@@ -63,7 +63,7 @@ def figures(facts: dict[str, Any], labels: list[str]) -> list[tuple[str, str, st
     found.append(("Transformer, highest import", f"{peak['kw']:,.1f} kW", at(peak)))
     if physical["out_kwh"]:
         out = physical["peak_out"]
-        found.append(("Transformer, highest export", f"{-out['kw']:,.1f} kW", at(out)))
+        found.append(("Transformer, highest export", f"{out['kw']:,.1f} kW", at(out)))
     share = physical["physical_self_sufficiency"]
     if share is not None:
         found.append(

@@ -15,6 +15,7 @@ from ..market import Market, bus_name, line_name
 from ..plots.arcs import bus_trades
 from ..plots.strokes import phase_names
 from ..result import Clearing
+from .map_names import ALWAYS, least_widths
 from .shrunk import short
 from .zones import Zones, zones_of
 
@@ -53,11 +54,6 @@ def network(market: Market, clearing: Clearing) -> Network:
     at = zones.of[spot_of_bus[np.asarray(market.prosumers.bus)]]
     homes = np.bincount(at, minlength=len(zones.names))
     fed = np.unique(zones.of[spot_of_bus[np.asarray(grid.feeder)]]).tolist()
-    places = [
-        {"place": k, "name": name, "x": x, "y": y, "fed": k in fed, "homes": int(homes[k]),
-         "merged": int(zones.merged[k])}
-        for k, (name, (x, y)) in enumerate(zip(zones.names, short(zones.places), strict=True))
-    ]  # fmt: skip
     phases = phase_names(market, zones.spots) if zones.spots.phased else ()
     price = _square(buses, "energy_price_eur_per_kwh", hours)
     loads = {
@@ -68,13 +64,45 @@ def network(market: Market, clearing: Clearing) -> Network:
     rating = np.asarray(grid.rating, float)
     for key in ("ac", "model"):  # without a rating there is no share of one
         loads[key][~(np.isfinite(rating) & (rating > 0))] = np.nan
+    drawn = _buses(market, zones, phases, volts, price)
+    cables = _lines(market, zones, phases, loads)
     rows = {
-        "places": places,
-        "buses": _buses(market, zones, phases, volts, price),
-        "lines": _lines(market, zones, phases, loads),
+        "places": _places(zones, homes, fed, _tight(drawn, cables)),
+        "buses": drawn,
+        "lines": cables,
         "trades": _trades(market, clearing, zones),
     }
     return Network(rows, at, zones.names)
+
+
+def _places(zones: Zones, homes: NDArray, fed: list[int], tight: set[int]) -> list[dict[str, Any]]:
+    """Where buses are drawn, and from which width of the map on their names have room.
+
+    Names of the main grid and of `tight` places come first, then those where most prosumers are.
+    """
+    count = len(zones.names)
+    label = [f"{name}, main grid" if k in fed else name for k, name in enumerate(zones.names)]
+    share = homes / max(homes.max(), 1)
+    weight = np.array([ALWAYS * (k in fed) + (k in tight) + share[k] for k in range(count)])
+    room = least_widths(label, zones.places, weight)
+    return [
+        {"place": k, "name": name, "label": label[k], "x": x, "y": y, "fed": k in fed,
+         "homes": int(homes[k]), "merged": int(zones.merged[k]), "room": room[k]}
+        for k, (name, (x, y)) in enumerate(zip(zones.names, short(zones.places), strict=True))
+    ]  # fmt: skip
+
+
+def _tight(buses: list[dict[str, Any]], lines: list[dict[str, Any]]) -> set[int]:
+    """The places with the lowest and the highest voltage, and behind the fullest line."""
+    found = set()
+    for rows, signs in ((buses, (-1.0, 1.0)), (lines, (1.0,))):
+        both = (np.array([row[key] for row in rows], float) for key in ("ac", "model"))
+        best = _known(*both)
+        for sign in signs:
+            score = np.nan_to_num(sign * best, nan=-np.inf)
+            if np.any(np.isfinite(score)):
+                found.add(rows[int(score.argmax()) // score.shape[1]]["place"])
+    return found
 
 
 def _square(frame: Any, column: str, hours: int) -> NDArray[np.float64]:

@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from ..plots.style import BLACK, ORANGE, VERMILLION, YELLOW
 from .chart import APART, BEYOND, GRAY, LINE, Chart, Spec, spec_of, tip
+from .map_names import BELOW, LONGEST, extent
 
-_NAMED = 60  # places up to which they have their names beside them
-_ROOM = 0.7  # around the map, in steps of it
+_ROOMY = 60  # places up to which things on the map are large
 
 
 class _Frame(NamedTuple):
@@ -19,7 +19,6 @@ class _Frame(NamedTuple):
     high: NDArray[np.float64]
     height: int  # px
     small: float  # size of things, 1 where there is room
-    named: bool  # whether places have their names beside them
 
     def axis(self, field: str, name: str = "") -> Spec:
         """The axis `x` or `y`, of the column `name`."""
@@ -38,16 +37,14 @@ def feeder_map(places: NDArray[np.float64], volts: tuple[float, float], phases: 
 
     `places` (Z, 2) are those of buses; with `phases` each is a disk of three sectors.
     """
-    low, high = places.min(axis=0) - _ROOM, places.max(axis=0) + _ROOM
-    height = int(np.clip(46 * (high[1] - low[1]), 260, 640))
-    named = len(places) <= _NAMED
-    frame = _Frame(low, high, height, 1.0 if named else 0.6, named)
+    low, high, height = extent(places)
+    frame = _Frame(low, high, height, 1.0 if len(places) <= _ROOMY else 0.6)
     layers = [*_lines(frame), *_arcs(frame), *_buses(frame, volts, bool(phases))]
     note = (
         "Buses by voltage, ringed in black where prosumers are, square at the main grid; lines "
         "darker and wider the fuller they are, dotted without a rating; orange arrows go from who "
         "sells to who buys, the 60 largest. Red is beyond a limit. Lengths mean "
-        "nothing. Click a bus or a line to pick it."
+        "nothing. Names stand where they have room. Click a bus or a line to pick it."
     )
     if phases:
         note += f" Sectors of a bus are its phases: {phases[0]} on top, then clockwise."
@@ -84,8 +81,8 @@ def _lines(frame: _Frame) -> list[Spec]:
                     "condition": {"test": "datum.full > 100", "value": VERMILLION},
                     "field": "full", "type": "quantitative",
                     "scale": {"domain": [0, 100], "range": ["#c4c4c4", "#1a1a1a"], "clamp": True},
-                    "legend": {"title": "line loading (% of rating)",
-                               "values": [0, 25, 50, 75, 100]},
+                    "legend": {"title": "line loading (% of rating)", "type": "symbol",
+                               "symbolType": "stroke", "values": [0, 25, 50, 75, 100]},
                 },
                 "tooltip": tip(("name", "line", ""), ("phase", "phase", ""),
                                 ("full", "loading (%)", ".1f"), ("power", "flow (kW)", ",.1f")),
@@ -170,7 +167,8 @@ def _buses(frame: _Frame, volts: tuple[float, float], phased: bool) -> list[Spec
                     },
                     "field": "volt", "type": "quantitative",
                     "scale": {"range": ["#08306b", "#e3eef9"], "domain": list(volts)},
-                    "legend": {"title": "voltage (pu)", "gradientLength": 140, "format": ".3f",
+                    "legend": {"title": "voltage (pu)", "gradientLength": 140, "padding": 14,
+                               "format": ".3f",
                                "tickCount": 4},
                 },
                 "tooltip": tip(("name", "bus", ""), ("phase", "phase", ""),
@@ -197,10 +195,11 @@ def _buses(frame: _Frame, volts: tuple[float, float], phased: bool) -> list[Spec
         {
             "data": {"name": "places"},
             "transform": [
-                {"filter": "datum.fed || width > 640" if frame.named else "datum.fed"},
-                {"calculate": "datum.fed ? datum.name + ', main grid' : datum.name", "as": "label"},
+                {"filter": "datum.place == place || width >= datum.room"},
+                {"calculate": "datum.place == place ? 'bold' : 'normal'", "as": "weight"},
             ],
-            "mark": {"type": "text", "dy": 17, "fontSize": 11, "limit": 140, "aria": False},
+            "mark": {"type": "text", "dy": BELOW, "fontSize": 11, "limit": LONGEST, "aria": False,
+                     "fontWeight": {"expr": "datum.weight"}},
             "encoding": {**frame.at(), "text": {"field": "label"}},
         },
     ]  # fmt: skip

@@ -177,7 +177,7 @@ def _span(buses: list[dict[str, Any]], volts: np.ndarray) -> tuple[float, float]
     ends = np.array([row[key] for row in buses for key in ("low", "high")], float)
     ends = np.concatenate([ends[np.isfinite(ends)], volts])
     low, high = (float(ends.min()), float(ends.max())) if ends.size else (0.9, 1.1)
-    room = 0.06 * max(high - low, 1e-3)
+    room = 0.12 * max(high - low, 1e-3)  # for the names of limits
     return low - room, high + room
 
 

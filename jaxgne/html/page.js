@@ -69,7 +69,7 @@ async function draw(key, { vega, canvas }) {
   }
   if (innerWidth < 760) {
     vega.config.legend.layout = { bottom: { direction: "vertical", anchor: "start" } };
-    for (const legend of vega.legends ?? []) if (legend.columns) legend.columns = 2;
+    for (const legend of vega.legends ?? []) if (legend.columns) legend.columns = innerWidth < 480 ? 1 : 2;
   }
   // Level 1 is errors: that a chart is empty, as where a bus has nobody, is none.
   const options = { mode: "vega", actions: false, logLevel: 1, renderer: canvas ? "canvas" : "svg" };
