@@ -10,19 +10,25 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .clearing import clear
+from .commitments import COMMITTED, is_committed
+from .each import for_one
 from .market import FIELDS, Market
-from .model import potential
-from .record import Record
+from .model import by_owner, potential
+from .record import Record, changed
 from .result import Clearing, NotCleared
-from .runner import to_device
-from .scenarios import tree
+from .risk import probabilities
+from .runner import jnp, to_device
+from .scenarios import branch, tree
 from .status import status_name
+from .succession import roots
+
+_MISSED = 1e-5  # of the largest total import
 
 
 class Foresight(Record):
-    """Expected costs of three ways to decide the first steps, EUR, and what they differ by.
+    """Expected costs of three ways to decide what comes first, EUR, and what they differ by.
 
-    `stochastic` decides them once for all branches, `wait_and_see` in each branch by itself,
+    `stochastic` decides it once for all branches, `wait_and_see` in each branch by itself,
     knowing it, and `expected_value` as the mean of the branches would; that one is infinite where
     some branch then has no plan.
     """
@@ -48,8 +54,8 @@ class Foresight(Record):
             f"{float(value):.6g} EUR  {words}"
             for value, words in (
                 (self.wait_and_see, "expected cost where the branch is known ahead"),
-                (self.stochastic, "where the first steps are decided for all branches"),
-                (self.expected_value, "where they are decided for the mean of the branches"),
+                (self.stochastic, "where what comes first is decided for all branches"),
+                (self.expected_value, "where it is decided for the mean of the branches"),
                 (self.value_of_stochastic_solution, "value of the stochastic solution"),
                 (self.value_of_perfect_information, "value of perfect information"),
             )
@@ -89,6 +95,87 @@ def value(
         expected_value=to_device(np.asarray(bound)),
         market=whole,
         clearing=found,
+    )
+
+
+@for_one()
+def ahead(
+    market: Market, *, cost: Callable[[Market, Any], Any] = potential, tol: Any = None
+) -> Foresight:
+    """What foresight is worth where trades and imports are committed (`scenarios.committed`).
+
+    `cost` is as for `value`. The mean is that of the branches, the balancing desk included; the
+    imports and trades that are best for it are then committed to, and the rest of each branch
+    follows. Raises `ValueError` where nothing is committed, and what `clear` raises.
+    """
+    steps, count = (
+        market.prosumers.load.shape[-1],
+        int(roots(market.before, len(market.weight)).sum()),
+    )
+    hours = tuple(range(steps // count)) * count
+    if market.committed is None or market.committed.moment != hours:
+        raise ValueError(
+            "foresight.ahead: nothing is committed hour by hour and branch by branch; "
+            "make the market by jaxgne.scenarios.committed."
+        )
+    solve = partial(clear, tol=tol)
+    found, apart = solve(market), changed(market, committed=None)
+    share = probabilities(market)
+    paths = [branch(market, found.plan, k)[0] for k in range(len(share))]
+    plan = solve(_mean(paths, share)).plan
+    kept = _kept(market, plan)
+    held = changed(_bought(market, kept), committed=None)
+    fixed = solve(held, throw=False)
+    if not bool(fixed.ok) and status_name(fixed.status) != "infeasible":
+        raise NotCleared(
+            "foresight.ahead: the commitment for the mean did not clear; raise tol.", fixed, held
+        )
+    bound = np.inf
+    if bool(fixed.ok):
+        whole = {name: getattr(fixed.plan, name) + table for name, table in kept.items()}
+        bound = cost(market, changed(fixed.plan, **whole))
+    return Foresight(
+        stochastic=to_device(np.asarray(cost(market, found.plan))),
+        wait_and_see=to_device(np.asarray(cost(apart, solve(apart).plan))),
+        expected_value=to_device(np.asarray(bound)),
+        market=market,
+        clearing=found,
+    )
+
+
+def _kept(market: Market, plan: Any) -> dict[str, Array]:
+    """What is committed of one branch's plan, in all branches; 0 where each decides."""
+    each = len(probabilities(market))
+    bound = {name: np.asarray(is_committed(market, name)) for name in COMMITTED}
+    tables = {name: np.tile(np.asarray(getattr(plan, name)), (1, each)) for name in COMMITTED}
+    return {name: to_device(np.where(bound[name], tables[name], 0.0)) for name in COMMITTED}
+
+
+def _bought(market: Market, kept: dict[str, Array]) -> Market:
+    """The market in which so much is bought and traded, and no more of it can be.
+
+    Who has bought needs so much less of others, and draws it at its bus all the same: what is
+    bought counts as passive there, which leaves flows and total import as they are. Limits on the
+    total are wider by what a clearing may miss them by, as nobody could make up for that.
+    """
+    people, pairs, grid = market.prosumers, market.trading, market.grid
+    missed = _MISSED * jnp.max(jnp.sum(kept["imports"], axis=0))
+    limits = {"total_min": -missed, "total_max": missed}
+    had = kept["imports"] + by_owner(market, kept["trades"], pairs.buyer)
+    had -= by_owner(market, kept["trades"], pairs.seller)
+    free = {name: ~np.asarray(is_committed(market, name)) for name in COMMITTED}
+    return changed(
+        market,
+        prosumers=changed(
+            people,
+            load=people.load - had,
+            import_max=jnp.where(free["imports"], people.import_max, 0.0),
+        ),
+        trading=changed(pairs, limit=jnp.where(free["trades"], pairs.limit, 0.0)),
+        grid=changed(grid, passive=grid.passive.at[people.bus].add(had)),
+        tariff=changed(
+            market.tariff, **{n: getattr(market.tariff, n) + by for n, by in limits.items()}
+        ),
     )
 
 

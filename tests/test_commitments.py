@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxgne as jg
-from jaxgne import model, scenarios
+from jaxgne import foresight, model, scenarios
 from jaxgne.commitments import Commitment, at_once
 from jaxgne.optimality import residuals
 from jaxgne.record import changed
@@ -52,6 +52,42 @@ def test_who_may_be_short_buys_ahead():
         found = jg.clear(market, tol=1e-9)
         np.testing.assert_allclose(found.plan.imports[0], bought, atol=1e-6)
         assert float(model.potential(market, found.plan)) == pytest.approx(cost, abs=1e-6)
+
+
+def test_a_commitment_has_the_value_of_the_newsvendor():
+    """10 kW three times in ten: known ahead 0.2 (0.3 * 10 + 0.7 * 2) = 0.88 EUR; for the mean 4.4
+    are bought: 0.88 + 0.3 * 0.5 * 5.6 - 0.7 * 0.1 * 2.4 = 1.552, more than the best, 1.44 EUR."""
+    found = foresight.ahead(coin(0.05), tol=1e-9)
+    assert float(found.wait_and_see) == pytest.approx(0.88, abs=1e-6)
+    assert float(found.stochastic) == pytest.approx(1.44, abs=1e-6)
+    assert float(found.expected_value) == pytest.approx(1.552, abs=1e-6)
+    assert float(found.value_of_stochastic_solution) == pytest.approx(0.112, abs=1e-6)
+    with pytest.raises(ValueError, match=r"make the market by jaxgne.scenarios.committed"):
+        foresight.ahead(changed(coin(), committed=None))
+
+
+def test_planning_for_all_branches_and_knowing_the_branch_are_worth_something():
+    """On a grid, with batteries and prices that rise: never less than nothing; and what is held is
+    what the oracle finds with imports and trades fixed, and flows where they are."""
+    for seed in (1, 2, 5):
+        market = staged(seed)
+        found = foresight.ahead(market, tol=1e-8)
+        slack = 1e-6 * float(found.clearing.certificate.scales.bill)
+        assert float(found.value_of_perfect_information) > -slack
+        assert float(found.value_of_stochastic_solution) > -slack
+        plan, tables = found.clearing.plan, foresight._kept
+        first = jax.tree.map(lambda a: a[:, :4], plan)
+        held = foresight._bought(market, tables(market, first))
+        again = jg.clear(changed(held, committed=None), tol=1e-9)
+        whole = changed(
+            again.plan,
+            **{n: getattr(again.plan, n) + t for n, t in tables(market, first).items()},
+        )
+        value = float(model.potential(market, whole))
+        assert value == pytest.approx(float(found.stochastic), abs=10 * slack)
+        rows = model.rows(market, whole)
+        for name in ("balance", "bus", "energy", "voltage"):
+            np.testing.assert_allclose(getattr(rows, name), 0.0, atol=1e-4)
 
 
 @pytest.mark.parametrize("grid", ["lindistflow", "copperplate"])

@@ -229,7 +229,7 @@ ELSEWHERE = {  # batches of these have tests of their own: test_comparison, test
 INSIDE = {  # one market's mathematics, and what the functions above are made of
     *("by_owner", "bought", "device_costs", "curvature", "own_gradient", "pseudo_gradient"),
     *("by_side", "net_exchange", "toll", "weight", "weights", "without_curves", "counted"),
-    *("import_prices", "export_prices"),
+    *("import_prices", "export_prices", "agreed", "agreed_price", "together"),
     *("grid_price", "falls", "rows", "limits", "boxes", "prox", "pull", "zeros", "rows_like"),
     *("moved", "measured", "cap_money", "cap_prices", "shares_of_caps"),
     *(

@@ -46,7 +46,7 @@ STUDIES = {
     "acexact",
 }
 STUDIES |= {"foresight", "comparison", "standard_form", "tracing", "reliability", "tradeoffs"}
-STUDIES |= {"tracking"}
+STUDIES |= {"tracking", "risk"}
 STUDIES |= {"objectives", "fitting", "gradients", "history", "mechanisms", "alternatives"}
 
 GROUND = {"arguments", "runner", "fields", "record", "programs"}  # what all modules stand on
@@ -176,7 +176,6 @@ LAYERS: dict[str, set[str]] = {
     "coordinates": {"market"},
     "lanes": {*RESULT, "placement"},
     "batch": {*RESULT - {"solve"}, "lanes", "placement", "fingerprint", "io.batches"},
-    "foresight": {*RESULT, "scenarios"},
     "reserve": {*RESULT, "arrays", "settlement"},
     "tracking": {*RESULT, "batch", "linear_flow", "scenarios"},
     "windows": {"clock", "commitments", "market", "radial", "scenarios", "tables"},
@@ -192,6 +191,8 @@ LAYERS: dict[str, set[str]] = {
         *("forecasts", "journal", "receding", "settlement", "windows"),
     },
     "hindsight": {*RESULT, "simulation", "windows"},
+    "risk": {*RESULT, "settlement"},
+    "foresight": {*RESULT, "risk", "scenarios"},
     "aclinear": {*RESULT, "incidence", "linear_flow", "payoffs", "plan", "tangent"},
     "acexact": {*RESULT, "aclinear", "settlement"},
     "losses": {*RESULT, "acexact", "acphases", "incidence"},

@@ -32,7 +32,7 @@ UNCLEARED = (
     "The derivative of a market that did not clear means nothing. Look at clearing.status, "
     "or pass adjoint=jaxgne.Implicit(throw=False) for NaN instead."
 )
-NO_DERIVATIVE = "that of its potential by any number, plan held, is that of what it costs at best"
+NO_DERIVATIVE = "take central differences of clears"
 
 
 class AbstractAdjoint(eqx.Module):
