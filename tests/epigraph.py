@@ -13,12 +13,16 @@ from tests.reference import (
     best,
     build,
     held_at_first,
-    last_steps,
     lengths,
     often,
     scale,
     size,
 )
+
+
+def last_steps(market: jg.Market) -> np.ndarray:
+    """Steps that are before none."""
+    return np.setdiff1d(np.arange(len(lengths(market))), ancestors(market))
 
 
 def branches(market: jg.Market) -> np.ndarray:
