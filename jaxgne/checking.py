@@ -24,7 +24,7 @@ from .relaxation import relax
 from .result import Clearing, NotCleared
 from .runner import by_numpy, to_host
 from .status import status_name
-from .validation import problems, validate
+from .validation import problems, structure, validate
 
 _SHOWN = 5  # places and limits of a kind that are told
 _BATCH = "take one of them, jg.scenarios.lane(markets, k)"
@@ -119,12 +119,14 @@ class Check:
 def check(market: Market, *, cleared: bool = True) -> Check:
     """What is wrong, doubtful, out of reach and scarce in a market.
 
-    Without `cleared` nothing is solved: whether there is a plan stays open.
+    What has no plan says what must give way. Without `cleared` nothing is solved: whether there is
+    a plan stays open.
     """
     about = str(market)
     wrong = tuple(problems(market))
     if wrong:
-        return Check((), wrong, (), "", "", (), (), about)
+        possible = cleared and not structure(market)  # if only without a plan, as far as one knows
+        return Check((), wrong, (), *(_outcome(market) if possible else ("", "", (), ())), about)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         validate(market)

@@ -10,6 +10,7 @@ import typer
 
 import jaxgne
 
+from .cli_out import Overwrite, check_out
 from .cli_shared import (
     INFEASIBLE,
     MOST_STEPS,
@@ -86,6 +87,7 @@ def clear(
             help="Folder to write the market and the result to, also where Ctrl-C stops it."
         ),
     ] = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -98,9 +100,11 @@ def clear(
     if out is not None:
         check_replaceable(out)
     start = None if warm_start is None else _start(warm_start)
-    market = made(source, asked, quiet)
+    market = made(source, asked, quiet, validated=not explain)
+    if out is not None:
+        check_out(out, None if one_way or ac else market, overwrite)
     options = {"tol": tol, "max_steps": max_steps, "start": start}
-    with Live(tol, silent=quiet) as live, _stoppable(market, out):
+    with Live(tol, silent=quiet) as live, _stoppable(market, out, one_way or ac):
         market, clearing, complaint = _clear(find, market, solver, options, live)
     if out is not None:
         save(out, market, clearing, summary=summary(market, clearing))
@@ -165,8 +169,11 @@ def _start(result: Path) -> jaxgne.Clearing:
 
 
 @contextmanager
-def _stoppable(market: jaxgne.Market, out: Path | None) -> Iterator[None]:
-    """Where somebody stops what runs here, keep what there is in `out`, and say how far it was."""
+def _stoppable(market: jaxgne.Market, out: Path | None, other: bool) -> Iterator[None]:
+    """Where somebody stops what runs here, keep what there is in `out`, and say how far it was.
+
+    Of a market that is `other` than the one given the same call would ask whether to replace it.
+    """
     try:
         yield
     except jaxgne.Stopped as stop:
@@ -178,9 +185,8 @@ def _stoppable(market: jaxgne.Market, out: Path | None) -> Iterator[None]:
         else:
             market = stop.market or market
             save(out, market, clearing, summary=summary(market, clearing))
-            words += (
-                f"; what there is is in {out}, and the same call goes on with --warm-start {out}"
-            )
+            words += f"; what there is is in {out}, and the same call goes on with --warm-start"
+            words += f" {out}" + " --overwrite" * other
         raise KeyboardInterrupt(words) from None
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_NOTHING) from None

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import jax
 import typer
 
+from .cli_out import Overwrite, check_out
 from .cli_shared import Json, Quiet, document
 from .cli_source import Source, is_saved, market_of, of_source, told
 from .io import ImportReport, check_replaceable, is_book, load, save
@@ -23,6 +24,7 @@ def import_(
     out: Annotated[Path, typer.Option(help="Folder, or workbook (.xlsx), to write the market to.")],
     form: Format = None,
     asked: Any = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -41,6 +43,7 @@ def import_(
         market, clearing = load(source)
     else:
         market, report = market_of(source, asked)
+    check_out(target, market, overwrite, anew=clearing is not None)
     save(target, market, clearing, **tables_of(form))
     if as_json:
         document("import", {"written": str(target), "report": _facts(report)})

@@ -8,6 +8,7 @@ import typer
 
 from .cases import street
 from .cli_import import Format, named, tables_of
+from .cli_out import Overwrite
 from .cli_shared import BAD_INPUT, Json, Quiet, fail, wrote
 from .contracts import TEMPLATE
 from .files import whole
@@ -22,19 +23,23 @@ def new(
         ),
     ],
     form: Format = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Write a small street as tables to fill in, every column explained; or a tariff, as .toml.
 
-    It clears as it is. What stands there already is never replaced.
+    It clears as it is. What stands there already is replaced with --overwrite only.
 
     Exit codes: 0 written, 1 bad input, 2 wrong usage.
     """
     jax.config.update("jax_enable_x64", True)
     target = named(out, form)
-    if target.exists():
-        raise fail(f"{target} is there already; choose another name.", BAD_INPUT)
+    if target.exists() and not overwrite:
+        raise fail(
+            f"{target} is there already; give another name, or --overwrite to replace it.",
+            BAD_INPUT,
+        )
     if target.suffix == ".toml":
         if form is not None:
             raise typer.BadParameter(f"{target} is a tariff; leave --format {form} out.")

@@ -14,7 +14,7 @@ from .cases import CASES
 from .cases.builders import Behavior, Graph
 from .cli_shared import MOST_PROSUMERS, MOST_SEED, double
 from .contracts import read_contracts
-from .io import ImportReport, is_book, kind_of, read_case
+from .io import ImportReport, is_book, kind_of, load_market, read_case
 
 _DAY = 24.0  # h
 _MOST_HOURS = 24.0 * 366
@@ -191,11 +191,14 @@ def _word(name: str) -> str:
     return "--" + _WORDS.get(name, name).replace("_", "-")
 
 
-def market_of(source: str, asked: dict[str, Any]) -> tuple[jaxgne.Market, ImportReport | None]:
+def market_of(
+    source: str, asked: dict[str, Any], *, validated: bool = True
+) -> tuple[jaxgne.Market, ImportReport | None]:
     """The market of a source with the options `asked` of `of_source`, and what became of a net.
 
-    House connections and contracts come last. Raises `ValueError` for an option that the source
-    does not take, naming those that it takes, and for what does not go together.
+    A saved one may be read without asking whether it has a plan: not `validated`. House connections
+    and contracts come last. Raises `ValueError` for an option that the source does not take, naming
+    those that it takes, and for what does not go together.
     """
     known = source in CASES or kind_of(source) or is_saved(source)
     strange = [name for name in asked if known and name not in _names(source)]
@@ -218,7 +221,10 @@ def market_of(source: str, asked: dict[str, Any]) -> tuple[jaxgne.Market, Import
     if is_saved(source) and shares:
         own.pop("seed", None)  # it is of who owns what
     contracts = read_contracts(asked["tariff"]) if "tariff" in asked else None
-    market, report = read_case(source, **own)
+    if is_saved(source) and not validated:
+        market, report = load_market(source), None
+    else:
+        market, report = read_case(source, **own)
     for kind, share in shares.items():
         if share:
             market = jaxgne.equip(market, **{kind: share}, seed=seed)
@@ -229,9 +235,11 @@ def market_of(source: str, asked: dict[str, Any]) -> tuple[jaxgne.Market, Import
     return market, report
 
 
-def made(source: str, asked: dict[str, Any], quiet: bool = False) -> jaxgne.Market:
+def made(
+    source: str, asked: dict[str, Any], quiet: bool = False, *, validated: bool = True
+) -> jaxgne.Market:
     """The market of a source in float64; what became of a net is told on stderr."""
-    market, report = market_of(source, asked)
+    market, report = market_of(source, asked, validated=validated)
     if report is not None and not quiet:
         typer.echo(told(report), err=True)
     return double(market)

@@ -6,9 +6,8 @@ import jax
 import typer
 
 from .checking import check
-from .cli_shared import BAD_INPUT, INFEASIBLE, NOT_CLEARED, Json, Quiet, document, double
-from .cli_source import Source, is_saved, made, of_source
-from .io import load_market
+from .cli_shared import BAD_INPUT, INFEASIBLE, NOT_CLEARED, Json, Quiet, document
+from .cli_source import Source, made, of_source
 
 
 @of_source
@@ -28,8 +27,7 @@ def validate(
     Exit codes: 0 it clears, 1 bad input, 2 wrong usage, 3 not cleared, 4 infeasible.
     """
     jax.config.update("jax_enable_x64", True)
-    read = is_saved(source) and not asked
-    market = double(load_market(source)) if read else made(source, asked, quiet)
+    market = made(source, asked, quiet, validated=False)
     found = check(market, cleared=clearing)
     if as_json:
         document("validation", found.facts())

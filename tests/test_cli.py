@@ -442,7 +442,8 @@ def test_all_commands_that_take_a_market_take_the_same_options():
         for name, command in commands.commands.items()
         if any(option.name == "source" for option in command.params)
     }
-    assert made.keys() == {"validate", "import", "clear", "compare", "batch", "tune", "study"}
+    named = "validate import clear simulate compare batch tune study"
+    assert made.keys() == {*named.split()}
     shared = set.intersection(*made.values())
     named = "prosumers hours step stress grid seed behavior degree populate start battery tariff"
     assert {f"--{word}" for word in named.split()} <= shared

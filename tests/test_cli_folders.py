@@ -102,3 +102,56 @@ def test_a_slope_of_nothing_is_told(day: Path, tmp_path: Path):
     assert told.exit_code == 1 and told.stderr.count("\n") == 1
     assert "Tariff.slope is 0 in all hours" in told.stderr
     assert "slope_eur_per_kwh_per_kw in the table tariff" in told.stderr
+
+
+def test_a_market_is_never_replaced_without_a_word(day: Path, tmp_path: Path):
+    """By `import`, `clear` and `new` alike: another market, one that was edited, and a result."""
+    out = tmp_path / "out"
+    assert call("import", day, "--out", out).exit_code == 0
+    assert call("clear", day, "--out", out, "--quiet").exit_code == 0  # the same market, anew
+    assert call("clear", out, "--out", out, "--quiet").exit_code == 0
+    (table,) = out.glob("generators.csv")
+    table.write_text(edited := table.read_text().replace("0.12", "0.13"))
+    assert call("clear", out, "--out", out, "--quiet").exit_code == 0  # its own edits are kept
+    io.save(tmp_path / "bare", jg.load(day)[0])
+    for words in (
+        ("import", day, "--out", out), ("clear", day, "--out", out), ("new", out),
+        ("clear", "ieee37", "--out", out), ("clear", out, "--one-way", "--out", out),
+        ("import", tmp_path / "bare", "--out", day),
+    ):  # fmt: skip
+        told = call(*words)
+        assert told.exit_code == 1 and told.stderr.count("\n") == 1, (words, told.output)
+        assert "--overwrite" in told.stderr and "written to" not in told.stdout
+        assert table.read_text() == edited
+    table.write_text(edited.replace("0.13", "0.1x"))
+    told = call("import", day, "--out", out)
+    assert told.exit_code == 1 and "holds a market that cannot be read" in told.stderr
+    assert call("import", day, "--out", out, "--overwrite").exit_code == 0
+    assert jg.load(out)[1] is not None
+    thesis = tmp_path / "thesis.txt"
+    thesis.write_text("years of work")
+    told = call("clear", day, "--out", tmp_path, "--overwrite")
+    assert told.exit_code == 1 and "choose another folder" in told.stderr
+
+
+def test_what_has_no_plan_before_anything_is_cleared_says_what_must_give_way(tmp_path: Path):
+    """A house that cannot buy what it needs: validation sees it, and the way out is told too."""
+    poor = eqx.tree_at(
+        lambda m: (m.prosumers.import_max, m.trading.limit),
+        feeder(caps=False),
+        (jnp.array([[1.0], [50.0], [50.0]]) * jnp.ones((1, 2)), jnp.full((2, 1), 0.1)),
+    )
+    io.save(tmp_path / "poor", poor)
+    refused = call("clear", tmp_path / "poor")
+    assert refused.exit_code == 1 and "Prosumers.load row 0" in refused.stderr
+    relaxed = jg.relax(poor)
+    told = call("clear", tmp_path / "poor", "--explain")
+    assert told.exit_code == 4, told.output
+    assert all(line in told.stdout for line in relaxed.lines)
+    facts = judged(call("clear", tmp_path / "poor", "--explain", "--json").stdout)
+    assert facts["relax"]["cost_eur"] == pytest.approx(float(relaxed.cost)) and relaxed.cost > 0
+    page = call("validate", tmp_path / "poor")
+    assert page.exit_code == 1 and "Prosumers.load row 0" in page.stdout
+    assert all(line in page.stdout for line in relaxed.lines)
+    assert judged(call("validate", tmp_path / "poor", "--json").stdout)["status"] == "infeasible"
+    assert call("validate", tmp_path / "poor", "--no-clear").stdout.count(relaxed.lines[0]) == 0

@@ -243,9 +243,10 @@ LAYERS: dict[str, set[str]] = {
     },
     "cli_shared": {"jaxgne", "files"},  # public names only; so all commands
     "cli_source": {"jaxgne", "cases", "cli_shared", "contracts", "io"},
-    "cli_validate": {"checking", "cli_shared", "cli_source", "io"},
-    "cli_import": {"cli_shared", "cli_source", "io"},
-    "cli_new": {"cases", "cli_import", "cli_shared", "contracts", "files", "io"},
+    "cli_validate": {"checking", "cli_shared", "cli_source"},
+    "cli_out": {"jaxgne", "cli_shared", "io"},
+    "cli_import": {"cli_out", "cli_shared", "cli_source", "io"},
+    "cli_new": {"cases", "cli_import", "cli_out", "cli_shared", "contracts", "files", "io"},
     "cli_compare": {"jaxgne", "cli_shared", "cli_source", "files", "io", "live"},
     "cli_plot": {"cli_shared", "files", "io", "plots"},
     "studies": {
@@ -261,7 +262,8 @@ LAYERS: dict[str, set[str]] = {
         *("jaxgne", "cli_shared", "cli_source", "cli_tables", "files", "io", "live", "plots"),
     },
     "cli_clear": {
-        *("jaxgne", "cli_shared", "cli_show", "cli_source", "indicators", "io", "live", "printed"),
+        *("jaxgne", "cli_out", "cli_shared", "cli_show", "cli_source", "indicators", "io", "live"),
+        "printed",
     },
     "cli_batch": {"jaxgne", "batch_report", "cli_shared", "cli_source", "live"},
     "cli_show": {

@@ -21,7 +21,7 @@ from .notes import ImportReport
 from .opendss import from_opendss
 from .pandapower import from_pandapower
 from .power_grid_model import from_power_grid_model
-from .saving import check_replaceable, save
+from .saving import check_replaceable, save, written_alike
 from .sheets import is_book
 from .simbench import from_simbench
 from .sources import kind_of
@@ -44,4 +44,5 @@ __all__ = [
     "read_case",
     "save",
     "save_template",
+    "written_alike",
 ]

@@ -146,6 +146,18 @@ def tables_of(market: Market) -> dict[str, Any]:
     return _files(market, None)[1]
 
 
+def written_alike(one: Market, other: Market) -> bool:
+    """Whether two markets are the same in all that `save` writes of them."""
+    (heads, tables), (theirs, others) = _files(one, None), _files(other, None)
+    if heads != theirs or tables.keys() != others.keys():
+        return False
+    return all(
+        columns.keys() == others[file].keys()
+        and all(np.array_equal(column, others[file][name]) for name, column in columns.items())
+        for file, columns in tables.items()
+    )
+
+
 def _unwritable(market: Market) -> list[str]:
     """Names that could be written but not read again."""
     wrong, model = [], market.grid.model
