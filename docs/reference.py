@@ -46,7 +46,7 @@ GROUPS = {
         "compare settlement.price_parts "
         "household.income sharing.share sharing.who_gains losses.loss_shares losses.loss_money "
         "comparison.baselines uncontrolled.today with_reserve reserve.schedule reserve.payments "
-        "reserve.shortage",
+        "reserve.shortage emissions.emissions_of emissions.embodied emissions.allowances",
     ),
     "derivatives": (
         "Derivatives and tuning",

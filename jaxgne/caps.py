@@ -29,22 +29,25 @@ _NET = {"imports": 1.0, "exports": -1.0}  # what goes through the transformer
 @for_one()
 def carbon(
     market: Market,
-    most: float,
+    most: float = np.inf,
     *,
     grid: Any,
     generators: Any = 0.0,
+    price: float = 0.0,
     members: Iterable[int | str] | None = None,
     passive: bool = True,
     name: str = "carbon",
 ) -> Caps:
-    """At most `most` kg of CO2 over the horizon; in a tree of steps on each path, not on average.
+    """At most `most` kg of CO2 over the horizon, and `price` EUR for each (docs/carbon.md).
 
     What prosumers buy of the main grid makes `grid` kg/kWh (one number, or by step), what each
     generator makes `generators` kg/kWh (one number, or by row). `members` are the prosumers that
     count, by number or name, all by default; the passive load counts beside them unless
-    `passive=False`. Raises `ValueError` for numbers that do not fit, and for prosumers that there
-    are not.
+    `passive=False`. In a tree of steps the limit holds on each path, not on average. Raises
+    `ValueError` for numbers that do not fit, and for prosumers that there are not.
     """
+    if not 0 <= price < np.inf:
+        raise ValueError(f"carbon: price={price!r}; give EUR/kg, 0 or more.")
     lengths, hours = _lengths(market)
     by_step = by_hour("carbon: grid", grid, 1, hours, "market")[0] * lengths
     own = _rows(market, "carbon", "imports", members)
@@ -59,6 +62,8 @@ def carbon(
         hours=hours,
         base=(by_step * _passive(market))[None] if passive else 0.0,
         carry=1.0,
+        price=price,
+        carbon=[1],
         cap=np.zeros(len(weight), int),
         quantity=np.repeat(
             [QUANTITIES.index("imports"), QUANTITIES.index("generation")], [len(own), len(made)]
@@ -228,7 +233,7 @@ def joined(*tables: Caps) -> Caps:
         raise ValueError(f"joined: two caps are called {twice!r}; give one another name=.")
     first = np.cumsum([0, *(len(table.names) for table in tables)])
     fields = ("level_max", "level_min", "rise_min", "rise_max", "base", "start", "carry", "slack")
-    fields += ("price", "adds", "owner", "quantity", "row", "weight")
+    fields += ("price", "adds", "owner", "carbon", "quantity", "row", "weight")
 
     def rows(field: str) -> Any:
         return np.concatenate([np.asarray(getattr(table, field)) for table in tables])

@@ -1,7 +1,7 @@
 """The command `jaxgne bills`: a page and a CSV for each household of a saved result."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import typer
@@ -11,6 +11,7 @@ import jaxgne
 from .cli_shared import Baseline, Json, NoBaseline, Quiet, Result, wrote
 from .cli_show import baseline_of, cleared
 from .contracts import read_contracts
+from .emissions import allowances as handed_out
 
 
 def bills(
@@ -21,6 +22,12 @@ def bills(
         typer.Option(
             help="File of the contracts that RESULT was cleared with (docs/tariffs.md): lines net, "
             "with fixed fees and VAT."
+        ),
+    ] = None,
+    allowances: Annotated[
+        str | None,
+        typer.Option(
+            help="Hand out allowances for a limit on carbon, 'equal' or by 'load' (docs/carbon.md)."
         ),
     ] = None,
     baseline: Baseline = None,
@@ -36,6 +43,10 @@ def bills(
     against = baseline_of(baseline, no_baseline)
     market, clearing = cleared(result)
     contracts = None if tariff is None else read_contracts(tariff)
-    pages = jaxgne.write_bills(market, clearing, contracts=contracts, baseline=against, out=out)
+    rule: Any = allowances
+    handed = None if rule is None else handed_out(market, clearing, rule)
+    pages = jaxgne.write_bills(
+        market, clearing, contracts=contracts, baseline=against, allowances=handed, out=out
+    )
     words = f"{len(pages)} bills and bills.csv written to {out}"
     wrote({"written": [str(page) for page in pages]}, words, as_json, quiet)

@@ -122,7 +122,7 @@ def measured(
     return Outcome(
         cost=devices + jnp.sum(paid.prosumers, axis=1),
         bill=jnp.sum(paid.prosumers, axis=1),
-        passive=jnp.sum(paid.passive) + jnp.sum(paid.passive_caps),
+        passive=jnp.sum(paid.passive) + jnp.sum(paid.passive_caps + paid.passive_carbon),
         operator=jnp.sum(paid.receipts - paid.losses),
         network_fees=jnp.sum(paid.tolls) + energy(network_fee * sigma),
         contract_fees=jnp.sum(paid.fees),

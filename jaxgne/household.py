@@ -14,6 +14,7 @@ from jaxtyping import Float
 from .arguments import of_tables
 from .contracts import Contract, whose
 from .each import refuse_batch
+from .emissions import Allowances, emissions_of
 from .market import Market
 from .model import aggregate, counted, grid_price, net_load
 from .names import row_of, rows_of
@@ -75,6 +76,7 @@ def household_bill(
     clearing: Clearing,
     prosumer: int | str,
     contract: Contract | Sequence[Contract] | None = None,
+    allowances: Allowances | None = None,
 ) -> Account:
     """What one `prosumer`, by number or name, pays, EUR: a line for each quantity and its price.
 
@@ -84,7 +86,8 @@ def household_bill(
     neighbors pay each other, feed-in, and the operator's prices of limits bear no VAT.
 
     One contract is that of the prosumer, and of those that it trades with; of a list each has its
-    own, and the half of a trade's fee and taxes that each pays is told by both.
+    own, and the half of a trade's fee and taxes that each pays is told by both. What `allowances`
+    (`jaxgne.emissions`) were handed out to it is taken off what it pays for carbon.
 
     Raises `ValueError` for a prosumer that there is not, for a contract that is another's or whose
     prices are not those of the market, and for a clearing without prices.
@@ -94,14 +97,21 @@ def household_bill(
     count, names = len(market.prosumers.bus), market.prosumers.names
     row = row_of("household_bill", "prosumer", prosumer, names, count)
     facts = _facts(market, clearing, _each(market, contract, row))
-    return _account(names, row, _lines(market, clearing, row, facts))
+    lines = _lines(market, clearing, row, facts) + _handed_out(allowances, row)
+    return _account(names, row, lines)
 
 
 @of_tables
 def household_bills(
-    market: Market, clearing: Clearing, contracts: Contract | Sequence[Contract] | None = None
+    market: Market,
+    clearing: Clearing,
+    contracts: Contract | Sequence[Contract] | None = None,
+    allowances: Allowances | None = None,
 ) -> list[Account]:
-    """`household_bill` of each prosumer, with the `contracts` of all of them, or without any."""
+    """`household_bill` of each prosumer, with the `contracts` of all of them, or without any.
+
+    And with `allowances` likewise.
+    """
     refuse_batch("household_bills", market=market, plan=clearing.plan)
     priced("household_bills", clearing)
     names, everyone = market.prosumers.names, None
@@ -110,7 +120,7 @@ def household_bills(
         everyone = [listed[k] for k in whose(market, listed)]
     facts = _facts(market, clearing, everyone)
     return [
-        _account(names, row, _lines(market, clearing, row, facts))
+        _account(names, row, _lines(market, clearing, row, facts) + _handed_out(allowances, row))
         for row in range(len(market.prosumers.bus))
     ]
 
@@ -168,6 +178,7 @@ class _Facts(NamedTuple):
     traded: Float[np.ndarray, "E H"]  # at what pairs trade, EUR/kWh
     drawn: Float[np.ndarray, "N H"]  # kW
     reactive: Float[np.ndarray, "N H"]  # kvar
+    emitted: Float[np.ndarray, " N"]  # kg, where one cap counts them
     trade_taxes: Float[np.ndarray, " E"]  # gross, of each side, EUR/kWh
 
 
@@ -184,8 +195,23 @@ def _facts(market: Market, clearing: Clearing, everyone: list[Contract] | None) 
         np.asarray(hosted(settled_prices)(market, prices)),
         np.asarray(hosted(net_load)(market, plan)),
         np.asarray(hosted(reactive_drawn)(market, plan)),
+        _emitted(market, clearing),
         (gross[np.asarray(pairs.buyer)] + gross[np.asarray(pairs.seller)]) / 4,
     )
+
+
+def _emitted(market: Market, clearing: Clearing) -> Float[np.ndarray, " N"]:
+    if np.sum(np.asarray(market.caps.carbon)) != 1:
+        return np.zeros(len(market.prosumers.bus))
+    return np.asarray(emissions_of(market, clearing).prosumers, float).sum(axis=1)
+
+
+def _handed_out(allowances: Allowances | None, row: int) -> list[Line]:
+    """Carbon that a household may emit for nothing, at the price of an allowance."""
+    if allowances is None:
+        return []
+    kg, price = -float(allowances.given[row]), float(allowances.price)
+    return [Line("allowances handed out", kg, "kg", price, kg * price)]
 
 
 def _lines(market: Market, clearing: Clearing, row: int, facts: _Facts) -> list[Line]:
@@ -309,6 +335,7 @@ def _limits(clearing: Clearing, row: int, facts: _Facts) -> list[Line]:
         ("lines and voltages", drawn, "kWh", paid.congestion),
         ("reactive power", reactive, "kvarh", paid.reactive),
         ("caps", 0 * drawn, "", paid.caps),
+        ("carbon", facts.emitted[row], "kg", paid.carbon),
     ):
         due, quantity = float(np.sum(np.asarray(eur)[row])), float(np.sum(energy))
         if due and quantity:

@@ -284,7 +284,7 @@ def without(market: Market, plan: Plan, prices: Rows) -> tuple[Market, Plan, Row
     kept, terms = np.arange(count) != row, np.asarray(market.caps.cap) != row
     number = np.cumsum(kept) - 1
     by_cap = ("level_max", "level_min", "rise_min", "rise_max", "base", "start", "carry", "slack")
-    by_cap += ("price", "adds", "owner")
+    by_cap += ("price", "adds", "owner", "carbon")
     fields = {name: getattr(caps, name)[kept] for name in by_cap}
     fields |= {name: getattr(caps, name)[terms] for name in ("quantity", "row", "weight")}
     for name in ("names", "units"):

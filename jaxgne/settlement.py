@@ -19,7 +19,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from .arguments import check_tables, of_tables
-from .cap_money import cap_money
+from .cap_money import cap_money, counts_carbon, prices_of
 from .devices._inverter import settled_at
 from .each import for_each
 from .incidence import across, has_terminals, left
@@ -64,8 +64,8 @@ class Bills(Record):
     it makes. `trades` is what the buyer of each pair pays its seller. Passive consumers: by bus.
     `losses` are the operator's, of a market about an AC state (`clear_ac`). Members of caps pay
     `caps` to the owner of each, less what they receive for caps of their own, or to the operator
-    where nobody owns it; who owns a cap pays `charges` for its rise, the operator for those of
-    nobody's, and whoever asks that price receives `levies`.
+    where nobody owns it, and `carbon` for those that count that; who owns a cap pays `charges` for
+    its rise, the operator for those of nobody's, and whoever asks that price receives `levies`.
     """
 
     main_grid: Float[Array, "N H"]
@@ -76,6 +76,7 @@ class Bills(Record):
     congestion: Float[Array, "N H"]
     reactive: Float[Array, "N H"]
     caps: Float[Array, "N H"]
+    carbon: Float[Array, "N H"]
     charges: Float[Array, "N H"]
     trades: Float[Array, "E H"]
     passive_main_grid: Float[Array, "B H"]
@@ -83,6 +84,7 @@ class Bills(Record):
     passive_congestion: Float[Array, "B H"]
     passive_reactive: Float[Array, "B H"]
     passive_caps: Float[Array, " H"]  # for what `Caps.base` counts, of all buses together
+    passive_carbon: Float[Array, " H"]  # likewise
     sales: Float[Array, " H"]  # what the main grid receives
     losses: Float[Array, " H"]  # what the operator pays of that, about an AC state
     fees: Float[Array, " H"]  # what own contracts add to that, to whoever asks it
@@ -94,11 +96,11 @@ class Bills(Record):
     def prosumers(self) -> Float[Array, "N H"]:
         """All that each prosumer pays."""
         own = self.main_grid + self.peers + self.tolls + self.capacity + self.congestion
-        return own + self.reactive + self.caps + self.charges + self.adders
+        return own + self.reactive + self.caps + self.carbon + self.charges + self.adders
 
     @property
     def passive(self) -> Float[Array, "B H"]:
-        """All that the passive consumers at each bus pay, but for caps."""
+        """All that the passive consumers at each bus pay, but for caps and carbon."""
         network = self.passive_congestion + self.passive_reactive
         return self.passive_main_grid + self.passive_capacity + network
 
@@ -110,8 +112,8 @@ class PriceParts(Record):
     `voltage` what full lines and voltages at their limits on the way from the feeder add. `losses`
     is what lines lose more for a kWh there, with what else the AC state adds to the derivatives of
     its linear model, about one; 0 else. Caps are
-    paid beside it by their members: `caps` is what they add to what each buys of the main grid, and
-    `adder` what its own contract does.
+    paid beside it by their members: `caps` is what they add to what each buys of the main grid,
+    `carbon` what those do that count it, and `adder` what its own contract does.
     """
 
     energy: Float[Array, " H"]
@@ -123,6 +125,7 @@ class PriceParts(Record):
     toll: Float[Array, "E #H"]  # c_ta, paid by each of them
     network: Float[Array, "E H"]  # what the operator asks more at the buyer's bus than the seller's
     caps: Float[Array, "N H"]  # on imports of each prosumer, beside the total
+    carbon: Float[Array, "N H"]  # likewise
     adder: Float[Array, "N #H"]  # likewise
 
     @property
@@ -217,6 +220,7 @@ def bills(market: Market, plan: Plan, prices: Rows) -> Bills:
         congestion=network.active,
         reactive=network.reactive,
         caps=caps.paid,
+        carbon=caps.carbon,
         charges=caps.charges,
         trades=paid,
         passive_main_grid=ts * price * passive,
@@ -224,6 +228,7 @@ def bills(market: Market, plan: Plan, prices: Rows) -> Bills:
         passive_congestion=network.passive,
         passive_reactive=network.passive_reactive,
         passive_caps=caps.passive,
+        passive_carbon=caps.passive_carbon,
         sales=ts
         * (price * aggregate(market, plan) - market.tariff.export * jnp.sum(plan.exports, axis=0)),
         losses=ts * price * lost,
@@ -344,7 +349,8 @@ def _price_parts(market: Market, plan: Plan, prices: Rows) -> PriceParts:
         trade=settled_prices(market, prices),
         toll=market.trading.toll,
         network=network_prices(market, prices),
-        caps=cap_prices(market, prices),
+        caps=cap_prices(market, prices) - carbon_prices(market, prices),
+        carbon=carbon_prices(market, prices),
         adder=market.prosumers.import_adder,
     )
 
@@ -355,6 +361,14 @@ def cap_prices(market: Market, prices: Rows) -> Float[Array, "N H"]:
     if prices.cap is None:
         return jnp.zeros_like(prices.balance)
     return shared_out(market, prices.cap)["imports"] / market.hour_length
+
+
+@for_each
+def carbon_prices(market: Market, prices: Rows) -> Float[Array, "N H"]:
+    """What those of them do that count carbon, EUR/kWh."""
+    if prices.cap is None:
+        return jnp.zeros_like(prices.balance)
+    return cap_prices(market, prices_of(prices, counts_carbon(market)))
 
 
 @for_each

@@ -237,7 +237,8 @@ class Caps(Record):
 
     with `level_min <= level <= level_max`, `rise_min <= rise <= rise_max`, 0 <= spare <= `slack`.
     Each unit of rise costs `price`, which its `owner` pays; of a cap of nobody's (-1) all its
-    members do, by the price of the sum (`Rows.cap`).
+    members do, by the price of the sum (`Rows.cap`). What is paid for `carbon` is a part of bills
+    and prices of its own.
     """
 
     level_min: Float[Array, "M H"] = amount("", "least level at the end of a step", "[-inf, inf)")
@@ -255,6 +256,7 @@ class Caps(Record):
     price: Float[Array, " M"] = amount("EUR", "cost of a unit of rise")
     adds: Int[Array, " M"] = index("switch", "1: the sum is the rise, 0: it is the level")
     owner: Int[Array, " M"] = index("payer", "prosumer who pays for the rise, or -1")
+    carbon: Int[Array, " M"] = index("switch", "1: what it counts is kg of CO2, 0: anything else")
     cap: Int[Array, " C"] = index("cap", "whose term it is")
     quantity: Int[Array, " C"] = index("quantity", f"what is summed, of {', '.join(QUANTITIES)}")
     row: Int[Array, " C"] = index("member", "row of the prosumer, generator or buffer")
@@ -277,6 +279,7 @@ class Caps(Record):
         price: Any = 0.0,
         adds: Any = None,
         owner: Any = None,
+        carbon: Any = None,
         cap: Any = (),
         quantity: Any = (),
         row: Any = (),
@@ -298,6 +301,7 @@ class Caps(Record):
         self.price = read.row("price", price)
         self.adds = whole("Caps.adds", np.ones(count, int) if adds is None else adds)
         self.owner = whole("Caps.owner", np.full(count, -1) if owner is None else owner)
+        self.carbon = whole("Caps.carbon", np.zeros(count, int) if carbon is None else carbon)
         self.cap = whole("Caps.cap", cap)
         self.quantity = whole("Caps.quantity", quantity)
         self.row = whole("Caps.row", row)

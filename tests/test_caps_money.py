@@ -19,7 +19,9 @@ from tests.capped import capped_market
 def balance(paid: Any) -> np.ndarray:
     """What all pay less what all receive, by hour."""
     out = np.asarray(paid.prosumers).sum(axis=0) + np.asarray(paid.passive).sum(axis=0)
-    return out + np.asarray(paid.passive_caps - paid.sales - paid.receipts - paid.levies)
+    return out + np.asarray(
+        paid.passive_caps + paid.passive_carbon - paid.sales - paid.receipts - paid.levies
+    )
 
 
 def test_payments_cancel_for_any_plan_and_prices():
@@ -124,9 +126,12 @@ def test_caps_are_a_part_of_what_members_pay_for_energy():
     buys &= np.asarray(found.plan.imports) < np.asarray(market.prosumers.import_max) - 1e-3
     seen = float(market.tariff.anticipation) * market.tariff.slope * found.plan.imports
     shared = parts.energy + found.prices.aggregate + found.prices.exchange
-    asked, worth = np.asarray(shared + parts.caps + seen), np.asarray(found.prices.balance)
+    asked, worth = (
+        np.asarray(shared + parts.caps + parts.carbon + seen),
+        np.asarray(found.prices.balance),
+    )
     np.testing.assert_allclose(asked[buys], worth[buys], atol=1e-5)
-    assert float(parts.caps.max()) > 0.05
+    assert float((parts.caps + parts.carbon).max()) > 0.05
 
 
 def test_what_a_plan_would_cost_counts_what_its_owner_pays_for_rises():

@@ -126,7 +126,13 @@ def test_tables_for_the_eye_and_for_pandas():
     np.testing.assert_array_equal(wide, found.plan.level)
     assert table.groupby("name").unit.first()["carbon"] == "kg"
     paid, hours = frames.bills(market, found), frames.hours(market, found)
-    received = hours.sales_eur + hours.receipts_eur + hours.levies_eur - hours.passive_caps_eur
+    received = (
+        hours.sales_eur
+        + hours.receipts_eur
+        + hours.levies_eur
+        - hours.passive_caps_eur
+        - hours.passive_carbon_eur
+    )
     assert paid.total_eur.sum() == pytest.approx(float(received.sum()), abs=1e-9)
     assert len(frames.caps(lone(), jg.clear(lone()))) == 0
 

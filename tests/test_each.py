@@ -231,7 +231,7 @@ INSIDE = {  # one market's mathematics, and what the functions above are made of
     *("by_side", "net_exchange", "toll", "weight", "weights", "without_curves", "counted"),
     *("import_prices", "export_prices", "agreed", "agreed_price", "together"),
     *("grid_price", "falls", "rows", "limits", "boxes", "prox", "pull", "zeros", "rows_like"),
-    *("moved", "measured", "cap_money", "cap_prices", "shares_of_caps"),
+    *("moved", "measured", "cap_money", "cap_prices", "carbon_prices", "shares_of_caps"),
     *(
         "network_money",
         "reactive_drawn",

@@ -55,6 +55,7 @@ HOURS = Family(
         _eur("receipts", "what the operator receives", "paid.receipts"),
         _eur("rent", "what the operator's limits and tariff are worth", "paid.rent"),
         _eur("passive_caps", "what passive consumers pay for caps", "paid.passive_caps"),
+        _eur("passive_carbon", "what passive consumers pay for carbon", "paid.passive_carbon"),
         _eur("levies", "what is paid for rises of caps, to who asks it", "paid.levies"),
         _eur("fees", "what own contracts add, to who asks it", "paid.fees"),
     ),
@@ -74,6 +75,7 @@ BILLS = Family(
         _eur("congestion", "paid to the network for active power", "paid.congestion"),
         _eur("reactive", "paid to the network for reactive power", "paid.reactive"),
         _eur("caps", "paid for caps, less what its own receive", "paid.caps"),
+        _eur("carbon", "paid for carbon, of caps that count it", "paid.carbon"),
         _eur("charges", "paid for rises of its own caps", "paid.charges"),
         _eur("total", "all that the prosumer pays", "paid.prosumers"),
     ),
@@ -88,7 +90,11 @@ PASSIVE_BILLS = Family(
         _eur("capacity", "paid for limits on the total exchange", "paid.passive_capacity"),
         _eur("congestion", "paid to the network for active power", "paid.passive_congestion"),
         _eur("reactive", "paid to the network for reactive power", "paid.passive_reactive"),
-        _eur("total", "all that passive consumers at the bus pay, but for caps", "paid.passive"),
+        _eur(
+            "total",
+            "all that passive consumers at the bus pay, but for caps and carbon",
+            "paid.passive",
+        ),
     ),
 )
 

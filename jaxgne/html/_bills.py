@@ -15,6 +15,7 @@ from ..arguments import of_tables
 from ..comparison import REFERENCE, outcome
 from ..contracts import Contract
 from ..each import refuse_batch
+from ..emissions import Allowances
 from ..household import household_bills
 from ..io.swap import replacing
 from ..market import Market, bus_name
@@ -44,15 +45,17 @@ def write_bills(
     *,
     contracts: Contract | Sequence[Contract] | None = None,
     baseline: Baseline = REFERENCE,
+    allowances: Allowances | None = None,
     out: str | Path = "bills",
 ) -> list[Path]:
     """Write a page (HTML) and a CSV for each household into the folder `out`; the pages.
 
     Lines are those of `household_bill`: energy bought and sold, from and to whom and at what price,
     network fees, taxes, credits; with the `contracts` of `with_contracts` net, with fixed fees and
-    VAT. Below stands what the household would pay without trades, or at another `baseline` (as for
-    `report`). `bills.csv` has a line for each household. Each line is rounded to cents, a line of
-    its own says what that leaves of the total, which is that of `household_bill` to the cent.
+    VAT, and with `allowances` (`jaxgne.emissions`) those that were handed out. Below stands what
+    the household would pay without trades, or at another `baseline` (as for `report`). `bills.csv`
+    has a line for each household. Each line is rounded to cents, a line of its own says what that
+    leaves of the total, which is that of `household_bill` to the cent.
 
     The folder appears whole, in the place of bills that were there, or not at all. Raises
     `ValueError` for a folder that holds anything else, for a batch, a clearing without prices, and
@@ -61,7 +64,7 @@ def write_bills(
     refuse_batch("write_bills", market=market, plan=clearing.plan)
     target = Path(out).resolve()
     _check_replaceable(target)
-    accounts = household_bills(market, clearing, contracts)
+    accounts = household_bills(market, clearing, contracts, allowances)
     found = [invoiced(account) for account in accounts]
     other = against("write_bills", market, clearing, baseline)
     one = outcome(market, clearing)

@@ -309,6 +309,8 @@ def _market_content(market: Market) -> Content:
     for table in ("generators", "buffers"):
         if np.any((own := _field(market, f"{table}.bus")) != -1):
             tables[f"{table}.csv"]["bus"] = own
+    if np.any(carbon := _field(market, "caps.carbon")):
+        tables["caps.csv"]["carbon"] = carbon
     if np.any(np.asarray(market.weight) != 1):
         tables["tariff.csv"]["weight"] = np.asarray(market.weight)
     if market.before is not None:

@@ -135,6 +135,7 @@ CURVES: Mapping[str, str] = {  # like isoelastic_price_eur_per_kwh
 }
 FAMILY_OF = {kind: family for family, kind in FAMILIES.items()}
 _SPARE = {
+    "caps.csv": {"carbon": "caps.carbon"},
     "generators.csv": {"bus": "generators.bus"},
     "buffers.csv": {"bus": "buffers.bus"},
     "tariff.csv": {

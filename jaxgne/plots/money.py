@@ -13,6 +13,7 @@ from .style import (
     BLACK,
     BLUE,
     GAIN,
+    GRAY,
     GREEN,
     LOSS,
     ORANGE,
@@ -51,6 +52,7 @@ def costs(market: Market, clearing: Clearing, ax: "Axes | None" = None) -> "Axes
         "limit on the total": (ORANGE, bills.capacity),
         "network": (VERMILLION, np.asarray(bills.congestion) + np.asarray(bills.reactive)),
         "caps": (YELLOW, np.asarray(bills.caps) + np.asarray(bills.charges)),
+        "carbon": (GRAY, bills.carbon),
     }
     amounts = {name: (color, np.asarray(paid).sum(axis=1)) for name, (color, paid) in parts.items()}
     paid = sum((part for _, part in amounts.values()), np.zeros_like(total))

@@ -259,7 +259,8 @@ def caps(v: Values) -> list[str]:
     tables = ("Prosumers.load",) * 2 + ("Generators.power_max",) + ("Buffers.charge_max",) * 2
     tables += ("Prosumers.load",) * 2
     counts = np.array([v.rows(table) for table in tables])[np.where(known, quantity, 0)]
-    adds, owner, people = v["Caps.adds"], v["Caps.owner"], v.rows("Prosumers.load")
+    owner, people = v["Caps.owner"], v.rows("Prosumers.load")
+    switches = {name: v[name] for name in ("Caps.adds", "Caps.carbon")}
     return (
         v.complain(
             "Caps.quantity",
@@ -276,9 +277,15 @@ def caps(v: Values) -> list[str]:
                 f"{counts[at] - 1}"
             ),
         )
-        + v.complain(
-            "Caps.adds", (adds != 0) & (adds != 1), lambda at: f"{adds[at]} is neither 0 nor 1"
-        )
+        + [
+            line
+            for name, one in switches.items()
+            for line in v.complain(
+                name,
+                (one != 0) & (one != 1),
+                lambda at, one=one: f"{one[at]} is neither 0 nor 1",
+            )
+        ]
         + v.complain(
             "Caps.owner",
             (owner < -1) | (owner >= people),
