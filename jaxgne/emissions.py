@@ -12,6 +12,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
+from .arguments import of_tables
 from .cap_money import shares_of_caps
 from .each import for_each, for_one
 from .market import Market
@@ -39,6 +40,7 @@ class Emissions(Record):
         return jnp.sum(self.prosumers) + jnp.sum(self.passive)
 
 
+@of_tables
 def emissions_of(market: Market, clearing: Clearing, cap: int | str | None = None) -> Emissions:
     """Who emits: buyers of what the main grid sells, and owners of generators.
 

@@ -163,7 +163,7 @@ LAYERS: dict[str, set[str]] = {
         *("acflow", "certificate", "curves", "each", "kinds", "linear_flow", "market", "model"),
         *("result", "status", "tables", "validation"),
     },
-    "emissions": {*RESULT, "arrays", "cap_money", "settlement"},
+    "emissions": {*RESULT, "cap_money", "settlement"},
     "household": {
         "emissions",
         "contracts",
