@@ -46,7 +46,7 @@ class NotCleared(RuntimeError):
 
 
 class Stopped(KeyboardInterrupt):
-    """Raised where Ctrl-C stops markets that clear; `.clearing` holds what there is.
+    """Raised by a `message` where Ctrl-C stops markets that clear; `.clearing` is what there is.
 
     Of one market that is plan and prices as good as they were, of status `stopped`, to go on from
     with `start=`; of a batch the scenarios that were done, in order, None where none was. `.market`

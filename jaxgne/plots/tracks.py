@@ -24,7 +24,7 @@ _LABELS = {
 def tracking(
     tracked: Mapping[str, Tracking], quantity: Tracked = "distance", ax: "Axes | None" = None
 ) -> "Axes":
-    """One quantity of trackings by instant: `{"10 rounds": track(markets, rounds=10), ...}`.
+    """One `quantity` by instant of `tracked`, `{"10 rounds": track(markets, rounds=10), ...}`.
 
     `distance` and `error` are on a logarithmic axis, with a dotted line of how far the equilibrium
     moves from instant to instant beside the first; `violation` and `regret` are not. Instants
