@@ -168,7 +168,7 @@ def front(found: Front) -> "DataFrame":
 
 
 def tracking(found: Tracking) -> "DataFrame":
-    """How near a solver stayed to an equilibrium that moves, as `track` `found`, one row an instant."""
+    """How near a solver stayed to a moving equilibrium, as `track` `found`: one row an instant."""
     return _pandas().DataFrame(found.table())
 
 
