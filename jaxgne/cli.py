@@ -20,6 +20,7 @@ from .cli_compare import compare
 from .cli_export import export
 from .cli_import import import_
 from .cli_new import new
+from .cli_pareto import pareto
 from .cli_plot import plot
 from .cli_report import report
 from .cli_shared import Commands, Json, document
@@ -123,6 +124,10 @@ _COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
         "jaxgne report week --out week.html --no-baseline",
     ),
     tune: ("jaxgne tune envelope day --out room",),
+    pareto: (
+        "jaxgne pareto trading-tariff village --first revenue --points 3 --steps 5 --out front",
+        "jaxgne show front",
+    ),
     study: ("jaxgne study tariff village --values 0.001,0.01",),
     cases: ("jaxgne cases",),
     version: ("jaxgne version --json",),

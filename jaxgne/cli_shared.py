@@ -26,7 +26,7 @@ MOST_STEPS = 2**31 - 1
 MOST_SEED = 2**63 - 1
 MOST_PROSUMERS = 1_000_000
 
-SUMMARY = "summary.json"  # in a folder that tune or study wrote: what `--json` prints
+SUMMARY = "summary.json"  # of what tune, pareto and study wrote: what `--json` prints
 WIDTH = 100  # columns, where the terminal has them
 
 # Arguments and options that several commands take.

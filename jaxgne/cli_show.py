@@ -37,16 +37,17 @@ from .runner import by_numpy, to_device, to_host
 _Wrote = Annotated[
     Path,
     typer.Argument(
-        metavar="RESULT", help="What clear, batch, simulate, tune or study --out wrote."
+        metavar="RESULT", help="What clear, batch, simulate, tune, pareto or study --out wrote."
     ),
 ]
 _ROUNDING = 1e-3  # of the tolerance
 
 
 def show(result: _Wrote, as_json: Json = False, quiet: Quiet = False) -> None:
-    """Print what clear, batch, simulate, tune or study wrote to RESULT; a clearing is judged anew.
+    """Print what another command wrote to RESULT; a clearing is judged anew.
 
-    Of a market that tune wrote: show RESULT/market.
+    Of clear, batch, simulate, tune, pareto and study. Of a market that tune wrote: show
+    RESULT/market, of one of pareto's RESULT/point-0.
 
     Exit codes: 0 cleared, 1 bad input, 2 wrong usage, 3 not cleared, 4 infeasible.
     """
@@ -81,7 +82,7 @@ def show(result: _Wrote, as_json: Json = False, quiet: Quiet = False) -> None:
 
 
 def _show_again(folder: Path, as_json: bool, quiet: bool) -> None:
-    """Print what tune or study printed, and end as they did."""
+    """Print what tune, pareto or study printed, and end as they did."""
     text = (folder / SUMMARY).read_text(encoding="utf-8")
     try:
         facts = json.loads(text)

@@ -5,7 +5,7 @@ clearing. Tables are columns of equal length by name, units in the names.
 """
 
 from collections.abc import Callable
-from typing import Any, Unpack
+from typing import Any, NamedTuple, Unpack
 
 import equinox as eqx
 import jax
@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from . import objectives
 from .clearing import clear, differentiable
 from .clock import hours_of
-from .coordinates import Linear
+from .coordinates import Bijection, Linear
 from .descent import HowToTune
 from .each import for_each, for_one
 from .history import History
@@ -48,11 +48,48 @@ _SCAN = 16  # tariffs at which the one for all pairs is tried first
 _DEAREST = 0.5  # of the highest energy value: trades that pay more on both sides do not happen
 
 
+class Knob(NamedTuple):
+    """What of a market is tuned, by `tune` or `pareto`: where, within which bounds, tied how."""
+
+    where: Callable[[Market], Any]
+    bounds: tuple[float, float]
+    bijection: Bijection | None
+
+
 class _Options(HowToTune, total=False):
     """What `tune` takes but what, from where and within which limits."""
 
     steps: int
     adjoint: AbstractAdjoint | None
+
+
+@for_one()
+def trading_knob(market: Market, solver: Any = None, tol: Any = None) -> Knob:
+    """One tariff for all pairs, from 0 to half the highest energy value today."""
+    pairs = market.trading.toll.shape[0]
+    _need(pairs, "trading-tariff", "trading pairs")
+    tied = Linear(jnp.ones((pairs, 1), market.trading.toll.dtype))
+    return Knob(lambda m: m.trading.toll, (0.0, _dearest(market, solver, tol)), tied)
+
+
+@for_one()
+def slope_knob(market: Market, solver: Any = None, tol: Any = None) -> Knob:
+    """The slope of the main grid's price in each hour, from 0 to three times the highest today."""
+    if not float(market.tariff.slope.max()) > 0:
+        raise ValueError(
+            "price-slope: Tariff.slope is 0 in all hours, and it is tuned between 0 and three "
+            "times its highest; start from a slope, such as 0.001 EUR/kWh per kW "
+            "(slope_eur_per_kwh_per_kw in the table tariff), or tune trading-tariff."
+        )
+    return Knob(lambda m: m.tariff.slope, (0.0, 3 * float(market.tariff.slope.max())), None)
+
+
+@for_one()
+def locational_knob(market: Market, solver: Any = None, tol: Any = None) -> Knob:
+    """A tariff by bus, each pair's the mean of its two, from 0 to half the highest energy value."""
+    _need(market.trading.toll.shape[0], "locational-tariff", "trading pairs")
+    tied = Linear(_by_bus(market))
+    return Knob(lambda m: m.trading.toll, (0.0, _dearest(market, solver, tol)), tied)
 
 
 @for_one()
@@ -67,9 +104,8 @@ def trading_tariff(
     """
     import optax
 
-    pairs = market.trading.toll.shape[0]
-    _need(pairs, "trading-tariff", "trading pairs")
-    most = _dearest(market, options)
+    knob = trading_knob(market, options.get("solver"), options.get("tol"))
+    most = knob.bounds[1]
     tariffs = np.linspace(0.0, most, _SCAN + 1)[:-1]
     markets = [_taxed(market, tariff) for tariff in tariffs]
     values, last = [], None
@@ -82,9 +118,7 @@ def trading_tariff(
     return tune(
         markets[int(np.nanargmin(values))],
         objective,
-        lambda m: m.trading.toll,
-        bijection=Linear(jnp.ones((pairs, 1), market.trading.toll.dtype)),
-        bounds=(0.0, most),
+        **knob._asdict(),
         **options,
     )
 
@@ -104,20 +138,14 @@ def price_slope(
     and the prosumers pay no more. `options` are those of `tune`. Raises `ValueError` where it is 0
     in all hours: of nothing there is no range.
     """
-    if not float(market.tariff.slope.max()) > 0:
-        raise ValueError(
-            "price-slope: Tariff.slope is 0 in all hours, and it is tuned between 0 and three "
-            "times its highest; start from a slope, such as 0.001 EUR/kWh per kW "
-            "(slope_eur_per_kwh_per_kw in the table tariff), or tune trading-tariff."
-        )
+    knob = slope_knob(market)
     today = clear(market, options.get("solver"), tol=options.get("tol"))
     income = objectives.main_grid_revenue(market, today)
     paid = objectives.total_cost(market, today)
     return tune(
         market,
         objective,
-        lambda m: m.tariff.slope,
-        bounds=(0.0, 3 * float(market.tariff.slope.max())),
+        **knob._asdict(),
         constraints=[
             lambda m, c: income - objectives.main_grid_revenue(m, c),
             lambda m, c: objectives.total_cost(m, c) - paid,
@@ -136,15 +164,13 @@ def locational_tariff(
     buses, of which only buses with prosumers count. Between 0 and half the highest energy value,
     while the tariffs bring the operator no less than today. `options` are those of `tune`.
     """
-    _need(market.trading.toll.shape[0], "locational-tariff", "trading pairs")
+    knob = locational_knob(market, options.get("solver"), options.get("tol"))
     today = clear(market, options.get("solver"), tol=options.get("tol"))
     income = objectives.trading_revenue(market, today)
     return tune(
         market,
         objective,
-        lambda m: m.trading.toll,
-        bijection=Linear(_by_bus(market)),
-        bounds=(0.0, _dearest(market, options)),
+        **knob._asdict(),
         constraints=[lambda m, c: income - objectives.trading_revenue(m, c)],
         **options,
     )
@@ -306,8 +332,8 @@ def _by_bus(market: Market) -> Float[Array, "E P"]:
     return jnp.asarray(matrix, pairs.toll.dtype)
 
 
-def _dearest(market: Market, options: _Options) -> float:
-    found = clear(market, options.get("solver"), tol=options.get("tol"))
+def _dearest(market: Market, solver: Any, tol: Any) -> float:
+    found = clear(market, solver, tol=tol)
     highest = _DEAREST * float(jnp.max(found.prices.balance))
     return max(highest, 2 * float(jnp.max(market.trading.toll)))
 
@@ -322,4 +348,9 @@ TUNED: dict[str, tuple[Callable[..., tuple[Market, History]], Callable[[Market],
     "price-slope": (price_slope, hourly_slopes),
     "locational-tariff": (locational_tariff, bus_tariffs),
 }  # by the word of the command line: what tunes, and the table of what was tuned
+KNOBS: dict[str, Callable[..., Knob]] = {
+    "trading-tariff": trading_knob,
+    "price-slope": slope_knob,
+    "locational-tariff": locational_knob,
+}  # of the same: what may be traded off
 READ: dict[str, Callable[..., Table]] = {"reinforcement": reinforcement, "envelope": envelope}

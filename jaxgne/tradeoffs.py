@@ -26,7 +26,7 @@ from .front import Front, FrontProgress, nondominated
 from .history import History
 from .market import Market
 from .options import checked_options
-from .result import Clearing, NotCleared
+from .result import Clearing, NotCleared, Stopped
 from .sensitivity.implicit import AbstractAdjoint
 from .solvers.base import AbstractSolver
 from .stationary import compromise
@@ -129,7 +129,11 @@ def pareto(
     how = {"bounds": bounds, "bijection": bijection}
     search = _Search(market, both, where, how, options, starts, seed, progress)
     search.total = starts * points + 2  # where one sweep does
-    levels = search.explore(points)
+    try:
+        levels = search.explore(points)
+    except KeyboardInterrupt:
+        done = len(search.stopped) + search.unstarted
+        raise Stopped(f"stopped after {done} of {search.total} tunings", None) from None
     return search.front(levels, _names(objectives))
 
 

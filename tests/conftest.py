@@ -236,6 +236,7 @@ SLOW_TESTS = {
     "test_examples.py": (
         "test_examples_run_and_their_json_is_of_its_schema[batch]",
         "test_examples_run_and_their_json_is_of_its_schema[compare]",
+        "test_examples_run_and_their_json_is_of_its_schema[pareto]",
         "test_examples_run_and_their_json_is_of_its_schema[report]",
         "test_examples_run_and_their_json_is_of_its_schema[simulate]",
         "test_examples_run_and_their_json_is_of_its_schema[study]",

@@ -98,10 +98,36 @@ def test_a_slope_of_nothing_is_told(day: Path, tmp_path: Path):
     """Three times nothing is no range to tune in: it says what to do."""
     flat = eqx.tree_at(lambda m: m.tariff.slope, feeder(), jnp.zeros(2))
     io.save(tmp_path / "flat", flat)
-    told = call("tune", "price-slope", tmp_path / "flat")
-    assert told.exit_code == 1 and told.stderr.count("\n") == 1
-    assert "Tariff.slope is 0 in all hours" in told.stderr
-    assert "slope_eur_per_kwh_per_kw in the table tariff" in told.stderr
+    for command in ("tune", "pareto"):
+        told = call(command, "price-slope", tmp_path / "flat")
+        assert told.exit_code == 1 and told.stderr.count("\n") == 1
+        assert "Tariff.slope is 0 in all hours" in told.stderr
+        assert "slope_eur_per_kwh_per_kw in the table tariff" in told.stderr
+    same = call("pareto", "price-slope", tmp_path / "flat", "--second", "peak")
+    assert same.exit_code == 2 and "are both peak; give two objectives" in same.stderr
+
+
+@pytest.mark.slow  # compiles for most of a minute
+def test_a_front_is_that_of_the_objectives_asked_for(day: Path, tmp_path: Path):
+    """Markets written have the values of the table, revenue with the sign that makes it small."""
+    words = ("pareto", "trading-tariff", day, "--first", "revenue", "--points", 3, "--steps", 4)
+    told = call(*words, "--out", tmp_path, "--json")
+    assert told.exit_code == 0, told.output
+    facts = judged(told.stdout)
+    assert facts == judged(call("show", tmp_path, "--json").stdout)
+    assert facts["first"] == "minus_revenue" and (tmp_path / "trading-tariff.png").exists()
+    rows = list(csv.DictReader((tmp_path / "trading-tariff.csv").read_text("utf-8").splitlines()))
+    assert 1 <= len(rows) == len(list(tmp_path.glob("point-*")))
+    for k, row in enumerate(rows):
+        market, clearing = jg.load(tmp_path / f"point-{k}")
+        assert clearing is not None
+        revenue = float(jg.objectives.operator_revenue(market, clearing))
+        cost = float(jg.objectives.total_cost(market, clearing))
+        assert float(row["minus_revenue"]) == pytest.approx(-revenue, abs=1e-5)
+        assert float(row["total_cost"]) == pytest.approx(cost, rel=1e-5)
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("tuning.npz")}
+    assert files and judged(call(*words, "--out", tmp_path, "--json").stdout) == facts
+    assert files == {path: path.stat().st_mtime_ns for path in files}
 
 
 def test_a_market_is_never_replaced_without_a_word(day: Path, tmp_path: Path):

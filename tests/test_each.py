@@ -208,6 +208,10 @@ LONG: dict[str, Call] = {
         name: lambda m, c, name=name: getattr(mechanisms, name)(m, steps=1)
         for name in ("trading_tariff", "price_slope", "locational_tariff")
     },
+    **{
+        name: lambda m, c, name=name: getattr(mechanisms, name)(m)
+        for name in ("trading_knob", "slope_knob", "locational_knob")
+    },
     "reinforcement": lambda m, c: mechanisms.reinforcement(m),
     "envelope": lambda m, c: mechanisms.envelope(m),
     **{

@@ -280,6 +280,10 @@ LAYERS: dict[str, set[str]] = {
     "cli_tune": {
         *("jaxgne", "cli_shared", "cli_source", "cli_tables", "files", "io", "live", "plots"),
     },
+    "cli_pareto": {
+        *("jaxgne", "batch", "cli_shared", "cli_source", "cli_tables", "cli_tune", "files", "io"),
+        *("live", "plots"),
+    },
     "cli_clear": {
         *("jaxgne", "cli_out", "cli_shared", "cli_show", "cli_source", "indicators", "io", "live"),
         "printed",
@@ -297,7 +301,7 @@ LAYERS: dict[str, set[str]] = {
         *("cases", "cli_bills", "cli_export", "cli_report"),
         *("cli_batch", "cli_clear", "cli_compare", "cli_import", "cli_new", "cli_plot"),
         *("cli_shared", "cli_show", "cli_source", "cli_study", "cli_tune", "cli_validate"),
-        "cli_simulate",
+        *("cli_pareto", "cli_simulate"),
     },
     "__main__": {"cli"},
     "__init__": {
