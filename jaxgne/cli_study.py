@@ -57,7 +57,7 @@ def study(
         str | None,
         typer.Option(
             help="What to sweep, with commas: ratings' factors, batteries' costs, charges, shares "
-            "of pairs, numbers of prosumers, factors of loads."
+            "of pairs, numbers of prosumers, factors of loads, hours ahead."
         ),
     ] = None,
     of: Annotated[str | None, typer.Option(help="phases: what grows, load or sun.")] = None,
@@ -67,7 +67,11 @@ def study(
     ] = None,
     seeds: Annotated[
         int | None,
-        typer.Option(min=1, max=_MOST_SEEDS, help="Markets a value: connectivity, prosumers."),
+        typer.Option(
+            min=1,
+            max=_MOST_SEEDS,
+            help="Markets a value: connectivity, prosumers; horizon: of noise.",
+        ),
     ] = None,
     tol: Annotated[float | None, typer.Option(help="Relative KKT error to reach.")] = None,
     as_json: Json = False,

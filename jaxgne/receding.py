@@ -37,6 +37,7 @@ class Setting(NamedTuple):
     solver: AbstractSolver | None
     tol: Any
     runner: Runner
+    first: Runner  # who clears what has no window before it to start from
     elastic: bool
 
     @property
@@ -102,7 +103,7 @@ def begin(setting: Setting) -> State:
         return replace(first, value=setting.terminal)
     if not setting.water:
         return first
-    view = _view(setting, first)
+    view = ahead_of(setting, first)
     found = _cleared(setting, view, None)
     if not bool(found.ok):
         return first
@@ -115,7 +116,7 @@ def advance(setting: Setting, state: State) -> tuple[State, Part, list[str]]:
     Raises `Failed` where it does not clear.
     """
     truth, at = setting.truth, int(state.at)
-    view, gave, notes = _view(setting, state), 0.0, []
+    view, gave, notes = ahead_of(setting, state), 0.0, []
     found = _cleared(setting, view, state.start)
     if setting.elastic and is_status(found.status, Status.infeasible):
         relaxed = relax(to_device(view))
@@ -127,10 +128,10 @@ def advance(setting: Setting, state: State) -> tuple[State, Part, list[str]]:
     count = min(setting.step, setting.horizon - at)
     now = window(truth, at, np.ones(count, int), energy=state.energy, level=state.level)
     first = slice(0, count)
-    done: Closed = _held(closed(now, jax.tree.map(lambda a: a[..., first], found.plan)))
+    done: Closed = _held(closed(now, _cut(found.plan, first)))
     part = Part(
         done=done,
-        prices=_held(jax.tree.map(lambda a: a[..., first], found.prices)),
+        prices=_cut(found.prices, first),
         at=np.full(1, at),
         error=np.reshape(np.asarray(found.certificate.error), 1),
         steps=np.reshape(np.asarray(found.steps), 1),
@@ -179,11 +180,11 @@ def _cleared(setting: Setting, view: Market, start: Start | None) -> Clearing:
         tol=setting.tol,
         start=given,
         throw=False,
-        runner=setting.runner,
+        runner=setting.first if start is None else setting.runner,
     )
 
 
-def _view(setting: Setting, state: State) -> Market:
+def ahead_of(setting: Setting, state: State) -> Market:
     """The market that is cleared: what is forecast of a window that begins where things stand."""
     truth, at = setting.truth, int(state.at)
     total = int(np.sum(setting.lengths))
@@ -215,6 +216,11 @@ def _water(
     end = at + count + int(np.sum(setting.lengths))
     after = float(np.sum(hours[at:end]))
     return worth_at(view, np.asarray(found.prices.energy), after - DAY)
+
+
+def _cut(tables: Any, steps: slice) -> Any:
+    """Tables in some steps, in NumPy's arrays: JAX would compile each slice."""
+    return jax.tree.map(lambda a: np.asarray(a)[..., steps], tables)
 
 
 def _held(tree: Any) -> Any:

@@ -173,7 +173,8 @@ def simulate(
     in the mean over windows shorter than a day; "market", `Buffers.final_value`; or numbers (K,).
 
     Each window starts from the one before. All have one shape, so they are cleared by one compiled
-    program, or by NumPy where that is sooner done; `runner` chooses, as in `clear`. `solver` and
+    program, the first ahead of it by NumPy, or all by NumPy where that is sooner done; `runner`
+    chooses, as in `clear`. `solver` and
     `tol` are those of `clear`. A window that does not clear ends the simulation: `why` tells, and
     what was done is kept. With `elastic` the limits of one that has no plan give way at the least
     cost (`relax`); `notes` tell which.
@@ -185,7 +186,7 @@ def simulate(
     Raises `ValueError` for a market or an option that makes no sense, and for a folder that holds
     another simulation.
     """
-    setting = _asked(truth, window, step, forecast, terminal, solver, tol, elastic, runner)
+    setting = asked(truth, window, step, forecast, terminal, solver, tol, elastic, runner)
     checked_options("simulate", truth, solver, progress=progress)
     begun, total = time.perf_counter(), -(-setting.horizon // step)
     journal = Memory(setting) if out is None else Journal(out, setting)
@@ -226,18 +227,18 @@ def load(folder: str | Path) -> Simulation:
     return _told(truth, horizon, done, notes, why)
 
 
-def _asked(
+def asked(
     truth: Market,
-    window: Any,
-    step: Any,
-    forecast: Forecast | None,
-    terminal: Any,
-    solver: AbstractSolver | None,
-    tol: Any,
-    elastic: bool,
-    runner: Runner | None,
+    window: Any = 96,
+    step: Any = 4,
+    forecast: Forecast | None = None,
+    terminal: Any = "water",
+    solver: AbstractSolver | None = None,
+    tol: Any = None,
+    elastic: bool = False,
+    runner: Runner | None = None,
 ) -> Setting:
-    """The setting that was asked for. Raises `ValueError` where it makes no sense."""
+    """The setting that `simulate` is asked for. Raises `ValueError` where it makes no sense."""
     refuse_batch("simulate", market=truth)
     gate(truth, "simulate")
     truth = jax.tree.map(np.asarray, truth)
@@ -258,19 +259,30 @@ def _asked(
         count = len(truth.buffers.owner)
         terminal = np.asarray(by_row("simulate: terminal", terminal, count, "buffer"))
     setting = Setting(
-        truth, lengths, int(step), forecast or perfect(), terminal, solver, tol, "jax", elastic
+        truth=truth,
+        lengths=lengths,
+        step=int(step),
+        forecast=forecast or perfect(),
+        terminal=terminal,
+        solver=solver,
+        tol=tol,
+        runner=runner or "jax",
+        first=runner or "jax",
+        elastic=elastic,
     )
-    return setting._replace(runner=runner or _sooner(setting))
+    return _with_runners(setting) if runner is None else setting
 
 
-def _sooner(setting: Setting) -> Runner:
-    """Who is sooner done with all windows; the same wherever and whenever a simulation goes on."""
-    if setting.solver is not None and not setting.solver.by_numpy:
-        return "jax"
+def _with_runners(setting: Setting) -> Setting:
+    """Who clears: NumPy the first window, so that something is known soon, and all where it is
+    sooner done than a compiler; the same whenever a simulation goes on."""
     one = window(setting.truth, 0, setting.lengths)
+    able = setting.solver is None or setting.solver.by_numpy
+    if not (able and is_quick(one) and runs_here(one)):
+        return setting
     cells = rows_an_hour(one) * len(setting.lengths)
     taken = setting.horizon / setting.step * (_PER_CLEAR + _PER_CELL * cells)
-    return "numpy" if is_quick(one) and runs_here(one) and taken <= _QUICK else "jax"
+    return setting._replace(first="numpy", runner="numpy" if taken <= _QUICK else "jax")
 
 
 def _told(truth: Market, horizon: int, found: Any, notes: list[str], why: str) -> Simulation:

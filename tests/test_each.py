@@ -224,6 +224,7 @@ ELSEWHERE = {  # batches of these have tests of their own: test_comparison, test
     *("side_by_side", "tune", "pareto", "fit", "identifiability", "save", "explain_infeasible"),
     "export",  # test_exporting
     *("studies.connectivity", "studies.prosumers"),  # these build their markets
+    "studies.horizon",  # test_horizon
     "chain",  # test_cut_windows
     *("tree", "committed", "frames.caps", "plots.level"),  # test_branches, test_caps_scenarios
     *("schedule", "shortage"),  # test_reserve

@@ -273,6 +273,7 @@ LAYERS: dict[str, set[str]] = {
         *STUDIES,
         *("cap_money", "cases", "files", "fingerprint", "io.tables", "plots.style", "studies"),
         *("grids.equivalent", "linear_flow"),
+        *("forecasts", "hindsight", "simulation"),
     },
     "live": {"batch", "history", "simulation", "solve", "waiting"},
     "cli_study": {"jaxgne", "cases", "cli_shared", "cli_source", "live"},

@@ -5,10 +5,11 @@
     found.save("out")
 
 G. Belgioioso, W. Ananduta, S. Grammatico, C. Ocampo-Martinez, IEEE Trans. Smart Grid 13(4), 2022
-(the paper); `phases` is this project's own. On the command line `jaxgne study NAME`.
+(the paper); `phases` and `horizon` are this project's own. On the command line `jaxgne study NAME`.
 """
 
 from ._connectivity import connectivity
+from ._horizon import horizon
 from ._line_limits import line_limits
 from ._participation import participation
 from ._phases import phases
@@ -26,6 +27,7 @@ ON_MARKETS = {  # functions of one market
     "participation": participation,
     "selection": selection,
     "phases": phases,
+    "horizon": horizon,
 }
 ON_CASES = {  # functions of how to build markets
     "connectivity": connectivity,
@@ -38,6 +40,7 @@ __all__ = [
     "Study",
     "connectivity",
     "draw",
+    "horizon",
     "line_limits",
     "participation",
     "phases",

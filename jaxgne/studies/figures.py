@@ -8,6 +8,7 @@ import numpy as np
 
 from ..files import whole
 from ..plots.style import BLACK, BLUE, GREEN, ORANGE, SKY, VERMILLION, name_rows
+from ._horizon import NOISY, PERFECT, YESTERDAY
 from ._line_limits import FREE, RATED
 from ._participation import ACTIVE, PASSIVE
 from ._phases import AC, BALANCED, LINEAR
@@ -225,6 +226,31 @@ def _phases(tables: dict[str, list[Row]]) -> "Figure":
     return figure
 
 
+def _horizon(tables: dict[str, list[Row]]) -> "Figure":
+    figure, (left, middle, right) = _figure(3)
+    known = [row for row in tables["spread"] if row["more_eur_mean"] is not None]
+    seen = [row for row in known if row["forecast"] == PERFECT]
+    left.plot(_column(seen, "ahead_h"), _column(seen, "more_eur_mean"), "o-", color=BLUE)
+    _label(left, "Look-ahead, knowing what comes", "planned ahead, h", "beyond foresight, EUR")
+    noise = [row for row in known if row["forecast"] == NOISY]
+    x, y = 100 * _column(noise, "noise"), _column(noise, "more_eur_mean")
+    low, high = _column(noise, "more_eur_min"), _column(noise, "more_eur_max")
+    middle.errorbar(x, y, [y - low, high - y], capsize=3, marker="o", color=ORANGE, label="noisy")
+    for row in known:
+        if row["forecast"] == YESTERDAY:
+            label = "the day before"
+            middle.axhline(row["more_eur_mean"], color=VERMILLION, linestyle="--", label=label)
+    for row in seen[-1:]:
+        middle.axhline(row["more_eur_mean"], color=BLUE, linestyle=":", label="knowing what comes")
+    middle.legend(fontsize=8)
+    _label(middle, "Forecasts", "noise of loads a day ahead, %", "beyond foresight, EUR")
+    runs = [row for row in tables["horizon"] if row["forecast"] == NOISY]
+    size, kwh = 100 * _column(runs, "noise"), _column(runs, "imbalance_kwh")
+    right.plot(size, kwh, "o", color=GREEN)
+    _label(right, "Imbalances", "noise of loads a day ahead, %", "kWh")
+    return figure
+
+
 def _rounds(tables: dict[str, list[Row]], axis: str, across: str) -> "Figure":
     figure, panels = _figure(3)
     keys = (("rounds", "rounds"), ("seconds", "s"), ("traded_kwh", "kWh"))
@@ -267,6 +293,7 @@ _FIGURES: dict[str, Callable[[dict[str, list[Row]]], "Figure"]] = {
     "participation": _participation,
     "selection": _selection,
     "phases": _phases,
+    "horizon": _horizon,
     "connectivity": lambda tables: _rounds(tables, "connectivity", "share of pairs that may trade"),
     "prosumers": lambda tables: _rounds(tables, "prosumers", "prosumers"),
 }
