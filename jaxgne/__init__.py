@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from .acexact import clear_ac
     from .alternatives import side_by_side
     from .batch import clear_many
+    from .calls import with_reserve
     from .caps import capped
     from .comparison import compare
     from .contracts import Contract, with_contracts
@@ -65,7 +66,6 @@ if TYPE_CHECKING:
         save,
     )
     from .placement import spread
-    from .reserve import with_reserve
     from .selection import least_norm
     from .simulation import simulate
     from .solvers.semidecentralized import SemiDecentralized
@@ -181,7 +181,7 @@ _LATER = {  # imported when first asked for: a first clear needs none of them
     "track": "tracking",
     "tune": "tuning",
     "with_contracts": "contracts",
-    "with_reserve": "reserve",
+    "with_reserve": "calls",
     "write_bills": "html",
 }
 _MODULES = (

@@ -10,6 +10,7 @@ from scipy.optimize import linprog
 
 import jaxgne as jg
 from jaxgne import model, reserve
+from jaxgne.calls import at_steps
 from jaxgne.record import changed
 from jaxgne.settlement import bills
 from tests.agreement import SOLVERS, check_agreement
@@ -237,13 +238,33 @@ def test_random_markets_hold_what_the_oracle_says(seed: int):
             reserve.shortage(market)
 
 
+def test_branches_hold_reserve_each():
+    """A tree of scenarios, with what is committed of it: calls by their step's probability."""
+    market = pair(1)
+    less = eqx.tree_at(lambda m: m.prosumers.load, market, market.prosumers.load * 0.95)
+    apart = jg.scenarios.tree([market, less], (0.6, 0.4), 0)
+    asked: Any = {"up": [0, 1, 1, 1] * 2, "duration": LASTS, "probability": CHANCE}
+    tree = jg.with_reserve(apart, **asked)
+    found = cleared(tree)
+    value = float(model.potential(tree, found.plan))
+    assert value == pytest.approx(solve(tree).potential, abs=1e-6)
+    got = reserve.schedule(tree, found)
+    assert got.market.before == apart.before
+    np.testing.assert_allclose(got.up.sum(axis=0), asked["up"], atol=1e-6)
+    np.testing.assert_allclose(np.asarray(tree.weight)[8:], [0.012] * 3 + [0.008] * 3)
+    shared = jg.scenarios.committed([market, less], (0.6, 0.4), up=0.6, down=0.05)
+    again = jg.with_reserve(shared, **asked)
+    assert again.committed is not None and shared.committed is not None
+    assert again.committed.moment == (*shared.committed.moment, *[-1] * 6)
+
+
 @pytest.mark.parametrize("hour", [1, 3])
 def test_a_call_can_be_met(hour: int):
     """The path to an hour as planned, then a step in which all draw so much less: it clears."""
     market = pair(1)
     found = reserve.schedule(held(market), cleared(held(market)))
     plan, at = found.clearing.plan, np.append(np.arange(hour + 1), hour)
-    day = reserve._spread(market, at)
+    day = at_steps(market, at)
     met = np.asarray(model.net_exchange(market, plan))[at]
     met[-1] -= UP[hour]
     fixed = np.asarray(plan.energy)[:, at]
