@@ -66,6 +66,7 @@ if TYPE_CHECKING:
         save,
     )
     from .placement import spread
+    from .robust import robustness
     from .selection import least_norm
     from .simulation import simulate
     from .solvers.semidecentralized import SemiDecentralized
@@ -132,6 +133,7 @@ __all__ = [
     "pareto",
     "relax",
     "report",
+    "robustness",
     "save",
     "sensitivities",
     "settle",
@@ -172,6 +174,7 @@ _LATER = {  # imported when first asked for: a first clear needs none of them
     "load_case": "io",
     "pareto": "tradeoffs",
     "report": "html",
+    "robustness": "robust",
     "save": "io",
     "sensitivities": "gradients",
     "side_by_side": "alternatives",

@@ -169,6 +169,15 @@ SLOW_TESTS = {
         ),
         "test_batches_have_fans",
     ),
+    "test_robust.py": (
+        "test_radii_that_are_known",
+        "test_by_default_a_tenth_more_may_be_paid",
+        "test_programs_find_what_numpy_does",
+        "test_no_error_within_the_radius_breaks_anything",
+        "test_the_worst_error_is_that_of_all_corners",
+        "test_a_larger_budget_has_no_smaller_radius",
+        "test_a_plan_for_tightened_limits_is_safe",
+    ),
     "test_runner.py": (
         "test_either_runner_clears_alike[lindistflow]",
         "test_numpy_comes_first_and_jax_when_it_pays",

@@ -204,6 +204,7 @@ LONG: dict[str, Call] = {
     "selection_table": lambda m, c: selection.selection_table(m),
     "least_norm": lambda m, c: jg.least_norm(m),
     "clear_ac": lambda m, c: jg.clear_ac(m),
+    "robustness": lambda m, c: jg.robustness(m),
     **{
         name: lambda m, c, name=name: getattr(mechanisms, name)(m, steps=1)
         for name in ("trading_tariff", "price_slope", "locational_tariff")

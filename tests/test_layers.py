@@ -47,6 +47,7 @@ STUDIES = {
 }
 STUDIES |= {"foresight", "comparison", "standard_form", "tracing", "reliability", "tradeoffs"}
 STUDIES |= {"tracking", "risk"}
+STUDIES |= {"margins", "robust"}
 STUDIES |= {"objectives", "fitting", "gradients", "history", "mechanisms", "alternatives"}
 
 GROUND = {"arguments", "runner", "fields", "record", "programs"}  # what all modules stand on
@@ -204,6 +205,8 @@ LAYERS: dict[str, set[str]] = {
     "hindsight": {*RESULT, "simulation", "windows"},
     "risk": {*RESULT, "settlement"},
     "foresight": {*RESULT, "risk", "scenarios"},
+    "margins": {*RESULT, "linear_flow", "scenarios"},
+    "robust": {*RESULT, "batch", "gradients", "margins", "scenarios", "settlement"},
     "aclinear": {*RESULT, "incidence", "linear_flow", "payoffs", "plan", "tangent"},
     "acexact": {*RESULT, "aclinear", "settlement"},
     "losses": {*RESULT, "acexact", "acphases", "incidence"},
@@ -450,7 +453,7 @@ LATER = {"optax", "scipy", "matplotlib", "pandas", "typer", "IPython"}
 LATER |= {"pvlib", "demandlib", "xarray", "pyarrow", "jaxgne.profiles"}
 LATER |= {"jaxgne.batch", "jaxgne.io", "jaxgne.plots", "jaxgne.scenarios", "jaxgne.studies"}
 LATER |= {"jaxgne.fitting", "jaxgne.mechanisms", "jaxgne.tuning", "jaxgne.selection"}
-LATER |= {"jaxgne.tracking", "jaxgne.tradeoffs"}
+LATER |= {"jaxgne.robust", "jaxgne.tracking", "jaxgne.tradeoffs"}
 
 
 def test_a_first_answer_imports_and_compiles_what_it_needs():
