@@ -119,6 +119,8 @@ def _arrays(table: Any, deep: bool = True) -> Iterator[tuple[str, tuple[int, ...
             lead = max(0, len(shape) - len(axes))
             sizes = dict(zip(axes, shape[lead:], strict=False))
             sizes.pop("#H", None)  # 1 in one table, the hours in another
+            if kind.__name__ == "Certificate":  # a branch has that of its tree
+                sizes.pop("H", None)
             yield f"{kind.__name__}.{field}", shape[:lead], sizes
         elif deep and isinstance(value, Record):
             yield from _arrays(value, deep=False)

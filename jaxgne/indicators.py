@@ -252,14 +252,14 @@ def _ac(market: Market, clearing: Clearing) -> dict[str, Any] | None:
 
     `safe` is None where the grid is one whose AC state is not examined.
     """
-    found = clearing.certificate.ac
-    if found is None:
+    found, steps = clearing.certificate.ac, market.prosumers.load.shape[1]
+    if found is None or clearing.certificate.hours != steps:  # of the tree that this is a path of
         return None
     if found.answer is None:
         return {"safe": None, "examined": False}
 
     def at(flat: Any) -> tuple[int, dict[str, Any]]:
-        row, hour = divmod(int(flat), market.prosumers.load.shape[1])
+        row, hour = divmod(int(flat), steps)
         return row, _when(market, hour)
 
     def bus(pu: Any, flat: Any) -> dict[str, Any]:

@@ -120,12 +120,6 @@ def schedule(market: Market, clearing: Clearing) -> Schedule:
         prices=prices,
         aggregate=total,
         costs=costs(own, plan),
-        certificate=changed(
-            clearing.certificate,
-            hour_length=clearing.certificate.hour_length[:steps],
-            hours=steps,
-            before=own.before,
-        ),
     )
     return Schedule(market=own, clearing=cleared, **found)
 

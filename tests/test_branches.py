@@ -87,6 +87,7 @@ def test_branches_that_are_alike_are_the_path(solver: str):
     one, all_ = (jg.clear(m, by, tol=tol, max_steps=most) for m in (market, alike))
     for k in range(3):
         path, found = scenarios.branch(alike, all_, k)
+        assert np.isfinite(float(jg.settle(path, found).prosumers.sum()))
         assert jax.tree.all(jax.tree.map(np.array_equal, path, market))
         np.testing.assert_allclose(found.aggregate, one.aggregate, atol=2e-3)
         np.testing.assert_allclose(found.prices.balance, one.prices.balance, atol=2e-4)

@@ -296,6 +296,8 @@ def test_money_is_that_of_the_whole_tree():
         np.testing.assert_allclose(left, 0.0, atol=1e-12)
     assert float(reserve.payments(got, "load").operator.sum()) == 0.0
     np.testing.assert_allclose(got.buffers_up.sum(0) + got.generators_up.sum(0), got.up.sum(0))
+    assert "prosumer" in str(got.clearing)
+    assert jg.indicators.summary(got.market, got.clearing)["bill_eur"]["total"] is not None
     own = jg.settle(got.market, got.clearing)
     assert float(own.receipts.sum()) == pytest.approx(float(own.rent.sum()), abs=1e-5)
 
