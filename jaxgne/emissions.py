@@ -22,7 +22,7 @@ from .record import Record
 from .result import Clearing
 from .runner import jnp, to_device
 from .settlement import priced
-from .succession import leaves, roots
+from .succession import roots
 from .tables import QUANTITIES, has_caps
 
 Rule = Literal["equal", "load", "history", "own"]
@@ -201,9 +201,9 @@ def allowances(
     row = _given("allowances", market, cap)
     caps, steps = market.caps, np.shape(market.prosumers.load)[-1]
     row = int(np.argmax(np.asarray(caps.carbon))) if row is None else row
-    ends = leaves(market.before, steps)
-    most = float(np.min(np.asarray(caps.level_max)[row, ends])) - float(caps.start[row])
-    if not np.isfinite(most):
+    limits = np.asarray(caps.level_max, float)[row]
+    most = np.max(limits, initial=-np.inf, where=np.isfinite(limits)) - float(caps.start[row])
+    if most == -np.inf:
         raise ValueError(
             f"allowances: cap {caps.names[row]!r} has no limit at the end; give jg.caps.carbon kg."
         )

@@ -118,6 +118,23 @@ def test_allowances_are_traded_at_a_sum_of_nothing(rule: Any):
     assert "passive load" in str(handed)
 
 
+def test_branches_have_allowances_each():
+    """As many on each path; what they are worth is expected. Calls of a reserve need none.
+
+    Both draw 0.5 kW more three times in four: there the unit saves 0.25 EUR/kg.
+    """
+    more = eqx.tree_at(lambda m: m.prosumers.load, neighbors(), neighbors().prosumers.load + 0.5)
+    days = [counted(day, 7.4) for day in (more, neighbors())]
+    tree = jg.scenarios.tree(days, (0.75, 0.25), 0)
+    handed = emissions.allowances(tree, cleared(tree))
+    assert float(handed.price) == pytest.approx(0.75 * 0.25, rel=1e-6)
+    assert float(handed.left) == pytest.approx(0.0, abs=1e-7)
+    called = jg.with_reserve(counted(neighbors(), 6.4), up=0.5)
+    handed = emissions.allowances(called, cleared(called))
+    assert float(handed.given.sum()) == pytest.approx(6.4)
+    assert float(handed.left) == pytest.approx(0.0, abs=1e-7)
+
+
 @pytest.mark.parametrize("seed", [2, *(pytest.param(s, marks=pytest.mark.slow) for s in range(20))])
 def test_random_markets_agree_with_the_oracle(seed: int):
     """Price and cap on any market: the oracle's potential, content conserved, budgets balanced."""
