@@ -45,7 +45,9 @@ def batch(
     tol: Tol = 1e-6,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for finished chunks; the same call goes on after them."),
+        typer.Option(
+            "--out", "-o", help="Folder for finished chunks; the same call goes on after them."
+        ),
     ] = None,
     as_json: Json = False,
     quiet: Quiet = False,

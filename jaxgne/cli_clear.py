@@ -84,7 +84,9 @@ def clear(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder to write the market and the result to, also where Ctrl-C stops it."
+            "--out",
+            "-o",
+            help="Folder to write the market and the result to, also where Ctrl-C stops it.",
         ),
     ] = None,
     overwrite: Overwrite = False,
@@ -216,6 +218,9 @@ def _facts(market: jaxgne.Market, clearing: jaxgne.Clearing, relaxed: Any) -> di
 def _show(market: jaxgne.Market, clearing: jaxgne.Clearing, relaxed: Any, out: Path | None) -> None:
     console = shown(table(market, clearing))
     if out is not None:
-        console.print(f"\nwritten to {out}", highlight=False, markup=False)
+        console.print(
+            f"\nwritten to {out}: jaxgne show, plot, report, bills and export take it from there",
+            highlight=False, markup=False,
+        )  # fmt: skip
     if relaxed is not None:
         typer.echo(f"\nwhat must give way, at least:\n{relaxed}")

@@ -53,7 +53,9 @@ def compare(
     generator_carbon: Annotated[
         float, typer.Option(min=0.0, max=_MOST_CARBON, help="kg of CO2 per kWh of a generator.")
     ] = 0.0,
-    out: Annotated[Path | None, typer.Option(help="CSV file to write the table to.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="CSV file to write the table to.")
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:

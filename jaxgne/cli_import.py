@@ -21,7 +21,10 @@ Format = Annotated[
 @of_source
 def import_(
     source: Source,
-    out: Annotated[Path, typer.Option(help="Folder, or workbook (.xlsx), to write the market to.")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", help="Folder, or workbook (.xlsx), to write the market to."),
+    ],
     form: Format = None,
     asked: Any = None,
     overwrite: Overwrite = False,

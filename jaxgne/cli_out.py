@@ -34,7 +34,7 @@ def check_out(
 def _lost(out: Path, market: jaxgne.Market | None, anew: bool) -> str:
     """What would be lost, in words; nothing if nothing."""
     if market is None:
-        return "a market, perhaps another one"
+        return "a market, and --ac and --one-way write another one"
     try:
         held = load_market(out)
     except ValueError:

@@ -45,7 +45,11 @@ def pareto(
     tol: Tol = 1e-6,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for table, picture and markets; the same call goes on there."),
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder for table, picture and markets; the same call goes on there.",
+        ),
     ] = None,
     as_json: Json = False,
     quiet: Quiet = False,

@@ -10,8 +10,8 @@ import typer
 
 from . import plots
 from .cli_shared import MOST_STEPS, Json, Quiet, wrote
+from .cli_show import cleared as saved
 from .files import whole
-from .io import load
 
 Kind = Literal[
     "prices",
@@ -41,7 +41,9 @@ def plot(
     kind: Annotated[Kind, typer.Option(help="What to draw.")],
     out: Annotated[
         Path | None,
-        typer.Option(help="File to write, .png or .svg; by default RESULT-KIND.png, here."),
+        typer.Option(
+            "--out", "-o", help="File to write, .png or .svg; by default RESULT-KIND.png, here."
+        ),
     ] = None,
     prosumer: Annotated[
         str | None,
@@ -87,14 +89,12 @@ def _drawn(results: list[Path], kind: Kind, options: dict[str, Any]) -> Any:
     """The axes of the figure."""
     cleared = {}
     for path in results:
-        market, clearing = load(path)
-        if clearing is not None and clearing.steps.ndim:
+        market, clearing = saved(path)
+        if clearing.steps.ndim:
             raise ValueError(
                 f"{path} holds a batch of {clearing.steps.size} scenarios; draw one: save it with "
                 "jaxgne.save, or plot batches with jaxgne.plots.fan."
             )
-        if clearing is None:
-            raise ValueError(f"{path} holds no clearing; run jaxgne clear {path} --out {path}.")
         cleared[str(path)] = (market, clearing)
     if kind in _OF_MANY:
         return getattr(plots, kind)(cleared)

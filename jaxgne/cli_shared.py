@@ -153,7 +153,8 @@ class _Sentences:
 
 def _ended(error: BaseException) -> typer.Exit:
     if isinstance(error, TyperException):
-        return fail(" ".join(error.format_message().split()), error.exit_code)
+        words = " ".join(error.format_message().split()).replace(" Value error, ", " ")
+        return fail(words, error.exit_code)
     if isinstance(error, KeyboardInterrupt):
         return fail(str(error) or "stopped", STOPPED)
     if isinstance(error, jaxgne.NotCleared):

@@ -109,6 +109,8 @@ def cleared(path: Path) -> tuple[jaxgne.Market, jaxgne.Clearing]:
     """
     inner = path / "market"
     path = inner if inner.is_dir() and not (path / "market.json").exists() else path
+    if (path / SUMMARY).is_file() and not (path / "market.json").exists():
+        raise ValueError(f"{path} holds no market; jaxgne show {path} prints what it holds.")
     if is_simulation(path):
         return days(simulation.load(path))
     market, clearing = load(path)

@@ -61,7 +61,9 @@ def simulate(
     tol: Tol = 1e-6,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for what is done; the same call goes on after it."),
+        typer.Option(
+            "--out", "-o", help="Folder for what is done; the same call goes on after it."
+        ),
     ] = None,
     as_json: Json = False,
     quiet: Quiet = False,

@@ -51,7 +51,11 @@ def study(
     asked: Any = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for tables, picture and runs; the same call goes on after them."),
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder for tables, picture and runs; the same call goes on after them.",
+        ),
     ] = None,
     values: Annotated[
         str | None,

@@ -48,7 +48,11 @@ def tune(
     tol: Tol = 1e-6,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for tables and the tuned market; the same call goes on there."),
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder for tables and the tuned market; the same call goes on there.",
+        ),
     ] = None,
     as_json: Json = False,
     quiet: Quiet = False,

@@ -28,6 +28,7 @@ from .tables import retained
 from .unmet import unmet
 
 REFERENCE = "no trading"  # what benefits are measured against, where it is among those compared
+_ROUNDING = 1e-9  # of any unit: less is printed as 0
 _FINE = 1e-5  # of all that is used, what may be unmet and counts as none
 
 
@@ -183,9 +184,15 @@ class Comparison(Record):
         lines = [" ".join([" " * wide, *(f"{name:>15}" for name in names)])]
         for key in keys:
             values = (self.rows[name][key] for name in names)
-            cells = ("-" if value is None else f"{value:.4g}" for value in values)
+            cells = map(_cell, values)
             lines.append(" ".join([f"{key:<{wide}}", *(f"{cell:>15}" for cell in cells)]))
         return "\n".join(lines)
+
+
+def _cell(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{0 if abs(value) < _ROUNDING else value:.4g}"
 
 
 def compare(

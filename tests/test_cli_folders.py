@@ -49,6 +49,9 @@ def test_what_tune_reads_off_is_told_by_name_and_shown_again(
         assert all(name in told.stdout for name in known)
         assert f"{column}_name" not in told.stdout
     assert call("show", tmp_path).stdout == told.stdout.removesuffix(f"written to {tmp_path}\n")
+    for words in (("report",), ("bills",), ("plot", "--kind", "prices"), ("export", "-o", "x.nc")):
+        none = call(*words, tmp_path)
+        assert none.exit_code == 1 and f"holds no market; jaxgne show {tmp_path}" in none.stderr
     facts = judged(call("show", tmp_path, "--json").stdout)
     assert facts == judged(call("tune", study, day, "--json").stdout)
     for column in names:
@@ -181,3 +184,19 @@ def test_what_has_no_plan_before_anything_is_cleared_says_what_must_give_way(tmp
     assert all(line in page.stdout for line in relaxed.lines)
     assert judged(call("validate", tmp_path / "poor", "--json").stdout)["status"] == "infeasible"
     assert call("validate", tmp_path / "poor", "--no-clear").stdout.count(relaxed.lines[0]) == 0
+
+
+def test_one_spelling_of_out_and_faults_that_name_their_file(tmp_path: Path):
+    """Whoever knows one command knows all; a net that is none is told by its name."""
+    commands: Any = typer.main.get_command(cli.app)
+    short = {
+        name: "-o" in option.opts
+        for name, command in commands.commands.items()
+        for option in command.params
+        if "--out" in option.opts
+    }
+    assert len(short) > 9 and all(short.values()), short
+    (tmp_path / "net.json").write_text("no net")
+    told = call("import", tmp_path / "net.json", "--out", tmp_path / "copy")
+    assert told.exit_code == 1 and f"{tmp_path}/net.json is no JSON of a net" in told.stderr
+    assert "Value error" not in call("tune", "peak", tmp_path).stderr

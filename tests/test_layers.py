@@ -271,7 +271,7 @@ LAYERS: dict[str, set[str]] = {
     "cli_import": {"cli_out", "cli_shared", "cli_source", "io"},
     "cli_new": {"cases", "cli_import", "cli_out", "cli_shared", "contracts", "files", "io"},
     "cli_compare": {"jaxgne", "cli_shared", "cli_source", "files", "io", "live"},
-    "cli_plot": {"cli_shared", "files", "io", "plots"},
+    "cli_plot": {"cli_shared", "cli_show", "files", "plots"},
     "studies": {
         *RESULT,
         *STUDIES,

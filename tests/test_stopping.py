@@ -91,7 +91,7 @@ def test_a_clear_that_is_stopped_is_kept_and_goes_on(tmp_path: Path):
 )
 def test_what_was_done_is_kept_and_gone_on_from(words: list[str], when: str, tmp_path: Path):
     """The same call takes what is there, and ends well."""
-    io.save(tmp_path / "case", feeder())
+    io.save(tmp_path / "case", two_neighbors(6.0) if words[0] == "tune" else feeder())
     with chdir(tmp_path):
         code, said = stopped([*words, "--out", "out"], when, tmp_path)
         assert code == 130

@@ -51,7 +51,7 @@ def from_power_grid_model(
     source is a bus of its own behind its short-circuit impedance. Raises `ValueError` for what is
     no such input, what no grid can say, and loops under `lindistflow`.
     """
-    told = data if isinstance(data, Mapping) else json.loads(Path(data).read_text("utf-8"))
+    told = data if isinstance(data, Mapping) else _read(Path(data))
     tables = read(told)
     notes = Notebook()
     _unread(tables, notes)
@@ -77,6 +77,16 @@ def from_power_grid_model(
         network, notes, "power-grid-model input", model=model, hours=hours, tables=counts,
         data={"loads": _loads(tables, index)},
     )  # fmt: skip
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:  # no UTF-8 either
+        raise ValueError(
+            f"{path} is no JSON of a net ({error}); save it again from pandapower or "
+            "power-grid-model."
+        ) from None
 
 
 def _loads(tables: Mapping[str, Table], index: Mapping[int, int]) -> tuple[tuple[str, int], ...]:
