@@ -4,7 +4,7 @@ What was done is judged here as if all had been known ahead: the certificate's e
 it is from an equilibrium of the truth.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -19,6 +19,9 @@ from .runner import to_device
 from .simulation import Simulation, simulate
 from .status import Status
 from .windows import DAY, window
+
+if TYPE_CHECKING:
+    from xarray import Dataset
 
 
 def judged(simulation: Simulation) -> Clearing:
@@ -74,6 +77,33 @@ def beside(
         whole = to_device(truth)
         found["perfect foresight"] = (whole, clear(whole, options.get("solver")))
     return found
+
+
+def to_xarray(simulation: Simulation) -> "Dataset":
+    """All of a `simulation` as one xarray `Dataset`: that of `judged`, and what was not as planned.
+
+    Imbalances, what is unserved and spilled by prosumer and step, limits that are broken by step,
+    with units, and of each window the step at which it began, its error and its solver steps.
+    Raises `ImportError` without xarray, naming the extra.
+    """
+    found = judged(simulation).to_xarray(simulation.market)
+    for name, (unit, axes) in _TOLD.items():
+        found[name] = (axes, np.asarray(getattr(simulation, name)), {"units": unit})
+    for name in ("at", "error", "steps", "gave_way"):
+        found[f"window_{name}"] = ("window", np.asarray(getattr(simulation, name)))
+    return found
+
+
+_TOLD = {  # unit and axes of what a simulation tells beside plan and prices
+    "imbalance": ("kW", ("prosumer", "step")),
+    "imbalance_cost": ("EUR", ("prosumer", "step")),
+    "unserved": ("kW", ("prosumer", "step")),
+    "spilled": ("kW", ("prosumer", "step")),
+    "short": ("kWh", ("buffer", "step")),
+    "outside": ("pu", ("step",)),
+    "overload": ("kVA", ("step",)),
+    "beyond": ("kW", ("step",)),
+}
 
 
 def _clearing(market: Market, plan: Plan, prices: Rows, steps: Any) -> Clearing:

@@ -19,9 +19,9 @@ from .relaxation import relax
 from .result import Clearing, complaint
 from .runner import to_device
 from .solvers.base import AbstractSolver
-from .status import STATUSES, Status, is_status, status_name
+from .status import STATUSES, status_name
 from .tables import has_caps
-from .windows import DAY, Lengths, joined, later, past, quiet, window, worth_at
+from .windows import DAY, Lengths, joined, later, past, quiet, window, within_reach, worth_at
 
 Terminal = Literal["water", "market"]
 
@@ -118,7 +118,7 @@ def advance(setting: Setting, state: State) -> tuple[State, Part, list[str]]:
     truth, at = setting.truth, int(state.at)
     view, gave, notes = ahead_of(setting, state), 0.0, []
     found = _cleared(setting, view, state.start)
-    if setting.elastic and is_status(found.status, Status.infeasible):
+    if setting.elastic and not bool(found.ok):
         relaxed = relax(to_device(view))
         gave, when = float(np.sum(relaxed.cost)), in_hour(truth, at)
         notes = [f"window {when}: {line}" for line in relaxed.lines]
@@ -189,7 +189,7 @@ def ahead_of(setting: Setting, state: State) -> Market:
     truth, at = setting.truth, int(state.at)
     total = int(np.sum(setting.lengths))
     last = at + total >= setting.horizon  # what is left then is worth what the market says
-    real = window(
+    cut = window(
         truth,
         at,
         setting.lengths,
@@ -197,6 +197,7 @@ def ahead_of(setting: Setting, state: State) -> Market:
         level=state.level,
         final_value=None if last else state.value,
     )
+    real = within_reach(cut)
     found = setting.forecast(past(truth, at), real, at)
     idle = _idle(setting, at)
     if isinstance(found, Branches):

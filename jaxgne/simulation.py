@@ -8,7 +8,7 @@ otherwise than the plan `imbalance` closes the balance.
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
@@ -32,6 +32,9 @@ from .size import is_quick, rows_an_hour
 from .solvers.base import AbstractSolver
 from .validation import gate
 from .windows import check, lengths_of, window
+
+if TYPE_CHECKING:
+    from xarray import Dataset
 
 _NOTHING = 1e-3  # kWh that a tolerance makes
 _FINE = {"pu": 1e-4, "kVA": 1e-2, "kW": 1e-2}  # beyond limits, likewise
@@ -84,6 +87,12 @@ class Simulation(Record):
     def bills(self) -> Bills:
         """Who pays whom for what was done, EUR by step; imbalances are within `main_grid`."""
         return bills(self.market, self.plan, self.prices)
+
+    def to_xarray(self) -> "Dataset":
+        """All of it as one xarray `Dataset`: `jaxgne.hindsight.to_xarray`."""
+        from .hindsight import to_xarray
+
+        return to_xarray(self)
 
     def facts(self) -> dict[str, Any]:
         """What it comes to, as plain numbers; keys carry their units."""

@@ -20,7 +20,7 @@ from .radial import forest, loops
 from .record import changed
 from .runner import by_numpy, jnp, to_host
 from .scenarios import tree
-from .succession import leaves, way_to
+from .succession import leaves, onward, way_to
 from .tables import has_caps
 
 Lengths = Int[np.ndarray, " W"]
@@ -41,6 +41,7 @@ _OPEN = {  # limits that nothing happening must not break
 }
 _ENDS = ("buffers.energy_min", "buffers.energy_max")  # what holds at the end of a merged step
 _SUMS = ("buffers.drain", "hour_length")
+_NEAR, _HAIR = 1e-3, 1e-6  # of a buffer's range, what tolerances leave out of reach; a hair
 
 
 def lengths_of(window: int | Sequence[int], steps: int) -> Lengths:
@@ -265,6 +266,44 @@ def _clock(truth: Market, at: int) -> Clock | None:
     return Clock(
         np.asarray(int(truth.clock.start) + round(60 * passed), np.int32), truth.clock.zone
     )
+
+
+def within_reach(view: Market) -> Market:
+    """A window whose limits on contents can be met from where its buffers stand.
+
+    What a solver's tolerance leaves out of reach, less than a thousandth of a buffer's range, is
+    due as far as the buffer comes at full power, less a hair: a content that is a billionth short
+    of what only full power makes it would leave no plan.
+    """
+    stores = view.buffers
+    if not len(stores.owner):
+        return view
+    with by_numpy():
+        here = to_host(view)
+        span = jnp.max(here.buffers.energy_max - here.buffers.energy_min, axis=1)
+        span = jnp.where(jnp.isfinite(span), span, 0.0)
+
+        def step(ends: Any, now: Any) -> tuple[Any, Any]:
+            most, least = ends
+            charge, discharge, low, high, drain, kept, into, out, length = now
+            most = kept * most - drain + length * into * charge
+            least = kept * least - drain - length * discharge / out
+            short, over = low - most, least - high
+            low = jnp.where((short > 0) & (short < _NEAR * span), most - _HAIR * span, low)
+            high = jnp.where((over > 0) & (over < _NEAR * span), least + _HAIR * span, high)
+            return (jnp.minimum(most, high), jnp.maximum(least, low)), (low, high)
+
+        names = ("charge_max", "discharge_max", *(_name(end) for end in _ENDS), "drain")
+        names += ("retention", "charge_efficiency", "discharge_efficiency")
+        whole = jnp.zeros_like(here.buffers.drain)
+        tables = [(getattr(here.buffers, name) + whole).T for name in names]
+        first: Any = (here.buffers.energy_start, here.buffers.energy_start)
+        low, high = onward(None, step, first, (*tables, here.hour_length))
+    return replaced(view, {_ENDS[0]: np.asarray(low).T, _ENDS[1]: np.asarray(high).T})
+
+
+def _name(dotted: str) -> str:
+    return dotted.rpartition(".")[2]
 
 
 def past(truth: Market, at: int) -> Market:

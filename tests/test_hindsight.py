@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from jaxgne import cli, hindsight, live
 from jaxgne.simulation import SimulationProgress
 from tests.simulated import STEPS, village
 
-OPTIONS = {"window": 4, "step": 3, "runner": "numpy"}
+OPTIONS: Any = {"window": 4, "step": 3, "runner": "numpy"}
 
 
 def test_days_are_what_was_done():
@@ -39,6 +40,16 @@ def test_beside_foresight_and_no_trading():
         float(told.outcomes["no trading"].traded) == 0 < float(told.outcomes["simulation"].traded)
     )
     assert social["perfect foresight"] <= social["no trading"]
+
+
+def test_all_of_it_is_one_dataset():
+    """Plan, prices and what was not as planned, by step; windows by their number."""
+    guess = jg.forecasts.noisy(0.2, 0.2)
+    found = jg.simulate(village(1), forecast=guess, **OPTIONS)
+    told = found.to_xarray()
+    assert told.sizes["step"] == STEPS and told.sizes["window"] == 2
+    np.testing.assert_array_equal(told["imbalance"], found.imbalance)
+    assert told["imbalance"].attrs["units"] == "kW" and "step" in told["overload"].dims
 
 
 def test_less_than_a_day_has_no_days():

@@ -10,7 +10,7 @@ from tests.simulated import village
 
 
 @pytest.mark.slow
-def test_looking_ahead_and_knowing_more_is_never_dearer(tmp_path: Path):
+def test_looking_ahead_and_knowing_more_is_never_dearer(tmp_path: Path, monkeypatch):
     """Foresight costs least; two runs of each noise are told with their spread; kept runs are."""
     found = studies.horizon(village(1), (4.0, 24.0), seeds=2, days=2, folder=tmp_path)
     rows = found.tables["horizon"]
@@ -24,6 +24,7 @@ def test_looking_ahead_and_knowing_more_is_never_dearer(tmp_path: Path):
     assert np.mean(wrong[4:]) > np.mean(wrong[:2]) > 0
     assert "foresight" in found.finding and "EUR" in str(found)
     studies.draw(found, tmp_path / "horizon.svg")
+    monkeypatch.setattr("jaxgne.studies._horizon._run", None)  # nothing is done again
     again = studies.horizon(village(1), (4.0, 24.0), seeds=2, days=2, folder=tmp_path)
     assert again.tables == found.tables
 

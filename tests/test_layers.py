@@ -53,9 +53,13 @@ STUDIES |= {"objectives", "fitting", "gradients", "history", "mechanisms", "alte
 GROUND = {"arguments", "runner", "fields", "record", "programs"}  # what all modules stand on
 GROUND |= {"succession", "commitments"}
 
-# Of what is in a folder, what may import more than the folder's line says; and a method of results
-# that opens what stands above them, when it is called.
-MORE = {"solvers.second_stage": {"solvers.interior_point"}, "result": {"dataset"}}
+# Of what is in a folder, what may import more than the folder's line says; and methods of results
+# that open what stands above them, when it is called.
+MORE = {
+    "solvers.second_stage": {"solvers.interior_point"},
+    "result": {"dataset"},
+    "simulation": {"hindsight"},
+}
 
 # Who may import what, lowest layer first; a folder's name stands for all its modules.
 LAYERS: dict[str, set[str]] = {

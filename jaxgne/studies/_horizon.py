@@ -156,18 +156,23 @@ def _finding(tables: dict[str, list[Row]]) -> str:
     near, far = seen[0], seen[-1]
     text = (
         f"Knowing what comes, windows of {near['ahead_h']:g} h cost all together "
-        f"{near['more_eur_mean']:.2f} EUR more than foresight of all days "
+        f"{_eur(near['more_eur_mean'])} more than foresight of all days "
         f"({whole['social_cost_eur']:.2f} EUR), those of {far['ahead_h']:g} h "
-        f"{far['more_eur_mean']:.2f} EUR"
+        f"{_eur(far['more_eur_mean'])}"
     )
     blind = known.get((YESTERDAY, far["ahead_h"], None))
     if blind:
-        text += f"; with the day before as a forecast {blind['more_eur_mean']:.2f} EUR"
+        text += f"; with the day before as a forecast {_eur(blind['more_eur_mean'])}"
     noise = [row for row in spread if row["forecast"] == NOISY]
     if noise:
         last = noise[-1]
         text += (
-            f", with {100 * last['noise']:.0f} % noise of loads {last['more_eur_mean']:.2f} EUR "
+            f", with {100 * last['noise']:.0f} % noise of loads {_eur(last['more_eur_mean'])} "
             f"({last['more_eur_min']:.2f} to {last['more_eur_max']:.2f})"
         )
     return text + "."
+
+
+def _eur(amount: float) -> str:
+    """An amount for a sentence; of what a tolerance makes 0."""
+    return f"{round(amount, 2) + 0.0:.2f} EUR"
