@@ -5,6 +5,8 @@ currents of all buses behind it, and v falls by z times that along it. Backward 
 repeat this, with constant powers at all buses, until v stands still. What a sweep does is the
 lines' own: a grid is taken as balanced (one phase stands for three; `acloops`), or it is in three
 phases (`acphases`). Feeders are held at `feeder_voltage`.
+Of several states of the same powers sweeps come to one that they draw nearer to: on two buses the
+upper of two, which is where a load that grows from nothing leads.
 Always in float64. Derivatives go through the solution, not the sweeps.
 """
 

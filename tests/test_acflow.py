@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxgne as jg
-from jaxgne import acflow, model
+from jaxgne import acflow, acloops, model
 from jaxgne.cases.feeders import ieee37_feeder, ieee123_feeder, table
 from tests.markets import feeder
 from tests.power_flows import by_pandapower, by_power_grid_model
@@ -160,6 +160,40 @@ def test_derivatives(seed):
         wanted = float((outcome(at + move) - outcome(at - move)) / (2 * step))
         assert float(found[k]) == pytest.approx(wanted, rel=1e-6, abs=1e-6)
         assert float(forward[k]) == pytest.approx(float(found[k]), rel=1e-9, abs=1e-9)
+
+
+def test_of_two_states_it_is_the_one_that_a_load_grows_into():
+    """Two buses: v^2 is a root of v^4 - (1 - 2 (r p + x q)) v^2 + |z s|^2 = 0, two of them or none.
+
+    The product of both is |z s|, so a sweep, whose derivative is z s / v^2, comes nearer to the
+    upper one and leaves the lower one, from however near. Beyond the nose there is none, and it is
+    said. Also for power that is fed in, and reactive power that lifts voltages above 1 pu.
+    """
+    z, angles = 2e-3 + 1e-3j, np.exp(1j * np.array([0.1, 0.8, 1.5, -0.6, -1.5, 2.0, 3.0, -2.0]))
+    tilt = (z * np.conj(angles)).real
+    nose = 1 / (2 * (tilt + abs(z)))  # where the discriminant is 0
+    power = (np.array([0.3, 0.6, 0.9, 1.05])[:, None] * nose * angles).ravel()
+    grid = jg.Grid(np.zeros((2, power.size)), [0], [1], z.real, z.imag)
+    draws = [jnp.asarray(np.stack([0 * a, a])) for a in (power.real, power.imag)]
+    found = acflow.flow(grid, *draws)
+    middle = 1 - 2 * (z * np.conj(power)).real
+    square = middle**2 - 4 * abs(z * power) ** 2
+    there = square > 0
+    assert there.reshape(4, -1).all(axis=1).tolist() == [True, True, True, False]
+    np.testing.assert_array_equal(found.ok, there)
+    upper, lower = (
+        np.sqrt((middle + sign * np.sqrt(np.maximum(square, 0))) / 2)[there] for sign in (1, -1)
+    )
+    np.testing.assert_allclose(found.voltage[1][there], upper, rtol=1e-8)
+    # v = 1 - z conj(s / v) says |v|^2 = conj(v) - z conj(s): magnitude and load give the phasor
+    low = np.conj(lower**2 + z * np.conj(power[there]))
+    near = jnp.asarray(np.stack([np.ones_like(low), low * (1 + 1e-6)]))
+    drawn = jnp.asarray(np.stack([0 * low, power[there]]))
+    source = jnp.asarray(np.stack([np.ones_like(low), 0 * low]))
+    after, _ = acloops.wires(grid).sweep(source, drawn, near)
+    exact, _ = acloops.wires(grid).sweep(source, drawn, near.at[1].set(low))
+    np.testing.assert_allclose(exact[1], low, rtol=1e-9)
+    assert np.all(np.abs(after[1] - low) > 1e-6 * np.abs(low))
 
 
 def test_lanes_are_markets():
