@@ -49,7 +49,7 @@ _DEAREST = 0.5  # of the highest energy value: trades that pay more on both side
 
 
 class Knob(NamedTuple):
-    """What of a market is tuned, by `tune` or `pareto`: where, within which bounds, tied how."""
+    """What `tune` or `pareto` moves: fields `where(market)`, within `bounds`, tied by `bijection`."""
 
     where: Callable[[Market], Any]
     bounds: tuple[float, float]
