@@ -49,7 +49,7 @@ _DEAREST = 0.5  # of the highest energy value: trades that pay more on both side
 
 
 class Knob(NamedTuple):
-    """What `tune` or `pareto` moves: fields `where(market)`, within `bounds`, tied by `bijection`."""
+    """What `tune` or `pareto` moves: fields `where`, within `bounds`, tied by a `bijection`."""
 
     where: Callable[[Market], Any]
     bounds: tuple[float, float]
