@@ -33,14 +33,31 @@ def of_tables(function: Callable[P, T]) -> Callable[P, T]:
 
     @wraps(function)
     def run(*given: P.args, **options: P.kwargs) -> T:
-        check_tables(function, signature.bind(*given, **options).arguments)
+        check_tables(function, bound(function, signature, given, options).arguments)
         return function(*given, **options)
 
     return run
 
 
+def bound(
+    function: Callable[..., Any],
+    signature: inspect.Signature,
+    given: tuple[Any, ...],
+    options: Mapping[str, Any],
+) -> inspect.BoundArguments:
+    """The arguments by name; a `TypeError` says whose they are."""
+    try:
+        return signature.bind(*given, **options)
+    except TypeError as error:
+        takes = ", ".join(signature.parameters)
+        raise TypeError(f"{function.__name__}: {error}; it takes {takes}.") from None
+
+
 def check_tables(function: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
-    """Raise `ValueError` for the first of the arguments that is not of its annotated class."""
+    """Raise `ValueError` for the first of the arguments that is not of its annotated class.
+
+    Also for what is to be a function, and cannot be called.
+    """
     caller, kinds = function.__name__.lstrip("_"), _kinds(function)
     for name, kind in kinds.items():
         value = arguments.get(name, _DEFAULT)
@@ -63,11 +80,17 @@ def check_tables(function: Callable[..., Any], arguments: Mapping[str, Any]) -> 
         for k, each in enumerate(value if isinstance(value, Sequence) else ()):
             if not isinstance(each, kind.several):
                 refuse(caller, f"{name}[{k}]", each, kind.several)
+    for name, words in _functions(function).items():
+        if name in arguments and not callable(arguments[name]):
+            value = named(arguments[name])
+            raise ValueError(f"{caller}: {name} is {value}; give a function{words}.")
 
 
 def refuse(caller: str, name: str, value: Any, kind: type) -> NoReturn:
     """Raise `ValueError` that says that `value` is no `kind`, and what to give in its place."""
     such = _SUCH.get(kind.__name__)
+    if isinstance(value, list | tuple) and value and all(isinstance(one, kind) for one in value):
+        such = "jaxgne.scenarios.stack(...) of them" if kind.__name__ == "Market" else such
     more = f", such as {such}" if such else ""
     raise ValueError(f"{caller}: {name} is {named(value)}; give a jaxgne.{kind.__name__}{more}.")
 
@@ -100,6 +123,19 @@ class _Kind(NamedTuple):
 
     classes: tuple[type, ...]
     several: type | None
+
+
+@cache
+def _functions(function: Callable[..., Any]) -> dict[str, str]:
+    """The arguments that are to be functions, with words for what these take."""
+    found = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if get_origin(parameter.annotation) is Callable:
+            takes = get_args(parameter.annotation)[0]
+            known = isinstance(takes, list) and all(isinstance(one, type) for one in takes)
+            words = " and ".join(one.__name__.lower() for one in takes) if known else ""
+            found[name] = f" of {words}" if words else ""
+    return found
 
 
 @cache

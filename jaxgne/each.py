@@ -14,6 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 import jax
 import numpy as np
 
+from .arguments import bound as bound_to
 from .arguments import check_tables
 from .fields import axes_of
 from .record import Record
@@ -37,7 +38,7 @@ def for_each(function: Callable[P, T]) -> Callable[P, T]:
     def run(*given: P.args, **options: P.kwargs) -> T:
         if on_host():  # one market, in NumPy's arrays
             return function(*given, **options)
-        bound = signature.bind(*given, **options)
+        bound = bound_to(function, signature, given, options)
         check_tables(function, bound.arguments)
         tables = _tables(bound)
 
@@ -67,7 +68,7 @@ def for_one(remedy: str = LANE) -> Callable[[Callable[P, T]], Callable[P, T]]:
         def run(*given: P.args, **options: P.kwargs) -> T:
             if on_host():
                 return function(*given, **options)
-            bound = signature.bind(*given, **options)
+            bound = bound_to(function, signature, given, options)
             check_tables(function, bound.arguments)
             tables = _tables(bound)
             refuse_batch(function.__name__, remedy, **tables)

@@ -18,7 +18,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from .arguments import check_tables, of_tables
+from .arguments import bound, check_tables, of_tables
 from .cap_money import cap_money, counts_carbon, prices_of
 from .devices._inverter import settled_at
 from .each import for_each
@@ -143,7 +143,7 @@ def for_each_priced(function: Callable[P, T]) -> Callable[P, T]:
 
     @wraps(function)
     def run(*given: P.args, **options: P.kwargs) -> T:
-        arguments = signature.bind(*given, **options).arguments
+        arguments = bound(function, signature, given, options).arguments
         check_tables(function, arguments)
         priced(function.__name__, arguments["clearing"])
         return each(*given, **options)

@@ -509,6 +509,14 @@ def test_swapped_arguments_are_told_as_such():
         jg.certify(market, clearing, clearing.prices)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"capped: caps\[0\] is 'ramp'; give a jaxgne\.Caps\."):
         jg.capped(market, "ramp")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"output is 'peak'; give a function of market and clear"):
+        jg.sensitivities(market, "peak")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"tune: where is 'slope'; give a function of market\."):
+        jg.tune(market, objectives.peak, "slope")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"markets is a list; .* jaxgne\.scenarios\.stack\("):
+        jg.clear_many([market, market])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"settle: .* 'clearing'; it takes market, clearing\."):
+        jg.settle(market)  # type: ignore[call-arg]
     for ask in (jg.compare, plots.sigma, plots.transformer):
         with pytest.raises(ValueError, match=r"'a' is a Clearing and a Market; give \(market, cl"):
             ask({"a": (clearing, market)})
