@@ -99,16 +99,20 @@ def table() -> None:
     """All runs so far as results/simulation.md."""
     lines = (record.RESULTS / "simulation.jsonl").read_text().splitlines()
     text = [
-        "| window | solver | windows | s a window, warm | from scratch | PIQP | scratch over warm "
-        "| PIQP over warm | first window, s | a year, h | MB per 100 windows | load |",
-        "|---" * 12 + "|",
+        "| window | solver | windows | steps, warm | from scratch | s a window, warm "
+        "| from scratch | PIQP | scratch over warm | PIQP over warm | first window, s | a year, h "
+        "| MB per 100 windows | load |",
+        "|---" * 14 + "|",
     ]
     for run in map(json.loads, lines):
         middle = {name: found[1] for name, found in run["seconds_a_window"].items()}
-        cells = [run["window"], run["solver"], run["windows"], middle["warm"]]
+        steps = [run["solver_steps"].get(name) for name in ("warm", "cold")]
+        cells = [run["window"], run["solver"], run["windows"]]
+        cells += [None if n is None else round(n) for n in steps] + [middle["warm"]]
         cells += [middle.get("cold"), middle.get("peer"), run["warm_over_cold"]]
         cells += [run["warm_over_peer"], run["first_window_s"], run["year_hours"]]
-        cells += [run["resident_mb_per_100_windows"], run["load_average"]]
+        alone = run["windows"] >= 100  # programs of a peer are in no simulation's memory
+        cells += [run["resident_mb_per_100_windows"] if alone else None, run["load_average"]]
         text.append("| " + " | ".join("-" if c is None else str(c) for c in cells) + " |")
     (record.RESULTS / "simulation.md").write_text("\n".join(text) + "\n")
 
