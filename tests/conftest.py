@@ -228,6 +228,7 @@ SLOW_TESTS = {
         "test_any_answer_starts_any_solver[primal-dual-interior point]",
         "test_any_answer_starts_any_solver[primal-dual-mechanism]",
     ),
+    "test_studies.py": ("test_every_study_is_told_and_drawn[horizon]",),
     "test_hindsight.py": ("test_beside_foresight_and_no_trading",),
     "test_forecasts.py": ("test_noise_makes_it_dearer",),
     "test_simulation.py": (

@@ -32,6 +32,7 @@ NOT_RUN = {  # how a line begins, and why no test types it
 SMALLER = {  # how a line begins that takes from ten minutes to hours, and what makes it small
     "jaxgne study connectivity --out": "--prosumers 8 --hours 2 --values 0.3,1 --seeds 1",
     "jaxgne study connectivity --hours": "--prosumers 8 --values 0.3,1 --seeds 1",
+    "jaxgne study horizon --prosumers": "--prosumers 2 --hours 12 --step 3 --values 3 --seeds 1",
     "jaxgne simulate ieee37 --days 7": "--days 2 --window 6 --every 6 --prosumers 4",
     "jaxgne pareto price-slope ieee37": "--prosumers 4 --hours 4 --points 2 --steps 2 --starts 1",
     "jaxgne study prosumers": "--hours 2 --step 1 --values 8,12 --seeds 1",

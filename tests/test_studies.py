@@ -21,6 +21,7 @@ from jaxgne.studies.figures import _FIGURES
 from jaxgne.studies.hosting import grown, hosting
 from jaxgne.studies.published import published
 from tests.markets import feeder
+from tests.simulated import village
 
 TIGHT = 1e-8
 
@@ -95,6 +96,11 @@ def participation() -> Study:
 @pytest.fixture(scope="module")
 def phases() -> Study:
     return studies.phases(houses(), (0.6, 1.0), exact=False, tol=1e-7)
+
+
+@pytest.fixture(scope="module")
+def horizon() -> Study:
+    return studies.horizon(village(1), (24.0,), seeds=1, days=1)
 
 
 def between_slopes(x: np.ndarray, potential: np.ndarray, slope: np.ndarray) -> None:
