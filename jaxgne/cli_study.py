@@ -61,10 +61,13 @@ def study(
         str | None,
         typer.Option(
             help="What to sweep, with commas: ratings' factors, batteries' costs, charges, shares "
-            "of pairs, numbers of prosumers, factors of loads, hours ahead."
+            "of pairs, numbers of prosumers, factors of loads, hours ahead, what --of says."
         ),
     ] = None,
-    of: Annotated[str | None, typer.Option(help="phases: what grows, load or sun.")] = None,
+    of: Annotated[
+        str | None,
+        typer.Option(help="phases: what grows, load or sun; uncertainty: what is swept."),
+    ] = None,
     exact: Annotated[
         bool | None,
         typer.Option("--exact/--no-exact", help="phases: clear on AC equations as well."),

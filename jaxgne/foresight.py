@@ -70,7 +70,9 @@ def value(
     cost: Callable[[Market, Any], Any] = potential,
     tol: Any = None,
 ) -> Foresight:
-    """What foresight is worth in markets that agree in their first `split` steps.
+    """What foresight is worth in `markets` that agree in their first `split` steps.
+
+    Each comes with its `probability`; the numbers sum to 1.
 
     `cost` of a market and a plan, EUR, is the potential unless given: what an equilibrium
     minimizes, so that both values are at least 0; by any other they need not be. The plan for the
@@ -119,25 +121,26 @@ def ahead(
             "make the market by jaxgne.scenarios.committed."
         )
     solve = partial(clear, tol=tol)
-    found, apart = solve(market), changed(market, committed=None)
-    share = probabilities(market)
+    found, share = solve(market), probabilities(market)
     paths = [branch(market, found.plan, k)[0] for k in range(len(share))]
-    plan = solve(_mean(paths, share)).plan
-    kept = _kept(market, plan)
-    held = changed(_bought(market, kept), committed=None)
-    fixed = solve(held, throw=False)
-    if not bool(fixed.ok) and status_name(fixed.status) != "infeasible":
-        raise NotCleared(
-            "foresight.ahead: the commitment for the mean did not clear; raise tol.", fixed, held
-        )
-    bound = np.inf
-    if bool(fixed.ok):
-        whole = {name: getattr(fixed.plan, name) + table for name, table in kept.items()}
-        bound = cost(market, changed(fixed.plan, **whole))
+    known = [cost(path, solve(path).plan) for path in paths]
+    kept = _kept(market, solve(_mean(paths, share)).plan)
+    held, planned = _bought(market, kept), []
+    for k, path in enumerate(paths):
+        there, first = branch(held, kept, k)
+        fixed = solve(there, throw=False)
+        if not bool(fixed.ok) and status_name(fixed.status) != "infeasible":
+            raise NotCleared(
+                "foresight.ahead: the commitment for the mean did not clear; raise tol.",
+                fixed,
+                there,
+            )
+        whole = {name: getattr(fixed.plan, name) + table for name, table in first.items()}
+        planned.append(cost(path, changed(fixed.plan, **whole)) if bool(fixed.ok) else np.inf)
     return Foresight(
         stochastic=to_device(np.asarray(cost(market, found.plan))),
-        wait_and_see=to_device(np.asarray(cost(apart, solve(apart).plan))),
-        expected_value=to_device(np.asarray(bound)),
+        wait_and_see=to_device(np.dot(share, np.asarray(known))),
+        expected_value=to_device(np.dot(share, np.asarray(planned))),
         market=market,
         clearing=found,
     )

@@ -167,6 +167,8 @@ def ways(market: Market, plan: Plan, prices: Rows) -> Ways:
     value = device_prices(market, prices)[1]
     least = jnp.minimum(stores.charge_max, stores.discharge_max)
     meter = _overlap(plan.imports, plan.exports)
+    if market.committed is not None:  # what is bought ahead is no reading of a meter
+        meter = jnp.zeros_like(meter)
     asked = import_prices(market, grid_price(market, aggregate(market, plan)))
     paid = export_prices(market) - asked
     everyone = jnp.arange(people.bus.shape[0], dtype=people.bus.dtype)

@@ -37,16 +37,20 @@ from .succession import leaves, ways
 
 
 def value_at_risk(values: Any, probability: Any, level: Any) -> Float[Array, " *rows"]:
-    """The least value that is not exceeded with probability `level`; `values` are (..., S)."""
+    """The least of `values` (..., S) that is not exceeded with probability `level`.
+
+    Each comes with its `probability` (S).
+    """
     values, reached, _ = _sorted(values, probability)
     within = reached >= level - 1e-12
     return jnp.take_along_axis(values, jnp.argmax(within, axis=-1)[..., None], axis=-1)[..., 0]
 
 
 def cvar(values: Any, probability: Any, level: Any) -> Float[Array, " *rows"]:
-    """The mean of the worst share 1 - `level` of values (..., S): their conditional value at risk.
+    """The mean of the worst share 1 - `level` of `values` (..., S), their CVaR.
 
-    A value at the edge counts in part. Level 0 is the mean, 1 is no level. Differentiable.
+    Each comes with its `probability` (S). One at the edge counts in part. Level 0 is the mean, 1 is
+    no level. Differentiable.
     """
     values, reached, share = _sorted(values, probability)
     tail = jnp.clip(reached - level, 0.0, share)
@@ -111,10 +115,10 @@ class BillRisk(Record):
 
 
 def bill_risk(market: Market, clearing: Clearing, level: Any, probability: Any = None) -> BillRisk:
-    """Of each prosumer's bill its mean, value at risk and CVaR, by `branch_bills`.
+    """Of each prosumer's bill its mean, and value at risk and CVaR at `level`, by `branch_bills`.
 
-    By the market's own probabilities of branches; of one that shuns risk give `Averse.probability`,
-    as its steps count by others.
+    By the `probability` of each branch, unless given the market's own; of one that shuns risk give
+    `Averse.probability`, as its steps count by others.
     """
     bills = branch_bills(market, clearing)
     share = probabilities(market) if probability is None else probability
@@ -203,10 +207,11 @@ def averse(
     risk) to below 1, is how much the worst share 1 - `level` of branches counts more than by their
     probability. Clears until the measure of risk of the plan is shown to be within `tol` of the
     gross bill of the least; each clear starts from the last one, and of all but the first only
-    numbers change. `progress` is called with the number of clears and what is left, relative.
+    numbers change, and more than `most` are not done. `progress` is called with the number of
+    clears and what is left, relative.
 
     Raises `ValueError` for numbers out of range or a market whose weights are no probabilities,
-    what `clear` raises, and `NotCleared` after `most` clears.
+    what `clear` raises, and `NotCleared` after that.
     """
     if not 0 <= weight < 1:
         raise ValueError(f"averse: weight={weight}; give a number from 0 to below 1.")

@@ -57,10 +57,12 @@ SLOW_TESTS = {
         "test_committed_markets_clear_to_what_the_oracle_finds[lindistflow]",
         "test_committed_markets_clear_to_what_the_oracle_finds[copperplate]",
         "test_who_may_be_short_buys_ahead",
+        "test_batches_and_float32_know_commitments",
         "test_a_commitment_has_the_value_of_the_newsvendor",
         "test_planning_for_all_branches_and_knowing_the_branch_are_worth_something",
     ),
     "test_risk.py": ("test_committed_markets_shun_risk",),
+    "test_studies.py": ("test_foresight_is_worth_more_the_more_forecasts_err",),
     "test_agreement.py": (
         "test_random_markets[0-interior point-None]",
         "test_primal_dual_goes_on_from_the_mechanism",

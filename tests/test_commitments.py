@@ -116,6 +116,23 @@ def test_random_commitments_are_their_extensive_forms(seed: int, which: str):
         check_agreement(market, apart, oracle)
 
 
+def test_batches_and_float32_know_commitments():
+    """Two markets of other prices side by side, the answer of each alone; and one in float32."""
+    market = staged(1, "copperplate")
+    base = np.asarray(market.tariff.base)
+    batch = scenarios.sweep(market, lambda m: m.tariff.base, np.stack([base, 1.1 * base]))
+    many, one = jg.clear_many(batch), jg.clear(market)
+    assert np.all(many.ok)
+    np.testing.assert_allclose(many.aggregate[0], one.aggregate, atol=2e-3)
+    for lane in range(2):
+        for name in ("imports", "trades"):
+            table = jnp.asarray(getattr(many.plan, name)[lane])
+            np.testing.assert_allclose(table, at_once(market, name, table, "max"), atol=1e-9)
+    single = jg.clear(jg.market.cast(market, "float32"))
+    assert bool(single.ok)
+    np.testing.assert_allclose(single.aggregate, one.aggregate, atol=0.3)
+
+
 def test_the_judge_measures_a_decision_once():
     """The oracle's plan and prices are an equilibrium to the judge; with one kW more in one branch
     they are infeasible by 2/3 kW, and the certificate says where."""

@@ -217,7 +217,15 @@ LONG: dict[str, Call] = {
     "envelope": lambda m, c: mechanisms.envelope(m),
     **{
         f"studies.{name}": lambda m, c, name=name: getattr(studies, name)(m)
-        for name in ("line_limits", "participation", "phases", "tariff", "selection", "storage")
+        for name in (
+            "line_limits",
+            "participation",
+            "phases",
+            "tariff",
+            "selection",
+            "storage",
+            "uncertainty",
+        )
     },
 }
 OF_A_BATCH = {"clear_many", "fan", "batch_summary", "batch_table", "spread"}

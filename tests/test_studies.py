@@ -346,6 +346,40 @@ def test_variants_that_do_not_clear_are_left_blank():
         studies.tariff(small(), (-0.1,))
 
 
+def test_foresight_is_worth_more_the_more_forecasts_err():
+    """Nothing where they are right; else never less than nothing. Who minds risk pays more in the
+    mean for a lower mean of the worst quarter, and the plan for the mean is never cheaper."""
+    market = small()
+    none, some, much = studies.uncertainty(
+        market, (0.0, 0.05, 0.2), of="spread", tol=1e-7
+    ).tables["uncertainty"]  # fmt: skip
+    scale = 1e-6 * some["expected_cost_eur"]
+    assert abs(none["evpi_eur"]) < scale and abs(none["vss_eur"]) < scale
+    assert none["balancing_kwh"] < 1e-3 < much["balancing_kwh"]
+    for row in (some, much):
+        assert row["vss_eur"] > -scale and row["evpi_eur"] > -scale
+        planned = row["planned_for_mean_eur"] - row["expected_cost_eur"]
+        assert row["vss_eur"] == pytest.approx(planned, abs=scale)
+    assert much["evpi_eur"] > 10 * scale
+    found = studies.uncertainty(market, (0.0, 0.5, 0.9), of="weight", tol=1e-7)
+    rows = found.tables["uncertainty"]
+    assert (np.diff(column(rows, "expected_cost_eur")) > -10 * scale).all()
+    assert (np.diff(column(rows, "cvar_eur")) < 10 * scale).all()
+    assert "a weight of 0.9" in found.finding and found.missed == 0
+
+
+def test_what_no_study_of_uncertainty_sweeps_is_refused():
+    for values, of, sentence in (
+        ((0.1,), "all", "say by of="),
+        ((0.1,), "sun", "none of all, spread"),
+        ((2.0,), "spread", "spread 2; give numbers from 0 to 1"),
+        ((1.5,), "branches", "branches 1.5"),
+        ((1.0,), "weight", "weight 1; give"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            studies.uncertainty(small(), values, of=of)  # type: ignore[arg-type]
+
+
 def call(*words: object):
     return CliRunner().invoke(cli.app, ["study", *map(str, words)])
 

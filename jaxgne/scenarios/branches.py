@@ -203,8 +203,9 @@ def branch(market: Market, clearing: Any, number: int) -> tuple[Market, Any]:
     """The path to one of a tree's last steps: its market, and what of a `clearing` lies on it.
 
     Branches are counted in the order of their last steps, `number` from 0. Each step of the path
-    counts once, and prices are as they were. `clearing` is a `Clearing`, whose certificate stays
-    that of the tree, or a plan or prices. Raises `ValueError` for a branch that there is not.
+    counts once, and prices are as they were; what was committed is free in it. `clearing` is a
+    `Clearing`, whose certificate stays that of the tree, or a plan or prices. Raises `ValueError`
+    for a branch that there is not.
     """
     steps = market.prosumers.load.shape[-1]
     ends = np.flatnonzero(leaves(market.before, steps))

@@ -5,7 +5,8 @@
     found.save("out")
 
 G. Belgioioso, W. Ananduta, S. Grammatico, C. Ocampo-Martinez, IEEE Trans. Smart Grid 13(4), 2022
-(the paper); `phases` and `horizon` are this project's own. On the command line `jaxgne study NAME`.
+(the paper); `phases`, `horizon` and `uncertainty` are this project's own. On the command line
+`jaxgne study NAME`.
 """
 
 from ._connectivity import connectivity
@@ -17,6 +18,7 @@ from ._prosumers import prosumers
 from ._selection import selection
 from ._storage import storage
 from ._tariff import tariff
+from ._uncertainty import uncertainty
 from .figures import draw
 from .runner import Study
 
@@ -28,6 +30,7 @@ ON_MARKETS = {  # functions of one market
     "selection": selection,
     "phases": phases,
     "horizon": horizon,
+    "uncertainty": uncertainty,
 }
 ON_CASES = {  # functions of how to build markets
     "connectivity": connectivity,
@@ -48,4 +51,5 @@ __all__ = [
     "selection",
     "storage",
     "tariff",
+    "uncertainty",
 ]

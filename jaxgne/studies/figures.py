@@ -286,6 +286,29 @@ def _authors(ax: Any, theirs: list[Row], axis: str, style: dict[str, Any]) -> No
         ax.plot(x, y, ":", **style | {"markerfacecolor": "none", "alpha": 0.7})
 
 
+def _uncertainty(tables: dict[str, list[Row]]) -> "Figure":
+    figure, (left, middle, right) = _figure(3)
+    rows = _cleared(tables["uncertainty"])
+    for ax, name in ((left, "spread"), (middle, "branches")):
+        own = [row for row in rows if row["variant"].startswith(name)]
+        across = _column(own, name)
+        ax.plot(across, _column(own, "evpi_eur"), "o-", color=BLUE, label="to know the branch")
+        ax.plot(across, _column(own, "vss_eur"), "s-", color=ORANGE, label="to plan for all")
+        ax.set_ylim(bottom=0)
+        ax.legend(fontsize=8)
+    _label(left, "What foresight is worth", "standard deviation of loads", "EUR a day")
+    _label(middle, "and by how many branches", "branches", "EUR a day")
+    wary = [row for row in rows if row["variant"].startswith("weight")]
+    expected, worst = (_column(wary, f"{name}_eur") for name in ("expected_cost", "cvar"))
+    right.plot(expected, worst, "D-", color=GREEN)
+    for row, x, y in zip(wary, expected, worst, strict=True):
+        near = {"xytext": (4, 4), "textcoords": "offset points", "fontsize": 8}
+        right.annotate(f"{row['risk_weight']:g}", (x, y), **near)
+    right.ticklabel_format(useOffset=False)
+    _label(right, "By the weight of risk", "expected cost, EUR", "of the worst quarter, EUR")
+    return figure
+
+
 _FIGURES: dict[str, Callable[[dict[str, list[Row]]], "Figure"]] = {
     "tariff": _tariff,
     "storage": _storage,
@@ -294,6 +317,7 @@ _FIGURES: dict[str, Callable[[dict[str, list[Row]]], "Figure"]] = {
     "selection": _selection,
     "phases": _phases,
     "horizon": _horizon,
+    "uncertainty": _uncertainty,
     "connectivity": lambda tables: _rounds(tables, "connectivity", "share of pairs that may trade"),
     "prosumers": lambda tables: _rounds(tables, "prosumers", "prosumers"),
 }
