@@ -62,7 +62,6 @@ SLOW_TESTS = {
         "test_planning_for_all_branches_and_knowing_the_branch_are_worth_something",
     ),
     "test_risk.py": ("test_committed_markets_shun_risk",),
-    "test_studies.py": ("test_foresight_is_worth_more_the_more_forecasts_err",),
     "test_agreement.py": (
         "test_random_markets[0-interior point-None]",
         "test_primal_dual_goes_on_from_the_mechanism",
@@ -230,7 +229,10 @@ SLOW_TESTS = {
         "test_any_answer_starts_any_solver[primal-dual-interior point]",
         "test_any_answer_starts_any_solver[primal-dual-mechanism]",
     ),
-    "test_studies.py": ("test_every_study_is_told_and_drawn[horizon]",),
+    "test_studies.py": (
+        "test_every_study_is_told_and_drawn[horizon]",
+        "test_foresight_is_worth_more_the_more_forecasts_err",
+    ),
     "test_hindsight.py": ("test_beside_foresight_and_no_trading",),
     "test_forecasts.py": ("test_noise_makes_it_dearer",),
     "test_simulation.py": (

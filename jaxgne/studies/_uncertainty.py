@@ -157,7 +157,11 @@ def _finding(rows: Sequence[Row]) -> str:
     if most["vss_eur"] is not None:
         words.append(f"planning for the mean alone {most['vss_eur']:.2f} EUR more")
     alone = [row for row in neutral if row["committed"] != "imports and trades"]
-    words += [f"{row['committed']} alone cost {row['evpi_eur']:.2f} EUR there" for row in alone]
+    words += [
+        f"{row['committed']} alone cost {max(row['evpi_eur'], 0.0):.2f} EUR at "
+        f"{100 * row['spread']:.0f} %"
+        for row in alone
+    ]
     wary = [row for row in known if row["risk_weight"]]
     if wary:
         last = max(wary, key=lambda row: row["risk_weight"])
