@@ -231,6 +231,7 @@ SLOW_TESTS = {
     ),
     "test_studies.py": (
         "test_every_study_is_told_and_drawn[horizon]",
+        "test_every_study_is_told_and_drawn[uncertainty]",
         "test_foresight_is_worth_more_the_more_forecasts_err",
     ),
     "test_hindsight.py": ("test_beside_foresight_and_no_trading",),

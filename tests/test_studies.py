@@ -103,6 +103,11 @@ def horizon() -> Study:
     return studies.horizon(village(1), (24.0,), seeds=1, days=1)
 
 
+@pytest.fixture(scope="module")
+def uncertainty() -> Study:
+    return studies.uncertainty(small(), (0.0, 0.5, 0.9), of="weight", tol=1e-7)
+
+
 def between_slopes(x: np.ndarray, potential: np.ndarray, slope: np.ndarray) -> None:
     """A concave function of x rises between two points by less than its slope at the first says,
     and by more than that at the second; what it falls short of is the solver's tolerance."""
@@ -346,7 +351,7 @@ def test_variants_that_do_not_clear_are_left_blank():
         studies.tariff(small(), (-0.1,))
 
 
-def test_foresight_is_worth_more_the_more_forecasts_err():
+def test_foresight_is_worth_more_the_more_forecasts_err(uncertainty: Study):
     """Nothing where they are right; else never less than nothing. Who minds risk pays more in the
     mean for a lower mean of the worst quarter, and the plan for the mean is never cheaper."""
     market = small()
@@ -361,11 +366,10 @@ def test_foresight_is_worth_more_the_more_forecasts_err():
         planned = row["planned_for_mean_eur"] - row["expected_cost_eur"]
         assert row["vss_eur"] == pytest.approx(planned, abs=scale)
     assert much["evpi_eur"] > 10 * scale
-    found = studies.uncertainty(market, (0.0, 0.5, 0.9), of="weight", tol=1e-7)
-    rows = found.tables["uncertainty"]
+    rows = uncertainty.tables["uncertainty"]
     assert (np.diff(column(rows, "expected_cost_eur")) > -10 * scale).all()
     assert (np.diff(column(rows, "cvar_eur")) < 10 * scale).all()
-    assert "a weight of 0.9" in found.finding and found.missed == 0
+    assert "a weight of 0.9" in uncertainty.finding and uncertainty.missed == 0
 
 
 def test_what_no_study_of_uncertainty_sweeps_is_refused():
