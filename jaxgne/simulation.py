@@ -130,7 +130,7 @@ class Simulation(Record):
             f"all prosumers pay {says['bill_total_eur']:.2f} EUR",
             f"imbalances: {says['imbalance_bought_kwh']:.2f} kWh bought beyond plans, "
             f"{says['imbalance_sold_kwh']:.2f} kWh less or sold, "
-            f"{says['imbalance_cost_eur']:.2f} EUR of that",
+            f"{round(says['imbalance_cost_eur'], 2) + 0.0:.2f} EUR of that",
         ]
         for name, key in (
             ("unserved", "unserved_kwh"),
