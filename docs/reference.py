@@ -45,6 +45,7 @@ GROUPS = {
         "settle costs aggregate household_bill household.household_bills write_bills side_by_side "
         "compare settlement.price_parts "
         "household.income sharing.share sharing.who_gains losses.loss_shares losses.loss_money "
+        "charges.* "
         "comparison.baselines uncontrolled.today robustness margins.margins margins.tightened "
         "with_reserve reserve.schedule reserve.payments "
         "reserve.shortage emissions.emissions_of emissions.embodied emissions.allowances",

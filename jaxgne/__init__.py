@@ -32,6 +32,7 @@ from .validation import validate
 
 if TYPE_CHECKING:
     from . import caps as caps
+    from . import charges as charges
     from . import emissions as emissions
     from . import forecasts as forecasts
     from . import mechanisms as mechanisms
@@ -189,6 +190,7 @@ _LATER = {  # imported when first asked for: a first clear needs none of them
 }
 _MODULES = (
     "caps",
+    "charges",
     "emissions",
     "forecasts",
     "mechanisms",

@@ -21,7 +21,7 @@ from .caps import capped, demand_charge
 from .clock import Clock
 from .devices.windows import windows
 from .each import for_one
-from .market import Market
+from .market import Grid, Market
 from .names import row_of
 from .record import changed
 from .runner import to_device
@@ -308,17 +308,15 @@ def distance(market: Market, transformers: Iterable[int | str] = ()) -> Int[np.n
     cut = np.zeros(len(grid.source), bool)
     for line in transformers:
         if isinstance(line, str) and line not in grid.line_names:
-            raise ValueError(f"contracts: there is no line {line!r} to be a transformer.")
+            raise ValueError(f"transformers: there is no line {line!r}.")
         row = grid.line_names.index(line) if isinstance(line, str) else int(line)
         if not 0 <= row < len(cut):
-            raise ValueError(f"contracts: there is no line {line}; give 0 to {len(cut) - 1}.")
+            raise ValueError(f"transformers: there is no line {line}; give 0 to {len(cut) - 1}.")
         cut[row] = True
     if not grid.model.networked:
         return np.zeros(len(ends[0]), int)
     source, target, size = np.asarray(grid.source), np.asarray(grid.target), len(grid.passive)
-    place, rows = np.arange(size), np.asarray(grid.phases)
-    of, phase = np.nonzero(rows >= 0)
-    place[rows[of, phase]] = rows.max(axis=1)[of]  # all phases of a bus are at one place
+    place, _ = places(grid)
     ends, (source, target) = [place[end] for end in ends], (place[source], place[target])
     if grid.model.phased:  # all conductors make one line
         line = np.minimum(source, target) * size + np.maximum(source, target)
@@ -330,6 +328,21 @@ def distance(market: Market, transformers: Iterable[int | str] = ()) -> Int[np.n
         return zone[ends[0]] != zone[ends[1]]
 
     return apart(~cut).astype(int) + apart(np.ones_like(cut))
+
+
+def places(grid: Grid) -> tuple[Int[np.ndarray, " B"], Int[np.ndarray, " B"]]:
+    """Which rows of buses are at one place, by a row of it, and the phase of each: 0, 1 or 2.
+
+    All phases of a bus are at one place, and what stands between them. In grids of one phase each
+    row is its own place, of phase 0.
+    """
+    place, phase = np.arange(len(grid.passive)), np.zeros(len(grid.passive), int)
+    rows = np.asarray(grid.phases)
+    of, which = np.nonzero(rows >= 0)
+    place[rows[of, which]], phase[rows[of, which]] = rows.max(axis=1)[of], which
+    within = np.asarray(grid.terminal)
+    place[np.asarray(grid.target)[within]] = place[np.asarray(grid.source)[within]]
+    return place, phase
 
 
 def read_contracts(path: str | Path) -> tuple[Contract, ...]:

@@ -66,7 +66,12 @@ def marginal_losses(found: AcExact) -> tuple[Float[Array, "B H"], Float[Array, "
 
     Derivatives of the AC power flow, in float64; 0 at feeder buses.
     """
-    return _slopes(found.market.grid, *drawn(found.market, found.clearing.plan))
+    return losses_by_draw(found.market, found.clearing.plan)
+
+
+def losses_by_draw(market: Market, plan: Plan) -> tuple[Float[Array, "B H"], Float[Array, "B H"]]:
+    """The same of any plan of a market."""
+    return _slopes(market.grid, *drawn(market, plan))
 
 
 @program("the derivatives of the losses", once=True)

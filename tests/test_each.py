@@ -23,6 +23,7 @@ from jaxgne import (
     alternatives,
     batch_report,
     certificate,
+    charges,
     comparison,
     fitting,
     frames,
@@ -160,6 +161,10 @@ ONE: dict[str, Call] = {
     "sweep": lambda m, c: scenarios.sweep(m, first, [0.1, 0.2]),
     "equip": lambda m, c: jg.equip(m, battery=1.0),
     "with_contracts": lambda m, c: jg.with_contracts(m, jg.Contract(energy=0.1)),
+    "by_distance": lambda m, c: charges.by_distance(m, 0.01),
+    "distances": lambda m, c: charges.distances(m),
+    "by_loss": lambda m, c: charges.by_loss(m, c),
+    "by_area": lambda m, c: charges.by_area(m, 0.01, 0.02),
     "household_bill": lambda m, c: jg.household_bill(m, c, 0),
     "household_bills": lambda m, c: household.household_bills(m, c),
     "with_reserve": lambda m, c: jg.with_reserve(m, up=1.0),
@@ -273,7 +278,7 @@ INSIDE = {  # one market's mathematics, and what the functions above are made of
     ),
 }
 MODULES = (
-    *("batch_report", "certificate", "comparison", "devices", "fitting", "frames"),
+    *("batch_report", "certificate", "charges", "comparison", "devices", "fitting", "frames"),
     *("mechanisms", "model", "objectives", "one_way", "payoffs", "plan", "plots", "printed"),
     *("causes", "descent", "indicators", "scenarios", "selection"),
     *("reliability", "settlement", "sharing", "studies", "tracing", "tracking"),
