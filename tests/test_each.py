@@ -161,7 +161,7 @@ ONE: dict[str, Call] = {
     "sweep": lambda m, c: scenarios.sweep(m, first, [0.1, 0.2]),
     "equip": lambda m, c: jg.equip(m, battery=1.0),
     "with_contracts": lambda m, c: jg.with_contracts(m, jg.Contract(energy=0.1)),
-    "by_distance": lambda m, c: charges.by_distance(m, 0.01),
+    "by_distance": lambda m, c: charges.by_distance(m, 0.0),  # both are at one bus
     "distances": lambda m, c: charges.distances(m),
     "by_loss": lambda m, c: charges.by_loss(m, c),
     "by_area": lambda m, c: charges.by_area(m, 0.01, 0.02),
