@@ -44,7 +44,8 @@ GROUPS = {
         "Who pays whom, and what a market is worth.",
         "settle costs aggregate household_bill household.household_bills write_bills side_by_side "
         "compare settlement.price_parts "
-        "household.income sharing.share sharing.who_gains losses.loss_shares losses.loss_money "
+        "household.income sharing.share sharing.who_gains coalitions.* cooperative.Game "
+        "cooperative.Split cooperative.Core losses.loss_shares losses.loss_money "
         "charges.* "
         "comparison.baselines uncontrolled.today robustness margins.margins margins.tightened "
         "with_reserve reserve.schedule reserve.payments "

@@ -79,7 +79,7 @@ class Split(Record):
     gains: Float[np.ndarray, " N"]  # EUR, of each prosumer
     error: Float[np.ndarray, " N"]  # EUR, standard error of that; 0 if none is sampled
     game: Game  # the coalitions that were asked for it
-    rule: str = eqx.field(static=True)
+    rule: str = eqx.field(static=True)  # what it is called
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -199,7 +199,7 @@ def test_splits_stand_beside_prices():
     assert "Miller, School: 0.10" in str(found)
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2, 3])
+@pytest.mark.parametrize("seed", range(3))
 def test_marginal_prices_of_price_takers_are_in_the_core(seed):
     """As a competitive equilibrium is, where the main grid's price and the total do not move."""
     rng = np.random.default_rng(seed)

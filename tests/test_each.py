@@ -24,6 +24,7 @@ from jaxgne import (
     batch_report,
     certificate,
     charges,
+    coalitions,
     comparison,
     fitting,
     frames,
@@ -208,6 +209,10 @@ LONG: dict[str, Call] = {
     "select": lambda m, c: selection.select(m),
     "selection_table": lambda m, c: selection.selection_table(m),
     "least_norm": lambda m, c: jg.least_norm(m),
+    **{
+        f"coalitions.{name}": lambda m, c, name=name: getattr(coalitions, name)(m)
+        for name in ("compare", "game", "equal", "by_benefit", "nucleolus")
+    },
     "clear_ac": lambda m, c: jg.clear_ac(m),
     "robustness": lambda m, c: jg.robustness(m),
     **{
@@ -278,7 +283,8 @@ INSIDE = {  # one market's mathematics, and what the functions above are made of
     ),
 }
 MODULES = (
-    *("batch_report", "certificate", "charges", "comparison", "devices", "fitting", "frames"),
+    *("batch_report", "certificate", "charges", "coalitions", "comparison", "devices"),
+    *("fitting", "frames"),
     *("mechanisms", "model", "objectives", "one_way", "payoffs", "plan", "plots", "printed"),
     *("causes", "descent", "indicators", "scenarios", "selection"),
     *("reliability", "settlement", "sharing", "studies", "tracing", "tracking"),
@@ -292,7 +298,8 @@ def functions() -> dict[str, Callable[..., Any]]:
     found = {name: getattr(jg, name) for name in jg.__all__}
     for module in MODULES:
         place = importlib.import_module(f"jaxgne.{module}")
-        prefix = f"{module}." if module in ("frames", "plots", "studies") else ""
+        own = ("coalitions", "frames", "plots", "studies")
+        prefix = f"{module}." if module in own else ""
         found |= {
             prefix + name: value
             for name, value in vars(place).items()

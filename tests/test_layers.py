@@ -181,6 +181,10 @@ LAYERS: dict[str, set[str]] = {
         "settlement",
     },
     "sharing": {"each", "market", "model", "result", "settlement", "comparison"},
+    "cooperative": {"names"},
+    "coalitions": {
+        *({*RESULT, "batch", "comparison", "cooperative", "scenarios", "sharing"} - {"solve"}),
+    },
     "alternatives": {*RESULT, "batch", "comparison", "uncontrolled"},
     "placement": {"each", "market", "scenarios"},
     "standard_form": {"curves", "each", "market", "matrix", "model", "validation"},
