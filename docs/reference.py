@@ -49,6 +49,7 @@ GROUPS = {
         "charges.* "
         "comparison.baselines uncontrolled.today robustness margins.margins margins.tightened "
         "with_reserve reserve.schedule reserve.payments "
+        "auctions.auctioned auctions.plan_alone auctions.uniform auctions.pay_as_bid "
         "reserve.shortage emissions.emissions_of emissions.embodied emissions.allowances",
     ),
     "derivatives": (

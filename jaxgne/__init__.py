@@ -31,6 +31,7 @@ from .status import Status
 from .validation import validate
 
 if TYPE_CHECKING:
+    from . import auctions as auctions
     from . import caps as caps
     from . import charges as charges
     from . import emissions as emissions
@@ -189,6 +190,7 @@ _LATER = {  # imported when first asked for: a first clear needs none of them
     "write_bills": "html",
 }
 _MODULES = (
+    "auctions",
     "caps",
     "charges",
     "emissions",

@@ -39,6 +39,10 @@ def compare(
         bool,
         typer.Option("--same-end", help="Storage ends as full as today, in all of them."),
     ] = False,
+    auctions: Annotated[
+        bool,
+        typer.Option("--auctions", help="Beside them, auctions of what everyone alone has left."),
+    ] = False,
     network_fee: Annotated[
         float,
         typer.Option(
@@ -65,7 +69,8 @@ def compare(
     the tariff alone. no trading, no storage, price taking (nobody sees the own effect on prices)
     and social optimum: the market without these.
 
-    One of them that does not clear is left out.
+    One of them that does not clear is left out. --auctions adds alone (everyone plans at the tariff
+    as if there were no network), uniform auction and pay as bid (docs/auctions.md).
 
     Exit codes: 0 cleared, 1 bad input, 2 wrong usage, 3 not cleared, 4 infeasible.
     """
@@ -76,6 +81,8 @@ def compare(
         found = jaxgne.side_by_side(
             market, tol=tol, until=until, same_end=same_end, progress=progress
         )
+        if auctions:
+            found |= jaxgne.auctions.auctioned(market, tol=tol)
     compared = jaxgne.compare(
         found,
         reference=reference,

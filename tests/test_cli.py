@@ -121,6 +121,8 @@ def test_compare_tells_what_a_market_is_worth(case: Path, overloaded: Path, tmp_
     assert rows["today"]["contract_fees_eur"] > 0.0 == float(written[0]["contract_fees_eur"])
     assert rows["market"]["co2_kg"] == pytest.approx(0.4 * rows["market"]["net_import_kwh"])
     assert rows["no trading"]["mean_benefit_eur"] == 0.0
+    rows = json.loads(call("compare", case, "--json", "--auctions").stdout)["markets"]
+    assert [*rows][-3:] == ["alone", "uniform auction", "pay as bid"]
     refused = call("compare", case, "--tol", 1e-13)
     assert (refused.exit_code, refused.stderr[:15]) == (1, "jaxgne: tol=1e-")
     failed = call("compare", overloaded)

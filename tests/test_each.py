@@ -21,6 +21,7 @@ import pytest
 import jaxgne as jg
 from jaxgne import (
     alternatives,
+    auctions,
     batch_report,
     certificate,
     charges,
@@ -176,6 +177,12 @@ ONE: dict[str, Call] = {
     "series": lambda m, c: scenarios.series(m, np.ones((2, 4))),
     "convex": lambda m, c: jg.convex(m),
     "who_gains": lambda m, c: sharing.who_gains(m, c, (m, c)),
+    "alone": lambda m, c: auctions.alone(m),
+    "pooled": lambda m, c: auctions.pooled(m),
+    "plan_alone": lambda m, c: auctions.plan_alone(m),
+    "uniform": lambda m, c: auctions.uniform(m, c),
+    "pay_as_bid": lambda m, c: auctions.pay_as_bid(m, c),
+    "auctioned": lambda m, c: auctions.auctioned(m),
     "preference_cycle": lambda m, c: preference_cycle(m),
     "frames.hot_spots": lambda m, c: frames.hot_spots(m, c),
     "spots": lambda m, c: tight.spots(m, c.plan),
@@ -269,7 +276,7 @@ INSIDE = {  # one market's mathematics, and what the functions above are made of
     *("agreed", "agreed_price", "together"),  # what commitments count
     *("metered", "decide", "judge", "prefer", "priced", "parameter_names", "descend", "cleared"),
     *("slopes", "without"),
-    *("slopes", "with_levels"),
+    *("slopes", "with_levels", "offers"),
     *(
         "owners",
         "has_state",
@@ -289,7 +296,16 @@ MODULES = (
     *("causes", "descent", "indicators", "scenarios", "selection"),
     *("reliability", "settlement", "sharing", "studies", "tracing", "tracking"),
     *("tradeoffs", "tuning"),
-    *("alternatives", "household", "reserve", "tight", "uncontrolled", "unmet", "validation"),
+    *(
+        "alternatives",
+        "auctions",
+        "household",
+        "reserve",
+        "tight",
+        "uncontrolled",
+        "unmet",
+        "validation",
+    ),
 )
 
 

@@ -186,6 +186,7 @@ LAYERS: dict[str, set[str]] = {
         *({*RESULT, "batch", "comparison", "cooperative", "scenarios", "sharing"} - {"solve"}),
     },
     "alternatives": {*RESULT, "batch", "comparison", "uncontrolled"},
+    "auctions": {*RESULT, "linear_flow", "uncontrolled"},
     "placement": {"each", "market", "scenarios"},
     "standard_form": {"curves", "each", "market", "matrix", "model", "validation"},
     "files": set(),
@@ -321,6 +322,7 @@ LAYERS: dict[str, set[str]] = {
     "__init__": {
         *RESULT,
         *STUDIES,
+        "auctions",
         "forecasts",
         "simulation",
         "cases",
