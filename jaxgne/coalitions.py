@@ -8,6 +8,7 @@ Such others are singletons of a partition (Chander, Tulkens, Int. J. Game Theory
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
@@ -95,7 +96,8 @@ def game(given: Any, *, most: int = _MOST, tol: Any = None, names: Sequence[str]
         raise ValueError(f"game: {players} players; give at most {_EVER}.")
     if names and len(names) != players:
         raise ValueError(f"game: {len(names)} names for {players} players; give one each.")
-    return Game(every(players), values, np.full(players, np.nan), tuple(names))
+    nothing = np.full(players, np.nan)
+    return Game(every(players), values, nothing, np.zeros(()), tuple(names))
 
 
 def _one(caller: str, market: Market) -> None:
@@ -132,23 +134,23 @@ def _valued(market: Market, members: Bool[np.ndarray, "C N"], tol: Any) -> Game:
     members = np.unique(np.vstack([members, np.ones_like(members[:1])]), axis=0)
     pairs = market.trading
     limit, energy = np.asarray(pairs.limit), np.zeros(members.shape[1])
+    nothing = Game(members, np.zeros(len(members)), energy, np.zeros(()), market.prosumers.names)
     some = members[:, np.asarray(pairs.buyer)] & members[:, np.asarray(pairs.seller)]
     some &= (limit > 0).any(axis=1)
     if not some.any():
-        return Game(members, np.zeros(len(members)), energy, market.prosumers.names)
+        return nothing
     nobody = np.zeros_like(some[:1])
     opened, which = np.unique(np.vstack([nobody, some]), axis=0, return_inverse=True)
     markets = sweep(market, lambda m: m.trading.limit, np.where(opened[:, :, None], limit, 0.0))
     clearings = clear_many(markets, tol=tol)
     lost = np.flatnonzero(~np.asarray(clearings.ok))
-    names = market.prosumers.names
     if lost.size:
-        first = Game(members, np.zeros(len(members)), energy, names)
         row = int(np.flatnonzero(which == lost[0])[0])
-        who = "nobody trades" if row == 0 else f"only {first.called(members[row - 1])} trade"
+        who = "nobody trades" if row == 0 else f"only {nothing.called(members[row - 1])} trade"
         raise ValueError(
-            f"coalitions: where {who} the market does not clear, so that has no value; give "
-            "everyone enough import_max to do without trades, after jg.validate(market)."
+            f"coalitions: where {who} the market does not clear, so that has no value; loosen "
+            "what holds it there, such as import_max, total_max or a line's rating: jg.relax of "
+            "that market says by how much."
         )
     cost = np.asarray(_costs(markets, clearings))
     saved = cost[which[0]] - cost[which[1:]]
@@ -156,7 +158,10 @@ def _valued(market: Market, members: Bool[np.ndarray, "C N"], tol: Any) -> Game:
     ends = [np.asarray(side)[some.any(axis=0)] for side in (pairs.buyer, pairs.seller)]
     energy[np.concatenate(ends)] = 1.0
     energy = _inside(market, lane(clearings, whole).plan, energy)
-    return Game(members, np.sum(np.where(members, saved, 0.0), axis=1), energy, names)
+    judged = clearings.certificate
+    off = 2 * np.max(np.asarray(judged.error) * np.asarray(judged.scales.bill))  # of two costs
+    values = np.sum(np.where(members, saved, 0.0), axis=1)
+    return replace(nothing, values=values, energy=energy, precision=off)
 
 
 @nameless
@@ -264,8 +269,8 @@ def equal_profit(given: Any, *, energy: Any = None, most: int = _MOST, tol: Any 
 
     After the equal profit method (Frisk et al., European Journal of Operational Research 205,
     2010), by least squares, so that there is one. `energy` are kWh of each; without them those of
-    `by_energy`. `given` is a market, a game or a table of values as `game` takes
-    them, with its `most` and `tol`. Raises `ValueError` as `game` and `by_energy` do.
+    `by_energy`. `given` is a market, a game or a table of values as `game` takes them, with its
+    `most` and `tol`. Raises `ValueError` as `game` and `by_energy` do.
     """
     found = game(given, most=most, tol=tol)
     weights = _energy("equal_profit", found, energy)
@@ -298,9 +303,10 @@ def core_check(
     """Whether a coalition would gain by leaving a split, which one gains most, and how much.
 
     `split` is a `Split`, or EUR for each prosumer. A coalition leaves for more than `tolerance`
-    EUR, by default 1e-4 of the largest value. `given` is a market, a game or a table of values as
-    `game` takes them, with its `most` and `tol`. Where a game was sampled, as `split.game` of
-    `shapley(market, samples=200)`, only coalitions that it knows are asked: that is no proof.
+    EUR, by default 1e-4 of the largest value and no less than values may be off by. `given` is a
+    market, a game or a table of values as `game` takes them, with its `most` and `tol`. Where a
+    game was sampled, as `split.game` of `shapley(market, samples=200)`, only coalitions that it
+    knows are asked: that is no proof.
 
     Raises `ValueError` as `game` does, and for a split that hands out more than all gain.
     """

@@ -4,6 +4,7 @@ A coalition S of n players gains v(S) together, and v of all is to be split. Not
 markets: `coalitions` says what a coalition of prosumers gains.
 """
 
+from dataclasses import replace
 from math import comb
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ class Game(Record):
     members: Bool[np.ndarray, "C N"]  # who is in it
     values: Float[np.ndarray, " C"]  # EUR that these gain together
     energy: Float[np.ndarray, " N"]  # kWh that stay in the community; NaN where not known
+    precision: Float[np.ndarray, ""]  # EUR, what values may be off by, as markets are cleared
     names: tuple[str, ...] = naming("name of each prosumer, or nothing")
 
     @property
@@ -129,17 +131,20 @@ def _cents(value: Any) -> str:
 def core_of(game: Game, gains: Any, tolerance: float | None = None) -> Core:
     """The coalition that gains most by leaving a split, of those whose values are known.
 
-    Whoever gains less than `tolerance` EUR, by default 1e-4 of the largest value, stays.
+    Whoever gains less than `tolerance` EUR, by default 1e-4 of the largest value and no less than
+    values may be off by, stays.
     """
     members, values, given = np.asarray(game.members), np.asarray(game.values), np.asarray(gains)
-    close = _CLOSE * np.abs(values).max(initial=0.0) if tolerance is None else tolerance
+    rounding = float(game.precision) + _TINY * np.abs(values).max(initial=0.0)
+    near = max(_CLOSE * np.abs(values).max(initial=0.0), rounding)
+    close = near if tolerance is None else tolerance
     if given.shape != (game.players,):
         raise ValueError(
             f"core_check: the split has the shape {given.shape}; give one number for each of the "
             f"{game.players} prosumers."
         )
     over = given.sum() - game.whole
-    if over > close:
+    if over > max(close, rounding):
         raise ValueError(
             f"core_check: the split hands out {over:.3g} EUR more than the {game.whole:.3g} EUR "
             "that all gain together."
@@ -299,4 +304,4 @@ def evenest(game: Game, weights: Vector, *, core: bool) -> Vector:
 def _scaled(game: Game) -> tuple[Game, float]:
     """The game with values of size 1, and what they were times as much."""
     size = float(np.abs(np.asarray(game.values)).max(initial=0.0)) or 1.0
-    return Game(game.members, np.asarray(game.values) / size, game.energy, game.names), size
+    return replace(game, values=np.asarray(game.values) / size), size

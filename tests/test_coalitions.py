@@ -245,6 +245,21 @@ def test_mistakes_are_told(ask, said):
         ask()
 
 
+def test_rounding_makes_nobody_leave():
+    """Two who have nothing to sell gain nothing together, to what their market is cleared to."""
+    market = jg.Market(
+        jg.Prosumers([0, 0], [[4.0], [2.0]]),
+        jg.Grid([[0.0]], model="copperplate"),
+        jg.Tariff(0.01, hours=1, base=0.30),
+        trading=jg.Trading([0], [1], limit=9.0),
+    )
+    game = coalitions.game(market)
+    assert np.abs(game.values).max() <= game.precision <= 1e-5
+    for split in (coalitions.equal(game), np.array([-1e-7, 1e-7])):
+        assert coalitions.core_check(game, split).holds
+    assert not coalitions.core_check(game, [0.0, 0.0], tolerance=-1e-5).holds
+
+
 def test_a_sample_is_no_proof():
     """Those who were not asked may leave, and the sentence says so."""
     found = coalitions.equal(street(limit=0.0))
