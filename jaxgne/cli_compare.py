@@ -1,5 +1,6 @@
 """The command `jaxgne compare`: today as it is, the market, and the market without parts of it."""
 
+import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -82,7 +83,10 @@ def compare(
             market, tol=tol, until=until, same_end=same_end, progress=progress
         )
         if auctions:
-            found |= jaxgne.auctions.auctioned(market, tol=tol)
+            try:
+                found |= jaxgne.auctions.auctioned(market, tol=tol)
+            except jaxgne.NotCleared as stop:
+                warnings.warn(f"auctions are left out, not all can do alone: {stop}", stacklevel=2)
     compared = jaxgne.compare(
         found,
         reference=reference,

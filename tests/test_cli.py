@@ -21,6 +21,7 @@ from jaxgne import cli, cli_source, io
 from jaxgne.cases import CASES
 from jaxgne.causes import explain_infeasible
 from tests.folders import feeder
+from tests.markets import two_neighbors
 
 
 def call(*words: object) -> Result:
@@ -116,18 +117,26 @@ def test_compare_tells_what_a_market_is_worth(case: Path, overloaded: Path, tmp_
     assert float(written[0]["mean_benefit_eur"]) == 0.0
     prices = tmp_path / "tariff.toml"
     prices.write_text("[contract]\nnetwork = 0.1\nvat = 0.2")
-    asked = ("compare", case, "--json", "--grid-carbon", 0.4, "--tariff", prices)
+    asked = ("compare", case, "--json", "--auctions", "--grid-carbon", 0.4, "--tariff", prices)
     rows = json.loads(call(*asked).stdout)["markets"]
     assert rows["today"]["contract_fees_eur"] > 0.0 == float(written[0]["contract_fees_eur"])
     assert rows["market"]["co2_kg"] == pytest.approx(0.4 * rows["market"]["net_import_kwh"])
     assert rows["no trading"]["mean_benefit_eur"] == 0.0
-    rows = json.loads(call("compare", case, "--json", "--auctions").stdout)["markets"]
     assert [*rows][-3:] == ["alone", "uniform auction", "pay as bid"]
     refused = call("compare", case, "--tol", 1e-13)
     assert (refused.exit_code, refused.stderr[:15]) == (1, "jaxgne: tol=1e-")
     failed = call("compare", overloaded)
     assert failed.exit_code == 4
     assert "infeasible: Grid.rating" in failed.stderr
+
+
+@pytest.mark.filterwarnings("default")
+def test_compare_leaves_out_what_nobody_can_do_alone(tmp_path: Path):
+    io.save(tmp_path / "island", two_neighbors())
+    result = call("compare", tmp_path / "island", "--auctions", "--json")
+    assert result.exit_code == 0, result.output
+    assert not {"no trading", "alone"} & {*json.loads(result.stdout)["markets"]}
+    assert "auctions are left out, not all can do alone: infeasible" in result.stderr
 
 
 def test_quiet_prints_nothing_and_out_holds_the_result(case: Path, tmp_path: Path):
