@@ -182,7 +182,7 @@ def test_a_market_s_coalitions_gain_what_they_save_by_hand():
     exact = np.array([1 / 6, 1 / 15, 11 / 30])
     assert (np.abs(found.gains - exact) <= 4 * found.error + 1e-6).all()
     assert "+- EUR" in str(found)
-    for rule in ("equal", "by_energy", "by_benefit", "equal_profit"):
+    for rule in ("equal", "by_benefit"):
         whole = getattr(coalitions, rule)(street(), tol=1e-9)
         right = getattr(coalitions, rule)(game)
         np.testing.assert_allclose(whole.gains, right.gains, atol=1e-6)
