@@ -91,10 +91,12 @@ def noisy(
     `load`, `renewable` and `price` are relative standard deviations `growth` hours ahead, from
     where on they stay so; before they grow with the root of the hours to the end of the step. The
     noise of each prosumer's gross load is its own, that of the passive load is one, of all sun
-    another, of the main grid's price a third; each is correlated over `correlation` hours. The mean
-    of a forecast is the truth. It depends on `seed` and the step at which it is made, and on no
-    forecast before. Reactive power, curtailable sun and caps on exports that vary move along; sun
-    is what may be curtailed, or is fed in.
+    another, of the main grid's price a third; each is correlated over `correlation` hours. Told
+    numbers are revised as their hour comes nearer, not drawn anew: from issue to issue a part of
+    the error goes, which tells nothing of what is left (the martingale model of Heath and Jackson,
+    IIE Transactions 26(3), 1994). The mean of a forecast is the truth. It depends on `seed` and the
+    step at which it is made alone. Reactive power, curtailable sun and caps on exports that vary
+    move along; sun is what may be curtailed, or is fed in.
 
     Raises `ValueError` for sizes below 0.
     """
@@ -105,14 +107,11 @@ def noisy(
         raise ValueError("noisy: growth and correlation are hours; give numbers above 0.")
 
     def forecast(seen: Market, window: Market, at: int) -> Market:
-        length = np.asarray(window.hour_length, float)
-        ahead = begun(length) + length
-        reach = np.sqrt(np.minimum(ahead / growth, 1.0))
-        people, rng = window.prosumers, np.random.default_rng([seed, at])
-        count = len(people.bus)
-        noise = _correlated(rng, count + 3, ahead - length / 2, correlation)
+        people, count = window.prosumers, len(window.prosumers.bus)
+        now = float(np.sum(np.asarray(seen.hour_length, float)))
+        noise, reach = _unrevealed(seed, count + 3, now, window, growth, correlation)
         of_load, of_sun, of_price = (
-            np.exp(size * reach * z - (size * reach) ** 2 / 2)
+            np.exp(size * z - (size * reach) ** 2 / 2)
             for size, z in ((load, noise[:-2]), (renewable, noise[-2]), (price, noise[-1]))
         )
         net = np.asarray(people.load, float)
@@ -192,17 +191,32 @@ def _between(edges: np.ndarray, summed: np.ndarray, times: np.ndarray) -> np.nda
     return summed[..., place] + part * (summed[..., place + 1] - summed[..., place])
 
 
-def _correlated(
-    rng: np.random.Generator, rows: int, middle: Float[np.ndarray, " W"], hours: float
-) -> Float[np.ndarray, "R W"]:
-    """Noise of variance 1 by row, whose correlation falls to 1/e over so many hours."""
-    drawn = rng.standard_normal((rows, len(middle)))
-    kept = np.exp(-np.diff(middle, prepend=-np.inf) / hours)
-    found, last = np.empty_like(drawn), np.zeros(rows)
-    for step, share in enumerate(kept):
-        last = share * last + np.sqrt(1 - share**2) * drawn[:, step]
-        found[:, step] = last
-    return found
+def _unrevealed(
+    seed: int, rows: int, now: float, window: Market, growth: float, correlation: float
+) -> tuple[Float[np.ndarray, "R W"], Float[np.ndarray, " W"]]:
+    """What of each row's noise is not known `now`, and its standard deviation, at most 1.
+
+    Time is in cells, as long as the shortest step. In each of the `growth` hours before its end a
+    cell's noise loses a part, drawn for all cells to come together, with a correlation that falls
+    to 1/e over so many hours; a step of several cells has the noise of the one in its middle.
+    """
+    from scipy.signal import lfilter
+
+    length = np.asarray(window.hour_length, float)
+    cell = float(np.min(length))
+    whole, first = max(round(growth / cell), 1), round(now / cell)
+    target = first + np.floor((begun(length) + length / 2) / cell + 1e-9).astype(int)
+    last = int(target[-1])
+    found = np.zeros((last - first + 1, rows))
+    kept = np.exp(-cell / correlation)
+    for each in range(first, last + 1):  # what is revealed in a cell
+        part = np.random.default_rng([seed, each]).standard_normal(
+            (min(whole, last - each + 1), rows)
+        )
+        part[1:] *= np.sqrt(1 - kept**2)
+        found[each - first : each - first + len(part)] += lfilter([1.0], [1.0, -kept], part, axis=0)
+    reach = np.sqrt(np.minimum(target - first + 1, whole) / whole)
+    return found[target - first].T / np.sqrt(whole), reach
 
 
 def _moved(window: Market, tables: dict[str, np.ndarray]) -> Market:

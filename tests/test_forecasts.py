@@ -48,6 +48,24 @@ def test_noise_has_the_size_and_the_mean_that_were_asked_for():
     assert step[3, 4] == pytest.approx(np.exp(-4 / 3), abs=0.15)
 
 
+def test_errors_are_revised_as_time_goes_on_not_drawn_anew():
+    """Of one step by three issues: each takes away a part that tells nothing of what is left."""
+    truth = village(2)
+    target, left = STEPS - 1, []
+    for seed in range(600):
+        guess = forecasts.noisy(0.3, growth=4.0 * STEPS, seed=seed)
+        told = [asked(guess, truth, at, [1] * (STEPS - at)) for at in (0, 2, 4)]
+        left.append(
+            [float(np.log(m.grid.passive[1, -1] / truth.grid.passive[1, target])) for m in told]
+        )
+    issue = np.array(left)
+    issue -= issue.mean(axis=0)
+    np.testing.assert_allclose(issue.std(axis=0), 0.3 * np.sqrt([1, 4 / 6, 2 / 6]), rtol=0.15)
+    revised = np.diff(issue, axis=1)
+    seen = np.corrcoef(np.column_stack([revised, issue[:, 2]]).T)
+    np.testing.assert_allclose(seen - np.eye(3), 0.0, atol=0.15)
+
+
 def test_sun_moves_with_what_it_reaches():
     truth = village(1)
     found = asked(forecasts.noisy(0.0, 0.3, seed=1), truth, 0, [1] * STEPS)
