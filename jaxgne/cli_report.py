@@ -10,7 +10,7 @@ import typer
 import jaxgne
 
 from .cli_shared import Baseline, Json, NoBaseline, Quiet, Result, wrote
-from .cli_show import baseline_of, cleared
+from .cli_show import baseline_of, cleared, simulation_of
 
 
 def report(
@@ -35,7 +35,8 @@ def report(
     market, clearing = cleared(result)
     begun = time.perf_counter()
     name = result.resolve().name if title is None else title
-    jaxgne.report(market, clearing, baseline=against, out=out, title=name)
+    about = simulation_of(result)
+    jaxgne.report(market, clearing, baseline=against, out=out, title=name, about=about)
     took, size = time.perf_counter() - begun, out.stat().st_size
     facts = {"written": str(out), "bytes": size, "seconds": round(took, 2)}
     words = "" if against != "no trading" else ", most of it to clear the market without trades"

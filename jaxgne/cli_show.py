@@ -119,6 +119,11 @@ def cleared(path: Path) -> tuple[jaxgne.Market, jaxgne.Clearing]:
     return double(market), double(clearing)
 
 
+def simulation_of(path: Path) -> simulation.Simulation | None:
+    """What `simulate` wrote; None of any other result."""
+    return simulation.load(path) if is_simulation(path) else None
+
+
 def baseline_of(baseline: Path | None, no_baseline: bool) -> Any:
     """What bills are compared with: a saved result, nothing, or by default no trading."""
     if baseline is not None and no_baseline:

@@ -35,8 +35,9 @@ def judged(simulation: Simulation) -> Clearing:
 def days(simulation: Simulation) -> tuple[Market, Clearing]:
     """What a `simulation` did day by day, each of 24 hours from its start, as a batch.
 
-    `jg.report(*days(simulation))` shows its quantiles by hour of the day. What is left of a day at
-    the end is left out. Raises `ValueError` for less than a day, and steps of unequal length.
+    `jg.report(*days(simulation), about=simulation)` shows its quantiles by hour of the day. What is
+    left of a day at the end is left out. Raises `ValueError` for less than a day, and steps of
+    unequal length.
     """
     market, steps = simulation.market, simulation.plan.imports.shape[1]
     per = round(DAY / even("days", market))

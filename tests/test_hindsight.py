@@ -79,6 +79,11 @@ def test_the_shell_simulates_and_shows(tmp_path: Path):
     assert facts["kind"] == "simulation" and facts["windows"] == 4 and facts["why"] == ""
     assert json.loads(call("show", tmp_path / "run", "--json").stdout) == facts
     assert "8 of 8 steps" in call(*words, "--out", tmp_path / "run").stdout
+    page = tmp_path / "run.html"
+    assert call("report", tmp_path / "run", "--no-baseline", "--out", page).exit_code == 0
+    said = page.read_text()
+    assert "Simulation of 8 of 8 steps in 4 windows" in said and "By hour, over 2 days" in said
+    assert "scenarios" not in said.partition("Licence")[0].partition("<script")[0]
     other = call(*words, "--elastic", "--out", tmp_path / "run")
     assert other.exit_code == 1 and "another simulation" in other.stderr
     assert call(*words[:-5], "--window", "x").exit_code in (1, 2)

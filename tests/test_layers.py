@@ -261,6 +261,7 @@ LAYERS: dict[str, set[str]] = {
     },
     "exporting": {"dataset", "families", "files", "frames", "io", "market", "result"},
     "html": {
+        "simulation",
         *({*RESULT, *STUDIES} - SOLVERS),
         *(
             "batch_report",

@@ -1,6 +1,7 @@
 """A cleared market, or a batch of them, as one page to open, read and hand on."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from . import batch, one_market
 from .baseline import Baseline, against
 from .page import Page, converter
 
+if TYPE_CHECKING:
+    from ..simulation import Simulation
+
 
 @of_tables
 def report(
@@ -23,13 +27,15 @@ def report(
     baseline: Baseline = REFERENCE,
     out: str | Path = "report.html",
     title: str = "Market report",
+    about: "Simulation | None" = None,
 ) -> Path:
     """Write one HTML file about a clearing, or about those of a batch; its path.
 
     The file is `out`, headed by `title`. It needs no network and no other file (docs/report.md).
     Bills stand beside those of the `baseline`: by default the market without trades, which is
     cleared for it; a clearing of the same households, alone or with its own market; or None, for
-    none. Where it does not clear it is left out, and the page says so.
+    none. Where it does not clear it is left out, and the page says so. Of the days of a simulation
+    (`hindsight.days`) the page is `about` that: it begins with what the simulation says of itself.
 
     Raises `ValueError` for a clearing of another market and for one without a plan, `OSError` where
     `out` cannot be written, and `ImportError` without the extra "report".
@@ -52,7 +58,9 @@ def report(
     if many and not np.asarray(clearing.ok).any():
         raise ValueError("report: no scenario of this batch cleared, so there is nothing to show.")
     other = against("report", market, clearing, baseline)
-    fill = batch.fill if many else one_market.fill
-    data = fill(page, market, clearing, other)
+    if many:
+        data = batch.fill(page, market, clearing, other, about)
+    else:
+        data = one_market.fill(page, market, clearing, other)
     page.write(target, data)
     return target

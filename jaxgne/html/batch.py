@@ -31,7 +31,9 @@ def fill(
     markets: Market,
     clearings: Clearing,
     other: Compared,
+    about: Any = None,
 ) -> dict[str, Any]:
+    """The page of a batch, and the data of its charts; of the days of a simulation, `about` it."""
     ended, spread = spreads(markets, clearings)
     count, cleared = len(np.asarray(clearings.steps)), ended.get("cleared", 0)
     words = f"{cleared} of {count} scenarios cleared"
@@ -39,14 +41,18 @@ def fill(
     lines = [f"Others: {', '.join(others)}; they are left out below."] if others else []
     errors = np.asarray(clearings.certificate.error, float)[np.asarray(clearings.ok)]
     lines.append(f"Relative KKT error of those that cleared: at most {errors.max():.1e}.")
-    page.heading(words, cleared == count, lines)
+    one, which = "scenarios", "the scenarios that cleared"
+    if about is not None:  # whose days have no equilibrium of their own
+        one = which = f"{count} days"
+        words, *lines = str(about).splitlines()
+    page.heading(words, cleared == count if about is None else about.ok, lines)
     rows = fans(markets, clearings)
     steps = markets.prosumers.load.shape[2]
-    own = [charts.fan(row["key"], row["words"], row["unit"], "hour", steps) for row in rows]
-    page.section("fans", "By hour, over scenarios", page.charts(own))
+    own = [charts.fan(row["key"], row["words"], row["unit"], "hour", steps, which) for row in rows]
+    page.section("fans", f"By hour, over {one}", page.charts(own))
     page.section("spreads", "Quantiles", table("spreads", "quantiles"))
     note = f'<p class="note">{escape(other.missing)}</p>' if other.missing else ""
-    note += '<p class="note">EUR of all hours, over the scenarios that cleared.</p>'
+    note += f'<p class="note">EUR of all hours, over {which}.</p>'
     page.section("bills", "Costs by household", note + table("bills", "costs"))
     hours = np.asarray(markets.hour_length, float)[0]
     begun = np.concatenate([[0.0], np.cumsum(hours)[:-1]])

@@ -277,8 +277,8 @@ def storage(title: str, count: int) -> Chart:
     return Chart("storage", "Storage of whoever is picked", note, spec_of(200, layers))
 
 
-def fan(key: str, words: str, unit: str, title: str, count: int) -> Chart:
-    """Quantiles over scenarios by hour."""
+def fan(key: str, words: str, unit: str, title: str, count: int, which: str) -> Chart:
+    """Quantiles by hour over scenarios, and over `which`."""
     x = time_axis(title, count)
     y = y_axis("q50", f"{words} ({unit})", zero=False)
     told = tip(("when", "time", ""), ("q05", f"5 % ({unit})", ",.5~g"),
@@ -296,5 +296,5 @@ def fan(key: str, words: str, unit: str, title: str, count: int) -> Chart:
     ]  # fmt: skip
     line = {"type": "line", "color": BLUE, "strokeWidth": 2, "point": {"size": 26}}
     layers += [now(), base | {"mark": line, "encoding": {"x": x, "y": y, "tooltip": told}}]
-    note = "Median over the scenarios that cleared; shaded 25 to 75 % and, lighter, 5 to 95 %."
+    note = f"Median over {which}; shaded 25 to 75 % and, lighter, 5 to 95 %."
     return Chart(f"fan_{key}", words[:1].upper() + words[1:], note, spec_of(220, layers))
