@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from . import mechanisms as mechanisms
     from . import objectives as objectives
     from . import plots as plots
+    from . import preferences as preferences
     from . import profiles as profiles
     from . import reserve as reserve
     from . import scenarios as scenarios
@@ -198,6 +199,7 @@ _MODULES = (
     "mechanisms",
     "objectives",
     "plots",
+    "preferences",
     "profiles",
     "reserve",
     "scenarios",

@@ -11,13 +11,13 @@ costs a clear without warm start each time.
 
 from typing import Any
 
-import equinox as eqx
 from jaxtyping import Array, Float
 
 from .clearing import clear
 from .comparison import REFERENCE, baselines, evenness, inequality, outcome
 from .market import Market
 from .model import aggregate
+from .record import changed
 from .result import Clearing
 from .runner import jnp
 from .sensitivity.implicit import Implicit
@@ -134,12 +134,9 @@ def welfare_loss(market: Market, clearing: Clearing, *, tol: Any = None) -> Scal
     on trades and without preferences.
     """
     best = baselines(market)["social optimum"]
-    trading = (best.trading.toll, best.trading.fee_buyer, best.trading.fee_seller)
-    best = eqx.tree_at(
-        lambda m: (m.trading.toll, m.trading.fee_buyer, m.trading.fee_seller),
-        best,
-        tuple(jnp.zeros_like(a) for a in trading),
-    )
+    names = ("toll", "reluctance", "fee_buyer", "fee_seller")
+    free = {name: jnp.zeros_like(getattr(best.trading, name)) for name in names}
+    best = changed(best, trading=changed(best.trading, **free))
     return social_cost(market, clearing) - social_cost(market, _cleared(best, tol))
 
 

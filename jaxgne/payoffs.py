@@ -25,8 +25,8 @@ from .runner import jnp, remembered
 
 
 def toll(market: Market) -> Float[Array, "E H"]:
-    """What a kW of a trade in either direction costs both sides together, EUR/kW: 2 Ts c_ta."""
-    return 2 * counted(market) * market.trading.toll
+    """What a kW of a trade in either direction costs both together, EUR/kW: Ts (2 c_ta + c_rel)."""
+    return counted(market) * (2 * market.trading.toll + market.trading.reluctance)
 
 
 def grid_price(market: Market, sigma: Float[Array, " H"]) -> Float[Array, " H"]:
@@ -74,7 +74,7 @@ def charges(market: Market, plan: Plan) -> tuple[Float[Array, " N"], Float[Array
 def costs(market: Market, plan: Plan) -> Float[Array, " N"]:
     """J_i, what each prosumer minimizes, EUR; the paper, eq. 1-6 (model.md: Costs)."""
     pairs = market.trading
-    volume = pairs.toll * jnp.abs(plan.trades)
+    volume = (pairs.toll + pairs.reluctance / 2) * jnp.abs(plan.trades)
     volume += pairs.quadratic[:, None] * plan.trades**2
     price = grid_price(market, aggregate(market, plan))
     hourly = (

@@ -14,9 +14,11 @@ class Trading(Record):
     """Pairs that may trade, each once: a trade is positive when `buyer` buys from `seller`.
 
     `fee_buyer` and `fee_seller` are what each side reckons with (c_tr), `toll` is the network's
-    tariff for the trade, paid by both sides (c_ta). `quadratic` is a cost `quadratic t^2` per hour
-    to each side; 0 in the paper (model.md: Costs). A plain list is by pair, an array of shape
-    (1, hours) or (pairs, hours) by hour.
+    tariff for the trade, paid by both sides (c_ta). `reluctance` is what the two together reckon
+    with for each kWh that they trade, whichever way, and nobody is paid: whom one would rather not
+    deal with. `quadratic` is a cost `quadratic t^2` per hour to each side; 0 in the paper, as
+    reluctance is (model.md: Costs). A plain list is by pair, an array of shape (1, hours) or
+    (pairs, hours) by hour.
     """
 
     buyer: Int[Array, " E"] = index("prosumer", "who buys where the trade is positive")
@@ -25,6 +27,9 @@ class Trading(Record):
     fee_buyer: Float[Array, "E #H"] = amount("EUR/kWh", "what the buyer reckons with")
     fee_seller: Float[Array, "E #H"] = amount("EUR/kWh", "what the seller reckons with")
     toll: Float[Array, "E #H"] = amount("EUR/kWh", "the network's tariff, paid by both", "[0, inf)")
+    reluctance: Float[Array, "E #H"] = amount(
+        "EUR/kWh", "what both together reckon with, either way, and nobody is paid", "[0, inf)"
+    )
     quadratic: Float[Array, " E"] = amount(
         "EUR/kW^2h", "cost of power squared, to each side", "[0, inf)"
     )
@@ -38,18 +43,20 @@ class Trading(Record):
         fee_buyer: Any = 0.0,
         fee_seller: Any = 0.0,
         toll: Any = 0.0,
+        reluctance: Any = 0.0,
         quadratic: Any = 0.0,
     ):
         self.buyer = whole("Trading.buyer", buyer)
         self.seller = whole("Trading.seller", seller)
         read = Reader(
             *("Trading.", "pair", len(self.buyer), 1),
-            *(limit, fee_buyer, fee_seller, toll, quadratic),
+            *(limit, fee_buyer, fee_seller, toll, reluctance, quadratic),
         )
         self.limit = read.either("limit", limit)
         self.fee_buyer = read.either("fee_buyer", fee_buyer)
         self.fee_seller = read.either("fee_seller", fee_seller)
         self.toll = read.either("toll", toll)
+        self.reluctance = read.either("reluctance", reluctance)
         self.quadratic = read.row("quadratic", quadratic)
 
 

@@ -44,7 +44,7 @@ def bounded(market: Market) -> Market:
     used = used + jnp.sum(charge, axis=0) + jnp.sum(curtailed, axis=0)
     made = jnp.maximum(_within(units.power_max, used), units.power_min)
     # passed round at a profit, trades run to their limits
-    paid = jnp.abs(pairs.fee_buyer - pairs.fee_seller) > 2 * pairs.toll
+    paid = jnp.abs(pairs.fee_buyer - pairs.fee_seller) > 2 * pairs.toll + pairs.reluctance
     most = jnp.max(used, initial=0.0)[None]
     limit = jnp.where(jnp.any(paid), pairs.limit, _within(pairs.limit, most))
     carried = used + surplus + jnp.sum(discharge, axis=0)

@@ -124,7 +124,8 @@ def _dearest_cost(market: Market, own: Array) -> Float[Array, ""]:
         pairs.quadratic * jnp.minimum(own[pairs.buyer], own[pairs.seller]),
     )
     plain = (units.linear, stores.linear, stores.final_value)
-    plain += (pairs.toll, pairs.fee_buyer, pairs.fee_seller, export_prices(market))
+    plain += (pairs.toll, pairs.reluctance, pairs.fee_buyer, pairs.fee_seller)
+    plain += (export_prices(market),)
     each = [2 * _largest(a) for a in curved] + [_largest(jnp.abs(a)) for a in plain]
     if has_caps(market):
         paid = jnp.abs(market.caps.price) / kw_per_unit(market.caps)[:, 0]

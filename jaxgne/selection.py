@@ -181,7 +181,12 @@ def prefer(market: Market, plan: Plan, prices: Rows, objective: Objective, free:
 
 def _cost_by_trades(market: Market, plan: Plan, traded: Float[Array, "E H"]) -> Float[Array, " N"]:
     """J_i, EUR, its toll that of `traded` kW, which is linear where |t| is not."""
-    tolled = eqx.tree_at(lambda m: m.trading.toll, market, 0 * market.trading.toll)
+    pairs = market.trading
+    tolled = eqx.tree_at(
+        lambda m: (m.trading.toll, m.trading.reluctance),
+        market,
+        (0 * pairs.toll, 0 * pairs.reluctance),
+    )
     paid = by_side(market, toll(market) / 2 * traded)
     return costs(tolled, plan) + jnp.sum(paid, axis=1)
 

@@ -4,7 +4,7 @@ Trades settle at (pi_i + pi_j) / 2, the same for both sides. Beside its energy e
 operator for what it takes of limits that all share: the total exchange, lines, voltages and caps,
 the last to their owner where they have one. Lines and voltages have prices of active and of
 reactive power; about an AC state these carry losses, which the operator buys. The anticipated
-effect on the main grid's price and the preferences of `Trading.fee_buyer` and `fee_seller` are no
+effect on the main grid's price and the preferences of `Trading.fee_buyer`, `fee_seller`, `reluctance` are no
 cash.
 """
 
@@ -39,7 +39,6 @@ from .model import (
     pull,
     rows_like,
     shared_out,
-    toll,
 )
 from .radial import forest, radial
 from .record import Record
@@ -204,7 +203,7 @@ def bills(market: Market, plan: Plan, prices: Rows) -> Bills:
     ts, people = counted(market), market.prosumers
     price = grid_price(market, aggregate(market, plan))
     scarce = prices.aggregate + prices.exchange
-    share = toll(market) / 2 * jnp.abs(plan.trades)
+    share = ts * market.trading.toll * jnp.abs(plan.trades)
     paid = ts * settled_prices(market, prices) * plan.trades
     caps, network = cap_money(market, plan, prices), network_money(market, plan, prices)
     passive, lost = market.grid.consumed[0], network.lost

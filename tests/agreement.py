@@ -48,7 +48,7 @@ def check_signs(market: jg.Market, plan: jg.Plan, prices: jg.Rows, atol: float) 
     sigma = jg.aggregate(market, plan)
     bought = tariff.base + tariff.slope * (sigma + tariff.anticipation * plan.imports)
     bought += market.prosumers.import_adder
-    paid = pairs.fee_buyer + pairs.toll * jnp.sign(plan.trades)
+    paid = pairs.fee_buyer + (pairs.toll + pairs.reluctance / 2) * jnp.sign(plan.trades)
     paid += 2 * pairs.quadratic[:, None] * plan.trades
     gaps = {
         "generation": units.linear[:, None]

@@ -504,6 +504,7 @@ def random_contracts(market: jg.Market, seed: int) -> jg.Market:
         "limit": pairs.limit * rng.uniform(0, 1.5, table) * (rng.uniform(size=table) < 0.8),
         "fee_buyer": pairs.fee_buyer * rng.uniform(0.5, 1.5, table),
         "toll": pairs.toll * rng.choice([0.0, 0.5, 1.0, 2.0], table),
+        "reluctance": rng.choice([0.0, 0.005, 0.02], table),
     }
     return eqx.tree_at(priced_by_contract, market, tuple(map(jnp.asarray, fields.values())))
 
@@ -511,7 +512,8 @@ def random_contracts(market: jg.Market, seed: int) -> jg.Market:
 def priced_by_contract(m: jg.Market) -> tuple[Any, ...]:
     """What `random_contracts` changes."""
     people, pairs = m.prosumers, m.trading
-    return people.import_adder, people.export_adder, pairs.limit, pairs.fee_buyer, pairs.toll
+    charged = pairs.fee_buyer, pairs.toll, pairs.reluctance
+    return people.import_adder, people.export_adder, pairs.limit, *charged
 
 
 def levels(

@@ -191,7 +191,8 @@ def add_prosumers(program: Program, market: Market, power: float) -> None:
     program.column("exports", np.zeros_like(m.load), m.export_max, power, sold)
     program.column("curtailed", np.zeros_like(m.load), m.curtail_max, power)
 
-    limit, toll, fees = (a + zero for a in (e.limit, e.toll, e.fee_buyer - e.fee_seller))
+    charge = e.toll + e.reluctance / 2
+    limit, toll, fees = (a + zero for a in (e.limit, charge, e.fee_buyer - e.fee_seller))
     tolled = tolled_pairs(market)  # |t| <= volume <= limit, volume pays the charge
     reach = np.where(tolled[:, None], np.inf, limit)
     program.column("trades", -reach, reach, power, ts * fees, 2 * ts * e.quadratic[:, None])
@@ -232,7 +233,7 @@ def add_prosumers(program: Program, market: Market, power: float) -> None:
 def tolled_pairs(market: Market) -> np.ndarray:
     """Pairs that may trade and pay a charge, in some hour."""
     e = numbers(market.trading)
-    return np.any(e.toll > 0, axis=1) & np.any(e.limit > 0, axis=1)
+    return np.any(e.toll + e.reluctance > 0, axis=1) & np.any(e.limit > 0, axis=1)
 
 
 def add_curves(program: Program, market: Market) -> None:
@@ -910,7 +911,7 @@ def prosumer_costs(market: Market, table: dict[str, np.ndarray]) -> np.ndarray:
         if owner >= 0:
             hourly[owner] += float(market.caps.price[m]) * table["cap_rise"][m] / lengths(market)
     for pair, trade in enumerate(table["trades"]):
-        volume = e.toll[pair] * abs(trade) + e.quadratic[pair] * trade**2
+        volume = (e.toll[pair] + e.reluctance[pair] / 2) * abs(trade) + e.quadratic[pair] * trade**2
         hourly[e.buyer[pair]] += e.fee_buyer[pair] * trade + volume
         hourly[e.seller[pair]] += -e.fee_seller[pair] * trade + volume
     return hourly @ ts

@@ -36,6 +36,7 @@ from jaxgne import (
     objectives,
     one_way,
     plots,
+    preferences,
     printed,
     scenarios,
     selection,
@@ -166,6 +167,7 @@ ONE: dict[str, Call] = {
     "by_distance": lambda m, c: charges.by_distance(m, 0.0),  # both are at one bus
     "distances": lambda m, c: charges.distances(m),
     "by_loss": lambda m, c: charges.by_loss(m, c),
+    "with_preferences": lambda m, c: preferences.with_preferences(m, {"local": 0.01}),
     "by_area": lambda m, c: charges.by_area(m, 0.01, 0.02),
     "household_bill": lambda m, c: jg.household_bill(m, c, 0),
     "household_bills": lambda m, c: household.household_bills(m, c),
@@ -291,7 +293,7 @@ INSIDE = {  # one market's mathematics, and what the functions above are made of
 }
 MODULES = (
     *("batch_report", "certificate", "charges", "coalitions", "comparison", "devices"),
-    *("fitting", "frames"),
+    *("fitting", "frames", "preferences"),
     *("mechanisms", "model", "objectives", "one_way", "payoffs", "plan", "plots", "printed"),
     *("causes", "descent", "indicators", "scenarios", "selection"),
     *("reliability", "settlement", "sharing", "studies", "tracing", "tracking"),

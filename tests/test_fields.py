@@ -57,7 +57,7 @@ def test_units_are_those_of_the_mathematics():
         for name in re.findall(r"`(\w+\.\w+)`", code):
             assert FIELDS[name].unit in [unit.strip() for unit in units.split(",")], name
             seen += 1
-    assert seen == 15
+    assert seen == 16
 
 
 @pytest.mark.parametrize(

@@ -154,7 +154,7 @@ def first_order(market: jg.Market, found: Reference, margin: float) -> None:
         paid + found.prices.aggregate, pi, inside(p, np.zeros_like(p), market.prosumers.import_max)
     )
     limit = pairs.limit
-    bought = pairs.fee_buyer + pairs.toll * np.sign(plan.trades)
+    bought = pairs.fee_buyer + (pairs.toll + pairs.reluctance / 2) * np.sign(plan.trades)
     bought += 2 * pairs.quadratic[:, None] * plan.trades
     equal(bought + found.trade_prices, pi[pairs.buyer],
           inside(np.abs(plan.trades), np.zeros_like(limit), limit))  # fmt: skip

@@ -47,6 +47,7 @@ ADDED: Mapping[str, Added] = {  # by dotted field
 WITHOUT: Mapping[str, float] = {  # what may be left out, and is then this: by dotted field
     "prosumers.import_adder": 0.0,
     "prosumers.export_adder": 0.0,
+    "trading.reluctance": 0.0,
 }
 
 

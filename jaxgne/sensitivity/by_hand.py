@@ -81,6 +81,7 @@ def by_market(
         fee_buyer=_wide(pairs.fee_buyer, -ts * v.trades),
         fee_seller=_wide(pairs.fee_seller, ts * v.trades),
         toll=_wide(pairs.toll, -2 * ts * active.sign * v.trades),
+        reluctance=_wide(pairs.reluctance, -ts * active.sign * v.trades),
         quadratic=-4 * _each(ts * u.trades * v.trades),
     )
     home = market.prosumers.bus

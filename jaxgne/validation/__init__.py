@@ -182,11 +182,11 @@ def _each(market: Market) -> Iterator[tuple[str, Market]]:
 def preference_cycle(market: Market) -> list[int]:
     """Prosumers round whom energy is passed at a negative cost, seller first; empty if none.
 
-    A kW more from seller to buyer costs the two `fee_buyer - fee_seller + 2 toll`, one the other
-    way `fee_seller - fee_buyer + 2 toll` (model.md: Costs). A very long cycle may go unseen.
+    A kW more from seller to buyer costs the two `fee_buyer - fee_seller + 2 toll + reluctance`, one
+    the other way as much with fees exchanged (model.md: Costs). A very long cycle may go unseen.
     """
     v = Values(market)
-    limit, toll = v["Trading.limit"], 2 * v["Trading.toll"]
+    limit, toll = v["Trading.limit"], 2 * v["Trading.toll"] + v["Trading.reluctance"]
     dislike = v["Trading.fee_buyer"] - v["Trading.fee_seller"]
     able, dislike, toll = np.broadcast_arrays(limit > 0, dislike, toll)
     fees = np.max(np.abs(dislike), initial=0.0, where=able)
