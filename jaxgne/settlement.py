@@ -4,8 +4,8 @@ Trades settle at (pi_i + pi_j) / 2, the same for both sides. Beside its energy e
 operator for what it takes of limits that all share: the total exchange, lines, voltages and caps,
 the last to their owner where they have one. Lines and voltages have prices of active and of
 reactive power; about an AC state these carry losses, which the operator buys. The anticipated
-effect on the main grid's price and the preferences of `Trading.fee_buyer`, `fee_seller`, `reluctance` are no
-cash.
+effect on the main grid's price and the preferences of `Trading.fee_buyer`, `fee_seller` and
+`reluctance` are no cash.
 """
 
 import inspect
