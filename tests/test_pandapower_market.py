@@ -87,7 +87,7 @@ def test_a_storage_is_a_battery_where_its_energy_and_power_are_known():
     assert float(store.energy_max[0, 0]) == 12 and float(store.energy_min[0, 0]) == 1.2
     assert float(store.energy_start[0]) == pytest.approx(4.8)
     assert store.energy_min[0].tolist() == pytest.approx([1.2, 1.2, 4.8])
-    assert float(store.charge_efficiency[0]) == 0.95
+    assert float(store.charge_efficiency[0, 0]) == 0.95
     assert report.count("storage.efficiency") == 0
 
 

@@ -140,7 +140,7 @@ def test_storages_are_batteries_of_their_energy_and_power(net, told):
     assert float(stores.energy_max[0, 0]) == pytest.approx(27.4)
     assert float(stores.discharge_max[0, 0]) == float(stores.charge_max[0, 0])
     assert float(stores.charge_max[0, 0]) == pytest.approx(13.687)
-    assert float(stores.charge_efficiency[0]) == float(stores.discharge_efficiency[0]) == 0.95
+    assert float(stores.charge_efficiency[0, 0]) == float(stores.discharge_efficiency[0, 0]) == 0.95
     assert report.count("storage.profile") == report.count("storage.leak") == 1
     owner = report.data["customers"][int(stores.owner[0])]
     assert net.load.bus[int(owner.split()[1])] == net.storage.bus[0]
