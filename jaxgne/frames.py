@@ -192,7 +192,7 @@ def _pandas() -> Any:
         import pandas
     except ImportError as missing:
         raise ImportError(
-            'jaxgne.frames needs pandas: install the extra "tables" (pip install ".[tables]").'
+            'jaxgne.frames needs pandas: install the extra "tables" (pip install "jaxgne[tables]").'
         ) from missing
     return pandas
 

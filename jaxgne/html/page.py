@@ -92,7 +92,7 @@ def converter() -> Any:
     except ImportError as missing:
         raise ImportError(
             'jaxgne.report needs vl-convert-python and pandas: install the extra "report" '
-            '(pip install ".[report]").'
+            '(pip install "jaxgne[report]").'
         ) from missing
     return vl_convert
 

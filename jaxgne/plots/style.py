@@ -36,7 +36,7 @@ def pyplot() -> Any:
         import matplotlib.pyplot as plt
     except ImportError as missing:
         raise ImportError(
-            'jaxgne.plots needs matplotlib: install the extra "plot" (pip install ".[plot]").'
+            'jaxgne.plots needs matplotlib: install the extra "plot" (pip install "jaxgne[plot]").'
         ) from missing
     return plt
 

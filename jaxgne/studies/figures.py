@@ -39,7 +39,7 @@ def _figure(panels: int, width: float = 4.5) -> tuple["Figure", list[Any]]:
     except ImportError as missing:
         raise ImportError(
             'jaxgne.studies draws with matplotlib: install the extra "plot" '
-            '(pip install ".[plot]").'
+            '(pip install "jaxgne[plot]").'
         ) from missing
     figure = Figure(figsize=(width * panels, 3.6), layout="constrained")
     return figure, list(np.atleast_1d(figure.subplots(1, panels)))
