@@ -254,5 +254,5 @@ def test_a_comparison_is_a_row_each(cleared: Cleared):
 
 def test_pandas_is_asked_for_in_a_sentence(cleared: Cleared, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(ImportError, match=r'needs pandas: .* \(pip install "\.\[tables\]"\)'):
+    with pytest.raises(ImportError, match=r'needs pandas: .* \(pip install "jaxgne\[tables\]"\)'):
         frames.generators(*cleared)
