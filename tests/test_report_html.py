@@ -237,7 +237,7 @@ def test_missing_extra_is_told(
     day: tuple[jg.Market, jg.Clearing], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setitem(sys.modules, "vl_convert", None)
-    with pytest.raises(ImportError, match=r'install the extra "report" \(pip install "jaxgne\[report'):
+    with pytest.raises(ImportError, match=r'extra "report" \(pip install "jaxgne\[report'):
         jg.report(*day, out=tmp_path / "never.html")
 
 
