@@ -37,6 +37,7 @@ T = TypeVar("T")
 _QUICK: dict[str, Any] = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 # Above LLVM's first level kernels compile a quarter longer, and run no faster.
 _FAST: dict[str, Any] = {"xla_backend_optimization_level": 1}
+_UNKNOWN: set[str] = set()  # options that this XLA turned out not to have
 _MAPS = 40_000  # in memory at once, of the 65,530 that Linux allows a process
 _PROGRAMS: "list[Program[Any, Any]]" = []
 
@@ -182,7 +183,7 @@ class Program(Generic[P, T]):
         flat.__name__ = flat.__qualname__ = getattr(self.fn, "__name__", "program")
         options = _QUICK if self.once else _FAST
         lowered, before = jax.jit(flat).lower(*call.arrays), _hits()
-        run = lowered.compile(compiler_options=options)
+        run = _compiled(lowered, options)
         tree, leaves = value
         if name is not None and _hits() == before:  # else it serializes without its functions
             with suppress(Exception):  # callbacks, or what does not pickle: of this process alone
@@ -326,3 +327,16 @@ def _sizes(args: Iterable[Any]) -> str:
             many = f"{lead[0]} times " if lead else ""
             return f" for {many}{prosumers} prosumers x {hours} steps, once per shape"
     return ""
+
+
+def _compiled(lowered: Any, options: dict[str, Any]) -> Any:
+    """Compiled with those of the options that this XLA has: they come and go between releases."""
+    while True:
+        known = {name: value for name, value in options.items() if name not in _UNKNOWN}
+        try:
+            return lowered.compile(compiler_options=known)
+        except jax.errors.JaxRuntimeError as error:
+            missing = {name for name in known if f"option: '{name}'" in str(error)}
+            if not missing:
+                raise
+            _UNKNOWN.update(missing)

@@ -117,6 +117,20 @@ def test_same_answers_as_filter_jit(cache: Path, once: bool, words: str):
     assert len(entries(cache)) == 1
 
 
+def test_an_option_that_xla_does_not_have_is_left_out(monkeypatch: pytest.MonkeyPatch):
+    """Options go with releases of XLA; one that never was stands for them."""
+    options = {"xla_backend_optimization_level": 0, "xla_made_up": True}
+    monkeypatch.setattr(programs, "_QUICK", options)
+    monkeypatch.setattr(programs, "_UNKNOWN", set())
+
+    @program("a sum", once=True)
+    def summed(a):
+        return a + 1.0
+
+    assert float(summed(jnp.asarray(2.0))) == 3.0
+    assert {"xla_made_up"} == programs._UNKNOWN
+
+
 def test_same_under_transformations():
     """Gradients, maps and traces go through as through `eqx.filter_jit`."""
     made = program("cubes")(lambda x, power: x**power)
