@@ -1,17 +1,12 @@
 """What `--help` shows can be typed, what `--json` prints is of its schema, and how one waits."""
 
 import json
-import os
-import pty
 import re
 import runpy
 import shlex
 import shutil
-import signal
-import subprocess
-import sys
 import time
-from contextlib import chdir, suppress
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +23,7 @@ from jaxgne.batch import BatchProgress
 from jaxgne.solve import Progress
 from tests.documents import DOCS, judged, strict
 from tests.folders import feeder
+from tests.terminal import stopped
 
 PACKAGE = Path(jg.__file__).parent
 COMMANDS: Any = typer.main.get_command(cli.app)
@@ -166,25 +162,9 @@ def test_stopped_work_is_kept_and_goes_on(tmp_path: Path):
     """Ctrl-C while a batch is at work, on a terminal that has told so from the start."""
     io.save(tmp_path / "case", feeder())
     words = ["batch", "case", "--scenarios", "32", "--load-noise", "0.05", "--out", "runs"]
-    ours, theirs = pty.openpty()
-    run = subprocess.Popen(
-        [sys.executable, "-m", "jaxgne", *words], cwd=tmp_path, stderr=theirs,
-        stdout=subprocess.DEVNULL, env=os.environ | {"TERM": "xterm", "COLUMNS": "200"},
-    )  # fmt: skip
-    os.close(theirs)
-    told = b""
-    try:
-        while not list((tmp_path / "runs").glob("scenarios-*.npz")):
-            told += os.read(ours, 4096)
-        run.send_signal(signal.SIGINT)
-        with suppress(OSError):  # the end of a terminal
-            while more := os.read(ours, 4096):
-                told += more
-        assert run.wait(60) == 130
-    finally:
-        run.kill()
-        os.close(ours)
-    text = told.decode()
+    written = (tmp_path / "runs").glob
+    code, text = stopped(words, tmp_path, lambda _: list(written("scenarios-*.npz")))
+    assert code == 130
     assert "0 of 32 scenarios" in text
     assert "what is done is in runs, and the same call goes on after it" in text
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("scenarios-*.npz")}

@@ -1,12 +1,7 @@
 """Ctrl-C in a process of its own: how far it was is told, what was done is kept, and goes on."""
 
-import os
-import pty
 import re
-import signal
-import subprocess
-import sys
-from contextlib import chdir, suppress
+from contextlib import chdir
 from pathlib import Path
 
 import jax
@@ -22,6 +17,7 @@ from jaxgne.solve import Progress
 from tests.documents import judged
 from tests.folders import feeder
 from tests.markets import two_neighbors
+from tests.terminal import stopped
 
 VALUES = ",".join(str(k / 1000) for k in range(12))
 
@@ -30,34 +26,16 @@ def call(*words: object) -> Result:
     return CliRunner().invoke(cli.app, [str(word) for word in words])
 
 
-def stopped(words: list[str], when: str, folder: Path) -> tuple[int, str]:
-    """Exit code and last words of a command that hears SIGINT once its terminal shows `when`."""
-    ours, theirs = pty.openpty()
-    run = subprocess.Popen(
-        [sys.executable, "-m", "jaxgne", *words], cwd=folder, stderr=theirs,
-        stdout=subprocess.DEVNULL, env=os.environ | {"TERM": "xterm", "COLUMNS": "200"},
-    )  # fmt: skip
-    os.close(theirs)
-    told = b""
-    try:
-        while not re.search(when, told.decode(errors="replace")):
-            assert run.poll() is None, told.decode()
-            told += os.read(ours, 4096)
-        run.send_signal(signal.SIGINT)
-        with suppress(OSError):  # the end of a terminal
-            while more := os.read(ours, 4096):
-                told += more
-        code = run.wait(60)
-    finally:
-        run.kill()
-        os.close(ours)
-    return code, told.decode().strip().splitlines()[-1]
+def last_words(words: list[str], when: str, folder: Path) -> tuple[int, str]:
+    """Exit code and last line of a command that is stopped once its terminal shows `when`."""
+    code, told = stopped(words, folder, lambda shown: re.search(when, shown))
+    return code, told.strip().splitlines()[-1]
 
 
 def test_a_clear_that_is_stopped_is_kept_and_goes_on(tmp_path: Path):
     """The plan written is as good as was told, and a start that spares the steps done before."""
     words = ["clear", "ieee37", "--prosumers", "100", "--out", "run"]  # some seconds
-    code, said = stopped(words, r"[1-9]\d* steps, relative", tmp_path)
+    code, said = last_words(words, r"[1-9]\d* steps, relative", tmp_path)
     assert code == 130
     found = re.search(
         r"jaxgne: stopped after (\d+) steps, relative KKT error (\S+); what there is is in run, "
@@ -93,7 +71,7 @@ def test_what_was_done_is_kept_and_gone_on_from(words: list[str], when: str, tmp
     """The same call takes what is there, and ends well."""
     io.save(tmp_path / "case", two_neighbors(6.0) if words[0] == "tune" else feeder())
     with chdir(tmp_path):
-        code, said = stopped([*words, "--out", "out"], when, tmp_path)
+        code, said = last_words([*words, "--out", "out"], when, tmp_path)
         assert code == 130
         assert re.search(r"stopped after [1-9]\d* (of 5 steps|scenarios); what is done", said), said
         assert said.endswith("is in out, and the same call goes on after it")
