@@ -86,7 +86,7 @@ class Journal:
             for path, _, last in _chunks(self.folder):
                 if last > at:  # written as the process was killed
                     path.unlink()
-            if _reached(self.folder) == at:
+            if _reached(_chunks(self.folder)) == at:
                 return _state(found)
             warnings.warn(f"{self.folder} lacks what was done; it begins anew.", stacklevel=4)
         truth = self.setting.truth
@@ -146,12 +146,14 @@ def read(folder: str | Path) -> tuple[Market, int, Part | None, list[str], str]:
         if (folder / _STATE).is_file():
             stands = checkpoint.read_named(folder / _STATE, mark)
             end, why = int(stands["at"]), str(stands[_WHY])
+        kept = [chunk for chunk in _chunks(folder) if chunk[2] <= end]
+        if _reached(kept) != end:
+            raise checkpoint.Broken(f"{folder} lacks what was done from step {_reached(kept)} on")
         parts, notes = [], []
-        for path, _, last in _chunks(folder):
-            if last <= end:
-                found = checkpoint.read_named(path, mark)
-                notes += found.pop("notes").tolist()
-                parts.append(_part(found))
+        for path, _, _ in kept:
+            found = checkpoint.read_named(path, mark)
+            notes += found.pop("notes").tolist()
+            parts.append(_part(found))
     except checkpoint.Broken as damage:
         raise ValueError(f"{damage}; the call that wrote {folder} makes it whole.") from damage
     return truth, horizon, joined(parts) if parts else None, notes, why
@@ -181,10 +183,10 @@ def _chunks(folder: Path) -> list[tuple[Path, int, int]]:
     return sorted(found, key=lambda one: one[1:])
 
 
-def _reached(folder: Path) -> int:
+def _reached(chunks: list[tuple[Path, int, int]]) -> int:
     """Up to which step chunks follow one another without a gap."""
     end = 0
-    for _, first, last in _chunks(folder):
+    for _, first, last in chunks:
         end = last if first == end else end
     return end
 

@@ -102,6 +102,19 @@ def test_damaged_files_are_made_anew(tmp_path: Path):
         same(jg.simulate(truth, **options, out=folder), whole)
 
 
+def test_a_folder_with_a_gap_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Steps after a chunk that is gone are not taken for those before it."""
+    monkeypatch.setattr(journal, "_WINDOWS", 1)
+    truth, folder = village(1), tmp_path / "run"
+    options: Any = {"window": 2, "step": 2, "runner": "numpy"}
+    whole = jg.simulate(truth, **options, out=folder)
+    next(folder.glob("steps-*02-*04.npz")).unlink()
+    with pytest.raises(ValueError, match="lacks what was done from step 2 on; the call that"):
+        load(folder)
+    with pytest.warns(UserWarning, match="anew"):
+        same(jg.simulate(truth, **options, out=folder), whole)
+
+
 def test_a_failure_is_kept(tmp_path: Path):
     """Why it ended, and what gave way, are told again by `load`."""
     truth = village(1)
