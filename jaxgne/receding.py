@@ -202,7 +202,7 @@ def ahead_of(setting: Setting, state: State) -> Market:
     idle = _idle(setting, at)
     if isinstance(found, Branches):
         each = [quiet(market, real, idle) for market in found.markets]
-        return joined(each, found.probability, min(setting.step, setting.horizon - at))
+        return joined(each, found.probability, setting.step)
     return quiet(found, real, idle)
 
 
