@@ -11,18 +11,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from .acflow import drawn
-from .certificate import certify
 from .clearing import clear
 from .each import for_one
-from .linear_flow import grid_state
 from .market import Grid, Market, Trading
 from .model import (
     Plan,
     Rows,
     aggregate,
     bought,
-    costs,
     export_prices,
     grid_price,
     import_prices,
@@ -33,9 +29,7 @@ from .model import (
 from .record import Record, changed
 from .result import Clearing
 from .runner import jnp
-from .status import Status
-from .tables import has_caps
-from .uncontrolled import with_levels
+from .uncontrolled import told, with_state
 
 ALONE = "alone"  # what benefits of auctions are measured against
 _OWN = ("generation", "charge", "discharge", "energy", "curtailed")  # what each plans for itself
@@ -189,15 +183,19 @@ def matched(
 ) -> Float[np.ndarray, "E H"]:
     """Greedy matching: pair by pair of falling `score` as much as both have left, up to its limit.
 
-    Only pairs trade whose bid is at least the ask and both tolls; of equal scores the first pair
-    comes first. Positive where the pair's `buyer` buys.
+    Only pairs trade whose bid is at least the ask, both tolls and what they reckon with for dealing
+    with one another; of equal scores the first pair comes first. Positive where the pair's `buyer`
+    buys.
     """
     buyer, seller = np.asarray(pairs.buyer), np.asarray(pairs.seller)
     hours = np.arange(offered.left.shape[1])
-    limit, toll = (np.broadcast_to(np.asarray(a), score.shape) for a in (pairs.limit, pairs.toll))
+    limit, asked = (
+        np.broadcast_to(np.asarray(a), score.shape)
+        for a in (pairs.limit, 2 * pairs.toll + pairs.reluctance)
+    )
     forward = offered.lacks[buyer] > 0
     spread = np.where(forward, 1, -1) * (offered.value[buyer] - offered.value[seller])
-    fits = spread >= 2 * toll
+    fits = spread >= asked
     order = np.argsort(-score, axis=0, kind="stable")
     left, lacks, trades = offered.left.copy(), offered.lacks.copy(), np.zeros(score.shape)
     for pair in order:  # the pair of this rank in each hour
@@ -333,17 +331,5 @@ def _told(
     market: Market, plan: Plan, trades: Float[np.ndarray, "E H"], value: Float[np.ndarray, "N H"]
 ) -> Clearing:
     """These trades beside a plan as a clearing, in which a kWh has this value to each."""
-    plan = _contracted(market, plan, trades)
-    plan = replace(plan, **grid_state(market, *drawn(market, plan)))
-    plan = with_levels(market, plan) if has_caps(market) else plan
     prices: Rows = replace(rows_like(market), balance=jnp.asarray(value))
-    return Clearing(
-        plan=plan,
-        prices=prices,
-        costs=costs(market, plan),
-        aggregate=aggregate(market, plan),
-        certificate=certify(market, plan, prices),
-        steps=jnp.zeros((), jnp.int32),
-        status=Status.uncontrolled,
-        run=None,
-    )
+    return told(market, with_state(market, _contracted(market, plan, trades)), prices)

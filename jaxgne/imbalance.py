@@ -11,9 +11,7 @@ from typing import Any
 
 from jaxtyping import Array, Float
 
-from .acflow import drawn
 from .each import for_each
-from .linear_flow import grid_state
 from .market import Market
 from .model import (
     Plan,
@@ -21,18 +19,16 @@ from .model import (
     bought,
     by_owner,
     counted,
+    exceeded,
     export_prices,
     grid_price,
-    has_state,
     import_prices,
-    net_exchange,
-    voltages,
 )
 from .record import Record
 from .runner import jnp
 from .succession import onward
-from .tables import has_caps, retained
-from .uncontrolled import with_levels
+from .tables import retained
+from .uncontrolled import with_state
 
 
 class Closed(Record):
@@ -99,13 +95,13 @@ def closed(market: Market, plan: Plan) -> Closed:
         exports=exports + sold - unsold,
         curtailed=curtailed + lost - cut,
     )
-    found = replace(found, **grid_state(market, *drawn(market, found)))
-    found = with_levels(market, found) if has_caps(market) else found
+    found = with_state(market, found)
     bought_more, sold_more = found.imports - plan.imports, found.exports - plan.exports
     price = import_prices(market, grid_price(market, aggregate(market, found)))
     paid = price * bought_more - export_prices(market) * sold_more
     stores = market.buffers
     beyond = jnp.maximum(stores.energy_min - energy, energy - stores.energy_max)
+    outside, overload, total = exceeded(market, found)
     return Closed(
         plan=found,
         imbalance=bought_more - sold_more,
@@ -113,7 +109,9 @@ def closed(market: Market, plan: Plan) -> Closed:
         unserved=short - cut - unsold - more,
         spilled=over - less - sold - lost,
         short=jnp.maximum(beyond, 0.0),
-        **_broken(market, found),
+        outside=jnp.max(outside, axis=0, initial=0.0),
+        overload=jnp.max(overload, axis=0, initial=0.0),
+        beyond=total,
     )
 
 
@@ -147,20 +145,3 @@ def _stored(market: Market, plan: Plan) -> tuple[Float[Array, "K H"], ...]:
     over = (*(table.T for table in tables), ts)
     charge, discharge, energy = (t.T for t in onward(None, step, stores.energy_start, over))
     return charge, discharge, energy
-
-
-def _broken(market: Market, plan: Plan) -> dict[str, Float[Array, " H"]]:
-    """By how much limits of the grid and of the total are broken in each step, where most."""
-    grid, none = market.grid, jnp.zeros_like(market.hour_length)
-    s = net_exchange(market, plan)
-    beyond = jnp.maximum(s - market.tariff.total_max, market.tariff.total_min - s)
-    found = {"outside": none, "overload": none, "beyond": jnp.maximum(beyond, 0.0)}
-    if not has_state(market):
-        return found
-    volts = voltages(market, plan)
-    over = jnp.maximum(volts - grid.voltage_max[:, None], grid.voltage_min[:, None] - volts)
-    over = over.at[grid.feeder].set(0.0)
-    flow = jnp.sqrt(plan.active**2 + plan.reactive**2) - grid.radius
-    found["outside"] = jnp.max(over, axis=0, initial=0.0)
-    found["overload"] = jnp.max(flow, axis=0, initial=0.0)
-    return found

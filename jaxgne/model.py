@@ -348,6 +348,23 @@ def has_state(market: Market) -> bool:
 
 
 @for_each
+def exceeded(
+    market: Market, plan: Plan
+) -> tuple[Float[Array, "B H"], Float[Array, "L H"], Float[Array, " H"]]:
+    """By how much a plan exceeds limits of voltages (pu), lines (kVA) and the total (kW); else 0.
+
+    Of voltages where the grid model determines them, but at feeders, which the main grid holds.
+    """
+    grid, tariff, volts = market.grid, market.tariff, voltages(market, plan)
+    out = jnp.maximum(volts - grid.voltage_max[:, None], grid.voltage_min[:, None] - volts)
+    out = out.at[grid.feeder].set(0.0) if has_state(market) else jnp.zeros_like(out)
+    over = length(plan.active, plan.reactive) - grid.radius
+    s = net_exchange(market, plan)
+    beyond = jnp.maximum(s - tariff.total_max, tariff.total_min - s)
+    return jnp.maximum(out, 0.0), jnp.maximum(over, 0.0), jnp.maximum(beyond, 0.0)
+
+
+@for_each
 def trade_prices(market: Market, prices: Rows) -> Float[Array, "E H"]:
     """mu_tr, EUR/kWh: (pi_i + pi_j - c_tr_(i,j) - c_tr_(j,i)) / 2 (model.md: Prices).
 

@@ -33,10 +33,9 @@ from .model import (
     Rows,
     aggregate,
     energy_prices,
-    length,
+    exceeded,
     net_exchange,
     net_load,
-    voltages,
     zeros,
 )
 from .optimality import pin, residuals
@@ -305,23 +304,14 @@ def _apart(
 
 def _seen(market: Market, plan: Plan) -> tuple[Array, Array, Array, Array]:
     """By how much limits are exceeded where devices do as planned: pu, kVA, kW, and relative."""
-    grid, tariff, scale = market.grid, market.tariff, scales(market, plan)
+    tariff, scale = market.tariff, scales(market, plan)
     net = net_load(market, plan)
     bare = {"imports": jnp.maximum(net, 0.0), "exports": jnp.maximum(-net, 0.0)}
     plan = replace(plan, **bare, trades=zeros(market).trades)
     plan = replace(plan, **grid_state(market, *drawn(market, plan)))
-    share = shares(market, scale)
-
-    def most(excess: Array) -> Array:
-        return jnp.max(jnp.maximum(excess, 0.0), initial=0.0)
-
-    volts = voltages(market, plan)
-    out = jnp.maximum(grid.voltage_min[:, None] - volts, volts - grid.voltage_max[:, None])
-    held = "voltage" in grid.model.states and grid.reactive_balance
-    out = out.at[grid.feeder].set(0.0) if held else jnp.zeros_like(out)
-    over = length(plan.active, plan.reactive) - grid.radius
-    s = net_exchange(market, plan)
-    beyond = jnp.maximum(s - tariff.total_max, tariff.total_min - s)
+    share, s = shares(market, scale), net_exchange(market, plan)
+    out, over, beyond = exceeded(market, plan)
     limit = jnp.where(s > tariff.total_max, share.total[1], share.total[0])
-    relative = (most(out), most(over / share.line[:, None]), most(beyond / limit))
-    return most(out), most(over), most(beyond), jnp.max(jnp.stack(relative))
+    volts, flow, total = (jnp.max(excess, initial=0.0) for excess in (out, over, beyond))
+    relative = volts, jnp.max(over / share.line[:, None], initial=0.0), jnp.max(beyond / limit)
+    return volts, flow, total, jnp.max(jnp.stack(relative))

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from .acflow import drawn
 from .arguments import of_tables
@@ -88,23 +88,22 @@ def today(market: Market, *, until: Until = "due", price: Any = None) -> Clearin
     """
     gate(market, "today", batch=True)
     plan = plan_today(market, until=until, price=price)
-    prices = _prices(market, plan)
-    status, steps = _ended(market)
+    return told(market, plan, _prices(market, plan))
+
+
+@for_each
+def told(market: Market, plan: Plan, prices: Rows) -> Clearing:
+    """A `plan` that is no equilibrium, and `prices` that settle it, as a clearing."""
     return Clearing(
         plan=plan,
         prices=prices,
         costs=costs(market, plan),
         aggregate=aggregate(market, plan),
         certificate=certify(market, plan, prices),
-        steps=steps,
-        status=status,
+        steps=jnp.zeros((), jnp.int32),
+        status=Status.uncontrolled,
         run=None,
     )
-
-
-@for_each
-def _ended(market: Market) -> tuple[Status, Int[Array, ""]]:
-    return Status.uncontrolled, jnp.zeros((), jnp.int32)
 
 
 @for_each
@@ -176,8 +175,18 @@ def _plan_today(market: Market, full: bool, price: Any) -> Plan:
     # what is drawn to the last digit, so that balances and the grid have no rounding between them
     net = net_load(market, plan)
     plan = replace(plan, imports=jnp.maximum(net, 0.0), exports=jnp.maximum(-net, 0.0))
+    return with_state(market, plan)
+
+
+@for_each
+def with_state(market: Market, plan: Plan) -> Plan:
+    """The `plan` with the state of the grid and the levels of caps that follow from it.
+
+    The grid's is that of its own model, or of an AC power flow where lines close loops
+    (`linear_flow.grid_state`); levels rise as little as they may.
+    """
     plan = replace(plan, **grid_state(market, *drawn(market, plan)))
-    return with_levels(market, plan) if has_caps(market) else plan
+    return _with_levels(market, plan) if has_caps(market) else plan
 
 
 def _worth_it(market: Market, price: Float[Array, "G H"]) -> Float[Array, "G H"]:
@@ -283,7 +292,7 @@ def _needed(
     return backward(market.before, step, nothing, over)
 
 
-def with_levels(market: Market, plan: Plan) -> Plan:
+def _with_levels(market: Market, plan: Plan) -> Plan:
     """The plan with levels of caps, which rise as little as they may."""
     caps, adds = market.caps, market.caps.adds > 0
     summed = caps.base + burdens(market) + members(market, plan)

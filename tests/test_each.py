@@ -91,6 +91,8 @@ EACH: dict[str, Call] = {
     "habits": lambda m, c: uncontrolled.habits(m),
     "plan_today": lambda m, c: uncontrolled.plan_today(m),
     "today": lambda m, c: uncontrolled.today(m),
+    "told": lambda m, c: uncontrolled.told(m, c.plan, c.prices),
+    "with_state": lambda m, c: uncontrolled.with_state(m, c.plan),
     "unmet": lambda m, c: unmet.unmet(m, c.plan),
     "as_full": lambda m, c: alternatives.as_full(m, c.plan),
     "headroom": lambda m, c: mechanisms.headroom(m, c),
@@ -104,7 +106,15 @@ EACH: dict[str, Call] = {
     "price_parts": lambda m, c: settlement.price_parts(m, c),
     **{
         name: lambda m, c, name=name: getattr(model, name)(m, c.plan)
-        for name in ("aggregate", "net_exchange", "net_load", "costs", "potential", "voltages")
+        for name in (
+            "aggregate",
+            "net_exchange",
+            "net_load",
+            "costs",
+            "potential",
+            "voltages",
+            "exceeded",
+        )
     },
     **{
         name: lambda m, c, name=name: getattr(model, name)(m, c.prices)

@@ -113,6 +113,19 @@ def test_energy_and_money_balance():
     )
 
 
+def test_a_line_is_over_its_rating_without_a_reactive_balance_too():
+    """12 kW over a line of 6 kVA, by a model that leaves voltages open."""
+    market = jg.Market(
+        jg.Prosumers([1], [[12.0]]),
+        jg.Grid([[0.0]] * 2, [0], [1], 1e-5, 1e-5, rating=6.0, model="paper"),
+        jg.Tariff(0.0, hours=1, base=0.3, total_max=11.0),
+    )
+    planned = eqx.tree_at(lambda p: p.imports, model.zeros(market), jnp.full((1, 1), 5.0))
+    found = closed(market, planned)
+    assert float(found.overload[0]) == pytest.approx(6.0) and float(found.beyond[0]) == 1.0
+    assert float(found.outside[0]) == 0.0
+
+
 def test_imbalances_are_closed_by_the_rule():
     """Sun that is not there is curtailed less, then sold less, then bought."""
     market = jg.Market(
