@@ -16,6 +16,7 @@ from jaxtyping import Float
 
 from .clock import begun
 from .market import Market, replaced
+from .scenarios.rows import moved_base
 from .scenarios.sun import told_sun
 
 _PAST = (  # what is taken from the past
@@ -63,9 +64,11 @@ def persistence(hours: float = 24.0) -> Forecast:
         first = edges[-1] + begun(length)
         back = hours * np.ceil((first - edges[-1] + length) / hours - 1e-9)
         known = first - back >= -1e-9
+        old = max(int(np.searchsorted(edges, np.min(first - back), "right")) - 1, 0)
+        edges = edges[old:]  # nothing before is asked for
 
         def before(name: str) -> np.ndarray:
-            table = np.asarray(attrgetter(name)(seen), float)
+            table = np.asarray(attrgetter(name)(seen), float)[..., old:]
             summed = np.cumsum(table * np.diff(edges), axis=-1)
             summed = np.concatenate([np.zeros((*table.shape[:-1], 1)), summed], axis=-1)
             ends = (_between(edges, summed, first - back + length), _between(
@@ -143,12 +146,14 @@ def given(every: int, **tables: Any) -> Forecast:
     (issues, W): W steps of the window, kW, kvar and EUR/kWh. Loads are net of sun. A window that
     begins in step `at` is told by issue `at // every`.
 
-    Raises `ValueError` for tables that there are not, and in the simulation where an issue is
-    missing or does not fit.
+    Raises `ValueError` for tables that there are not, `every` below 1, and in the simulation where
+    an issue is missing or does not fit.
     """
     strange = [name for name in tables if name not in _GIVEN]
     if strange or not tables:
         raise ValueError(f"given: {', '.join(strange) or 'nothing'}; give of {', '.join(_GIVEN)}.")
+    if not every >= 1:
+        raise ValueError(f"given: every={every!r}; give a whole number of steps, 1 or more.")
     held = {name: np.asarray(table, float) for name, table in tables.items()}
 
     def forecast(seen: Market, window: Market, at: int) -> Market:
@@ -222,9 +227,5 @@ def _unrevealed(
 def _moved(window: Market, tables: dict[str, np.ndarray]) -> Market:
     """The window with other tables, and what caps count of a passive load in proportion to it."""
     if "grid.passive" in tables:
-        old, new = (
-            np.sum(np.asarray(a), axis=0) for a in (window.grid.passive, tables["grid.passive"])
-        )
-        ratio = np.divide(new, old, out=np.ones_like(new), where=old != 0)
-        tables = tables | {"caps.base": np.asarray(window.caps.base) * ratio}
+        tables = tables | {"caps.base": moved_base(window, tables["grid.passive"])}
     return replaced(window, tables)

@@ -114,6 +114,8 @@ def test_a_tree_plans_for_all_its_branches():
     apart = forecasts.tree([forecasts.noisy(seed=s) for s in range(2)], [0.5, 0.5])
     hedged = jg.simulate(truth, window=4, step=2, forecast=apart, runner="numpy")
     assert hedged.ok
+    uneven = jg.simulate(truth, window=5, step=4, forecast=apart, runner="numpy")  # and then two
+    assert uneven.ok and uneven.plan.imports.shape[1] == STEPS
 
 
 def test_noise_makes_it_dearer():
