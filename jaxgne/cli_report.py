@@ -11,6 +11,7 @@ import jaxgne
 
 from .cli_shared import Baseline, Json, NoBaseline, Quiet, Result, wrote
 from .cli_show import baseline_of, cleared, simulation_of
+from .hindsight import days
 
 
 def report(
@@ -32,10 +33,10 @@ def report(
     """
     jax.config.update("jax_enable_x64", True)
     against = baseline_of(baseline, no_baseline)
-    market, clearing = cleared(result)
+    about = simulation_of(result)
+    market, clearing = cleared(result) if about is None else days(about)
     begun = time.perf_counter()
     name = result.resolve().name if title is None else title
-    about = simulation_of(result)
     jaxgne.report(market, clearing, baseline=against, out=out, title=name, about=about)
     took, size = time.perf_counter() - begun, out.stat().st_size
     facts = {"written": str(out), "bytes": size, "seconds": round(took, 2)}

@@ -4,6 +4,7 @@ What was done is judged here as if all had been known ahead: the certificate's e
 it is from an equilibrium of the truth.
 """
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -65,18 +66,22 @@ def beside(
 
     Perfect foresight is one clear of all of `truth`, which takes memory and time for long ones:
     `foresight=False` leaves it out. `jg.compare` takes what this gives, with money against no
-    trading. Raises `ValueError` where one of them ends before its time.
+    trading. With `out` each simulation has a folder of its own in that. Raises `ValueError` where
+    one of them ends before its time.
     """
+    folder = options.pop("out", None)
     alone = replaced(truth, {"trading.limit": 0 * np.asarray(truth.trading.limit)})
     found = {}
     for name, market in {"simulation": truth, "no trading": alone}.items():
-        run = simulate(market, **options)
+        own = None if folder is None else Path(folder) / name.replace(" ", "-")
+        run = simulate(market, out=own, **options)
         if not run.ok:
             raise ValueError(f"beside: {name} ended before its time: {run.why}")
         found[name] = (to_device(run.market), judged(run))
     if foresight:
         whole = to_device(truth)
-        found["perfect foresight"] = (whole, clear(whole, options.get("solver")))
+        known = clear(whole, options.get("solver"), tol=options.get("tol"))
+        found["perfect foresight"] = (whole, known)
     return found
 
 

@@ -30,9 +30,11 @@ def test_days_are_what_was_done():
     assert float(np.max(clearings.certificate.residuals.infeasibility)) < 1e-6
 
 
-def test_beside_foresight_and_no_trading():
-    """Foresight of all costs least together; trades are worth something."""
-    found = hindsight.beside(village(2), **OPTIONS)
+def test_beside_foresight_and_no_trading(tmp_path: Path):
+    """Each in its own folder, to one tolerance; foresight costs no more than no trading."""
+    found = hindsight.beside(village(2), **OPTIONS, out=tmp_path / "runs", tol=1e-8)
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"simulation", "no-trading"}
+    assert float(found["perfect foresight"][1].certificate.error) <= 1e-8
     told = jg.compare(found)
     social = {name: float(one.social) for name, one in told.outcomes.items()}
     assert set(social) == {"simulation", "no trading", "perfect foresight"}

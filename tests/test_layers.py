@@ -311,7 +311,7 @@ LAYERS: dict[str, set[str]] = {
         *("cli_simulate", "hindsight", "journal", "runner", "simulation"),
     },
     "cli_simulate": {"jaxgne", "cli_shared", "cli_source", "live", "simulation"},
-    "cli_report": {"jaxgne", "cli_shared", "cli_show"},
+    "cli_report": {"jaxgne", "cli_shared", "cli_show", "hindsight"},
     "cli_bills": {"jaxgne", "cli_shared", "cli_show", "contracts", "emissions"},
     "cli_export": {"jaxgne", "cli_shared", "cli_show"},
     "cli": {
