@@ -1,6 +1,7 @@
 """What it is worth to plan for scenarios instead of their mean, and to know which one comes."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,7 @@ from .clearing import clear
 from .commitments import COMMITTED, is_committed
 from .each import for_one
 from .market import FIELDS, Market
-from .model import by_owner, potential
+from .model import burdens, by_owner, members, potential, zeros
 from .record import Record, changed
 from .result import Clearing, NotCleared
 from .risk import probabilities
@@ -21,6 +22,7 @@ from .runner import jnp, to_device
 from .scenarios import branch, tree
 from .status import status_name
 from .succession import roots
+from .tables import has_caps
 
 _MISSED = 1e-5  # of the largest total import
 
@@ -167,7 +169,7 @@ def _bought(market: Market, kept: dict[str, Array]) -> Market:
     had = kept["imports"] + by_owner(market, kept["trades"], pairs.buyer)
     had -= by_owner(market, kept["trades"], pairs.seller)
     free = {name: ~np.asarray(is_committed(market, name)) for name in COMMITTED}
-    return changed(
+    held = changed(
         market,
         prosumers=changed(
             people,
@@ -180,6 +182,11 @@ def _bought(market: Market, kept: dict[str, Array]) -> Market:
             market.tariff, **{n: getattr(market.tariff, n) + by for n, by in limits.items()}
         ),
     )
+    if not has_caps(market):
+        return held
+    first = replace(zeros(market), imports=kept["imports"])
+    counted = members(market, first) + burdens(market) - burdens(held)  # by caps, all the same
+    return changed(held, caps=changed(held.caps, base=held.caps.base + counted))
 
 
 def _mean(markets: Sequence[Market], share: np.ndarray) -> Market:
