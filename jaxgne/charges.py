@@ -78,11 +78,13 @@ def distances(market: Market) -> Float[np.ndarray, " E"]:
         )
     node, matrix = _laplacian(grid)
     bus = np.asarray(market.prosumers.bus)
-    ends = [node[bus[np.asarray(side)]] for side in (pairs.buyer, pairs.seller)]
-    if min(map(np.min, ends), default=0) < 0:
+    at = [bus[np.asarray(side)] for side in (pairs.buyer, pairs.seller)]
+    lost = np.concatenate([there[node[there] < 0] for there in at])
+    if len(lost):
         raise ValueError(
-            f"distances: no line leads from a feeder to bus {bus_name(grid, int(np.argmin(node)))}."
+            f"distances: no line leads from a feeder to bus {bus_name(grid, int(lost[0]))}."
         )
+    ends = [node[there] for there in at]
     factor, apart = splu(matrix), np.zeros(len(ends[0]))
     for first in range(0, len(apart), _AT_ONCE):
         a, b = (end[first : first + _AT_ONCE] for end in ends)

@@ -26,13 +26,19 @@ def line(**trading: Any) -> jg.Market:
 
 def on(grid: jg.Grid, bus: list[int], pairs: list[tuple[int, int]]) -> jg.Market:
     hours = grid.passive.shape[1]
-    buyer, seller = zip(*pairs, strict=True)
+    buyer, seller = zip(*pairs, strict=True) if pairs else ((), ())
     return jg.Market(
         jg.Prosumers(bus, np.zeros((len(bus), hours))),
         grid,
         jg.Tariff(0.0, hours=hours, base=0.3),
         trading=jg.Trading(buyer, seller, 5.0),
     )
+
+
+def test_without_pairs_there_is_nothing_to_charge():
+    market = on(line().grid, [1, 2], [])
+    assert jg.charges.distances(market).shape == (0,)
+    assert jg.charges.by_distance(market, 0.01).trading.toll.shape == (0, 1)
 
 
 def test_on_a_feeder_distance_is_the_resistance_of_the_path():
