@@ -23,7 +23,7 @@ from .result import Clearing
 from .runner import hosted, jnp
 from .settlement import bills, for_each_priced
 from .status import Status, is_status
-from .succession import ways
+from .succession import onward
 from .tables import retained
 from .unmet import unmet
 
@@ -369,8 +369,8 @@ def baselines(market: Market) -> dict[str, Market]:
 
 def _without_storage(market: Market) -> Market:
     stores = market.buffers
-    lost = jnp.log(retained(market))  # along the way to each step
-    still = stores.energy_start[:, None] * jnp.exp(lost @ ways(market.before, lost.shape[1]).T)
+    kept, first = retained(market).T, stores.energy_start
+    still = onward(market.before, lambda left, kept: (kept * left,) * 2, first, kept).T
     drains = jnp.any((stores.drain != 0) | (still < stores.energy_min), axis=1, keepdims=True)
 
     def chosen(moving: Array, standing: Array) -> Array:

@@ -33,7 +33,7 @@ from .result import Clearing, NotCleared
 from .runner import jnp, to_device
 from .settlement import for_each_priced, settle
 from .solvers.base import AbstractSolver
-from .succession import leaves, ways
+from .succession import leaves, way_to
 
 
 def value_at_risk(values: Any, probability: Any, level: Any) -> Float[Array, " *rows"]:
@@ -129,7 +129,11 @@ def bill_risk(market: Market, clearing: Clearing, level: Any, probability: Any =
 def _ways(market: Market) -> Float[np.ndarray, "S H"]:
     """1 in the row of each branch at its steps."""
     steps = market.prosumers.load.shape[-1]
-    return ways(market.before, steps)[leaves(market.before, steps)]
+    ends = np.flatnonzero(leaves(market.before, steps))
+    found = np.zeros((len(ends), steps))
+    for row, leaf in enumerate(ends):
+        found[row, way_to(market.before, steps, int(leaf))] = 1.0
+    return found
 
 
 class Averse(Record):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import jaxgne as jg
@@ -61,11 +61,7 @@ def test_who_shuns_risk_fills_the_battery_half():
     np.testing.assert_allclose(plain.clearing.plan.energy[0, 0], 4.0, atol=1e-4)
 
 
-def agrees(seed: int, weight: float, level: float) -> None:
-    market = scenarios.tree(drawn(seed), SHARE, SPLIT)
-    oracle = least_risk(market, weight, level)
-    if np.isnan(oracle):
-        return
+def agrees(market: jg.Market, oracle: float, weight: float, level: float) -> None:
     found = risk.averse(market, weight, level, tol=1e-7)
     bill = float(found.clearing.certificate.scales.bill)
     assert abs(float(found.measure) - oracle) < 1e-6 * bill
@@ -76,14 +72,18 @@ def agrees(seed: int, weight: float, level: float) -> None:
 
 @pytest.mark.parametrize("seed", [1, 4])
 def test_the_least_risk_is_that_of_the_epigraph(seed: int):
-    agrees(seed, 0.5, 0.6)
+    market = scenarios.tree(drawn(seed), SHARE, SPLIT)
+    agrees(market, least_risk(market, 0.5, 0.6), 0.5, 0.6)
 
 
 @pytest.mark.slow
 @given(st.integers(5, 400), st.floats(0.05, 0.99), st.floats(0.05, 0.95))
 @settings(max_examples=40, deadline=None)
 def test_random_least_risks_are_those_of_epigraphs(seed: int, weight: float, level: float):
-    agrees(seed, weight, level)
+    market = scenarios.tree(drawn(seed), SHARE, SPLIT)
+    oracle = least_risk(market, weight, level)
+    assume(np.isfinite(oracle))
+    agrees(market, oracle, weight, level)
 
 
 def test_branches_that_trade_off_are_weighed():

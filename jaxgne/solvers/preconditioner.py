@@ -195,7 +195,8 @@ def _at_buses(market: Market, live: Plan) -> Float[Array, "2 B"]:
 def _felt(market: Market, live: Plan, stiffness: Float[Array, " H"]) -> Float[Array, "K H"]:
     """What a row of contents feels of its columns, by mode: of contents, losses and charges.
 
-    D_a D_a^T <= a D D^T + (1 - a) I, for a retention of a; of several, the most and the least.
+    D_a D_a^T <= a D D^T + (1 - a) I, for a retention of a; on a path of several, by the most and
+    the least of them. Steps that begin from one and keep unlike shares are not bounded so.
     """
     stores, ts = market.buffers, market.hour_length
     most, least = (bound(stores.retention, axis=1, keepdims=True) for bound in (jnp.max, jnp.min))

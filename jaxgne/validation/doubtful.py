@@ -98,7 +98,7 @@ def _prices(v: Values) -> list[str]:
         ),
     )
     own = ("Prosumers.import_adder", "Prosumers.export_adder")
-    for name in ("Tariff.export", "Trading.toll", *own):
+    for name in ("Tariff.export", "Trading.toll", "Trading.reluctance", *own):
         found += v.complain(
             name,
             np.abs(v[name]) > _PRICE,
