@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,6 +12,7 @@ import jaxgne as jg
 from jaxgne import frames, model
 from jaxgne.auctions import Offers, alone, auctioned, crossing, pay_as_bid, plan_alone, uniform
 from jaxgne.comparison import baselines, outcome
+from jaxgne.record import changed
 from tests.markets import feeder
 
 BASE, EXPORT = 0.30, 0.10
@@ -103,6 +105,11 @@ def test_pay_as_bid_by_hand():
     np.testing.assert_allclose(narrow.plan.trades[:, 0], [1, 1, 1, 1], atol=1e-9)
     tolled = pay_as_bid(street(toll=0.06), planned)
     np.testing.assert_allclose(tolled.plan.trades[:, 0], [3, 0, 1, 0], atol=1e-9)
+    pairs = changed(market.trading, reluctance=jnp.full((4, 1), 0.12))  # as much as both tolls
+    loath = changed(market, trading=pairs)
+    found = pay_as_bid(loath, planned)
+    np.testing.assert_allclose(found.plan.trades, tolled.plan.trades, atol=1e-9)
+    np.testing.assert_allclose(jg.settle(loath, found).tolls, 0.0)
 
 
 kilowatts = st.lists(st.integers(0, 4), min_size=3, max_size=3)

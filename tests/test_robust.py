@@ -14,6 +14,7 @@ from jaxgne import scenarios
 from jaxgne.acflow import drawn
 from jaxgne.linear_flow import grid_state
 from jaxgne.margins import Errors, margins, tightened, with_errors
+from jaxgne.record import changed
 from jaxgne.robust import Robustness, outlay
 from tests.markets import feeder
 
@@ -196,6 +197,17 @@ def test_errors_that_all_have_in_common_are_as_bad_on_a_balanced_feeder():
         margins(two_buses(), 0.1, generation=[[4.0], [0.0]], common=c) for c in (False, True)
     )
     jax.tree.map(np.testing.assert_allclose, each, common)
+
+
+def test_errors_that_all_have_in_common_make_up_for_one_another():
+    """2 kvar of one and -2 of the other: apart 4 may come together, in common never any."""
+    opposite = changed(two_buses().prosumers, reactive=jnp.asarray([[2.0], [-2.0]]))
+    market = changed(two_buses(), prosumers=opposite)
+    each, common = (
+        margins(market, 0.1, generation=[[4.0], [0.0]], common=c) for c in (False, True)
+    )
+    np.testing.assert_allclose(each.line, [0.1 * np.hypot(23, 4)])
+    np.testing.assert_allclose(common.line, [0.1 * 23])
 
 
 def test_numbers_of_errors_are_told():
