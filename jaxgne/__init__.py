@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from . import forecasts as forecasts
     from . import mechanisms as mechanisms
     from . import objectives as objectives
+    from . import on_off as on_off
     from . import plots as plots
     from . import preferences as preferences
     from . import profiles as profiles
@@ -198,6 +199,7 @@ _MODULES = (
     "forecasts",
     "mechanisms",
     "objectives",
+    "on_off",
     "plots",
     "preferences",
     "profiles",

@@ -61,6 +61,12 @@ SLOW_TESTS = {
         "test_a_commitment_has_the_value_of_the_newsvendor",
         "test_planning_for_all_branches_and_knowing_the_branch_are_worth_something",
     ),
+    "test_on_off.py": (
+        "test_no_pattern_beats_the_bound[0]",
+        "test_no_pattern_beats_the_bound[1]",
+        "test_no_pattern_beats_the_bound[2]",
+        "test_float32_units_clear",
+    ),
     "test_risk.py": ("test_committed_markets_shun_risk",),
     "test_agreement.py": (
         "test_random_markets[0-interior point-None]",

@@ -34,6 +34,7 @@ from jaxgne import (
     mechanisms,
     model,
     objectives,
+    on_off,
     one_way,
     plots,
     preferences,
@@ -198,6 +199,7 @@ ONE: dict[str, Call] = {
     "preference_cycle": lambda m, c: preference_cycle(m),
     "frames.hot_spots": lambda m, c: frames.hot_spots(m, c),
     "spots": lambda m, c: tight.spots(m, c.plan),
+    "units": lambda m, c: on_off.units(m),
     "narrowed": lambda m, c: one_way.narrowed(m, c.plan),
     "measured": lambda m, c: selection.measured(m, c),
     **{
@@ -233,6 +235,7 @@ LONG: dict[str, Call] = {
         for name in ("compare", "game", "equal", "by_benefit", "nucleolus")
     },
     "clear_ac": lambda m, c: jg.clear_ac(m),
+    "on_off.clear": lambda m, c: on_off.clear(m, on_off.units(m)),
     "robustness": lambda m, c: jg.robustness(m),
     **{
         name: lambda m, c, name=name: getattr(mechanisms, name)(m, steps=1)
@@ -312,6 +315,7 @@ MODULES = (
         "alternatives",
         "auctions",
         "household",
+        "on_off",
         "reserve",
         "tight",
         "uncontrolled",
@@ -326,7 +330,7 @@ def functions() -> dict[str, Callable[..., Any]]:
     found = {name: getattr(jg, name) for name in jg.__all__}
     for module in MODULES:
         place = importlib.import_module(f"jaxgne.{module}")
-        own = ("coalitions", "frames", "plots", "studies")
+        own = ("coalitions", "frames", "on_off", "plots", "studies")
         prefix = f"{module}." if module in own else ""
         found |= {
             prefix + name: value
