@@ -50,6 +50,7 @@ GROUPS = {
         "comparison.baselines uncontrolled.today robustness margins.margins margins.tightened "
         "with_reserve reserve.schedule reserve.payments "
         "auctions.auctioned auctions.plan_alone auctions.uniform auctions.pay_as_bid "
+        "envelopes.* net_limits.net_limits net_limits.reach "
         "reserve.shortage emissions.emissions_of emissions.embodied emissions.allowances",
     ),
     "derivatives": (

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from . import caps as caps
     from . import charges as charges
     from . import emissions as emissions
+    from . import envelopes as envelopes
     from . import forecasts as forecasts
     from . import mechanisms as mechanisms
     from . import objectives as objectives
@@ -196,6 +197,7 @@ _MODULES = (
     "caps",
     "charges",
     "emissions",
+    "envelopes",
     "forecasts",
     "mechanisms",
     "objectives",

@@ -72,6 +72,28 @@ def _state(grid: Grid, tree: Forest, state: str, fed: Array, fall: Array) -> Flo
     return levelled(grid, tree.ladder, base, base * tree.ladder.along(given))
 
 
+def check_linear(caller: str, market: Market) -> None:
+    """Raise `ValueError` for a grid whose state is not linear in what buses draw."""
+    if market.grid.tangent is not None:
+        raise ValueError(f"{caller}: this market is about an AC state; give the one it is made of.")
+    if market.grid.model.networked and loops(market.grid):
+        raise ValueError(
+            f"{caller}: {loops(market.grid)} lines close loops, where flows do not follow from "
+            "what buses draw; give a radial grid."
+        )
+
+
+def answers(market: Market) -> tuple[dict[str, Float[Array, "R N"]], ...]:
+    """What a kW that each prosumer draws at its bus does to flows and states, and what a kvar."""
+    grid, bus = market.grid, market.prosumers.bus
+    fed = jnp.zeros((grid.feeder.shape[0], bus.shape[0]), grid.passive.dtype)
+    held: States = dict.fromkeys(grid.model.states, fed)
+    none = jnp.zeros((grid.passive.shape[0], bus.shape[0]), grid.passive.dtype)
+    each = none.at[bus, jnp.arange(bus.shape[0])].set(1.0)
+    felt = each if grid.reactive_balance else none
+    return tree_state(grid, each, none, held), tree_state(grid, none, felt, held)
+
+
 def worths(grid: Grid, weights: States) -> tuple[Float[Array, "B H"], Float[Array, "B H"]]:
     """What a kW and a kvar more drawn at each bus add to a weighted sum of flows and states.
 

@@ -9,16 +9,14 @@ be told by active and reactive power apart.
 
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Array, Float
 
 from .clock import in_hour
 from .each import for_one
-from .linear_flow import tree_state
+from .linear_flow import answers, check_linear
 from .market import Market, bus_name, line_name
 from .programs import program
-from .radial import loops
 from .record import Record, changed
 from .runner import jnp
 from .scenarios.sun import sun_of
@@ -85,20 +83,9 @@ def margins(
     gate(market, "margins")
     if not error >= 0:
         raise ValueError(f"margins: error={error:g}; give a share of 0 or more.")
-    check_grid("margins", market)
+    check_linear("margins", market)
     sun = jnp.asarray(sun_of("margins", market, generation), market.prosumers.load.dtype)
     return _margins(market, sun, jnp.asarray(error, sun.dtype), common=common)
-
-
-def check_grid(caller: str, market: Market) -> None:
-    """Raise `ValueError` for a grid whose state is not linear in what buses draw."""
-    if market.grid.tangent is not None:
-        raise ValueError(f"{caller}: this market is about an AC state; give the one it is made of.")
-    if market.grid.model.networked and loops(market.grid):
-        raise ValueError(
-            f"{caller}: {loops(market.grid)} lines close loops, where flows do not follow from "
-            "what buses draw; give a radial grid."
-        )
 
 
 @for_one()
@@ -166,25 +153,11 @@ def _margins(market: Market, sun: Array, error: Array, *, common: bool) -> Margi
     nothing, by_bus = jnp.zeros_like(grid.rating), jnp.zeros_like(grid.voltage_min)
     found = {"voltage": by_bus, "angle": by_bus, "active": nothing, "reactive": nothing}
     if grid.model.networked:
-        for name, (active, reactive) in _answers(market).items():
-            found[name] = jnp.max(worst(active, reactive), axis=1, initial=0.0)
+        by_active, by_reactive = answers(market)
+        for name in ("active", "reactive", *grid.model.states):
+            worse = worst(by_active[name], by_reactive[name])
+            found[name] = jnp.max(worse, axis=1, initial=0.0)
     ones = jnp.ones((1, gross.shape[0]), gross.dtype)
     total = worst(ones, jnp.zeros_like(ones))[0]
     line = jnp.hypot(found["active"], found["reactive"])
     return Margins(found["voltage"], found["voltage"], found["angle"], line, total)
-
-
-def _answers(market: Market) -> dict[str, tuple[Float[Array, "R N"], Float[Array, "R N"]]]:
-    """What a kW and a kvar that each prosumer draws do to flows and states, by name."""
-    grid, bus = market.grid, market.prosumers.bus
-    fed = {state: jnp.zeros_like(grid.feeder_voltage[:, :1]) for state in grid.model.states}
-    none = jnp.zeros_like(grid.passive[:, :1])
-    answering = ("active", "reactive", *grid.model.states)
-
-    def state(active: Array, reactive: Array) -> dict[str, Array]:
-        reactive = reactive if grid.reactive_balance else jnp.zeros_like(reactive)
-        found = tree_state(grid, active, reactive, fed)
-        return {name: found[name] for name in answering}
-
-    both = jax.jacfwd(state, argnums=(0, 1))(none, none)
-    return {name: tuple(each[:, 0, :, 0][:, bus] for each in both[name]) for name in answering}

@@ -21,7 +21,8 @@ from .batch import clear_many
 from .clearing import clear
 from .each import for_each, for_one
 from .gradients import sensitivities
-from .margins import Errors, Margins, check_grid, crossed, margins, tightened, with_errors
+from .linear_flow import check_linear
+from .margins import Errors, Margins, crossed, margins, tightened, with_errors
 from .market import Market
 from .model import device_costs
 from .options import checked_options
@@ -124,7 +125,7 @@ def robustness(
             raise ValueError(
                 f"robustness: {name}={value:g}; give a share above 0, at most {high:g}."
             )
-    check_grid("robustness", market)
+    check_linear("robustness", market)
     given: dict[str, Any] = {"generation": generation, "common": common}
     sun = jnp.asarray(sun_of("robustness", market, generation), market.prosumers.load.dtype)
     search = _Search(market, sun, solver, steps, precision, most)

@@ -67,6 +67,7 @@ SLOW_TESTS = {
         "test_no_pattern_beats_the_bound[2]",
         "test_float32_units_clear",
     ),
+    "test_envelopes.py": ("test_what_does_not_clear_is_left_out",),
     "test_risk.py": ("test_committed_markets_shun_risk",),
     "test_agreement.py": (
         "test_random_markets[0-interior point-None]",

@@ -27,6 +27,7 @@ from jaxgne import (
     charges,
     coalitions,
     comparison,
+    envelopes,
     fitting,
     frames,
     household,
@@ -72,6 +73,13 @@ def batch() -> tuple[jg.Market, jg.Clearing]:
     """Three scenarios and their clearings, as `scenarios` and `clear_many` give them."""
     markets = scenarios.sweep(small(), lambda m: m.tariff.base, BASES)
     return markets, jg.clear_many(markets)
+
+
+def within(market: jg.Market) -> envelopes.Envelope:
+    """Of one market, or the same again for each of a batch."""
+    one = envelopes.joint(small())
+    batched = np.ndim(market.hour_length) > 1
+    return jax.tree.map(lambda a: np.stack([a] * COUNT), one) if batched else one
 
 
 def first(market: jg.Market) -> Any:
@@ -196,6 +204,12 @@ ONE: dict[str, Call] = {
     "uniform": lambda m, c: auctions.uniform(m, c),
     "pay_as_bid": lambda m, c: auctions.pay_as_bid(m, c),
     "auctioned": lambda m, c: auctions.auctioned(m),
+    "envelopes.joint": lambda m, c: envelopes.joint(m),
+    "envelopes.without_network": lambda m, c: envelopes.without_network(m),
+    **{
+        f"envelopes.{name}": lambda m, c, name=name: getattr(envelopes, name)(m, within(m))
+        for name in ("check", "embedded", "table")
+    },
     "preference_cycle": lambda m, c: preference_cycle(m),
     "frames.hot_spots": lambda m, c: frames.hot_spots(m, c),
     "spots": lambda m, c: tight.spots(m, c.plan),
@@ -236,6 +250,7 @@ LONG: dict[str, Call] = {
     },
     "clear_ac": lambda m, c: jg.clear_ac(m),
     "on_off.clear": lambda m, c: on_off.clear(m, on_off.units(m)),
+    "envelopes.beside": lambda m, c: envelopes.beside(m),
     "robustness": lambda m, c: jg.robustness(m),
     **{
         name: lambda m, c, name=name: getattr(mechanisms, name)(m, steps=1)
@@ -270,6 +285,7 @@ ELSEWHERE = {  # batches of these have tests of their own: test_comparison, test
     *("tree", "committed", "frames.caps", "plots.level"),  # test_branches, test_caps_scenarios
     *("schedule", "shortage"),  # test_reserve
     "track",  # test_tracking: instants are a batch
+    "envelopes.decoupling",  # test_envelopes: of what beside gives, of one market
     *("report", "write_bills"),  # test_report_html, test_bills_html
 }
 INSIDE = {  # one market's mathematics, and what the functions above are made of
@@ -306,7 +322,7 @@ INSIDE = {  # one market's mathematics, and what the functions above are made of
 }
 MODULES = (
     *("batch_report", "certificate", "charges", "coalitions", "comparison", "devices"),
-    *("fitting", "frames", "preferences"),
+    *("envelopes", "fitting", "frames", "preferences"),
     *("mechanisms", "model", "objectives", "one_way", "payoffs", "plan", "plots", "printed"),
     *("causes", "descent", "indicators", "scenarios", "selection"),
     *("reliability", "settlement", "sharing", "studies", "tracing", "tracking"),
@@ -330,7 +346,7 @@ def functions() -> dict[str, Callable[..., Any]]:
     found = {name: getattr(jg, name) for name in jg.__all__}
     for module in MODULES:
         place = importlib.import_module(f"jaxgne.{module}")
-        own = ("coalitions", "frames", "on_off", "plots", "studies")
+        own = ("coalitions", "envelopes", "frames", "on_off", "plots", "studies")
         prefix = f"{module}." if module in own else ""
         found |= {
             prefix + name: value
