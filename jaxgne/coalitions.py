@@ -34,7 +34,7 @@ from .cooperative import (
 )
 from .each import refuse_batch
 from .market import Market
-from .model import Plan, counted, net_load
+from .model import Plan, counted, net_load, parties
 from .names import prosumer_name
 from .record import Record, nameless
 from .result import Clearing
@@ -135,7 +135,8 @@ def _valued(market: Market, members: Bool[np.ndarray, "C N"], tol: Any) -> Game:
     pairs = market.trading
     limit, energy = np.asarray(pairs.limit), np.zeros(members.shape[1])
     nothing = Game(members, np.zeros(len(members)), energy, np.zeros(()), market.prosumers.names)
-    some = members[:, np.asarray(pairs.buyer)] & members[:, np.asarray(pairs.seller)]
+    inside = members | ~np.asarray(parties(market))  # who passes energy on does so for all
+    some = inside[:, np.asarray(pairs.buyer)] & inside[:, np.asarray(pairs.seller)]
     some &= (limit > 0).any(axis=1)
     if not some.any():
         return nothing
@@ -238,7 +239,8 @@ def equal(given: Any, *, tol: Any = None) -> Split:
     Raises `ValueError` as `game` does.
     """
     found = _asked("equal", given, None, tol)
-    return _split(found, "equal", np.full(found.players, found.whole / found.players))
+    some = np.asarray(parties(given)) if isinstance(given, Market) else np.ones(found.players)
+    return _split(found, "equal", _proportional(found, some * 1.0))
 
 
 def by_energy(given: Any, *, energy: Any = None, tol: Any = None) -> Split:

@@ -11,13 +11,13 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from .arguments import check_cleared, of_tables
 from .each import for_each
 from .fields import naming
 from .market import Market
-from .model import aggregate, by_side, counted, device_costs, ended, net_exchange
+from .model import aggregate, by_side, counted, device_costs, ended, net_exchange, parties
 from .record import Record
 from .result import Clearing
 from .runner import hosted, jnp
@@ -39,6 +39,7 @@ class Outcome(Record):
     them. `docs/indicators.md` defines each number.
     """
 
+    party: Bool[Array, " N"]  # who has a load, a device or a contract, not who passes energy on
     cost: Float[Array, " N"]  # EUR, of each prosumer: devices and bill
     bill: Float[Array, " N"]  # EUR that each prosumer pays: main grid, peers, operator
     passive: Float[Array, ""]  # EUR that passive consumers pay
@@ -121,6 +122,7 @@ def measured(
     losses, tight, outside = _by_ac(clearing, zero)
     unit_carbon = jnp.broadcast_to(jnp.asarray(generator_carbon), makers.shape)
     return Outcome(
+        party=parties(market),
         cost=devices + jnp.sum(paid.prosumers, axis=1),
         bill=jnp.sum(paid.prosumers, axis=1),
         passive=jnp.sum(paid.passive) + jnp.sum(paid.passive_caps + paid.passive_carbon),
@@ -168,7 +170,8 @@ class Comparison(Record):
     """Outcomes side by side; prints as a table. `rows` maps each name to its numbers by key.
 
     Keys carry their units. Benefits are what each prosumer saves against the reference, the cost of
-    no trading where that is compared: `worst_benefit_eur` at least 0 is individual rationality.
+    no trading where that is compared, of whom takes part on its own account, as a pool does not:
+    `worst_benefit_eur` at least 0 is individual rationality.
     `jain` is 1 where all benefit alike, `gini` 0; both are None where someone loses. The price of
     anarchy is the social cost over that of the social optimum.
     """
@@ -294,8 +297,8 @@ def _row(one: Outcome, alone: Outcome | None, best: Outcome | None) -> dict[str,
         "co2_kg": float(one.carbon),
     }
     if alone is not None:
-        benefit = np.asarray(alone.cost - one.cost)
-        rounding = 1e-6 * np.abs(np.asarray(alone.cost)).mean()
+        benefit = np.asarray(alone.cost - one.cost)[np.asarray(one.party)]
+        rounding = 1e-6 * np.abs(np.asarray(alone.cost)[np.asarray(one.party)]).mean()
         benefit = np.where(np.abs(benefit) <= rounding, 0.0, benefit)
         row |= {
             "mean_benefit_eur": float(benefit.mean()),

@@ -16,7 +16,7 @@ from .contracts import Contract, whose
 from .each import refuse_batch
 from .emissions import Allowances, emissions_of
 from .market import Market
-from .model import aggregate, counted, grid_price, net_load
+from .model import aggregate, counted, grid_price, net_load, sides
 from .names import row_of, rows_of
 from .result import Clearing
 from .runner import hosted
@@ -176,6 +176,7 @@ class _Facts(NamedTuple):
     hours: Float[np.ndarray, " H"]  # that a kW of each step counts
     price: Float[np.ndarray, " H"]  # of the main grid, EUR/kWh
     traded: Float[np.ndarray, "E H"]  # at what pairs trade, EUR/kWh
+    sides: Float[np.ndarray, "2 E"]  # how much of the tolls buyer and seller pay
     drawn: Float[np.ndarray, "N H"]  # kW
     reactive: Float[np.ndarray, "N H"]  # kvar
     emitted: Float[np.ndarray, " N"]  # kg, where one cap counts them
@@ -193,6 +194,7 @@ def _facts(market: Market, clearing: Clearing, everyone: list[Contract] | None) 
         np.asarray(counted(market), float),
         np.asarray(hosted(grid_price)(market, hosted(aggregate)(market, plan))),
         np.asarray(hosted(settled_prices)(market, prices)),
+        np.asarray(hosted(sides)(market)),
         np.asarray(hosted(net_load)(market, plan)),
         np.asarray(hosted(reactive_drawn)(market, plan)),
         _emitted(market, clearing),
@@ -234,7 +236,8 @@ def _lines(market: Market, clearing: Clearing, row: int, facts: _Facts) -> list[
     taxed = [line for what, price in parts.items() for line in _by_price(what, bought, price)]
     mine = _pairs(market, row)
     toll = np.abs(np.asarray(plan.trades)[mine])
-    each = np.asarray(market.trading.toll)[mine] + 0 * toll
+    part = np.where(np.asarray(market.trading.buyer)[mine] == row, *facts.sides[:, mine])
+    each = part[:, None] * np.asarray(market.trading.toll)[mine] + 0 * toll
     if own is None:
         taxed += _mean("tolls on trades", ts * toll, each)
     else:  # each side pays half of the mean of both contracts

@@ -58,8 +58,10 @@ from .plan import members as members
 from .plan import net_exchange as net_exchange
 from .plan import net_load as net_load
 from .plan import net_with as net_with
+from .plan import parties as parties
 from .plan import rows_like as rows_like
 from .plan import shared_out as shared_out
+from .plan import sides as sides
 from .plan import terms as terms
 from .plan import traded as traded
 from .plan import uncounted as uncounted

@@ -141,6 +141,34 @@ def by_side(market: Market, values: Float[Array, "E H"]) -> Float[Array, "N H"]:
     return by_owner(market, values, pairs.buyer) + by_owner(market, values, pairs.seller)
 
 
+def parties(market: Market) -> Bool[Array, " N"]:
+    """Who has a load, a device or a contract with the main grid.
+
+    Others, as a pool, only pass on what they are sold, or take part in nothing.
+    """
+    people, units, stores = market.prosumers, market.generators, market.buffers
+    own = (people.load, people.reactive, people.import_max, people.export_max, people.curtail_max)
+    made = (units.power_min, units.power_max)
+    held = (stores.charge_max, stores.discharge_max, stores.energy_start[:, None])
+
+    def some(tables: Any) -> Array:
+        return jnp.sum(jnp.concatenate([table != 0 for table in tables], axis=1), axis=1)
+
+    rows = some(own) + by_owner(market, some(made), units.owner)
+    return rows + by_owner(market, some(held), stores.owner) > 0
+
+
+def sides(market: Market) -> tuple[Float[Array, " E"], Float[Array, " E"]]:
+    """How much of both tolls the buyer and the seller of each pair pay: 1 and 1, 2 in all.
+
+    Who is no party pays none, and the other side both.
+    """
+    party, pairs = parties(market), market.trading
+    own = party.astype(market.prosumers.load.dtype)
+    lead = own[pairs.buyer] - own[pairs.seller]
+    return 1 + lead, 1 - lead
+
+
 def bought(market: Market, trades: Float[Array, "E H"]) -> Float[Array, "N H"]:
     """What each prosumer buys from its neighbours in total, kW."""
     nothing = jnp.zeros((market.prosumers.load.shape[0], *trades.shape[1:]), trades.dtype)

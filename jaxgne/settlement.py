@@ -31,7 +31,7 @@ from .model import (
     agreed_price,
     asked_at_buses,
     bought,
-    by_side,
+    by_owner,
     counted,
     grid_price,
     net_exchange,
@@ -39,6 +39,7 @@ from .model import (
     pull,
     rows_like,
     shared_out,
+    sides,
 )
 from .radial import forest, radial
 from .record import Record
@@ -204,6 +205,7 @@ def bills(market: Market, plan: Plan, prices: Rows) -> Bills:
     price = grid_price(market, aggregate(market, plan))
     scarce = prices.aggregate + prices.exchange
     share = ts * market.trading.toll * jnp.abs(plan.trades)
+    buyer, seller = (side[:, None] * share for side in sides(market))
     paid = ts * settled_prices(market, prices) * plan.trades
     caps, network = cap_money(market, plan, prices), network_money(market, plan, prices)
     passive, lost = market.grid.consumed[0], network.lost
@@ -214,7 +216,8 @@ def bills(market: Market, plan: Plan, prices: Rows) -> Bills:
         main_grid=ts * (price * plan.imports - market.tariff.export * plan.exports),
         adders=adders,
         peers=bought(market, paid),
-        tolls=by_side(market, share),
+        tolls=by_owner(market, buyer, market.trading.buyer)
+        + by_owner(market, seller, market.trading.seller),
         capacity=ts * scarce * (plan.imports - plan.exports),
         congestion=network.active,
         reactive=network.reactive,
@@ -372,9 +375,14 @@ def carbon_prices(market: Market, prices: Rows) -> Float[Array, "N H"]:
 
 @for_each
 def settled_prices(market: Market, prices: Rows) -> Float[Array, "E H"]:
-    """(pi_i + pi_j) / 2, at which pairs settle, EUR/kWh; of what is committed the expected one."""
+    """(pi_i + pi_j) / 2, at which pairs settle, EUR/kWh; of what is committed the expected one.
+
+    Where one of the two is no party (`model.parties`), as a pool is, it is the price of that one.
+    """
     pairs = market.trading
-    found = (prices.balance[pairs.buyer] + prices.balance[pairs.seller]) / 2
+    buyer, seller = (side[:, None] for side in sides(market))
+    own = prices.balance
+    found = (seller * own[pairs.buyer] + buyer * own[pairs.seller]) / 2
     return found if market.committed is None else agreed_price(market, found)
 
 

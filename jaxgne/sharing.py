@@ -24,6 +24,7 @@ from .model import (
     grid_price,
     import_prices,
     net_load,
+    parties,
 )
 from .record import Record
 from .result import Clearing
@@ -172,11 +173,17 @@ def _pooled(market: Market, plan: Plan, paid: Bills, rule: Rule, keys: Any) -> B
     owed = ts * (price * (got - gave) + asked * (draws - got) - offered * (feeds - gave))
     contracts = paid.main_grid + paid.adders
     # what contracts that pass one another by cost beyond that falls on all by the energy they move
-    moved, alike = draws + feeds, 1 / net.shape[0]
+    moved, alike = draws + feeds, _heads(market)
     rest = jnp.sum(contracts, axis=0) - jnp.sum(owed, axis=0)
     total = jnp.sum(moved, axis=0)
     owed = owed + rest * jnp.where(total > 0, moved / jnp.where(total > 0, total, 1.0), alike)
     return replace(paid, peers=owed - contracts, trades=jnp.zeros_like(paid.trades))
+
+
+def _heads(market: Market) -> Float[Array, "N 1"]:
+    """The same part for everyone, none for who only passes energy on."""
+    some = parties(market)[:, None] * 1.0
+    return some / jnp.maximum(jnp.sum(some), 1.0)
 
 
 def _by_supply(
@@ -244,7 +251,7 @@ def _handed_back(market: Market, plan: Plan, paid: Bills, rent: Rent) -> Shared:
         return Shared(paid, nothing, at_buses)
     tolls = jnp.sum(paid.tolls, axis=0)
     rents = paid.receipts - tolls - paid.losses
-    people = jnp.ones_like(nothing) / nothing.shape[0]
+    people = _heads(market) + nothing
     if rent == "by head":
         rebates, passive = rents * people, at_buses
     else:

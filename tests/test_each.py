@@ -38,6 +38,7 @@ from jaxgne import (
     on_off,
     one_way,
     plots,
+    pool,
     preferences,
     printed,
     scenarios,
@@ -187,6 +188,7 @@ ONE: dict[str, Call] = {
     "distances": lambda m, c: charges.distances(m),
     "by_loss": lambda m, c: charges.by_loss(m, c),
     "with_preferences": lambda m, c: preferences.with_preferences(m, {"local": 0.01}),
+    "with_pool": lambda m, c: pool.with_pool(m),
     "by_area": lambda m, c: charges.by_area(m, 0.01, 0.02),
     "household_bill": lambda m, c: jg.household_bill(m, c, 0),
     "household_bills": lambda m, c: household.household_bills(m, c),
@@ -260,6 +262,8 @@ LONG: dict[str, Call] = {
         name: lambda m, c, name=name: getattr(mechanisms, name)(m)
         for name in ("trading_knob", "slope_knob", "locational_knob")
     },
+    "beside": lambda m, c: pool.beside(m),
+    "restoring_fee": lambda m, c: pool.restoring_fee(m),
     "reinforcement": lambda m, c: mechanisms.reinforcement(m),
     "envelope": lambda m, c: mechanisms.envelope(m),
     **{
@@ -289,7 +293,16 @@ ELSEWHERE = {  # batches of these have tests of their own: test_comparison, test
     *("report", "write_bills"),  # test_report_html, test_bills_html
 }
 INSIDE = {  # one market's mathematics, and what the functions above are made of
-    *("by_owner", "bought", "device_costs", "curvature", "own_gradient", "pseudo_gradient"),
+    *(
+        "by_owner",
+        "parties",
+        "sides",
+        "bought",
+        "device_costs",
+        "curvature",
+        "own_gradient",
+        "pseudo_gradient",
+    ),
     *("by_side", "net_exchange", "toll", "weight", "weights", "without_curves", "counted"),
     *("import_prices", "export_prices", "agreed", "agreed_price", "together"),
     *("grid_price", "falls", "rows", "limits", "boxes", "prox", "pull", "zeros", "rows_like"),
