@@ -46,7 +46,7 @@ GROUPS = {
         "compare settlement.price_parts "
         "household.income sharing.share sharing.who_gains coalitions.* cooperative.Game "
         "cooperative.Split cooperative.Core losses.loss_shares losses.loss_money "
-        "charges.* preferences.* "
+        "charges.* pool.* preferences.* "
         "comparison.baselines uncontrolled.today robustness margins.margins margins.tightened "
         "with_reserve reserve.schedule reserve.payments "
         "auctions.auctioned auctions.plan_alone auctions.uniform auctions.pay_as_bid "

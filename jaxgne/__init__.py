@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from . import objectives as objectives
     from . import on_off as on_off
     from . import plots as plots
+    from . import pool as pool
     from . import preferences as preferences
     from . import profiles as profiles
     from . import reserve as reserve
@@ -203,6 +204,7 @@ _MODULES = (
     "objectives",
     "on_off",
     "plots",
+    "pool",
     "preferences",
     "profiles",
     "reserve",

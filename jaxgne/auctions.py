@@ -29,6 +29,7 @@ from .model import (
 from .record import Record, changed
 from .result import Clearing
 from .runner import jnp
+from .size import utmost
 from .uncontrolled import told, with_state
 
 ALONE = "alone"  # what benefits of auctions are measured against
@@ -90,13 +91,9 @@ def pooled(market: Market) -> Market:
     use together. Nobody prefers a partner. Of n prosumers there are n (n - 1) / 2 pairs.
     """
     buyer, seller = np.triu_indices(len(market.prosumers.bus), k=1)
-    units, stores = market.generators, market.buffers
-    sizes = (market.prosumers.load, units.power_min, units.power_max)
-    sizes = (*sizes, stores.charge_max, stores.discharge_max)
-    most = sum(float(np.sum(np.max(np.abs(np.asarray(a)), axis=1, initial=0.0))) for a in sizes)
     toll = np.max(np.asarray(market.trading.toll), axis=0, keepdims=True, initial=0.0)
     toll = np.broadcast_to(toll, (len(buyer), toll.shape[1]))
-    return changed(market, trading=Trading(buyer, seller, most, toll=toll))
+    return changed(market, trading=Trading(buyer, seller, utmost(market), toll=toll))
 
 
 def offers(market: Market, plan: Plan, values: Any = None) -> Offers:

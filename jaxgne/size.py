@@ -1,5 +1,7 @@
 """How large a market is, and what that is small enough for."""
 
+import numpy as np
+
 from .market import Market
 
 _SMALL = 128  # rows an hour up to which factoring them is faster than many cheap steps
@@ -21,3 +23,11 @@ def is_small(market: Market) -> bool:
 def is_quick(market: Market) -> bool:
     """Whether NumPy takes no more than seconds for a market of this size."""
     return rows_an_hour(market) <= _QUICK
+
+
+def utmost(market: Market) -> float:
+    """The sum over all loads and devices of the most that each draws or makes, kW."""
+    units, stores = market.generators, market.buffers
+    powers = (market.prosumers.load, units.power_min, units.power_max)
+    powers += (stores.charge_max, stores.discharge_max, market.grid.passive)
+    return float(sum(np.max(np.abs(np.asarray(a)), axis=-1, initial=0.0).sum() for a in powers))

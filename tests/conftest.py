@@ -68,6 +68,10 @@ SLOW_TESTS = {
         "test_float32_units_clear",
     ),
     "test_envelopes.py": ("test_what_does_not_clear_is_left_out",),
+    "test_pool.py": (
+        "test_the_pool_is_nobody",
+        "test_a_fee_brings_back_what_the_network_earned",
+    ),
     "test_risk.py": ("test_committed_markets_shun_risk",),
     "test_agreement.py": (
         "test_random_markets[0-interior point-None]",

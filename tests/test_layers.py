@@ -163,7 +163,11 @@ LAYERS: dict[str, set[str]] = {
     **dict.fromkeys(STUDIES, RESULT),
     "cap_money": {"market", "model"},
     "settlement": {*RESULT, "cap_money", "incidence"},
-    "scenarios": {"clock", "each", "market", "names", "padding", "validation", "scenarios"},
+    "scenarios": {
+        *("clock", "each", "market", "names", "padding", "size"),
+        "validation",
+        "scenarios",
+    },
     "comparison": {"each", "tables", "market", "model", "result", "settlement", "status", "unmet"},
     "uncontrolled": {
         *("acflow", "certificate", "curves", "each", "kinds", "linear_flow", "market", "model"),
@@ -229,6 +233,9 @@ LAYERS: dict[str, set[str]] = {
     "acexact": {*RESULT, "aclinear", "settlement"},
     "losses": {*RESULT, "acexact", "acphases", "incidence"},
     "charges": {"acflow", "contracts", "each", "losses", "market", "model", "result"},
+    "pool": {
+        *({*RESULT, "arrays", "comparison", "scenarios", "selection", "settlement"} - {"solve"})
+    },
     "preferences": {"charges", "each", "kinds", "market", "scenarios"},
     "objectives": {*RESULT, "settlement", "comparison"},
     "reliability": {*RESULT, "gradients"},
@@ -348,6 +355,7 @@ LAYERS: dict[str, set[str]] = {
         "html",
         "io",
         "plots",
+        "pool",
         "preferences",
         "printed",
         "calls",

@@ -16,6 +16,7 @@ from ..market import FIELDS, Market
 from ..padding import pad, sizes
 from ..record import changed
 from ..runner import to_device
+from ..size import utmost
 from ..succession import leaves, order, way_to
 
 
@@ -86,7 +87,7 @@ def committed(
     if not 0 <= down <= up < np.inf:
         raise ValueError(f"committed: up={up}, down={down}; give prices with 0 <= down <= up.")
     if most is None:
-        most = max((_most(market) for market in each), default=0.0)
+        most = max((utmost(market) for market in each), default=0.0)
     if not 0 < most < np.inf:
         raise ValueError(f"committed: most={most}; give the desk some power, kW.")
     whole = tree([_with_desk(market, up, down, most) for market in each], probability, 0)
@@ -94,13 +95,6 @@ def committed(
     moment = np.tile(np.arange(steps // len(each)), len(each))
     given = Commitment(tuple(moment.tolist()), (people - 1,), tuple(tables))
     return changed(whole, committed=commitment("committed", given, steps, people))
-
-
-def _most(market: Market) -> float:
-    """The sum over all loads and devices of the most that each draws or makes, kW."""
-    powers = (market.prosumers.load, market.generators.power_min, market.generators.power_max)
-    powers += (market.buffers.charge_max, market.buffers.discharge_max, market.grid.passive)
-    return float(sum(np.max(np.abs(np.asarray(a)), axis=-1, initial=0.0).sum() for a in powers))
 
 
 def _with_desk(market: Market, up: float, down: float, most: float) -> Market:
