@@ -265,7 +265,7 @@ class Entries(Record):
 def entries(grid: Grid) -> Entries:
     """Both ends of lines and what their flows take, as columns of the network's matrix."""
     line = jnp.arange(grid.source.shape[0])
-    one, none = jnp.ones(line.shape), jnp.zeros(line.shape)
+    one, none = jnp.ones_like(grid.resistance), jnp.zeros_like(grid.resistance)
     where = [grid.source, grid.target]
     real, imaginary = [one, -one], [none, none]
     if has_terminals(grid):

@@ -10,7 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.lax import custom_linear_solve, stop_gradient
+from jax.lax import custom_linear_solve, platform_dependent, stop_gradient
 from jaxtyping import Array, Bool
 
 from ..commitments import refuse
@@ -84,8 +84,9 @@ class Implicit(AbstractAdjoint):
     ones; what is not unique has none (`jaxgne.trust` tells). `tol` is the relative residual of the
     linear system, `max_steps` the most conjugate gradients that one of its refinements takes where
     it is not factored. With `throw` a market that did not clear, a derivative that is not
-    determined, and one of which no value is known to lie between the one-sided ones, raise; else
-    the first gives NaN, the second is along the equilibria that move least, the third with all
+    determined, and one of which no value is known to lie between the one-sided ones, raise; or are
+    NaN where another device than a CPU computes them, as its programs do not wait for the host.
+    Else the first gives NaN, the second is along the equilibria that move least, the third with all
     bounds held that are about to switch.
     """
 
@@ -196,9 +197,9 @@ def _tangent(
         if not (alone and adjoint.throw and active.barrier is None):
             return move
         if tell:
-            jax.debug.callback(_tell_of_shares, felt(found.resting, lambda effects: effects) > FELT)
+            _warned(felt(found.resting, lambda effects: effects) > FELT)
         loose = felt(found.loose, refused) > FELT
-        return eqx.error_if(move, loose, LOOSE.format("some of the numbers asked for"))
+        return _unless(loose, move, LOOSE.format("some of the numbers asked for"))
 
     _, drive = jax.jvp(lambda m: slope(changed(m), wide, plan, point), (moving,), (change,))
     _, matvec = jax.linearize(lambda w: slope(market, wide, plan, w), point)
@@ -213,6 +214,12 @@ def _tangent(
     return out
 
 
+def _warned(shared: Array) -> None:
+    """Tells of numbers that only count together, on a CPU."""
+    tell = partial(jax.debug.callback, _tell_of_shares)
+    platform_dependent(shared, cpu=tell, default=lambda _: None)
+
+
 def _tell_of_shares(shared: Any) -> None:
     if np.any(shared):
         warnings.warn(SHARES.format("some of the numbers asked for"), stacklevel=2)
@@ -222,6 +229,12 @@ def _sound(move: Point, ok: Array, found: Sided, throw: bool) -> Point:
     """The solution, unless it means nothing."""
     if not throw:
         return jax.tree.map(lambda a: jnp.where(ok, a, jnp.nan), move)
-    move = eqx.error_if(move, ~ok, UNCLEARED)
-    move = eqx.error_if(move, found.torn, TORN)
-    return eqx.error_if(move, ~(found.solved.residual <= LEFT), UNDETERMINED)
+    move = _unless(~ok, move, UNCLEARED)
+    move = _unless(found.torn, move, TORN)
+    return _unless(~(found.solved.residual <= LEFT), move, UNDETERMINED)
+
+
+def _unless(bad: Array, move: Point, words: str) -> Point:
+    """The solution; where it is `bad` an error, or NaN on devices that do not wait for the host."""
+    raised = partial(eqx.error_if, msg=words)
+    return platform_dependent(move, bad, cpu=raised, default=partial(raised, on_error="nan"))

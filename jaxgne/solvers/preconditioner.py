@@ -289,7 +289,8 @@ def activities(market: Market, before: Plan, now: Plan) -> Plan:
 
     def active(a: Array, b: Array, low: Array, high: Array, kink: float = jnp.nan) -> Array:
         rests = (a == b) & ((b <= low) | (b >= high) | (b == kink))
-        return jnp.where(high > low, jnp.where(rests, REST, 1.0), 0.0).astype(b.dtype)
+        moves = jnp.where(rests, jnp.asarray(REST, b.dtype), 1.0)
+        return jnp.where(high > low, moves, 0.0)
 
     found = jax.tree.map(active, before, now, lower, upper)
     trades = active(before.trades, now.trades, lower.trades, upper.trades, 0.0)
