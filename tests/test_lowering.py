@@ -159,6 +159,19 @@ def test_steps_have_no_pairs_in_float64():
     assert not unmeant(jaxpr, MEANT_OF_STEPS)
 
 
+def test_a_step_asks_no_host_how_often_a_loop_turns(monkeypatch: pytest.MonkeyPatch):
+    """A GPU does at each turn of one whose length is no constant, as in climbs of a tree."""
+    deep = jg.synthetic(3, hours=2, buses=100, seed=0)
+    loops = {}
+    for device in ("cpu", "gpu"):
+        monkeypatch.setattr(jax, "default_backend", lambda device=device: device)
+        market, solver, plan, prices = lanes.ready(deep, jg.PrimalDual(), None)
+        start = eqx.filter_eval_shape(solver.init, market, plan, prices)
+        text, _ = lowered(lambda m, s, at: s.step(m, at), market, solver, start)
+        loops[device] = text.count("stablehlo.while")
+    assert loops["cpu"] > 0 and loops["gpu"] == 0
+
+
 @pytest.mark.parametrize("enabled", [True, False], ids=["x64", "x32"])
 @pytest.mark.parametrize("name", SOLVERS)
 def test_batches(name: str, enabled: bool):

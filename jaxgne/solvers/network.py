@@ -18,7 +18,8 @@ from .tree import Tree, eliminate
 
 FLOW = 2.0  # step of a flow in prosumers behind its line
 FALL = 10.0  # step of a voltage in what such flows do to it
-DENSE = 64  # buses up to which one dense product is faster than two climbs of a tree
+DENSE = 64  # buses up to which one dense product is faster than two climbs of a tree, on a CPU
+DENSE_ELSEWHERE = 1024  # on a GPU, which waits for the host at each turn of a climb
 HELD = 0.1  # and what is left of it where a bound holds the voltage
 
 
@@ -53,8 +54,9 @@ def network(market: Market, devices: Float[Array, "2 B"], held: Bool[Array, " B"
     some hour the step is a tenth, for that price to find its level. Feeders' rows and rows that the
     model lacks meet free variables: they are left out (0 in Sigma).
 
-    The feeders of `lindistflow` are trees, whose Sigma takes O(B), but one dense matrix
-    where they are small; so does that of the paper's model, whose grid may be meshed.
+    The feeders of `lindistflow` are trees, whose Sigma takes O(B), but one dense matrix where they
+    are small, which a thousand buses are on a GPU; so does that of the paper's model, whose grid
+    may be meshed.
     """
     if not market.grid.model.networked:
         none = jnp.ones((), market.grid.passive.dtype)
@@ -97,7 +99,7 @@ def _radial(grid: Grid, fed: Array, people: Array, devices: Array, held: Array) 
     tree = eliminate(groups(grid), both, slack, voltage, devices)
     buses, lines = fed.shape[0], grid.source.shape[0]
     steps = (flow[:, None], voltage[:, None], voltage[:, None])
-    if buses > DENSE:
+    if buses > (DENSE if jax.default_backend() == "cpu" else DENSE_ELSEWHERE):
         return Network(*steps, tree)
     each = jnp.split(jnp.eye(2 * buses + lines), (buses, 2 * buses))
     return Network(*steps, jnp.concatenate(tree(*each)))
