@@ -51,7 +51,8 @@ GROUPS = {
         "with_reserve reserve.schedule reserve.payments "
         "auctions.auctioned auctions.plan_alone auctions.uniform auctions.pay_as_bid "
         "envelopes.* net_limits.net_limits net_limits.reach "
-        "reserve.shortage emissions.emissions_of emissions.embodied emissions.allowances",
+        "reserve.shortage balancing.* emissions.emissions_of emissions.embodied "
+        "emissions.allowances",
     ),
     "derivatives": (
         "Derivatives and tuning",

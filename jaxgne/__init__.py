@@ -32,6 +32,7 @@ from .validation import validate
 
 if TYPE_CHECKING:
     from . import auctions as auctions
+    from . import balancing as balancing
     from . import caps as caps
     from . import charges as charges
     from . import emissions as emissions
@@ -195,6 +196,7 @@ _LATER = {  # imported when first asked for: a first clear needs none of them
 }
 _MODULES = (
     "auctions",
+    "balancing",
     "caps",
     "charges",
     "emissions",

@@ -24,6 +24,7 @@ from .incidence import ratios as ratios
 from .market import Market
 from .payoffs import charges as charges
 from .payoffs import costs as costs
+from .payoffs import costs_at as costs_at
 from .payoffs import curvature as curvature
 from .payoffs import curve_costs as curve_costs
 from .payoffs import curve_slopes as curve_slopes

@@ -39,9 +39,9 @@ class OnOff(Record):
     `clearing.costs` are without `start_costs`. `regret` bounds from above what each prosumer could
     save by any other plan at these prices, EUR, and `known` is what the best plan that was found
     saves: they differ by what HiGHS left open. Of prosumers without units it is the certificate's
-    gap, and `known` is 0. `cost` is the potential, with starts, that equilibria minimize (model.md:
-    Equilibrium), and no pattern's is below `bound`. `patterns` counts those that were cleared,
-    `infeasible` those of them that have no plan.
+    gap, and `known` is 0. `cost` is the potential that equilibria minimize, with starts
+    (model.md: Equilibrium), and no pattern's is below `bound`. `patterns` counts those that were
+    cleared, `infeasible` those of them that have no plan.
     """
 
     market: Market

@@ -73,10 +73,14 @@ def charges(market: Market, plan: Plan) -> tuple[Float[Array, " N"], Float[Array
 @for_each
 def costs(market: Market, plan: Plan) -> Float[Array, " N"]:
     """J_i, what each prosumer minimizes, EUR; the paper, eq. 1-6 (model.md: Costs)."""
+    return costs_at(market, plan, grid_price(market, aggregate(market, plan)))
+
+
+def costs_at(market: Market, plan: Plan, price: Float[Array, " H"]) -> Float[Array, " N"]:
+    """The same at a given `price` of the main grid, EUR/kWh, whatever the plan's total is."""
     pairs = market.trading
     volume = (pairs.toll + pairs.reluctance / 2) * jnp.abs(plan.trades)
     volume += pairs.quadratic[:, None] * plan.trades**2
-    price = grid_price(market, aggregate(market, plan))
     hourly = (
         by_owner(market, pairs.fee_buyer * plan.trades + volume, pairs.buyer)
         + by_owner(market, volume - pairs.fee_seller * plan.trades, pairs.seller)

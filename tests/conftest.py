@@ -61,6 +61,7 @@ SLOW_TESTS = {
         "test_a_commitment_has_the_value_of_the_newsvendor",
         "test_planning_for_all_branches_and_knowing_the_branch_are_worth_something",
     ),
+    "test_balancing.py": ("test_a_curve_is_what_each_deviation_costs",),
     "test_on_off.py": (
         "test_no_pattern_beats_the_bound[0]",
         "test_no_pattern_beats_the_bound[1]",

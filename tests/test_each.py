@@ -22,6 +22,7 @@ import jaxgne as jg
 from jaxgne import (
     alternatives,
     auctions,
+    balancing,
     batch_report,
     certificate,
     charges,
@@ -184,6 +185,9 @@ ONE: dict[str, Call] = {
     "sweep": lambda m, c: scenarios.sweep(m, first, [0.1, 0.2]),
     "equip": lambda m, c: jg.equip(m, battery=1.0),
     "with_contracts": lambda m, c: jg.with_contracts(m, jg.Contract(energy=0.1)),
+    "balancing.buy": lambda m, c: balancing.buy(m, c, 0.01),
+    "balancing.curve": lambda m, c: balancing.curve(m, c, [0.01]),
+    "balancing.limits": lambda m, c: balancing.limits(m, c),
     "by_distance": lambda m, c: charges.by_distance(m, 0.0),  # both are at one bus
     "distances": lambda m, c: charges.distances(m),
     "by_loss": lambda m, c: charges.by_loss(m, c),
@@ -298,6 +302,7 @@ INSIDE = {  # one market's mathematics, and what the functions above are made of
         "parties",
         "sides",
         "bought",
+        "costs_at",
         "device_costs",
         "curvature",
         "own_gradient",
@@ -343,6 +348,7 @@ MODULES = (
     *(
         "alternatives",
         "auctions",
+        "balancing",
         "household",
         "on_off",
         "reserve",
@@ -359,7 +365,7 @@ def functions() -> dict[str, Callable[..., Any]]:
     found = {name: getattr(jg, name) for name in jg.__all__}
     for module in MODULES:
         place = importlib.import_module(f"jaxgne.{module}")
-        own = ("coalitions", "envelopes", "frames", "on_off", "plots", "studies")
+        own = ("balancing", "coalitions", "envelopes", "frames", "on_off", "plots", "studies")
         prefix = f"{module}." if module in own else ""
         found |= {
             prefix + name: value
