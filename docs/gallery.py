@@ -55,6 +55,9 @@ levelled = jg.clear(charged)
 
 worth = jg.mechanisms.reinforcement(market)["value_eur_per_kva"]
 
+held = eqx.tree_at(lambda m: m.grid.voltage_min, jg.ieee37(), np.full(36, 0.962))
+limits = jg.envelopes.joint(held)
+
 aims = jg.pareto(
     small,
     [jg.objectives.total_cost, lambda market, clearing: clearing.aggregate.var()],
@@ -84,6 +87,10 @@ FIGURES = {
     "grid-map": (
         "What one more kVA of each line is worth",
         'plots.grid_map(market, worth, "worth of one more kVA (EUR)")',
+    ),
+    "envelope-map": (
+        "How much all at a bus may draw, if everyone has the same limit",
+        "plots.envelope_map(held, limits)",
     ),
     "prices": ("Prices of prosumers and of the main grid", "plots.prices(market, clearing)"),
     "bus-prices": ("Prices by bus and hour", "plots.bus_prices(market, clearing)"),

@@ -29,20 +29,56 @@ def grown(limits: NetLimits, can: Reach, shares: Box) -> Box:
     Both ways by one factor, until a row binds; then those downward by a larger one, then those
     upward. Nobody's grow beyond its reach, and what it rests at is inside from the start.
     """
-    rest = can.rest
-    down, up = shares
+    turns = _turns(can, shares)
 
     def box(out: np.ndarray, into: np.ndarray) -> Box:
-        return Box(np.clip(-out * down, can.low, rest), np.clip(into * up, rest, can.high))
+        return _scaled(can, shares, out, into)
 
-    # the factors at which one's limit begins to move, and at which it has all its reach
-    ends = ((-can.low, down), (can.high, up), (-rest, down), (rest, up))
-    turns = [np.maximum(a, 0.0) / np.where(b > 0, b, np.inf) for a, b in ends]
-    turns = np.sort(np.concatenate([np.zeros((1, rest.shape[1])), *turns]), axis=0)
     both = _largest(limits, turns, lambda t: box(t, t))
     turns = np.maximum(turns, both)
     out = _largest(limits, turns, lambda t: box(t, both))
     return box(out, _largest(limits, turns, lambda t: box(out, t)))
+
+
+def filled(limits: NetLimits, can: Reach, shares: Box) -> Box:
+    """Limits that grow together, of which those go on that no row holds: max-min fair ones.
+
+    Where a row binds, all whom it feels on that side keep what they have, and the others go on in
+    proportion to their `shares`. So nobody could have more but from someone who has less, for its
+    share (progressive filling: Bertsekas, Gallager, Data Networks, 1992).
+    """
+    turns = _turns(can, shares)
+    factor, found = np.zeros(turns.shape[1]), Box(can.rest, can.rest)
+    goes = Box(*(np.ones(can.rest.shape, bool) for _ in range(2)))
+    for _ in range(2 * len(can.rest) + 1):  # each pass ends the way of somebody, or all
+        turns = np.maximum(turns, factor)
+
+        def box(t: np.ndarray, goes: Box = goes, held: Box = found) -> Box:
+            more = _scaled(can, shares, t, t)
+            return Box(*(np.where(a, b, c) for a, b, c in zip(goes, more, held, strict=True)))
+
+        factor = _largest(limits, turns, box)
+        found = box(factor)
+        binds = limits.left(*found) <= _PRECISE * (1 + np.abs(limits.room))
+        felt = [(sign * limits.weight > 0).T.astype(float) @ binds > 0 for sign in (-1, 1)]
+        goes = Box(*(a & ~b for a, b in zip(goes, felt, strict=True)))
+        if np.all(factor >= turns[-1]) or not np.any(goes):
+            break
+    return found
+
+
+def _scaled(can: Reach, shares: Box, out: np.ndarray, into: np.ndarray) -> Box:
+    """Limits of so many times the shares, between what all rest at and what they can reach."""
+    low = np.clip(-out * shares.low, can.low, can.rest)
+    return Box(low, np.clip(into * shares.high, can.rest, can.high))
+
+
+def _turns(can: Reach, shares: Box) -> Float[np.ndarray, "M H"]:
+    """Factors at which somebody's limit begins to move or has all its reach, rising from 0."""
+    down, up = shares
+    ends = ((-can.low, down), (can.high, up), (-can.rest, down), (can.rest, up))
+    turns = [np.maximum(a, 0.0) / np.where(b > 0, b, np.inf) for a, b in ends]
+    return np.sort(np.concatenate([np.zeros((1, down.shape[1])), *turns]), axis=0)
 
 
 def _largest(

@@ -17,6 +17,7 @@ from .cli_batch import batch
 from .cli_bills import bills
 from .cli_clear import clear
 from .cli_compare import compare
+from .cli_envelopes import envelopes
 from .cli_export import export
 from .cli_import import import_
 from .cli_new import new
@@ -111,6 +112,10 @@ _COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
     ),
     show: ("jaxgne show day", "jaxgne show day --json"),
     compare: ("jaxgne compare village --reference today",),
+    envelopes: (
+        "jaxgne envelopes ieee37 --prosumers 6 --hours 6 --rule most --out limits.csv",
+        "jaxgne envelopes village --beside",
+    ),
     plot: ("jaxgne plot day --kind prices --out day.svg",),
     report: ("jaxgne report day --out day.html",),
     bills: ("jaxgne bills day --out bills",),

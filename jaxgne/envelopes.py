@@ -16,7 +16,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
-from .box_rules import Box, grown, of_most_room
+from .box_rules import Box, filled, grown, of_most_room
 from .caps import capped
 from .clearing import clear
 from .clock import hour_name, hours_of, in_hour
@@ -34,9 +34,9 @@ from .tables import QUANTITIES
 from .uncontrolled import told, with_state
 from .validation import gate
 
-Rule = Literal["equal", "proportional", "most"]
+Rule = Literal["equal", "proportional", "fair", "most"]
 Table = dict[str, Any]
-RULES: tuple[Rule, ...] = ("equal", "proportional", "most")
+RULES: tuple[Rule, ...] = ("equal", "proportional", "fair", "most")
 NETWORK, NO_NETWORK = "network", "no network"
 
 _BINDS = 1e-6  # relative: room below which a limit holds an envelope back
@@ -84,6 +84,9 @@ def joint(
     - "equal": the same limit for all, in kW, one of imports and one of exports in each hour.
     - "proportional": limits in proportion to `weights`, by default to what each can draw or feed in
       at most (`net_limits.reach`).
+    - "fair": equal until a limit of the grid binds, and more for those whom it does not feel, until
+      the next one binds: nobody could have more but from one who has less. With `weights` for each
+      share.
     - "most": the largest sum of all limits, a linear program; `weights` say what a kW of each
       counts, by default 1.
 
@@ -142,7 +145,7 @@ def _by_rule(market: Market, limits: NetLimits, can: Reach, rule: Rule, shares: 
         )
     could = np.any(limits.left(can.low, can.high) < 0, axis=1)
     rows = rows_of(limits, could)
-    return (of_most_room if rule == "most" else grown)(rows, can, shares)
+    return {"most": of_most_room, "fair": filled}.get(rule, grown)(rows, can, shares)
 
 
 def _around(can: Reach, rule: Rule, around: Any) -> Reach:
@@ -308,7 +311,7 @@ def beside(
             within = embedded(market, joint(market, rule, ac=ac))
             found[rule] = (market, _told(market, within, clear(within, tol=tol)))
         except (NotCleared, ValueError) as stop:
-            warnings.warn(f"envelopes: {rule!r} is left out: {stop}", stacklevel=2)
+            warnings.warn(f"envelopes: {rule!r} is left out: {stop}", stacklevel=3)
     return found
 
 

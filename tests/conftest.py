@@ -68,7 +68,10 @@ SLOW_TESTS = {
         "test_no_pattern_beats_the_bound[2]",
         "test_float32_units_clear",
     ),
-    "test_envelopes.py": ("test_what_does_not_clear_is_left_out",),
+    "test_envelopes.py": (
+        "test_what_does_not_clear_is_left_out",
+        "test_the_command_tells_and_writes_all",
+    ),
     "test_pool.py": (
         "test_the_pool_is_nobody",
         "test_a_fee_brings_back_what_the_network_earned",

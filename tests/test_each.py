@@ -239,6 +239,7 @@ ONE: dict[str, Call] = {
     "plots.transformer": lambda m, c: plots.transformer({"a": (m, c)}),
     "plots.sensitivities": lambda m, c: plots.sensitivities(jax.tree.map(finite, m)),
     "plots.grid_map": lambda m, c: plots.grid_map(m, [1.0], "load"),
+    "plots.envelope_map": lambda m, c: plots.envelope_map(m, within(m)),
 }
 # The same for what clears markets, or takes derivatives: slow on one scenario.
 LONG: dict[str, Call] = {

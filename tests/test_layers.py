@@ -266,8 +266,8 @@ LAYERS: dict[str, set[str]] = {
     "plots": {
         *RESULT - SOLVERS,
         *STUDIES,
-        *(f"plots.{part}" for part in ("arcs", "layout", "state", "strokes", "style")),
-        *("front", "incidence"),
+        *(f"plots.{part}" for part in ("arcs", "layout", "maps", "state", "strokes", "style")),
+        *("envelopes", "front", "incidence"),
     },
     "families": {
         *("acflow", "clock", "fields", "grids", "kinds", "market", "model", "names", "radial"),
@@ -314,6 +314,9 @@ LAYERS: dict[str, set[str]] = {
     "cli_tune": {
         *("jaxgne", "cli_shared", "cli_source", "cli_tables", "files", "io", "live", "plots"),
     },
+    "cli_envelopes": {
+        *("jaxgne", "cli_shared", "cli_source", "cli_tables", "envelopes", "files", "plots"),
+    },
     "cli_pareto": {
         *("jaxgne", "batch", "cli_shared", "cli_source", "cli_tables", "cli_tune", "files", "io"),
         *("live", "plots"),
@@ -335,7 +338,7 @@ LAYERS: dict[str, set[str]] = {
         *("cases", "cli_bills", "cli_export", "cli_report"),
         *("cli_batch", "cli_clear", "cli_compare", "cli_import", "cli_new", "cli_plot"),
         *("cli_shared", "cli_show", "cli_source", "cli_study", "cli_tune", "cli_validate"),
-        *("cli_pareto", "cli_simulate"),
+        *("cli_envelopes", "cli_pareto", "cli_simulate"),
     },
     "__main__": {"cli"},
     "__init__": {

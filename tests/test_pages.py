@@ -32,8 +32,9 @@ new load.x bus1=671.2 phases=1 kv=0.2309 kw=6 kvar=1
 {END}
 """
 ALONE = (
-    "ac", "auctions", "balancing", "carbon", "charges", "comparison", "fairness", "infeasible",
-    "learn/phases", "on_off", "one_way", "pool", "preferences", "profiles", "reserve", "sharing",
+    "ac", "auctions", "balancing", "carbon", "charges", "comparison", "envelopes", "fairness",
+    "infeasible", "learn/phases", "on_off", "one_way", "pool", "preferences", "profiles",
+    "reserve", "sharing",
     "tables", "tariffs", "time", "units",
 )  # fmt: skip
 

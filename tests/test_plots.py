@@ -81,6 +81,16 @@ def gradient() -> jg.Market:
     return eqx.filter_grad(output)(solved()[0])
 
 
+def enveloped(market: jg.Market) -> tuple[jg.Market, jg.envelopes.Envelope]:
+    """A market that keeps its limits at rest, and equal envelopes in it."""
+    grid, total = market.grid, market.tariff.total_max
+    limits = grid.voltage_min - 0.1, 10 * grid.rating, 2 * total
+    wide = eqx.tree_at(
+        lambda m: (m.grid.voltage_min, m.grid.rating, m.tariff.total_max), market, limits
+    )
+    return wide, jg.envelopes.joint(wide)
+
+
 def comparison() -> Comparison:
     return compare({name: cleared()[name] for name in ("market", "no trading")})
 
@@ -115,6 +125,10 @@ FIGURES: dict[str, Callable[[], Axes]] = {
     "grid_map in phases": lambda: plots.grid_map(phased()[0], np.arange(40.0), "room (kW)"),
     "grid_map of phases": lambda: plots.grid_map(
         phased()[0], np.arange(43.0), "room (kW)", of="buses", positions=circle(15)
+    ),
+    "envelope_map": lambda: plots.envelope_map(*enveloped(solved()[0])),
+    "envelope_map of phases": lambda: plots.envelope_map(
+        *enveloped(phased()[0]), way="exports", hour=1
     ),
     "level": lambda: plots.level(*capped()),
     "level of energy": lambda: plots.level(*capped(), cap="imports"),

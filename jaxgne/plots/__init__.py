@@ -14,6 +14,7 @@ Legends have room where the figure has `layout="constrained"`:
 
 from .curves import convergence, sigma, transformer
 from .durations import duration
+from .envelopes import envelope_map
 from .fans import fan
 from .feeders import feeder
 from .fronts import front
@@ -32,6 +33,7 @@ __all__ = [
     "costs",
     "duration",
     "energy",
+    "envelope_map",
     "fan",
     "feeder",
     "front",
