@@ -123,10 +123,8 @@ def of_most_room(limits: NetLimits, can: Reach, worth: Box) -> Box:
     size = np.concatenate([can.high - rest, rest - can.low])
     more: dict[str, Any] = {}
     if len(rows):
-        room = np.maximum(limits.left(rest, rest), 0.0).T.ravel()
         each = sparse.kron(sparse.eye_array(steps), rows, format="csr")
-        known = np.isfinite(room)
-        more = {"A_ub": each[known], "b_ub": room[known]}
+        more = {"A_ub": each, "b_ub": np.maximum(limits.left(rest, rest), 0.0).T.ravel()}
     found = linprog(
         -np.concatenate([worth.high, worth.low]).T.ravel(),
         bounds=np.stack([np.zeros(size.size), size.T.ravel()], axis=1),

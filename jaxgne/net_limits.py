@@ -18,6 +18,7 @@ from .runner import by_numpy, to_host
 
 FAMILIES = ("voltage", "angle", "line", "total")  # of limits, in the order of their numbers
 _SIDES = 32  # of the polygon within a disc: it lacks 0.5 % of the radius at most
+_ENDLESS = 1e30  # kW, the room of a row in hours without a limit
 _NOTHING = 1e-12  # relative: a prosumer by which a row moves less does not move it
 
 
@@ -81,9 +82,10 @@ def net_limits(market: Market, caller: str = "net_limits") -> NetLimits:
     felt = np.abs(weight).max(axis=1, initial=0.0)
     weight = np.where(np.abs(weight) > _NOTHING * felt[:, None], weight, 0.0)
     unit = np.where(felt > 0, felt, 1.0)
-    found = NetLimits(weight / unit[:, None], room / unit[:, None], unit, family, place, side)
+    room = np.minimum(room / unit[:, None], _ENDLESS)
+    found = NetLimits(weight / unit[:, None], room, unit, family, place, side)
     never = (felt == 0) & np.all(room >= 0, axis=1)
-    return rows_of(found, ~never & np.any(np.isfinite(room), axis=1))
+    return rows_of(found, ~never & np.any(room < _ENDLESS, axis=1))
 
 
 _Part = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]

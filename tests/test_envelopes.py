@@ -354,6 +354,21 @@ def test_trading_within_envelopes_is_safe_and_costs_no_less():
     assert "social_cost_eur" in jg.compare(found, reference="network").rows["most"]
 
 
+def test_trading_within_envelopes_is_safe_in_three_phases():
+    """Without the network some conductor carries too much; within fair envelopes none does."""
+    market, over = phased_case(7)
+    within = envelopes.embedded(market, envelopes.joint(market, "fair"))
+    cost, excess = {}, {}
+    for name, variant in {
+        "network": market, "none": envelopes.without_network(market), "fair": within
+    }.items():  # fmt: skip
+        plan = jg.clear(variant).plan
+        cost[name] = float(potential(variant, plan))
+        excess[name] = over(np.asarray(net_load(variant, plan))).max()
+    assert excess["none"] > 1.0 and max(excess["network"], excess["fair"]) < 1e-4
+    assert cost["none"] + 0.1 < cost["network"] < cost["fair"] - 1e-3
+
+
 def test_around_a_plan_the_same_plan_is_found():
     """Envelopes about the net loads of the equilibrium cost nothing more than it does."""
     market, cleared, _ = tight()
@@ -443,23 +458,27 @@ def test_the_command_tells_and_writes_all(tmp_path: Path):
 
 
 def test_without_a_network_the_total_is_shared():
-    """12 kW for two who draw 2 kW at least, one of them 3 more at most."""
+    """12 kW for two who draw 2 kW at least, one of them 3 more at most; and no limit an hour on."""
     market = jg.Market(
-        jg.Prosumers([0, 0], [[2.0], [2.0]], names=("Ada", "Bo")),
-        jg.Grid([[4.0]], model="copperplate"),
-        jg.Tariff(0.0, hours=1, base=0.2, total_max=16.0),
-        buffers=jg.devices.battery([0, 1], power=[3.0, 20.0], capacity=40.0, hours=1),
+        jg.Prosumers([0, 0], [[2.0] * 2] * 2, names=("Ada", "Bo")),
+        jg.Grid([[4.0] * 2], model="copperplate"),
+        jg.Tariff(0.0, hours=2, base=0.2, total_max=[16.0, np.inf]),
+        buffers=jg.devices.battery([0, 1], power=[[3.0], [20.0]], capacity=40.0, hours=2),
     )
+    for rule in envelopes.RULES:
+        found = envelopes.joint(market, rule)
+        np.testing.assert_allclose(found.imports[:, 1], [5.0, 22.0])
+        assert found.imports[:, 0].sum() == pytest.approx(12.0)
     found = envelopes.joint(market)
     np.testing.assert_allclose(found.imports[:, 0], [5.0, 7.0])
     np.testing.assert_allclose(found.exports[:, 0], [0.0, 0.0])  # none may be exported
-    assert found.held == (("Tariff.total_max",),)
+    assert found.held == (("Tariff.total_max",), ())
     within = envelopes.embedded(market, found)
     assert within.caps.names == ("envelope of prosumer Bo",)
     told = envelopes.table(market, found)
     assert [*told] == ["prosumer", "bus", "hour", "import_max_kw", "export_max_kw"]
-    np.testing.assert_allclose(told["import_max_kw"], [5.0, 7.0])
-    free = eqx.tree_at(lambda m: m.tariff.total_max, market, jnp.array([99.0]))
+    np.testing.assert_allclose(told["import_max_kw"], [5.0, 5.0, 7.0, 22.0])
+    free = eqx.tree_at(lambda m: m.tariff.total_max, market, jnp.array([99.0, 99.0]))
     assert not envelopes.embedded(free, envelopes.joint(free)).caps.names
     assert "all can do what they like" in str(envelopes.joint(free))
 
