@@ -21,7 +21,8 @@ def random_balance(rng: np.random.Generator, like: preconditioner.Balance):
 
 def ones(market: jg.Market) -> preconditioner.Balance:
     hours, stores = market.tariff.slope.shape, (market.buffers.owner.shape[0], 1)
-    return preconditioner.Balance(*(jnp.ones(size) for size in (hours, hours, hours, stores)))
+    own = market.prosumers.load.shape
+    return preconditioner.Balance(*(jnp.ones(size) for size in (own, hours, hours, stores)))
 
 
 @pytest.mark.parametrize("seed", [pytest.param(0, marks=pytest.mark.slow), 1])
@@ -77,6 +78,21 @@ def test_steps_never_overshoot(name, seed):
     # lines without impedance condition the network's block badly
     assert worst.real.max() <= 1 + (1e-7 if name == "inverters" else 1e-9)
     assert worst.real.max() > 0.3  # nor are they timid
+
+
+def test_squares_in_own_balances_are_those_of_the_steps():
+    """Of powers, u^2 / tau over all columns is omega . squares over all own balances."""
+    market, rng = HAND_MADE["many devices"](), np.random.default_rng(0)
+    geometry = preconditioner.metric(market, jnp.zeros(market.grid.passive.shape[0], bool))
+    plan = jax.tree.map(lambda a: jnp.asarray(rng.standard_normal(a.shape)), model.zeros(market))
+    omega = jnp.asarray(10 ** rng.uniform(-2, 2, market.prosumers.load.shape))
+    inverse = preconditioner.at_home(market, geometry, omega)
+    counted = jax.tree.map(lambda u, i: jnp.sum(u**2 * i), plan, inverse)
+    activity = jax.tree.map(jnp.ones_like, plan)
+    nothing = jnp.zeros_like(market.tariff.slope)
+    change = preconditioner.Point(plan, nothing, model.rows_like(market), nothing)
+    primal, _ = preconditioner.squares(market, geometry, activity, change)
+    assert np.isclose(jnp.sum(omega * primal.local), sum(jax.tree.leaves(counted)), rtol=1e-12)
 
 
 def test_lengths_are_those_of_the_metric():

@@ -8,12 +8,12 @@ import jaxgne as jg
 from jaxgne.cases.builders import Behavior
 
 STEPS: dict[tuple[str, Behavior, bool], int] = {  # to 1e-6, when last changed on purpose
-    ("ieee37", "nash", False): 520,
-    ("ieee37", "wardrop", False): 480,
-    ("ieee37", "nash", True): 1680,
-    ("ieee37", "wardrop", True): 1480,
-    ("synthetic", "nash", True): 2160,
-    ("synthetic", "wardrop", True): 1640,
+    ("ieee37", "nash", False): 440,
+    ("ieee37", "wardrop", False): 360,
+    ("ieee37", "nash", True): 1640,
+    ("ieee37", "wardrop", True): 1720,
+    ("synthetic", "nash", True): 2360,
+    ("synthetic", "wardrop", True): 1760,
 }
 
 

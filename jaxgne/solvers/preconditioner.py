@@ -3,8 +3,9 @@
 The rows fall into groups: what each prosumer balances, what the main grid's price links (total and
 aggregate limit), the network, and the dynamics of storage. Every group has its own Sigma, and each
 column a share of its step in every group that it enters: 1/tau = sum over groups of omega / tau_g,
-with A_g tau_g A_g^T <= Sigma_g^-1. So each group, and within it each hour or buffer, may have a
-balance omega of dual against primal steps of its own, which a congested hour needs.
+with A_g tau_g A_g^T <= Sigma_g^-1. So each group, and within it each hour, buffer, or own balance
+of a prosumer in an hour, may have a balance omega of dual against primal steps of its own, which
+a congested hour needs, and prosumers whose price is held by a bound far away.
 
 A column that rests at a bound keeps a small share of its step (`activity`), which leaves its rows
 larger steps: the metric follows the active set, as the barrier of an interior point does.
@@ -58,7 +59,7 @@ class Point(Record):
 class Balance(Record):
     """One entry per group of rows: an omega, EUR/kWh per kW, or a squared distance."""
 
-    local: Float[Array, " H"]
+    local: Float[Array, "N H"]  # in the market's dtype
     total: Float[Array, " H"]
     network: Float[Array, " H"]
     storage: Float[Array, "K 1"]
@@ -75,9 +76,11 @@ class CapMetric(Record):
 
 
 class Metric(Record):
-    """1/tau of each group's columns, before omega and activity, and Sigma of its rows."""
+    """1/tau of each group's columns, before omega and activity, and Sigma of its rows.
 
-    local: Plan
+    That of own balances is `at_home`.
+    """
+
     linked: Plan
     networked: Plan
     stored: Plan
@@ -137,20 +140,9 @@ def metric(market: Market, held: Bool[Array, " B"]) -> Metric:
     stiffness, modes = np.linalg.eigh(dynamics @ dynamics.T)
     scale = scales(market, zeros(market))
     smaller = (scale.power / shares(market, scale).prosumer)[:, None].astype(dtype)
-    made, held = smaller[market.generators.owner], smaller[stores.owner]
-    ends = (smaller[market.trading.buyer] + smaller[market.trading.seller]) / 2
+    held = smaller[stores.owner]
     total = jnp.asarray(bus.shape[0], market.tariff.slope.dtype)
     return Metric(
-        local=replace(
-            none,
-            generation=one * made,
-            charge=one * held,
-            discharge=one * held,
-            imports=one * smaller,
-            exports=one * smaller,
-            curtailed=one * smaller,
-            trades=one / TRADE * ends,
-        ),
         linked=replace(none, imports=2 * one / share, exports=limited.astype(dtype)),
         networked=replace(
             none,
@@ -227,10 +219,11 @@ def steps(market: Market, metric: Metric, omega: Balance, activity: Plan) -> Ste
     ts = counted(market)
 
     def inverse(one: Array, two: Array, three: Array, active: Array) -> Array:
-        held = omega.local * one + omega.total * two + omega.network * three
+        held = one + omega.total * two + omega.network * three
         return held / jnp.where(active > 0, active, 1.0)
 
-    total = jax.tree.map(inverse, metric.local, metric.linked, metric.networked, activity)
+    own = at_home(market, metric, omega.local)
+    total = jax.tree.map(inverse, own, metric.linked, metric.networked, activity)
 
     def with_storage(name: str) -> Array:
         active = getattr(activity, name)
@@ -257,6 +250,30 @@ def steps(market: Market, metric: Metric, omega: Balance, activity: Plan) -> Ste
         cap=cap,
         level=level,
     )
+
+
+def at_home(market: Market, metric: Metric, omega: Float[Array, "N H"]) -> Plan:
+    """1/tau that columns have for the own balances that they enter, a trade for both sides'."""
+    each, pairs = omega * metric.smaller / STEP, market.trading
+    held = each[market.buffers.owner]
+    return replace(
+        jax.tree.map(jnp.zeros_like, metric.linked),
+        generation=each[market.generators.owner],
+        charge=held,
+        discharge=held,
+        imports=each,
+        exports=each,
+        curtailed=each,
+        trades=(each[pairs.buyer] + each[pairs.seller]) / (2 * TRADE),
+    )
+
+
+def _from_home(market: Market, metric: Metric, columns: Plan) -> Float[Array, "N H"]:
+    """Numbers of columns by own balance, with the weights of `at_home`: its transpose."""
+    own = by_owner(market, columns.generation, market.generators.owner)
+    own += by_owner(market, columns.charge + columns.discharge, market.buffers.owner)
+    own += columns.imports + columns.exports + columns.curtailed
+    return metric.smaller / STEP * (own + by_side(market, columns.trades) / (2 * TRADE))
 
 
 def _with_caps(
@@ -323,7 +340,7 @@ def squares(
     held = sized.charge + sized.discharge
     held = held * metric.stored.charge + sized.energy * metric.stored.energy
     primal = Balance(
-        local=hourly(metric.local),
+        local=_from_home(market, metric, sized),
         total=hourly(metric.linked) + change.total**2 / metric.total,
         network=hourly(metric.networked),
         storage=jnp.sum(held, axis=1, keepdims=True),
@@ -341,7 +358,7 @@ def squares(
     along = jax.tree.map(through, pull(market, grid), metric.networked, activity)
     modes = (market.weight * prices.energy) @ metric.modes
     dual = Balance(
-        local=ts**2 * jnp.sum(prices.balance**2 * reach(market, metric, activity), axis=0),
+        local=ts**2 * prices.balance**2 * reach(market, metric, activity),
         total=ts**2 * (prices.aggregate**2 + change.price**2) / metric.link,
         network=_sum(along),
         storage=jnp.sum(modes**2 / metric.damping, axis=1, keepdims=True),

@@ -10,8 +10,8 @@ and solved exactly by `prox`. One iteration, T, is
 
 (Chambolle, Pock, Math. Program. 159, 2016), with tau and Sigma of `preconditioner`, and the
 anchored, reflected iteration w <- (k+1)/(k+2) (2 T w - w) + 1/(k+2) w_0 restarts at T w when its
-residual has fallen far enough (Lu, Yang, arXiv 2407.16144). A restart sets each group's balance
-omega anew and lets the steps follow the active set.
+residual has fallen far enough (Lu, Yang, arXiv 2407.16144). A restart sets each balance omega, of
+groups and within them, anew and lets the steps follow the active set.
 """
 
 from dataclasses import replace
@@ -69,7 +69,7 @@ class _State(Record):
     activity: Plan
     omega: Balance
     steps: Steps
-    usual: Balance  # price scale over power scale, by what a step counts, EUR/kWh per kW
+    usual: Balance  # price over power scale, by what a step counts, for all alike: EUR/kWh per kW
     age: Int[Array, ""]  # iterations since the restart
     begun: Int[Array, ""]  # iterations before it
     first: Float[Array, ""]  # residual when it was made
@@ -105,10 +105,12 @@ class PrimalDual(AbstractSolver):
         usual = scale.price.astype(jnp.float64) / _power(market)
         stores = (market.buffers.owner.shape[0], 1)
         hourly = usual * market.weight
-        omega = Balance(hourly, hourly, hourly, jnp.broadcast_to(usual, stores))
+        own = hourly[None].astype(market.prosumers.load.dtype)
+        alike = Balance(own, hourly, hourly, jnp.broadcast_to(usual, stores))
         if has_caps(market):
             by_cap = jnp.broadcast_to(usual, market.caps.carry[:, None].shape)
-            omega = replace(omega, caps=by_cap)
+            alike = replace(alike, caps=by_cap)
+        omega = replace(alike, local=jnp.broadcast_to(own, market.prosumers.load.shape))
         free = jnp.zeros(market.grid.passive.shape[0], bool)
         geometry, activity = metric(market, free), movable(market)
         count, none = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.float64)
@@ -122,7 +124,7 @@ class PrimalDual(AbstractSolver):
             activity=activity,
             omega=omega,
             steps=steps(market, geometry, omega, activity),
-            usual=omega,
+            usual=alike,
             age=count,
             begun=count,
             first=none + jnp.inf,
