@@ -17,7 +17,10 @@ from jaxgne.io.schema import ADDED, KIND_OF, MARKET, WITHOUT, ordered
 from jaxgne.market import FIELDS
 
 DOCS = Path(__file__).parent
-KINDS = ("Prosumers", "Generators", "Buffers", "Trading", "Grid", "Tariff", "Caps", "Market")
+KINDS = (
+    *("Prosumers", "Generators", "Buffers", "Trading", "Grid", "Tariff", "Zones", "Caps"),
+    "Market",
+)
 _AXIS = {row: axis for axis, row in ROWS.items() if axis != "#H"}
 _TEXT = {"name": "each its own", "unit": "of the level, as people write it"}
 _WHOLE = {
@@ -25,8 +28,8 @@ _WHOLE = {
     "payer": "[-1, N)",
     "bus or none": "[-1, B)",
     "phase": "0, 1, 2",
-    "quantity": "[0, 5)",
-    "member": "[0, N, G or K)",
+    "quantity": "[0, 8)",
+    "member": "[0, N, G, K or E)",
 }
 
 HEAD = f"""\

@@ -22,7 +22,7 @@ GROUPS = {
         "Describing a market",
         "`docs/fields.md` has every field of a market, `docs/model.md` every symbol.",
         "Market Prosumers Generators Buffers Trading Grid Tariff Caps Contract Clock validate "
-        "capped with_contracts oriented devices.* caps.* profiles.*",
+        "capped with_contracts oriented zones.* devices.* caps.* profiles.*",
     ),
     "cases": (
         "Cases and grids of other programs",

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from . import reserve as reserve
     from . import scenarios as scenarios
     from . import studies as studies
+    from . import zones as zones
     from .acexact import clear_ac
     from .alternatives import side_by_side
     from .batch import clear_many
@@ -212,6 +213,7 @@ _MODULES = (
     "reserve",
     "scenarios",
     "studies",
+    "zones",
 )
 
 

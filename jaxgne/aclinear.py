@@ -17,13 +17,14 @@ from .certificate import certify
 from .incidence import across, fallen, left, ratios, seen
 from .linear_flow import worths
 from .market import Grid, Market, cast
-from .model import Plan, Rows, counted, grid_price, length, pull
+from .model import Plan, Rows, at_passive, counted, grid_price, length, pull
 from .payoffs import costs, own_gradient
-from .plan import aggregate
+from .plan import aggregate, zone_totals
 from .programs import program
 from .record import Record, changed
 from .result import Clearing, NotCleared
 from .runner import built, hosted, jnp, wide
+from .tables import has_zones
 from .tangent import Tangent
 
 _VOLTAGE, _LOADING = 1e-6, 1e-4  # pu, and share of a rating, by which limits may be missed
@@ -37,7 +38,7 @@ class Point(Record):
     reactive: Float[Array, "B H"]  # kvar
     states: dict[str, Float[Array, "B H"]]  # EUR per unit of each
     loading: Float[Array, "L H"]  # EUR/kVA, of the current
-    energy: Float[Array, " H"]  # EUR/kWh, what losses cost
+    energy: Float[Array, "#B H"]  # EUR/kWh, what losses cost at each bus, where zones differ
 
 
 def solved(at: Point, now: Clearing, market: Market) -> Flow:
@@ -57,8 +58,7 @@ def point_of(market: Market, plan: Plan, prices: Rows) -> Point:
     """What a plan draws, and the multipliers that its prices tell."""
     with wide():
         market, plan, prices = cast((market, plan, prices), jnp.float64)
-        sigma = aggregate(market, plan)
-        price = grid_price(market, sigma)
+        price = grid_price(market, zone_totals(market, plan))
         force = jax.tree.map(jnp.add, own_gradient(market, plan, price), pull(market, prices))
         active, reactive = drawn(market, plan)
         # a flow at its rating is pushed outward by as much as the rating is worth
@@ -74,7 +74,8 @@ def point_of(market: Market, plan: Plan, prices: Rows) -> Point:
         )
         share = radius / rating
         fed = jnp.zeros(active.shape[0], bool).at[market.grid.feeder].set(True)[:, None]
-        energy = price + prices.aggregate  # on the gauge of a clearing, without an exchange price
+        # on the gauge of a clearing, without an exchange price
+        energy = at_passive(market, price) + prices.aggregate
         return Point(
             active,
             reactive,
@@ -101,7 +102,8 @@ def _bent(market: Market, tangent: Tangent, at: Point, state: Flow) -> Tangent:
         market, tangent, at = cast((market, tangent, at), jnp.float64)
         grid = market.grid
         near, _ = seen(grid, state.voltage)
-        bend = jnp.maximum(2 * at.energy * grid.resistance[:, None] / near**2, 0.0)
+        worth = at.energy[grid.target] if has_zones(market) else at.energy
+        bend = jnp.maximum(2 * worth * grid.resistance[:, None] / near**2, 0.0)
         return replace(
             tangent,
             active=tangent.active - bend * state.active,
@@ -163,8 +165,7 @@ def tangent_of(market: Market, at: Point, state: Flow) -> Tangent:
         grid, ts = market.grid, counted(market)
         free = jnp.ones(at.active.shape[0], bool).at[grid.feeder].set(False)[:, None]
         out = left(grid, state.active, state.reactive)
-        losses = -(at.active + out[0])
-        losses = losses.at[grid.feeder].add(state.exchange)  # where lines end at a feeder
+        losses = _at_buses(grid, at.active, state)
         inert = jnp.where(free, -(at.reactive + out[1]), 0.0)
         offset = {}
         for name, ratio in ratios(grid).items():
@@ -177,7 +178,9 @@ def tangent_of(market: Market, at: Point, state: Flow) -> Tangent:
 
         def truth(active: Array, reactive: Array) -> Array:
             found = flow(grid, active, reactive)
-            worth = jnp.sum(ts * at.energy * jnp.sum(found.losses, axis=0))
+            lost = jnp.sum(found.losses, axis=0, keepdims=True)
+            lost = _at_buses(grid, active, found) if has_zones(market) else lost
+            worth = jnp.sum(ts * at.energy * lost)
             worth += sum(jnp.sum(at.states[n] * a) for n, a in states(grid, found).items())
             return worth + jnp.sum(at.loading * found.current)
 
@@ -190,6 +193,12 @@ def tangent_of(market: Market, at: Point, state: Flow) -> Tangent:
         rated = jnp.isfinite(grid.rating)[:, None]
         rating = jnp.where(rated, jnp.where(rated, grid.rating[:, None], 1.0) * share, jnp.inf)
         return Tangent(losses, inert, offset, -by_active, -by_reactive, rating)
+
+
+def _at_buses(grid: Grid, active: Float[Array, "B H"], state: Flow) -> Float[Array, "B H"]:
+    """Losses of an AC state by the bus whose balance has them, kW, where buses draw `active`."""
+    losses = -(active + left(grid, state.active, state.reactive)[0])
+    return losses.at[grid.feeder].add(state.exchange)  # where lines end at a feeder
 
 
 def states(grid: Grid, state: Flow) -> dict[str, Float[Array, "B H"]]:

@@ -17,7 +17,6 @@ from .market import Grid, Market, Trading
 from .model import (
     Plan,
     Rows,
-    aggregate,
     bought,
     export_prices,
     grid_price,
@@ -25,6 +24,7 @@ from .model import (
     net_load,
     rows_like,
     zeros,
+    zone_totals,
 )
 from .record import Record, changed
 from .result import Clearing
@@ -104,7 +104,7 @@ def offers(market: Market, plan: Plan, values: Any = None) -> Offers:
     `values` (N H, EUR/kWh), as of bidders who do not tell the truth, count between these two.
     """
     net = np.asarray(net_load(market, plan))
-    asked = np.asarray(import_prices(market, grid_price(market, aggregate(market, plan))))
+    asked = np.asarray(import_prices(market, grid_price(market, zone_totals(market, plan))))
     paid = np.broadcast_to(np.asarray(export_prices(market)), net.shape)
     spilled = np.asarray(plan.curtailed)
     least = np.where(spilled > 0, np.maximum(paid, 0.0), paid)

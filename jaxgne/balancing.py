@@ -28,6 +28,7 @@ from .model import (
     bought,
     burdens,
     by_owner,
+    by_side,
     costs_at,
     counted,
     grid_price,
@@ -36,6 +37,7 @@ from .model import (
     potential,
     pull,
     trade_prices,
+    zone_totals,
 )
 from .names import prosumer_name
 from .record import Record, changed
@@ -357,12 +359,10 @@ def _told(
     exchange = plan.imports - plan.exports - before.imports + before.exports
     price = found.prices.aggregate
     cost, was = (_cost(own, a, plan, found.prices) for a in (plan, before))
-    sigma = aggregate(own, plan)
+    spent = costs_at(own, plan, grid_price(own, zone_totals(own, plan)))
     return Balancing(
         market=own,
-        clearing=changed(
-            found, plan=plan, costs=costs_at(own, plan, grid_price(own, sigma)), aggregate=sigma
-        ),
+        clearing=changed(found, plan=plan, costs=spent, aggregate=aggregate(own, plan)),
         deviation=asked.astype(price.dtype),
         price=price,
         drawn=drawn,
@@ -390,7 +390,7 @@ def _cost(market: Market, plan: Plan, held: Plan, prices: Rows) -> Float[Array, 
         prices, balance=none, energy=0 * prices.energy, aggregate=0 * prices.aggregate
     )
     asked, pairs = pull(market, shared_prices), market.trading
-    own = costs_at(market, plan, grid_price(market, aggregate(market, held)))
+    own = costs_at(market, plan, grid_price(market, zone_totals(market, held)))
     traded = counted(market) * trade_prices(market, prices) * plan.trades
     hourly = asked.imports * plan.imports + asked.exports * plan.exports
     hourly += asked.curtailed * plan.curtailed
@@ -398,6 +398,7 @@ def _cost(market: Market, plan: Plan, held: Plan, prices: Rows) -> Float[Array, 
     stored = asked.charge * plan.charge + asked.discharge * plan.discharge
     hourly += by_owner(market, stored, market.buffers.owner)
     hourly += by_owner(market, traded, pairs.buyer) - by_owner(market, traded, pairs.seller)
+    hourly += by_side(market, asked.trades * plan.trades / 2)  # of caps that count these
     if plan.level is not None:
         caps = market.caps
         held_by = asked.level * plan.level + asked.rise * plan.rise + asked.spare * plan.spare

@@ -24,7 +24,6 @@ from .matrix import Linear, flat, linear
 from .model import (
     Plan,
     Rows,
-    aggregate,
     counted,
     curvature,
     curve_costs,
@@ -32,10 +31,12 @@ from .model import (
     grid_price,
     own_gradient,
     pull,
+    shared_out,
     toll,
     trade_prices,
     without_curves,
     zeros,
+    zone_totals,
 )
 from .patterns import Units
 
@@ -97,14 +98,17 @@ def priced(market: Market, units: Units, plan: Plan, prices: Rows) -> Priced:
     gap (model.md: Gaps). Trades are at the price mu_tr of their pair.
     """
     flat_costs, zero = without_curves(market), zeros(market)
-    price = grid_price(market, aggregate(market, plan))
+    price = grid_price(market, zone_totals(market, plan))
     shared = replace(prices, balance=0 * prices.balance, energy=0 * prices.energy)
     slope = own_gradient(flat_costs, zero, price)
     slope = jax.tree.map(lambda a, b: a + b, slope, pull(market, shared))
     pairs, ts, traded = market.trading, counted(market), trade_prices(market, prices)
+    capped = 0.0  # what caps that count trades ask, half of each side
+    if prices.cap is not None:
+        capped = shared_out(market, market.weight * prices.cap)["trades"] / 2
     sides = (
-        replace(slope, trades=ts * (pairs.fee_buyer + traded)),
-        replace(slope, trades=-ts * (pairs.fee_seller + traded)),
+        replace(slope, trades=ts * (pairs.fee_buyer + traded) + capped),
+        replace(slope, trades=-ts * (pairs.fee_seller + traded) + capped),
     )
     bend = curvature(flat_costs, plan)
     bend = replace(bend, trades=bend.trades / 2)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from jaxtyping import Array, Bool, Float
 
 from .market import Market
-from .model import Plan, Rows, asked_by_caps, burdens, by_owner, members
+from .model import Plan, Rows, asked_by_caps, burdens, by_owner, by_side, members
 from .record import Record
 from .runner import jnp
 
@@ -81,4 +81,5 @@ def shares_of_caps(market: Market, plan: Plan, prices: Rows) -> Float[Array, "N 
         + asked["reactive"] * people.reactive
         + by_owner(market, asked["generation"] * plan.generation, units.owner)
         + by_owner(market, moved, stores.owner)
+        + by_side(market, asked["trades"] * plan.trades / 2)
     )

@@ -363,6 +363,8 @@ def _rows(
         chosen &= _among(f"{caller}: members", "prosumer", members, people, len(bus))
     if buses is not None:
         there = _among(f"{caller}: buses", "bus", buses, market.grid.names, len(there))
+    if quantity == "trades":
+        raise ValueError(f"{caller}: trades have two sides; zones.with_tie_lines counts them.")
     if quantity in ("imports", "exports", "load", "reactive"):
         if devices is not None:
             raise ValueError(f"{caller}: devices have no {quantity}; give members= or buses=.")

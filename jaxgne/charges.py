@@ -20,10 +20,11 @@ from .contracts import distance, places
 from .each import for_one
 from .losses import losses_by_draw
 from .market import Grid, Market, bus_name, line_name
-from .model import aggregate, grid_price
+from .model import mean_price
 from .record import changed
 from .result import Clearing
 from .runner import to_device
+from .tables import refuse_zones
 
 Fee = float | Sequence[float]  # EUR/kWh: one number, or one a step
 
@@ -146,6 +147,7 @@ def by_loss(market: Market, clearing: Clearing) -> Market:
     Runs on the host, but for the power flow. Raises `ValueError` for a grid without network or one
     that `ac_power_flow` does not take, and where the power flow of the plan has no solution.
     """
+    refuse_zones("by_loss", market)
     ok = np.asarray(ac_power_flow(market, clearing.plan).ok)
     if not np.all(ok):
         raise ValueError(
@@ -157,7 +159,7 @@ def by_loss(market: Market, clearing: Clearing) -> Market:
     bought, sold = (each[bus[np.asarray(side)]] for side in (pairs.buyer, pairs.seller))
     trades, price = (
         np.asarray(clearing.plan.trades),
-        np.asarray(grid_price(market, aggregate(market, clearing.plan))),
+        np.asarray(mean_price(market, clearing.plan)),
     )
     way = np.where(np.abs(trades) < _IDLE, np.sign(bought - sold), np.sign(trades))
     return _tolled(market, np.maximum(price * way * (bought - sold), 0.0) / 2)

@@ -17,7 +17,17 @@ from .choosing import Runner, chosen, default_solver, note
 from .curves import crossing, curvatures, slopes
 from .few_sizes import rounded
 from .market import Market, cast
-from .model import Plan, Rows, aggregate, costs, grid_price, rows_like, zeros
+from .model import (
+    Plan,
+    Rows,
+    aggregate,
+    at_prosumers,
+    costs,
+    grid_price,
+    rows_like,
+    zeros,
+    zone_totals,
+)
 from .one_way import decide, metered, ways
 from .options import checked_options, tolerance
 from .programs import program
@@ -39,6 +49,7 @@ from .solve import Interrupted, Progress, answered, begin, checked, finish, reac
 from .solvers.base import AbstractSolver, written
 from .status import Status, is_status
 from .surplus import unsold
+from .tables import has_zones
 from .validation import gate
 
 _LARGE = 1_000_000  # prosumer-hours from which on steps in float32 save more than they compile
@@ -331,16 +342,17 @@ def _autarky(market: Market) -> tuple[Plan, Rows]:
         imports=jnp.clip(people.load, 0.0, people.import_max),
         energy=jnp.clip(full, stores.energy_min, stores.energy_max),
     )
-    price = grid_price(market, aggregate(market, plan))
+    price = at_prosumers(market, grid_price(market, zone_totals(market, plan)))
     if market.generators.curves:
         plan = replace(plan, generation=_worth(market, price))
     nothing = rows_like(market)
     return plan, replace(nothing, balance=nothing.balance + price)
 
 
-def _worth(market: Market, price: Float[Array, " H"]) -> Float[Array, "G H"]:
-    """What generators whose costs are curves make at a price, kW; the others 0."""
+def _worth(market: Market, price: Float[Array, "#N H"]) -> Float[Array, "G H"]:
+    """What generators whose costs are curves make at their owners' prices, kW; the others 0."""
     units = market.generators
+    price = price[units.owner] if has_zones(market) else price
 
     def rise(power: Array) -> tuple[Array, Array]:
         steady = units.linear[:, None] + 2 * units.quadratic[:, None] * power - price

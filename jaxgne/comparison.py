@@ -356,7 +356,7 @@ def baselines(market: Market) -> dict[str, Market]:
     """
     tariff = market.tariff
     taker = jnp.zeros_like(tariff.anticipation)
-    social = (2 * tariff.slope, taker)
+    social = (2 * tariff.slope, 2 * market.zones.slope, taker)
     return {
         "market": market,
         REFERENCE: eqx.tree_at(
@@ -365,7 +365,7 @@ def baselines(market: Market) -> dict[str, Market]:
         "no storage": _without_storage(market),
         "price taking": eqx.tree_at(lambda m: m.tariff.anticipation, market, taker),
         "social optimum": eqx.tree_at(
-            lambda m: (m.tariff.slope, m.tariff.anticipation), market, social
+            lambda m: (m.tariff.slope, m.zones.slope, m.tariff.anticipation), market, social
         ),
     }
 

@@ -26,6 +26,7 @@ from .names import row_of
 from .record import changed
 from .runner import to_device
 from .succession import leaves, way_to
+from .tables import refuse_zones
 
 Price = float | Sequence[Any]  # one number, one a step, or windows of the day
 
@@ -219,6 +220,7 @@ def with_contracts(
     own, for prices that do not fit the steps, and for demand charges of whom has one already.
     """
     listed = [contracts] if isinstance(contracts, Contract) else list(contracts)
+    refuse_zones("with_contracts", market)
     own = whose(market, listed)
     base, export = np.asarray(market.tariff.base, float), np.asarray(market.tariff.export, float)
     asked = [_gross(one, market, base) for one in listed]

@@ -18,7 +18,7 @@ from .result import Clearing
 if TYPE_CHECKING:
     from xarray import Dataset
 
-_ROWS = ("prosumer", "generator", "buffer", "pair", "bus", "line", "cap")
+_ROWS = ("prosumer", "generator", "buffer", "pair", "bus", "line", "cap", "zone")
 _Array = tuple[tuple[str, ...], np.ndarray, dict[str, str]]  # axes, values, attributes
 
 
@@ -28,11 +28,11 @@ def to_xarray(market: Market, clearing: Clearing) -> "Dataset":
 
     Variables are called by what they are of: `prosumer_imports`, `bus_voltage`, `bill_total`,
     totals of a step by themselves, and have `units` and a `long_name` (docs/tables.md lists them).
-    Axes are `step`, the rows (`prosumer`, `generator`, `buffer`, `pair`, `bus`, `line`, `cap`, by
-    name where the market has names), and `scenario` of a batch, NaN in infeasible ones, which
-    `status` tells. A market with a clock has the `time` of each step in UTC, as no file format of
-    arrays knows zones, and its `local_time`. On a grid in three phases `bus_name` and `phase` say
-    what a row of buses is. What a market has no rows of has no variables.
+    Axes are `step`, the rows (`prosumer`, `generator`, `buffer`, `pair`, `bus`, `line`, `cap`,
+    `zone`, by name where the market has names), and `scenario` of a batch, NaN in infeasible ones,
+    which `status` tells. A market with a clock has the `time` of each step in UTC, as no file
+    format of arrays knows time zones, and its `local_time`. On a grid in three phases `bus_name`
+    and `phase` say what a row of buses is. What a market has no rows of has no variables.
 
     Raises `ValueError` for the clearing of another market and for one without prices, infeasible
     or non-finite, `ImportError` without xarray.

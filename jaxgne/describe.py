@@ -193,6 +193,12 @@ def _tariff(market: Any) -> str:
             text += f"own contracts add {_range(each, 'EUR/kWh')} to the price of {way}; "
     if np.any(np.asarray(market.prosumers.export_max) > 0):
         text += f"export at {_range(tariff.export, 'EUR/kWh')}; "
+    if len(zones := market.zones.names):
+        more = zip(("price", "slope", "export"), ("base", "slope", "export"), strict=True)
+        units = ("EUR/kWh", "EUR/kWh per kW", "EUR/kWh")
+        own = [f"{_range(np.asarray(getattr(market.zones, field)), unit)} to the {word}"
+               for (word, field), unit in zip(more, units, strict=True)]  # fmt: skip
+        text += f"{_count(len(zones), 'zone')}, of the import of each, add {', '.join(own)}; "
     return text + names.get(kappa, f"anticipation {_number(kappa)}")
 
 

@@ -24,7 +24,7 @@ from .comparison import outcome
 from .corners import Found, at_corners, drawn_patterns, patterns
 from .each import for_one
 from .market import Caps, Grid, Market
-from .model import potential, rows_like, zeros
+from .model import passive_in_zones, potential, rows_like, zeros
 from .names import owners
 from .net_limits import FAMILIES, NetLimits, Reach, net_limits, reach, rows_of
 from .record import Record, changed
@@ -240,12 +240,12 @@ def _box(envelope: Envelope) -> Box:
 def without_network(market: Market) -> Market:
     """The market on a copperplate: the same people, devices, pairs and prices, at one place."""
     gate(market, "without_network")
-    passive = jnp.sum(market.grid.consumed[0], axis=0)[None]
+    passive = passive_in_zones(market, market.grid.consumed[0])  # a bus for each
     people, units, stores = market.prosumers, market.generators, market.buffers
     return changed(
         market,
         prosumers=changed(people, bus=jnp.zeros_like(people.bus)),
-        grid=Grid(passive, model="copperplate"),
+        grid=Grid(passive, model="copperplate", zone=np.arange(passive.shape[0])),
         generators=changed(units, bus=jnp.full_like(units.bus, -1)),
         buffers=changed(stores, bus=jnp.full_like(stores.bus, -1)),
     )

@@ -25,6 +25,7 @@ ROWS = {  # what one row is called, by the axis of the annotation
     "V": "terminal",
     "M": "cap",
     "C": "term",
+    "Z": "zone",
     "H": "hour",
     "#H": "hour",  # or one number for all
 }

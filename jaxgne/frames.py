@@ -128,6 +128,15 @@ def caps(market: Market, clearing: Clearing) -> "DataFrame":
 
 
 @of_tables
+def zones(market: Market, clearing: Clearing) -> "DataFrame":
+    """What each price zone buys of the main grid, kW, and at which price; one row a zone and step.
+
+    No rows where the market has no table of zones.
+    """
+    return _frame(families.ZONES, _told(market, clearing))
+
+
+@of_tables
 def bills(market: Market, clearing: Clearing) -> "DataFrame":
     """What everyone pays and for what (`settle`), EUR; negative where they are paid.
 

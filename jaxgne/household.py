@@ -16,7 +16,17 @@ from .contracts import Contract, whose
 from .each import refuse_batch
 from .emissions import Allowances, emissions_of
 from .market import Market
-from .model import aggregate, counted, grid_price, net_load, sides
+from .model import (
+    Plan,
+    at_prosumers,
+    counted,
+    grid_price,
+    net_load,
+    offers,
+    sides,
+    zone_bases,
+    zone_totals,
+)
 from .names import row_of, rows_of
 from .result import Clearing
 from .runner import hosted
@@ -156,7 +166,8 @@ def _check_fits(market: Market, row: int, own: Contract) -> None:
     if own.energy is None:
         return
     adder = np.asarray(market.prosumers.import_adder, float)[row]
-    asked = np.asarray(market.tariff.base, float) + adder
+    base = np.asarray(zone_bases(market), float)
+    asked = base[int(market.prosumers.zone[row]) if len(base) > 1 else 0] + adder
     net = own.price("energy", market) + own.price("network", market) + own.taxes
     off = np.abs(asked - (1 + own.vat) * net)
     if np.any(off > _FITS * np.maximum(1.0, np.abs(asked))):
@@ -174,7 +185,8 @@ class _Facts(NamedTuple):
     everyone: list[Contract] | None  # the contract of each
     paid: Bills
     hours: Float[np.ndarray, " H"]  # that a kW of each step counts
-    price: Float[np.ndarray, " H"]  # of the main grid, EUR/kWh
+    price: Float[np.ndarray, "#N H"]  # of the main grid, EUR/kWh
+    offered: Float[np.ndarray, "#N H"]  # by it, for what is sold, EUR/kWh
     traded: Float[np.ndarray, "E H"]  # at what pairs trade, EUR/kWh
     sides: Float[np.ndarray, "2 E"]  # how much of the tolls buyer and seller pay
     drawn: Float[np.ndarray, "N H"]  # kW
@@ -192,7 +204,8 @@ def _facts(market: Market, clearing: Clearing, everyone: list[Contract] | None) 
         everyone,
         hosted(bills)(market, plan, prices),
         np.asarray(counted(market), float),
-        np.asarray(hosted(grid_price)(market, hosted(aggregate)(market, plan))),
+        np.asarray(hosted(_asked)(market, plan)),
+        np.asarray(hosted(offers)(market)),
         np.asarray(hosted(settled_prices)(market, prices)),
         np.asarray(hosted(sides)(market)),
         np.asarray(hosted(net_load)(market, plan)),
@@ -200,6 +213,11 @@ def _facts(market: Market, clearing: Clearing, everyone: list[Contract] | None) 
         _emitted(market, clearing),
         (gross[np.asarray(pairs.buyer)] + gross[np.asarray(pairs.seller)]) / 4,
     )
+
+
+def _asked(market: Market, plan: Plan) -> Any:
+    """What the main grid asks everyone, EUR/kWh."""
+    return at_prosumers(market, grid_price(market, zone_totals(market, plan)))
 
 
 def _emitted(market: Market, clearing: Clearing) -> Float[np.ndarray, " N"]:
@@ -220,7 +238,8 @@ def _lines(market: Market, clearing: Clearing, row: int, facts: _Facts) -> list[
     own = None if facts.everyone is None else facts.everyone[row]
     if own is not None:
         _check_fits(market, row, own)
-    plan, ts, main = clearing.plan, facts.hours, facts.price
+    plan, ts = clearing.plan, facts.hours
+    main, offered = (each[row % len(each)] for each in (facts.price, facts.offered))
     vat = 0.0 if own is None else own.vat
     bought, sold = (ts * np.asarray(getattr(plan, way))[row] for way in ("imports", "exports"))
     adder, more = (
@@ -251,7 +270,7 @@ def _lines(market: Market, clearing: Clearing, row: int, facts: _Facts) -> list[
         taxed += [Line("fixed fee", days, "d", own.fixed, own.fixed * days)] * (own.fixed > 0)
         fee = own.capacity * size
         taxed += [Line("capacity fee", size, "kW d", own.capacity, fee)] * (own.capacity > 0)
-    free = _by_price("sold to the main grid", -sold, np.asarray(market.tariff.export) + more)
+    free = _by_price("sold to the main grid", -sold, offered + more)
     free += _neighbors(market, clearing, row, mine, facts)
     free += _limits(clearing, row, facts)
     net = sum(line.eur for line in taxed)

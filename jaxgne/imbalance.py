@@ -15,7 +15,6 @@ from .each import for_each
 from .market import Market
 from .model import (
     Plan,
-    aggregate,
     bought,
     by_owner,
     counted,
@@ -23,6 +22,7 @@ from .model import (
     export_prices,
     grid_price,
     import_prices,
+    zone_totals,
 )
 from .record import Record
 from .runner import jnp
@@ -97,7 +97,7 @@ def closed(market: Market, plan: Plan) -> Closed:
     )
     found = with_state(market, found)
     bought_more, sold_more = found.imports - plan.imports, found.exports - plan.exports
-    price = import_prices(market, grid_price(market, aggregate(market, found)))
+    price = import_prices(market, grid_price(market, zone_totals(market, found)))
     paid = price * bought_more - export_prices(market) * sold_more
     stores = market.buffers
     beyond = jnp.maximum(stores.energy_min - energy, energy - stores.energy_max)

@@ -9,7 +9,7 @@ from .clock import hours_of
 from .comparison import Outcome, measured
 from .each import for_one
 from .market import Market, bus_name
-from .model import aggregate, counted, energy_prices, grid_price, has_state, net_load, voltages
+from .model import aggregate, counted, energy_prices, has_state, mean_price, net_load, voltages
 from .names import unphased
 from .reasons import why_infeasible
 from .result import Clearing
@@ -320,7 +320,7 @@ def _by_hour(market: Market, clearing: Clearing) -> list[dict[str, Any]]:
     columns = {
         "contracted_import_kw": sigma,
         "transformer_kw": np.asarray(sigma) - np.asarray(plan.exports).sum(axis=0),
-        "grid_price_eur_per_kwh": grid_price(market, sigma),
+        "grid_price_eur_per_kwh": mean_price(market, plan),
         "energy_price_mean_eur_per_kwh": (weight * price).sum(axis=0) / weight.sum(axis=0),
         "energy_price_min_eur_per_kwh": price.min(axis=0),
         "energy_price_max_eur_per_kwh": price.max(axis=0),

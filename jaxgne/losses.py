@@ -15,12 +15,12 @@ from .acphases import of_lines
 from .devices._inverter import settled_at
 from .incidence import where
 from .market import Grid, Market
-from .model import Plan, aggregate, asked_at_buses, counted, grid_price, net_load
+from .model import Plan, asked_at_buses, counted, mean_price, net_load
 from .programs import program
 from .radial import Forest, forest, lookup, radial
 from .record import Record
 from .runner import built, jnp, lax, wide
-from .tables import device_buses
+from .tables import device_buses, refuse_zones
 
 Rule = Literal["marginal", "proportional", "equal"]
 Rebate = Literal["by energy", "as paid", "by head"]
@@ -139,6 +139,7 @@ def loss_money(found: AcExact, rebate: Rebate = "by energy") -> LossMoney:
     if rebate not in get_args(Rebate):
         known = ", ".join(get_args(Rebate))
         raise ValueError(f"loss_money: rebate={rebate!r}; choose one of {known}.")
+    refuse_zones("loss_money", found.linear)
     return _money(found.linear, found.clearing, marginal_losses(found), rebate)
 
 
@@ -146,7 +147,7 @@ def loss_money(found: AcExact, rebate: Rebate = "by energy") -> LossMoney:
 def _money(market: Market, clearing: Any, slopes: Any, rebate: Rebate) -> LossMoney:
     plan, prices, grid = clearing.plan, clearing.prices, market.grid
     ts, people = counted(market), _people(market, plan)
-    price = grid_price(market, aggregate(market, plan))
+    price = mean_price(market, plan)
     own, passive = (
         ts * (price + prices.aggregate) * each for each in _caused(market, plan, people, *slopes)
     )

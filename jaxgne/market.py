@@ -5,7 +5,7 @@ go through. Units are fixed: kW, kvar, kVA, kWh, EUR, EUR/kWh, hours, radians, v
 
 Sizes: `N` prosumers, `H` hours, `G` generators, `K` buffers, `E` trading pairs, `B` buses,
 `L` lines, `F` feeder (slack) buses; in three phases `S` buses of several phases, `J`
-couplings of conductors, `V` terminals.
+couplings of conductors, `V` terminals; `Z` price zones.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from .arrays import Reader, by_row, floats, promoted, whole, wide
+from .arrays import Reader, by_row, floats, promoted, whole, whole_row, wide
 from .arrays import cast as cast
 from .clock import Clock
 from .commitments import Commitment as Commitment
@@ -26,6 +26,7 @@ from .grids import MODELS, AbstractGridModel
 from .grids import GridModel as GridModel
 from .pricing import Tariff as Tariff
 from .pricing import Trading as Trading
+from .pricing import Zones as Zones
 from .record import Record, changed, words
 from .runner import jnp
 from .succession import Before, order
@@ -109,6 +110,7 @@ class Grid(Record):
     following: Int[Array, " J"] = index("line", "that, of the next phase", "following_line")
     mutual_resistance: Float[Array, " J"] = amount("pu/kW", "mutual, as resistance")
     mutual_reactance: Float[Array, " J"] = amount("pu/kW", "mutual, as reactance")
+    zone: Int[Array, " B"] = index("zone", "where passive consumers buy of the main grid")
     terminal: Int[Array, " V"] = index("line", "what leads to it from its first phase", "line")
     second: Int[Array, " V"] = index("bus", "its next phase", "second_bus")
     third: Int[Array, " V"] = index("bus or none", "the one after that, or -1", "third_bus")
@@ -148,6 +150,7 @@ class Grid(Record):
         terminal: Any = (),
         second: Any = (),
         third: Any = (),
+        zone: Any = 0,
         model: GridModel | AbstractGridModel = "lindistflow",
         reactive_balance: bool | None = None,
         tangent: Tangent | None = None,
@@ -197,6 +200,7 @@ class Grid(Record):
         beside = Reader("Grid.", "coupling", len(self.coupled), 1, *given)
         self.mutual_resistance = beside.row("mutual_resistance", mutual_resistance)
         self.mutual_reactance = beside.row("mutual_reactance", mutual_reactance)
+        self.zone = whole_row("Grid.zone", zone, shape[0], "bus")
         self.terminal = whole("Grid.terminal", terminal)
         self.second = whole("Grid.second", second)
         self.third = whole("Grid.third", third)
@@ -240,7 +244,8 @@ class Market(Record):
 
     `prosumers`, `generators` and `buffers` are who takes part with which devices, `trading` which
     pairs may trade, `grid` and `tariff` where and at what price the main grid is bought from,
-    `caps` what limits many share; what is left out there is none of.
+    `caps` what limits many share, `zones` where the main grid's price is another; what is left out
+    there is none of.
 
     Each of the H steps is `hour_length` hours long: one number, or one a step. With a `clock` they
     have a time: people, tables and plots then read clock times, and hours since the start without.
@@ -276,6 +281,7 @@ class Market(Record):
     before: Before = structure("the step that each begins from, -1 the start; of a path nothing")
     committed: Commitment | None = structure("which steps share their imports and trades, if any")
     caps: Caps = structure("limits that many share", static=False)
+    zones: Zones = structure("where the main grid's price is another", static=False)
 
     def __init__(
         self,
@@ -291,9 +297,11 @@ class Market(Record):
         before: Sequence[int] | None = None,
         caps: Caps | None = None,
         committed: Commitment | Sequence[int] | None = None,
+        zones: Zones | None = None,
     ):
         hours = prosumers.load.shape[-1]
         given = (prosumers, generators, buffers, trading, grid, tariff, hour_length, weight, caps)
+        given = (*given, zones)
         given = [a for a in jax.tree.leaves(given) if np.size(a)]
         dtype = wide(*given)
         nobody = (Generators((), (), hours=hours), Buffers((), (), (), (), (), hours=hours))
@@ -314,6 +322,7 @@ class Market(Record):
         people = prosumers.load.shape[0]
         self.committed = commitment("Market.committed", committed, hours, people)
         self.caps = promoted(Caps((), hours=hours) if caps is None else caps, dtype)
+        self.zones = promoted(Zones(()) if zones is None else zones, dtype)
         self._check()
 
     def _check(self) -> None:
@@ -358,7 +367,9 @@ class Market(Record):
         return describe(self)
 
 
-FIELDS = described(Prosumers, Generators, Buffers, Trading, Grid, Tariff, Caps, Market)  # by name
+FIELDS = described(  # by name
+    *(Prosumers, Generators, Buffers, Trading, Grid, Tariff, Zones, Caps, Market)
+)
 
 
 def replaced(market: Market, tables: dict[str, Any]) -> Market:

@@ -22,6 +22,8 @@ from .incidence import across, fallen, handed_back, left, pulled_back, seen
 from .incidence import falls as falls
 from .incidence import ratios as ratios
 from .market import Market
+from .payoffs import at_passive as at_passive
+from .payoffs import at_prosumers as at_prosumers
 from .payoffs import charges as charges
 from .payoffs import costs as costs
 from .payoffs import costs_at as costs_at
@@ -32,11 +34,16 @@ from .payoffs import device_costs as device_costs
 from .payoffs import export_prices as export_prices
 from .payoffs import grid_price as grid_price
 from .payoffs import import_prices as import_prices
+from .payoffs import mean_price as mean_price
+from .payoffs import offers as offers
 from .payoffs import own_gradient as own_gradient
+from .payoffs import passive_prices as passive_prices
 from .payoffs import potential as potential
 from .payoffs import pseudo_gradient as pseudo_gradient
 from .payoffs import toll as toll
 from .payoffs import without_curves as without_curves
+from .payoffs import zone_bases as zone_bases
+from .payoffs import zone_slopes as zone_slopes
 from .plan import OF_CAPS as OF_CAPS
 from .plan import PLAN_FIELDS as PLAN_FIELDS
 from .plan import ROW_FIELDS as ROW_FIELDS
@@ -54,12 +61,14 @@ from .plan import chosen as chosen
 from .plan import counted as counted
 from .plan import ended as ended
 from .plan import families as families
+from .plan import in_zones as in_zones
 from .plan import loads as loads
 from .plan import members as members
 from .plan import net_exchange as net_exchange
 from .plan import net_load as net_load
 from .plan import net_with as net_with
 from .plan import parties as parties
+from .plan import passive_in_zones as passive_in_zones
 from .plan import rows_like as rows_like
 from .plan import shared_out as shared_out
 from .plan import sides as sides
@@ -70,6 +79,7 @@ from .plan import weight as weight
 from .plan import weights as weights
 from .plan import with_draws as with_draws
 from .plan import zeros as zeros
+from .plan import zone_totals as zone_totals
 from .runner import jnp, remembered
 from .succession import entered, handed
 from .tables import device_buses, has_caps

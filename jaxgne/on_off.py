@@ -19,7 +19,7 @@ from .best_response import best_response, priced
 from .clearing import clear as clear_convex
 from .each import for_one
 from .market import Market, cast
-from .model import aggregate, curvature, grid_price, own_gradient, potential, pull, zeros
+from .model import curvature, grid_price, own_gradient, potential, pull, zeros, zone_totals
 from .names import device_name, owners
 from .patterns import Units, cheapest, cost_of, relaxed, starts, switched
 from .patterns import units as units
@@ -209,7 +209,7 @@ def _first_patterns(
 def _worth(free: Market, units: Units, found: Clearing) -> Float[np.ndarray, "U H"]:
     """What each step costs at the clearing's prices at least where a unit is on, EUR."""
     plan, rows = found.plan, units.generator
-    price = grid_price(free, aggregate(free, plan))
+    price = grid_price(free, zone_totals(free, plan))
     slope = own_gradient(free, zeros(free), price).generation + pull(free, found.prices).generation
     slope = slope[rows]
     bend = jnp.broadcast_to(curvature(free, plan).generation, plan.generation.shape)[rows]

@@ -20,13 +20,16 @@ from .market import Market
 from .model import (
     Plan,
     Rows,
-    aggregate,
+    at_prosumers,
     counted,
     device_prices,
     export_prices,
     grid_price,
     import_prices,
     uncounted,
+    zone_bases,
+    zone_slopes,
+    zone_totals,
 )
 from .programs import program
 from .record import Record
@@ -134,10 +137,11 @@ def freed(market: Market, plan: Plan) -> Plan:
     In a battery without losses and wear, and at a meter where the main grid pays what it asks:
     taking the same from both changes no content, no net load and no cost, where no cap counts them.
     """
-    stores, tariff = market.buffers, market.tariff
+    stores = market.buffers
     ideal = stores.charge_efficiency * stores.discharge_efficiency == 1
     ideal &= ((stores.linear == 0) & (stores.quadratic == 0))[:, None]
-    level = (tariff.slope == 0) & (import_prices(market, tariff.base) == export_prices(market))
+    level = import_prices(market, zone_bases(market)) == export_prices(market)
+    level &= at_prosumers(market, zone_slopes(market)) == 0
     level &= market.committed is None  # what was bought ahead is not undone
     ideal = ideal & uncounted(market, "charge", "discharge")
     level = level & uncounted(market, "imports", "exports")
@@ -169,7 +173,7 @@ def ways(market: Market, plan: Plan, prices: Rows) -> Ways:
     meter = _overlap(plan.imports, plan.exports)
     if market.committed is not None:  # what is bought ahead is no reading of a meter
         meter = jnp.zeros_like(meter)
-    asked = import_prices(market, grid_price(market, aggregate(market, plan)))
+    asked = import_prices(market, grid_price(market, zone_totals(market, plan)))
     paid = export_prices(market) - asked
     everyone = jnp.arange(people.bus.shape[0], dtype=people.bus.dtype)
     gifts = given_away(market, plan)
@@ -307,7 +311,7 @@ def _paid(market: Market, plan: Plan) -> tuple[Bool[np.ndarray, "N H"], Bool[np.
     if market.committed is not None:
         nobody = np.zeros(np.shape(market.prosumers.load), bool)
         return nobody, nobody
-    price = _host(import_prices(market, grid_price(market, aggregate(market, plan))))
+    price = _host(import_prices(market, grid_price(market, zone_totals(market, plan))))
     export = _host(export_prices(market))
 
     def above(price: np.ndarray) -> np.ndarray:

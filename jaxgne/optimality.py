@@ -19,7 +19,6 @@ from .model import (
     OF_CAPS,
     Plan,
     Rows,
-    aggregate,
     boxes,
     by_owner,
     by_side,
@@ -39,6 +38,8 @@ from .model import (
     weights,
     without_curves,
     zeros,
+    zone_slopes,
+    zone_totals,
 )
 from .record import Record
 from .runner import jnp, remembered, wide
@@ -126,7 +127,7 @@ def gaps(
     flat, units = without_curves(market), market.generators
     bend = curvature(flat, plan)
     inside = jax.tree.map(jnp.clip, plan, lower, upper)
-    price = grid_price(market, aggregate(market, plan))
+    price = grid_price(market, zone_totals(market, plan))
     slope = jax.tree.map(jnp.add, own_gradient(flat, inside, price), pulled)
     linear = jax.tree.map(lambda g, h, u: g - h * u, slope, bend, inside)
     zero = zeros(market)
@@ -216,7 +217,7 @@ def pushed(
     that of the smaller side; others likewise by theirs.
     """
     rho = jax.tree.map(jnp.divide, much(market, scale, share)[0], worths(market, scale))
-    price = grid_price(market, aggregate(market, plan))
+    price = grid_price(market, zone_totals(market, plan))
     slope = jax.tree.map(jnp.add, own_gradient(market, plan, price), pulled)
     return jax.tree.map(lambda u, g, r: u - r * g, plan, slope, rho), rho
 
@@ -328,7 +329,7 @@ def _loose(market: Market) -> Int[Array, ""]:
     if units.curves:
         linear = linear & (curvatures(units.curves, units.power_min) == 0)
     moves.append(jnp.any((high.generation > low.generation) & linear, axis=0))
-    open_hours = (market.tariff.slope == 0) & jnp.any(jnp.stack(moves), axis=0)
+    open_hours = jnp.any(zone_slopes(market) == 0, axis=0) & jnp.any(jnp.stack(moves), axis=0)
     return jnp.sum(open_hours, dtype=jnp.int32)
 
 

@@ -150,6 +150,7 @@ def _with_buses(grid: Grid, more: int) -> Grid:
             ("passive", 0.0),
             ("passive_reactive", 0.0),
             ("compensation_max", 0.0),
+            ("zone", 0),
         )
     }
     if grid.model.phased:  # buses of one phase, that of the feeder's row

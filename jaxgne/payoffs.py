@@ -13,15 +13,17 @@ from .market import Generators, Market
 from .plan import (
     PLAN_FIELDS,
     Plan,
-    aggregate,
     by_owner,
     counted,
     ended,
+    in_zones,
     weight,
     zeros,
+    zone_totals,
 )
 from .record import changed
 from .runner import jnp, remembered
+from .tables import has_zones
 
 
 def toll(market: Market) -> Float[Array, "E H"]:
@@ -29,19 +31,66 @@ def toll(market: Market) -> Float[Array, "E H"]:
     return counted(market) * (2 * market.trading.toll + market.trading.reluctance)
 
 
-def grid_price(market: Market, sigma: Float[Array, " H"]) -> Float[Array, " H"]:
-    """Price of the main grid at a total import `sigma`, EUR/kWh: p0 + d_mg sigma."""
-    return market.tariff.base + market.tariff.slope * sigma
+def zone_bases(market: Market) -> Float[Array, "Z H"]:
+    """p0_z: the main grid's price at no import in each zone, EUR/kWh; one row without zones."""
+    base = market.tariff.base[None]
+    return base + market.zones.base if has_zones(market) else base
 
 
-def import_prices(market: Market, price: Float[Array, " H"]) -> Float[Array, "N H"]:
+def zone_slopes(market: Market) -> Float[Array, "Z H"]:
+    """d_z: how it rises with the import of the zone, EUR/kWh per kW."""
+    slope = market.tariff.slope[None]
+    return slope + market.zones.slope if has_zones(market) else slope
+
+
+def grid_price(market: Market, sigma: Float[Array, "Z H"]) -> Float[Array, "Z H"]:
+    """Price of the main grid in each zone at its import `sigma`, EUR/kWh: p0_z + d_z sigma_z."""
+    return zone_bases(market) + zone_slopes(market) * sigma
+
+
+@for_each
+def mean_price(market: Market, plan: Plan) -> Float[Array, " H"]:
+    """Price of the main grid, EUR/kWh: where there are zones, of what all draw, on average."""
+    sigma = zone_totals(market, plan)
+    price = grid_price(market, sigma)
+    if not has_zones(market):
+        return price[0]
+    drawn = jnp.maximum(sigma, 0.0)
+    drawn = jnp.where(jnp.sum(drawn, axis=0) > 0, drawn, 1.0)
+    return jnp.sum(price * drawn, axis=0) / jnp.sum(drawn, axis=0)
+
+
+def at_prosumers(market: Market, price: Float[Array, "Z H"]) -> Float[Array, "#N H"]:
+    """A price by zone as each prosumer has it: one row for all where there are no zones."""
+    return price[market.prosumers.zone] if has_zones(market) else price
+
+
+def at_passive(market: Market, price: Float[Array, "Z H"]) -> Float[Array, "#B H"]:
+    """The same for passive consumers of each bus."""
+    return price[market.grid.zone] if has_zones(market) else price
+
+
+@for_each
+def passive_prices(market: Market, plan: Plan) -> Float[Array, "B H"]:
+    """What passive consumers of each bus pay the main grid, EUR/kWh."""
+    price = grid_price(market, zone_totals(market, plan))
+    return at_passive(market, price) + jnp.zeros_like(market.grid.passive)
+
+
+def import_prices(market: Market, price: Float[Array, "Z H"]) -> Float[Array, "N H"]:
     """What each prosumer pays for a kWh of the main grid, whose own `price` this is, EUR/kWh."""
-    return price + market.prosumers.import_adder
+    return at_prosumers(market, price) + market.prosumers.import_adder
+
+
+def offers(market: Market) -> Float[Array, "#N H"]:
+    """What the main grid pays each prosumer for a kWh, EUR/kWh; one row without zones."""
+    export = market.tariff.export[None]
+    return at_prosumers(market, export + market.zones.export) if has_zones(market) else export
 
 
 def export_prices(market: Market) -> Float[Array, "N H"]:
     """What each prosumer is paid for a kWh that it sells to the main grid, EUR/kWh."""
-    return market.tariff.export + market.prosumers.export_adder
+    return offers(market) + market.prosumers.export_adder
 
 
 def device_costs(market: Market, plan: Plan) -> Float[Array, " N"]:
@@ -73,10 +122,10 @@ def charges(market: Market, plan: Plan) -> tuple[Float[Array, " N"], Float[Array
 @for_each
 def costs(market: Market, plan: Plan) -> Float[Array, " N"]:
     """J_i, what each prosumer minimizes, EUR; the paper, eq. 1-6 (model.md: Costs)."""
-    return costs_at(market, plan, grid_price(market, aggregate(market, plan)))
+    return costs_at(market, plan, grid_price(market, zone_totals(market, plan)))
 
 
-def costs_at(market: Market, plan: Plan, price: Float[Array, " H"]) -> Float[Array, " N"]:
+def costs_at(market: Market, plan: Plan, price: Float[Array, "Z H"]) -> Float[Array, " N"]:
     """The same at a given `price` of the main grid, EUR/kWh, whatever the plan's total is."""
     pairs = market.trading
     volume = (pairs.toll + pairs.reluctance / 2) * jnp.abs(plan.trades)
@@ -94,11 +143,10 @@ def costs_at(market: Market, plan: Plan, price: Float[Array, " H"]) -> Float[Arr
 @for_each
 def potential(market: Market, plan: Plan) -> Float[Array, ""]:
     """P(u), EUR: its constrained minimizers are the v-GNE (model.md: Equilibrium)."""
-    sigma = aggregate(market, plan)
-    tariff = market.tariff
-    own = jnp.sum(plan.imports**2, axis=0)
-    billed = grid_price(market, sigma) * jnp.sum(plan.imports, axis=0)
-    shared = tariff.base * sigma + tariff.slope / 2 * (sigma**2 + tariff.anticipation * own)
+    sigma, seen = zone_totals(market, plan), market.tariff.anticipation
+    own = in_zones(market, plan.imports**2)
+    billed = grid_price(market, sigma) * in_zones(market, plan.imports)
+    shared = zone_bases(market) * sigma + zone_slopes(market) / 2 * (sigma**2 + seen * own)
     together = jnp.sum(costs(market, plan)) + charges(market, plan)[1]
     about = market.grid.tangent
     if about is not None:
@@ -154,11 +202,12 @@ def _steady(market: Market) -> Plan:
         generation=zero.generation + 2 * ts * units.quadratic[:, None],
         charge=zero.charge + 2 * ts * stores.quadratic[:, None],
         discharge=zero.discharge + 2 * ts * stores.quadratic[:, None],
-        imports=zero.imports + ts * market.tariff.anticipation * market.tariff.slope,
+        imports=zero.imports
+        + ts * market.tariff.anticipation * at_prosumers(market, zone_slopes(market)),
     )
 
 
-def own_gradient(market: Market, plan: Plan, price: Float[Array, " H"]) -> Plan:
+def own_gradient(market: Market, plan: Plan, price: Float[Array, "Z H"]) -> Plan:
     """Each player's marginal cost, smooth part, with the main grid's `price` (EUR/kWh) held.
 
     EUR/kW; the anticipated effect kappa d_mg p_mg of own purchases is included, and what the own
@@ -199,4 +248,4 @@ def own_gradient(market: Market, plan: Plan, price: Float[Array, " H"]) -> Plan:
 
 def pseudo_gradient(market: Market, plan: Plan) -> Plan:
     """Each player's own marginal cost, smooth part, EUR/kW (`|trades|` is in `prox`)."""
-    return own_gradient(market, plan, grid_price(market, aggregate(market, plan)))
+    return own_gradient(market, plan, grid_price(market, zone_totals(market, plan)))

@@ -11,7 +11,7 @@ from .market import Market
 from .record import Record
 from .runner import jnp, lax, remembered
 from .succession import handed
-from .tables import QUANTITIES, device_buses, has_caps, places, weighty
+from .tables import QUANTITIES, device_buses, has_caps, has_zones, places, weighty
 
 
 class Plan(Record):
@@ -113,8 +113,7 @@ def zeros(market: Market) -> Plan:
 def rows_like(market: Market) -> Rows:
     """Prices of zero: the shape of `Rows` for this market."""
     plan = zeros(market)
-    lines, buses, hour = plan.active, plan.voltage, market.tariff.slope
-    nought = jnp.zeros_like(hour)
+    lines, buses, nought = plan.active, plan.voltage, jnp.zeros_like(market.tariff.slope)
     return Rows(
         balance=plan.imports,
         energy=plan.energy,
@@ -187,6 +186,33 @@ def aggregate(market: Market, plan: Plan) -> Float[Array, " H"]:
     return jnp.sum(plan.imports, axis=0) + jnp.sum(market.grid.passive, axis=0)
 
 
+def in_zones(market: Market, imports: Float[Array, "N H"]) -> Float[Array, "Z H"]:
+    """What prosumers of each zone import together, kW; one row where there are no zones."""
+    if not has_zones(market):
+        return jnp.sum(imports, axis=0, keepdims=True)
+    count = market.zones.base.shape[0]
+    return (
+        jnp.zeros((count, imports.shape[1]), imports.dtype).at[market.prosumers.zone].add(imports)
+    )
+
+
+def passive_in_zones(market: Market, passive: Float[Array, "B H"]) -> Float[Array, "Z H"]:
+    """What passive consumers of each zone draw together, kW, likewise."""
+    if not has_zones(market):
+        return jnp.sum(passive, axis=0, keepdims=True)
+    count = market.zones.base.shape[0]
+    return jnp.zeros((count, passive.shape[1]), passive.dtype).at[market.grid.zone].add(passive)
+
+
+@for_each
+def zone_totals(market: Market, plan: Plan) -> Float[Array, "Z H"]:
+    """sigma_z: what all in each zone draw from the main grid, kW; one row where there are no zones.
+
+    With `aggregate` as their sum (model.md: Zones).
+    """
+    return in_zones(market, plan.imports) + passive_in_zones(market, market.grid.passive)
+
+
 @for_each
 def net_exchange(market: Market, plan: Plan) -> Float[Array, " H"]:
     """s: what goes through the transformer, total import less all exports, kW."""
@@ -248,8 +274,8 @@ def net_with(market: Market, plan: Plan, load: Float[Array, "N H"]) -> Float[Arr
 
 def chosen(plan: Plan) -> dict[str, Array]:
     """Of each of the `QUANTITIES` what a plan chooses, kW: of loads what is curtailed."""
-    found = {name: getattr(plan, name) for name in QUANTITIES if name not in OF_LOADS}
-    return found | {"load": plan.curtailed, "reactive": jnp.zeros_like(plan.curtailed)}
+    loads = {"load": plan.curtailed, "reactive": jnp.zeros_like(plan.curtailed)}
+    return {name: loads[name] if name in loads else getattr(plan, name) for name in QUANTITIES}
 
 
 def terms(market: Market, plan: Plan) -> Float[Array, "C H"]:

@@ -21,7 +21,7 @@ from .comparison import measured
 from .each import for_each, for_one
 from .fields import naming
 from .market import Market, Trading
-from .model import by_owner, counted, parties
+from .model import by_owner, counted, export_prices, import_prices, parties, zone_bases, zone_slopes
 from .names import prosumer_name, row_of, rows_of
 from .padding import pad
 from .record import Record, changed
@@ -344,8 +344,7 @@ def restoring_fee(
 
 def _dearest(market: Market) -> float:
     """Half of the most that a kWh may be worth to one beyond what it is to another, EUR/kWh."""
-    tariff, people = market.tariff, market.prosumers
-    total = utmost(market)
-    high = np.max(np.asarray(tariff.base + tariff.slope * 2 * total + people.import_adder))
-    low = min(0.0, float(np.min(np.asarray(tariff.export + people.export_adder))))
+    asked = zone_bases(market) + zone_slopes(market) * 2 * utmost(market)
+    high = np.max(np.asarray(import_prices(market, asked)))
+    low = min(0.0, float(np.min(np.asarray(export_prices(market)))))
     return (float(high) - low) / 2

@@ -1,13 +1,14 @@
 """What may be bought and sold, at which prices: pairs that trade, and the main grid's tariff."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Float, Int
 
 from .arrays import Reader, floats, step_count, whole
-from .fields import amount, index
-from .record import Record
+from .fields import amount, index, naming
+from .record import Record, words
 
 
 class Trading(Record):
@@ -98,3 +99,37 @@ class Tariff(Record):
         self.total_min = read.row("total_min", total_min)
         self.total_max = read.row("total_max", total_max)
         self.anticipation = floats("Tariff.anticipation", anticipation, read.dtype)
+
+
+class Zones(Record):
+    """Price zones, one row each: what buying and selling there costs more than by `Tariff`.
+
+    Whoever is in zone z (`Prosumers.zone`, `Grid.zone`) pays the main grid
+    `Tariff.base + base + (Tariff.slope + slope) * sigma_z` per kWh, sigma_z being the gross import
+    of that zone alone, and is paid `Tariff.export + export` (model.md: Zones). Numbers may be
+    negative as long as the sum of both slopes is not. A market without rows has one zone, in which
+    all is as `Tariff` says; `jaxgne.zones.with_zones` makes the rows of tariffs by zone. A plain
+    list is by zone, an array of shape (1, hours) or (zones, hours) by hour.
+    """
+
+    base: Float[Array, "Z #H"] = amount("EUR/kWh", "more than `Tariff.base`, at no import")
+    slope: Float[Array, "Z #H"] = amount(
+        "EUR/kWh per kW", "more than `Tariff.slope`, with the zone's import"
+    )
+    export: Float[Array, "Z #H"] = amount("EUR/kWh", "more than `Tariff.export`, for exports")
+    names: tuple[str, ...] = naming("name of each zone")
+
+    def __init__(
+        self,
+        base: Any,
+        slope: Any = 0.0,
+        *,
+        export: Any = 0.0,
+        names: Sequence[str] = (),
+    ):
+        count = len(base)
+        read = Reader("Zones.", "zone", count, 1, base, slope, export)
+        self.base = read.either("base", base)
+        self.slope = read.either("slope", slope)
+        self.export = read.either("export", export)
+        self.names = words(names) or tuple(f"zone {k}" for k in range(count))

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from .incidence import all_falls, falls, most_turned
 from .market import Market
-from .model import curve_slopes, export_prices, import_prices
+from .model import curve_slopes, export_prices, import_prices, zone_bases
 from .runner import jnp, lax, remembered
 from .tables import Buffers, retained
 
@@ -90,7 +90,7 @@ def _unwanted(market: Market) -> Float[Array, " H"]:
 
 def _asked(market: Market) -> Float[Array, "N H"]:
     """What each prosumer pays for a kWh of the main grid at no import, EUR/kWh."""
-    return import_prices(market, market.tariff.base)
+    return import_prices(market, zone_bases(market))
 
 
 def _sold(market: Market, surplus: Array) -> Float[Array, " H"]:

@@ -13,16 +13,20 @@ from .market import Market
 from .model import (
     Plan,
     Rows,
-    aggregate,
     counted,
     curve_slopes,
     export_prices,
     families,
     grid_price,
     import_prices,
+    in_zones,
+    passive_in_zones,
     rows_like,
     weight,
     zeros,
+    zone_bases,
+    zone_slopes,
+    zone_totals,
 )
 from .reach import bounded
 from .record import Record
@@ -74,7 +78,7 @@ def scales(market: Market, plan: Plan) -> Scales:
     load = jnp.abs(market.prosumers.load)
     passive = jnp.abs(market.grid.passive)
     hourly = jnp.sum(load, axis=0) + jnp.sum(passive, axis=0)
-    units, stores, tariff = market.generators, market.buffers, market.tariff
+    units, stores = market.generators, market.buffers
     device = jnp.maximum(
         _largest(jnp.abs(units.power_max)),
         jnp.maximum(_largest(stores.charge_max), _largest(stores.discharge_max)),
@@ -85,19 +89,21 @@ def scales(market: Market, plan: Plan) -> Scales:
     making = units.linear[:, None] + 2 * units.quadratic[:, None] * plan.generation
     if units.curves:  # which may be steep at their ends
         making += curve_slopes(units, (units.power_min + units.power_max) / 2)
-    base = jnp.abs(import_prices(market, tariff.base))
-    expected = jnp.max(base, axis=0, initial=0.0) + tariff.slope * hourly
-    price = grid_price(market, aggregate(market, plan))
+    base = jnp.abs(import_prices(market, zone_bases(market)))
+    steep = zone_slopes(market) * (in_zones(market, load) + passive_in_zones(market, passive))
+    expected = jnp.max(base, axis=0, initial=0.0) + jnp.max(steep, axis=0)
+    sigma = zone_totals(market, plan)
+    price = grid_price(market, sigma)
     asked = import_prices(market, price)
     dearest = jnp.maximum(_largest(jnp.abs(price)), _largest(jnp.abs(making)))
     dearest = jnp.maximum(dearest, _largest(jnp.abs(asked)))
     least = 1e-2 * _dearest_cost(market, jnp.minimum(own, power))
     dearest = jnp.maximum(dearest, jnp.maximum(1e-2 * _largest(expected), least))
     dearest = jnp.where(dearest > 0, dearest, 1.0)
-    bought_kw = aggregate(market, plan) + jnp.sum(plan.exports, axis=0)
+    bought = price * (sigma + in_zones(market, plan.exports))
     ts = counted(market)
-    added = jnp.sum((asked - price) * plan.imports, axis=0)
-    bill = jnp.sum(ts * jnp.abs(price * bought_kw + added)) + jnp.sum(
+    added = jnp.sum(market.prosumers.import_adder * plan.imports, axis=0)
+    bill = jnp.sum(ts * jnp.abs(jnp.sum(bought, axis=0) + added)) + jnp.sum(
         ts * jnp.abs(making * plan.generation)
     )
     usual = jnp.maximum(jnp.sum(ts * expected * hourly), least * jnp.sum(ts * hourly))
@@ -141,7 +147,8 @@ def cap_sizes(market: Market) -> tuple[Float[Array, "M 1"], Float[Array, "M 1"]]
     """
     caps, own = market.caps, sizes(market)
     owners = (market.generators.owner, *(market.buffers.owner,) * 2)
-    every = [own, own, *(own[owner] for owner in owners), own, own]  # as in `QUANTITIES`
+    traded = jnp.minimum(own[market.trading.buyer], own[market.trading.seller])
+    every = [own, own, *(own[owner] for owner in owners), own, own, traded]  # as in `QUANTITIES`
     each = jnp.concatenate(every)[places(market)]
     summed = jnp.abs(caps.base).at[caps.cap].add(jnp.abs(caps.weight) * each[:, None])
     step = jnp.max(summed, axis=1, initial=0.0)

@@ -27,25 +27,31 @@ from .market import Market
 from .model import (
     Plan,
     Rows,
-    aggregate,
     agreed_price,
     asked_at_buses,
+    at_passive,
+    at_prosumers,
     bought,
     by_owner,
     counted,
     grid_price,
+    mean_price,
     net_exchange,
     net_load,
+    offers,
+    passive_prices,
     pull,
     rows_like,
     shared_out,
     sides,
+    zone_totals,
 )
 from .radial import forest, radial
 from .record import Record
 from .result import Clearing
 from .runner import jnp
 from .status import Status, is_status
+from .tables import has_zones
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -116,7 +122,7 @@ class PriceParts(Record):
     `carbon` what those do that count it, and `adder` what its own contract does.
     """
 
-    energy: Float[Array, " H"]
+    energy: Float[Array, " H"] | Float[Array, "B H"]  # by bus where there are zones
     limit: Float[Array, "B H"]
     lines: Float[Array, "B H"]
     voltage: Float[Array, "B H"]
@@ -202,7 +208,8 @@ def priced(caller: str, clearing: Clearing) -> None:
 def bills(market: Market, plan: Plan, prices: Rows) -> Bills:
     """`settle` for any plan and prices."""
     ts, people = counted(market), market.prosumers
-    price = grid_price(market, aggregate(market, plan))
+    price, offered = grid_price(market, zone_totals(market, plan)), offers(market)
+    asked, at_bus = at_prosumers(market, price), at_passive(market, price)
     scarce = prices.aggregate + prices.exchange
     share = ts * market.trading.toll * jnp.abs(plan.trades)
     buyer, seller = (side[:, None] * share for side in sides(market))
@@ -212,8 +219,9 @@ def bills(market: Market, plan: Plan, prices: Rows) -> Bills:
     adders = ts * (people.import_adder * plan.imports - people.export_adder * plan.exports)
     kept = 2 * jnp.sum(share, axis=0)
     s = net_exchange(market, plan)
+    burnt = ts * _hourly(at_bus * lost_at(market))
     return Bills(
-        main_grid=ts * (price * plan.imports - market.tariff.export * plan.exports),
+        main_grid=ts * (asked * plan.imports - offered * plan.exports),
         adders=adders,
         peers=bought(market, paid),
         tolls=by_owner(market, buyer, market.trading.buyer)
@@ -225,23 +233,23 @@ def bills(market: Market, plan: Plan, prices: Rows) -> Bills:
         carbon=caps.carbon,
         charges=caps.charges,
         trades=paid,
-        passive_main_grid=ts * price * passive,
+        passive_main_grid=ts * at_bus * passive,
         passive_capacity=ts * scarce * passive,
         passive_congestion=network.passive,
         passive_reactive=network.passive_reactive,
         passive_caps=caps.passive,
         passive_carbon=caps.passive_carbon,
-        sales=ts
-        * (price * aggregate(market, plan) - market.tariff.export * jnp.sum(plan.exports, axis=0)),
-        losses=ts * price * lost,
+        sales=ts * (_hourly(price * zone_totals(market, plan)) - _hourly(offered * plan.exports)),
+        losses=burnt,
         fees=jnp.sum(adders, axis=0),
         levies=caps.levies,
         receipts=ts * scarce * (s - lost) + network.receipts + kept + caps.receipts,
-        rent=ts * (prices.aggregate * s - (price + scarce) * lost)
-        + network.rent
-        + kept
-        + caps.rent,
+        rent=ts * (prices.aggregate * s - scarce * lost) - burnt + network.rent + kept + caps.rent,
     )
+
+
+def _hourly(each: Array) -> Float[Array, " H"]:
+    return jnp.sum(each, axis=0)
 
 
 class NetworkMoney(Record):
@@ -254,6 +262,12 @@ class NetworkMoney(Record):
     lost: Float[Array, " H"]  # kW of all lines that the operator buys
     receipts: Float[Array, " H"]
     rent: Float[Array, " H"]
+
+
+def lost_at(market: Market) -> Float[Array, "B H"]:
+    """The losses that the operator buys, by the bus whose balance has them, kW."""
+    about = market.grid.tangent
+    return jnp.zeros_like(market.grid.passive) if about is None else about.losses
 
 
 def reactive_drawn(market: Market, plan: Plan) -> Float[Array, "N H"]:
@@ -281,9 +295,8 @@ def network_money(market: Market, plan: Plan, prices: Rows) -> NetworkMoney:
     rent = nu * (plan.compensation - _owned(market, plan))
     for price, out in zip((mu, nu), left(grid, plan.active, plan.reactive), strict=True):
         rent = rent - price * out
-    lost = jnp.zeros_like(ts)
+    lost = _hourly(lost_at(market))
     if grid.tangent is not None:
-        lost = jnp.sum(grid.tangent.losses, axis=0)
         rent = rent - mu * grid.tangent.losses - nu * grid.tangent.losses_reactive
     return NetworkMoney(
         *parts,
@@ -343,7 +356,7 @@ def _price_parts(market: Market, plan: Plan, prices: Rows) -> PriceParts:
             losses = ahead(about.active, about.reactive)
         lines = prices.bus - fed - voltage - losses
     return PriceParts(
-        energy=grid_price(market, aggregate(market, plan)),
+        energy=passive_prices(market, plan) if has_zones(market) else mean_price(market, plan),
         limit=limit,
         lines=lines,
         voltage=voltage,

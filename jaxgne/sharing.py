@@ -17,12 +17,11 @@ from .market import Market
 from .model import (
     Plan,
     Rows,
-    aggregate,
     bought,
     counted,
     export_prices,
-    grid_price,
     import_prices,
+    mean_price,
     net_load,
     parties,
 )
@@ -30,6 +29,7 @@ from .record import Record
 from .result import Clearing
 from .runner import jnp
 from .settlement import Bills, bills, for_each_priced
+from .tables import refuse_zones
 
 Rule = Literal["marginal", "uniform", "mid-market", "supply-demand", "keys"]
 Rent = Literal["kept", "by energy", "by head"]
@@ -111,6 +111,7 @@ def shared(
     if rule == "uniform":
         paid = _uniform(market, plan, paid)
     elif rule != "marginal":
+        refuse_zones(f"share: rule={rule!r}", market)
         paid = _pooled(market, plan, paid, rule, keys)
     return _handed_back(market, plan, paid, rent)
 
@@ -157,7 +158,7 @@ def _pooled(market: Market, plan: Plan, paid: Bills, rule: Rule, keys: Any) -> B
     demand, supply = jnp.sum(draws, axis=0), jnp.sum(feeds, axis=0)
     contracted = jnp.sum(plan.imports, axis=0)
     inside = jnp.clip(demand - contracted, 0.0, jnp.minimum(demand, supply))
-    main = grid_price(market, aggregate(market, plan))
+    main = mean_price(market, plan)
     buys = main + _share(jnp.sum(people.import_adder * draws, axis=0), demand)
     sells = market.tariff.export + _share(jnp.sum(people.export_adder * feeds, axis=0), supply)
     price = (buys + sells) / 2
@@ -169,7 +170,7 @@ def _pooled(market: Market, plan: Plan, paid: Bills, rule: Rule, keys: Any) -> B
     else:
         got = draws * _share(inside, demand)
     gave = feeds * _share(inside, supply)
-    asked, offered = import_prices(market, main), export_prices(market)
+    asked, offered = import_prices(market, main[None]), export_prices(market)
     owed = ts * (price * (got - gave) + asked * (draws - got) - offered * (feeds - gave))
     contracts = paid.main_grid + paid.adders
     # what contracts that pass one another by cost beyond that falls on all by the energy they move

@@ -30,6 +30,7 @@ from .matrix import as_rows, flat, linear
 from .model import (
     Plan,
     Rows,
+    at_prosumers,
     boxes,
     counted,
     curvature,
@@ -37,11 +38,14 @@ from .model import (
     families,
     limits,
     own_gradient,
+    passive_in_zones,
     rows_like,
     toll,
     weights,
     without_curves,
     zeros,
+    zone_bases,
+    zone_slopes,
 )
 from .runner import jnp, wide
 from .validation import gate
@@ -76,9 +80,9 @@ class Convex:
     """min x'Px/2 + q'x over l <= Ax <= u, a disc for each line and hour, and cones of curves.
 
     `x` is a plan, table after table in the order of `Plan`, each row after row, in its units; then
-    the size of each trade, kW, the total import of each hour, kW, and what each curve costs in each
+    the size of each trade, kW, the import of each zone and hour, kW, and what each curve costs each
     hour, EUR/h. The value is the potential, EUR, less `constant`. `A` holds the market's rows that
-    are limited, the main grid's total, the sizes of trades, and all finite bounds. `discs` are two
+    are limited, the imports of zones, the sizes of trades, and all finite bounds. `discs` are two
     entries of `x` each, active and reactive flow, whose length is at most its `radius`, kVA.
     `curved` says the cones of curves; a market without any has none, and is a quadratic program
     but for its discs.
@@ -194,23 +198,25 @@ def _made(market: Market, sparse: Any) -> Convex:
     hours, pairs = of.hours, market.trading.buyer.shape[0]
     width = flat(plan).size
     sizes = width + np.arange(pairs * hours)
-    total = width + pairs * hours + np.arange(hours)
-    curved = _curved(market, of.columns["generation"].start, width + (pairs + 1) * hours)
+    zones = zone_slopes(market).shape[0]
+    total = width + pairs * hours + np.arange(zones * hours)
+    first = width + (pairs + zones) * hours
+    curved = _curved(market, of.columns["generation"].start, first)
     bent = curved.share.size // hours
-    columns = width + (pairs + 1 + bent) * hours
+    columns = first + bent * hours
 
     def spread(entries: Any, of_sizes: Any, of_total: Any, of_bent: Any) -> np.ndarray:
         whole = jax.tree.map(lambda a, b: np.broadcast_to(a, b.shape), entries, plan)
-        shapes = (pairs, hours), (1, hours), (bent, hours)
+        shapes = (pairs, hours), (zones, hours), (bent, hours)
         ends = zip((of_sizes, of_total, of_bent), shapes, strict=True)
         return np.concatenate(
             [flat(whole), *(np.broadcast_to(a, shape).ravel() for a, shape in ends)]
         )
 
-    ts, tariff, plain = counted(market), market.tariff, without_curves(market)
-    bend = spread(curvature(plain, plan), 0.0, ts * tariff.slope, 0.0)
-    cost = own_gradient(plain, plan, jnp.zeros_like(tariff.base))
-    q = spread(cost, np.asarray(toll(market)), ts * tariff.base, ts)
+    ts, plain, base = counted(market), without_curves(market), zone_bases(market)
+    bend = spread(curvature(plain, plan), 0.0, ts * zone_slopes(market), 0.0)
+    cost = own_gradient(plain, plan, jnp.zeros_like(base))
+    q = spread(cost, np.asarray(toll(market)), ts * base, ts)
 
     low, high = (flat(side) for side in limits(market))
     kept = np.isfinite(low) | np.isfinite(high)
@@ -218,18 +224,19 @@ def _made(market: Market, sparse: Any) -> Convex:
     own.resize((own.shape[0], columns))
     constant = of.constant[kept]
 
-    def block(entries: list[tuple[np.ndarray, float]]) -> Any:
-        """One row for each place of the first, the sum of number times column."""
+    def block(entries: list[tuple[np.ndarray, float]], at: Any = None) -> Any:
+        """One row for each place of the first, the sum of number times column: `at` these rows."""
         count = entries[0][0].size
-        where = np.concatenate(
-            [np.stack([np.arange(e.size) % count, e]) for e, _ in entries], axis=1
-        )
+        rows = [np.arange(e.size) for e, _ in entries] if at is None else at
+        where = np.stack([np.concatenate(rows), np.concatenate([e for e, _ in entries])])
         numbers = np.concatenate([np.full(e.size, number) for e, number in entries])
         return sparse.csr_array((numbers, tuple(where)), shape=(count, columns))
 
     imports = np.arange(of.columns["imports"].start, of.columns["imports"].stop)
     trades = np.arange(of.columns["trades"].start, of.columns["trades"].stop)
-    passive = np.asarray(market.grid.passive).sum(axis=0)
+    drawn: Any = np.arange(zones * hours).reshape(zones, hours)  # the row of each import
+    drawn = np.broadcast_to(np.asarray(at_prosumers(market, drawn)), plan.imports.shape)
+    passive = np.asarray(passive_in_zones(market, market.grid.passive)).ravel()
     shut = (np.asarray(market.grid.rating) <= 0)[:, None]  # their disc is one point
     bound = [
         np.concatenate([flat(_without(side, shut)), np.full(columns - width, fill)])
@@ -238,9 +245,10 @@ def _made(market: Market, sparse: Any) -> Convex:
     bound_at = np.flatnonzero(np.isfinite(bound[0]) | np.isfinite(bound[1]))
     none, free = np.zeros(trades.size), np.full(trades.size, np.inf)
     same = ties(market, of.columns)
+    at = [np.arange(total.size), drawn.ravel()]
     tables = [
         (own, low[kept] - constant, high[kept] - constant),
-        (block([(total, 1.0), (imports, -1.0)]), passive, passive),
+        (block([(total, 1.0), (imports, -1.0)], at), passive, passive),
         (block([(same[0], 1.0), (same[1], -1.0)]), np.zeros(same[0].size), np.zeros(same[0].size)),
         (block([(sizes, 1.0), (trades, -1.0)]), none, free),
         (block([(sizes, 1.0), (trades, 1.0)]), none, free),

@@ -20,6 +20,7 @@ from .model import (
     export_prices,
     net_exchange,
     uncounted,
+    zone_bases,
 )
 from .runner import jnp
 
@@ -45,7 +46,7 @@ def unsold(market: Market, plan: Plan, prices: Rows) -> Plan | None:
         return None
     given = given_away(market, plan)
     worth = energy_prices(market, prices) - prices.balance + prices.aggregate + prices.exchange
-    scale = jnp.max(jnp.abs(tariff.base)) + jnp.max(jnp.abs(prices.balance), initial=0.0)
+    scale = jnp.max(jnp.abs(zone_bases(market))) + jnp.max(jnp.abs(prices.balance), initial=0.0)
     equal = jnp.abs(worth) <= _ROUNDING * scale
     moved = jnp.where(equal, given, 0.0)
     room = tariff.total_max - net_exchange(market, plan)

@@ -21,7 +21,7 @@ from .record import Record, changed, words
 from .runner import jnp
 
 QUANTITIES = ("imports", "exports", "generation", "charge", "discharge")
-QUANTITIES += ("load", "reactive")  # what can be summed
+QUANTITIES += ("load", "reactive", "trades")  # what can be summed
 
 
 class Prosumers(Record):
@@ -35,6 +35,7 @@ class Prosumers(Record):
 
     `import_adder` and `export_adder` are what the own contract adds to the main grid's price for
     what is bought, and to `Tariff.export` for what is sold: network fee, taxes, another supplier.
+    `zone` says where the main grid is bought from, where prices differ by zone (`Market.zones`).
     """
 
     bus: Int[Array, " N"] = index("bus", "where it is connected")
@@ -45,6 +46,7 @@ class Prosumers(Record):
     curtail_max: Float[Array, "N H"] = amount("kW", "most generation left unused", "[0, inf)")
     import_adder: Float[Array, "N #H"] = amount("EUR/kWh", "added to the price of what it buys")
     export_adder: Float[Array, "N #H"] = amount("EUR/kWh", "added to the price of what it sells")
+    zone: Int[Array, " N"] = index("zone", "where it buys of the main grid")
     names: tuple[str, ...] = naming("name of each prosumer, or nothing")
 
     def __init__(
@@ -58,6 +60,7 @@ class Prosumers(Record):
         curtail_max: Any = 0.0,
         import_adder: Any = 0.0,
         export_adder: Any = 0.0,
+        zone: Any = 0,
         names: Sequence[str] = (),
     ):
         self.bus = whole("Prosumers.bus", bus)
@@ -75,6 +78,7 @@ class Prosumers(Record):
         self.curtail_max = read.hour("curtail_max", curtail_max)
         self.import_adder = read.either("import_adder", import_adder, shape[1])
         self.export_adder = read.either("export_adder", export_adder, shape[1])
+        self.zone = whole_row("Prosumers.zone", zone, shape[0], "prosumer")
         self.names = words(names)
 
 
@@ -228,9 +232,9 @@ class Caps(Record):
     """Shared limits, one row each, in units of their own; and the terms of their sums.
 
     A term is what one prosumer imports or exports, one generator makes, or one buffer charges or
-    discharges, in kW, times a `weight` by step; or what a prosumer's `load` draws, with what it
-    curtails, or its `reactive` load, in kvar. With s_h the sum of a cap's terms and `base`, its
-    level is
+    discharges, in kW, times a `weight` by step; what a prosumer's `load` draws, with what it
+    curtails, or its `reactive` load, in kvar; or what a pair `trades`, as its buyer buys it. With
+    s_h the sum of a cap's terms and `base`, its level is
 
         level_h = carry level_(h-1) + rise_h,   from `start`
         rise_h = s_h + spare_h where `adds` is 1, level_h = s_h + spare_h where it is 0
@@ -259,7 +263,7 @@ class Caps(Record):
     carbon: Int[Array, " M"] = index("switch", "1: what it counts is kg of CO2, 0: anything else")
     cap: Int[Array, " C"] = index("cap", "whose term it is")
     quantity: Int[Array, " C"] = index("quantity", f"what is summed, of {', '.join(QUANTITIES)}")
-    row: Int[Array, " C"] = index("member", "row of the prosumer, generator or buffer")
+    row: Int[Array, " C"] = index("member", "row of the prosumer, generator, buffer or pair")
     weight: Float[Array, "C H"] = amount("per kW", "what a kW counts")
     names: tuple[str, ...] = naming("name of each cap")
     units: tuple[str, ...] = naming("unit of each cap's level")
@@ -315,6 +319,28 @@ def has_caps(market: Any) -> bool:
     return market.caps.carry.shape[-1] > 0
 
 
+def has_zones(market: Any) -> bool:
+    """Whether a market, or each of a batch, has more zones than one."""
+    return market.zones.base.shape[-2] > 0
+
+
+def zones_by_hour(market: Any) -> Any:
+    """The market with what zones add written for each hour, where it is one number for all."""
+    zones, hours = market.zones, market.tariff.slope.shape[-1]
+    names = ("base", "slope", "export")
+    wide = {name: getattr(zones, name) + jnp.zeros(hours, zones.base.dtype) for name in names}
+    return changed(market, zones=changed(zones, **wide))
+
+
+def refuse_zones(caller: str, market: Any) -> None:
+    """Raise `ValueError` where zones differ, as `caller` knows one price of the main grid only."""
+    if has_zones(market):
+        raise ValueError(
+            f"{caller}: the main grid's price differs by zone here, and this reckons with one for "
+            "all; give a market without Market.zones, such as one of its zones."
+        )
+
+
 def retained(market: Any) -> Float[Array, "K H"]:
     """The share of its content that each buffer keeps in each step."""
     stores = market.buffers
@@ -350,6 +376,6 @@ def places(market: Any) -> Int[Array, " C"]:
     """Row of each term where the tables of `QUANTITIES` stand one below the other."""
     people = market.prosumers.bus.shape[0]
     stores = market.buffers.owner.shape[0]
-    counts = (people, people, market.generators.owner.shape[0], stores, stores, people)
+    counts = (people, people, market.generators.owner.shape[0], stores, stores, people, people)
     first = np.concatenate([[0], np.cumsum(counts)])
     return jnp.asarray(first, market.caps.row.dtype)[market.caps.quantity] + market.caps.row

@@ -32,11 +32,13 @@ from .model import (
     Plan,
     Rows,
     aggregate,
+    at_prosumers,
     energy_prices,
     exceeded,
     net_exchange,
     net_load,
     zeros,
+    zone_slopes,
 )
 from .optimality import pin, residuals
 from .options import checked_options
@@ -293,7 +295,9 @@ def _apart(
     tariff, imports = market.tariff, (one[0].imports, other[0].imports)
     sums = [aggregate(market, plan) for plan, _ in (one, other)]
     values = [energy_prices(market, pin(market, prices)) for _, prices in (one, other)]
-    own, summed = tariff.anticipation * tariff.slope > 0, tariff.slope > 0  # where it is unique
+    steep = zone_slopes(market)
+    own = tariff.anticipation * at_prosumers(market, steep) > 0  # where it is unique
+    summed = jnp.all(steep > 0, axis=0)
     relative = (
         most(*(jnp.where(own, a, 0.0) for a in imports)) / scale.power,
         most(*(jnp.where(summed, a, 0.0) for a in sums)) / scale.total,

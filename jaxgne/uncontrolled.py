@@ -30,10 +30,13 @@ from .model import (
     export_prices,
     grid_price,
     import_prices,
+    in_zones,
     members,
     net_load,
+    passive_in_zones,
     rows_like,
     zeros,
+    zone_totals,
 )
 from .record import Record
 from .result import Clearing
@@ -108,7 +111,7 @@ def told(market: Market, plan: Plan, prices: Rows) -> Clearing:
 
 @for_each
 def _prices(market: Market, plan: Plan) -> Rows:
-    bought = import_prices(market, grid_price(market, aggregate(market, plan)))
+    bought = import_prices(market, grid_price(market, zone_totals(market, plan)))
     balance = jnp.where(plan.exports > 0, export_prices(market), bought)
     return replace(rows_like(market), balance=balance)
 
@@ -150,7 +153,8 @@ def plan_today(market: Market, *, until: Until = "due", price: Any = None) -> Pl
 @for_each
 def _plan_today(market: Market, full: bool, price: Any) -> Plan:
     people, units = market.prosumers, market.generators
-    alone = jnp.sum(jnp.maximum(people.load, 0.0), axis=0) + jnp.sum(market.grid.passive, axis=0)
+    alone = in_zones(market, jnp.maximum(people.load, 0.0))
+    alone = alone + passive_in_zones(market, market.grid.passive)
     asked = import_prices(market, grid_price(market, alone))[units.owner]
     asked = asked if price is None else jnp.zeros_like(asked) + jnp.asarray(price)
     wanted = _worth_it(market, asked)

@@ -301,6 +301,11 @@ SLOW_TESTS = {
         "test_all_solvers_find_the_convex_programs_answer[mechanism]",
     ),
     "test_uneven.py": ("test_solvers_find_what_the_oracle_finds[1-mechanism]",),
+    "test_zones.py": (
+        *("test_all_solvers_agree", "test_solvers_agree_on_tie_lines"),
+        "test_batches_clear_as_one_by_one",
+        "test_derivatives_are_those_of_finite_differences[jax]",
+    ),
 }
 
 

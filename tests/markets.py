@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 import jaxgne as jg
 from jaxgne import model
+from jaxgne.market import Zones
+from jaxgne.record import changed
 from jaxgne.tables import QUANTITIES, Caps
 from tests.reference import least_peak, solve
 
@@ -507,6 +509,28 @@ def random_contracts(market: jg.Market, seed: int) -> jg.Market:
         "reluctance": rng.choice([0.0, 0.005, 0.02], table),
     }
     return eqx.tree_at(priced_by_contract, market, tuple(map(jnp.asarray, fields.values())))
+
+
+def random_zones(market: jg.Market, seed: int, count: int = 3) -> jg.Market:
+    """The market in `count` zones with prices of their own; one of them may have a flat price.
+
+    Buses are in zones of their own, whatever zone those are in that live there.
+    """
+    rng = np.random.default_rng([seed, 11])
+    tariff, hours = market.tariff, market.prosumers.load.shape[1]
+    slope, passive = np.asarray(tariff.slope), np.asarray(market.grid.passive).sum(0)
+    base = rng.uniform(-0.03, 0.08, (count, hours if seed % 2 else 1))
+    steep = rng.choice([-1.0, -0.3, 0.0, 1.5], (count, 1)) * slope
+    export = base - 0.5 * slope * passive  # so that nobody is paid more than it would pay
+    people, grid = market.prosumers, market.grid
+    homes = rng.permutation(np.arange(people.bus.shape[0]) % count)
+    buses = rng.integers(0, count, grid.passive.shape[0])
+    return changed(
+        market,
+        prosumers=changed(people, zone=jnp.asarray(homes, jnp.int32)),
+        grid=changed(grid, zone=jnp.asarray(buses, jnp.int32)),
+        zones=Zones(base, steep, export=export),
+    )
 
 
 def priced_by_contract(m: jg.Market) -> tuple[Any, ...]:

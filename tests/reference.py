@@ -7,7 +7,7 @@ gauge is mu_tg = 0: the exchange row follows from the others and is left out.
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import clarabel as clarabel_module
 import jax.numpy as jnp
@@ -117,6 +117,27 @@ def numbers(table: Any) -> Any:
                               for k, v in made.items()})  # fmt: skip
 
 
+class Zoned(NamedTuple):
+    """The main grid's prices by zone, (zones, H), and who is where, (zones x rows)."""
+
+    base: np.ndarray
+    slope: np.ndarray
+    export: np.ndarray
+    people: sparse.csr_matrix
+    buses: sparse.csr_matrix
+
+
+def zoned(market: Market) -> Zoned:
+    """One zone where the market has no table of them."""
+    t, more = numbers(market.tariff), numbers(market.zones)
+    count = max(len(more.base), 1)
+    tariffs = (getattr(t, name) + (getattr(more, name) if len(more.base) else np.zeros((1, 1)))
+               for name in ("base", "slope", "export"))  # fmt: skip
+    at = (market.prosumers.zone, market.grid.zone)
+    homes = (np.asarray(zone) if len(more.base) else 0 * np.asarray(zone) for zone in at)
+    return Zoned(*tariffs, *(pick(home, count) for home in homes))
+
+
 def lengths(market: Market) -> np.ndarray:
     """Hours of each step."""
     return np.asarray(market.hour_length, float)
@@ -187,7 +208,8 @@ def add_prosumers(program: Program, market: Market, power: float) -> None:
                        ts * k.linear[:, None], ts * k.quadratic[:, None])  # fmt: skip
     worth = -k.final_value[:, None] * ends(market)
     program.column("energy", k.energy_min, k.energy_max, power, worth)
-    sold = -ts * (np.asarray(market.tariff.export) + m.export_adder)
+    where = zoned(market)
+    sold = -ts * (where.people.T @ where.export + m.export_adder)
     program.column("exports", np.zeros_like(m.load), m.export_max, power, sold)
     program.column("curtailed", np.zeros_like(m.load), m.curtail_max, power)
 
@@ -260,18 +282,21 @@ def add_curves(program: Program, market: Market) -> None:
 
 def add_main_grid(program: Program, market: Market, power: float) -> None:
     """Purchases, sigma and its price, and the aggregate limits (model.md: Costs, Prices)."""
-    m, t = numbers(market.prosumers), numbers(market.tariff)
+    m, t, where = numbers(market.prosumers), numbers(market.tariff), zoned(market)
     ts, count, hours = lengths(market) * often(market), len(m.bus), program.hours
-    passive = np.asarray(market.grid.passive).sum(0)
+    passive, zones = where.buses @ np.asarray(market.grid.passive), len(where.base)
+    seen = where.people.T @ (ts * t.anticipation * where.slope / 2)
     program.column("imports", np.zeros((count, hours)), m.import_max, power,
-                   ts * m.import_adder, ts * t.anticipation * t.slope / 2)  # fmt: skip
-    everything = np.full((1, hours), np.inf)
-    program.column("sigma", -everything, everything, power, ts * t.base, ts * t.slope / 2)
+                   ts * m.import_adder, seen)  # fmt: skip
+    everything = np.full((zones, hours), np.inf)
+    linear, quadratic = ts * where.base, ts * where.slope / 2
+    program.column("sigma", -everything, everything, power, linear, quadratic)
     program.column("net", t.total_min[None], t.total_max[None], power)
     all_ = np.ones((1, count))
     one = np.ones((1, 1))
-    program.rows("sigma", passive[None], power, imports=all_, sigma=-one)
-    program.rows("aggregate", np.zeros((1, hours)), power, sigma=one, exports=-all_, net=-one)
+    program.rows("sigma", passive, power, imports=where.people, sigma=-np.eye(zones))
+    every = np.ones((1, zones))
+    program.rows("aggregate", np.zeros((1, hours)), power, sigma=every, exports=-all_, net=-one)
 
 
 def add_network(program: Program, market: Market, power: float) -> None:
@@ -692,7 +717,7 @@ def solve(
         plan=plan,
         prices=prices,
         trade_prices=midpoints(market, np.asarray(prices.balance)),
-        sigma=table["sigma"][0],
+        sigma=table["sigma"].sum(0),
         costs=costs,
         potential=float(linear @ x + quadratic @ x**2) + held_at_first(market) + program.constant,
         total_cost=float(costs.sum()),
@@ -808,7 +833,7 @@ def nothing(market: Market, program: Program, status: Any) -> Reference:
     prices = price_rows(market, shapes)
     none = float("nan")
     return Reference(
-        status, plan, prices, midpoints(market, np.asarray(prices.balance)), table["sigma"][0],
+        status, plan, prices, midpoints(market, np.asarray(prices.balance)), table["sigma"].sum(0),
         np.full(len(table["imports"]), np.nan), none, none, none, none, none,
     )  # fmt: skip
 
@@ -883,12 +908,13 @@ def held_at_first(market: Market) -> float:
 
 def prosumer_costs(market: Market, table: dict[str, np.ndarray]) -> np.ndarray:
     """J_i, EUR, prosumer by prosumer (model.md: Costs)."""
-    g, k, e, t = map(numbers, (market.generators, market.buffers, market.trading, market.tariff))
+    g, k, e = map(numbers, (market.generators, market.buffers, market.trading))
     own = numbers(market.prosumers)
     ts = lengths(market) * often(market)
-    price = t.base + t.slope * table["sigma"][0]
+    where = zoned(market)
+    price = where.people.T @ (where.base + where.slope * table["sigma"])
     hourly = (price + own.import_adder) * table["imports"]
-    hourly = hourly - (t.export + own.export_adder) * table["exports"]
+    hourly = hourly - (where.people.T @ where.export + own.export_adder) * table["exports"]
     for unit, owner in enumerate(g.owner):
         p = table["generation"][unit]
         hourly[owner] += g.quadratic[unit] * p**2 + g.linear[unit] * p
@@ -925,9 +951,10 @@ def violations(market: Market, plan: Plan) -> dict[str, float]:
     program = build(market)
     values = {k: np.asarray(v) for k, v in vars(plan).items() if v is not None}
     values |= {f"cap_{k}": values[k] for k in CAPPED if k in values}
-    passive = np.asarray(market.grid.passive).sum(0)
-    values["sigma"] = (values["imports"].sum(0) + passive)[None]
-    values["net"] = values["sigma"] - values["exports"].sum(0)
+    where = zoned(market)
+    values["sigma"] = where.people @ values["imports"]
+    values["sigma"] = values["sigma"] + where.buses @ np.asarray(market.grid.passive)
+    values["net"] = values["sigma"].sum(0)[None] - values["exports"].sum(0)
     tolled = tolled_pairs(market)
     values["volume"] = np.abs(values["trades"][tolled])
     values["rise"] = values["voltage"] - 1

@@ -13,7 +13,7 @@ import pytest
 import jaxgne as jg
 from jaxgne.acexact import AcExact, clear_ac, gradient
 from jaxgne.acflow import drawn, flow
-from jaxgne.model import grid_price
+from jaxgne.model import mean_price
 from jaxgne.record import changed
 from tests import phased
 from tests.nonlinear import local_optimum
@@ -32,7 +32,7 @@ def tight(seed: int) -> jg.Market:
 def energy(found: AcExact) -> np.ndarray:
     """What a kW costs at each bus, EUR/kWh: of the main grid, and what the bus adds."""
     answer = found.clearing
-    price = grid_price(found.market, answer.aggregate) + answer.prices.aggregate
+    price = mean_price(found.market, answer.plan) + answer.prices.aggregate
     return np.asarray(price + answer.prices.exchange + answer.prices.bus)
 
 
@@ -82,7 +82,7 @@ def test_without_limits_a_bus_is_dearer_by_its_marginal_losses():
     found = clear_ac(market, tol=1e-8)
     active, reactive = drawn(market, found.clearing.plan)
     price = energy(found)
-    bought = np.asarray(grid_price(market, found.clearing.aggregate))
+    bought = np.asarray(mean_price(market, found.clearing.plan))
     for bus in (4, 9, active.shape[0] - 1):
         more, less = (
             flow(market.grid, active.at[bus].add(step), reactive).losses.sum(axis=0)

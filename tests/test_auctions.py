@@ -142,7 +142,9 @@ def test_nobody_is_worse_off_than_alone(seed, toll):
     found = auctioned(market, distance=np.arange(5) / 50, reputation=np.arange(5) / 50)
     planned = found["alone"][1]
     before = np.asarray(outcome(market, planned).cost)
-    asked = model.import_prices(market, model.grid_price(market, planned.aggregate))
+    asked = model.import_prices(
+        market, model.grid_price(market, model.zone_totals(market, planned.plan))
+    )
     for name, (where, clearing) in found.items():
         plan, bills = clearing.plan, jg.settle(where, clearing)
         assert np.max(np.abs(model.rows(where, plan).balance)) < 1e-9

@@ -73,7 +73,7 @@ BARE = [
             "market.json",
             '"bus": 3,',
             "",
-            "must hold exactly prosumer, .*cap, coupling, site, term, terminal where there are",
+            "must hold exactly prosumer, .*cap, coupling, site, term, terminal, zone where there",
         ),
     ],
 )

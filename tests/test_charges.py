@@ -8,7 +8,7 @@ import pytest
 
 import jaxgne as jg
 from jaxgne import charges
-from jaxgne.model import aggregate, grid_price
+from jaxgne.model import mean_price
 from jaxgne.record import changed
 from tests import phased
 from tests.power_flows import meshed
@@ -95,7 +95,7 @@ def test_marginal_losses_are_differences_of_the_losses():
     market = jg.ieee37(6, hours=2)
     clearing = jg.clear(market)
     toll = np.asarray(charges.by_loss(market, clearing).trading.toll)
-    price = np.asarray(grid_price(market, aggregate(market, clearing.plan)))
+    price = np.asarray(mean_price(market, clearing.plan))
     trades, step, seen = np.asarray(clearing.plan.trades), 1e-2, []
     ends = zip(*map(np.asarray, (market.trading.buyer, market.trading.seller)), strict=True)
     for pair, (buyer, seller) in enumerate(ends):

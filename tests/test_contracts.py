@@ -50,7 +50,7 @@ def test_contracts_of_their_own_differ_by_what_is_added():
     """What the first asks is the tariff; the others' adders make it theirs, in each hour."""
     other = Contract(energy=0.3, network=0.05, feed_in=0.1, prosumers=(2,))
     market = with_contracts(street(), [CONTRACT, other])
-    asked = np.asarray(jg.model.import_prices(market, market.tariff.base))
+    asked = np.asarray(jg.model.import_prices(market, market.tariff.base[None]))
     np.testing.assert_allclose(asked[0], [0.396, 0.276, 0.276, 0.396])
     np.testing.assert_allclose(asked[2], 0.35)
     np.testing.assert_allclose(jg.model.export_prices(market)[2], 0.1)

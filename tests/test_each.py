@@ -119,6 +119,7 @@ EACH: dict[str, Call] = {
         name: lambda m, c, name=name: getattr(model, name)(m, c.plan)
         for name in (
             "aggregate",
+            *("mean_price", "passive_prices", "zone_totals"),
             "net_exchange",
             "net_load",
             "costs",
@@ -292,6 +293,7 @@ ELSEWHERE = {  # batches of these have tests of their own: test_comparison, test
     "studies.horizon",  # test_horizon
     "chain",  # test_cut_windows
     *("tree", "committed", "frames.caps", "plots.level"),  # test_branches, test_caps_scenarios
+    "frames.zones",  # test_zones
     *("schedule", "shortage"),  # test_reserve
     "track",  # test_tracking: instants are a batch
     "envelopes.decoupling",  # test_envelopes: of what beside gives, of one market
@@ -322,6 +324,8 @@ INSIDE = {  # one market's mathematics, and what the functions above are made of
         "with_draws",
     ),
     *("ended", "charges", "uncounted", "net_with", "members", "shared_out", "terms"),
+    *("at_passive", "at_prosumers", "in_zones", "passive_in_zones", "zone_bases", "zone_slopes"),
+    "lost_at",
     *("asked_by_caps", "burdens", "chosen", "loads"),  # what caps count
     *("agreed", "agreed_price", "together"),  # what commitments count
     *("metered", "decide", "judge", "prefer", "priced", "parameter_names", "descend", "cleared"),

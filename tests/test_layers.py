@@ -89,7 +89,8 @@ LAYERS: dict[str, set[str]] = {
     "market": {"arrays", "clock", "curves", "describe", "grids", "pricing", "tables", "tangent"},
     "caps": {"arrays", "each", "market", "names", "tables", "unbalance"},
     "calls": {"arrays", "caps", "each", "market", "tables"},
-    "contracts": {"caps", "clock", "devices", "each", "market", "names"},
+    "contracts": {"caps", "clock", "devices", "each", "market", "names", "tables"},
+    "zones": {"arrays", "caps", "each", "market", "model", "names", "result", "tables"},
     "size": {"market"},
     "padding": {"each", "market", "tables"},
     "devices": {"arrays", "clock", "curves", "each", "market", "names", "devices"},
@@ -164,9 +165,8 @@ LAYERS: dict[str, set[str]] = {
     "cap_money": {"market", "model"},
     "settlement": {*RESULT, "cap_money", "incidence"},
     "scenarios": {
-        *("clock", "each", "market", "names", "padding", "size"),
+        *("clock", "each", "market", "names", "padding", "scenarios", "size", "tables"),
         "validation",
-        "scenarios",
     },
     "comparison": {"each", "tables", "market", "model", "result", "settlement", "status", "unmet"},
     "uncontrolled": {
@@ -184,7 +184,7 @@ LAYERS: dict[str, set[str]] = {
         "result",
         "settlement",
     },
-    "sharing": {"each", "market", "model", "result", "settlement", "comparison"},
+    "sharing": {"comparison", "each", "market", "model", "result", "settlement", "tables"},
     "cooperative": {"names"},
     "coalitions": {
         *({*RESULT, "batch", "comparison", "cooperative", "scenarios", "sharing"} - {"solve"}),
@@ -233,7 +233,9 @@ LAYERS: dict[str, set[str]] = {
     "aclinear": {*RESULT, "incidence", "linear_flow", "payoffs", "plan", "tangent"},
     "acexact": {*RESULT, "aclinear", "settlement"},
     "losses": {*RESULT, "acexact", "acphases", "incidence"},
-    "charges": {"acflow", "contracts", "each", "losses", "market", "model", "result"},
+    "charges": {
+        *("acflow", "contracts", "each", "losses", "market", "model", "result", "tables"),
+    },
     "pool": {
         *({*RESULT, "arrays", "comparison", "scenarios", "selection", "settlement"} - {"solve"})
     },
@@ -367,6 +369,7 @@ LAYERS: dict[str, set[str]] = {
         "profiles",
         "reserve",
         "studies",
+        "zones",
     },
 }
 

@@ -13,13 +13,13 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import jaxgne as jg
-from jaxgne.model import aggregate, limits, rows, zeros
+from jaxgne.model import limits, rows, zeros, zone_slopes, zone_totals
 from jaxgne.record import changed
 from jaxgne.runner import by_numpy, to_host
 from jaxgne.scenarios import tree
 from jaxgne.solvers.newton import Compliance, Worth, factor
 from tests.infeasible import SMALL
-from tests.markets import GRIDS, SHAPES, random_caps, random_market
+from tests.markets import GRIDS, SHAPES, random_caps, random_market, random_zones
 
 
 @partial(jax.jit, static_argnums=2)
@@ -43,25 +43,27 @@ def drawn(market: jg.Market, reactive: bool) -> Compliance:
     cross = jnp.asarray(rng.uniform(-0.05, 0.05, plan.active.shape))
     if not reactive:  # then these do not move
         theta, cross = replace(theta, reactive=0 * theta.reactive), 0 * cross
-    return Compliance(replace(theta, exchange=plan.exchange), cross, some(hour), some(hour))
+    return Compliance(
+        replace(theta, exchange=plan.exchange), cross, some(zone_slopes(market)), some(hour)
+    )
 
 
 def dense(
     market: jg.Market, theta: Compliance, reactive: bool
 ) -> tuple[np.ndarray, np.ndarray, Callable[[jax.Array], Worth]]:
     """A theta A^T, which of its rows exist, and what makes `Worth` of a vector."""
-    plan, hour = zeros(market), market.tariff.slope
-    columns, unravel = ravel_pytree((plan, 0 * hour, 0 * hour))
+    plan, hour, zone = zeros(market), market.tariff.slope, zone_slopes(market)
+    columns, unravel = ravel_pytree((plan, 0 * zone, 0 * hour))
 
     def value(flat: jax.Array) -> jax.Array:
         plan, total, net = unravel(flat)
         found = rows(market, plan)
         found = replace(found, aggregate=found.aggregate - net)
-        return ravel_pytree(Worth(found, aggregate(market, plan) - total))[0]
+        return ravel_pytree(Worth(found, zone_totals(market, plan) - total))[0]
 
     diagonal, _ = ravel_pytree((theta.plan, theta.total, theta.net))
     weight = np.diag(np.asarray(diagonal))
-    place, _ = ravel_pytree((plan, 0 * hour, 0 * hour))
+    place, _ = ravel_pytree((plan, 0 * zone, 0 * hour))
     index = unravel(jnp.arange(place.size, dtype=place.dtype))[0]
     real, other = (np.asarray(a, int).ravel() for a in (index.active, index.reactive))
     weight[real, other] = weight[other, real] = np.asarray(theta.cross).ravel()
@@ -73,7 +75,7 @@ def dense(
     exists = replace(exists, aggregate=1 + 0 * hour, exchange=0 * hour, bus=at_feeder)
     if not reactive:
         exists = replace(exists, bus_reactive=0 * exists.bus_reactive)
-    used, back = ravel_pytree(Worth(exists, 1 + 0 * hour))
+    used, back = ravel_pytree(Worth(exists, 1 + 0 * zone))
     matrix = np.asarray(jax.jit(jax.jacfwd(value))(columns))
     return matrix @ weight @ matrix.T, np.asarray(used), back
 
@@ -85,6 +87,7 @@ def dense(
 def test_newton_solves_the_dense_system(grid, reactive, shape):
     """(A theta A^T) y for random y and theta, given to it, comes back as y."""
     market = random_market(7, shape=SHAPES[shape], grid=GRIDS[grid])
+    market = random_zones(market, 7) if shape else market
     theta = drawn(market, reactive)
     normal, used, back = dense(market, theta, reactive)
     wanted = used * np.random.default_rng(1).standard_normal(used.size)
@@ -99,6 +102,7 @@ def test_newton_solves_the_dense_system(grid, reactive, shape):
 def test_newton_solves_it_for_levels_of_caps(before: tuple[int, ...] | None):
     """Likewise where these reach from step to step, in a tree, on a path and on two."""
     market = random_caps(random_market(7, shape=SMALL, grid="copperplate"), 7)
+    market = random_zones(market, 7, 2)
     market = changed(market, before=before)
     theta = drawn(market, True)
     normal, used, back = dense(market, theta, True)

@@ -35,7 +35,7 @@ ALONE = (
     "ac", "auctions", "balancing", "carbon", "charges", "comparison", "envelopes", "fairness",
     "infeasible", "learn/phases", "on_off", "one_way", "pool", "preferences", "profiles",
     "reserve", "sharing",
-    "tables", "tariffs", "time", "units",
+    "tables", "tariffs", "time", "units", "zones",
 )  # fmt: skip
 
 

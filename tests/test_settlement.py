@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import jaxgne as jg
 from jaxgne.devices._inverter import settled_at
-from jaxgne.model import counted, grid_price, net_exchange, own_gradient, pull, toll
+from jaxgne.model import counted, mean_price, net_exchange, own_gradient, pull, toll
 from jaxgne.runner import hosted
 from jaxgne.settlement import bills, price_parts
 from tests.golden import golden_market, names, needs_golden
@@ -80,7 +80,7 @@ def worth_of_limits(market: jg.Market, clearing: jg.Clearing) -> np.ndarray:
     How hard flows press on their discs, compensators, voltages and angles on their bounds, times
     what they are there; voltages at feeders, which lines begin at, count likewise. And tolls.
     """
-    plan, price = clearing.plan, grid_price(market, clearing.aggregate)
+    plan, price = clearing.plan, mean_price(market, clearing.plan)
     force = hosted(own_gradient)(market, plan, price)
     force = jax.tree.map(
         lambda a, b: np.asarray(a + b), force, hosted(pull)(market, clearing.prices)

@@ -177,6 +177,7 @@ def _behind(device: str, market: Market, prosumers: Any, rating: Any, *, reactiv
         passive=added(grid.passive, 0.0),
         passive_reactive=added(grid.passive_reactive, 0.0),
         compensation_max=added(grid.compensation_max, most),
+        zone=behind(grid.zone),
         **phases,
         names=grid.names and (*grid.names, *new),
         line_names=grid.line_names and (*grid.line_names, *new),

@@ -6,7 +6,7 @@ pandas tables of it, `jaxgne.dataset` an xarray Dataset, `docs/fields.py` the pa
 """
 
 from ._grid import BUSES, LINES, PRICE_PARTS, in_ampere
-from ._money import BILLS, CAPS, CLEARING, GAINS, HOURS, PASSIVE_BILLS
+from ._money import BILLS, CAPS, CLEARING, GAINS, HOURS, PASSIVE_BILLS, ZONES
 from ._people import BUFFERS, GENERATORS, PROSUMERS, TRADES
 from ._record import Column, Family
 from ._told import Told
@@ -26,6 +26,7 @@ __all__ = [
     "PRICE_PARTS",
     "PROSUMERS",
     "TRADES",
+    "ZONES",
     "Column",
     "Family",
     "Told",
@@ -34,5 +35,5 @@ __all__ = [
 
 FAMILIES = (  # all of them, in the order in which people are shown them
     *(PROSUMERS, GAINS, GENERATORS, BUFFERS, TRADES, BUSES, PRICE_PARTS, LINES, CAPS),
-    *(BILLS, PASSIVE_BILLS, HOURS, CLEARING),
+    *(BILLS, PASSIVE_BILLS, HOURS, ZONES, CLEARING),
 )

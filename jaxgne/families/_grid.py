@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..grids import ampere
-from ..model import grid_price, has_state, voltages
+from ..model import has_state, passive_prices, voltages
 from ..radial import loops
 from ._record import Column, Family, given
 from ._told import Told, by_hour
@@ -28,8 +28,8 @@ def _ac_voltage(told: Told) -> np.ndarray:
 
 def _price(told: Told) -> np.ndarray:
     prices = told.prices
-    shared = told.each(grid_price, told.clearing.aggregate) + prices.aggregate + prices.exchange
-    return by_hour(shared) + prices.bus
+    asked = told.each(passive_prices, told.clearing.plan)
+    return asked + by_hour(prices.aggregate + prices.exchange) + prices.bus
 
 
 def _active(told: Told) -> np.ndarray:
@@ -134,9 +134,15 @@ def _part(name: str, means: str, of: Callable[[Told], Any]) -> Column:
     return Column(name, "EUR/kWh", means, of)
 
 
+def _energy(parts: Any) -> np.ndarray:
+    """The main grid's price at each bus, which is one for all where there are no zones."""
+    energy = np.asarray(parts.energy)
+    return energy if energy.ndim == np.ndim(parts.limit) else by_hour(energy)
+
+
 def _total(told: Told) -> np.ndarray:
     parts = told.parts
-    return by_hour(parts.energy) + parts.limit + parts.lines + parts.voltage + parts.losses
+    return _energy(parts) + parts.limit + parts.lines + parts.voltage + parts.losses
 
 
 def _pathless(told: Told) -> str | None:
@@ -148,7 +154,7 @@ PRICE_PARTS = Family(
     "bus",
     "price_part",
     (
-        _part("energy", "price of the main grid", lambda t: by_hour(t.parts.energy)),
+        _part("energy", "price of the main grid", lambda t: _energy(t.parts)),
         _part("limit", "what the limit on the total exchange adds", get("parts.limit")),
         _part("lines", "what full lines on the way add", get("parts.lines")),
         _part("voltage", "what voltages at their limits add", get("parts.voltage")),

@@ -5,8 +5,10 @@ from operator import attrgetter as get
 from typing import Any
 
 import numpy as np
+from jaxtyping import Array, Float
 
-from ..model import grid_price
+from ..market import Market
+from ..model import Plan, grid_price, in_zones, mean_price, passive_in_zones, zone_totals
 from ._record import Column, Family, given
 from ._told import Told
 
@@ -40,8 +42,8 @@ HOURS = Family(
         Column(
             "grid_price",
             "EUR/kWh",
-            "price of the main grid",
-            lambda t: t.each(grid_price, t.clearing.aggregate),
+            "price of the main grid, on average over zones",
+            lambda t: t.each(mean_price, t.clearing.plan),
         ),
         Column("limit_price", "EUR/kWh", "price of limits on the total", get("prices.aggregate")),
         Column(
@@ -133,6 +135,42 @@ CAPS = Family(
         Column("price", "EUR", "price of a unit counted", _or_nothing("prices.cap")),
         Column("level_price", "EUR", "price of a unit of the level", _or_nothing("prices.level")),
     ),
+)
+
+
+def _zone_price(market: Market, plan: Plan) -> Float[Array, "Z H"]:
+    return grid_price(market, zone_totals(market, plan))
+
+
+def _passive(market: Market) -> Float[Array, "Z H"]:
+    return passive_in_zones(market, market.grid.passive)
+
+
+def _one_zone(told: Told) -> str | None:
+    return None if told.sizes["zone"] else "Market.zones: the market has one zone."
+
+
+ZONES = Family(
+    "zones",
+    "zone",
+    "zone",
+    (
+        _words("name", "what it is called", "zones.names"),
+        Column(
+            "imports",
+            "kW",
+            "bought of the main grid by prosumers of the zone",
+            lambda t: t.each(in_zones, t.plan.imports),
+        ),
+        Column("passive", "kW", "load of passive consumers there", lambda t: t.each(_passive)),
+        Column(
+            "price",
+            "EUR/kWh",
+            "price of the main grid in the zone",
+            lambda t: t.each(_zone_price, t.clearing.plan),
+        ),
+    ),
+    _one_zone,
 )
 
 

@@ -56,6 +56,7 @@ def balanced(market: M) -> M:
         feeder_voltage=_sums(fed, voltage, len(feeders)) / np.bincount(fed)[:, None],
         passive_reactive=total(grid.passive_reactive),
         compensation_max=total(grid.compensation_max),
+        zone=np.asarray(grid.zone)[first],
         model="lindistflow",
         names=names,
     )

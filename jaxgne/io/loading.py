@@ -21,6 +21,7 @@ from ..market import (
     Prosumers,
     Tariff,
     Trading,
+    Zones,
     cast,
 )
 from ..model import Plan, Rows, rows_like, zeros
@@ -256,6 +257,7 @@ def _market(folder: Path, content: Content) -> Market:
         "grid.line_names": tuple(content.tables["lines.csv"].get("name", ())),
         "caps.names": tuple(content.tables.get("caps.csv", {}).get("name", ())),
         "caps.units": tuple(content.tables.get("caps.csv", {}).get("unit", ())),
+        "zones.names": tuple(content.tables.get("zones.csv", {}).get("name", ())),
         "tariff.anticipation": np.asarray(head["anticipation"], dtype),
         "prosumers.names": tuple(content.tables["prosumers.csv"].get("name", ())),
         "generators.names": tuple(content.tables["generators.csv"].get("name", ())),
@@ -282,6 +284,7 @@ def _market(folder: Path, content: Content) -> Market:
             committed=None if moment is None else Commitment(moment, tuple(free), together),
             clock=Clock(head["start"], head.get("zone")) if "start" in head else None,
             caps=Caps(**_part(fields, "caps"), hours=hours),
+            zones=Zones(**_part(fields, "zones")),
         )
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error

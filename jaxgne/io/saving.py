@@ -18,7 +18,7 @@ from ..each import refuse_batch
 from ..files import whole
 from ..grids import MODELS
 from ..market import Market
-from ..model import energy_prices, grid_price, rows_like, trade_prices, voltages, zeros
+from ..model import energy_prices, mean_price, rows_like, trade_prices, voltages, zeros
 from ..result import Clearing
 from ..runner import hosted
 from ..status import status_name
@@ -174,7 +174,8 @@ def _unwritable(market: Market) -> list[str]:
     caps = market.caps
     devices = (*market.generators.names, *market.buffers.names)
     people = (*market.prosumers.names, *devices)
-    for name in (*market.grid.names, *market.grid.line_names, *people, *caps.names, *caps.units):
+    places = (*market.grid.names, *market.grid.line_names, *market.zones.names)
+    for name in (*places, *people, *caps.names, *caps.units):
         encoded = name.encode(errors="replace")
         if CONTROL.search(name) or encoded.decode() != name or len(encoded) > _NAME:
             wrong.append(
@@ -278,7 +279,7 @@ def _market_content(market: Market) -> Content:
     grid, clock = market.grid, market.clock
     counts = {"cap": len(market.caps.names), "term": market.caps.cap.shape[0]}
     counts |= {"coupling": grid.coupled.shape[0], "terminal": grid.terminal.shape[0]}
-    counts["site"] = grid.phase_a.shape[0]
+    counts |= {"site": grid.phase_a.shape[0], "zone": market.zones.base.shape[0]}
     files = present(MARKET, counts)
     tables: dict[str, dict[str, Any]] = {}
     for table in files:
@@ -309,6 +310,9 @@ def _market_content(market: Market) -> Content:
     for table in ("generators", "buffers"):
         if np.any((own := _field(market, f"{table}.bus")) != -1):
             tables[f"{table}.csv"]["bus"] = own
+    for file, own in (("prosumers.csv", "prosumers.zone"), ("buses.csv", "grid.zone")):
+        if np.any(zone := _field(market, own)):
+            tables[file]["zone"] = zone
     if np.any(carbon := _field(market, "caps.carbon")):
         tables["caps.csv"]["carbon"] = carbon
     if np.any(np.asarray(market.weight) != 1):
@@ -395,7 +399,7 @@ def _derived(market: Market, clearing: Clearing) -> dict[tuple[str, str], np.nda
         ("prosumers.csv", "bill_eur"): bill,
         ("prosumers.csv", "cost_eur"): cost,
         ("hours.csv", "transformer_kw"): clearing.aggregate - np.sum(plan.exports, axis=0),
-        ("hours.csv", "grid_price_eur_per_kwh"): grid_price(market, clearing.aggregate),
+        ("hours.csv", "grid_price_eur_per_kwh"): mean_price(market, plan),
         ("prosumer_hours.csv", "energy_price_eur_per_kwh"): energy_prices(market, prices),
         ("pair_hours.csv", "price_eur_per_kwh"): trade_prices(market, prices),
     }

@@ -14,7 +14,7 @@ from .entries import amounts, digests, flag, indices, number, one_of, sizes, tex
 FORMAT = "jaxgne market"
 VERSION = 3  # of the format; raised when an older reader would read wrong numbers
 NOTES = "README.txt"  # for people: kept, and not read
-OPTIONAL = {"cap", "term", "site", "coupling", "terminal"}  # whose tables may not be there
+OPTIONAL = {"cap", "term", "site", "coupling", "terminal", "zone"}  # whose tables may not be there
 OWNERS = "owners."  # of a certificate: those of its market
 TIME = ("hour_length", "clock.start")  # of a certificate: those of its market
 KIND_OF = {field.dotted: KINDS[field.row] for field in FIELDS.values() if field.of == "kind"}
@@ -48,6 +48,7 @@ WITHOUT: Mapping[str, float] = {  # what may be left out, and is then this: by d
     "prosumers.import_adder": 0.0,
     "prosumers.export_adder": 0.0,
     "trading.reluctance": 0.0,
+    **dict.fromkeys(("zones.base", "zones.slope", "zones.export"), 0.0),
 }
 
 
@@ -128,6 +129,7 @@ _NAMES = {
     "generators.csv": {"name": "generators.names", "kind": "generators.kind"},
     "buffers.csv": {"name": "buffers.names", "kind": "buffers.kind"},
     "caps.csv": {"name": "caps.names", "unit": "caps.units"},
+    "zones.csv": {"name": "zones.names"},
 }
 CURVES: Mapping[str, str] = {  # like isoelastic_price_eur_per_kwh
     f"{family}_{field.column}": f"{family}.{name.split('.')[1]}"
@@ -136,6 +138,8 @@ CURVES: Mapping[str, str] = {  # like isoelastic_price_eur_per_kwh
 }
 FAMILY_OF = {kind: family for family, kind in FAMILIES.items()}
 _SPARE = {
+    "prosumers.csv": {"zone": "prosumers.zone"},
+    "buses.csv": {"zone": "grid.zone"},
     "caps.csv": {"carbon": "caps.carbon"},
     "generators.csv": {"bus": "generators.bus"},
     "buffers.csv": {"bus": "buffers.bus"},

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..arguments import of_tables
 from ..market import Market
-from ..model import aggregate, energy_prices, grid_price
+from ..model import energy_prices, mean_price, passive_prices
 from ..result import Clearing
 from ..runner import hosted
 from .state import state
@@ -40,7 +40,7 @@ def prices(market: Market, clearing: Clearing, ax: "Axes | None" = None) -> "Axe
     ax = on_clock(begin(ax, f"Price of energy{note}", TIME, "price (EUR/kWh)"), market)
     edges = hour_edges(market)
     values = np.asarray(energy_prices(market, clearing.prices))
-    main = np.asarray(grid_price(market, aggregate(market, clearing.plan)))
+    main = np.asarray(mean_price(market, clearing.plan))
     if len(values):
         _band(ax, values, edges, "prosumers, lowest to highest")
         median = np.median(values, axis=0)
@@ -63,7 +63,7 @@ def bus_prices(market: Market, clearing: Clearing, ax: "Axes | None" = None) -> 
     size = (8.0, min(7.0, 3.0 + 0.08 * buses))
     ax = on_clock(begin(ax, f"Prices by bus{note}", TIME, "bus", size=size), market)
     found = clearing.prices
-    shared = grid_price(market, aggregate(market, clearing.plan)) + found.aggregate + found.exchange
+    shared = passive_prices(market, clearing.plan) + found.aggregate + found.exchange
     values = np.asarray(shared) + np.asarray(found.bus)
     rows = np.arange(buses + 1) - 0.5
     mesh = ax.pcolormesh(hour_edges(market), rows, values, cmap=SCALE, rasterized=True)

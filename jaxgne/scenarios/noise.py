@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ..each import for_one
 from ..market import Market
 from ..programs import program
+from ..tables import has_zones, zones_by_hour
 from .rows import moved_base, shared
 from .sun import CAPS, check_caps, moved_caps, series, sun_of, told_sun
 
@@ -55,6 +56,7 @@ def perturb(
     for name, value in (("persistence", persistence), ("common", common)):
         if not 0 <= value <= 1:
             raise ValueError(f"perturb: {name}={value:g}; give a correlation from 0 to 1.")
+    market = zones_by_hour(market) if price and has_zones(market) else market
     people, grid, tariff = market.prosumers, market.grid, market.tariff
     hours, dtype = people.load.shape[-1], people.load.dtype
     count, buses = people.bus.shape[0], grid.passive.shape[0]
@@ -85,6 +87,9 @@ def perturb(
         lambda m: m.tariff.slope: np.asarray(tariff.slope) * worth,
         lambda m: m.tariff.export: np.asarray(tariff.export) * worth,
     }
+    for name in ("base", "slope", "export") if price and has_zones(market) else ():
+        own = np.asarray(getattr(market.zones, name))
+        changed[lambda m, name=name: getattr(m.zones, name)] = own * worth[:, None]
     varied = shared(market, scenarios)
     for where, values in changed.items():
         like = where(varied)

@@ -13,7 +13,7 @@ import jax
 from jaxtyping import Array
 
 from ..market import Market
-from ..model import Plan, Rows, aggregate, boxes, counted, grid_price, own_gradient, pull, toll
+from ..model import Plan, Rows, boxes, counted, grid_price, own_gradient, pull, toll, zone_totals
 from ..runner import jnp
 from ..scales import scales
 from .active import FREE, HIGH, LOW, NONE, TIE, Active
@@ -90,7 +90,7 @@ def _rooms(market: Market, active: Active, plan: Plan, prices: Rows) -> Plan:
     Two tables beside each other: as it rises, and as it falls; of trades it is the buyer's.
     """
     ts, lower, upper = counted(market), *boxes(market)
-    price = grid_price(market, aggregate(market, plan))
+    price = grid_price(market, zone_totals(market, plan))
     force = jax.tree.map(jnp.add, own_gradient(market, plan, price), pull(market, prices))
 
     def room(name: str) -> Array:

@@ -16,12 +16,15 @@ from ..market import Generators, Market
 from ..model import (
     Plan,
     Rows,
-    aggregate,
     asked_by_caps,
+    at_passive,
+    at_prosumers,
     counted,
     curvature,
     curve_slopes,
     ended,
+    grid_price,
+    in_zones,
     loads,
     moved,
     own_gradient,
@@ -30,11 +33,13 @@ from ..model import (
     terms,
     toll,
     weights,
+    zone_slopes,
+    zone_totals,
 )
 from ..record import changed
 from ..runner import jnp, on_host, to_device, to_host
 from ..succession import entered, roots
-from ..tables import Buffers, Caps, has_caps
+from ..tables import Buffers, Caps, has_caps, has_zones
 from ..tangent import Tangent
 from .active import HIGH, LOW, Active
 from .by_point import direction, fed, net_moved, times, turned
@@ -57,7 +62,8 @@ def by_market(
     # rows of the plan, and of its move, by what they count
     count = jax.tree.map(jnp.subtract, fed(market, weight), dual)
     force = jax.tree.map(lambda w, h, m, p: w - h * m + p, weight, bend, v, pull(market, count))
-    force = replace(force, imports=force.imports - ts * move.price)
+    asked = ts * at_prosumers(market, move.price)
+    force = replace(force, imports=force.imports - asked)
     r, s = times(scale, count), jax.tree.map(lambda w, a: -w * a, scale, y)
     low = jax.tree.map(lambda code, f: jnp.where(code == LOW, f, 0.0), active.plan, force)
     high = jax.tree.map(lambda code, f: jnp.where(code == HIGH, f, 0.0), active.plan, force)
@@ -95,10 +101,17 @@ def by_market(
         import_max=high.imports,
         export_max=high.exports,
         curtail_max=high.curtailed,
+        zone=None,
         import_adder=_wide(market.prosumers.import_adder, -ts * v.imports),
         export_adder=_wide(market.prosumers.export_adder, ts * v.exports),
     )
-    own = _hourly(u.imports * v.imports)
+    seen, own = tariff.anticipation, in_zones(market, u.imports * v.imports)
+    level, steep = -ts * move.total, -ts * (point.total * move.total + seen * own)
+    zones = market.zones
+    if has_zones(market):
+        sold = _wide(zones.export, ts * in_zones(market, v.exports))
+        more = _wide(zones.base, level), _wide(zones.slope, steep)
+        zones = changed(zones, base=more[0], slope=more[1], export=sold)
     by_length, by_weight = _by_steps(market, active, point, move, (u, v), (y, dual))
     return changed(
         eqx.filter(market, eqx.is_inexact_array),
@@ -106,16 +119,17 @@ def by_market(
         generators=generators,
         buffers=_by_buffers(market, u, v, r, s, low, high),
         trading=trading,
-        grid=_by_grid(market, active, u, v, r, s, low, high, force, ts * move.price),
+        grid=_by_grid(market, active, u, v, r, s, low, high, force, move.price),
         tariff=changed(
             tariff,
-            base=-ts * move.total,
-            slope=-ts * (point.total * move.total + tariff.anticipation * own),
+            base=_hourly(level),
+            slope=_hourly(steep),
             export=ts * _hourly(v.exports),
             total_min=jnp.where(active.net == LOW, ts * dual.aggregate, 0.0),
             total_max=jnp.where(active.net == HIGH, ts * dual.aggregate, 0.0),
-            anticipation=-jnp.sum(ts * tariff.slope * own),
+            anticipation=-jnp.sum(ts * zone_slopes(market) * own),
         ),
+        zones=zones,
         caps=_by_caps(market, u, v, r, s, low, high),
         hour_length=by_length,
         weight=by_weight,
@@ -148,14 +162,14 @@ def _by_steps(
 
     A step's costs and rows are in proportion to both, but rows of contents and of caps.
     """
-    ts, tariff, stores = counted(market), market.tariff, market.buffers
+    ts, stores = counted(market), market.buffers
     (u, v), (y, dual), total = plans, prices, move.total
     value, felt = rows(market, u), moved(market, v)
     value = replace(value, aggregate=value.aggregate - net_of(market, active, point.net))
     felt = replace(felt, aggregate=felt.aggregate - net_moved(active, move.net))
-    shared = tariff.base * total + tariff.slope * point.total * total
-    shared = shared + move.price * (aggregate(market, u) - point.total)
-    shared = shared + point.price * (_hourly(v.imports) - total)
+    shared = grid_price(market, point.total) * total
+    shared = shared + move.price * (zone_totals(market, u) - point.total)
+    shared = _hourly(shared + point.price * (in_zones(market, v.imports) - total))
     dearer = own_gradient(market, u, jnp.zeros_like(move.price))
     still = jax.tree.map(jnp.zeros_like, (dearer.energy, dearer.rise))
     dearer = replace(dearer, energy=still[0], rise=still[1])
@@ -256,7 +270,7 @@ def _by_grid(
     low: Plan,
     high: Plan,
     force: Plan,
-    drawn: Float[Array, " H"],
+    price: Float[Array, "Z H"],
 ) -> Any:
     """The same for the grid's own numbers."""
     grid = market.grid
@@ -315,6 +329,7 @@ def _by_grid(
         terminal=None,
         second=None,
         third=None,
+        zone=None,
         mutual_resistance=mutual(1.0, 0.0),
         mutual_reactance=mutual(0.0, 1.0),
         resistance=line(1.0, 0.0),
@@ -336,7 +351,7 @@ def _by_grid(
         angle_min=angle(low.angle),
         angle_max=angle(high.angle),
         feeder_voltage=volts(grid.feeder_voltage, outer),
-        passive=networked * r.bus + r.aggregate - drawn,
+        passive=networked * r.bus + r.aggregate - counted(market) * at_passive(market, price),
         passive_reactive=injected * r.bus_reactive,
         compensation_max=injected * inner[:, None] * (high.compensation - low.compensation),
     )

@@ -15,9 +15,11 @@ from ..market import Market
 from ..model import (
     Plan,
     Rows,
-    aggregate,
+    at_prosumers,
     counted,
     curvature,
+    grid_price,
+    in_zones,
     length,
     moved,
     own_gradient,
@@ -26,6 +28,8 @@ from ..model import (
     rows_like,
     toll,
     weights,
+    zone_slopes,
+    zone_totals,
 )
 from ..runner import jnp
 from .active import TIGHT, Active
@@ -84,21 +88,22 @@ def _free(active: Active, plan: Plan) -> Plan:
 
 def gradient(market: Market, active: Active, base: Plan, point: Point) -> Point:
     """dL/dw: zero at the equilibrium."""
-    ts, given, tariff = counted(market), equations(market), market.tariff
+    ts, given = counted(market), equations(market)
     plan, net = plan_of(market, active, base, point.plan), net_of(market, active, point.net)
     prices = times(given, point.prices)
     own = own_gradient(market, plan, jnp.zeros_like(point.price))
     force = jax.tree.map(jnp.add, own, pull(market, prices))
     tolled = force.trades + toll(market) * active.sign
-    force = replace(force, imports=force.imports + ts * point.price, trades=tolled)
+    price = ts * at_prosumers(market, point.price)
+    force = replace(force, imports=force.imports + price, trades=tolled)
     value = rows(market, plan)
     value = replace(value, aggregate=value.aggregate - net)
     return Point(
         plan=turned_back(active, base, force),
-        total=ts * (tariff.base + tariff.slope * point.total - point.price),
+        total=ts * (grid_price(market, point.total) - point.price),
         net=net_moved(active, -ts * prices.aggregate),
         prices=times(weights(market), times(given, value)),
-        price=ts * (aggregate(market, plan) - point.total),
+        price=ts * (zone_totals(market, plan) - point.total),
     )
 
 
@@ -119,16 +124,17 @@ def hessian(market: Market, active: Active, base: Plan, point: Point) -> Callabl
         plan, net = turned(active, base, change.plan), net_moved(active, change.net)
         prices = times(given, change.prices)
         force = jax.tree.map(lambda h, u, p: h * u + p, bend, plan, pull(market, prices))
-        force = replace(force, imports=force.imports + ts * change.price)
+        price = ts * at_prosumers(market, change.price)
+        force = replace(force, imports=force.imports + price)
         back = turned_back(active, base, force)
         value = moved(market, plan)
         value = replace(value, aggregate=value.aggregate - net)
         return Point(
             plan=replace(back, active=back.active + curl * change.plan.active),
-            total=ts * (market.tariff.slope * change.total - change.price),
+            total=ts * (zone_slopes(market) * change.total - change.price),
             net=net_moved(active, -ts * prices.aggregate),
             prices=times(weight, times(given, value)),
-            price=ts * (jnp.sum(plan.imports, axis=0) - change.total),
+            price=ts * (in_zones(market, plan.imports) - change.total),
         )
 
     return apply
@@ -152,6 +158,6 @@ def fed(market: Market, weight: Plan) -> Rows:
 def unfolded_back(market: Market, active: Active, base: Plan, plan: Plan, prices: Rows) -> Point:
     """The transpose of `unfold` in a point: what weights of plan and prices are on it."""
     force = jax.tree.map(jnp.add, plan, pull(market, fed(market, plan)))
-    hour = jnp.zeros_like(market.tariff.slope)
+    hour, zone = jnp.zeros_like(market.tariff.slope), jnp.zeros_like(zone_slopes(market))
     priced = times(equations(market), prices)
-    return Point(turned_back(active, base, force), hour, hour, priced, hour)
+    return Point(turned_back(active, base, force), zone, hour, priced, zone)

@@ -9,7 +9,6 @@ from ..market import Market
 from ..model import (
     Plan,
     Rows,
-    aggregate,
     boxes,
     counted,
     curvature,
@@ -24,6 +23,9 @@ from ..model import (
     weights,
     without_curves,
     zeros,
+    zone_bases,
+    zone_slopes,
+    zone_totals,
 )
 from ..record import Record
 from ..runner import jnp
@@ -37,15 +39,15 @@ class Point(Record):
     Entries of `plan` at a bound do not count, but weak ones: they are how far these have left it, 0
     at the equilibrium. The flow of a line at its rating can only turn: its `active` is how far
     along the circle, kVA, 0 at the equilibrium; its `reactive`, where weak, by how much the circle
-    has grown. Total import and net exchange are variables of their own, tied to the plan by the
-    main grid's `price` and `prices.aggregate`.
+    has grown. Imports of zones and net exchange are variables of their own, tied to the plan by the
+    main grid's `price` there and `prices.aggregate`.
     """
 
     plan: Plan
-    total: Float[Array, " H"]  # sigma, kW
+    total: Float[Array, "Z H"]  # sigma of each zone, kW
     net: Float[Array, " H"]  # s, kW
     prices: Rows  # EUR/kWh
-    price: Float[Array, " H"]  # of the main grid, EUR/kWh
+    price: Float[Array, "Z H"]  # of the main grid, EUR/kWh
 
 
 def equations(market: Market) -> Rows:
@@ -73,7 +75,7 @@ def sizes(market: Market, plan: Plan) -> Point:
 
 def point_of(market: Market, active: Active, plan: Plan, prices: Rows) -> Point:
     """An equilibrium as such a point."""
-    sigma = aggregate(market, plan)
+    sigma = zone_totals(market, plan)
     turned = jnp.where(active.plan.active == TIGHT, 0.0, plan.active)
     entries = jax.tree.map(lambda may, u: jnp.where(may, 0.0, u), active.leaving, plan)
     return Point(
@@ -134,7 +136,6 @@ def net_of(market: Market, active: Active, free: Float[Array, " H"]) -> Float[Ar
 
 def lagrangian(market: Market, active: Active, base: Plan, point: Point) -> Float[Array, ""]:
     """L, EUR: the potential, with sigma a variable of its own, and what all rows are worth."""
-    tariff = market.tariff
     plan, net = plan_of(market, active, base, point.plan), net_of(market, active, point.net)
     flat, none = without_curves(market), zeros(market)
     linear = own_gradient(flat, none, jnp.zeros_like(point.price))
@@ -150,7 +151,7 @@ def lagrangian(market: Market, active: Active, base: Plan, point: Point) -> Floa
     else:
         tolls = jnp.sum(jnp.sqrt(paid**2 + active.barrier**2))
         tolls += jnp.sum(active.barrier * walls(market, active, plan, net))
-    shared = tariff.base * point.total + tariff.slope / 2 * point.total**2
+    shared = zone_bases(market) * point.total + zone_slopes(market) / 2 * point.total**2
     value = rows(market, plan)
     value = replace(value, aggregate=value.aggregate - net)
     worth = jax.tree.map(
@@ -160,7 +161,7 @@ def lagrangian(market: Market, active: Active, base: Plan, point: Point) -> Floa
         point.prices,
         value,
     )
-    drawn = point.price * (aggregate(market, plan) - point.total)
+    drawn = point.price * (zone_totals(market, plan) - point.total)
     parts = jax.tree.leaves((own, worth))
     return sum(parts) + tolls + jnp.sum(counted(market) * (shared + drawn))
 

@@ -14,7 +14,18 @@ from jax.scipy.sparse.linalg import cg
 from jaxtyping import Array, Float
 
 from ..market import Market
-from ..model import Plan, Rows, counted, moved, pull, weights, zeros
+from ..model import (
+    Plan,
+    Rows,
+    at_prosumers,
+    counted,
+    in_zones,
+    moved,
+    pull,
+    weights,
+    zeros,
+    zone_slopes,
+)
 from ..record import Record
 from ..runner import jnp, on_host
 from ..scales import much, scales, worths
@@ -31,7 +42,7 @@ _STIFF, _DEEP = 1e-5, 3e-4  # and for conjugate gradients; on deep trees
 _SPARE = 1e-4  # compliance that is added to rows, in the market's scales: none is held by nothing
 _SOLVED = 1e-5  # relative residual to which conjugate gradients go; the rest is refined
 
-Moves = tuple[Plan, Array, Array]  # or forces: of free entries, total import and net exchange
+Moves = tuple[Plan, Array, Array]  # or forces: of free entries, imports of zones, net exchange
 
 
 class Compliances(Record):
@@ -59,10 +70,11 @@ def compliances(
     The second derivatives of the Lagrangian in free entries are a diagonal, but for a line's block.
     """
     zero, hour = zeros(market), jnp.zeros_like(market.tariff.slope)
+    zone = jnp.zeros_like(zone_slopes(market))
     none, only = jax.tree.map(jnp.zeros_like, equations(market)), jnp.ones_like(zero.reactive)
     ones = replace(jax.tree.map(jnp.ones_like, zero), reactive=zero.reactive)
-    bend = matvec(Point(ones, hour + 1, hour, none, hour))
-    bulge = matvec(Point(replace(zero, reactive=only), hour, hour + 1, none, hour))
+    bend = matvec(Point(ones, zone + 1, hour, none, zone))
+    bulge = matvec(Point(replace(zero, reactive=only), zone, hour + 1, none, zone))
     moves = active.free
     tight = active.plan.active == TIGHT
     round_only = tight & ~active.weak.reactive
@@ -181,7 +193,7 @@ def _eliminated(
         value = moved(market, change)
         value = replace(value, aggregate=value.aggregate - moves[2])
         value = jax.tree.map(jnp.multiply, given, value)
-        return Worth(value, jnp.sum(change.imports, axis=0) - moves[1])
+        return Worth(value, in_zones(market, change.imports) - moves[1])
 
     def prices_of(worth: Worth) -> Rows:
         return jax.tree.map(lambda y, w, here: here * y / w, worth.rows, weight, given)
@@ -190,7 +202,7 @@ def _eliminated(
         """The forces that prices are."""
         prices = prices_of(worth)
         force = pull(market, prices)
-        force = replace(force, imports=force.imports + worth.total)
+        force = replace(force, imports=force.imports + at_prosumers(market, worth.total))
         return turned_back(active, plan, force), -worth.total, -ts * prices.aggregate
 
     solve = invert(lambda worth: felt(bent(pulled(worth))))

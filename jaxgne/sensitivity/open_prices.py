@@ -17,7 +17,7 @@ import jax
 from jaxtyping import Array
 
 from ..market import Market
-from ..model import Plan, counted, rows_like, zeros
+from ..model import Plan, counted, rows_like, zeros, zone_slopes
 from ..record import changed
 from ..runner import jnp
 from ..scales import scales
@@ -81,8 +81,8 @@ def shared(
     either = (none & (jnp.abs(pushed[0].trades) > _TOLD)) * 1.0
     plan = replace(plan, trades=jnp.maximum(plan.trades, either))
     plan, net = jax.tree.map(_spread, (plan, net), (size.plan, size.net))
-    hour, rows = jnp.zeros_like(net), rows_like(market)
-    seen = every(Point(plan, hour, net, rows, hour))
+    zone, rows = jnp.zeros_like(zone_slopes(market)), rows_like(market)
+    seen = every(Point(plan, zone, net, rows, zone))
     return priced(jax.tree.map(lambda a, s: a * s**2 / unit, seen, size))
 
 

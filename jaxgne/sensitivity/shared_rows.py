@@ -16,7 +16,18 @@ from jax.scipy.sparse.linalg import cg
 from jaxtyping import Array, Float
 
 from ..market import Market
-from ..model import Rows, moved, pull, rows_like, traded, weights, zeros
+from ..model import (
+    Rows,
+    at_prosumers,
+    in_zones,
+    moved,
+    pull,
+    rows_like,
+    traded,
+    weights,
+    zeros,
+    zone_slopes,
+)
 from ..solvers.newton import Compliance, Worth
 from ..solvers.sweeps import path
 from ..tables import has_caps
@@ -82,32 +93,32 @@ def felt(market: Market, theta: Compliance, spare: Rows, worth: Worth) -> Worth:
     moves = {name: getattr(theta.plan, name) for name in (*_MEMBERS, *_LEVELS)}
     prices = jax.tree.map(jnp.divide, worth.rows, weights(market))
     force = pull(market, prices)
-    force = replace(force, imports=force.imports + worth.total)
+    force = replace(force, imports=force.imports + at_prosumers(market, worth.total))
     plan = replace(
         zeros(market), **{n: a * getattr(force, n) for n, a in moves.items() if a is not None}
     )
     rows = moved(market, plan)
     rows = jax.tree.map(lambda a, s, y: a + s * y, rows, spare, worth.rows)
     rows = replace(rows, aggregate=rows.aggregate + theta.net * worth.rows.aggregate)
-    return Worth(rows, jnp.sum(plan.imports, axis=0) + theta.total * worth.total)
+    return Worth(rows, in_zones(market, plan.imports) + theta.total * worth.total)
 
 
 def _count(market: Market) -> int:
-    """Rows that many share in an hour: the total import, the limit on the exchange, caps."""
-    return 2 + market.caps.carry.shape[0]
+    """Rows that many share in an hour: imports of zones, the limit on the exchange, caps."""
+    return zone_slopes(market).shape[0] + 1 + market.caps.carry.shape[0]
 
 
 def _shared(market: Market, worth: Worth) -> Float[Array, "S H"]:
     """These rows, one below the other."""
-    both = jnp.stack([worth.total, worth.rows.aggregate])
+    both = jnp.concatenate([worth.total, worth.rows.aggregate[None]])
     return jnp.concatenate([both, worth.rows.cap]) if has_caps(market) else both
 
 
 def _placed(market: Market, shared: Float[Array, "S H"]) -> Worth:
     """Undone, 0 in all others."""
-    none = rows_like(market)
-    caps = shared[2:] if has_caps(market) else None
-    return Worth(replace(none, aggregate=shared[1], cap=caps), shared[0])
+    none, zones = rows_like(market), zone_slopes(market).shape[0]
+    caps = shared[zones + 1 :] if has_caps(market) else None
+    return Worth(replace(none, aggregate=shared[zones], cap=caps), shared[:zones])
 
 
 def _with_levels(
@@ -126,10 +137,11 @@ def _with_levels(
     level, rise = plan.level, plan.rise
     before = jnp.concatenate([jnp.zeros_like(level[:, :1]), level[:, :-1]], axis=1)
     own = level + keep**2 * before + rise + spare.level
-    cap = 2 + jnp.arange(count - 2)
-    at = cap + count - 2
+    many = caps.carry.shape[0]
+    cap = count - many + jnp.arange(many)
+    at = cap + many
     tie = (adds * rise - (1 - adds) * level).T
-    whole = jnp.zeros((hours, 2 * count - 2, 2 * count - 2)).at[:, :count, :count].set(block)
+    whole = jnp.zeros((hours, count + many, count + many)).at[:, :count, :count].set(block)
     ahead = jnp.zeros_like(whole).at[:, cap, at].set((keep * (1 - adds) * level).T)
     ahead = ahead.at[:, at, at].set(-(keep * level).T)
     whole = whole.at[:, cap, at].add(tie).at[:, at, cap].add(tie).at[:, at, at].add(own.T)

@@ -4,8 +4,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..market import Market
-from ..model import OF_CAPS, Plan, chosen
-from ..runner import jnp
+from ..model import OF_CAPS, Plan, chosen, in_zones
+from ..runner import jnp, vmap
 from ..succession import entered
 from ..tables import device_buses, places
 
@@ -37,15 +37,18 @@ class CapRows:
         self.ahead = keep * jnp.stack([(1 - adds) * level, -level])  # of both, to the next level
 
     @property
-    def coupling(self) -> Float[Array, "H N+2 2M"]:
-        """With own balances, then with the total import and the net exchange."""
+    def coupling(self) -> Float[Array, "H N+Z+1 2M"]:
+        """With own balances, then with each zone's import and the net exchange."""
         moved, market = self.moved, self.market
         drawn, sold = moved["imports"], moved["exports"]
         own = sold - drawn + moved["load"]
         own = own.at[:, market.generators.owner].add(-moved["generation"])
         own = own.at[:, market.buffers.owner].add(moved["charge"] - moved["discharge"])
-        total, out = jnp.sum(drawn, axis=1), jnp.sum(sold, axis=1)
-        seen = jnp.concatenate([own, total[:, None], (total - out)[:, None]], axis=1)
+        own = own.at[:, market.trading.buyer].add(-moved["trades"])
+        own = own.at[:, market.trading.seller].add(moved["trades"])
+        total = vmap(lambda each: in_zones(market, each))(drawn)
+        net = jnp.sum(total, axis=1) - jnp.sum(sold, axis=1)
+        seen = jnp.concatenate([own, total, net[:, None]], axis=1)
         seen = jnp.transpose(seen, (2, 1, 0))
         return jnp.concatenate([seen, jnp.zeros_like(seen)], axis=2)
 

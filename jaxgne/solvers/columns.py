@@ -1,7 +1,7 @@
 """A market's columns with bounds as one array, hour by hour, and the rows' action on it.
 
 Rows of the array: what `names` lists of a `Plan`, then each trade twice, as what its buyer and what
-its seller buys, then the total import sigma and the net exchange s. Flows are kept apart.
+its seller buys, then the import sigma_z of each zone and the net exchange s. Flows are kept apart.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,23 @@ from jaxtyping import Array, Bool, Float
 from ..feasibility import implied_boxes
 from ..incidence import gathered, levelled
 from ..market import Grid, Market
-from ..model import OF_CAPS, Plan, Rows, boxes, counted, moved, own_gradient, pull, toll, zeros
+from ..model import (
+    OF_CAPS,
+    Plan,
+    Rows,
+    at_prosumers,
+    boxes,
+    counted,
+    in_zones,
+    moved,
+    own_gradient,
+    passive_in_zones,
+    pull,
+    toll,
+    zeros,
+    zone_bases,
+    zone_slopes,
+)
 from ..radial import Ladder, climb
 from ..reach import bounded
 from ..record import Record
@@ -30,7 +46,7 @@ PROXIMAL = 1e-7  # least stiffness of a column, in price over power: free column
 _FIRM = 1e3  # times as stiff at least is what caps count: rows alone say what it is
 
 NAMES = ("generation", "charge", "discharge", "energy", "imports", "exports", "curtailed")
-NAMES += ("voltage", "angle", "compensation")  # then of caps, bought, sold, total, net
+NAMES += ("voltage", "angle", "compensation")  # then of caps, bought, sold, totals, net
 
 
 def names(plan: Plan) -> tuple[str, ...]:
@@ -53,26 +69,34 @@ class Sets(Record):
 
 
 def pack(market: Market, plan: Plan, total: Array, net: Array) -> Float[Array, "C H"]:
-    """A plan's columns with bounds, one below the other; a trade by the side that buys."""
+    """A plan's columns with bounds, one below the other; a trade by the side that buys.
+
+    `total` is by zone, `net` of all.
+    """
     sides = (jnp.maximum(plan.trades, 0.0), jnp.maximum(-plan.trades, 0.0))
     own = (getattr(plan, name) for name in names(plan))
-    return jnp.concatenate([*own, *sides, total[None], net[None]])
+    return jnp.concatenate([*own, *sides, total, net[None]])
 
 
 def alike(market: Market, plan: Plan, total: Array, net: Array) -> Float[Array, "C H"]:
     """A number of each entry, or one for all its hours, by column: both sides of a trade alike."""
-    empty, hour = zeros(market), market.tariff.slope[None]
+    empty, hour, zone = zeros(market), market.tariff.slope[None], zone_slopes(market)
     own = [(getattr(plan, name), getattr(empty, name)) for name in names(empty)]
-    each = [*own, *2 * [(plan.trades, empty.trades)], (total, hour), (net, hour)]
+    each = [*own, *2 * [(plan.trades, empty.trades)], (total, zone), (net, hour)]
     return jnp.concatenate([jnp.broadcast_to(number, like.shape) for number, like in each])
 
 
 def parts(market: Market, columns: Float[Array, "C H"]) -> Sequence[Array]:
-    """`pack` undone: `names`, then bought, sold, total, net."""
+    """`pack` undone: `names`, then bought, sold, totals by zone, net."""
     empty = zeros(market)
-    pairs = empty.trades.shape[0]
-    sizes = [getattr(empty, name).shape[0] for name in names(empty)] + [pairs, pairs, 1, 1]
+    pairs, zones = empty.trades.shape[0], zone_slopes(market).shape[0]
+    sizes = [getattr(empty, name).shape[0] for name in names(empty)] + [pairs, pairs, zones, 1]
     return jnp.split(columns, np.cumsum(sizes)[:-1])
+
+
+def totals(market: Market, columns: Float[Array, "C H"]) -> Float[Array, "Z H"]:
+    """The import of each zone among the columns."""
+    return columns[-1 - zone_slopes(market).shape[0] : -1]
 
 
 def unpack(market: Market, columns: Float[Array, "C H"], flows: Float[Array, "2 L H"]) -> Plan:
@@ -87,9 +111,11 @@ def sets_of(market: Market) -> Sets:
     market = bounded(market)
     lower, upper = boxes(market)
     least, most = implied_boxes(market)
-    passive = jnp.sum(market.grid.passive, axis=0)
-    far = jnp.sum(most.imports + upper.exports, axis=0) + jnp.abs(passive)
+    passive = passive_in_zones(market, market.grid.passive)
+    far = jnp.sum(most.imports + upper.exports, axis=0) + jnp.abs(jnp.sum(passive, axis=0))
     far = _some(_WIDER * (far + jnp.max(far)))
+    reach = in_zones(market, most.imports + upper.exports) + jnp.abs(passive)
+    reach = _some(_WIDER * (reach + jnp.max(reach, axis=1, keepdims=True)))
     beyond = _some(_WIDER * (most.imports + jnp.max(most.imports, initial=0.0)))
     imports = jnp.where(jnp.isfinite(upper.imports), upper.imports, beyond)
     tariff = market.tariff
@@ -104,8 +130,8 @@ def sets_of(market: Market) -> Sets:
             replace(side, **{n: _stand_in(getattr(side, n), end[k]) for n, end in ends.items()})
             for k, side in enumerate((lower, upper))
         )
-    low = pack(market, replace(lower, trades=jnp.zeros_like(upper.trades)), -far, next(net))
-    high = pack(market, replace(upper, imports=imports), far, next(net))
+    low = pack(market, replace(lower, trades=jnp.zeros_like(upper.trades)), -reach, next(net))
+    high = pack(market, replace(upper, imports=imports), reach, next(net))
     *before, bought, sold, total, exchanged = parts(market, high)
     high = jnp.concatenate([*before, bought, bought + sold, total, exchanged])
     rating = market.grid.radius
@@ -158,16 +184,16 @@ def linear(market: Market, columns: Array, flows: Array) -> Worth:
     """What a change of columns does to the rows."""
     change = unpack(market, columns, flows)
     value = moved(market, change)
-    bought = jnp.sum(change.imports, axis=0)
-    return Worth(replace(value, aggregate=value.aggregate - columns[-1]), bought - columns[-2])
+    bought = in_zones(market, change.imports) - totals(market, columns)
+    return Worth(replace(value, aggregate=value.aggregate - columns[-1]), bought)
 
 
 def pulled_by(market: Market, prices: Rows, price: Array) -> tuple[Array, Array]:
     """The transpose of `linear` applied to prices, EUR per unit."""
     ts, pulled = counted(market), pull(market, prices)
-    pulled = replace(pulled, imports=pulled.imports + ts * price)
+    pulled = replace(pulled, imports=pulled.imports + ts * at_prosumers(market, price))
     own = [getattr(pulled, name) for name in names(pulled)]
-    ends = (pulled.trades, -pulled.trades, -ts * price[None], -ts * prices.aggregate[None])
+    ends = (pulled.trades, -pulled.trades, -ts * price, -ts * prices.aggregate[None])
     return jnp.concatenate([*own, *ends]), jnp.stack([pulled.active, pulled.reactive])
 
 
@@ -175,11 +201,11 @@ def slopes(
     market: Market, columns: Array, flows: Array, prices: Rows, price: Array
 ) -> tuple[Array, Array]:
     """Slope of the Lagrangian without bounds, EUR per unit."""
-    ts, tariff = counted(market), market.tariff
+    ts = counted(market)
     back, drift = pulled_by(market, prices, price)
     own = own_gradient(market, unpack(market, columns, flows), jnp.zeros_like(price))
-    paid = ts * (tariff.base + tariff.slope * columns[-2])
-    ends = (own.trades + toll(market), toll(market) - own.trades, paid[None], 0 * paid[None])
+    paid = ts * (zone_bases(market) + zone_slopes(market) * totals(market, columns))
+    ends = (own.trades + toll(market), toll(market) - own.trades, paid, 0 * columns[-1:])
     if market.grid.tangent is not None:
         drift = drift + jnp.stack([own.active, own.reactive])
     return jnp.concatenate([*(getattr(own, name) for name in names(own)), *ends]) + back, drift

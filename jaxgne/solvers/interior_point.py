@@ -24,7 +24,7 @@ from jaxtyping import Array, Bool, Float, Int
 from ..commitments import refuse
 from ..feasibility import existing
 from ..market import Market, cast
-from ..model import Plan, Rows, aggregate, counted, grid_price, net_exchange, rows, rows_like
+from ..model import Plan, Rows, counted, grid_price, net_exchange, rows, rows_like, zone_totals
 from ..reach import bounded
 from ..record import Record
 from ..runner import jnp, lax
@@ -119,7 +119,7 @@ class InteriorPoint(AbstractSolver):
     def init(self, market: Market, plan: Plan, prices: Rows) -> Inside:
         """Start with all products the same: near the plan if it is good, else by prices alone."""
         market, plan, prices = cast((market, plan, prices), jnp.float64)
-        sets, scale, sigma = self._sets(market), scales(market, plan), aggregate(market, plan)
+        sets, scale, sigma = self._sets(market), scales(market, plan), zone_totals(market, plan)
         prices, price = gauged(market, prices), grid_price(market, sigma)
         if self.reactive is False:
             plan, prices = with_given_flows(market, plan, prices)

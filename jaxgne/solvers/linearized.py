@@ -10,10 +10,10 @@ import jax
 from jaxtyping import Array, Float
 
 from ..market import Market
-from ..model import Rows, aggregate, counted, curvature, rows, weights, zeros
+from ..model import Rows, counted, curvature, rows, weights, zeros, zone_slopes, zone_totals
 from ..record import Record
 from ..runner import jnp, vmap
-from .columns import Sets, linear, names, pack, parts, proximal, pulled_by, slopes, unpack
+from .columns import Sets, linear, names, pack, parts, proximal, pulled_by, slopes, totals, unpack
 from .newton import Compliance, Newton, Worth, factor
 from .preference import Preference
 
@@ -36,7 +36,7 @@ class State(Record):
     high: Float[Array, "C H"]
     tight: Float[Array, "L H"]  # multipliers of the discs, EUR/kVA^2
     prices: Rows
-    price: Float[Array, " H"]  # of the main grid
+    price: Float[Array, "Z H"]  # of the main grid
 
 
 def all_slopes(
@@ -141,12 +141,13 @@ def linearize(
     reactive: bool = True,
 ) -> System:
     """The market at a state; without `reactive`, reactive flows stay what they are."""
-    ts, tariff, columns = counted(market), market.tariff, state.columns
+    ts, columns = counted(market), state.columns
     plan = unpack(market, columns, state.flows)
     slope, drift = all_slopes(market, preference, columns, state.flows, state.prices, state.price)
     below, above, disc = state.below, state.above, state.disc
     bend, nothing = curvature(market, plan), jnp.zeros_like(plan.imports[0])
-    curved = pack(market, replace(bend, trades=0 * bend.trades), ts * tariff.slope, nothing)
+    curved = ts * zone_slopes(market)
+    curved = pack(market, replace(bend, trades=0 * bend.trades), curved, nothing)
     stiff = state.low / below + state.high / above + proximal(market, sets) + curved
     tight = state.tight + sets.stiff_line + bend.active / 2
     if preference is not None:
@@ -172,7 +173,7 @@ def linearize(
             reactive=lines[1],
         ),
         cross=lines[2],
-        total=total[0],
+        total=total,
         net=net[0],
     )
     value = rows(market, plan)
@@ -184,7 +185,7 @@ def linearize(
         lines=lines,
         residual=Worth(
             replace(value, aggregate=value.aggregate - columns[-1]),
-            aggregate(market, plan) - columns[-2],
+            zone_totals(market, plan) - totals(market, columns),
         ),
         newton=factor(market, theta, reactive),
         preference=preference,

@@ -20,11 +20,11 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ..incidence import ends_of, entries
 from ..market import Market
-from ..model import Plan, Rows, at_buses, by_owner, limits, ratios, rows_like
+from ..model import Plan, Rows, at_buses, by_owner, in_zones, limits, ratios, rows_like
 from ..record import Record
 from ..runner import jnp
 from ..succession import entered, handed
-from ..tables import device_buses, has_caps, retained
+from ..tables import device_buses, has_caps, has_zones, retained
 from .blocks import Eliminated, diagonal, eliminate, factored
 from .cap_rows import CapRows
 from .sweeps import Branches, Path, branches, path
@@ -35,15 +35,15 @@ class Compliance(Record):
 
     plan: Plan  # `active` and `reactive` are the diagonal of the block
     cross: Float[Array, "L H"]
-    total: Float[Array, " H"]
+    total: Float[Array, "Z H"]
     net: Float[Array, " H"]
 
 
 class Worth(Record):
-    """One number per row: those of the market, and the link of the total import to its parts."""
+    """One number per row: those of the market, and the link of each zone's import to its parts."""
 
     rows: Rows
-    total: Float[Array, " H"]
+    total: Float[Array, "Z H"]
 
 
 class _Buses(Record):
@@ -114,7 +114,7 @@ class Newton(Record):
             own = own - felt[:, :count]
             seen = felt[:, count:]  # levels of caps are at no bus
             stored = stored.at[:, : seen.shape[1]].subtract(seen)
-        hour = jnp.concatenate([own, right.total[:, None], r.aggregate[:, None]], axis=1)
+        hour = jnp.concatenate([own, right.total.T, r.aggregate[:, None]], axis=1)
         mid = self.outer.reduce(hour)
 
         energy = self.stores(stored - self.outer.felt(mid))
@@ -128,8 +128,8 @@ class Newton(Record):
         network = jnp.concatenate([bus, others], axis=1).T * self.used[:, None]
         found = unstack_network(market, network, self.reactive)
         states = _unstack_states(market, energy.T)
-        found = replace(found, balance=balance.T, aggregate=solved[:, count + 1], **states)
-        return Worth(found, solved[:, count])
+        found = replace(found, balance=balance.T, aggregate=solved[:, -1], **states)
+        return Worth(found, solved[:, count:-1].T)
 
 
 def _stack_states(rows: Rows) -> Float[Array, "S H"]:
@@ -189,7 +189,7 @@ def factor(market: Market, theta: Compliance, reactive: bool = True) -> Newton:
     block = _hour_block(market, theta, devices)
     size = diagonal(block)
     which, keep = jnp.arange(stores.owner.shape[0]), retained(market)
-    coupling = jnp.zeros((hours, count + 2, which.shape[0]), block.dtype)
+    coupling = jnp.zeros((*block.shape[:2], which.shape[0]), block.dtype)
     coupling = coupling.at[:, stores.owner, which].set(shared.T)
     before = entered(market.before, jnp.zeros_like(plan.energy[:, 0]), plan.energy)
     moving = into**2 * plan.charge + out**2 * plan.discharge
@@ -251,13 +251,14 @@ def _spread(market: Market, plan: Plan, shared: Float[Array, "K H"]) -> Float[Ar
 
 def _hour_block(
     market: Market, theta: Compliance, devices: Float[Array, "N H"]
-) -> Float[Array, "H N+2 N+2"]:
-    """A theta A^T of own balances, then of the total import and the net exchange, by hour."""
-    plan, (count, hours) = theta.plan, devices.shape
-    everyone, last, final = jnp.arange(count), jnp.array([count]), jnp.array([count + 1])
-    total, net = jnp.broadcast_to(last, count), jnp.broadcast_to(final, count)
+) -> Float[Array, "H N+Z+1 N+Z+1"]:
+    """A theta A^T of own balances, then of each zone's import and the net exchange, by hour."""
+    plan, (count, hours), zones = theta.plan, devices.shape, theta.total.shape[0]
+    everyone, last, final = jnp.arange(count), count + jnp.arange(zones), jnp.array([count + zones])
+    total = count + market.prosumers.zone if has_zones(market) else jnp.broadcast_to(last, count)
+    net, every = jnp.broadcast_to(final, count), jnp.broadcast_to(final, zones)
     buyer, seller = market.trading.buyer, market.trading.seller
-    drawn, sold = jnp.sum(plan.imports, axis=0), jnp.sum(plan.exports, axis=0)
+    drawn, sold = in_zones(market, plan.imports), jnp.sum(plan.exports, axis=0)
     both = plan.imports + plan.exports
     entries = [  # rows, columns, and what is added there
         (everyone, everyone, devices + both),
@@ -269,13 +270,14 @@ def _hour_block(
         (seller, seller, plan.trades),
         (buyer, seller, -plan.trades),
         (seller, buyer, -plan.trades),
-        (last, last, (drawn + theta.total)[None]),
-        (final, final, (drawn + sold + theta.net)[None]),
-        (last, final, drawn[None]),
-        (final, last, drawn[None]),
+        (last, last, drawn + theta.total),
+        (final, final, (jnp.sum(drawn, axis=0) + sold + theta.net)[None]),
+        (last, every, drawn),
+        (every, last, drawn),
     ]
     row, column, values = (jnp.concatenate(each) for each in zip(*entries, strict=True))
-    block = jnp.zeros((hours, count + 2, count + 2), values.dtype)
+    size = count + zones + 1
+    block = jnp.zeros((hours, size, size), values.dtype)
     return block.at[:, row, column].add(values.T)
 
 

@@ -48,12 +48,12 @@ REST = 0.05  # activity of a column that rests at a bound
 
 
 class Point(Record):
-    """A primal-dual point: plan, total import, prices of rows, price of the main grid."""
+    """A primal-dual point: plan, import of each zone, prices of rows, those of the main grid."""
 
     plan: Plan
-    total: Float[Array, " H"]  # kW
+    total: Float[Array, "Z H"]  # kW
     prices: Rows
-    price: Float[Array, " H"]  # EUR/kWh
+    price: Float[Array, "Z H"]  # EUR/kWh
 
 
 class Balance(Record):
@@ -84,7 +84,7 @@ class Metric(Record):
     linked: Plan
     networked: Plan
     stored: Plan
-    total: Float[Array, ""]  # tau of the total import
+    total: Float[Array, ""]  # tau of the import of a zone
     link: Float[Array, ""]  # Sigma of the price of the main grid and of the aggregate limit
     network: Network
     modes: Float[Array, "H H"]  # eigenvectors of storage dynamics without losses
@@ -341,7 +341,7 @@ def squares(
     held = held * metric.stored.charge + sized.energy * metric.stored.energy
     primal = Balance(
         local=_from_home(market, metric, sized),
-        total=hourly(metric.linked) + change.total**2 / metric.total,
+        total=hourly(metric.linked) + jnp.sum(change.total**2, axis=0) / metric.total,
         network=hourly(metric.networked),
         storage=jnp.sum(held, axis=1, keepdims=True),
     )
@@ -359,7 +359,7 @@ def squares(
     modes = (market.weight * prices.energy) @ metric.modes
     dual = Balance(
         local=ts**2 * prices.balance**2 * reach(market, metric, activity),
-        total=ts**2 * (prices.aggregate**2 + change.price**2) / metric.link,
+        total=ts**2 * (prices.aggregate**2 + jnp.sum(change.price**2, axis=0)) / metric.link,
         network=_sum(along),
         storage=jnp.sum(modes**2 / metric.damping, axis=1, keepdims=True),
     )

@@ -28,7 +28,6 @@ from ..market import Generators, Market, cast
 from ..model import (
     Plan,
     Rows,
-    aggregate,
     counted,
     grid_price,
     limits,
@@ -37,6 +36,9 @@ from ..model import (
     pull,
     rows,
     without_curves,
+    zone_bases,
+    zone_slopes,
+    zone_totals,
 )
 from ..optimality import pin
 from ..record import Record
@@ -100,7 +102,7 @@ class PrimalDual(AbstractSolver):
         prices = replace(prices, bus=prices.bus.at[market.grid.feeder].set(0.0))
         scale = scales(market, plan)
         market = _widened(market)
-        sigma = aggregate(market, plan)
+        sigma = zone_totals(market, plan)
         start = Point(wide_plan(plan), sigma, wide_rows(prices), grid_price(market, sigma))
         usual = scale.price.astype(jnp.float64) / _power(market)
         stores = (market.buffers.owner.shape[0], 1)
@@ -232,18 +234,18 @@ def _power(market: Market) -> Float[Array, ""]:
 
 
 def _widened(market: Market) -> Market:
-    """The market with grid and tariff in float64.
+    """The market with grid, tariff and zones in float64.
 
     In float32 the network's rows are too ill-conditioned to converge; they and the totals are few
     numbers beside the prosumers', so these alone are kept in float64.
     """
-    wide = cast((market.grid, market.tariff), jnp.float64)
-    return eqx.tree_at(lambda m: (m.grid, m.tariff), market, wide)
+    wide = cast((market.grid, market.tariff, market.zones), jnp.float64)
+    return eqx.tree_at(lambda m: (m.grid, m.tariff, m.zones), market, wide)
 
 
 def _iterate(market: Market, state: _State, at: Point) -> tuple[Point, Point]:
     """T of a point, and the point mirrored at it: 2 T w - w."""
-    ts, tariff, size, geometry = counted(market), market.tariff, state.steps, state.metric
+    ts, size, geometry = counted(market), state.steps, state.metric
     own = own_gradient(without_curves(market), at.plan, at.price)
     slope = jax.tree.map(jnp.add, own, pull(market, at.prices))
     wish = jax.tree.map(lambda u, t, g: u - t * g.astype(u.dtype), at.plan, size.plan, slope)
@@ -252,8 +254,8 @@ def _iterate(market: Market, state: _State, at: Point) -> tuple[Point, Point]:
         made = _bent_prox(market.generators, wish.generation, ts * size.plan.generation)
         plan = replace(plan, generation=made)
     # z pays p0 + d z for the next kWh and earns `price`
-    gained = at.total - size.total * ts * (tariff.base - at.price)
-    total = gained / (1 + size.total * ts * tariff.slope)
+    gained = at.total - size.total * ts * (zone_bases(market) - at.price)
+    total = gained / (1 + size.total * ts * zone_slopes(market))
 
     ahead = _mirror(plan, at.plan)
     value = rows(market, ahead)
@@ -271,7 +273,7 @@ def _iterate(market: Market, state: _State, at: Point) -> tuple[Point, Point]:
             moves, cap=by_cap[0] * value.cap / market.weight, level=level / market.weight
         )
     prices = jax.tree.map(jnp.add, at.prices, moves)
-    drawn = aggregate(market, ahead) - _mirror(total, at.total)
+    drawn = zone_totals(market, ahead) - _mirror(total, at.total)
     image = Point(plan, total, replace(prices, aggregate=scarce), at.price + size.link * drawn)
     both = (image, replace(_mirror(image, at), plan=ahead))
     return jax.tree.map(lambda new, old: new.astype(old.dtype), both, (at, at))

@@ -12,7 +12,16 @@ import jax
 from jaxtyping import Array, Float, Int
 
 from ..market import Market
-from ..model import Plan, Rows, aggregate, counted, curvature, grid_price, net_exchange
+from ..model import (
+    Plan,
+    Rows,
+    counted,
+    curvature,
+    grid_price,
+    net_exchange,
+    zone_slopes,
+    zone_totals,
+)
 from ..programs import program
 from ..runner import jnp
 from ..scales import scales
@@ -31,13 +40,13 @@ def at_prices(market: Market, plan: Plan, prices: Rows, free: Any) -> Preference
     strictly convex, is held where `plan` has it.
     """
     ts, sets, scale = counted(market), sets_of(market), scales(market, plan)
-    sigma = aggregate(market, plan)
+    sigma = zone_totals(market, plan)
     columns = pack(market, plan, sigma, net_exchange(market, plan))
     columns = jnp.clip(columns, sets.lower, sets.upper)
     flows = jnp.stack([plan.active, plan.reactive])
     slope, drift = slopes(market, columns, flows, prices, grid_price(market, sigma))
-    bend, none = curvature(market, plan), jnp.zeros_like(sigma)
-    curved = alike(market, bend, ts * market.tariff.slope, none) > 0
+    bend, none = curvature(market, plan), jnp.zeros_like(ts)
+    curved = alike(market, bend, ts * zone_slopes(market), none) > 0
     pull = jnp.sqrt(jnp.sum(drift**2, axis=0))
     return Preference(
         columns=columns,

@@ -24,7 +24,6 @@ from ..model import (
     OF_CAPS,
     Plan,
     Rows,
-    aggregate,
     boxes,
     counted,
     grid_price,
@@ -32,9 +31,11 @@ from ..model import (
     prox,
     pull,
     rows_like,
+    shared_out,
     trade_prices,
     without_curves,
     zeros,
+    zone_totals,
 )
 from ..model import rows as constraint_rows
 from ..record import Record
@@ -332,12 +333,15 @@ def quote(market: Market, setting: Setting, at: Point) -> tuple[Plan, Float[Arra
         rows_like(market), aggregate=at.above - at.below, bus=at.bus, exchange=at.exchange_price
     )
     shared = replace(shared, **_of_ledger(at, ("cap", "levels")))
-    sigma = aggregate(market, plan_of(market, setting, at))
+    sigma = zone_totals(market, plan_of(market, setting, at))
     own = own_gradient(without_curves(market), zeros(market), grid_price(market, sigma))
     priced = jax.tree.map(jnp.add, own, pull(market, shared))
     pairs = market.trading
-    sides = [pairs.fee_buyer + at.trade, pairs.fee_seller + at.trade]
-    return priced, counted(market) * jnp.concatenate(sides)
+    sides = counted(market) * jnp.stack([pairs.fee_buyer + at.trade, pairs.fee_seller + at.trade])
+    if shared.cap is not None:  # which count the mean of both copies
+        capped = shared_out(market, market.weight * shared.cap)["trades"] / 2
+        sides = sides + jnp.stack([capped, -capped])
+    return priced, jnp.concatenate([*sides])
 
 
 def operate(

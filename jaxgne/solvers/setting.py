@@ -23,6 +23,7 @@ from ..model import (
     toll,
     without_curves,
     zeros,
+    zone_slopes,
 )
 from ..model import rows as constraint_rows
 from ..record import Record
@@ -144,7 +145,7 @@ def step_sizes(market: Market, balance: Float[Array, ""], rule: Rule) -> Steps:
     lines = nothing.at[found.bus].add(jnp.abs(found.real) + jnp.abs(found.imaginary))
     if rule == "paper":
         own, networked, rows = (3.0, 3.0, jnp.full_like(traders, 3.0))
-        steep = jnp.full_like(traders, jnp.max(tariff.slope, initial=0.0))
+        steep = jnp.full_like(traders, jnp.max(zone_slopes(market), initial=0.0))
         shared = steep[:1].sum() * count
         at_bus = 1 + jnp.maximum(2 * nothing.at[home].add(1.0), decisions / 3) + lines
         exchanged = traders + nothing.shape[0]
@@ -152,7 +153,7 @@ def step_sizes(market: Market, balance: Float[Array, ""], rule: Rule) -> Steps:
         limits = jnp.isfinite(tariff.total_max).astype(dtype) + jnp.isfinite(tariff.total_min)
         own, networked = 1.0, 2.0
         rows = jnp.maximum(limits + grid.model.networked, 1.0)
-        steep, shared = tariff.slope, 0.0
+        steep, shared = jnp.max(zone_slopes(market), axis=0), 0.0
         at_bus = jnp.maximum(decisions + lines.at[grid.feeder].add(1.0), 1.0)
         exchanged = traders + grid.feeder.shape[0]
     weight = ts / _MARGIN

@@ -132,7 +132,7 @@ def central(
     flows: Float[Array, "2 L H"],
     disc: Float[Array, "L H"],
     mu: Float[Array, " H"],
-    prices: tuple[Rows, Float[Array, " H"]],
+    prices: tuple[Rows, Float[Array, "Z H"]],
 ) -> State:
     """The state there, with multipliers that make all products mu."""
     below, above = room[0], room[1] - room[0]

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from ..acflow import ac_power_flow
 from ..each import for_one
 from ..market import Market, bus_name
-from ..model import grid_price, has_state
+from ..model import has_state, passive_prices
 from ..result import Clearing
 from .runner import Row, Study, Watch, clear_variants
 
@@ -123,7 +123,7 @@ def _line_rows(
 def _bus_rows(market: Market, name: str, clearing: Clearing) -> list[Row]:
     """What energy costs at every bus and hour: p0 + d_mg sigma + lambda + mu_tg + mu_pb."""
     prices = clearing.prices
-    shared = grid_price(market, clearing.aggregate) + prices.aggregate + prices.exchange
+    shared = passive_prices(market, clearing.plan) + prices.aggregate + prices.exchange
     price = np.asarray(jnp.asarray(shared) + prices.bus)
     return [
         {

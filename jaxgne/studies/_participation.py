@@ -12,7 +12,15 @@ from ..cap_money import cap_money
 from ..comparison import baselines
 from ..each import for_one
 from ..market import Buffers, Market
-from ..model import Plan, counted, device_costs, export_prices, grid_price, import_prices
+from ..model import (
+    Plan,
+    counted,
+    device_costs,
+    export_prices,
+    grid_price,
+    import_prices,
+    zone_totals,
+)
 from ..result import Clearing
 from ..settlement import network_money
 from .runner import Study, Variants, Watch, clear_variants, percent
@@ -85,7 +93,7 @@ def bills_at(market: Market, plan: Plan, clearing: Clearing) -> Float[Array, " N
     """
     prices, caps = clearing.prices, cap_money(market, plan, clearing.prices)
     scarce = prices.aggregate + prices.exchange
-    asked = import_prices(market, grid_price(market, clearing.aggregate))
+    asked = import_prices(market, grid_price(market, zone_totals(market, clearing.plan)))
     hourly = (asked + scarce) * plan.imports - (export_prices(market) + scarce) * plan.exports
     network = network_money(market, plan, prices)
     paid = caps.paid + caps.charges + network.active + network.reactive

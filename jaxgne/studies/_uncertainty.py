@@ -16,6 +16,7 @@ from ..model import counted
 from ..result import Clearing, NotCleared
 from ..risk import averse, branch_costs, cvar, probabilities
 from ..scenarios import committed, perturb
+from ..tables import refuse_zones
 from .runner import Row, Runs, Study, Watch
 
 Swept = Literal["all", "spread", "branches", "weight"]
@@ -94,6 +95,7 @@ def _check(name: str, numbers: Sequence[float]) -> None:
 
 def _balancing(market: Market) -> dict[str, float]:
     """What the desk asks and pays: EUR/kWh."""
+    refuse_zones("uncertainty", market)
     people, tariff = market.prosumers, market.tariff
     loads = np.maximum(np.asarray(people.load), 0).sum(0) + np.asarray(market.grid.passive).sum(0)
     price = np.asarray(tariff.base) + np.asarray(tariff.slope) * loads

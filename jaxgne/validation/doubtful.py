@@ -4,6 +4,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..clock import in_hour
+from ..tables import has_zones
 from .tables import Values, number, walk
 
 _VOLTS = 2.0  # pu; nominal voltages are 1
@@ -46,13 +47,19 @@ def _resale(v: Values) -> list[str]:
     least -= by_owner(v, "Generators.owner", v["Generators.power_max"])
     least -= by_owner(v, "Buffers.owner", v["Buffers.discharge_max"])
     trade = sum(by_owner(v, f"Trading.{end}", v["Trading.limit"]) for end in ("buyer", "seller"))
-    alone = np.sum(np.maximum(least - trade, 0), axis=0)
-    sigma = np.sum(v["Grid.passive"], axis=0) + np.maximum(alone, np.sum(least, axis=0))
+    alone = np.maximum(least - trade, 0)
+    least_kw = np.maximum(np.sum(alone, axis=0), np.sum(least, axis=0))
+    sigma = np.sum(v["Grid.passive"], axis=0) + least_kw
     base, slope, export = (v[f"Tariff.{name}"] for name in ("base", "slope", "export"))
+    apart = has_zones(v.market)
+    if apart:  # where what some need beyond their trades is drawn, which others may not sell
+        zone, sigma = v["Prosumers.zone"], _in_zones(v, alone)
+        more = ((base, "base"), (slope, "slope"), (export, "export"))
+        base, slope, export = (own + v[f"Zones.{name}"][zone] for own, name in more)
     price = base + slope * sigma
     able = [v[f"Prosumers.{way}_max"] > 0 for way in ("import", "export")]
     more = [v[f"Prosumers.{way}_adder"] for way in ("import", "export")]
-    if np.any(more[0]) or np.any(more[1]):
+    if apart or np.any(more[0]) or np.any(more[1]):
         asked, paid = price + more[0], export + more[1]
         own = v.beyond(paid, asked, np.abs(base)) | ((slope == 0) & (paid >= asked))
         return v.complain(
@@ -80,10 +87,20 @@ def _resale(v: Values) -> list[str]:
     )
 
 
+def _in_zones(v: Values, each: Float[np.ndarray, "N H"]) -> Float[np.ndarray, "N H"]:
+    """What is drawn in the zone of each prosumer, where these draw `each`, kW."""
+    zones = v.rows("Zones.base")
+    total = np.zeros((zones, each.shape[1]))
+    np.add.at(total, v["Prosumers.zone"], each)
+    np.add.at(total, v["Grid.zone"], v["Grid.passive"])
+    return total[v["Prosumers.zone"]]
+
+
 def _prices(v: Values) -> list[str]:
     """Prices in cents, or of loads in W: what is asked, and would be if all load were bought."""
     load = np.sum(_drawn(v), axis=0)
-    price = v["Tariff.base"] + v["Tariff.slope"] * load
+    base, slope = (np.max(v[f"Zones.{name}"], axis=0, initial=0.0) for name in ("base", "slope"))
+    price = v["Tariff.base"] + base + (v["Tariff.slope"] + slope) * load
     found = v.complain(
         "Tariff.base",
         np.abs(v["Tariff.base"]) > _PRICE,

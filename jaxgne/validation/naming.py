@@ -13,6 +13,7 @@ def misnamed(market: Market, sizes: dict[str, int]) -> list[str]:
         ("Buffers.names", market.buffers.names, "K"),
         ("Grid.names", market.grid.names, "B"),
         ("Grid.line_names", market.grid.line_names, "L"),
+        ("Zones.names", market.zones.names, "Z"),
     ):
         one, count = ROWS[axis], sizes.get(axis, 0)
         many = {"bus": "buses"}.get(one, f"{one}s")

@@ -46,6 +46,8 @@ def suspects(market: Market) -> Bool[np.ndarray, " S"]:
         low, high = f"{pair}_min", f"{pair}_max"
         if high in ends and not np.all(ends[low][1] <= ends[high][0]):
             found |= np.any(seen(high) < seen(low), axis=tuple(range(1, seen(high).ndim)))
+    if seen("Zones.slope").shape[1]:
+        found |= np.any(seen("Tariff.slope")[:, None] + seen("Zones.slope") < 0, axis=(-2, -1))
     if market.generators.curves:
         found |= np.any(crooked(market.generators), axis=(-2, -1))
     gain = seen("Buffers.charge_efficiency") * seen("Buffers.discharge_efficiency")
@@ -57,7 +59,7 @@ def suspects(market: Market) -> Bool[np.ndarray, " S"]:
 def mistakes(v: Values) -> list[str]:
     """What is wrong with the numbers of one market, one sentence each."""
     with np.errstate(all="ignore"):
-        return _numbers(v) + _bounds(v) + crooked_rows(v.market)
+        return _numbers(v) + _slopes(v) + _bounds(v) + crooked_rows(v.market)
 
 
 def _numbers(v: Values) -> list[str]:
@@ -76,6 +78,20 @@ def _numbers(v: Values) -> list[str]:
             name, bad & finite, lambda at, name=name: f"{v.text(name, at)} {FIELDS[name].otherwise}"
         )
     return wrong
+
+
+def _slopes(v: Values) -> list[str]:
+    """Prices of the main grid that fall with the import of their zone."""
+    steep = v["Tariff.slope"] + v["Zones.slope"] if v.rows("Zones.slope") else v["Zones.slope"]
+    return v.complain(
+        "Zones.slope",
+        steep < 0,
+        lambda at: (
+            f"with Tariff.slope it is {steep[at]:.6g} EUR/kWh per kW; a price must not fall with "
+            "the import, give a sum of at least 0"
+        ),
+        axes=("Z", "H"),
+    )
 
 
 def _bounds(v: Values) -> list[str]:

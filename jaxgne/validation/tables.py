@@ -25,6 +25,7 @@ _COUNT = {  # whose rows say how many
     "bus": "Grid.passive",
     "cap": "Caps.level_max",
     "line": "Grid.source",
+    "zone": "Zones.base",
 }
 WHOLE = tuple(name for name, field in FIELDS.items() if field.of)
 POINTS_TO = {name: _COUNT[FIELDS[name].of] for name in WHOLE if FIELDS[name].of in _COUNT}
@@ -49,7 +50,8 @@ class Values(dict[str, np.ndarray]):
         """The name of a row, where it has one."""
         tables = {"B": self.names, "L": self.market.grid.line_names, "M": self.market.caps.names}
         tables |= {"N": self.market.prosumers.names, "G": self.market.generators.names}
-        names = (tables | {"K": self.market.buffers.names}).get(axis)
+        tables |= {"K": self.market.buffers.names, "Z": self.market.zones.names}
+        names = tables.get(axis)
         return names[row] if names else ""
 
     def bus(self, bus: Any) -> str:
@@ -220,11 +222,13 @@ def indices(v: Values) -> list[str]:
     wrong = []
     for name, table in POINTS_TO.items():
         index, count = v[name], v.rows(table)
+        count = max(count, 1) if table == "Zones.base" else count  # without rows there is one
         one = {
             "Grid.passive": ("bus", "the grid has buses"),
             "Prosumers.load": ("prosumer", "there are"),
             "Caps.level_max": ("cap", "there are"),
             "Grid.source": ("line", "there are"),
+            "Zones.base": ("zone", "Market.zones has"),
         }[table]
         wrong += v.complain(
             name,
@@ -257,7 +261,7 @@ def caps(v: Values) -> list[str]:
     quantity, row = v["Caps.quantity"], v["Caps.row"]
     known = (quantity >= 0) & (quantity < len(QUANTITIES))
     tables = ("Prosumers.load",) * 2 + ("Generators.power_max",) + ("Buffers.charge_max",) * 2
-    tables += ("Prosumers.load",) * 2
+    tables += ("Prosumers.load", "Prosumers.load", "Trading.limit")
     counts = np.array([v.rows(table) for table in tables])[np.where(known, quantity, 0)]
     owner, people = v["Caps.owner"], v.rows("Prosumers.load")
     switches = {name: v[name] for name in ("Caps.adds", "Caps.carbon")}
