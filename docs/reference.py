@@ -36,8 +36,9 @@ GROUPS = {
         "Clearing",
         "From a market to plan, prices and certificate. `docs/choosing.md` says what to choose.",
         "clear clear_ac Clearing Plan Rows Status NotCleared Stopped certify ac_power_flow relax "
-        "least_norm selection.select InteriorPoint PrimalDual SemiDecentralized AbstractSolver "
-        "trace track convex one_way.narrowed on_off.units on_off.clear on_off.OnOff patterns.Units",
+        "least_norm selection.select InteriorPoint PrimalDual SemiDecentralized ADMM "
+        "AbstractSolver trace track convex one_way.narrowed on_off.units on_off.clear "
+        "on_off.OnOff patterns.Units",
     ),
     "money": (
         "Money and comparison",

@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from .robust import robustness
     from .selection import least_norm
     from .simulation import simulate
+    from .solvers.admm import ADMM
     from .solvers.semidecentralized import SemiDecentralized
     from .standard_form import convex
     from .tracing import trace
@@ -87,6 +88,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "ADMM",
     "AbstractSolver",
     "Buffers",
     "Caps",
@@ -160,6 +162,7 @@ __all__ = [
 ]
 
 _LATER = {  # imported when first asked for: a first clear needs none of them
+    "ADMM": "solvers.admm",
     "Contract": "contracts",
     "SemiDecentralized": "solvers.semidecentralized",
     "capped": "caps",

@@ -72,6 +72,12 @@ SLOW_TESTS = {
         "test_what_does_not_clear_is_left_out",
         "test_the_command_tells_and_writes_all",
     ),
+    "test_admm.py": (
+        "test_limits_on_the_total_have_their_price",
+        "test_any_penalty_converges",
+        "test_rounds_end_where_the_oracle_is[a pool]",
+        "test_batches_and_float32",
+    ),
     "test_pool.py": (
         "test_the_pool_is_nobody",
         "test_a_fee_brings_back_what_the_network_earned",

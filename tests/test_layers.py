@@ -31,7 +31,7 @@ CORE |= {
     "reach",
 }
 CORE |= {"surplus", "scales"}
-SOLVERS = {"base", "interior_point", "primal_dual", "second_stage", "semidecentralized"}
+SOLVERS = {"admm", "base", "interior_point", "primal_dual", "second_stage", "semidecentralized"}
 SOLVERS = {f"solvers.{name}" for name in SOLVERS}  # that others may know; the rest are their parts
 RESULT = {*CORE, *SOLVERS, "sensitivity", "certificate", "causes", "reasons", "options"}
 RESULT |= {"choosing", "status", "result", "padding", "few_sizes", "size", "names"}

@@ -142,7 +142,8 @@ def step_sizes(market: Market, balance: Float[Array, ""], rule: Rule) -> Steps:
     traders = jnp.maximum(count + jnp.sum(live.exports, axis=0), 1.0)
     home, nothing = market.prosumers.bus, jnp.zeros_like(grid.voltage_min)
     decisions, found = _decisions(market, live), entries(grid)
-    lines = nothing.at[found.bus].add(jnp.abs(found.real) + jnp.abs(found.imaginary))
+    taken = jnp.abs(found.real) + jnp.abs(found.imaginary)
+    lines = nothing.at[found.bus].add(taken.astype(dtype))
     if rule == "paper":
         own, networked, rows = (3.0, 3.0, jnp.full_like(traders, 3.0))
         steep = jnp.full_like(traders, jnp.max(zone_slopes(market), initial=0.0))

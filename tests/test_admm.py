@@ -1,0 +1,108 @@
+"""Rounds by alternating directions of multipliers: they end where the oracle says."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxgne as jg
+from jaxgne import model, pool
+from jaxgne.market import cast
+from jaxgne.solvers.admm import ADMM
+from tests.agreement import check_agreement, check_signs
+from tests.good import good
+from tests.markets import feeder, two_neighbors
+from tests.reference import solve
+
+MARKETS = {
+    "two neighbors": two_neighbors,
+    "full lines": lambda: feeder(rating=30.0),  # of one shape with those below
+    "price takers": lambda: feeder(rating=30.0, behavior=0.0),
+    "half hours": lambda: feeder(voltage_min=0.97, hour_length=0.5),
+    "a pool": lambda: pool.with_pool(two_neighbors(), fee=0.01),
+}
+
+
+@pytest.mark.parametrize("name", MARKETS)
+def test_rounds_end_where_the_oracle_is(name: str):
+    market = MARKETS[name]()
+    found = jg.clear(market, ADMM(), tol=1e-8, max_steps=4000)
+    check_agreement(market, found, solve(market))
+    check_signs(market, found.plan, found.prices, 1e-4)
+
+
+def capped() -> jg.Market:
+    """Exports, curtailment and a limit on the total that binds, on a line of four buses."""
+    return good(tariff={"total_max": 12.0, "total_min": 8.0})
+
+
+def test_limits_on_the_total_have_their_price():
+    market = capped()
+    found, oracle = jg.clear(market, ADMM(), tol=1e-8, max_steps=20_000), solve(market)
+    assert float(jnp.min(found.prices.aggregate)) < -0.001
+    np.testing.assert_allclose(found.prices.aggregate, oracle.prices.aggregate, atol=1e-4)
+    np.testing.assert_allclose(found.prices.bus, oracle.prices.bus, atol=1e-4)
+    check_agreement(market, found, oracle)
+
+
+def test_an_equilibrium_is_a_fixed_point():
+    """Rounds from there move nothing: any point at rest meets the conditions of optimality."""
+    market = feeder(rating=30.0)
+    exact = jg.clear(market, tol=1e-10)
+    solver = ADMM().prepare(market)
+    state = solver.init(market, exact.plan, exact.prices)
+    for _ in range(3):
+        state = jax.jit(solver.step)(market, state)
+    plan, prices = solver.point(market, state)
+    assert float(jg.certify(market, plan, prices).error) < 1e-7
+    assert float(jnp.max(jnp.abs(state.apart))) < 1e-5
+    assert abs(float(model.potential(market, plan) - model.potential(market, exact.plan))) < 1e-6
+
+
+def test_any_penalty_converges():
+    market = feeder(rating=30.0)
+    solver = ADMM()
+    own = jg.solvers.setting.default_balance(market)
+    rounds = {}
+    for factor in (0.1, 1.0, 10.0):
+        chosen = eqx.tree_at(lambda s: s.penalty, solver, own * factor, is_leaf=lambda a: a is None)
+        rounds[factor] = int(jg.clear(market, chosen, tol=1e-5, max_steps=10_000).steps)
+    assert rounds[1.0] <= min(rounds[0.1], rounds[10.0])
+
+
+def test_batches_and_float32():
+    market = two_neighbors()
+    markets = jg.scenarios.sweep(market, lambda m: m.tariff.base, [0.1, 0.2])
+    many = jg.clear_many(markets, ADMM(), tol=1e-6)
+    for k in range(2):
+        lane = jg.scenarios.lane(markets, k)
+        alone = jg.clear(lane, tol=1e-9)
+        np.testing.assert_allclose(many.aggregate[k], alone.aggregate, atol=1e-3)
+    narrow = jg.clear(cast(market, jnp.float32), ADMM(), max_steps=2000)
+    assert narrow.plan.imports.dtype == jnp.float32 and float(narrow.certificate.error) <= 1e-4
+
+
+def committed() -> Any:
+    both = [two_neighbors(), two_neighbors()]
+    return jg.scenarios.committed(both, [0.5, 0.5], up=1.0, down=0.0)
+
+
+@pytest.mark.parametrize(
+    ("market", "told"),
+    [
+        (lambda: jg.capped(feeder(), jg.caps.ramp(feeder(), 5.0)), "caps"),
+        (committed, "committed"),
+    ],
+)
+def test_what_it_does_not_take_is_told(market: Any, told: str):
+    with pytest.raises(ValueError, match=told):
+        jg.clear(market(), ADMM())
+
+
+@pytest.mark.parametrize("penalty", [0.0, -1.0, np.inf])
+def test_a_penalty_is_positive(penalty: float):
+    with pytest.raises(ValueError, match="penalty"):
+        ADMM(penalty)
