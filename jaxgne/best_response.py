@@ -226,14 +226,15 @@ def best_response(given: Priced, prosumer: int) -> Answer:
     objective[: mine.size] = cost
     objective[size], objective[above] = cost_of_size[sized], 1.0
     objective[starts] = per_start[:, None]
-    top = max(float(np.abs(np.delete(objective, above)).max(initial=0.0)), 1e-300)
-    objective[above] = top  # costs that bend are columns in units of this many EUR
+    steep = float(np.abs(np.delete(objective, above)).max(initial=0.0))
+    unit = min(gross / hours, steep) or 1.0  # EUR, in which the program counts
+    objective[above] = unit
 
     def touch(points: np.ndarray, entries: np.ndarray) -> None:
         """Tangents at these points of those of the entries that bend."""
         everything = given.plan.copy()
         everything[mine[bent]] = points
-        value, slope = (a[mine[bent]][entries] / top for a in given.bent(everything))
+        value, slope = (a[mine[bent]][entries] / unit for a in given.bent(everything))
         v, on = points[entries], switch[bent[entries]]
         off = on >= 0
         ends = value - slope * v
@@ -255,19 +256,19 @@ def best_response(given: Priced, prosumer: int) -> Answer:
     least, best = -np.inf, np.inf
     for _ in range(_ROUNDS):
         answer = optimize.milp(
-            objective / top,
+            objective / unit,
             integrality=integers,
             bounds=optimize.Bounds(floor, ceiling),
             constraints=[whole.constraint()],
             options={"time_limit": _PATIENCE, "mip_rel_gap": 0.0},
         )
         proved = answer.fun if answer.mip_dual_bound is None else answer.mip_dual_bound
-        least = max(least, -np.inf if proved is None else top * float(proved))
+        least = max(least, -np.inf if proved is None else unit * float(proved))
         if answer.x is None:
             break
         values[mine] = answer.x[: mine.size]
         bends = given.bent(values)[0][mine[bent]]
-        short = bends - top * answer.x[above]
+        short = bends - unit * answer.x[above]
         best = min(best, float(objective @ answer.x) + float(short.sum()))
         if short.sum() <= _PRECISE * gross or answer.status == 1:
             break

@@ -75,12 +75,12 @@ class OnOff(Record):
             lines.append(f"{name:<16}{shown}  {int(starts(self.units, on)[k].sum())} starts")
         worst = int(np.argmax(np.asarray(self.regret)))
         lines.append(
-            f"nobody gains more than {float(self.epsilon):.2g} EUR by another plan at these prices "
+            f"nobody gains more than {float(self.epsilon):.3g} EUR by another plan at these prices "
             f"({own.prosumer(worst)})"
         )
         lines.append(
             f"cost {float(self.cost):.6g} EUR, of any pattern at least {float(self.bound):.6g}: "
-            f"{float(self.gap):.2g} EUR less"
+            f"{float(self.gap):.3g} EUR less"
         )
         lines.append(f"{self.patterns} patterns cleared, of which {self.infeasible} have no plan")
         return "\n".join(lines)
@@ -100,10 +100,11 @@ def clear(
     `units` are made by `on_off.units`. First they take any power from 0 on. Of that come three
     patterns, each the nearest that the units' times allow: where a unit makes more than half of its
     `low`, where it makes anything, and what is cheapest at the prices. Each is cleared, and what
-    the units would answer to its prices is the next, all at once and the one that gains most alone,
-    until no new one comes or `patterns` are cleared. Kept is the one in which the prosumer that
-    could gain most gains least (`keep="regret"`), or that of least potential with starts ("cost").
-    What each prosumer with units could gain is then found by a mixed-integer program of its own.
+    the units would answer to its prices comes next, all at once and each alone, who gains most
+    first, until no new one comes or `patterns` are cleared. Kept is the one in which the prosumer
+    that could gain most gains least (`keep="regret"`), or that of least potential with starts
+    ("cost"). What each prosumer with units could gain is then found by a mixed-integer program of
+    its own.
     Markets are cleared to `tol`, as by `jg.clear`.
 
     Runs on the host. Raises `NotCleared` where the market has no equilibrium with units that take
@@ -139,8 +140,7 @@ def clear(
             worst, best = rank, (on, fixed, found, regret, cost)
         if np.array_equal(wish, on):  # which no pattern beats
             break
-        alone = np.arange(len(gained)) == np.argmax(gained)
-        todo += [wish, np.where(alone[:, None], wish, on)]
+        todo += [wish, *_each_alone(on, wish, gained)]
     if best is None:
         raise ValueError(
             f"on_off.clear: none of the {cleared} patterns that were tried has a plan, though "
@@ -203,6 +203,15 @@ def _first_patterns(
         votes = np.where(may, votes, np.inf).astype(low.dtype)
         yield np.asarray(cheapest(nearest, jnp.asarray(votes))[0])
     yield np.asarray(cheapest(units, _worth(free, units, first))[0])
+
+
+def _each_alone(
+    on: np.ndarray, wish: np.ndarray, gained: np.ndarray
+) -> Iterator[Bool[np.ndarray, "U H"]]:
+    """The pattern with the wish of one unit, of those that gain by it, who gains most first."""
+    for k in np.argsort(-gained, kind="stable").tolist():
+        if gained[k] > 0:
+            yield np.where((np.arange(len(on)) == k)[:, None], wish, on)
 
 
 @hosted
