@@ -17,7 +17,21 @@ from tests.good import good
 from tests.markets import feeder, two_neighbors
 from tests.reference import solve
 
+
+def zoned() -> jg.Market:
+    """Two prosumers each in two zones, at prices of their own."""
+    market = jg.Market(
+        jg.Prosumers([0, 0, 1, 1], [[4.0, 5.0], [3.0, 2.0], [6.0, 3.0], [2.0, 4.0]]),
+        jg.Grid([[1.0, 1.0], [2.0, 2.0]], model="copperplate"),
+        jg.Tariff(0.002, hours=2, base=0.10),
+        jg.Generators([0, 1], 12.0, hours=2, quadratic=[0.010, 0.012], linear=0.05),
+        trading=jg.Trading([2, 3], [0, 1], 10.0, toll=0.002),
+    )
+    return jg.zones.with_zones(market, [0, 0, 1, 1], base=[0.10, 0.16], slope=[0.002, 0.006])
+
+
 MARKETS = {
+    "zones": zoned,
     "two neighbors": two_neighbors,
     "full lines": lambda: feeder(rating=30.0),  # of one shape with those below
     "price takers": lambda: feeder(rating=30.0, behavior=0.0),
@@ -31,7 +45,8 @@ def test_rounds_end_where_the_oracle_is(name: str):
     market = MARKETS[name]()
     found = jg.clear(market, ADMM(), tol=1e-8, max_steps=4000)
     check_agreement(market, found, solve(market))
-    check_signs(market, found.plan, found.prices, 1e-4)
+    if name != "zones":  # whose prices differ
+        check_signs(market, found.plan, found.prices, 1e-4)
 
 
 def capped() -> jg.Market:

@@ -14,7 +14,7 @@ is linearised, with a proximal term large enough (linearised ADMM). All other st
 """
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -28,18 +28,22 @@ from ..market import Grid, Market
 from ..model import (
     Plan,
     Rows,
-    aggregate,
+    at_prosumers,
     boxes,
     by_owner,
     counted,
     grid_price,
+    in_zones,
     net_load,
     own_gradient,
+    passive_in_zones,
     prox,
     rows_like,
     trade_prices,
     without_curves,
     zeros,
+    zone_slopes,
+    zone_totals,
 )
 from ..record import Record
 from ..scales import scales
@@ -64,7 +68,7 @@ _LIGHT = 1e-3  # proximal weight of what costs nobody anything, against the pena
 class Totals(Record):
     """What the operator keeps of all prosumers: sums, kW, or the prices of these, EUR/kWh."""
 
-    imports: Float[Array, " H"]
+    imports: Float[Array, "Z H"]  # by price zone
     exports: Float[Array, " H"]
     drawn: Float[Array, "B H"]
 
@@ -136,7 +140,8 @@ class ADMM(AbstractSolver):
         plan = prox(market, plan, jax.tree.map(jnp.zeros_like, plan))
         asked = prices.aggregate + prices.exchange
         drawn = _at_buses(market, net_load(market, plan))
-        totals = Totals(jnp.sum(plan.imports, axis=0), jnp.sum(plan.exports, axis=0), drawn)
+        totals = Totals(in_zones(market, plan.imports), jnp.sum(plan.exports, axis=0), drawn)
+        price = grid_price(market, zone_totals(market, plan))
         many, devices = _counts(market)
         own = setting.prosumers
         water = setting.buffers.pad(market.weight * prices.energy)
@@ -146,7 +151,7 @@ class ADMM(AbstractSolver):
         return State(
             choices=choices_of(setting.places, plan, jnp.concatenate([plan.trades, -plan.trades])),
             trade=trade_prices(market, prices),
-            prices=Totals(grid_price(market, aggregate(market, plan)) + asked, -asked, prices.bus),
+            prices=Totals(price + asked, -asked, prices.bus),
             beyond=jax.tree.map(jnp.zeros_like, totals),
             apart=jnp.zeros_like(plan.trades),
             network=_state(market, state_of(plan), plan.exchange, totals),
@@ -182,7 +187,7 @@ class ADMM(AbstractSolver):
         # 3. the operator takes the nearest totals that the grid can bear, and moves their prices
         plan = _plan(market, setting, choices, state.network)
         drawn = _at_buses(market, net_load(market, plan))
-        sums = Totals(jnp.sum(plan.imports, axis=0), jnp.sum(plan.exports, axis=0), drawn)
+        sums = Totals(in_zones(market, plan.imports), jnp.sum(plan.exports, axis=0), drawn)
         found, limit = _operate(market, state, sums)
         beyond = jax.tree.map(jnp.subtract, sums, _totals(market, found.answer.T))
         moved = jax.tree.map(
@@ -236,7 +241,7 @@ def _counts(market: Market) -> tuple[Totals, Float[Array, " N"]]:
     each = jnp.max(made, axis=1)
     some = (each > 0).astype(each.dtype)[:, None] + jnp.zeros_like(market.prosumers.load)
     return Totals(
-        jnp.maximum(jnp.sum(live.imports, axis=0), 1.0),
+        jnp.maximum(in_zones(market, live.imports), 1.0),
         jnp.maximum(jnp.sum(live.exports, axis=0), 1.0),
         jnp.maximum(_at_buses(market, some), 1.0),
     ), each
@@ -277,47 +282,58 @@ def _quote(market: Market, setting: Setting, prices: Totals, trade: Float[Array,
         charge=own.charge + held,
         discharge=own.discharge - held,
         curtailed=own.curtailed + at,
-        imports=own.imports + ts * prices.imports,
+        imports=own.imports + ts * at_prosumers(market, prices.imports),
         exports=own.exports + ts * prices.exports,
     )
     sides = jnp.concatenate([pairs.fee_buyer + trade, pairs.fee_seller + trade])
     return choices_of(setting.places, priced, ts * sides)
 
 
-def _parts(market: Market) -> tuple[int, ...]:
-    """How many entries the operator's state has of its grid, of buses and of feeders."""
+class _Parts(NamedTuple):
+    """Where things are in the operator's state: its grid, and then what is shared."""
+
+    states: int
+    drawn: slice  # what buses draw
+    feeders: slice  # what these bring
+    imports: slice  # by zone; then total exports, and last the net exchange
+    size: int
+
+
+def _parts(market: Market) -> _Parts:
     empty, grid = zeros(market), market.grid
     states = sum(getattr(empty, name).shape[0] for name in STATE)
-    if not grid.model.networked:
-        return states, 0, 0
-    return states, grid.voltage_min.shape[0], grid.feeder.shape[0]
+    lined = grid.model.networked
+    buses = states + grid.voltage_min.shape[0] * lined
+    feeders = buses + grid.feeder.shape[0] * lined
+    last = feeders + zone_slopes(market).shape[0]
+    places = slice(states, buses), slice(buses, feeders), slice(feeders, last)
+    return _Parts(states, *places, last + 2)
 
 
 def _state(market: Market, state: Array, exchange: Array, totals: Totals) -> Float[Array, "V H"]:
-    """Grid, what buses draw, what feeders bring; then total imports, exports, net exchange."""
-    net = totals.imports + jnp.sum(market.grid.passive, axis=0) - totals.exports
-    last = jnp.stack([totals.imports, totals.exports, net])
-    _, buses, feeders = _parts(market)
-    return jnp.concatenate([state, totals.drawn[:buses], exchange[:feeders], last])
+    """The operator's state, in the order of `_Parts`."""
+    sigma = jnp.sum(totals.imports, axis=0) + jnp.sum(market.grid.passive, axis=0)
+    last = jnp.stack([totals.exports, sigma - totals.exports])
+    network = [totals.drawn, exchange] if market.grid.model.networked else []
+    return jnp.concatenate([state, *network, totals.imports, last])
 
 
 def _totals(market: Market, state: Float[Array, "V H"]) -> Totals:
     """The operator's totals, of its state."""
-    states, buses, _ = _parts(market)
-    drawn = state[states : states + buses]
+    at = _parts(market)
+    drawn = state[at.drawn]
     if not market.grid.model.networked:
         drawn = jnp.zeros((market.grid.voltage_min.shape[0], state.shape[1]), state.dtype)
-    return Totals(state[-3], state[-2], drawn)
+    return Totals(state[at.imports], state[-2], drawn)
 
 
 def _plan(market: Market, setting: Setting, choices: Choice, state: Float[Array, "V H"]) -> Plan:
     """What all decided and the operator's state, as a plan."""
     empty = zeros(market)
     sizes = [getattr(empty, name).shape[0] for name in STATE]
-    states, buses, feeders = _parts(market)
+    at = _parts(market)
     buyer, seller = jnp.split(setting.sides.take(choices.trades), 2)
-    parts = jnp.split(state[:states], np.cumsum(sizes)[:-1])
-    exchange = state[states + buses : states + buses + feeders]
+    parts = jnp.split(state[: at.states], np.cumsum(sizes)[:-1])
     return replace(
         empty,
         generation=setting.generators.take(choices.generation),
@@ -328,7 +344,7 @@ def _plan(market: Market, setting: Setting, choices: Choice, state: Float[Array,
         exports=choices.exports,
         curtailed=choices.curtailed,
         trades=(buyer - seller) / 2,
-        exchange=exchange if feeders else empty.exchange,
+        exchange=state[at.feeders] if market.grid.model.networked else empty.exchange,
         **dict(zip(STATE, parts, strict=True)),
     )
 
@@ -337,46 +353,36 @@ def _operator(market: Market, grid: Network, many: Totals, penalty: Array) -> Ne
     """The operator's set and weights (EUR/kWh per kW) over its whole state, by hour.
 
     Rows: the grid's own (of `grid`), a balance for each bus, the exchange, and what is exchanged
-    made of total imports and exports. Bounds of what buses draw are those of `_operate`.
+    made of total imports and exports.
     """
-    networked, hours = market.grid.model.networked, market.prosumers.load.shape[1]
-    states, buses, feeders = _parts(market)
-    size = states + buses + feeders + 3
+    at, hours = _parts(market), market.prosumers.load.shape[1]
+    states, size = at.states, at.size
     light, nothing = _LIGHT * penalty, jnp.zeros((size, hours), penalty.dtype)
-    n, f = slice(states, states + buses), slice(states + buses, size - 3)
     tall = [jnp.pad(grid.matrix, ((0, 0), (0, size - states)))]
     offset, scale = [grid.offset], [grid.row_scale]
     measure = scales(market, zeros(market)).total
-    passive = jnp.sum(market.grid.passive, axis=0)
-    if networked:
+    if market.grid.model.networked:
+        buses = market.grid.voltage_min.shape[0]
         balance = jnp.zeros((buses, size), penalty.dtype)
         balance = balance.at[:, :states].set(_leaving(market, states))
-        balance = balance.at[:, n].set(jnp.eye(buses, dtype=balance.dtype))
-        balance = balance.at[market.grid.feeder, jnp.arange(size)[f]].set(-1.0)
-        exchange = jnp.zeros((1, size), penalty.dtype).at[0, f].set(-1.0).at[0, -1].set(1.0)
-        tall += [balance, exchange]
+        balance = balance.at[:, at.drawn].set(jnp.eye(buses, dtype=balance.dtype))
+        balance = balance.at[market.grid.feeder, jnp.arange(size)[at.feeders]].set(-1.0)
+        exchange = jnp.zeros((1, size), penalty.dtype).at[0, at.feeders].set(-1.0)
+        tall += [balance, exchange.at[0, -1].set(1.0)]
         offset += [-market.grid.passive, jnp.zeros((1, hours), penalty.dtype)]
         scale += [jnp.full(buses + 1, measure)]
-    total = (
-        jnp.zeros((1, size), penalty.dtype)
-        .at[0, -3:]
-        .set(jnp.array([1.0, -1.0, -1.0], penalty.dtype))
-    )
+    total = jnp.zeros((1, size), penalty.dtype).at[0, at.imports].set(1.0).at[0, -2:].set(-1.0)
     matrix = jnp.concatenate([*tall, total])
+    passive = jnp.sum(market.grid.passive, axis=0)
     weight = nothing.at[:states].set(jnp.reshape(grid.proximal, (states, -1)) + nothing[:states])
-    weight = weight.at[n].set(penalty / many.drawn[:buses]).at[f].set(light)
-    weight = weight.at[-3].set(market.tariff.slope + penalty / many.imports)
+    drawn = penalty / many.drawn if market.grid.model.networked else nothing[at.drawn]
+    weight = weight.at[at.drawn].set(drawn).at[at.feeders].set(light)
+    weight = weight.at[at.imports].set(zone_slopes(market) + penalty / many.imports)
     weight = weight.at[-2].set(penalty / many.exports).at[-1].set(light)
-    lower = (
-        jnp.concatenate([grid.lower, nothing[states:] - jnp.inf])
-        .at[-1]
-        .set(market.tariff.total_min)
-    )
-    upper = (
-        jnp.concatenate([grid.upper, nothing[states:] + jnp.inf])
-        .at[-1]
-        .set(market.tariff.total_max)
-    )
+    lower = jnp.concatenate([grid.lower, nothing[states:] - jnp.inf])
+    upper = jnp.concatenate([grid.upper, nothing[states:] + jnp.inf])
+    lower = lower.at[-1].set(market.tariff.total_min)
+    upper = upper.at[-1].set(market.tariff.total_max)
     free = jnp.where(jnp.any(upper > lower, axis=1), 1 / jnp.mean(weight, axis=1), 0.0)
     with jax.enable_x64(True):
         wide = matrix.astype(jnp.float64)
@@ -410,14 +416,14 @@ def _operate(market: Market, state: State, sums: Totals) -> tuple[Any, Float[Arr
     It minimises what main grid and totals cost at their prices, with rho / 2n (sum - total)^2 for
     n who share a sum: the nearest admissible state to the one where each would be alone.
     """
-    network, rho = state.setting.network, state.penalty
-    states, buses, _ = _parts(market)
+    network, rho, at = state.setting.network, state.penalty, _parts(market)
     pulled = jax.tree.map(lambda a, price, n: rho * a / n + price, sums, state.prices, state.many)
-    n = slice(states, states + buses)
-    center = state.network.at[n].set((pulled.drawn[:buses]) / network.proximal[n])
-    asked = grid_price(market, jnp.sum(market.grid.passive, axis=0))
-    center = center.at[-3].set((pulled.imports - asked) / network.proximal[-3])
-    center = center.at[-2].set(pulled.exports / network.proximal[-2])
+    asked = grid_price(market, passive_in_zones(market, market.grid.passive))
+    center, weight = state.network, network.proximal
+    if market.grid.model.networked:
+        center = center.at[at.drawn].set(pulled.drawn / weight[at.drawn])
+    center = center.at[at.imports].set((pulled.imports - asked) / weight[at.imports])
+    center = center.at[-2].set(pulled.exports / weight[-2])
     axes = jax.tree.map(lambda _: None, network)
     axes = replace(axes, offset=1, lower=1, upper=1, proximal=1)
     found = jax.vmap(project_network, in_axes=(axes, 1, 1))(network, center, state.rows)
