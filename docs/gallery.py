@@ -42,6 +42,7 @@ turn = 1 + 0.1 * np.sin(2 * np.pi * np.arange(1, 49) / 24)[:, None, None]
 moving = jg.scenarios.sweep(small, lambda m: m.prosumers.load, turn * small.prosumers.load)
 begun, settled = jg.clear(small), jg.clear_many(moving, tol=1e-9)
 mechanism, known = jg.SemiDecentralized(), {"start": begun, "equilibria": settled}
+offers = jg.balancing.curve(small, begun, np.linspace(-40, 40, 17), [0, 5])
 tracked = {f"{k} rounds": jg.track(moving, mechanism, rounds=k, **known) for k in (3, 10, 30)}
 
 days = jg.scenarios.perturb(jg.ieee37(), jax.random.key(0), 40, load=0.1, renewable=0.3, price=0.1)
@@ -122,6 +123,10 @@ FIGURES = {
     "costs": ("What each prosumer pays, and for what", "plots.costs(market, clearing)"),
     "benefits": ("What trading is worth to each prosumer", "plots.benefits(compared)"),
     "convergence": ("Convergence of solvers", "plots.convergence(traces)"),
+    "merit-order": (
+        "What a deviation of the total costs, as the operator asks for less or more",
+        "plots.merit_order(offers)",
+    ),
     "front": (
         "What two aims cost one another, as the slopes of the price by hour move",
         'plots.front(aims, labels=("cost of all (EUR)", "variance of the import (kW²)"))',

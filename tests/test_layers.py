@@ -269,7 +269,7 @@ LAYERS: dict[str, set[str]] = {
         *RESULT - SOLVERS,
         *STUDIES,
         *(f"plots.{part}" for part in ("arcs", "layout", "maps", "state", "strokes", "style")),
-        *("envelopes", "front", "incidence"),
+        *("balancing", "envelopes", "front", "incidence"),
     },
     "families": {
         *("acflow", "clock", "fields", "grids", "kinds", "market", "model", "names", "radial"),

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 import jaxgne as jg
 from jaxgne import cli, frames, plots
+from jaxgne.balancing import Curve
 from jaxgne.comparison import Comparison, baselines, compare
 from jaxgne.front import Front
 from jaxgne.plots.arcs import largest
@@ -29,6 +30,7 @@ from jaxgne.plots.style import begin, legend
 from jaxgne.tracing import Trace
 from jaxgne.tracking import Tracking
 from tests.figures import faults, unsafe_colors
+from tests.markets import one_bus
 
 mpl.use("Agg")
 
@@ -69,6 +71,15 @@ def with_status(clearings: jg.Clearing, status: list[Any]) -> jg.Clearing:
     """A batch of clearings that ended as told."""
     numbers = np.array([word._value for word in status])
     return eqx.tree_at(lambda c: c.status._value, clearings, numbers)  # type: ignore[attr-defined]
+
+
+def offers() -> Curve:
+    """Prices of three deviations in two of three steps; the third was not possible."""
+    market = one_bus()
+    price = np.array([[0.05, 0.0, 0.04], [-0.1, 0.0, -0.12], [np.nan] * 3])
+    asked = np.array([True, False, True])
+    numbers = (jnp.asarray(a) for a in ([-1.0, 1.0, 2.0], asked, price, [0.1] * 3, [0.05] * 3))
+    return Curve(market, *numbers)
 
 
 def gradient() -> jg.Market:
@@ -148,6 +159,7 @@ FIGURES: dict[str, Callable[[], Axes]] = {
         field="grid.passive",
         by="bus",
     ),
+    "merit_order": lambda: plots.merit_order(offers()),
     "front": lambda: plots.front(two_aims(), labels=("cost (EUR)", "peak (kW)")),
     "tracking": lambda: plots.tracking(tracked()),
     "tracking of limits": lambda: plots.tracking(tracked(), "violation"),

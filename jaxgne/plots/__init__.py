@@ -21,6 +21,7 @@ from .fronts import front
 from .hourly import bus_prices, prices, voltages
 from .levels import level
 from .maps import grid_map
+from .merit import merit_order
 from .money import benefits, costs
 from .sensitivity import sensitivities
 from .stacks import energy, storage
@@ -39,6 +40,7 @@ __all__ = [
     "front",
     "grid_map",
     "level",
+    "merit_order",
     "prices",
     "sensitivities",
     "sigma",
