@@ -22,6 +22,7 @@ from .model import (
     grid_price,
     import_prices,
     net_load,
+    passive_in_zones,
     rows_like,
     zeros,
     zone_totals,
@@ -30,6 +31,7 @@ from .record import Record, changed
 from .result import Clearing
 from .runner import jnp
 from .size import utmost
+from .tables import refuse_ties
 from .uncontrolled import told, with_state
 
 ALONE = "alone"  # what benefits of auctions are measured against
@@ -70,9 +72,10 @@ def alone(market: Market) -> Market:
         total_min=jnp.full(hours, -jnp.inf),
         total_max=jnp.full(hours, jnp.inf),
     )
+    passive = passive_in_zones(market, market.grid.consumed[0])  # a bus for each
     return Market(
         own,
-        Grid(jnp.sum(market.grid.consumed[0], axis=0)[None], model="copperplate"),
+        Grid(passive, model="copperplate", zone=np.arange(passive.shape[0])),
         free,
         changed(market.generators, bus=jnp.full_like(market.generators.bus, -1)),
         changed(market.buffers, bus=jnp.full_like(market.buffers.bus, -1)),
@@ -80,6 +83,7 @@ def alone(market: Market) -> Market:
         clock=market.clock,
         weight=market.weight,
         before=market.before,
+        zones=market.zones,
     )
 
 
@@ -88,8 +92,10 @@ def pooled(market: Market) -> Market:
     """The market in which every two prosumers are a pair: the pool of the uniform auction.
 
     Its toll is the highest of the market's pairs in each hour, its limit more than all can make or
-    use together. Nobody prefers a partner. Of n prosumers there are n (n - 1) / 2 pairs.
+    use together. Nobody prefers a partner. Of n prosumers there are n (n - 1) / 2 pairs. Raises
+    `ValueError` where caps count trades, as tie lines do.
     """
+    refuse_ties("pooled", market)
     buyer, seller = np.triu_indices(len(market.prosumers.bus), k=1)
     toll = np.max(np.asarray(market.trading.toll), axis=0, keepdims=True, initial=0.0)
     toll = np.broadcast_to(toll, (len(buyer), toll.shape[1]))

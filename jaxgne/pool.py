@@ -30,6 +30,7 @@ from .runner import jnp, to_device
 from .selection import least_norm
 from .settlement import bills, for_each_priced
 from .size import utmost
+from .tables import refuse_ties
 
 NAME = "pool"
 ARRANGEMENTS = ("pairs only", "pool only", "both")
@@ -73,6 +74,8 @@ def with_pool(
         raise ValueError("with_pool: members names somebody twice; give each once.")
     if not len(rows):
         raise ValueError("with_pool: members are none; give one at least.")
+    if not pairs:
+        refuse_ties("with_pool: pairs=False", market)
     own = {"limit": utmost(market) if limit is None else limit, "toll": fee}
     dtype = market.prosumers.load.dtype
     for what, value in own.items():

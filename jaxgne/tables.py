@@ -324,6 +324,15 @@ def has_zones(market: Any) -> bool:
     return market.zones.base.shape[-2] > 0
 
 
+def refuse_ties(caller: str, market: Any) -> None:
+    """Raise `ValueError` where caps count trades, as `caller` has other pairs than these are of."""
+    if np.any(np.asarray(market.caps.quantity) == QUANTITIES.index("trades")):
+        raise ValueError(
+            f"{caller}: caps of this market count trades of its pairs, as tie lines do, and here "
+            "it gets other pairs; leave these caps out, or make them afterwards."
+        )
+
+
 def zones_by_hour(market: Any) -> Any:
     """The market with what zones add written for each hour, where it is one number for all."""
     zones, hours = market.zones, market.tariff.slope.shape[-1]

@@ -309,7 +309,7 @@ SLOW_TESTS = {
     "test_uneven.py": ("test_solvers_find_what_the_oracle_finds[1-mechanism]",),
     "test_zones.py": (
         *("test_all_solvers_agree", "test_solvers_agree_on_tie_lines"),
-        "test_batches_clear_as_one_by_one",
+        *("test_batches_clear_as_one_by_one", "test_losses_are_bought_at_the_price_of_their_zone"),
         "test_derivatives_are_those_of_finite_differences[jax]",
     ),
 }

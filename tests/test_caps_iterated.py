@@ -19,7 +19,7 @@ from jaxgne.sensitivity.lagrangian import Point, point_of, sizes
 from jaxgne.sensitivity.linear import factored, iterated
 from jaxgne.sensitivity.refinement import Solved, refined
 from tests.capped import capped_market
-from tests.markets import SHAPES
+from tests.markets import SHAPES, random_zones
 
 SLOW = pytest.mark.slow
 STEPS = 40  # conjugate gradients a turn, where there are six rows of caps and six of levels an hour
@@ -77,10 +77,22 @@ def test_few_iterations_solve_what_elimination_does(
     monkeypatch.setattr(preconditioner, "_DENSE", dense)
     jax.clear_caches()  # of the same shape, preconditioned otherwise
     for seed in seeds:
-        case = at_equilibrium(capped_market(seed, shape=SHAPES[0], grid=grid))
-        found, exact = by_iterations(case), case.exact
-        assert float(exact.residual) < 1e-9, seed
-        assert float(found.residual) < 1e-8, seed
-        asked = [(p.total, p.price, p.prices.cap) for p in (exact.point, found.point)]
-        for a, b in zip(*asked, strict=True):
-            assert np.allclose(a, b, atol=1e-6 * float(jnp.abs(a).max())), seed
+        check(capped_market(seed, shape=SHAPES[0], grid=grid))
+
+
+def check(market: jg.Market):
+    """Iterations find what elimination does."""
+    case = at_equilibrium(market)
+    found, exact = by_iterations(case), case.exact
+    assert float(exact.residual) < 1e-9
+    assert float(found.residual) < 1e-8
+    asked = [(p.total, p.price, p.prices.cap) for p in (exact.point, found.point)]
+    for a, b in zip(*asked, strict=True):
+        assert np.allclose(a, b, atol=1e-6 * float(jnp.abs(a).max()))
+
+
+@SLOW
+@pytest.mark.parametrize("grid", ["lindistflow", "copperplate"])
+def test_zones_take_few_iterations_too(grid: Any):
+    """Each has a row in every hour that its prosumers share."""
+    check(random_zones(capped_market(4, shape=SHAPES[0], grid=grid), 4))

@@ -9,13 +9,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import sparse
 
 import jaxgne as jg
 from jaxgne import frames, model, zones
+from jaxgne.acflow import drawn, flow
+from jaxgne.incidence import left
 from jaxgne.market import Zones
+from jaxgne.padding import pad
 from jaxgne.record import changed
+from jaxgne.runner import by_numpy, to_host
 from tests.agreement import SOLVERS, check_agreement
-from tests.markets import SHAPES, random_market, random_zones
+from tests.markets import SHAPES, anything, random_market, random_zones
 from tests.reference import solve, violations
 
 
@@ -324,3 +329,78 @@ def test_tables_tell_of_zones():
     assert found.to_xarray(market).sizes["zone"] == 2
     plain = random_market(0, shape=SHAPES[0])
     assert len(frames.zones(plain, jg.clear(plain, runner="numpy", throw=False))) == 0
+
+
+def test_losses_are_bought_at_the_price_of_their_zone():
+    """What a kW costs more at a bus than at the feeder is what it costs of losses everywhere, each
+    at the price of the zone in which it is lost, by finite differences of the AC power flow."""
+    market = jg.ieee37(6, hours=2)
+    buses = np.arange(len(market.grid.passive)) % 2
+    market = zones.with_zones(
+        market, np.arange(6) % 2, base=[0.08, 0.2], slope=[4e-5, 8e-5], buses=buses
+    )
+    found = jg.clear_ac(market)
+    linear, answer = found.linear, found.clearing
+    assert float(answer.certificate.error) <= 1e-6
+    price = np.asarray(zones.prices(linear, answer.plan))[buses]
+    bills, lost = jg.settle(linear, answer), np.asarray(linear.grid.tangent.losses)
+    np.testing.assert_allclose(bills.losses, np.sum(price * lost, axis=0), atol=1e-9)
+    np.testing.assert_allclose(bills.receipts - bills.losses, bills.rent, atol=1e-9)
+    active, reactive = drawn(market, answer.plan)
+
+    def worth(more: float, bus: int) -> np.ndarray:
+        draws = active.at[bus].add(more)
+        state = flow(market.grid, draws, reactive)
+        losses = -(draws + left(market.grid, state.active, state.reactive)[0])
+        return np.sum(price * losses.at[market.grid.feeder].add(state.exchange), axis=0)
+
+    for bus in (5, 20):
+        slope = (worth(0.1, bus) - worth(-0.1, bus)) / 0.2
+        np.testing.assert_allclose(answer.prices.bus[bus], slope, rtol=1e-4)
+
+
+def test_workbooks_padding_and_auctions_know_zones(tmp_path):
+    """A workbook comes back; rows that take part in nothing change nothing; each plans alone."""
+    market = feasible_zoned()
+    jg.save(tmp_path / "day.xlsx", market)
+    assert eqx.tree_equal(market, jg.load(tmp_path / "day.xlsx")[0])
+    wide = pad(market, prosumers=6, buses=5, pairs=8)
+    found, same = (jg.clear(m, tol=1e-9, runner="numpy") for m in (market, wide))
+    np.testing.assert_allclose(same.plan.imports[:4], found.plan.imports, atol=1e-5)
+    single = jg.auctions.alone(market)
+    assert single.zones is market.zones or eqx.tree_equal(single.zones, market.zones)
+    drawn = model.passive_in_zones(single, single.grid.passive)
+    np.testing.assert_allclose(drawn, model.passive_in_zones(market, market.grid.passive))
+    with pytest.raises(ValueError, match="caps of this market count trades"):
+        jg.auctions.pooled(two_microgrids(3.0))
+
+
+def test_the_game_is_that_of_its_potential():
+    """Everybody's own marginal cost is the slope of the potential, trades' tolls apart."""
+    market = zoned_market(5, shape=SHAPES[0], grid="copperplate")
+    plan, _ = anything(market, 5)
+    free = changed(market.trading, toll=0 * market.trading.toll)
+    market = changed(market, trading=free)
+    way, _ = anything(market, 6)
+    with by_numpy():  # the potential is quadratic: differences are exact
+        here, at, way = to_host((market, plan, way))
+        up, down = (jax.tree.map(lambda u, d, s=s: u + s * d, at, way) for s in (1, -1))
+        rise = (model.potential(here, up) - model.potential(here, down)) / 2
+        own = model.pseudo_gradient(here, at)
+        along = sum(np.sum(a) for a in jax.tree.leaves(jax.tree.map(np.multiply, own, way)))
+    assert float(rise) == pytest.approx(float(along), rel=1e-9)
+
+
+def test_the_program_of_any_convex_solver_has_zones():
+    """Clarabel finds in it what `clear` finds."""
+    clarabel = pytest.importorskip("clarabel")
+    market = feasible_zoned()
+    made = jg.convex(market)
+    P, q, A, b, *_ = made.conic()
+    cones = [getattr(clarabel, kind)(*numbers) for kind, *numbers in made.cones]
+    options = clarabel.DefaultSettings()
+    options.verbose = False
+    found = clarabel.DefaultSolver(sparse.triu(P).tocsc(), q, A, b, cones, options).solve()
+    prices = made.prices(made.multipliers(np.array(found.z)))
+    judged = jg.certify(market, made.plan(np.array(found.x)), prices)
+    assert float(judged.residuals.error) < 1e-5
