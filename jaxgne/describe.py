@@ -193,12 +193,11 @@ def _tariff(market: Any) -> str:
             text += f"own contracts add {_range(each, 'EUR/kWh')} to the price of {way}; "
     if np.any(np.asarray(market.prosumers.export_max) > 0):
         text += f"export at {_range(tariff.export, 'EUR/kWh')}; "
-    if len(zones := market.zones.names):
-        more = zip(("price", "slope", "export"), ("base", "slope", "export"), strict=True)
-        units = ("EUR/kWh", "EUR/kWh per kW", "EUR/kWh")
-        own = [f"{_range(np.asarray(getattr(market.zones, field)), unit)} to the {word}"
-               for (word, field), unit in zip(more, units, strict=True)]  # fmt: skip
-        text += f"{_count(len(zones), 'zone')}, of the import of each, add {', '.join(own)}; "
+    if zones := len(market.zones.names):
+        more = {"base": "EUR/kWh", "slope": "EUR/kWh per kW", "export": "EUR/kWh"}
+        each = {name: np.asarray(getattr(market.zones, name), float) for name in more}
+        told = [f"{name} {_range(each[name], more[name])}" for name in more if np.any(each[name])]
+        text += f"{_count(zones, 'zone')}, which add {', '.join(told) or 'nothing'}; "
     return text + names.get(kappa, f"anticipation {_number(kappa)}")
 
 

@@ -210,6 +210,16 @@ class Ties(Record):
     price: Float[np.ndarray, "T H"]
     rent: Float[np.ndarray, "T H"]
 
+    def __str__(self) -> str:
+        axes = tuple(k for k in range(np.ndim(self.rent)) if k != np.ndim(self.rent) - 2)
+        each = (np.min(self.flow, axes), np.max(self.flow, axes), np.max(np.abs(self.price), axes))
+        return "\n".join(
+            f"{name}: {low:.4g} to {high:.4g} kW, at most {price:.4f} EUR/kWh, {rent:.2f} EUR"
+            for name, low, high, price, rent in zip(
+                self.names, *each, np.sum(self.rent, axes), strict=True
+            )
+        )
+
 
 def ties(market: Market, clearing: Clearing) -> Ties:
     """What the tie lines of a market do: flows, prices and rents, line by line.

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 import jaxgne as jg
-from jaxgne import frames, model, zones
+from jaxgne import frames, model, settlement, zones
 from jaxgne.acflow import drawn, flow
 from jaxgne.incidence import left
 from jaxgne.market import Zones
@@ -343,7 +343,7 @@ def test_losses_are_bought_at_the_price_of_their_zone():
     linear, answer = found.linear, found.clearing
     assert float(answer.certificate.error) <= 1e-6
     price = np.asarray(zones.prices(linear, answer.plan))[buses]
-    bills, lost = jg.settle(linear, answer), np.asarray(linear.grid.tangent.losses)
+    bills, lost = jg.settle(linear, answer), settlement.lost_at(linear)
     np.testing.assert_allclose(bills.losses, np.sum(price * lost, axis=0), atol=1e-9)
     np.testing.assert_allclose(bills.receipts - bills.losses, bills.rent, atol=1e-9)
     active, reactive = drawn(market, answer.plan)

@@ -104,6 +104,7 @@ def _kind(market: Market) -> dict[str, Any]:
         "time zone": market.clock and market.clock.zone,
         "caps": market.caps.names,
         "units of caps": market.caps.units,
+        "zones": market.zones.names,
     }
 
 
