@@ -129,8 +129,8 @@ def clarabel(box: Box, eps: float) -> tuple[np.ndarray, np.ndarray, float]:
     return np.array(found.x), np.array(found.z)[:zeros], perf_counter() - begun
 
 
-def moreau(box: Box, eps: float) -> tuple[np.ndarray, np.ndarray, float]:
-    """Interior point, conic, on the CPU."""
+def moreau(box: Box, eps: float, device: str = "cpu") -> tuple[np.ndarray, np.ndarray, float]:
+    """Interior point, conic."""
     module: Any = import_module("moreau")
 
     A, b, zeros, others = stacked(box)
@@ -146,7 +146,7 @@ def moreau(box: Box, eps: float) -> tuple[np.ndarray, np.ndarray, float]:
             num_nonneg_cones=others,
             so_cone_dims=[3] * (len(box.radii) // 3),
         ),
-        module.Settings(solver="ipm", device="cpu", ipm_settings=inner),
+        module.Settings(solver="ipm", device=device, ipm_settings=inner),
     ).solve()
     return np.asarray(found.x), np.asarray(found.z)[:zeros], perf_counter() - begun
 
