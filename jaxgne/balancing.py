@@ -156,8 +156,9 @@ def buy(
     Positive is drawn more, negative less: one number, in the steps `hours` (by their numbers; all
     by default), or a number a step. In all others the total stays what it is in `clearing`, unless
     `hold` is False. Trades are cleared again, and what changes of them settles at the new prices;
-    with `trades="kept"` they are contracts that stay as they are. The total is met to 1e-5 of its
-    largest, beyond what is asked. The market clears to `tol`, as by `jg.clear`.
+    with `trades="kept"` they are contracts that stay as they are, to 1e-5 of the largest. The
+    total is met to 1e-5 of its own largest, beyond what is asked. The market clears to `tol`, as by
+    `jg.clear`.
 
     Runs on the host. Raises `ValueError` where limits leave less, with what they leave, for numbers
     and steps that do not fit, and for a clearing without prices; `NotCleared` where the solver does
@@ -210,7 +211,7 @@ def curve(
     )
     found = clear_many(many, start=clearing, tol=tol)
     good = np.asarray(found.ok) & possible
-    before = float(hosted(potential)(given, _own(clearing.plan, trades)))
+    before = float(hosted(potential)(given, _own(market, clearing.plan, trades)))
     price = np.where(good[:, None], np.asarray(found.prices.aggregate), np.nan)
     lanes = (lane((many, found.plan), k) for k in range(len(each)))
     cost = np.array([float(hosted(potential)(one, plan)) for one, plan in lanes])
@@ -304,27 +305,38 @@ def _base(market: Market, plan: Plan, trades: str) -> Market:
     """The market to clear: where trades are contracts, they are part of everyone's load.
 
     Passive load at the same bus makes up for it, so that buses draw what they did, and what is
-    traded leaves no total.
+    traded leaves no total. A little may be traded beside them: else whoever has no device and may
+    not buy more could do nothing at all, and solvers need some room.
     """
     if trades == "free":
         return market
     people, grid, pairs, caps = market.prosumers, market.grid, market.trading, market.caps
-    power = bought(market, plan.trades)
+    contracts, room = _contracts(market, plan)
+    power = bought(market, contracts)
     loads = changed(people, load=people.load - power)
     found = changed(
         market,
         prosumers=loads,
         grid=changed(grid, passive=grid.passive.at[people.bus].add(power)),
-        trading=changed(pairs, limit=jnp.zeros_like(pairs.limit)),
+        trading=changed(pairs, limit=room),
     )
     if not has_caps(market):
         return found
     return changed(found, caps=changed(caps, base=caps.base + burdens(market) - burdens(found)))
 
 
-def _own(plan: Plan, trades: str) -> Plan:
+def _contracts(market: Market, plan: Plan) -> tuple[Float[Array, "E H"], Float[Array, "E #H"]]:
+    """What is traded by contract, and how much may be traded beside it within the pair's limit."""
+    limit = market.trading.limit
+    room = jnp.minimum(limit, _BAND * jnp.max(jnp.abs(plan.trades), initial=0.0))
+    return jnp.clip(plan.trades, room - limit, limit - room), room
+
+
+def _own(market: Market, plan: Plan, trades: str) -> Plan:
     """A plan of the market as one of the market to clear."""
-    return plan if trades == "free" else changed(plan, trades=jnp.zeros_like(plan.trades))
+    if trades == "free":
+        return plan
+    return changed(plan, trades=plan.trades - _contracts(market, plan)[0])
 
 
 def _with_total(market: Market, least: Any, most: Any) -> Market:
@@ -347,10 +359,10 @@ def _told(
 ) -> Balancing:
     """Who delivers what, and what for, of a clearing of the market with its total bound."""
     added = potential(there, found.plan)
-    added = added - potential(there, _own(clearing.plan, trades))
+    added = added - potential(there, _own(market, clearing.plan, trades))
     plan, before = found.plan, clearing.plan
     if trades == "kept":
-        plan = changed(plan, trades=before.trades)
+        plan = changed(plan, trades=plan.trades + _contracts(market, before)[0])
     own = _with_total(market, there.tariff.total_min, there.tariff.total_max)
     made = _more(own, before.generation, plan.generation, market.generators.owner)
     kept = [a.charge - a.discharge for a in (plan, before)]

@@ -108,7 +108,7 @@ def test_its_price_is_what_the_next_kw_costs(trades: Any):
     np.testing.assert_allclose(found.payment, -0.5 * np.asarray(found.price) * own, atol=1e-7)
     assert float(found.paid.sum()) >= float(found.added)
     if trades == "kept":
-        np.testing.assert_array_equal(found.clearing.plan.trades, position.plan.trades)
+        np.testing.assert_allclose(found.clearing.plan.trades, position.plan.trades, atol=1e-4)
     wrong = jg.certify(found.market, found.clearing.plan, found.clearing.prices)
     assert float(wrong.residuals.infeasibility) < 1e-7
     oracle = solve(found.market)
@@ -132,6 +132,22 @@ def test_nobody_who_takes_prices_loses(seed: int):
         reckoned = 0.5 * 0.004 / 2 * behavior * (before**2 - after**2).sum(axis=1)
         assert np.all(np.asarray(found.gain) + reckoned > -1e-6)
         assert np.abs(found.gain).max() > 1e-4
+
+
+def test_who_can_do_nothing_keeps_contracts():
+    """The load of 10 kW has no device and buys all of its neighbor, who makes a kW more.
+
+    At 0.3 the neighbor makes 5 kW and buys 5; 1 kW less drawn is worth 0.04 to it, as above.
+    """
+    given = one_generator()
+    people = jg.Prosumers([0, 0], [[10.0], [0.0]], import_max=[[0.0], [np.inf]])
+    given = jg.Market(people, given.grid, given.tariff, given.generators, trading=given.trading)
+    position = jg.clear(given, tol=1e-9)
+    found = balancing.buy(given, position, -1.0, trades="kept", tol=1e-9)
+    assert float(found.price[0]) == pytest.approx(0.04, abs=1e-5)
+    np.testing.assert_allclose(found.generation, [[0.0], [-1.0]], atol=1e-5)
+    np.testing.assert_allclose(found.bought, 0.0, atol=2e-4)
+    np.testing.assert_allclose(found.gain, [0.0, 0.02], atol=1e-5)
 
 
 def test_contracts_and_caps_of_loads_go_together():
