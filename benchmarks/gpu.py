@@ -109,7 +109,7 @@ def rows(small: bool) -> dict[str, Row]:
     found[f"{many:,} scenarios of {people}, primal-dual"] = partial(
         batch, many, people, jg.PrimalDual(), 1e-4
     )
-    for name in PEERS:
+    for name in filter(find_spec, PEERS):
         for size in ((few, 12 if small else 36), first):
             found[f"{name}, {size[0]:,} x {size[1]} buses"] = partial(peer, name, *size)
     clears(second, "float64", 1e-6)
@@ -305,8 +305,6 @@ WITHOUT = {"cupdlpx": "takes no quadratic objective"}
 
 def peer(name: str, count: int, buses: int) -> Facts:
     """A GPU's other solver on the same program, asked for more until its answer is good to 1e-6."""
-    if find_spec(name) is None:
-        return {"note": f"{name} is not installed"}
     market = market_of(count, buses, "float64")
     made, conic, box = convex.program(market)
     told: Facts = {"prosumers": count, "buses": buses}
@@ -342,7 +340,8 @@ def table(folder: Path) -> None:
         cells += [_told(run.get("compile_s", run.get("first_s")))]
         cells += [_told(run["peak_bytes"] / 1e9) if "peak_bytes" in run else "-", _note(run)]
         text.append(f"| {' | '.join(cells)} |")
-    text += ["", *(f"{name}: {words}." for name, words in WITHOUT.items())]
+    without = {name: "not installed" for name in PEERS if find_spec(name) is None} | WITHOUT
+    text += ["", *(f"- {name}: {words}." for name, words in without.items())]
     (folder / "gpu.md").write_text("\n".join(text) + "\n")
     print("\n".join(text))
 
@@ -368,7 +367,7 @@ def _note(run: Facts) -> str:
         words.append(f"one clear {run['clear_s']:.4g} s")
     if run.get("ended_as", "cleared") != "cleared":
         words.append(run["ended_as"])
-    return " ".join([*words, run.get("note", "")]).strip()
+    return " ".join(words)
 
 
 def roofline() -> dict[tuple[int, int, str], dict[str, float]]:
