@@ -32,11 +32,15 @@ from .model import (
     costs_at,
     counted,
     grid_price,
+    members,
     net_exchange,
     net_load,
+    passive_in_zones,
     potential,
     pull,
     trade_prices,
+    zeros,
+    zone_slopes,
     zone_totals,
 )
 from .names import prosumer_name
@@ -46,7 +50,7 @@ from .runner import built, hosted, jnp, to_device
 from .scenarios.rows import lane, shared
 from .settlement import priced
 from .status import Status, is_status
-from .tables import has_caps
+from .tables import has_caps, has_zones
 
 Trades = Literal["free", "kept"]
 
@@ -320,9 +324,15 @@ def _base(market: Market, plan: Plan, trades: str) -> Market:
         grid=changed(grid, passive=grid.passive.at[people.bus].add(power)),
         trading=changed(pairs, limit=room),
     )
+    if has_zones(market):  # whose price rises with what they draw, and not with what is traded
+        shift = passive_in_zones(market, found.grid.passive - grid.passive)
+        base = market.zones.base - zone_slopes(market) * shift
+        found = changed(found, zones=changed(market.zones, base=base))
     if not has_caps(market):
         return found
-    return changed(found, caps=changed(caps, base=caps.base + burdens(market) - burdens(found)))
+    counts = members(market, changed(zeros(market), trades=contracts))
+    base = caps.base + burdens(market) - burdens(found) + counts
+    return changed(found, caps=changed(caps, base=base))
 
 
 def _contracts(market: Market, plan: Plan) -> tuple[Float[Array, "E H"], Float[Array, "E #H"]]:

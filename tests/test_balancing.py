@@ -160,6 +160,35 @@ def test_contracts_and_caps_of_loads_go_together():
     assert float(wrong.residuals.infeasibility) < 1e-7
 
 
+@pytest.mark.parametrize("trades", ["free", "kept"])
+def test_zones_and_tie_lines_keep_what_they_ask(trades: Any):
+    """What is contracted across a border counts on its line, and in no zone's price."""
+    given = jg.zones.with_zones(market(), [0, 0, 1], buses=[0, 0, 1], base=[0.1, 0.2],
+                                slope=[0.004, 0.01])  # fmt: skip
+    given = jg.zones.with_tie_lines(given, source=[0], target=[1], limit=3.0, fee=0.01)
+    position = jg.clear(given, tol=1e-9)
+    assert np.abs(position.plan.trades[1:]).max() > 0.1
+
+    def at(kw: float) -> balancing.Balancing:
+        return balancing.buy(given, position, kw, 1, trades=trades, tol=1e-9)
+
+    found = at(-0.4)
+    wrong = jg.certify(found.market, found.clearing.plan, found.clearing.prices)
+    assert float(wrong.residuals.infeasibility) < 1e-6
+    slope = (float(at(-0.399).added) - float(at(-0.401).added)) / 2e-3
+    assert slope == pytest.approx(-0.5 * float(found.price[1]), abs=1e-5)
+    assert np.all(np.asarray(found.gain) > -1e-5)
+    if trades == "free":
+        assert float(wrong.error) < 1e-6
+    generators = np.asarray(found.clearing.plan.generation)[:, 1]
+    value = np.asarray(model.device_prices(given, found.clearing.prices)[0])[:, 1]
+    inside = (generators > 0.01) & (generators < np.array([5.99, 4.99]))
+    cost = np.array([0.12, 0.2]) + 2 * np.array([0.01, 0.02]) * generators
+    np.testing.assert_allclose(value[inside], cost[inside], atol=1e-5)
+    added = model.potential(given, found.clearing.plan) - model.potential(given, position.plan)
+    assert float(found.added) == pytest.approx(float(added), abs=1e-5)
+
+
 def test_a_curve_is_what_each_deviation_costs():
     """Ever dearer; NaN beyond the limit, which the load of 5 kW that is left sets: 5 kW less.
 
