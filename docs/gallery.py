@@ -45,6 +45,15 @@ mechanism, known = jg.SemiDecentralized(), {"start": begun, "equilibria": settle
 offers = jg.balancing.curve(small, begun, np.linspace(-40, 40, 17), [0, 5])
 tracked = {f"{k} rounds": jg.track(moving, mechanism, rounds=k, **known) for k in (3, 10, 30)}
 
+ways = {
+    "all arrive": {},
+    "a fifth is lost": {"loss": 0.2, "seeds": 5},
+    "up to 3 rounds late": {"delay": 3, "step": 0.4, "seeds": 5},
+}
+talk = {
+    name: jg.messages.simulate(small, rounds=2000, exact=begun, **way) for name, way in ways.items()
+}
+
 days = jg.scenarios.perturb(jg.ieee37(), jax.random.key(0), 40, load=0.1, renewable=0.3, price=0.1)
 many = jg.clear_many(days)
 
@@ -150,6 +159,10 @@ FIGURES = {
     "tracking-error": (
         "The relative KKT error of what they stand for",
         'plots.tracking(tracked, "error")',
+    ),
+    "conversation": (
+        "How good the paper's mechanism is after so many bytes, where messages are lost and late",
+        'plots.conversation(talk, by="bytes")',
     ),
     "fan": ("How the total import of many scenarios spreads", "plots.fan(days, many)"),
     "fan-voltage": ("And their lowest voltage", 'plots.fan(days, many, "voltage")'),

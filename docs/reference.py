@@ -38,7 +38,8 @@ GROUPS = {
         "clear clear_ac Clearing Plan Rows Status NotCleared Stopped certify ac_power_flow relax "
         "least_norm selection.select InteriorPoint PrimalDual SemiDecentralized ADMM "
         "AbstractSolver trace track convex one_way.narrowed on_off.units on_off.clear "
-        "on_off.OnOff patterns.Units",
+        "on_off.OnOff patterns.Units messages.simulate conversation.Conversation "
+        "consensus.metropolis consensus.push_shares privacy.epsilon privacy.round_cost",
     ),
     "money": (
         "Money and comparison",

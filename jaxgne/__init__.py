@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from . import envelopes as envelopes
     from . import forecasts as forecasts
     from . import mechanisms as mechanisms
+    from . import messages as messages
     from . import objectives as objectives
     from . import on_off as on_off
     from . import plots as plots
@@ -207,6 +208,7 @@ _MODULES = (
     "envelopes",
     "forecasts",
     "mechanisms",
+    "messages",
     "objectives",
     "on_off",
     "plots",

@@ -250,7 +250,7 @@ def _track(
         state = onward(market, jax.lax.cond(_same(market, before), lambda: state, moved))
         reached = solver.point(market, state)
         reached = (reached[0], pin(market, reached[1]))
-        drift = _apart(market, best, new)[0]
+        drift = distances(market, best, new)[0]
         return (market, new, state), (_told(market, reached, new, drift), *reached)
 
     shown = jax.dtypes.canonicalize_dtype(float)
@@ -279,11 +279,11 @@ def _told(
     """The numbers of an instant, in the order of `_NUMBERS`."""
     found = residuals(market, *reached)
     seen = _seen(market, reached[0])
-    far = _apart(market, reached, best)
+    far = distances(market, reached, best)
     return (*far, drift, found.error, jnp.sum(found.gap), *seen)
 
 
-def _apart(
+def distances(
     market: Market, one: tuple[Plan, Rows], other: tuple[Plan, Rows]
 ) -> tuple[Array, Array, Array, Array]:
     """How far two answers are apart: relative, a prosumer's kW, all their kW, EUR/kWh."""

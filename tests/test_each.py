@@ -330,6 +330,7 @@ INSIDE = {  # one market's mathematics, and what the functions above are made of
     *("agreed", "agreed_price", "together"),  # what commitments count
     *("metered", "decide", "judge", "prefer", "priced", "parameter_names", "descend", "cleared"),
     *("slopes", "without"),
+    "distances",
     *("slopes", "with_levels", "offers"),
     *(
         "owners",

@@ -207,6 +207,22 @@ LAYERS: dict[str, set[str]] = {
     "best_response": {"curves", "feasibility", "market", "matrix", "model", "patterns"},
     "on_off": {*RESULT, "best_response", "patterns"},
     "tracking": {*RESULT, "batch", "linear_flow", "scenarios"},
+    "channels": set(),
+    "consensus": {"channels"},
+    "privacy": set(),
+    "keepers": {
+        *("channels", "consensus", "market", "model"),
+        *("solvers.semidecentralized", "solvers.setting"),
+    },
+    "dialogue": {
+        *("channels", "consensus", "keepers", "market", "model", "privacy", "solvers.local"),
+        *("solvers.semidecentralized", "solvers.setting"),
+    },
+    "conversation": {"model", "result"},
+    "messages": {
+        *({*RESULT, "channels", "consensus", "conversation", "dialogue", "privacy"} - {"solve"}),
+        "tracking",
+    },
     "windows": {"clock", "commitments", "market", "radial", "scenarios", "tables"},
     "imbalance": {"acflow", "each", "linear_flow", "market", "model", "tables", "uncontrolled"},
     "forecasts": {"clock", "market", "scenarios"},
@@ -269,7 +285,7 @@ LAYERS: dict[str, set[str]] = {
         *RESULT - SOLVERS,
         *STUDIES,
         *(f"plots.{part}" for part in ("arcs", "layout", "maps", "state", "strokes", "style")),
-        *("balancing", "envelopes", "front", "incidence"),
+        *("balancing", "conversation", "envelopes", "front", "incidence"),
     },
     "families": {
         *("acflow", "clock", "fields", "grids", "kinds", "market", "model", "names", "radial"),
@@ -361,6 +377,7 @@ LAYERS: dict[str, set[str]] = {
         "household",
         "html",
         "io",
+        "messages",
         "plots",
         "pool",
         "preferences",
@@ -495,7 +512,7 @@ LATER = {"optax", "scipy", "matplotlib", "pandas", "typer", "IPython"}
 LATER |= {"pvlib", "demandlib", "xarray", "pyarrow", "jaxgne.profiles"}
 LATER |= {"jaxgne.batch", "jaxgne.io", "jaxgne.plots", "jaxgne.scenarios", "jaxgne.studies"}
 LATER |= {"jaxgne.fitting", "jaxgne.mechanisms", "jaxgne.tuning", "jaxgne.selection"}
-LATER |= {"jaxgne.robust", "jaxgne.tracking", "jaxgne.tradeoffs"}
+LATER |= {"jaxgne.messages", "jaxgne.robust", "jaxgne.tracking", "jaxgne.tradeoffs"}
 
 
 def test_a_first_answer_imports_and_compiles_what_it_needs():

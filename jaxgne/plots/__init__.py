@@ -25,12 +25,14 @@ from .merit import merit_order
 from .money import benefits, costs
 from .sensitivity import sensitivities
 from .stacks import energy, storage
+from .talks import conversation
 from .tracks import tracking
 
 __all__ = [
     "benefits",
     "bus_prices",
     "convergence",
+    "conversation",
     "costs",
     "duration",
     "energy",

@@ -235,7 +235,8 @@ def play_round(
     new = replace(new, trade=move_price(start.trade, steps.trade, gap, gap_before))
     # 3. the operator projects its own state and moves the prices of the shared rows
     if market.grid.model.networked:
-        network, exchange, rows = operate(market, setting, priced, start, rows)
+        state = start.network, start.exchange
+        network, exchange, rows = operate(market, setting, priced, state, rows)
         new = replace(new, network=network, exchange=exchange)
     if start.ledger is not None:
         new = replace(new, ledger=count(market, setting, priced, start.ledger))
@@ -345,18 +346,22 @@ def quote(market: Market, setting: Setting, at: Point) -> tuple[Plan, Float[Arra
 
 
 def operate(
-    market: Market, setting: Setting, priced: Plan, start: Point, rows: Float[Array, "R H"]
+    market: Market,
+    setting: Setting,
+    priced: Plan,
+    state: tuple[Float[Array, "V H"], Float[Array, "F H"]],
+    rows: Float[Array, "R H"],
 ) -> tuple[Float[Array, "V H"], Float[Array, "F H"], Float[Array, "R H"]]:
     """The operator's projected step: its state, exchange with the main grid, private prices."""
+    own, exchange = state
     alpha, network = 1 / (counted(market) * setting.steps.network), setting.network
     flows = priced.active
     if has_terminals(market.grid):  # of which phases draw active power for reactive power, too
         flows = jnp.concatenate([flows, priced.reactive])
-    wish = start.network.at[: flows.shape[0]].add(-alpha * flows)
+    wish = own.at[: flows.shape[0]].add(-alpha * flows)
     axes = replace(jax.tree.map(lambda _: None, network), offset=1, lower=1, upper=1)
     found = jax.vmap(project_network, in_axes=(axes, 1, 1))(network, wish, rows)
-    exchange = start.exchange - alpha * priced.exchange
-    return found.answer.T, exchange, found.duals.T
+    return found.answer.T, exchange - alpha * priced.exchange, found.duals.T
 
 
 def mismatch(setting: Setting, at: Point) -> Float[Array, "E H"]:
