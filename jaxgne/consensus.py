@@ -42,7 +42,7 @@ class Masses(Record):
 
 
 def metropolis(adjacency: Any) -> np.ndarray:
-    """Doubly stochastic shares of an undirected graph, (A, A) or (T, A, A).
+    """Doubly stochastic shares of an undirected graph's `adjacency`, (A, A) or (T, A, A).
 
     Neighbors i and j give each other 1 / (1 + the larger number of neighbors of both): Xiao, Boyd,
     Systems and Control Letters 53, 2004. Raises `ValueError` for a graph that has a direction.

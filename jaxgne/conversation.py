@@ -22,7 +22,7 @@ class Conversation(Record):
     `exact`, the clearing. `plan` and `prices` are those after the last round, leading axis `S`.
     """
 
-    rounds: Int[Array, " T"]
+    rounds: Int[Array, " T"]  # played until each look
     error: Float[Array, "S T"]
     distance: Float[Array, "S T"]  # relative: the largest of the next three
     power: Float[Array, "S T"]  # kW, the largest of what one prosumer buys in a step
@@ -32,7 +32,7 @@ class Conversation(Record):
     apart: Float[Array, "S T"]  # kW between copies of the total import, where there are several
     sent: Float[Array, "S T"]  # bytes so far, of messages that were sent, arrived or not
     epsilon: Float[Array, "S T"]  # privacy that the most talkative prosumer has spent, at `delta`
-    delta: Float[Array, ""]
+    delta: Float[Array, ""]  # probability at which `epsilon` may not hold
     plan: Plan
     prices: Rows
     exact: Clearing

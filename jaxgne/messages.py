@@ -63,14 +63,15 @@ def simulate(
     start: Clearing | None = None,
     exact: Clearing | None = None,
 ) -> Conversation:
-    """How `rounds` of the paper's mechanism go where messages may be `loss`t, late and hidden.
+    """How `rounds` of the paper's mechanism go where messages may be lost, late and hidden.
 
     In a round each prosumer acts with probability `participation`: it answers the prices that it
-    knows of, and says what it buys, sells and draws, and to its partners what it would trade. Each
-    message is lost with probability `loss`, else it arrives after 0 to `delay` rounds; receivers go
-    by the newest that they have. `solver` gives step sizes: `balance` and `rule`; it is the basic
-    mechanism, without relaxation, inertia and preference. One look at the answer comes `every` so
-    many rounds, by default 100 in all.
+    knows of, and says what it buys, sells and draws, and to its partners what it would trade.
+    Everyone goes a `step` of the way to its answer: all of it by default; less where messages are
+    late, or else rounds may never end. Each message is lost with probability `loss`, else it
+    arrives after 0 to `delay` rounds; receivers go by the newest that they have. `solver` gives
+    step sizes: `balance` and `rule`; it is the basic mechanism, without relaxation, inertia and
+    preference. One look at the answer comes `every` so many rounds, by default 100 in all.
 
     Without a `graph` an operator keeps the shared prices. With one there is none: every prosumer
     has a copy of its state and prices and of all sums, which it mixes with those that it hears.
@@ -82,9 +83,9 @@ def simulate(
     it says may be from the `start`, which everyone knows, that is differentially private, of an
     epsilon at `delta` (`jaxgne.privacy`).
 
-    Runs differ by their random numbers, `seeds` of them from `seed` on, all in one compiled
-    program. They begin from `start`, a clearing, or cold; `exact` is the clearing that they are
-    held against, made where it is not given.
+    Runs of a `market` differ by their random numbers, `seeds` of them from `seed` on, all in one
+    compiled program. They begin from `start`, a clearing, or cold; `exact` is the clearing that
+    they are held against, made where it is not given.
 
     Raises `TypeError` traced, `ValueError` for options that make no sense, for a market with caps
     or in three phases, and what `clear` raises where the market has no clearing.

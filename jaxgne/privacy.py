@@ -46,10 +46,11 @@ def spoken(
 
 
 def round_cost(noise: Array, clip: Array, kind: Noise) -> Float[Array, ""]:
-    """The zCDP cost rho of one round; infinite without noise or clipping.
+    """The zCDP cost rho of one round with `noise` of a `kind`, around words that have a `clip`, kW.
 
-    Of Gaussian noise (2 clip)^2 / (2 noise^2). A round with Laplace noise is epsilon-private with
-    epsilon = 2 clip / noise, and so epsilon^2 / 2 in rho. Costs of rounds add up.
+    It is infinite without noise or clipping. Of Gaussian noise it is (2 clip)^2 / (2 noise^2). A
+    round with Laplace noise is epsilon-private with epsilon = 2 clip / noise, and so
+    epsilon^2 / 2 in rho. Costs of rounds add up.
     """
     del kind  # both are half the square of sensitivity over scale
     bounded = jnp.isfinite(clip) & (noise > 0)
