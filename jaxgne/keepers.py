@@ -229,7 +229,7 @@ def govern(
             bus=start.bus,
             exchange=start.exchange_price,
         )
-        smooth = own_gradient(without_curves(market), zeros(market), 0 * tariff.base)
+        smooth = own_gradient(without_curves(market), zeros(market), 0 * tariff.base[None])
         priced = jax.tree.map(jnp.add, smooth, pull(market, prices))
         state = start.network, start.exchange
         network, exchange, private = operate(market, setting, priced, state, private)

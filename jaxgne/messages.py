@@ -29,7 +29,7 @@ from .result import Clearing
 from .runner import concrete
 from .solvers.base import written
 from .solvers.semidecentralized import SemiDecentralized
-from .tables import has_caps
+from .tables import has_caps, has_zones
 from .tracking import distances
 from .validation import gate
 
@@ -200,6 +200,10 @@ def _check(
         raise ValueError(f"{name}: solver has a {word}, of which messages tell nothing; leave it.")
     if has_caps(market):
         raise ValueError(f"{name}: this market has caps, whose sums nobody sends; leave them out.")
+    if has_zones(market):
+        raise ValueError(
+            f"{name}: this market has price zones, and one total is sent; take it without zones."
+        )
     if market.grid.model.phased:
         raise ValueError(
             f"{name}: this grid is in three phases, and reports are by bus; take its balanced one, "

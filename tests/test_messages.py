@@ -449,3 +449,7 @@ def test_markets_that_messages_do_not_know_are_refused():
     market = neighbors()
     with pytest.raises(ValueError, match="caps"):
         messages.simulate(jg.capped(market, jg.caps.ramp(market, 5.0)))
+    with pytest.raises(ValueError, match="price zones"):
+        messages.simulate(jg.zones.with_zones(market, [0, 1]))
+    with pytest.raises(ValueError, match="three phases"):
+        messages.simulate(jg.ieee13(prosumers=3, hours=1))
