@@ -32,7 +32,7 @@ def tight(seed: int) -> jg.Market:
 def energy(found: AcExact) -> np.ndarray:
     """What a kW costs at each bus, EUR/kWh: of the main grid, and what the bus adds."""
     answer = found.clearing
-    price = mean_price(found.market, answer.plan) + answer.prices.aggregate
+    price = mean_price(found.linear, answer.plan) + answer.prices.aggregate
     return np.asarray(price + answer.prices.exchange + answer.prices.bus)
 
 
@@ -82,7 +82,7 @@ def test_without_limits_a_bus_is_dearer_by_its_marginal_losses():
     found = clear_ac(market, tol=1e-8)
     active, reactive = drawn(market, found.clearing.plan)
     price = energy(found)
-    bought = np.asarray(mean_price(market, found.clearing.plan))
+    bought = np.asarray(mean_price(found.linear, found.clearing.plan))
     for bus in (4, 9, active.shape[0] - 1):
         more, less = (
             flow(market.grid, active.at[bus].add(step), reactive).losses.sum(axis=0)

@@ -137,7 +137,7 @@ def test_the_operator_buys_the_losses_and_all_payments_cancel(found: AcExact):
     paid, market = found.bills, found.market
     out = np.sum(paid.prosumers, axis=0) + np.sum(paid.passive, axis=0) + np.asarray(paid.losses)
     np.testing.assert_allclose(out, paid.sales + paid.receipts + paid.fees, atol=1e-9)
-    price = mean_price(market, found.clearing.plan) * market.hour_length
+    price = mean_price(found.linear, found.clearing.plan) * market.hour_length
     np.testing.assert_allclose(paid.losses, price * found.losses, rtol=1e-9)
     np.testing.assert_allclose(paid.passive_main_grid, price * market.grid.passive, atol=1e-9)
     bought = np.sum(found.clearing.plan.imports, axis=0) + np.sum(market.grid.passive, axis=0)
@@ -183,7 +183,7 @@ def test_receipts_are_losses_and_their_surplus(found: AcExact):
     split(found)
     money, paid = loss_money(found), found.bills
     grown = around(found, np.stack(drawn_at(found.market, found.clearing.plan)))[0]
-    price = mean_price(found.market, found.clearing.plan) + found.clearing.prices.aggregate
+    price = mean_price(found.linear, found.clearing.plan) + found.clearing.prices.aggregate
     price = price * found.market.hour_length
     np.testing.assert_allclose(money.surplus, price * (grown - found.losses), rtol=1e-5)
     np.testing.assert_allclose(money.cost, paid.losses, rtol=1e-9)
@@ -220,14 +220,14 @@ def test_the_surplus_is_handed_back(found: AcExact, rebate: Rebate):
     np.testing.assert_allclose(back, money.surplus, atol=1e-9)
     if rebate == "as paid":
         shares = loss_shares(found, "marginal")
-        price = mean_price(found.market, found.clearing.plan)
+        price = mean_price(found.linear, found.clearing.plan)
         np.testing.assert_allclose(money.paid - money.rebates, price * shares.prosumers, atol=1e-7)
 
 
 def test_what_losses_add_to_prices(found: AcExact):
     """Of a kWh at each bus, between phases too; lines and voltages add nothing."""
-    parts, market = price_parts(found.linear, found.clearing), found.market
-    price = mean_price(market, found.clearing.plan) + found.clearing.prices.aggregate
+    parts = price_parts(found.linear, found.clearing)
+    price = mean_price(found.linear, found.clearing.plan) + found.clearing.prices.aggregate
     np.testing.assert_allclose(parts.losses, price * marginal_losses(found)[0], atol=1e-7)
     np.testing.assert_allclose(parts.total, parts.energy + parts.limit + parts.losses, atol=1e-7)
 

@@ -54,10 +54,10 @@ class Told:
             "line": market.grid.source,
             "bus": market.grid.voltage_min,
             "cap": market.caps.carry,
-            "zone": market.zones.base[..., 0],
             "step": market.hour_length,
         }
         found = {row: np.shape(of)[-1] for row, of in rows.items()}
+        found["zone"] = np.shape(market.zones.base)[-2]
         return found | ({"scenario": len(market.prosumers.load)} if self.batch else {})
 
     @cached_property
