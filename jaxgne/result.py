@@ -1,7 +1,7 @@
 """What comes out of clearing a market, and what it says of itself in words."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
@@ -38,6 +38,9 @@ class NotCleared(RuntimeError):
     ):
         super().__init__()
         self.clearing, self.market, self._message = clearing, market, message
+
+    def __reduce__(self) -> Any:
+        return NotCleared, (str(self), self.clearing, self.market)
 
     def __str__(self) -> str:
         if callable(self._message):  # it may take a linear program, so only when it is read
