@@ -64,7 +64,8 @@ GROUPS = {
     "batches": (
         "Batches",
         "Many markets of one shape, on one device or several (`docs/batches.md`).",
-        "clear_many spread scenarios.* foresight.value foresight.ahead risk.averse risk.bill_risk "
+        "clear_many spread cluster.each cluster.connected scenarios.* foresight.value "
+        "foresight.ahead risk.averse risk.bill_risk "
         "risk.branch_bills risk.branch_costs risk.cvar risk.value_at_risk",
     ),
     "simulation": (

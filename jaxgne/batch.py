@@ -5,9 +5,12 @@ How the scenarios of a chunk share a program is up to `lanes`.
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from copy import copy
 from dataclasses import replace
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from jaxtyping import Array
 from .arguments import of_tables
 from .choosing import Runner, batch_runner, default_solver
 from .clearing import clear, differentiable, ready, run_of, with_regret
+from .cluster import check, each
 from .fingerprint import fingerprint
 from .io.batches import Blocks
 from .lanes import Group, is_stored, lanes_of, size_of, together
@@ -61,6 +65,7 @@ def clear_many(
     progress: Callable[[BatchProgress], None] | None = None,
     one_way: bool = False,
     runner: Runner | None = None,
+    client: Any = None,
 ) -> Clearing:
     """Clear a batch of markets: every array of `markets` has a leading axis of scenarios.
 
@@ -85,10 +90,15 @@ def clear_many(
     all hold together. With several processes each clears its own scenarios, and the clearing is
     spread as the batch was.
 
+    With a `client`, a `distributed.Client`, the workers of a Dask cluster clear the chunks, and all
+    else is as without it: the same numbers, bit by bit where machines are alike, in the same
+    `folder` (`docs/cluster.md`). After Ctrl-C `Stopped` then holds the scenarios before the first
+    that was not done; the folder has all.
+
     Runs on the host; under `jax.jit` use `jax.vmap(clear)`. Under `jax.grad` and its like outside
     of jit it gives the derivatives that `clear` does, by `adjoint`. Raises `TypeError` traced, and
     `ValueError` for arrays without one leading axis, markets that make no sense, `one_way` over
-    several devices, a `runner` that cannot, or a folder that holds other scenarios.
+    several devices, a `runner` or a `client` that cannot, or a folder that holds other scenarios.
     """
     checked_options(
         "clear_many", markets, solver, max_steps=max_steps, start=start, adjoint=adjoint,
@@ -104,6 +114,13 @@ def clear_many(
             "clear_many(one_way=True) clears scenarios one after the other on one device: give a "
             "batch that `spread` has not cut."
         )
+    if client is not None:
+        check(client)
+        if mesh is not None:
+            raise ValueError(
+                "clear_many: client hands out a batch that lies on one device; give one that "
+                "`spread` has not cut, or no client."
+            )
     if mesh is not None and not markets.prosumers.load.is_fully_addressable:
         pieces = markets.prosumers.load.addressable_shards
         offset = min(piece.index[0].start or 0 for piece in pieces)
@@ -115,7 +132,7 @@ def clear_many(
     else:
         found = _clear_all(
             markets, solver, tol, max_steps, start, width, folder, progress,
-            mesh=mesh, offset=0, one_way=one_way, runner=runner,
+            mesh=mesh, offset=0, one_way=one_way, runner=runner, client=client,
         )  # fmt: skip
     if concrete(given):
         return found
@@ -137,6 +154,7 @@ def _clear_all(
     offset: int,
     one_way: bool = False,
     runner: Runner | None = None,
+    client: Any = None,
 ) -> Clearing:
     """`clear_many` of what this process holds: scenarios from `offset` on."""
     total = _scenarios(markets)
@@ -158,23 +176,61 @@ def _clear_all(
         block = store.block
         wide = job.group.whole(min(wide, block))
     job.at_once = _at_once(job, one, runner, wide)
-    begun, found = time.perf_counter(), []
+    blocks = [slice(at, min(at + block, total)) for at in range(0, total, block)]
+    begun, done, found = time.perf_counter(), 0, {}
     try:
-        for at in range(0, total, block):
-            lanes = slice(at, min(at + block, total))
-            known = store and store.read(lanes)
-            if not known:
-                known = _with_room(job, lanes, wide)
-                if store:
-                    store.write(lanes, known)
-            found.append(known)
-            if progress:
-                progress(BatchProgress(lanes.stop, total, time.perf_counter() - begun))
+        with closing(_finished(job, blocks, wide, store, client)) as finished:
+            for lanes, clearing in finished:
+                found[lanes.start] = clearing
+                done += lanes.stop - lanes.start
+                if progress:
+                    progress(BatchProgress(done, total, time.perf_counter() - begun))
     except KeyboardInterrupt:
-        done = sum(part.steps.shape[0] for part in found)
+        first = [found[lanes.start] for lanes in takewhile(lambda b: b.start in found, blocks)]
         words = f"stopped after {done} scenarios"
-        raise Stopped(words, _joined(found) if found else None) from None
-    return _joined(found)
+        raise Stopped(words, _joined(first) if first else None) from None
+    return _joined([found[lanes.start] for lanes in blocks])
+
+
+def _finished(
+    job: "_Job", blocks: Sequence[slice], wide: int, store: Blocks | None, client: Any
+) -> Generator[tuple[slice, Clearing], None, None]:
+    """Blocks and their clearings as they are done: from the store, here, or by a cluster."""
+    left = []
+    for lanes in blocks:
+        known = store and store.read(lanes)
+        if known:
+            yield lanes, known
+        else:
+            left.append(lanes)
+    if client is None:
+        cleared = ((lanes, _with_room(job, lanes, wide)) for lanes in left)
+    else:
+        parts = ((job.part(one), one.stop - one.start, wide) for one in left)
+        cleared = ((left[at], found) for at, found in each(client, _of_part, parts))
+    for lanes, clearing in cleared:
+        if store:
+            store.write(lanes, clearing)
+        yield lanes, clearing
+
+
+def _of_part(given: "tuple[_Job, int, int]") -> Clearing:
+    """The clearing of a job's part of so many scenarios, in programs of a width, by a worker."""
+    job, count, wide = given
+    job.markets, job.start = jax.tree.map(
+        lambda a: np.broadcast_to(a, (count, *a.shape[1:])), (job.markets, job.start)
+    )
+    return _with_room(job, slice(0, count), wide)
+
+
+def _once(batch: Any) -> Any:
+    """Arrays that are the same in all scenarios with one row: most, and they are sent."""
+    return jax.tree.map(lambda a: a[:1] if _repeats(a) else a, batch)
+
+
+def _repeats(array: np.ndarray) -> bool:
+    """Whether all rows are the same bits."""
+    return array[:1].tobytes() * len(array) == array.tobytes()
 
 
 class _Job:
@@ -199,6 +255,13 @@ class _Job:
         self.widest: int | None = None  # scenarios at once that memory has been found to hold
         self.at_once = False  # whether NumPy clears them, one after the other
         self.first: Clearing | None = None  # of the first scenario, by NumPy
+
+    def part(self, lanes: slice) -> "_Job":
+        """The same for some scenarios, of which a worker of a cluster is told."""
+        one = copy(self)
+        one.markets, one.start = _once(lanes_of((self.markets, self.start), lanes))
+        one.first = self.first if lanes.start == 0 else None
+        return one
 
 
 def _scenarios(markets: Market) -> int:

@@ -1,6 +1,7 @@
 """The command `jaxgne batch`: many random variants of a market, and how they spread."""
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,6 +14,7 @@ import jaxgne
 from .batch_report import batch_summary, batch_table
 from .cli_shared import MOST_SEED, Json, Quiet, Tol, check_missed, document, kept, shown
 from .cli_source import Source, made, of_source
+from .cluster import connected
 from .live import LiveBatch
 
 _MOST_SCENARIOS = 1_000_000
@@ -49,6 +51,17 @@ def batch(
             "--out", "-o", help="Folder for finished chunks; the same call goes on after them."
         ),
     ] = None,
+    width: Annotated[
+        int | None,
+        typer.Option(min=1, help="Scenarios of a chunk; by default what memory and caches like."),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Dask scheduler whose workers clear the chunks, as tcp://node1:8786.",
+        ),
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -61,10 +74,17 @@ def batch(
     market = made(source, asked, quiet)
     _check_room(market, scenarios)
     chosen = solver and _SOLVERS[solver]()
-    with LiveBatch("scenarios", scenarios, silent=quiet) as live, kept(out):
+    cluster = nullcontext() if scheduler is None else connected(scheduler)
+    with (
+        cluster as client,
+        LiveBatch("scenarios", scenarios, silent=quiet) as live,
+        kept(out),
+    ):
         markets = jaxgne.scenarios.perturb(market, jax.random.key(noise_seed), scenarios, **noise)
         progress = live if live.shown else None
-        found = jaxgne.clear_many(markets, chosen, tol=tol, folder=out, progress=progress)
+        found = jaxgne.clear_many(
+            markets, chosen, tol=tol, width=width, folder=out, progress=progress, client=client
+        )
     if as_json:
         document("batch", batch_summary(markets, found))
     elif not quiet:

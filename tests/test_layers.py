@@ -200,7 +200,8 @@ LAYERS: dict[str, set[str]] = {
     "front": {"market", "result"},
     "coordinates": {"market"},
     "lanes": {*RESULT, "placement"},
-    "batch": {*RESULT - {"solve"}, "lanes", "placement", "fingerprint", "io.batches"},
+    "cluster": {"fingerprint"},
+    "batch": {*RESULT - {"solve"}, "cluster", "lanes", "placement", "fingerprint", "io.batches"},
     "reserve": {*RESULT, "calls", "settlement"},
     "balancing": {*RESULT, "arrays", "batch", "scenarios", "settlement", "tables"},
     "patterns": {"arrays", "each", "market", "names"},
@@ -343,7 +344,7 @@ LAYERS: dict[str, set[str]] = {
         *("jaxgne", "cli_out", "cli_shared", "cli_show", "cli_source", "indicators", "io", "live"),
         "printed",
     },
-    "cli_batch": {"jaxgne", "batch_report", "cli_shared", "cli_source", "live"},
+    "cli_batch": {"jaxgne", "batch_report", "cli_shared", "cli_source", "cluster", "live"},
     "cli_show": {
         *("jaxgne", "batch_report", "cli_shared", "cli_tables", "indicators", "io", "printed"),
         *("cli_simulate", "hindsight", "journal", "runner", "simulation"),

@@ -1,0 +1,147 @@
+"""Work for an engine that people already run: Dask, whose workers come, go and die.
+
+What is to be done is a function and what it takes, pickled once. Its key is made of these bytes, so
+that the same work, asked for twice, is done once. What a worker had not finished when it died goes
+to another one; what was handed over stays here.
+"""
+
+import pickle
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import numpy as np
+
+from .arguments import named
+from .fingerprint import digits
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+_AGAIN = 2  # times that work which raised is tried again, as memory may have been short
+_A_WORKER = 2  # pieces of work for each of a worker's threads, so that none waits for the next
+_AHEAD = 64  # and as many as this, so that the scheduler sees how many workers are needed,
+_BYTES = 100_000_000  # as long as they are no larger together: it holds them in memory
+_ALIKE = ("jaxgne", "jax", "numpy")  # packages whose versions decide on numbers
+_INSTALL = 'pip install "jaxgne[cluster]"'
+
+
+def each(client: Any, function: Callable[[S], T], items: Iterable[S]) -> Iterator[tuple[int, T]]:
+    """Values of a function, computed by the workers of a cluster: pairs (which item, value).
+
+    Values come as they are done, not in the order of `items`, which are taken as workers have room;
+    arrays in them are NumPy's. `client` is a `distributed.Client` of any kind of cluster.
+    `function` takes one item, runs in the 64-bit mode that JAX has here, and may be tried again: it
+    gives the same value each time. No more is begun once the iterator is closed.
+
+    Raises what the function raised, `ValueError` for what is no such client and for a worker that
+    has other versions of jaxgne, JAX or NumPy, and `ImportError` without the extra `cluster`.
+    """
+    check(client)
+    distributed, config = _engine()
+    wide = jax.dtypes.canonicalize_dtype(np.float64) == np.float64
+    ahead, done = enumerate(items), distributed.as_completed(loop=client.loop)
+    held: dict[str, tuple[Any, int, list[int]]] = {}  # by key: under way, bytes, for which items
+    try:
+        while True:
+            least = max(1, _A_WORKER * sum(client.nthreads().values()))
+            size = sum(count for _, count, _ in held.values())
+            while len(held) < least or (len(held) < _AHEAD and size < _BYTES):
+                following = next(ahead, None)
+                if following is None:
+                    break
+                at, item = following
+                task = _task(function, item, wide)
+                key = f"jaxgne-{digits(*task)}"
+                if key in held:
+                    held[key][-1].append(at)
+                    continue
+                with config.set({"distributed.admin.large-graph-warning-threshold": "1 PiB"}):
+                    future = client.submit(_run, task, key=key, retries=_AGAIN)
+                held[key] = future, len(task.content), [at]
+                size += len(task.content)
+                done.add(future)
+            if not held:
+                return
+            future, _, which = held.pop(next(done).key)
+            value = future.result()
+            del future  # the workers need not keep it
+            yield from ((at, value) for at in which)
+    finally:
+        if held and client.status == "running":
+            client.cancel([future for future, *_ in held.values()])
+
+
+@contextmanager
+def connected(address: str) -> Iterator[Any]:
+    """A client of the Dask scheduler at an `address`, such as tcp://node1:8786.
+
+    Raises `OSError` where nobody answers there, `ImportError` without the extra `cluster`.
+    """
+    distributed, _ = _engine()
+    try:
+        client = distributed.Client(address, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise OSError(f"no Dask scheduler answers at {address}: {error}") from error
+    with client:
+        yield client
+
+
+def check(client: Any) -> None:
+    """Raises `ValueError` for what cannot hand out work: no `client`, or one that is awaited."""
+    if not all(hasattr(client, name) for name in ("submit", "nthreads", "cancel", "loop")):
+        raise ValueError(
+            f"client is {named(client)}; give a distributed.Client, such as Client(cluster)."
+        )
+    if getattr(client, "asynchronous", False):
+        raise ValueError("client is asynchronous, to be awaited; give a Client that is not.")
+
+
+class _Task(NamedTuple):
+    """What a worker is sent."""
+
+    versions: dict[str, str]
+    wide: bool  # whether JAX has float64
+    content: bytes  # function and item: unpickled in that mode, or JAX's arrays lose digits
+
+
+def _task(function: Callable[[S], Any], item: S, wide: bool) -> _Task:
+    import cloudpickle  # which comes with Dask
+
+    return _Task(_versions(), wide, cloudpickle.dumps((function, _by_numpy(item))))
+
+
+def _run(task: _Task) -> Any:
+    """What a worker does."""
+    here, there = _versions(), task.versions
+    for name in _ALIKE:
+        if here[name] != there[name]:
+            raise ValueError(
+                f"the worker on {socket.gethostname()} has {name} {here[name]}, the client "
+                f"{there[name]}; install the same version, or numbers differ."
+            )
+    with jax.enable_x64(task.wide):
+        function, item = pickle.loads(task.content)
+        return _by_numpy(function(item))
+
+
+def _versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in _ALIKE}
+
+
+def _by_numpy(tree: Any) -> Any:
+    """The same, JAX's arrays as NumPy's."""
+    return jax.tree.map(lambda a: np.asarray(a) if isinstance(a, jax.Array) else a, tree)
+
+
+def _engine() -> tuple[Any, Any]:
+    """The modules `distributed` and `dask.config`."""
+    try:
+        import dask.config
+        import distributed
+    except ImportError as missing:
+        raise ImportError(f"Dask is not installed; type: {_INSTALL}") from missing
+    return distributed, dask.config

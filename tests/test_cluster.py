@@ -1,0 +1,215 @@
+"""Workers of a Dask cluster give what one process gives, also when one of them is killed."""
+
+import json
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import jaxgne as jg
+from jaxgne import batch, cluster, scenarios
+from jaxgne.cli import app
+from tests.markets import HAND_MADE
+from tests.three_buses import loads, neighbors, slopes
+
+distributed = pytest.importorskip("distributed", reason="needs the extra cluster")
+
+QUIET: dict[str, Any] = {"dashboard_address": ":0", "threads_per_worker": 1}
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Any]:
+    """Of one worker, a thread of this process."""
+    with (
+        distributed.LocalCluster(n_workers=1, processes=False, **QUIET) as local,
+        distributed.Client(local, set_as_default=False) as found,
+    ):
+        yield found
+
+
+@pytest.fixture(scope="module")
+def alone() -> jg.Clearing:
+    """Four scenarios, cleared in this process."""
+    return jg.clear_many(slopes(4), width=2, runner="numpy")
+
+
+def same(one: Any, other: Any) -> None:
+    """To the last bit."""
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        assert np.asarray(a).dtype == np.asarray(b).dtype
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_worker_gives_what_this_process_gives(client: Any, alone: jg.Clearing, tmp_path: Path):
+    """In the same folder, of which only what lacks is done again; scenarios may start warm."""
+    markets, told = slopes(4), []
+    ask: dict[str, Any] = {"width": 2, "folder": tmp_path, "client": client, "runner": "numpy"}
+    found = jg.clear_many(markets, progress=lambda now: told.append((now.done, now.total)), **ask)
+    same(found, alone)
+    assert told[-1] == (4, 4) and [done for done, _ in told] == sorted(done for done, _ in told)
+    same(jg.load(tmp_path), (markets, alone))
+    lost = tmp_path / "scenarios-0000002-0000004.npz"
+    others = {
+        path: path.stat().st_mtime_ns for path in tmp_path.glob("scenarios-*") if path != lost
+    }
+    lost.unlink()
+    same(jg.clear_many(markets, **ask), alone)
+    assert all(path.stat().st_mtime_ns == when for path, when in others.items())
+    warm = {"width": 2, "start": alone, "runner": "numpy"}
+    same(jg.clear_many(markets, client=client, **warm), jg.clear_many(markets, **warm))
+
+
+DONE: list[float] = []  # by a worker in this process
+
+
+def halved(item: Any) -> Any:
+    DONE.append(float(item))
+    return jnp.asarray(item) / 2, jax.dtypes.canonicalize_dtype(np.float64) == np.float64
+
+
+def test_the_same_work_is_done_once(client: Any):
+    """Values are NumPy's, in the precision that is JAX's here, which a worker's thread has not."""
+    DONE.clear()
+    found = dict(cluster.each(client, halved, map(jnp.asarray, [0.1, 0.3, 0.1])))
+    same(found, {0: (np.asarray(0.05), True), 1: (np.asarray(0.15), True), 2: found[0]})
+    assert sorted(DONE) == [0.1, 0.3]
+    with jax.enable_x64(False):
+        (_, (half, wide)), *_ = cluster.each(client, halved, [np.float32(0.1)])
+    assert half.dtype == np.float32 and not wide
+
+
+def refuses(item: int) -> None:
+    raise ValueError(f"item {item} makes no sense")
+
+
+def clears(load: float) -> None:
+    market = neighbors()
+    most = np.full_like(market.tariff.total_max, 0.5)
+    jg.clear(eqx.tree_at(lambda m: m.tariff.total_max, market, load * most), runner="numpy")
+
+
+def test_errors_of_workers_are_raised_here(client: Any, monkeypatch: pytest.MonkeyPatch):
+    """Whole: what did not clear has its clearing."""
+    monkeypatch.setattr(cluster, "_AGAIN", 0)
+    with pytest.raises(jg.NotCleared, match="infeasible") as told:
+        list(cluster.each(client, clears, [1.0]))
+    same(pickle.loads(pickle.dumps(told.value)).clearing, told.value.clearing)
+    assert not told.value.clearing.ok
+    with pytest.raises(ValueError, match="item 7 makes no sense"):
+        list(cluster.each(client, refuses, [7]))
+    versions = cluster._versions
+    other = lambda: versions() | ({"jax": "0.1"} if distributed_thread() else {})  # noqa: E731
+    monkeypatch.setattr(cluster, "_versions", other)
+    with pytest.raises(ValueError, match=r"has jax 0\.1, the client .*install the same version"):
+        list(cluster.each(client, halved, [1.0]))
+
+
+def distributed_thread() -> bool:
+    return threading.current_thread() is not threading.main_thread()
+
+
+def test_what_cannot_hand_out_work_is_refused(client: Any, monkeypatch: pytest.MonkeyPatch):
+    """And markets that make no sense are, before any is sent."""
+    with pytest.raises(ValueError, match=r"client is 'tcp://here:1'; give a distributed\.Client"):
+        jg.clear_many(slopes(2), client="tcp://here:1")
+    monkeypatch.setattr(type(client), "asynchronous", True)
+    with pytest.raises(ValueError, match="client is asynchronous"):
+        jg.clear_many(slopes(2), client=client)
+    monkeypatch.undo()
+    monkeypatch.setattr(type(client), "submit", None)
+    bad = scenarios.stack([HAND_MADE["one bus"]()] * 2)
+    bad = eqx.tree_at(lambda m: m.tariff.slope, bad, -bad.tariff.slope)
+    with pytest.raises(ValueError, match="scenario 0"):
+        jg.clear_many(bad, client=client)
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(ImportError, match=r"jaxgne\[cluster\]"):
+        list(cluster.each(client, halved, [1.0]))
+
+
+def test_who_is_stopped_goes_on_where_it_was(client: Any, alone: jg.Clearing, tmp_path: Path):
+    """Ctrl-C leaves whole files, and tells of what was done from the first scenario on."""
+    markets = slopes(4)
+
+    def stop(now: batch.BatchProgress) -> None:
+        if now.done == 2:
+            raise KeyboardInterrupt
+
+    ask: dict[str, Any] = {"width": 2, "folder": tmp_path, "client": client, "runner": "numpy"}
+    with pytest.raises(jg.Stopped, match="after 2 scenarios") as stopped:
+        jg.clear_many(markets, progress=stop, **ask)
+    same(stopped.value.clearing, jax.tree.map(lambda a: a[:2], alone))
+    assert len(list(tmp_path.glob("scenarios-*"))) == 1
+    same(jg.clear_many(markets, **ask), alone)
+
+
+def noted(item: tuple[int, Path]) -> int:
+    """Takes a while, and notes in a folder who did it to the end."""
+    at, folder = item
+    (folder / f"begun-{at}-{os.getpid()}").touch()
+    time.sleep(0.3)
+    (folder / f"done-{at}-{os.getpid()}").touch()
+    return at * at
+
+
+def test_a_worker_is_killed_and_nothing_is_lost_or_done_twice(tmp_path: Path):
+    """Of three, at work; what it had handed over stays, what it had begun another one does."""
+    markets, told = loads(12), []
+    with (
+        distributed.LocalCluster(n_workers=3, processes=True, **QUIET) as local,
+        distributed.Client(local, set_as_default=False) as client,
+    ):
+        found, killed = {}, 0
+        for at, value in cluster.each(client, noted, [(k, tmp_path) for k in range(30)]):
+            assert at not in found
+            found[at] = value
+            if len(found) == 6:
+                killed = next(iter(client.run(os.getpid).values()))
+                os.kill(killed, signal.SIGKILL)
+        assert found == {k: k * k for k in range(30)}
+        done = Counter(path.name.split("-")[1] for path in tmp_path.glob("done-*"))
+        begun = [path for path in tmp_path.glob("begun-*") if path.name.endswith(f"-{killed}")]
+        twice = {at for at, count in done.items() if count > 1}
+        assert twice <= {path.name.split("-")[1] for path in begun}
+        assert begun and len(twice) <= 2  # what was done, and not yet handed over
+
+        def kill(now: batch.BatchProgress) -> None:
+            told.append(now.done)
+            if len(told) == 2:
+                os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
+
+        ask: dict[str, Any] = {"width": 1, "runner": "numpy"}
+        many = jg.clear_many(markets, client=client, folder=tmp_path / "runs", progress=kill, **ask)
+    assert told == list(range(1, 13))
+    same(many, jg.clear_many(markets, **ask))
+    same(jg.load(tmp_path / "runs"), (markets, many))
+
+
+def test_the_command_asks_a_scheduler(client: Any, tmp_path: Path):
+    """For the numbers that it gives by itself; where nobody answers, it says so."""
+    jg.save(tmp_path / "two", neighbors())
+    call = ["batch", str(tmp_path / "two"), "--scenarios", "2", "--load-noise", "0.1"]
+    call += ["--width", "1", "--json"]
+    alone, there = (
+        CliRunner().invoke(app, [*call, *more])
+        for more in ([], ["--scheduler", client.scheduler.address, "--out", str(tmp_path / "runs")])
+    )
+    assert (alone.exit_code, there.exit_code) == (0, 0)
+    assert json.loads(alone.stdout) == json.loads(there.stdout)
+    assert len(list((tmp_path / "runs").glob("scenarios-*"))) == 2
+    nobody = CliRunner().invoke(app, [*call, "--scheduler", "inproc://nobody/1/1"])
+    assert nobody.exit_code == 1
+    assert "jaxgne: no Dask scheduler answers at inproc://nobody/1/1" in nobody.stderr
