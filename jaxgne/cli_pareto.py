@@ -21,7 +21,9 @@ from .files import whole
 from .io import save
 from .live import LiveBatch
 
-Knob = Literal["trading-tariff", "price-slope", "locational-tariff"]  # keys of `mechanisms.KNOBS`
+Knob = Literal[
+    "trading-tariff", "price-slope", "locational-tariff", "base-price"
+]  # keys of `mechanisms.KNOBS`
 
 _LARGE = ("revenue", "self-sufficiency")  # of which less is what is made small
 _MOST = 1000  # points, starts

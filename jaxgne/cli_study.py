@@ -19,6 +19,7 @@ _STUDIES: dict[str, dict[str, Any]] = {  # with options of a built-in case unles
     **{name: {} for name in (*jaxgne.studies.ON_MARKETS, *jaxgne.studies.ON_CASES)},
     "line-limits": {"stress": True},
     "connectivity": {"prosumers": 50},
+    "stackelberg": {"prosumers": 12, "hours": 24.0, "hour_length": 4.0},
     "phases": {"grid": "lindist3flow", "hours": 24.0, "hour_length": 4.0},
 }
 _CASES = {"phases": "ieee13"}  # else ieee37
@@ -61,7 +62,8 @@ def study(
         str | None,
         typer.Option(
             help="What to sweep, with commas: ratings' factors, batteries' costs, charges, shares "
-            "of pairs, numbers of prosumers, factors of loads, hours ahead, what --of says."
+            "of pairs, numbers of prosumers, factors of loads, hours ahead, elasticities, what "
+            "--of says."
         ),
     ] = None,
     of: Annotated[
@@ -86,8 +88,8 @@ def study(
 ) -> None:
     """Do a study of the paper on SOURCE: print what it finds, write tables and a picture.
 
-    By default on ieee37, for line-limits with --stress, for connectivity with 50 prosumers; phases
-    on ieee13 in three phases, in six steps of 4 h.
+    By default on ieee37, for line-limits with --stress, for connectivity with 50 prosumers, for
+    stackelberg with 12 in six steps of 4 h; phases on ieee13 in three phases, in as many.
 
     Exit codes: 0 all cleared, 1 bad input, 2 wrong usage, 3 some did not clear.
     """

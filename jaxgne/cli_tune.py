@@ -21,7 +21,7 @@ from .io import save
 from .live import LiveTuning
 
 Study = Literal[
-    "trading-tariff", "price-slope", "locational-tariff", "reinforcement", "envelope"
+    "trading-tariff", "price-slope", "locational-tariff", "base-price", "reinforcement", "envelope"
 ]  # the keys of `mechanisms.TUNED` and `mechanisms.READ`
 Objective = Literal[
     "peak", "transformer-peak", "total-cost", "worst-cost", "social-cost", "welfare-loss",
@@ -63,6 +63,7 @@ def tune(
     price-slope: the slope of the main grid's price by hour for the lowest peak, while it receives
     no less and prosumers pay no more than today.
     locational-tariff: a tariff on trades by bus for the least congestion, that brings no less.
+    base-price: the main grid's price by hour for the least that all pay, while it receives no less.
     reinforcement: what one more kVA of each line is worth.
     envelope: how much more each bus may draw or feed in, by hour.
 

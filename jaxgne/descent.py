@@ -252,30 +252,52 @@ def _slope(
     return value, limits, weights, slope
 
 
+class Slopes:
+    """A measure's limits and their slopes, by the program that `descend` takes its gradients with.
+
+    At any numbers of the optimizer, of which `shares` are where the market stands.
+    """
+
+    def __init__(
+        self,
+        market: Market,
+        measure: AbstractMeasure,
+        where: Callable[[Market], Any],
+        clearing: Clearing,
+        *,
+        bounds: tuple[Any, Any] | None = None,
+        bijection: Bijection | None = None,
+        adjoint: AbstractAdjoint | None = None,
+    ):
+        market = jax.tree.map(jnp.asarray, market)
+        self.coordinates, self.shares = place(market, where, bounds, bijection)
+        adjoint = Implicit(throw=False) if adjoint is None else adjoint
+        self.job = _Job(market, measure, where, self.coordinates, adjoint)
+        self.none = jnp.zeros(eqx.filter_eval_shape(measure.limits, market, clearing).shape)
+
+    def __call__(self, shares: Any, clearing: Clearing) -> tuple[np.ndarray, np.ndarray]:
+        """Limits (C) and their slopes by the optimizer's numbers (C, n)."""
+        found, rows = self.none, []
+        for index in range(self.none.size):
+            one = self.none.at[index].set(1.0)
+            _, found, _, row = _slope(self.job, shares, clearing, jnp.asarray(0.0), one, self.none)
+            rows.append(_flat(row))
+        return np.asarray(found), np.stack(rows)
+
+
 def slopes(
     market: Market,
     measure: AbstractMeasure,
     where: Callable[[Market], Any],
     clearing: Clearing,
-    *,
-    bounds: tuple[Any, Any] | None = None,
-    bijection: Bijection | None = None,
-    adjoint: AbstractAdjoint | None = None,
+    **how: Any,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A measure's limits (C), their slopes by the optimizer's numbers (C, n), and these (n).
 
-    By the program that `descend` takes its gradients with.
+    `how` is what `Slopes` takes besides.
     """
-    market = jax.tree.map(jnp.asarray, market)
-    coordinates, shares = place(market, where, bounds, bijection)
-    adjoint = Implicit(throw=False) if adjoint is None else adjoint
-    slope_of = partial(_slope, _Job(market, measure, where, coordinates, adjoint), shares, clearing)
-    none = jnp.zeros(eqx.filter_eval_shape(measure.limits, market, clearing).shape)
-    found, rows = none, []
-    for index in range(none.size):
-        _, found, _, row = slope_of(jnp.asarray(0.0), none.at[index].set(1.0), none)
-        rows.append(_flat(row))
-    return np.asarray(found), np.stack(rows), _flat(shares)
+    at = Slopes(market, measure, where, clearing, **how)
+    return *at(at.shares, clearing), _flat(at.shares)
 
 
 def _flat(tree: Any) -> np.ndarray:

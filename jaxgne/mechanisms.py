@@ -21,7 +21,7 @@ from .each import for_each, for_one
 from .history import History
 from .linear_flow import tree_state
 from .market import Market
-from .model import net_exchange, potential, voltages
+from .model import export_prices, grid_price, net_exchange, potential, voltages
 from .programs import program
 from .result import Clearing
 from .runner import jnp
@@ -52,7 +52,7 @@ class Knob(NamedTuple):
     """What `tune` or `pareto` moves: fields `where`, within `bounds`, tied by a `bijection`."""
 
     where: Callable[[Market], Any]
-    bounds: tuple[float, float]
+    bounds: tuple[Any, Any]
     bijection: Bijection | None
 
 
@@ -93,6 +93,21 @@ def locational_knob(market: Market, solver: Any = None, tol: Any = None) -> Knob
 
 
 @for_one()
+def base_knob(market: Market, solver: Any = None, tol: Any = None) -> Knob:
+    """The base price of each hour, from what exports bring to twice the highest price today."""
+    today = clear(market, solver, tol=tol)
+    highest = float(jnp.max(grid_price(market, today.aggregate)))
+    if not highest > 0:
+        raise ValueError(
+            "base-price: the main grid's price is nowhere above 0, and it is tuned up to twice its "
+            "highest; give Tariff.base (base_eur_per_kwh in the table tariff) a price."
+        )
+    sold = jnp.where(market.prosumers.export_max > 0, export_prices(market), 0.0)
+    low = jnp.minimum(market.tariff.base, jnp.max(sold, axis=0, initial=0.0))
+    return Knob(lambda m: m.tariff.base, (low, jnp.full_like(low, 2 * highest)), None)
+
+
+@for_one()
 def trading_tariff(
     market: Market, objective: Outcome = OBJECTIVES["revenue"], **options: Unpack[_Options]
 ) -> tuple[Market, History]:
@@ -115,12 +130,7 @@ def trading_tariff(
     rate = 1 / (4 * _SCAN)  # of the range: a quarter of what lies between two of the scan
     usual = optax.adam(optax.cosine_decay_schedule(rate, options.get("steps", 50)))
     options.setdefault("optimizer", usual)
-    return tune(
-        markets[int(np.nanargmin(values))],
-        objective,
-        **knob._asdict(),
-        **options,
-    )
+    return tune(markets[int(np.nanargmin(values))], objective, **knob._asdict(), **options)
 
 
 def _taxed(market: Market, tariff: float) -> Market:
@@ -150,6 +160,27 @@ def price_slope(
             lambda m, c: income - objectives.main_grid_revenue(m, c),
             lambda m, c: objectives.total_cost(m, c) - paid,
         ],
+        **options,
+    )
+
+
+@for_one()
+def base_price(
+    market: Market, objective: Outcome = objectives.social_cost, **options: Unpack[_Options]
+) -> tuple[Market, History]:
+    """The base price p0 by hour; its `objective` by default the least that all pay together.
+
+    From what exports bring to twice the highest price today, while the main grid receives no less
+    than today. `options` are those of `tune`; `jaxgne.leader.lead` goes on from several starts.
+    """
+    knob = base_knob(market, options.get("solver"), options.get("tol"))
+    today = clear(market, options.get("solver"), tol=options.get("tol"))
+    income = objectives.main_grid_revenue(market, today)
+    return tune(
+        market,
+        objective,
+        **knob._asdict(),
+        constraints=[lambda m, c: income - objectives.main_grid_revenue(m, c)],
         **options,
     )
 
@@ -206,6 +237,12 @@ def hourly_slopes(market: Market) -> Table:
     """The slope of each hour."""
     slope = np.asarray(market.tariff.slope)
     return {"hour": hours_of(market), "slope_eur_per_kwh_per_kw": slope}
+
+
+@for_one()
+def hourly_bases(market: Market) -> Table:
+    """The base price of each hour."""
+    return {"hour": hours_of(market), "base_eur_per_kwh": np.asarray(market.tariff.base)}
 
 
 @for_one()
@@ -347,10 +384,12 @@ TUNED: dict[str, tuple[Callable[..., tuple[Market, History]], Callable[[Market],
     "trading-tariff": (trading_tariff, pair_tariffs),
     "price-slope": (price_slope, hourly_slopes),
     "locational-tariff": (locational_tariff, bus_tariffs),
+    "base-price": (base_price, hourly_bases),
 }  # by the word of the command line: what tunes, and the table of what was tuned
 KNOBS: dict[str, Callable[..., Knob]] = {
     "trading-tariff": trading_knob,
     "price-slope": slope_knob,
     "locational-tariff": locational_knob,
+    "base-price": base_knob,
 }  # of the same: what may be traded off
 READ: dict[str, Callable[..., Table]] = {"reinforcement": reinforcement, "envelope": envelope}

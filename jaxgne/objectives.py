@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from .clearing import clear
 from .comparison import REFERENCE, baselines, evenness, inequality, outcome
 from .market import Market
-from .model import aggregate
+from .model import aggregate, counted, net_exchange
 from .record import changed
 from .result import Clearing
 from .runner import jnp
@@ -81,6 +81,17 @@ def operator_budget(market: Market, clearing: Clearing, *, cost: Any) -> Scalar:
 def main_grid_revenue(market: Market, clearing: Clearing) -> Scalar:
     """What the main grid receives, less what it pays for exports, EUR."""
     return jnp.sum(settle(market, clearing).sales)
+
+
+@for_each_priced
+def retail_margin(market: Market, clearing: Clearing, *, wholesale: Any) -> Scalar:
+    """What the main grid receives above what its energy costs it, EUR.
+
+    `wholesale` (EUR/kWh, one number or by hour) is what it pays for each kWh that it delivers, net
+    of exports.
+    """
+    delivered = counted(market) * net_exchange(market, clearing.plan)
+    return main_grid_revenue(market, clearing) - jnp.sum(wholesale * delivered)
 
 
 @for_each_priced

@@ -47,7 +47,7 @@ STUDIES = {
 }
 STUDIES |= {"foresight", "comparison", "standard_form", "tracing", "reliability", "tradeoffs"}
 STUDIES |= {"tracking", "risk"}
-STUDIES |= {"margins", "robust"}
+STUDIES |= {"margins", "robust", "leader"}
 STUDIES |= {"objectives", "fitting", "gradients", "history", "mechanisms", "alternatives"}
 
 GROUND = {"arguments", "runner", "fields", "record", "programs"}  # what all modules stand on
@@ -267,6 +267,10 @@ LAYERS: dict[str, set[str]] = {
         *RESULT,
         *("settlement", "objectives", "coordinates", "descent", "history", "tuning"),
         "linear_flow",
+    },
+    "leader": {
+        *RESULT,
+        *("objectives", "coordinates", "descent", "history", "tuning"),
     },
     "equipment": {"clock", "each", "market", "devices", "profiles", "validation"},
     "cases": {

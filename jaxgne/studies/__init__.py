@@ -5,8 +5,8 @@
     found.save("out")
 
 G. Belgioioso, W. Ananduta, S. Grammatico, C. Ocampo-Martinez, IEEE Trans. Smart Grid 13(4), 2022
-(the paper); `phases`, `horizon` and `uncertainty` are this project's own. On the command line
-`jaxgne study NAME`.
+(the paper); `phases`, `horizon`, `uncertainty` and `stackelberg` are this project's own. On the
+command line `jaxgne study NAME`.
 """
 
 from ._connectivity import connectivity
@@ -16,6 +16,7 @@ from ._participation import participation
 from ._phases import phases
 from ._prosumers import prosumers
 from ._selection import selection
+from ._stackelberg import stackelberg
 from ._storage import storage
 from ._tariff import tariff
 from ._uncertainty import uncertainty
@@ -31,6 +32,7 @@ ON_MARKETS = {  # functions of one market
     "phases": phases,
     "horizon": horizon,
     "uncertainty": uncertainty,
+    "stackelberg": stackelberg,
 }
 ON_CASES = {  # functions of how to build markets
     "connectivity": connectivity,
@@ -49,6 +51,7 @@ __all__ = [
     "phases",
     "prosumers",
     "selection",
+    "stackelberg",
     "storage",
     "tariff",
     "uncertainty",

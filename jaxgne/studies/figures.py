@@ -309,6 +309,28 @@ def _uncertainty(tables: dict[str, list[Row]]) -> "Figure":
     return figure
 
 
+def _stackelberg(tables: dict[str, list[Row]]) -> "Figure":
+    figure, (left, right) = _figure(2)
+    rows = _cleared(tables["stackelberg"])
+    across, flat = _column(rows, "elasticity"), _column(rows, "uniform_cost_eur")
+    for key, mark, color in (
+        ("best", "o-", BLUE),
+        ("median", "s--", GREEN),
+        ("worst", "v:", ORANGE),
+    ):
+        left.plot(across, flat - _column(rows, f"{key}_cost_eur"), mark, color=color, label=key)
+    left.legend(title="of the starts")
+    _label(left, "Saved by markups by hour", "elasticity", "EUR, against the same in all hours")
+    last = [row for row in tables["prices"] if rows and row["elasticity"] == across[-1]]
+    for key, color in (("wholesale", BLACK), ("uniform_price", ORANGE), ("best_price", BLUE)):
+        price = _column(last, f"{key}_eur_per_kwh")
+        right.step(_column(last, "hour"), price, where="post", color=color,
+                   label=key.replace("_", " "))  # fmt: skip
+    right.legend()
+    _label(right, "Prices at the highest elasticity", "time (h)", "EUR/kWh")
+    return figure
+
+
 _FIGURES: dict[str, Callable[[dict[str, list[Row]]], "Figure"]] = {
     "tariff": _tariff,
     "storage": _storage,
@@ -318,6 +340,7 @@ _FIGURES: dict[str, Callable[[dict[str, list[Row]]], "Figure"]] = {
     "phases": _phases,
     "horizon": _horizon,
     "uncertainty": _uncertainty,
+    "stackelberg": _stackelberg,
     "connectivity": lambda tables: _rounds(tables, "connectivity", "share of pairs that may trade"),
     "prosumers": lambda tables: _rounds(tables, "prosumers", "prosumers"),
 }
