@@ -52,14 +52,15 @@ GROUPS = {
         "comparison.baselines uncontrolled.today robustness margins.margins margins.tightened "
         "with_reserve reserve.schedule reserve.payments "
         "auctions.auctioned auctions.plan_alone auctions.uniform auctions.pay_as_bid "
-        "envelopes.* net_limits.net_limits net_limits.reach "
+        "envelopes.* net_limits.net_limits net_limits.reach near_potential.* "
         "reserve.shortage balancing.* emissions.emissions_of emissions.embodied "
         "emissions.allowances",
     ),
     "derivatives": (
         "Derivatives and tuning",
         "What a number of the market does to what comes of it, and the best such number.",
-        "sensitivities trust Implicit Smoothed tune pareto fit objectives.* mechanisms.*",
+        "sensitivities trust Implicit Smoothed tune pareto fit objectives.* mechanisms.* "
+        "leader.lead leader.Leading leader.MarginFloor",
     ),
     "batches": (
         "Batches",

@@ -20,6 +20,7 @@ _STUDIES: dict[str, dict[str, Any]] = {  # with options of a built-in case unles
     "line-limits": {"stress": True},
     "connectivity": {"prosumers": 50},
     "stackelberg": {"prosumers": 12, "hours": 24.0, "hour_length": 4.0},
+    "near-potential": {"prosumers": 12, "hours": 24.0, "hour_length": 4.0},
     "phases": {"grid": "lindist3flow", "hours": 24.0, "hour_length": 4.0},
 }
 _CASES = {"phases": "ieee13"}  # else ieee37
@@ -62,8 +63,8 @@ def study(
         str | None,
         typer.Option(
             help="What to sweep, with commas: ratings' factors, batteries' costs, charges, shares "
-            "of pairs, numbers of prosumers, factors of loads, hours ahead, elasticities, what "
-            "--of says."
+            "of pairs, numbers of prosumers, factors of loads, hours ahead, elasticities, spreads, "
+            "what --of says."
         ),
     ] = None,
     of: Annotated[
@@ -89,7 +90,8 @@ def study(
     """Do a study of the paper on SOURCE: print what it finds, write tables and a picture.
 
     By default on ieee37, for line-limits with --stress, for connectivity with 50 prosumers, for
-    stackelberg with 12 in six steps of 4 h; phases on ieee13 in three phases, in as many.
+    stackelberg and near-potential with 12 in six steps of 4 h; phases on ieee13 in three phases, in
+    as many.
 
     Exit codes: 0 all cleared, 1 bad input, 2 wrong usage, 3 some did not clear.
     """

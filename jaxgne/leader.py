@@ -24,18 +24,17 @@ from .descent import Slopes, cleared
 from .each import for_one
 from .market import Market
 from .objectives import retail_margin
-from .options import checked_options
+from .options import checked_options, tolerance
 from .record import Record
 from .result import Clearing, NotCleared
 from .runner import jnp
 from .solvers.base import AbstractSolver
 from .tuning import Measure, Outcome
 
-_MET = 1e-6  # of the range between bounds: a constraint is met where so small a move meets it
-_FINE = 1e-8  # of that range: what a step must promise to go on
-_INSIDE = (0.05, 0.95)  # of that range: where random starts lie
+_FINE = 10.0  # times the tolerance of equilibria: what a step, in parts of the range, must promise
+_INSIDE = (0.05, 0.95)  # of the range between bounds: where random starts lie
 _WORDS = {0: "converged", 8: "kink", 9: "steps"}  # by what SLSQP says; 8: no step goes down
-_SAME = 1e-4  # of the best objective: ends within it are one optimum
+_SAME = 1e-6  # of the best objective: ends within it are one optimum
 
 
 class MarginFloor(eqx.Module):
@@ -82,7 +81,7 @@ class Leading(Record):
 
     @property
     def alike(self) -> int:
-        """How many starts ended at an objective that is the best's, to a ten-thousandth."""
+        """How many starts ended at an objective that is the best's, to a millionth."""
         best = self.value[self.best]
         return int(np.sum(self.met & (self.value <= best + _SAME * max(abs(best), 1e-300))))
 
@@ -163,13 +162,6 @@ class _Point(NamedTuple):
     found: Float[np.ndarray, " C"]  # objective, then constraints
     rows: Float[np.ndarray, "C n"]  # their slopes
 
-    @property
-    def away(self) -> float:
-        """How far, in shares of the range, a move that meets the constraint missed most must be."""
-        steep = np.linalg.norm(self.rows[1:], axis=1)
-        missed = np.maximum(self.found[1:], 0.0)
-        return float(np.max(missed / np.where(steep > 0, steep, 1e-300), initial=0.0))
-
 
 class _Lost(Exception):
     """A step ended where the market does not clear, or where numbers are not finite."""
@@ -196,12 +188,14 @@ class _Problem:
         self.slopes = Slopes(market, measure, where, self.first, **how)
         flat, self.unravel = ravel_pytree(self.slopes.shares)
         self.dtype, self.shares = flat.dtype, np.asarray(flat, float)
+        self.fine = _FINE * float(tolerance(tol, self.dtype))
         self.seen: list[_Point] = []
 
     def end(self, shares: Float[np.ndarray, " n"], steps: int) -> _End | None:
-        """Where steps from these shares lead; None where the market does not clear there."""
-        from scipy.optimize import minimize
+        """Where steps from these shares lead; None where the market does not clear there.
 
+        Where none of them meets the constraints they go on from where these are missed least.
+        """
         self.last, self.seen = self.first, []
         try:
             start = self.at(shares)
@@ -211,30 +205,64 @@ class _Problem:
             return None
         steep = np.linalg.norm(start.rows, axis=1)
         unit = 1 / np.where(steep > 0, steep, 1.0)  # so that all slopes are of shares
+        try:
+            ended = self.steps_of(shares, unit, steps)
+            if not self.met(unit):
+                ended = self.steps_of(self.nearest(unit, steps), unit, steps)
+        except _Lost as lost:
+            ended = str(lost)
+        met = self.met(unit)
+        best = min(met, key=lambda p: p.found[0]) if met else self.least(unit)
+        fields = self.slopes.coordinates.fields(self.tree(best.shares))
+        missed = float(np.max(best.found[1:], initial=-np.inf))
+        return _End(fields, float(best.found[0]), missed, bool(met), len(self.seen), ended)
+
+    def met(self, unit: Float[np.ndarray, " C"]) -> list[_Point]:
+        """What was seen and meets the constraints, as exactly as steps are told apart."""
+        return [p for p in self.seen if np.all(p.found[1:] * unit[1:] <= 2 * self.fine)]
+
+    def least(self, unit: Float[np.ndarray, " C"]) -> _Point:
+        """What was seen that misses the constraints least."""
+        return min(self.seen, key=lambda p: float(np.max(p.found[1:] * unit[1:])))
+
+    def steps_of(
+        self, shares: Float[np.ndarray, " n"], unit: Float[np.ndarray, " C"], steps: int
+    ) -> str:
+        """Steps of sequential quadratic programming from these shares; how they ended."""
         limits = {
             "type": "ineq",
             "fun": lambda x: -(self.at(x).found * unit)[1:],
             "jac": lambda x: -(self.at(x).rows * unit[:, None])[1:],
         }
-        try:
-            found = minimize(
-                lambda x: self.at(x).found[0] * unit[0],
-                shares,
-                jac=lambda x: self.at(x).rows[0] * unit[0],
-                method="SLSQP",
-                bounds=[(0.0, 1.0)] * len(shares),
-                constraints=[limits] if len(unit) > 1 else [],
-                options={"maxiter": steps, "ftol": _FINE},
-            )
-            ended = _WORDS.get(found.status, "stuck")
-        except _Lost as lost:
-            ended = str(lost)
-        met = [point for point in self.seen if point.away <= _MET]
-        best = min(met, key=lambda p: p.found[0]) if met else min(self.seen, key=lambda p: p.away)
-        fields = self.slopes.coordinates.fields(self.tree(best.shares))
-        missed = float(np.max(best.found[1:], initial=-np.inf))
-        value = float(best.found[0])
-        return _End(fields, value, missed, bool(met), len(self.seen), ended)
+        return self.minimized(
+            lambda x: self.at(x).found[0] * unit[0], lambda x: self.at(x).rows[0] * unit[0],
+            shares, steps, [limits] if len(unit) > 1 else [],
+        )  # fmt: skip
+
+    def nearest(self, unit: Float[np.ndarray, " C"], steps: int) -> Float[np.ndarray, " n"]:
+        """Shares that miss the constraints least near by, by the sum of squares."""
+
+        def missed(x: Float[np.ndarray, " n"]) -> Float[np.ndarray, " C-1"]:
+            return np.maximum((self.at(x).found * unit)[1:], 0.0)
+
+        self.minimized(
+            lambda x: 0.5 * np.sum(missed(x) ** 2),
+            lambda x: (missed(x) * unit[1:]) @ self.at(x).rows[1:],
+            self.least(unit).shares, steps, [],
+        )  # fmt: skip
+        return self.least(unit).shares
+
+    def minimized(
+        self, value: Any, slope: Any, shares: Float[np.ndarray, " n"], steps: int, limits: list
+    ) -> str:
+        """SciPy's steps; how they ended."""
+        from scipy.optimize import minimize
+
+        found = minimize(
+            value, shares, jac=slope, method="SLSQP", bounds=[(0.0, 1.0)] * len(shares),
+            constraints=limits, options={"maxiter": steps, "ftol": self.fine},
+        )  # fmt: skip
+        return _WORDS.get(found.status, "stuck")
 
     def tree(self, shares: Float[np.ndarray, " n"]) -> Any:
         """Shares of each field."""

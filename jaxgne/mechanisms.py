@@ -21,7 +21,7 @@ from .each import for_each, for_one
 from .history import History
 from .linear_flow import tree_state
 from .market import Market
-from .model import export_prices, grid_price, net_exchange, potential, voltages
+from .model import export_prices, grid_price, net_exchange, potential, voltages, zone_totals
 from .programs import program
 from .result import Clearing
 from .runner import jnp
@@ -96,7 +96,7 @@ def locational_knob(market: Market, solver: Any = None, tol: Any = None) -> Knob
 def base_knob(market: Market, solver: Any = None, tol: Any = None) -> Knob:
     """The base price of each hour, from what exports bring to twice the highest price today."""
     today = clear(market, solver, tol=tol)
-    highest = float(jnp.max(grid_price(market, today.aggregate)))
+    highest = float(jnp.max(grid_price(market, zone_totals(market, today.plan))))
     if not highest > 0:
         raise ValueError(
             "base-price: the main grid's price is nowhere above 0, and it is tuned up to twice its "

@@ -176,6 +176,17 @@ SLOW_TESTS = {
         "test_gradients_are_differences_of_clears[copperplate-wardrop]",
         "test_gradients_are_differences_of_clears[paper-nash]",
     ),
+    "test_near_potential.py": (
+        "test_where_adders_stand_still_nobody_saves",
+        "test_no_regret_is_above_its_bound[0.0]",
+        "test_no_regret_is_above_its_bound[0.5]",
+        "test_a_price_taker_with_an_elastic_load",
+    ),
+    "test_leader.py": (
+        "test_ramsey_prices",
+        "test_no_price_of_a_grid_and_none_of_cma_es_is_better",
+        "test_what_cannot_be_met_is_told",
+    ),
     "test_kinks.py": (
         "test_where_one_limit_holds_and_another_lets_go_a_derivative_ahead_raises",
         "test_a_load_that_a_limit_on_the_total_just_meets_has_no_derivative[<lambda>]",
@@ -285,6 +296,10 @@ SLOW_TESTS = {
     "test_studies.py": (
         "test_every_study_is_told_and_drawn[horizon]",
         "test_every_study_is_told_and_drawn[uncertainty]",
+        "test_every_study_is_told_and_drawn[stackelberg]",
+        "test_every_study_is_told_and_drawn[near-potential]",
+        "test_who_has_no_potential_saves_no_more_than_its_bound",
+        "test_markups_by_hour_earn_as_much_and_cost_no_more",
         "test_foresight_is_worth_more_the_more_forecasts_err",
     ),
     "test_hindsight.py": ("test_beside_foresight_and_no_trading",),

@@ -36,6 +36,8 @@ SMALLER = {  # how a line begins that takes from ten minutes to hours, and what 
     "jaxgne study horizon --prosumers": "--prosumers 2 --hours 12 --step 3 --values 3 --seeds 1",
     "jaxgne simulate ieee37 --days 7": "--days 2 --window 6 --every 6 --prosumers 4",
     "jaxgne pareto price-slope ieee37": "--prosumers 4 --hours 4 --points 2 --steps 2 --starts 1",
+    "jaxgne study stackelberg": "--values 0.3",
+    "jaxgne study near-potential": "--values 0,0.3",
     "jaxgne study prosumers": "--hours 2 --step 1 --values 8,12 --seeds 1",
 }
 HALF = {"jaxgne clear --ac", "jaxgne clear --one-way", "jaxgne clear folder"}  # no whole lines

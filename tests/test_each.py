@@ -151,6 +151,7 @@ EACH: dict[str, Call] = {
             **{plain: {} for plain in ("main_grid_revenue", "self_sufficiency")},
             "operator_budget": {"cost": 0.1},
             "carbon": {"grid_carbon": 0.4},
+            "retail_margin": {"wholesale": 0.1},
         }.items()
     },
 }
@@ -225,7 +226,9 @@ ONE: dict[str, Call] = {
     "measured": lambda m, c: selection.measured(m, c),
     **{
         name: lambda m, c, name=name: getattr(mechanisms, name)(m)
-        for name in ("trading_buses", "bus_tariffs", "pair_tariffs", "hourly_slopes")
+        for name in (
+            *("trading_buses", "bus_tariffs", "pair_tariffs", "hourly_slopes", "hourly_bases"),
+        )
     },
     **{
         f"plots.{name}": lambda m, c, name=name: getattr(plots, name)(m, c)
@@ -262,11 +265,11 @@ LONG: dict[str, Call] = {
     "robustness": lambda m, c: jg.robustness(m),
     **{
         name: lambda m, c, name=name: getattr(mechanisms, name)(m, steps=1)
-        for name in ("trading_tariff", "price_slope", "locational_tariff")
+        for name in ("trading_tariff", "price_slope", "locational_tariff", "base_price")
     },
     **{
         name: lambda m, c, name=name: getattr(mechanisms, name)(m)
-        for name in ("trading_knob", "slope_knob", "locational_knob")
+        for name in ("trading_knob", "slope_knob", "locational_knob", "base_knob")
     },
     "beside": lambda m, c: pool.beside(m),
     "restoring_fee": lambda m, c: pool.restoring_fee(m),
@@ -287,6 +290,9 @@ LONG: dict[str, Call] = {
 }
 OF_A_BATCH = {"clear_many", "fan", "batch_summary", "batch_table", "spread"}
 ELSEWHERE = {  # batches of these have tests of their own: test_comparison, test_tuning, ...
+    "lead",  # test_leader
+    *("regrets", "bounds", "distance", "settled"),  # test_near_potential: clear themselves
+    *("studies.stackelberg", "studies.near_potential"),  # test_studies
     *("side_by_side", "tune", "pareto", "fit", "identifiability", "save", "explain_infeasible"),
     "export",  # test_exporting
     *("studies.connectivity", "studies.prosumers"),  # these build their markets
@@ -348,7 +354,7 @@ MODULES = (
     *("batch_report", "certificate", "charges", "coalitions", "comparison", "devices"),
     *("envelopes", "fitting", "frames", "preferences"),
     *("mechanisms", "model", "objectives", "one_way", "payoffs", "plan", "plots", "printed"),
-    *("causes", "descent", "indicators", "scenarios", "selection"),
+    *("causes", "descent", "leader", "near_potential", "indicators", "scenarios", "selection"),
     *("reliability", "settlement", "sharing", "studies", "tracing", "tracking"),
     *("tradeoffs", "tuning"),
     *(

@@ -47,7 +47,7 @@ STUDIES = {
 }
 STUDIES |= {"foresight", "comparison", "standard_form", "tracing", "reliability", "tradeoffs"}
 STUDIES |= {"tracking", "risk"}
-STUDIES |= {"margins", "robust", "leader"}
+STUDIES |= {"margins", "robust", "leader", "near_potential"}
 STUDIES |= {"objectives", "fitting", "gradients", "history", "mechanisms", "alternatives"}
 
 GROUND = {"arguments", "runner", "fields", "record", "programs"}  # what all modules stand on
@@ -272,6 +272,7 @@ LAYERS: dict[str, set[str]] = {
         *RESULT,
         *("objectives", "coordinates", "descent", "history", "tuning"),
     },
+    "near_potential": {*RESULT, "batch", "devices"},
     "equipment": {"clock", "each", "market", "devices", "profiles", "validation"},
     "cases": {
         *("acphases", "cases", "clock", "devices", "grids", "incidence", "linear_flow", "market"),

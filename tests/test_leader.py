@@ -86,23 +86,23 @@ def test_ramsey_prices(part: float):
     found = led(retail(), floor)
     tight = 1e-5 if part < 0.99 else 2e-3  # near the most the floor hardly depends on prices
     np.testing.assert_allclose(found.market.tariff.base, WHOLESALE + markup * room, atol=tight)
-    assert found.met.all() and found.alike == 3 and found.missed.max() < 1e-5
+    assert found.met.all() and found.spread < 1e-5 and found.missed.max() < 1e-5
     if part > 0.99:
         np.testing.assert_allclose(found.market.tariff.base, (FIRST + WHOLESALE) / 2, atol=1e-2)
 
 
 def test_no_price_of_a_grid_and_none_of_cma_es_is_better():
-    """A neighbor sells as well, so that revenue has kinks: 27 prices an hour, and CMA-ES with as
-    many equilibria as all starts took together, and with ten times as many."""
-    market, floor = retail(trade=4.0), 1.6
-    found = led(market, floor, starts=4)
-    best = float(found.value[found.best])
-    assert found.met[found.best] and found.missed[found.best] < 1e-5
-    side = np.linspace(*BOUNDS, 27)
+    """A neighbor sells as well, from 0.19 EUR/kWh on, so that revenue has a kink: 9 prices an hour,
+    and CMA-ES with as many equilibria as the leader took, and with ten times as many."""
+    market, floor = retail(trade=4.0), 0.6
+    found = led(market, floor, starts=1)
+    best, used = float(found.value[0]), int(found.clears[0])
+    assert found.met[0] and found.missed[0] < 1e-6
+    side = np.linspace(0.1, 0.5, 9)
     cost, missing = judged(market, np.stack(np.meshgrid(side, side), -1).reshape(-1, 2), floor)
     assert best <= cost[missing <= 0].min() + 1e-6
-    assert cost[missing <= 0].min() - best < 0.05  # the grid is near, so that it says something
-    for clears in (int(found.clears.sum()), 10 * int(found.clears.sum())):
+    assert cost[missing <= 0].min() - best < 0.2  # the grid is near, so that it says something
+    for clears in (used, 10 * used):
         assert best <= evolved(market, floor, clears) + 1e-5
 
 
@@ -124,9 +124,10 @@ def evolved(market: jg.Market, floor: float, clears: int) -> float:
 
 
 def test_what_cannot_be_met_is_told():
-    """No price earns twice what a monopolist's does; the end that is told misses least."""
+    """No price earns twice what a monopolist's does; where that one is misses least."""
     most = np.sum((FIRST - WHOLESALE) ** 2) / LESS / 4
     found = led(retail(), 2 * most, starts=2)
+    np.testing.assert_allclose(found.market.tariff.base, (FIRST + WHOLESALE) / 2, atol=1e-2)
     assert not found.met.any() and "2 starts do not meet the constraints" in str(found)
     assert found.missed[found.best] == pytest.approx(most, abs=1e-2)
 
@@ -135,13 +136,13 @@ def test_ends_are_compared_where_constraints_are_met():
     """By hand: four ends, of which the least misses its constraint."""
     ends = Leading(
         retail(), jax.tree.map(jnp.zeros_like, retail()), np.zeros((4, 2)),  # type: ignore
-        np.array([1.0, 3.0, 2.0, 2.0001]), np.array([0.5, 0.0, -1.0, 0.0]),
+        np.array([1.0, 3.0, 2.0, 2.000001]), np.array([0.5, 0.0, -1.0, 0.0]),
         np.array([False, True, True, True]), np.array([4, 5, 6, 7]), np.array(["steps"] * 4), 0,
     )  # fmt: skip
     assert ends.best == 2 and ends.alike == 2 and ends.spread == pytest.approx(1.0)
     assert str(ends).splitlines() == [
         "4 starts, 22 equilibria",
-        "objective 2 at best, 2.0001 in the median, 3 at worst; 2 starts at the best",
+        "objective 2 at best, 2 in the median, 3 at worst; 2 starts at the best",
         "1 starts do not meet the constraints",
     ]
 

@@ -25,6 +25,7 @@ OBJECTIVES = {
     "revenue of tariffs": objectives.trading_revenue,
     "operator's budget": partial(objectives.operator_budget, cost=2.0),
     "main grid's revenue": objectives.main_grid_revenue,
+    "retail margin": partial(objectives.retail_margin, wholesale=0.04),
     "congestion rent": objectives.congestion_rent,
     "CO2": partial(objectives.carbon, grid_carbon=0.4, generator_carbon=0.7),
     "self-sufficiency": objectives.self_sufficiency,

@@ -18,9 +18,10 @@ from jaxgne.phases import by_phase
 from jaxgne.studies import Study, rounds, runner
 from jaxgne.studies._phases import AC, BALANCED, LINEAR, laid
 from jaxgne.studies.figures import _FIGURES
+from jaxgne.studies.flexible import flexible
 from jaxgne.studies.hosting import grown, hosting
 from jaxgne.studies.published import published
-from tests.markets import feeder
+from tests.markets import feeder, lone_importer
 from tests.simulated import village
 
 TIGHT = 1e-8
@@ -106,6 +107,16 @@ def horizon() -> Study:
 @pytest.fixture(scope="module")
 def uncertainty() -> Study:
     return studies.uncertainty(small(), (0.0, 0.5, 0.9), of="weight", tol=1e-7)
+
+
+@pytest.fixture(scope="module")
+def stackelberg() -> Study:
+    return studies.stackelberg(small(), (0.2, 0.5), starts=2, tol=TIGHT)
+
+
+@pytest.fixture(scope="module")
+def near_potential() -> Study:
+    return studies.near_potential(small(), (0.0, 0.5), tol=TIGHT)
 
 
 def between_slopes(x: np.ndarray, potential: np.ndarray, slope: np.ndarray) -> None:
@@ -318,6 +329,53 @@ def test_only_ac_equations_make_a_safe_plan():
     assert rest["status"] == "cleared" and not rest["ac_safe"]
     assert [row["status"] for row in without] == ["infeasible"] * 2 and not found.missed
     assert all(row["more_eur"] is None for row in found.tables["by-phase"][3:])
+
+
+def test_markups_by_hour_earn_as_much_and_cost_no_more(stackelberg: Study):
+    """Than the same markup in all hours, which is where the first start is."""
+    market, rows = small(), stackelberg.tables["stackelberg"]
+    today = jg.clear(market, tol=TIGHT)
+    floor = 0.1 * float(jg.objectives.main_grid_revenue(market, today))
+    assert [row["status"] for row in rows] == ["cleared"] * 2
+    for row in rows:
+        assert row["best_cost_eur"] < row["uniform_cost_eur"] - 1e-4
+        assert row["best_cost_eur"] <= row["median_cost_eur"] <= row["worst_cost_eur"]
+        assert row["margin_eur"] >= floor * (1 - 1e-4)
+        mine = [r for r in stackelberg.tables["prices"] if r["elasticity"] == row["elasticity"]]
+        price, bought = column(mine, "uniform_price_eur_per_kwh"), column(mine, "uniform_import_kw")
+        earned = (price - column(mine, "wholesale_eur_per_kwh")) @ bought
+        assert earned == pytest.approx(floor, rel=1e-4)  # nothing is exported
+    with pytest.raises(ValueError, match="give elasticities above 0"):
+        studies.stackelberg(market, (0.0,))
+
+
+def test_who_has_no_potential_saves_no_more_than_its_bound(near_potential: Study):
+    """Nothing where all slopes are one, nor at the equilibrium of own slopes."""
+    one, other = near_potential.tables["near-potential"]
+    assert one["largest_regret_eur"] < 1e-4 and one["its_bound_eur"] == one["distance_eur"] == 0
+    assert one["moved_kw"] < 1e-4 < other["moved_kw"] and other["stood_still"]
+    mine = [row for row in near_potential.tables["regrets"] if row["spread"] == 0.5]
+    saved, most = column(mine, "regret_eur"), column(mine, "bound_eur")
+    assert (saved <= most + 1e-5).all() and saved.max() > 1e-3
+    assert most.max() <= other["distance_eur"]
+    assert other["regret_at_own_equilibrium_eur"] < 1e-4
+    with pytest.raises(ValueError, match="give spreads from 0 to 1"):
+        studies.near_potential(small(), (1.5,))
+
+
+def test_a_part_of_the_load_follows_the_price():
+    """A quarter of 4 kW: all as before at the price, at 1.21 times that 1 / 1.1 kW, by a power of
+    0.5; of elasticity 1, worth its logarithm, 1 / 1.21 kW."""
+    market = eqx.tree_at(lambda m: m.tariff.slope, lone_importer(), jnp.zeros(1))
+    for elasticity, less in ((0.5, 1.1), (1.0, 1.21)):
+        some = flexible(market, 0.2, 0.25, elasticity)
+        assert float(some.prosumers.load[0, 0]) == pytest.approx(3.0)
+        for price, used in ((0.2, 1.0), (0.242, 1 / less)):
+            here = eqx.tree_at(lambda m: m.tariff.base, some, jnp.full(1, price))
+            plan = jg.clear(here, tol=1e-9).plan
+            assert float(plan.imports[0, 0]) == pytest.approx(3 + used, abs=1e-4)
+    with pytest.raises(ValueError, match=r"share=0\.0: give a share"):
+        flexible(market, 0.2, 0.0, 0.5)
 
 
 @pytest.mark.parametrize("name", list(studies.ON_MARKETS))

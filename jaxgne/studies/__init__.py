@@ -5,13 +5,14 @@
     found.save("out")
 
 G. Belgioioso, W. Ananduta, S. Grammatico, C. Ocampo-Martinez, IEEE Trans. Smart Grid 13(4), 2022
-(the paper); `phases`, `horizon`, `uncertainty` and `stackelberg` are this project's own. On the
-command line `jaxgne study NAME`.
+(the paper); `phases`, `horizon`, `uncertainty`, `stackelberg` and `near_potential` are this
+project's own. On the command line `jaxgne study NAME`.
 """
 
 from ._connectivity import connectivity
 from ._horizon import horizon
 from ._line_limits import line_limits
+from ._near_potential import near_potential
 from ._participation import participation
 from ._phases import phases
 from ._prosumers import prosumers
@@ -33,6 +34,7 @@ ON_MARKETS = {  # functions of one market
     "horizon": horizon,
     "uncertainty": uncertainty,
     "stackelberg": stackelberg,
+    "near-potential": near_potential,
 }
 ON_CASES = {  # functions of how to build markets
     "connectivity": connectivity,
@@ -47,6 +49,7 @@ __all__ = [
     "draw",
     "horizon",
     "line_limits",
+    "near_potential",
     "participation",
     "phases",
     "prosumers",

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from ..clearing import clear
 from ..clock import hours_of
@@ -15,13 +16,13 @@ from ..fingerprint import fingerprint
 from ..leader import Leading, MarginFloor, lead
 from ..market import Market
 from ..mechanisms import base_knob
-from ..model import grid_price
+from ..model import mean_price
 from ..objectives import main_grid_revenue, retail_margin, social_cost
 from ..result import Clearing, NotCleared
 from .flexible import flexible
 from .runner import Row, Runs, Study, Watch, percent
 
-ELASTICITIES = (0.1, 0.3, 0.6)
+ELASTICITIES = (0.2, 0.6)
 _NEAR = 1e-7  # of the floor: what the uniform markup may miss of it
 
 
@@ -32,7 +33,7 @@ def stackelberg(
     *,
     share: float = 0.3,
     recover: float = 0.1,
-    starts: int = 6,
+    starts: int = 4,
     seed: int = 0,
     tol: float = 1e-8,
     folder: str | Path | None = None,
@@ -54,18 +55,14 @@ def stackelberg(
         raise ValueError(f"stackelberg: values={list(values)}; give elasticities above 0.")
     if not 0 < recover <= 1:
         raise ValueError(f"stackelberg: recover={recover}; give a part above 0 and at most 1.")
-    today = clear(market, tol=tol)
-    wholesale = np.asarray(grid_price(market, today.aggregate))
-    floor = recover * float(main_grid_revenue(market, today))
     runs, rows = Runs(len(values), folder, progress), []
     for value in sorted(map(float, values)):
         mark = fingerprint("stackelberg", market, value, share, recover, starts, seed, tol)
 
-        def run(value: float = value) -> Row:
-            here = flexible(market, wholesale.mean(), share, value)
-            return _run(here, wholesale, floor, starts, seed, tol)
-
-        rows.append({"elasticity": value} | runs(mark, run))
+        rows.append(
+            {"elasticity": value}
+            | runs(mark, lambda value=value: _run(market, value, share, recover, starts, seed, tol))
+        )
     hours = [
         {"elasticity": row["elasticity"], "hour": hour, **dict(zip(each, numbers, strict=True))}
         for row in rows
@@ -82,22 +79,45 @@ def stackelberg(
     return Study("stackelberg", tables, shown, _finding(rows), missed)
 
 
+class Problem(NamedTuple):
+    """What the retailer decides: the market at the uniform markup, and what it must keep to."""
+
+    market: Market
+    clearing: Clearing
+    markup: float  # EUR/kWh, the same in all hours
+    wholesale: Float[np.ndarray, " H"]  # EUR/kWh
+    floor: float  # EUR of margin
+    bounds: tuple[Array, Array]  # of the base price by hour
+
+
+def set_up(market: Market, elasticity: float, share: float, recover: float, tol: float) -> Problem:
+    """The retailer's problem where a `share` of loads follows the price with this `elasticity`."""
+    today = clear(market, tol=tol)
+    wholesale = np.asarray(mean_price(market, today.plan))
+    floor = recover * float(main_grid_revenue(market, today))
+    here = flexible(market, wholesale.mean(), share, elasticity)
+    flat, first, markup = _uniform(here, wholesale, floor, tol)
+    low, high = base_knob(here, tol=tol).bounds
+    base = flat.tariff.base
+    bounds = jnp.minimum(low, base), jnp.maximum(high, base)
+    return Problem(flat, first, markup, wholesale, floor, bounds)
+
+
 def _run(
-    market: Market, wholesale: np.ndarray, floor: float, starts: int, seed: int, tol: float
-) -> Row:
+    market: Market, elasticity: float, share: float, recover: float, starts: int, seed: int,
+    tol: float,
+) -> Row:  # fmt: skip
     """One elasticity: the uniform markup, and where the leader ends from each start."""
     try:
-        flat, first, markup = _uniform(market, wholesale, floor, tol)
-        low, high = base_knob(market, tol=tol).bounds
-        base = flat.tariff.base
-        bounds = jnp.minimum(low, base), jnp.maximum(high, base)
-        earn = MarginFloor(wholesale, floor)
+        at = set_up(market, elasticity, share, recover, tol)
+        earn = [MarginFloor(at.wholesale, at.floor)]
         found = lead(
-            flat, social_cost, _base, bounds, constraints=[earn], starts=starts, seed=seed, tol=tol
-        )
+            at.market, social_cost, _base, at.bounds, constraints=earn, starts=starts, seed=seed,
+            tol=tol,
+        )  # fmt: skip
     except NotCleared as stop:
         return {"status": "not cleared", "why": str(stop), "hours": None}
-    return {"status": "cleared"} | _told(found, flat, first, markup, wholesale)
+    return {"status": "cleared"} | _told(found, at)
 
 
 def _base(market: Market) -> Any:
@@ -129,19 +149,18 @@ def _uniform(
             f"stackelberg: no markup up to {tried[-1]:.3g} EUR/kWh earns {floor:.4g} EUR, as "
             "prosumers rather do without; lower recover, or share, or the elasticity."
         )
-    markup = 0.0
+    markup: Any = 0.0
     if least:
         markup = brentq(missing, tried[least - 1], tried[least], xtol=_NEAR * typical)
     return *at(float(markup)), float(markup)
 
 
-def _told(
-    found: Leading, flat: Market, first: Clearing, markup: float, wholesale: np.ndarray
-) -> Row:
+def _told(found: Leading, at: Problem) -> Row:
+    flat, first, wholesale = at.market, at.clearing, at.wholesale
     costs = found.value[found.met]
     best = found.clearing
     return {
-        "uniform_markup_eur_per_kwh": markup,
+        "uniform_markup_eur_per_kwh": at.markup,
         "uniform_cost_eur": float(social_cost(flat, first)),
         "best_cost_eur": float(found.value[found.best]),
         "median_cost_eur": float(np.median(costs)),
@@ -149,6 +168,7 @@ def _told(
         "starts": len(found.value) + found.unstarted,
         "starts_at_best": found.alike,
         "equilibria": int(found.clears.sum()),
+        "floor_eur": at.floor,
         "margin_eur": float(retail_margin(found.market, best, wholesale=wholesale)),
         "hours": {
             "wholesale_eur_per_kwh": wholesale.tolist(),
@@ -161,7 +181,7 @@ def _told(
 
 
 def _price(market: Market, clearing: Clearing) -> list[float]:
-    return np.asarray(grid_price(market, clearing.aggregate)).tolist()
+    return np.asarray(mean_price(market, clearing.plan)).tolist()
 
 
 def _finding(rows: list[Row]) -> str:
@@ -172,9 +192,9 @@ def _finding(rows: list[Row]) -> str:
     most = int(np.argmax(gains))
     row = known[most]
     text = (
-        f"Markups by hour save all together up to {gains[most]:.4g} EUR "
-        f"({percent(gains[most], row['uniform_cost_eur'])}) against the same markup in all hours, "
-        f"at an elasticity of {row['elasticity']:g}; "
+        f"Markups by hour save all together up to {gains[most]:.4g} EUR against the same markup in "
+        f"all hours ({percent(gains[most], row['floor_eur'])} of what is to be earned), at an "
+        f"elasticity of {row['elasticity']:g}; "
     )
     lost = [row["worst_cost_eur"] - row["best_cost_eur"] for row in known]
     alike, all_ = (sum(row[key] for row in known) for key in ("starts_at_best", "starts"))

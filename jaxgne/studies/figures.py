@@ -60,6 +60,13 @@ def _column(rows: list[Row], key: str) -> np.ndarray:
     return np.array([row[key] for row in rows], float)
 
 
+def _ends(begun: np.ndarray) -> np.ndarray:
+    """When steps begin, and when the last ends, as if it were as long as the one before."""
+    if not len(begun):
+        return np.zeros(1)
+    return np.append(begun, 2 * begun[-1] - begun[-2] if len(begun) > 1 else begun[-1] + 1)
+
+
 def _paid(rows: list[Row], variant: str) -> np.ndarray:
     return _column([row for row in rows if row["variant"] == variant], "cost_eur")
 
@@ -101,8 +108,7 @@ def _storage(tables: dict[str, list[Row]]) -> "Figure":
     shares = [v for v in ("none", "half", "all") if _paid(tables["costs"], v).size]
     for k, variant in enumerate(shares):
         hours = [row for row in tables["hours"] if row["variant"] == variant]
-        begun = _column(hours, "hour")
-        ends = np.append(begun, 2 * begun[-1] - begun[-2] if len(begun) > 1 else begun[-1] + 1)
+        ends = _ends(_column(hours, "hour"))
         left.stairs(
             _column(hours, "contracted_import_kw"), ends, baseline=None,
             color=(BLACK, ORANGE, BLUE)[k], label=f"batteries: {variant}",
@@ -322,12 +328,31 @@ def _stackelberg(tables: dict[str, list[Row]]) -> "Figure":
     left.legend(title="of the starts")
     _label(left, "Saved by markups by hour", "elasticity", "EUR, against the same in all hours")
     last = [row for row in tables["prices"] if rows and row["elasticity"] == across[-1]]
+    ends = _ends(_column(last, "hour"))
     for key, color in (("wholesale", BLACK), ("uniform_price", ORANGE), ("best_price", BLUE)):
-        price = _column(last, f"{key}_eur_per_kwh")
-        right.step(_column(last, "hour"), price, where="post", color=color,
-                   label=key.replace("_", " "))  # fmt: skip
+        price, label = _column(last, f"{key}_eur_per_kwh"), key.replace("_", " ")
+        right.stairs(price, ends, baseline=None, color=color, label=label)
     right.legend()
     _label(right, "Prices at the highest elasticity", "time (h)", "EUR/kWh")
+    return figure
+
+
+def _near_potential(tables: dict[str, list[Row]]) -> "Figure":
+    figure, (left, right) = _figure(2)
+    rows = _cleared(tables["near-potential"])
+    spread = _column(rows, "spread")
+    kinds = (("largest_regret", "largest regret", BLUE), ("its_bound", "its bound", ORANGE),
+             ("distance", "distance from the potential", BLACK))  # fmt: skip
+    for key, label, color in kinds:
+        left.plot(spread, _column(rows, f"{key}_eur"), "o-", color=color, label=label)
+    left.set_yscale("symlog", linthresh=1e-3)
+    left.legend()
+    _label(left, "What one prosumer could save", "spread of slopes", "EUR")
+    last = [row for row in tables["regrets"] if len(spread) and row["spread"] == spread[-1]]
+    for key, label, color in (("bound", "bound", ORANGE), ("regret", "regret", BLUE)):
+        right.bar(_column(last, "prosumer"), _column(last, f"{key}_eur"), color=color, label=label)
+    right.legend()
+    _label(right, "By prosumer, at the largest spread", "prosumer", "EUR")
     return figure
 
 
@@ -341,6 +366,7 @@ _FIGURES: dict[str, Callable[[dict[str, list[Row]]], "Figure"]] = {
     "horizon": _horizon,
     "uncertainty": _uncertainty,
     "stackelberg": _stackelberg,
+    "near-potential": _near_potential,
     "connectivity": lambda tables: _rounds(tables, "connectivity", "share of pairs that may trade"),
     "prosumers": lambda tables: _rounds(tables, "prosumers", "prosumers"),
 }
