@@ -20,6 +20,7 @@ from .cli_compare import compare
 from .cli_envelopes import envelopes
 from .cli_export import export
 from .cli_import import import_
+from .cli_messages import messages
 from .cli_new import new
 from .cli_pareto import pareto
 from .cli_plot import plot
@@ -128,6 +129,7 @@ _COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
         "jaxgne simulate village --days 2 --window 12 --every 6 --forecast noisy --out week",
         "jaxgne report week --out week.html --no-baseline",
     ),
+    messages: ("jaxgne messages village --loss 0.2 --delay 2 --share 0.4 --rounds 400 --runs 3",),
     tune: ("jaxgne tune envelope day --out room",),
     pareto: (
         "jaxgne pareto trading-tariff village --first revenue --points 3 --steps 5 --out front",

@@ -284,6 +284,7 @@ SLOW_TESTS = {
         "test_noise_costs_accuracy_and_buys_privacy",
         "test_other_numbers_compile_nothing",
         "test_single_precision_comes_as_near_as_it_can",
+        "test_the_command_tells_plots_and_writes_what_the_function_finds",
     ),
     "test_transforms.py": (
         "test_any_answer_starts_any_solver[interior point-mechanism]",

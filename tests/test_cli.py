@@ -453,7 +453,7 @@ def test_all_commands_that_take_a_market_take_the_same_options():
         for name, command in commands.commands.items()
         if any(option.name == "source" for option in command.params)
     }
-    named = "validate import clear simulate compare batch tune pareto study"
+    named = "validate import clear simulate compare batch tune pareto study envelopes messages"
     assert made.keys() == {*named.split()}
     shared = set.intersection(*made.values())
     named = "prosumers hours step stress grid seed behavior degree populate start battery tariff"

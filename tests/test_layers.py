@@ -338,6 +338,9 @@ LAYERS: dict[str, set[str]] = {
     "cli_tune": {
         *("jaxgne", "cli_shared", "cli_source", "cli_tables", "files", "io", "live", "plots"),
     },
+    "cli_messages": {
+        *("jaxgne", "cli_shared", "cli_source", "cli_tables", "files", "plots"),
+    },
     "cli_envelopes": {
         *("jaxgne", "cli_shared", "cli_source", "cli_tables", "envelopes", "files", "plots"),
     },
@@ -362,7 +365,7 @@ LAYERS: dict[str, set[str]] = {
         *("cases", "cli_bills", "cli_export", "cli_report"),
         *("cli_batch", "cli_clear", "cli_compare", "cli_import", "cli_new", "cli_plot"),
         *("cli_shared", "cli_show", "cli_source", "cli_study", "cli_tune", "cli_validate"),
-        *("cli_envelopes", "cli_pareto", "cli_simulate"),
+        *("cli_envelopes", "cli_messages", "cli_pareto", "cli_simulate"),
     },
     "__main__": {"cli"},
     "__init__": {

@@ -1,6 +1,8 @@
 """The mechanism by messages: lost, late, without a center, and hidden by noise."""
 
+import json
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -8,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 import jaxgne as jg
-from jaxgne import consensus, messages, plots, privacy
+from jaxgne import cli, consensus, messages, plots, privacy
 from jaxgne.channels import Medium, opened, told
 from jaxgne.conversation import Conversation
 from tests.markets import feeder
@@ -453,3 +456,21 @@ def test_markets_that_messages_do_not_know_are_refused():
         messages.simulate(jg.zones.with_zones(market, [0, 1]))
     with pytest.raises(ValueError, match="three phases"):
         messages.simulate(jg.ieee13(prosumers=3, hours=1))
+
+
+def test_the_command_tells_plots_and_writes_what_the_function_finds(tmp_path: Path):
+    jg.save(tmp_path / "village", village())
+    asked = ["messages", str(tmp_path / "village"), "--rounds", "60", "--loss", "0.1"]
+    asked += ["--links", "ring", "--runs", "2", "--noise", "0.01", "--clip", "50"]
+    table, picture = tmp_path / "rounds.csv", tmp_path / "rounds.svg"
+    said = CliRunner().invoke(cli.app, [*asked, "--out", str(table), "--plot", str(picture)])
+    assert said.exit_code == 0, said.output
+    ways: dict[str, Any] = {"loss": 0.1, "noise": 0.01, "clip": 50.0, "seeds": 2}
+    found = messages.simulate(village(), rounds=60, graph=ring(5), **ways)
+    assert str(found) in said.output
+    assert picture.read_text("utf-8").lstrip().startswith("<?xml")
+    lines = table.read_text("utf-8").splitlines()
+    assert lines[0].split(",") == [*found.table()] and len(lines) == 4
+    told = json.loads(CliRunner().invoke(cli.app, [*asked, "--json"]).output)
+    np.testing.assert_allclose(told["error"], found.error[:, -1], rtol=1e-9)
+    np.testing.assert_allclose(told["epsilon"], found.epsilon[:, -1], rtol=1e-9)
