@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxgne as jg
-from jaxgne import model, pool
+from jaxgne import admm, model, pool
 from jaxgne.market import cast
 from jaxgne.solvers.admm import ADMM
 from tests.agreement import check_agreement, check_signs
@@ -98,6 +98,18 @@ def test_batches_and_float32():
         np.testing.assert_allclose(many.aggregate[k], alone.aggregate, atol=1e-3)
     narrow = jg.clear(cast(market, jnp.float32), ADMM(), max_steps=2000)
     assert narrow.plan.imports.dtype == jnp.float32 and float(narrow.certificate.error) <= 1e-4
+
+
+def test_rounds_and_bytes_are_counted():
+    """Of two prosumers, a pair and an hour: reports of two numbers, as many prices, and trades."""
+    found = admm.beside(two_neighbors(), rounds=60, every=3)
+    for rounds in found.values():
+        assert rounds.sent[0] == 3 * 8 * (2 * 2 + 2 * 2 + 2)
+        assert rounds.rounds_to(1e-3) <= 60 and rounds.error[-1] < 1e-3
+        assert rounds.bytes_to(1e-3) == rounds.rounds_to(1e-3) * 80 and "kB" in str(rounds)
+        assert np.isnan(rounds.rounds_to(0.0)) and np.isnan(rounds.bytes_to(0.0))
+    start = jg.clear(two_neighbors(), tol=1e-9)
+    assert admm.run(two_neighbors(), rounds=60, every=3, start=start).error[0] < 1e-6
 
 
 def committed() -> Any:

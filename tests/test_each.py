@@ -20,6 +20,7 @@ import pytest
 
 import jaxgne as jg
 from jaxgne import (
+    admm,
     alternatives,
     auctions,
     balancing,
@@ -249,6 +250,7 @@ ONE: dict[str, Call] = {
 LONG: dict[str, Call] = {
     "clear": lambda m, c: jg.clear(m),
     "simulate": lambda m, c: jg.simulate(m, window=2, step=1),
+    "admm.run": lambda m, c: admm.run(m, rounds=2, every=1),
     "trace": lambda m, c: jg.trace(m, steps=2, every=1),
     "trust": lambda m, c: jg.trust(m, c, objectives.peak),
     "sensitivities": lambda m, c: jg.sensitivities(m, objectives.peak, clearing=c),

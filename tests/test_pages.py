@@ -23,7 +23,7 @@ mpc.gen = [1 0 0 10 -10 1 100 1 10 0];
 mpc.branch = [1 2 0.006 0.003 0 0 0 0 0 0 1 -360 360];
 """
 LONG = (
-    "batches", "cluster", "devices", "gallery", "imports", "messages", "own", "retail",
+    "admm", "batches", "cluster", "devices", "gallery", "imports", "messages", "own", "retail",
     "robustness", "runners", "simulation", "studies/paper", "tracking", "uncertainty",
 )  # fmt: skip
 CIRCUIT = f"""{START}

@@ -62,6 +62,7 @@ from .setting import (
     state_of,
 )
 
+_SHARE = 0.3  # of the market's own price per power: the default penalty, by trial
 _LIGHT = 1e-3  # proximal weight of what costs nobody anything, against the penalty
 
 
@@ -94,9 +95,9 @@ class ADMM(AbstractSolver):
     """Prosumers and operator in turn, by the alternating direction method of multipliers.
 
     `penalty` (rho, EUR/kWh per kW) is what a kW costs by which copies of a trade, or prosumers and
-    operator, disagree; the default is the market's own price per power. Any converges. The rounds
-    are those of the paper's mechanism, and so is what is sent: `jaxgne.admm`. For markets without
-    caps, on balanced grids or on none, not about an AC state.
+    operator, disagree; the default is 0.3 times the market's own price per power. Any converges.
+    The rounds are those of the paper's mechanism, and so is what is sent: `jaxgne.admm`. For
+    markets without caps, on balanced grids or on none, not about an AC state.
 
     `generators`, `buffers` and `pairs` are the number of slots a prosumer has for each; `prepare`
     reads them off a market, without them every prosumer has room for all.
@@ -134,7 +135,7 @@ class ADMM(AbstractSolver):
     def init(self, market: Market, plan: Plan, prices: Rows) -> State:
         """Start from a plan and prices, as if all had agreed on that plan."""
         dtype = market.prosumers.load.dtype
-        given = default_balance(market) if self.penalty is None else self.penalty
+        given = _SHARE * default_balance(market) if self.penalty is None else self.penalty
         penalty = jnp.asarray(given, dtype)
         setting = settle_in(market, penalty, "columns", (self.generators, self.buffers, self.pairs))
         plan = prox(market, plan, jax.tree.map(jnp.zeros_like, plan))
@@ -374,7 +375,8 @@ def _operator(market: Market, grid: Network, many: Totals, penalty: Array) -> Ne
     total = jnp.zeros((1, size), penalty.dtype).at[0, at.imports].set(1.0).at[0, -2:].set(-1.0)
     matrix = jnp.concatenate([*tall, total])
     passive = jnp.sum(market.grid.passive, axis=0)
-    weight = nothing.at[:states].set(jnp.reshape(grid.proximal, (states, -1)) + nothing[:states])
+    held = _LIGHT * jnp.reshape(grid.proximal, (states, -1))
+    weight = nothing.at[:states].set(held + nothing[:states])
     drawn = penalty / many.drawn if market.grid.model.networked else nothing[at.drawn]
     weight = weight.at[at.drawn].set(drawn).at[at.feeders].set(light)
     weight = weight.at[at.imports].set(zone_slopes(market) + penalty / many.imports)
