@@ -8,6 +8,7 @@ to another one; what was handed over stays here.
 import pickle
 import socket
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from importlib import metadata
 from typing import Any, NamedTuple, TypeVar
@@ -26,6 +27,8 @@ _A_WORKER = 2  # pieces of work for each of a worker's threads, so that none wai
 _AHEAD = 64  # and as many as this, so that the scheduler sees how many workers are needed,
 _BYTES = 100_000_000  # as long as they are no larger together: it holds them in memory
 _ALIKE = ("jaxgne", "jax", "numpy")  # packages whose versions decide on numbers
+_AFTER = "the same call goes on after what its folder has, if it has one."
+_GONE = f"the Dask scheduler is gone, or was restarted; {_AFTER}"
 _INSTALL = 'pip install "jaxgne[cluster]"'
 
 
@@ -37,7 +40,8 @@ def each(client: Any, function: Callable[[S], T], items: Iterable[S]) -> Iterato
     `function` takes one item, runs in the 64-bit mode that JAX has here, and may be tried again: it
     gives the same value each time. No more is begun once the iterator is closed.
 
-    Raises what the function raised, `ValueError` for what is no such client and for a worker that
+    Raises what the function raised, `OSError` where the scheduler is gone or workers died one after
+    the other at the same item, `ValueError` for what is no such client and for a worker that
     has other versions of jaxgne, JAX or NumPy, and `ImportError` without the extra `cluster`.
     """
     check(client)
@@ -47,6 +51,8 @@ def each(client: Any, function: Callable[[S], T], items: Iterable[S]) -> Iterato
     held: dict[str, tuple[Any, int, list[int]]] = {}  # by key: under way, bytes, for which items
     try:
         while True:
+            if client.status in ("closing", "closed"):
+                raise ConnectionError(_GONE)
             least = max(1, _A_WORKER * sum(client.nthreads().values()))
             size = sum(count for _, count, _ in held.values())
             while len(held) < least or (len(held) < _AHEAD and size < _BYTES):
@@ -67,7 +73,17 @@ def each(client: Any, function: Callable[[S], T], items: Iterable[S]) -> Iterato
             if not held:
                 return
             future, _, which = held.pop(next(done).key)
-            value = future.result()
+            try:
+                value = future.result()
+            except CancelledError as error:
+                raise ConnectionError(
+                    f"the Dask scheduler is gone, or was restarted; {_AFTER}"
+                ) from error
+            except distributed.KilledWorker as error:
+                raise ChildProcessError(
+                    "workers died one after the other at the same piece of work, mostly for lack "
+                    f"of memory: give a smaller width, or workers more memory; {_AFTER}"
+                ) from error
             del future  # the workers need not keep it
             yield from ((at, value) for at in which)
     finally:

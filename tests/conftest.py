@@ -53,7 +53,10 @@ SLOW_NOTEBOOKS = {"paper.ipynb", "fit.ipynb", "tuning.ipynb"}  # what they show 
 # These compile for longest; others of their kind, by NumPy or on another market, stay quick.
 SLOW_TESTS = {
     "test_adversarial.py": ("test_awkward_markets[primal-dual]",),
-    "test_cluster.py": ("test_a_worker_is_killed_and_nothing_is_lost_or_done_twice",),
+    "test_cluster.py": (
+        "test_a_worker_is_killed_and_nothing_is_lost_or_done_twice",
+        "test_work_that_kills_every_worker_is_told",
+    ),
     "test_commitments.py": (
         "test_committed_markets_clear_to_what_the_oracle_finds[lindistflow]",
         "test_committed_markets_clear_to_what_the_oracle_finds[copperplate]",

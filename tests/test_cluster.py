@@ -25,6 +25,7 @@ from jaxgne.cli import app
 from tests.markets import HAND_MADE
 from tests.three_buses import loads, neighbors, slopes
 
+dask = pytest.importorskip("dask", reason="needs the extra cluster")
 distributed = pytest.importorskip("distributed", reason="needs the extra cluster")
 
 QUIET: dict[str, Any] = {"dashboard_address": ":0", "threads_per_worker": 1}
@@ -154,6 +155,32 @@ def test_who_is_stopped_goes_on_where_it_was(client: Any, alone: jg.Clearing, tm
     same(stopped.value.clearing, jax.tree.map(lambda a: a[:2], alone))
     assert len(list(tmp_path.glob("scenarios-*"))) == 1
     same(jg.clear_many(markets, **ask), alone)
+
+
+def test_a_scheduler_that_is_gone_is_told():
+    with (
+        distributed.LocalCluster(n_workers=1, processes=False, **QUIET) as local,
+        distributed.Client(local, set_as_default=False) as client,
+    ):
+        values = cluster.each(client, halved, map(float, range(100)))
+        next(values)
+        local.close()
+        with pytest.raises(OSError, match=r"scheduler is gone.*same call goes on"):
+            list(values)
+
+
+def dies(item: int) -> None:
+    os._exit(item)
+
+
+def test_work_that_kills_every_worker_is_told():
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
+        distributed.LocalCluster(n_workers=1, processes=True, **QUIET) as local,
+        distributed.Client(local, set_as_default=False) as client,
+        pytest.raises(OSError, match=r"workers died one after the other.*smaller width"),
+    ):
+        list(cluster.each(client, dies, [1]))
 
 
 def noted(item: tuple[int, Path]) -> int:
