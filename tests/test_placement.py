@@ -65,6 +65,38 @@ if sys.argv[1] == "alone":
 print(json.dumps(found))
 """
 
+# prints, by prosumers, sizes of a market and what its compiled step exchanges
+EXCHANGE = """
+import json, re
+import jax
+jax.config.update("jax_enable_x64", True)
+import jaxgne as jg
+from jaxgne.clearing import ready
+
+SHAPE = re.compile(r"(f64|s32)\\[([0-9,]*)\\]")
+CALL = re.compile(r"= (.*?) (all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)")
+
+def begun(market):
+    market, solver, plan, prices = ready(market, jg.PrimalDual(), None)
+    return solver.init(market, plan, prices)
+
+for count, buses in ((32, 4), (64, 12)):
+    market = jg.spread(jg.synthetic(count, hours=2, degree=4.0, buses=buses), "prosumers")
+    state = jax.jit(begun)(market)
+    step = jax.jit(lambda m, s: jg.PrimalDual().step(m, s)).lower(market, state).compile()
+    found = {}
+    for line in step.as_text().splitlines():
+        if call := CALL.search(line):
+            for kind, shape in SHAPE.findall(call[1]):
+                size = 1
+                for length in filter(None, shape.split(",")):
+                    size *= int(length)
+                found[call[2], kind] = found.get((call[2], kind), 0) + size
+    tables = (market.trading.buyer, market.generators.owner, market.buffers.owner)
+    sizes = [count, *(table.shape[0] for table in tables), buses]
+    print(json.dumps([sizes, [[*key, size] for key, size in found.items()]]))
+"""
+
 
 def run(devices: int, words: list[str], processes: int = 1) -> list[str]:
     """What Python prints in each of `processes`, which Slurm might have started."""
@@ -153,3 +185,16 @@ def test_on_one_device_nothing_changes():
     spread, plain = jg.clear_many(jg.spread(batch)), jg.clear_many(batch)
     for a, b in zip(jax.tree.leaves(spread), jax.tree.leaves(plain), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.slow
+def test_a_step_exchanges_no_more_than_the_page_says():
+    """In numbers (docs/devices.md): gathered to all, summed over all; of a market cut in four."""
+    for line in run(4, ["-c", EXCHANGE])[0].splitlines():
+        (prosumers, pairs, generators, buffers, buses), told = json.loads(line)
+        moved = {(call, kind): size for call, kind, size in told}
+        devices = generators + buffers
+        assert {call for call, _ in moved} <= {"all-gather", "all-reduce"}
+        assert 0 < moved["all-gather", "f64"] <= 2 * (2 * prosumers + pairs + devices)
+        assert 0 < moved["all-reduce", "f64"] <= 2 * (prosumers + devices + 2 * buses + 3)
+        assert moved["all-gather", "s32"] <= pairs + 2 * devices
