@@ -37,7 +37,7 @@ GROUPS = {
         "From a market to plan, prices and certificate. `docs/choosing.md` says what to choose.",
         "clear clear_ac Clearing Plan Rows Status NotCleared Stopped certify ac_power_flow relax "
         "least_norm selection.select InteriorPoint PrimalDual SemiDecentralized ADMM "
-        "admm.run admm.beside admm.Rounds "
+        "admm.run admm.beside "
         "AbstractSolver trace track convex one_way.narrowed on_off.units on_off.clear "
         "on_off.OnOff patterns.Units messages.simulate conversation.Conversation "
         "consensus.metropolis consensus.push_shares privacy.epsilon privacy.round_cost",

@@ -7,57 +7,30 @@ its partners what it would trade with them, and the operator what it imports, ex
 that answers with a price of each of the three (docs/admm.md).
 """
 
+from typing import Any
+
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float
 
+from .clearing import clear, ready
+from .conversation import NUMBER, Conversation
 from .each import for_one
-from .market import Market
-from .record import Record
+from .market import Market, cast
+from .messages import simulate
+from .model import Plan, Rows
+from .optimality import pin, residuals
+from .options import checked_options
+from .programs import program
 from .result import Clearing
+from .runner import concrete
 from .solvers.admm import ADMM
-from .solvers.semidecentralized import SemiDecentralized
-from .tracing import trace
+from .solvers.base import AbstractSolver
+from .tracking import distances
+from .validation import gate
 
-_NUMBER = 8  # bytes of one number
-_LEVELS = (1e-2, 1e-3, 1e-4)  # relative KKT errors that are told
-
-
-class Rounds(Record):
-    """How good an answer is after so many rounds, and what was said until then; prints as a table.
-
-    One entry per look, after so many `rounds`. `error` is the relative KKT error, by the judge of
-    all solvers, and `sent` are bytes.
-    """
-
-    rounds: Int[np.ndarray, " T"]
-    error: Float[np.ndarray, " T"]
-    sent: Float[np.ndarray, " T"]  # bytes so far
-
-    def reached(self, level: float) -> int:
-        """The first look at which the relative KKT error is at most `level`, else -1."""
-        good = self.error <= level
-        return int(good.argmax()) if good.any() else -1
-
-    def rounds_to(self, level: float) -> float:
-        """Rounds until the relative KKT error is at most `level`; NaN where it never is."""
-        at = self.reached(level)
-        return float(self.rounds[at]) if at >= 0 else np.nan
-
-    def bytes_to(self, level: float) -> float:
-        """Bytes that are sent until then; NaN where that never is."""
-        at = self.reached(level)
-        return float(self.sent[at]) if at >= 0 else np.nan
-
-    def __str__(self) -> str:
-        lines = [f"{'relative KKT error':24}{'rounds':>10}{'kB':>12}"]
-        for level in _LEVELS:
-            if self.reached(level) < 0:
-                lines.append(f"{f'at most {level:g}':24}{'never':>10}")
-                continue
-            kilo = self.bytes_to(level) / 1e3
-            lines.append(f"{f'at most {level:g}':24}{self.rounds_to(level):>10g}{kilo:>12.4g}")
-        last = f"{self.error[-1]:.1e} after {self.rounds[-1]} rounds, {self.sent[-1] / 1e3:.4g} kB"
-        return "\n".join([*lines, last])
+_TOL = 1e-9  # of the clearing that answers are held against
 
 
 @for_one()
@@ -68,53 +41,96 @@ def run(
     rounds: int = 400,
     every: int | None = None,
     start: Clearing | None = None,
-) -> Rounds:
+    exact: Clearing | None = None,
+) -> Conversation:
     """How so many `rounds` of `jg.ADMM` go on a `market`: errors and bytes, round by round.
 
     `rho` is its `penalty`, EUR/kWh per kW. One look at the answer comes `every` so many rounds, by
-    default 100 in all. Rounds begin from `start`, a clearing, or cold. All is one compiled program,
-    that of `jg.trace`. Raises `ValueError` for options that make no sense and for markets that
-    `ADMM` does not take.
+    default 100 in all. Rounds begin from `start`, a clearing, or cold; `exact` is the clearing that
+    they are held against, made where it is not given.
+
+    All is in one compiled program, which other numbers do not compile again. Raises `TypeError`
+    traced, `ValueError` for options that make no sense and for markets that `ADMM` does not take,
+    and what `clear` raises where the market has no clearing.
     """
-    return _traced(market, ADMM(rho), rounds, every, start)
+    solver = ADMM(rho)
+    checked_options("admm.run", market, solver, start=start, steps=rounds, every=every)
+    if not concrete((market, start, exact)):
+        raise TypeError("admm.run() runs on the host: call it outside of jit.")
+    gate(market, "admm.run")
+    if exact is None:
+        narrow = jnp.finfo(market.prosumers.load.dtype).bits < 64
+        exact = clear(market, tol=None if narrow else _TOL)
+    every = max(1, rounds // 100) if every is None else every
+    market, solver, plan, prices = ready(market, solver, start)
+    found, (plan, prices) = _run(
+        market, solver, plan, prices, (exact.plan, exact.prices), looks=rounds // every, every=every
+    )
+    counts = np.arange(1, rounds // every + 1) * every
+    nothing = jnp.zeros((1, len(counts)), plan.imports.dtype)
+    return Conversation(
+        rounds=jnp.asarray(counts),
+        **found,
+        apart=nothing,
+        sent=nothing + NUMBER * numbers(market) * counts,
+        epsilon=nothing + jnp.inf,
+        delta=jnp.zeros_like(nothing[0, 0]),
+        plan=plan,
+        prices=prices,
+        exact=exact,
+        told="an operator, alternating directions of multipliers",
+    )
 
 
 @for_one()
 def beside(
     market: Market, *, rho: float | None = None, rounds: int = 400, every: int | None = None
-) -> dict[str, Rounds]:
+) -> dict[str, Conversation]:
     """Rounds of `jg.ADMM`, "ADMM", and of the paper's mechanism, "mechanism", on one `market`.
 
-    `rho`, `rounds` and `every` are those of `run`; the mechanism has its default steps. Both begin
-    cold.
+    `rho`, `rounds` and `every` are those of `run`; the mechanism has its default steps and all its
+    messages arrive (`jaxgne.messages.simulate`). Both begin cold. Raises what these two raise.
     """
-    return {
-        "ADMM": run(market, rho=rho, rounds=rounds, every=every),
-        "mechanism": _traced(market, SemiDecentralized(), rounds, every, None),
-    }
+    found = run(market, rho=rho, rounds=rounds, every=every)
+    other = simulate(market, rounds=rounds, every=every, exact=found.exact)
+    return {"ADMM": found, "mechanism": other}
 
 
-def _traced(
-    market: Market,
-    solver: ADMM | SemiDecentralized,
-    rounds: int,
-    every: int | None,
-    start: Clearing | None,
-) -> Rounds:
-    every = max(1, rounds // 100) if every is None else every
-    found = trace(market, solver, steps=rounds, every=every, start=start)
-    answers = 0 if isinstance(solver, ADMM) else 1 * market.grid.model.networked
-    counts = np.asarray(found.steps)
-    return Rounds(counts, np.asarray(found.error), _NUMBER * numbers(market, answers) * counts)
-
-
-def numbers(market: Market, more: int = 0) -> int:
-    """How many numbers are sent in a round of `jg.ADMM`.
+def numbers(market: Market) -> int:
+    """How many numbers are sent in a round.
 
     By hour those of a report, p_mg, p_ex and on a network n_i, a price of each in answer, and for
-    each pair what both sides would trade. `more` are further ones in an answer: the mechanism's
-    has one on a network, of sigma, lambda, mu_tg and mu_pb.
+    each pair what both sides would trade.
     """
     shared = 3 if market.grid.model.networked else 2
     people, hours = market.prosumers.load.shape
-    return hours * ((2 * shared + more) * people + 2 * market.trading.buyer.shape[0])
+    return hours * (2 * shared * people + 2 * market.trading.buyer.shape[0])
+
+
+@program("the rounds of ADMM")
+def _run(
+    market: Market,
+    solver: AbstractSolver,
+    plan: Plan,
+    prices: Rows,
+    exact: tuple[Plan, Rows],
+    *,
+    looks: int,
+    every: int,
+) -> tuple[dict[str, Float[Array, "1 T"]], tuple[Plan, Rows]]:
+    """What each look sees, and the last plan and prices, of one seed."""
+
+    def look(state: Any, _: None) -> tuple[Any, dict[str, Array]]:
+        state = jax.lax.fori_loop(0, every, lambda _, s: solver.step(market, s), state)
+        reached, told = solver.point(market, state)
+        found, pinned = residuals(market, reached, told), pin(market, told)
+        names = ("distance", "power", "total", "price")
+        far = dict(zip(names, distances(market, (reached, pinned), exact), strict=True))
+        return state, far | {"error": found.error, "regret": jnp.sum(found.gap)}
+
+    shown = jax.dtypes.canonicalize_dtype(float)
+    with jax.enable_x64(True):
+        state, seen = jax.lax.scan(look, solver.init(market, plan, prices), None, length=looks)
+        reached, told = solver.point(market, state)
+        last = reached, pin(market, told)
+        return cast(jax.tree.map(lambda a: a[None], (seen, last)), shown)

@@ -253,7 +253,7 @@ LAYERS: dict[str, set[str]] = {
     "charges": {
         *("acflow", "contracts", "each", "losses", "market", "model", "result", "tables"),
     },
-    "admm": {"each", "market", "result", "solvers.admm", "solvers.semidecentralized", "tracing"},
+    "admm": {*({*RESULT, "conversation", "messages", "tracking"} - {"solve"})},
     "pool": {
         *({*RESULT, "arrays", "comparison", "scenarios", "selection", "settlement"} - {"solve"})
     },
