@@ -35,6 +35,7 @@ from .tables import refuse_ties
 from .uncontrolled import told, with_state
 
 ALONE = "alone"  # what benefits of auctions are measured against
+_ROUNDING = 1e-5  # of the largest net load: less is left of 0 by tolerances, and makes no price
 _OWN = ("generation", "charge", "discharge", "energy", "curtailed")  # what each plans for itself
 
 
@@ -110,9 +111,11 @@ def offers(market: Market, plan: Plan, values: Any = None) -> Offers:
     `values` (N H, EUR/kWh), as of bidders who do not tell the truth, count between these two.
     """
     net = np.asarray(net_load(market, plan))
+    none = _ROUNDING * np.max(np.abs(net), initial=0.0)
+    net = np.where(np.abs(net) > none, net, 0.0)
     asked = np.asarray(import_prices(market, grid_price(market, zone_totals(market, plan))))
     paid = np.broadcast_to(np.asarray(export_prices(market)), net.shape)
-    spilled = np.asarray(plan.curtailed)
+    spilled = np.where(np.asarray(plan.curtailed) > none, plan.curtailed, 0.0)
     least = np.where(spilled > 0, np.maximum(paid, 0.0), paid)
     own = np.where(net > 0, asked, least)
     if values is not None:

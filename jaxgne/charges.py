@@ -3,7 +3,8 @@
     market = charges.by_distance(market, mean=0.02)
 
 Each function returns the market with `Trading.toll` filled, which both sides of a pair pay for a
-kWh that they trade, whichever way; a toll that the market had is replaced. Sources: Baroche,
+kWh that they trade, whichever way; a toll that the market had is replaced, but the fee of a pool,
+which is at no place. Sources: Baroche,
 Pinson, Le Goff Latimier, Ben Ahmed, "Exogenous cost allocation in peer-to-peer electricity
 markets", IEEE Trans. Power Systems 34(4), 2019 (unique, electrical distance and zonal charges);
 Klein, Randic, "Resistance distance", Journal of Mathematical Chemistry 12, 1993.
@@ -20,7 +21,7 @@ from .contracts import distance, places
 from .each import for_one
 from .losses import losses_by_draw
 from .market import Grid, Market, bus_name, line_name
-from .model import mean_price
+from .model import mean_price, pairs_of_parties
 from .record import changed
 from .result import Clearing
 from .runner import to_device
@@ -37,18 +38,18 @@ def by_distance(market: Market, mean: float) -> Market:
     """The market whose tolls are in proportion to the electrical distance of each pair's buses.
 
     Distances are those of `distances`. Both sides of a pair pay the same; what they pay together
-    for a kWh is `mean` EUR/kWh on the average over all pairs, each counted once, so the mean of
-    `Trading.toll` is half of that.
+    for a kWh is `mean` EUR/kWh on the average over all pairs, each counted once and none with a
+    pool, so the mean of `Trading.toll` is half of that.
 
     Runs on the host. Raises `ValueError` as `distances` does, for a `mean` that is below 0, and
     where all pairs are at one place, so that no toll by distance has a mean above 0.
     """
     if not 0 <= mean < np.inf:
         raise ValueError(f"by_distance: mean={mean!r}; give EUR/kWh, 0 or more.")
-    apart = distances(market)
-    if not len(apart):
+    apart, counted = distances(market), np.asarray(pairs_of_parties(market))
+    if not counted.any():
         return market
-    average = np.mean(apart)
+    average = np.mean(apart[counted])
     if mean > 0 and not average > 0:
         raise ValueError(
             "by_distance: all pairs trade within one place, at distance 0; use by_area for a fee."
@@ -200,5 +201,7 @@ def by_area(
 
 
 def _tolled(market: Market, toll: Float[np.ndarray, "E #H"]) -> Market:
-    toll = to_device(toll.astype(market.prosumers.load.dtype))
-    return changed(market, trading=changed(market.trading, toll=toll))
+    both = np.asarray(pairs_of_parties(market))[:, None]
+    made = toll if both.all() else np.where(both, toll, np.asarray(market.trading.toll))
+    made = made.astype(market.prosumers.load.dtype)
+    return changed(market, trading=changed(market.trading, toll=to_device(made)))

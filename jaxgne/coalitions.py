@@ -40,7 +40,7 @@ from .record import Record, nameless
 from .result import Clearing
 from .runner import on_host
 from .scenarios import lane, sweep
-from .sharing import RULES, who_gains
+from .sharing import who_gains
 
 __all__ = [
     "by_benefit",
@@ -134,8 +134,16 @@ def _valued(market: Market, members: Bool[np.ndarray, "C N"], tol: Any) -> Game:
     members = np.unique(np.vstack([members, np.ones_like(members[:1])]), axis=0)
     pairs = market.trading
     limit, energy = np.asarray(pairs.limit), np.zeros(members.shape[1])
-    nothing = Game(members, np.zeros(len(members)), energy, np.zeros(()), market.prosumers.names)
-    inside = members | ~np.asarray(parties(market))  # who passes energy on does so for all
+    between = ~np.asarray(parties(market))  # who passes energy on does so for all
+    nothing = Game(
+        members,
+        np.zeros(len(members)),
+        energy,
+        np.zeros(()),
+        market.prosumers.names,
+        tuple(np.flatnonzero(between).tolist()),
+    )
+    inside = members | between
     some = inside[:, np.asarray(pairs.buyer)] & inside[:, np.asarray(pairs.seller)]
     some &= (limit > 0).any(axis=1)
     if not some.any():
@@ -230,7 +238,7 @@ def least_core(given: Any, *, most: int = _MOST, tol: Any = None) -> Split:
     `game` takes them, with its `most` and `tol`, and raises what that does.
     """
     found = game(given, most=most, tol=tol)
-    return _split(found, "least core", evenest(found, np.ones(found.players), core=False))
+    return _split(found, "least core", evenest(found, found.people * 1.0, core=False))
 
 
 def equal(given: Any, *, tol: Any = None) -> Split:
@@ -239,8 +247,7 @@ def equal(given: Any, *, tol: Any = None) -> Split:
     Raises `ValueError` as `game` does.
     """
     found = _asked("equal", given, None, tol)
-    some = np.asarray(parties(given)) if isinstance(given, Market) else np.ones(found.players)
-    return _split(found, "equal", _proportional(found, some * 1.0))
+    return _split(found, "equal", _proportional(found, found.people * 1.0))
 
 
 def by_energy(given: Any, *, energy: Any = None, tol: Any = None) -> Split:
@@ -343,9 +350,9 @@ def compare(market: Market, *, most: int = _MOST, tol: Any = None) -> Splits:
     """What each gains by splits of coalitions' values, and by rules that pay for trades.
 
     Beside equal, by energy, by benefit, equal profit per kWh, least core, nucleolus and Shapley
-    value stand marginal prices (`settle`) and the other rules of `jaxgne.sharing`, which keep the
-    operator's rent. All of them split what all gain. `most` and `tol` are those of `game`, and it
-    raises what that does.
+    value stand marginal prices (`settle`) and the other rules that `sharing.who_gains` knows of
+    such a market, which keep the operator's rent. All of them split what all gain. `most` and `tol`
+    are those of `game`, and it raises what that does.
     """
     _one("compare", market)
     _few("compare", market, most)
@@ -355,5 +362,5 @@ def compare(market: Market, *, most: int = _MOST, tol: Any = None) -> Splits:
     gains = {split.rule: split.gains for split in splits}
     alone = baselines(market)["no trading"]
     paid = who_gains(market, clear(market, tol=tol), (alone, clear(alone, tol=tol)))
-    gains |= {rule: np.asarray(paid.gains[rule]) for rule in RULES}
+    gains |= {rule: np.asarray(gain) for rule, gain in paid.gains.items()}
     return Splits(gains, {rule: core_of(found, gain) for rule, gain in gains.items()}, found)

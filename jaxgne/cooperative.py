@@ -32,6 +32,12 @@ class Game(Record):
     energy: Float[np.ndarray, " N"]  # kWh that stay in the community; NaN where not known
     precision: Float[np.ndarray, ""]  # EUR, what values may be off by, as markets are cleared
     names: tuple[str, ...] = naming("name of each prosumer, or nothing")
+    passive: tuple[int, ...] = eqx.field(static=True, default=())  # only pass energy on, as a pool
+
+    @property
+    def people(self) -> Bool[np.ndarray, " N"]:
+        """Who takes part for its own sake: all but those who only pass energy on."""
+        return ~np.isin(np.arange(self.players), self.passive)
 
     @property
     def players(self) -> int:
@@ -154,7 +160,7 @@ def core_of(game: Game, gains: Any, tolerance: float | None = None) -> Core:
     first = int(np.argmax(excess))
     if not some.any():
         return Core(np.zeros(()), (), True, game.complete, 0, game.names)
-    who = tuple(np.flatnonzero(members[first]).tolist())
+    who = tuple(np.flatnonzero(members[first] & game.people).tolist())
     asked = len({*_keys(members[some])})
     holds = bool(excess[first] <= close)
     return Core(excess[first], who, holds, game.complete, asked, game.names)

@@ -67,6 +67,7 @@ from .plan import members as members
 from .plan import net_exchange as net_exchange
 from .plan import net_load as net_load
 from .plan import net_with as net_with
+from .plan import pairs_of_parties as pairs_of_parties
 from .plan import parties as parties
 from .plan import passive_in_zones as passive_in_zones
 from .plan import rows_like as rows_like

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 from .arrays import by_row
 from .each import for_one
 from .market import Market
-from .names import device_name, rows_of
+from .names import device_names, rows_of
 from .record import Record, changed
 from .runner import built, jnp, lax, to_device
 
@@ -60,10 +60,10 @@ def units(
     `minimum` that no step allows.
     """
     table = market.generators
-    count, names = len(table.owner), table.names
+    count, names = len(table.owner), device_names("generator", table)
     given = range(count) if generators is None else generators
     rows = np.array(rows_of("units: generators", "generator", given, names, count), int)
-    name = [device_name("generator", names, table.kind[row], row) for row in rows.tolist()]
+    name = [names[row] for row in rows.tolist()]
     number = len(rows)
     for k in range(1, number):
         if rows[k] in rows[:k]:

@@ -168,6 +168,12 @@ def sides(market: Market) -> tuple[Float[Array, " E"], Float[Array, " E"]]:
     return 1 + lead, 1 - lead
 
 
+def pairs_of_parties(market: Market) -> Bool[Array, " E"]:
+    """Whether both sides of each pair are parties, and neither is a pool."""
+    party, pairs = parties(market), market.trading
+    return party[pairs.buyer] & party[pairs.seller]
+
+
 def bought(market: Market, trades: Float[Array, "E H"]) -> Float[Array, "N H"]:
     """What each prosumer buys from its neighbours in total, kW."""
     nothing = jnp.zeros((market.prosumers.load.shape[0], *trades.shape[1:]), trades.dtype)

@@ -58,9 +58,9 @@ def with_pool(
     `fee` EUR/kWh (likewise), a seller as well as a buyer, as both sides of a pair pay
     `Trading.toll`. `pairs=False` takes away the pairs that there were.
 
-    Charges by distance or area (`jg.charges`) are put on pairs before: they are asked of all pairs
-    that there are. Raises `ValueError` for members that there are not, or twice, for a name that is
-    taken, and for numbers below 0 or of other shapes.
+    Charges (`jg.charges`) and preferences (`jg.preferences`) are those of people's pairs, made
+    before or after: a pool's pairs keep their fee. Raises `ValueError` for members that there are
+    not, or twice, for a name that is taken, and for numbers below 0 or of other shapes.
     """
     count, hours = market.prosumers.load.shape
     names = market.prosumers.names or tuple(map(str, range(count)))

@@ -18,6 +18,8 @@ from .charges import distances
 from .each import for_one
 from .kinds import KINDS
 from .market import Market
+from .model import pairs_of_parties
+from .names import rows_of
 from .record import changed
 from .runner import to_device
 from .scenarios import stack
@@ -50,9 +52,11 @@ def with_preferences(
       hydro among its generators, and all surplus of `Prosumers.load`;
     - "reputation": 1 less the mean of both sides' scores, `reputation` (N,) from 0 to 1;
     - "social": 1 less the closeness of the two, `social` (N, N) from 0 to 1, the mean of how close
-      each says the other is; or a list of pairs that know one another, tuples (i, j), closeness 1.
+      each says the other is; or a list of pairs that know one another, tuples of two prosumers by
+      number or name, closeness 1.
 
-    A reluctance that the market had is replaced. Runs on the host. Raises `ValueError` for an
+    A reluctance that the market had is replaced, but that of pairs with a pool, which is nobody
+    whom one would like or not. Runs on the host. Raises `ValueError` for an
     unknown criterion, for a weight below 0, and for numbers that are missing or not from 0 to 1.
     """
     listed = [weights] if isinstance(weights, Mapping) else list(weights)
@@ -85,8 +89,10 @@ def with_preferences(
 
 
 def _reluctant(market: Market, value: Float[np.ndarray, "E #H"]) -> Market:
-    value = to_device(value.astype(market.prosumers.load.dtype))
-    return changed(market, trading=changed(market.trading, reluctance=value))
+    both = np.asarray(pairs_of_parties(market))[:, None]
+    made = value if both.all() else np.where(both, value, np.asarray(market.trading.reluctance))
+    made = made.astype(market.prosumers.load.dtype)
+    return changed(market, trading=changed(market.trading, reluctance=to_device(made)))
 
 
 def _dislike(market: Market, name: str, given: Any) -> Float[np.ndarray, "E #H"]:
@@ -96,12 +102,13 @@ def _dislike(market: Market, name: str, given: Any) -> Float[np.ndarray, "E #H"]
     people = len(market.prosumers.bus)
     if name == "local":
         apart = distances(market)[:, None]
-        return apart / max(np.max(apart, initial=0.0), np.finfo(float).tiny)
+        most = np.max(apart[np.asarray(pairs_of_parties(market))], initial=0.0)
+        return apart / max(most, np.finfo(float).tiny)
     if name == "reputation":
         score = _shares("reputation", given, (people,))
         return 1 - ((score[buyer] + score[seller]) / 2)[:, None]
     if name == "social":
-        close = _closeness(given, people)
+        close = _closeness(given, market.prosumers.names, people)
         return 1 - ((close[buyer, seller] + close[seller, buyer]) / 2)[:, None]
     renewable, able = _makes(market)
     if given is not None:
@@ -126,18 +133,26 @@ def _makes(market: Market) -> tuple[Float[np.ndarray, "N H"], Float[np.ndarray, 
     return green, able
 
 
-def _closeness(given: Any, people: int) -> Float[np.ndarray, "N N"]:
-    """That of each two: as given, or 1 for pairs that are listed."""
-    array = np.asarray(given, float)
-    tuples = not isinstance(given, np.ndarray) and all(isinstance(one, tuple) for one in given)
-    if array.shape == (people, people) and not tuples:
-        return _shares("social", array, (people, people))
-    if array.ndim != 2 or array.shape[1] != 2 or not np.all(np.isin(array, np.arange(people))):
-        raise ValueError(
-            f"with_preferences: social has shape {array.shape}; give closeness ({people}, {people})"
-            f" from 0 to 1, or pairs (i, j) of prosumers 0 to {people - 1}."
-        )
-    close, (first, second) = np.zeros((people, people)), array.astype(int).T
+def _closeness(given: Any, names: Sequence[str], people: int) -> Float[np.ndarray, "N N"]:
+    """That of each two: as given, or 1 for pairs that are listed, by number or name."""
+    listed = not isinstance(given, np.ndarray) and all(isinstance(one, tuple) for one in given)
+    if listed and all(len(one) == 2 for one in given):
+        ends = [one for pair in given for one in pair]
+        first, second = np.reshape(
+            rows_of("with_preferences: social", "prosumer", ends, names, people), (-1, 2)
+        ).T.astype(int)
+    else:
+        array = np.asarray(given if not listed else np.empty(0), float)
+        if array.shape == (people, people):
+            return _shares("social", array, (people, people))
+        if array.ndim != 2 or array.shape[1] != 2 or not np.all(np.isin(array, np.arange(people))):
+            raise ValueError(
+                f"with_preferences: social has shape {array.shape}; give closeness "
+                f"({people}, {people}) from 0 to 1, or pairs (i, j) of prosumers 0 to "
+                f"{people - 1}."
+            )
+        first, second = array.astype(int).T
+    close = np.zeros((people, people))
     close[first, second] = close[second, first] = 1.0
     return close
 

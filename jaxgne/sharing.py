@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from jaxtyping import Array, Float
 
-from .arguments import of_tables
+from .arguments import named, of_tables
 from .comparison import gini, measured
 from .each import for_each, for_one
 from .market import Market
@@ -29,11 +29,12 @@ from .record import Record
 from .result import Clearing
 from .runner import jnp
 from .settlement import Bills, bills, for_each_priced
-from .tables import refuse_zones
+from .tables import has_zones, refuse_zones
 
 Rule = Literal["marginal", "uniform", "mid-market", "supply-demand", "keys"]
 Rent = Literal["kept", "by energy", "by head"]
 RULES: tuple[Rule, ...] = get_args(Rule)
+_ZONED: tuple[Rule, ...] = ("marginal", "uniform")  # these know a price of the main grid by zone
 
 
 class Shared(Record):
@@ -299,13 +300,19 @@ def who_gains(
 
     The reference is as a rule the market without trading, `comparison.baselines(market)`, whose
     prosumers pay by `settle`. `rent` and `keys` are those of `share`. Gains count what devices cost
-    and storage gained, which differ between the two plans. Raises `ValueError` where one of the two
-    has no prices.
+    and storage gained, which differ between the two plans. Of a market with price zones there are
+    the rules that know these, "marginal" and "uniform". Raises `ValueError` where one of the two
+    has no prices, and for another reference.
     """
+    if not (isinstance(reference, tuple | list) and len(reference) == 2):
+        raise ValueError(
+            f"who_gains: reference is {named(reference)}; give a market and its clearing, "
+            "(market, clearing)."
+        )
     now, before = (measured(*pair) for pair in ((market, clearing), reference))
     devices = now.cost - now.bill
     paid, gains = {}, {}
-    for rule in RULES:
+    for rule in _ZONED if has_zones(market) else RULES:
         found = share(market, clearing, rule, rent=rent, keys=keys if rule == "keys" else None)
         bill = jnp.sum(found.prosumers, axis=1)
         paid[rule], gains[rule] = bill, before.cost - devices - bill

@@ -57,6 +57,17 @@ def community(seed: int, *, slope: float = 2e-3, toll: float = 0.01) -> jg.Marke
     )  # fmt: skip
 
 
+def test_what_tolerances_leave_makes_no_price():
+    """Halfway between 0.10 and 0.30; who has 1e-7 kW left over would ask 0.20 for it."""
+    market = jg.Market(
+        jg.Prosumers([0] * 3, [[-3.0], [-1e-7], [4.0]], export_max=9.0, export_adder=[0, 0.1, 0]),
+        jg.Grid([[0.0]], model="copperplate"),
+        jg.Tariff(0.0, hours=1, base=BASE, export=EXPORT),
+    )
+    _, found = uniform(market, plan_alone(market))
+    np.testing.assert_allclose(np.asarray(found.prices.balance)[[0, 2], 0], 0.20, atol=1e-6)
+
+
 def offers(left: Any, lacks: Any, value: Any) -> Offers:
     return Offers(*(np.reshape(np.asarray(a, float), (-1, 1)) for a in (left, lacks, value)))
 

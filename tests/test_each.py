@@ -311,6 +311,7 @@ INSIDE = {  # one market's mathematics, and what the functions above are made of
     *(
         "by_owner",
         "parties",
+        "pairs_of_parties",
         "sides",
         "bought",
         "costs_at",

@@ -257,7 +257,7 @@ LAYERS: dict[str, set[str]] = {
     "pool": {
         *({*RESULT, "arrays", "comparison", "scenarios", "selection", "settlement"} - {"solve"})
     },
-    "preferences": {"charges", "each", "kinds", "market", "scenarios"},
+    "preferences": {"charges", "each", "kinds", "market", "model", "names", "scenarios"},
     "objectives": {*RESULT, "settlement", "comparison"},
     "reliability": {*RESULT, "gradients"},
     "descent": {*RESULT, "batch", "checkpoint", "coordinates", "fingerprint", "history"},

@@ -325,6 +325,10 @@ def test_units_are_refused_in_a_sentence(options: dict[str, Any], words: str):
         patterns.units(market(), **options)
 
 
+def test_units_are_given_by_the_names_they_are_shown_by():
+    assert np.asarray(patterns.units(market(), ["generator 1"]).generator).tolist() == [1]
+
+
 def test_what_cannot_have_units_is_refused():
     """Curves, both signs, trees, and words that are none."""
     given = market()

@@ -154,9 +154,32 @@ def test_the_pool_is_nobody():
     table = jg.compare({"no trading": (alone, jg.clear(alone)), "both": (both, clearing)}).rows
     saved = np.asarray(measured(alone, jg.clear(alone)).cost - measured(both, clearing).cost)[:3]
     assert table["both"]["mean_benefit_eur"] == pytest.approx(saved.mean(), abs=1e-6)
-    for rule in (coalitions.shapley, coalitions.equal):
-        gains = np.asarray(rule(both).gains)
-        assert abs(gains[-1]) < 1e-6 and gains.sum() == pytest.approx(saved.sum(), abs=1e-5)
+    split = coalitions.compare(both)
+    for rule, gains in split.gains.items():
+        assert abs(gains[-1]) < 1e-6 and gains.sum() == pytest.approx(saved.sum(), abs=1e-4), rule
+        assert 3 not in split.cores[rule].coalition
+    np.testing.assert_allclose(split.gains["equal"][:3], saved.sum() / 3, atol=1e-5)
+    np.testing.assert_allclose(coalitions.equal(both).gains, split.gains["equal"], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        lambda m: jg.charges.by_distance(m, mean=0.03),
+        lambda m: jg.charges.by_area(m, 0.01, 0.02),
+        lambda m: jg.charges.by_loss(m, jg.clear(m)),
+        lambda m: jg.preferences.with_preferences(m, {"local": 0.02, "green": 0.01}),
+    ],
+    ids=["distance", "area", "loss", "preferences"],
+)
+def test_charges_and_preferences_are_of_peoples_pairs(asked: Any):
+    """Before or after the pool is the same, and what deals with it pay stays its fee."""
+    market = street()
+    before, after = pool.with_pool(asked(market), fee=0.02), asked(pool.with_pool(market, fee=0.02))
+    for name in ("toll", "reluctance"):
+        one, other = (np.asarray(getattr(m.trading, name)) for m in (before, after))
+        np.testing.assert_allclose(one + 0 * other, other + 0 * one, atol=1e-6)
+    np.testing.assert_allclose(np.asarray(after.trading.toll)[-3:], 0.01)
 
 
 def test_free_riding():

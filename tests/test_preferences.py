@@ -72,6 +72,9 @@ def test_criteria_by_hand():
         found({"reputation": 0.1}, reputation=[1.0, 0.5, 0.0, 1.0]), [0.025, 0.05, 0.0], atol=1e-8
     )
     np.testing.assert_allclose(found({"social": 0.1}, social=[(2, 0)]), [0.1, 0.0, 0.1], atol=1e-9)
+    named = changed(market, prosumers=changed(market.prosumers, names=("a", "b", "c", "d")))
+    known = weigh(named, {"social": 0.1}, social=[("c", 0), (2, "a")]).trading.reluctance
+    np.testing.assert_allclose(np.asarray(known)[:, 0], [0.1, 0.0, 0.1], atol=1e-9)
     close = np.zeros((4, 4))
     close[0, 1], close[1, 0], close[0, 3] = 1.0, 0.5, 1.0
     np.testing.assert_allclose(found({"social": 0.1}, social=close), [0.025, 0.1, 0.05], atol=1e-8)
@@ -120,7 +123,7 @@ def test_what_is_no_preference_is_told():
         ({"local": 0.1}, {"social": [(0, 1)]}, "social has no weight"),
         ({"reputation": 0.1}, {"reputation": [0.5, 2.0, 0, 0]}, r"from 0 to 2; give \(4,\)"),
         ({"green": 0.1}, {"green": [0.5]}, r"green has shape \(1,\)"),
-        ({"social": 0.1}, {"social": [(0, 9)]}, "prosumers 0 to 3"),
+        ({"social": 0.1}, {"social": [(0, 9)]}, "there is no prosumer 9; give 0 to 3"),
     ]
     for weights, given, words in cases:
         with pytest.raises(ValueError, match=words):

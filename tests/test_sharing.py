@@ -1,6 +1,7 @@
 """Settlement by rule: payments cancel for any plan, and prices inside are what papers say."""
 
 from dataclasses import replace
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -167,6 +168,20 @@ def test_rules_go_through_jit_and_vmap():
     )(market.tariff.export)
     assert float(slope[0]) == pytest.approx(-1.5)  # half of a mid price, 3 kW
     assert jax.jit(jax.vmap(bill))(jnp.array([0.1, 0.2])).shape == (2,)
+
+
+def test_who_gains_knows_zones_and_asks_for_a_pair():
+    """Rules with one price of the main grid inside are left out where that differs by zone."""
+    market = feeder()
+    zoned = jg.zones.with_zones(market, np.arange(len(market.prosumers.bus)) % 2, base=[0.2, 0.3],
+                                buses=0)  # fmt: skip
+    cleared = jg.clear(zoned)
+    gains = who_gains(zoned, cleared, (zoned, cleared)).gains
+    assert list(gains) == ["marginal", "uniform"]
+    np.testing.assert_allclose(gains["marginal"], 0.0, atol=1e-9)
+    wrong: Any = cleared
+    with pytest.raises(ValueError, match="reference is a Clearing; give a market and its clearing"):
+        who_gains(zoned, cleared, wrong)
 
 
 def test_who_gains_is_told_by_rule():
