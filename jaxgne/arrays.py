@@ -115,7 +115,8 @@ def whole_row(name: str, value: Any, rows: int, one: str) -> Int[Array, " R"]:
             f"{name}: shape {given.shape} does not fit; give one for all, or one per {one}, "
             f"({rows},)."
         )
-    return whole(name, given if given.ndim else given + np.zeros(rows, int))
+    library = jnp if isinstance(given, jax.Array) else np
+    return whole(name, given if given.ndim else library.broadcast_to(given, (rows,)))
 
 
 def by_row(name: str, value: Any, rows: int, one: str, dtype: Any = None) -> Array:

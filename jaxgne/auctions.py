@@ -124,6 +124,8 @@ def offers(market: Market, plan: Plan, values: Any = None) -> Offers:
                 f"auctions: values have the shape {np.shape(values)}; give one by prosumer and "
                 f"hour, {net.shape}."
             )
+        if np.isnan(np.asarray(values, float)).any():
+            raise ValueError("auctions: values has NaN; give EUR/kWh of every prosumer and hour.")
         own = np.clip(values, least, np.maximum(asked, least))
     surplus = np.where(net > 0, 0.0, np.maximum(-net, 0.0) + spilled)
     return Offers(surplus, np.maximum(net, 0.0), own)
@@ -286,6 +288,8 @@ def _by_row(name: str, values: Any, rows: int, hours: int) -> Float[np.ndarray, 
             f"auctions.pay_as_bid: {name} has the shape {table.shape}; give one number, {rows} of "
             f"them, or ({rows}, {hours})."
         )
+    if np.isnan(table).any():
+        raise ValueError(f"auctions.pay_as_bid: {name} has NaN; give EUR/kWh.")
     return np.broadcast_to(table[:, None] if table.ndim == 1 else table, (rows, hours))
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from .acflow import ac_power_flow
+from .arrays import floats
 from .contracts import distance, places
 from .each import for_one
 from .losses import losses_by_draw
@@ -65,10 +66,11 @@ def distances(market: Market) -> Float[np.ndarray, " E"]:
     It is the effective resistance of the lines between them: on a feeder without loops the sum of
     resistances along the path, with loops less, as current has several ways. Feeder buses count as
     one, which the main grid holds. In three phases buses are taken with all their phases, and a
-    line has the mean conductance of its phases. Taps are left out, as ratios of per unit are.
+    line has the mean conductance of its phases. Taps are left out, as ratios of per unit are. What
+    a line without resistance joins, as a regulator, is at one place.
 
     Runs on the host: one sparse factorization, and a solve for each pair. Raises `ValueError` for a
-    grid without network, for a line without resistance, and for a bus that no line leads to.
+    grid without network, for a resistance below 0, and for a bus that no line leads to.
     """
     from scipy.sparse.linalg import splu
 
@@ -111,15 +113,17 @@ def _laplacian(grid: Grid) -> tuple[Int[np.ndarray, " B"], Any]:
     place, phase = places(grid)
     source, target = np.asarray(grid.source), np.asarray(grid.target)
     fed = np.isin(place, place[np.asarray(grid.feeder)])
-    kept, node = np.unique(np.where(fed, len(place), place), return_inverse=True)
-    size, between = len(kept), node[source] != node[target]
-    resistance, phase = np.asarray(grid.resistance, float)[between], phase[target[between]]
+    _, node = np.unique(np.where(fed, len(place), place), return_inverse=True)
+    resistance = np.asarray(grid.resistance, float)
+    node = _without_resistance(node, source[resistance == 0], target[resistance == 0])
+    size, between = int(node.max()) + 1, node[source] != node[target]
+    resistance, phase = resistance[between], phase[target[between]]
     source, target = node[source[between]], node[target[between]]
     if not np.all(resistance > 0):
         line = int(np.flatnonzero(between)[np.argmin(resistance)])
         raise ValueError(
-            f"distances: Grid.resistance of line {line_name(grid, line)} is 0; electrical distance "
-            "needs a resistance of each line, above 0."
+            f"distances: Grid.resistance of line {line_name(grid, line)} is "
+            f"{np.min(resistance):.3g}; electrical distance needs 0 or more."
         )
     line = np.minimum(source, target) * size + np.maximum(source, target)
     conductors = np.unique(3 * line + phase) // 3  # one for each phase
@@ -132,6 +136,19 @@ def _laplacian(grid: Grid) -> tuple[Int[np.ndarray, " B"], Any]:
     total[-1] += total[-1] or 1.0
     number = np.where(reached, np.cumsum(reached) - 1, -1)
     return number[node], (diags(total) - matrix).tocsc()[reached][:, reached]
+
+
+def _without_resistance(
+    node: Int[np.ndarray, " B"], source: Int[np.ndarray, " R"], target: Int[np.ndarray, " R"]
+) -> Int[np.ndarray, " B"]:
+    """The node of each bus where these lines make two buses one place, the feeders' still last."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    size = int(node.max()) + 1
+    ends = node[source], node[target]
+    place = connected_components(coo_matrix((np.ones(len(source)), ends), (size, size)))[1]
+    return np.unique(np.where(place == place[-1], size, place), return_inverse=True)[1][node]
 
 
 @for_one()
@@ -189,7 +206,7 @@ def by_area(
     given = {"near": near, "feeder": feeder, "across": feeder if across is None else across}
     fees = np.empty((3, steps))
     for row, (name, fee) in enumerate(given.items()):
-        value = np.asarray(fee, float)
+        value = np.asarray(floats(f"by_area: {name}", fee), float)
         if value.shape not in ((), (steps,)) or not np.all((value >= 0) & (value < np.inf)):
             raise ValueError(
                 f"by_area: {name}={fee!r:.60}; give EUR/kWh of at least 0, one number or one for "

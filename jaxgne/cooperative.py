@@ -149,6 +149,8 @@ def core_of(game: Game, gains: Any, tolerance: float | None = None) -> Core:
             f"core_check: the split has the shape {given.shape}; give one number for each of the "
             f"{game.players} prosumers."
         )
+    if not np.isfinite(given).all():
+        raise ValueError("core_check: the split has numbers that are not finite; give EUR of each.")
     over = given.sum() - game.whole
     if over > max(close, rounding):
         raise ValueError(

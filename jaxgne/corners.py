@@ -45,6 +45,22 @@ class Found(Record):
         total = np.all(np.asarray(self.beyond) <= np.asarray(self.slack))
         return bool(np.all(self.converged) and volts and lines and total)
 
+    def __str__(self) -> str:
+        """What was found, as a sentence."""
+        volts, beyond = (
+            float(max(np.max(np.asarray(a), initial=0.0) for a in parts))
+            for parts in ((self.above, self.below), (self.beyond,))
+        )
+        lines = float(np.max(np.asarray(self.loading), initial=0.0))
+        lost = int(np.sum(~np.asarray(self.converged)))
+        word = "safe" if self.safe else "not safe"
+        more = f"; no AC state in {lost} hours" if lost else ""
+        return (
+            f"{word} at {self.corners} corners: voltages {volts:.4f} pu outside their limits at "
+            f"most, lines up to {100 * lines:.1f} % by current, the total {beyond:.4g} kW beyond"
+            f"{more}"
+        )
+
     def worst(self, market: Market) -> str:
         """The largest violation, in words, with its place; of voltages, then lines, then totals."""
         if not np.all(self.converged):

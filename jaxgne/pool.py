@@ -36,6 +36,7 @@ NAME = "pool"
 ARRANGEMENTS = ("pairs only", "pool only", "both")
 _LOOKS, _HALVINGS = 12, 12  # fees that are tried one by one, and then between two
 _SHOWN = 5e-4  # kWh or EUR: who dealt less is left out of tables
+_ROUNDING = 1e-6  # of all bills: less that pairs pay the network is tolerance, and nothing
 _ENOUGH = 1e-4  # of the income that is wanted, what it may lack
 
 
@@ -307,7 +308,10 @@ def restoring_fee(
     whole = with_pool(market, members, limit=limit)
     pool, toll = _is_pool(whole), whole.trading.toll
     if income is None:
-        income = _totals(beside(market, members, limit=limit, tol=tol).members["pairs only"])[3]
+        found = beside(market, members, limit=limit, tol=tol)
+        income = _totals(found.members["pairs only"])[3]
+        bill = float(found.cleared["pairs only"][1].certificate.scales.bill)
+        income = income if income > _ROUNDING * bill else 0.0
     if most is None:
         most = _dearest(market)
     if not 0 < most < np.inf:

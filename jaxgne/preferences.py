@@ -59,7 +59,12 @@ def with_preferences(
     whom one would like or not. Runs on the host. Raises `ValueError` for an
     unknown criterion, for a weight below 0, and for numbers that are missing or not from 0 to 1.
     """
-    listed = [weights] if isinstance(weights, Mapping) else list(weights)
+    listed: Sequence[Any] = [weights] if isinstance(weights, Mapping) else weights
+    if isinstance(listed, str) or not all(isinstance(each, Mapping) for each in listed):
+        raise ValueError(
+            f"with_preferences: weights is {weights!r:.60}; give EUR/kWh by criterion, such as "
+            "{'local': 0.02}, or several of these."
+        )
     if not listed:
         raise ValueError("with_preferences: weights has none; give one mapping, or several.")
     named = {name for each in listed for name in each}

@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, Int
 from .arrays import by_hour, by_row, floats, put, whole_row
 from .caps import capped
 from .each import for_each, for_one
-from .market import Market, Zones
+from .market import Market, Zones, bus_name
 from .model import Plan, grid_price, zone_totals
 from .names import rows_of
 from .record import Record, changed
@@ -44,20 +44,21 @@ def with_zones(
     buses: Any = None,
     names: Sequence[str] = (),
 ) -> Market:
-    """The market with prosumers in price zones, `zone` being the number of each one's, from 0.
+    """The market with prosumers in price zones: `zone` of each by number from 0, or by name.
 
     `base` and `slope` are what the main grid asks in each zone, EUR/kWh and EUR/kWh per kW of the
     zone's own import, and `export` what it pays, EUR/kWh: a plain list is by zone, shapes
     (zones, hours), (zones, 1) and (1, hours) say what is by hour. What is left out is as `Tariff`
     has it, in all zones alike. Tariff stays, and `Market.zones` holds what is more or less than it.
     `buses` is the zone of each bus, where its passive consumers buy: by default that of its
-    prosumers. `names` are those of the zones.
+    prosumers. `names` are those of the zones, by which `zone` and `buses` may tell them.
 
     Runs on the host. Raises `ValueError` for numbers that do not fit, for a zone that has neither
     a tariff nor a prosumer, and where the zone of passive load does not follow from prosumers.
     """
     people, grid, tariff = market.prosumers, market.grid, market.tariff
     count, hours = np.shape(people.load)
+    zone, buses = (_numbered(which, names) for which in (zone, buses))
     homes = np.asarray(whole_row("with_zones: zone", zone, count, "prosumer"))
     given = {"base": base, "slope": slope, "export": export}
     given = {name: value for name, value in given.items() if value is not None}
@@ -82,6 +83,17 @@ def with_zones(
     )
 
 
+def _numbered(which: Any, names: Sequence[str]) -> Any:
+    """Zones by number, where they are given by their names."""
+    each = [which] if isinstance(which, str) else which
+    if not names or not isinstance(each, list | tuple | np.ndarray):
+        return which
+    if not any(isinstance(one, str) for one in each):
+        return which
+    found = rows_of("with_zones", "zone", each, names)
+    return found[0] if isinstance(which, str) else found
+
+
 def _by_zone(value: Any) -> bool:
     """Whether it has a number for each zone, not one for all."""
     return np.ndim(value) > 0 and len(value) > 1
@@ -103,9 +115,11 @@ def _of_buses(market: Market, homes: Int[np.ndarray, " N"]) -> Int[np.ndarray, "
     open_ = np.any(passive != 0, axis=1) & (low != high) & (np.max(homes, initial=0) > 0)
     if np.any(open_):
         at = int(np.argmax(open_))
+        where = bus_name(market.grid, at)
         why = "has no prosumer" if high[at] < 0 else f"has prosumers of zones {low[at]}, {high[at]}"
         raise ValueError(
-            f"with_zones: bus {at} has passive load and {why}; say in buses where it buys."
+            f"with_zones: bus {where} has passive load and {why}; say in buses where "
+            "it buys, one zone for all buses or one a bus."
         )
     return np.maximum(high, 0)
 

@@ -215,6 +215,10 @@ def test_what_is_no_auction_is_refused():
     planned = plan_alone(market)
     with pytest.raises(ValueError, match="distance has the shape"):
         pay_as_bid(market, planned, distance=[0.1, 0.2])
+    with pytest.raises(ValueError, match="distance has NaN"):
+        pay_as_bid(market, planned, distance=np.nan)
+    with pytest.raises(ValueError, match="values has NaN"):
+        uniform(market, planned, values=np.full((4, 1), np.nan))
     with pytest.raises(ValueError, match="values have the shape"):
         uniform(market, planned, values=[0.1])
     two = jg.Market(

@@ -68,6 +68,18 @@ def test_with_loops_distance_is_that_of_the_pseudo_inverse(name: str):
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-9)
 
 
+def test_what_a_line_without_resistance_joins_is_one_place():
+    """As a regulator is: the line's other resistances add up; and a feeder is still the feeder."""
+    market = line()
+    pairs = [(0, 3), (1, 2), (2, 3)]
+    for bare, expected in (([1e-4, 0.0, 2e-4], [3.0, 0.0, 2.0]), ([0.0, 1e-4, 2e-4], [3, 1, 2])):
+        grid = changed(market.grid, resistance=np.array(bare))
+        found = charges.distances(on(grid, [0, 1, 2, 3], pairs))
+        np.testing.assert_allclose(found, 1e-4 * np.array(expected), atol=1e-12)
+    named = jg.preferences.with_preferences(jg.ieee13(6, hours=1), {"local": 0.1})
+    assert float(np.max(np.asarray(named.trading.reluctance))) == pytest.approx(0.1)
+
+
 def test_in_three_phases_a_line_counts_once():
     """From phase to phase of one bus it is nowhere; else the conductors' mean conductance."""
     market = phased.market(2)
@@ -172,9 +184,9 @@ def test_what_has_no_charge_is_told():
     with pytest.raises(ValueError, match="copperplate has no grid"):
         charges.by_loss(flat, jg.clear(flat))
     market = line()
-    bare = changed(market, grid=changed(market.grid, resistance=np.array([1e-4, 0.0, 1e-4])))
-    with pytest.raises(ValueError, match=r"resistance of line 1 is 0"):
-        charges.by_distance(bare, 0.01)
+    wrong: Any = "dear"
+    with pytest.raises(ValueError, match="feeder: 'dear' is not all numbers"):
+        charges.by_area(market, 0.01, wrong)
     with pytest.raises(ValueError, match="mean=-1; give EUR/kWh"):
         charges.by_distance(market, -1)
     together = changed(market, trading=jg.Trading([0], [3], 1.0))

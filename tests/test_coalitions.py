@@ -231,6 +231,7 @@ def test_marginal_prices_of_price_takers_are_in_the_core(seed):
         (lambda: coalitions.shapley(STREET, samples=5), "samples=5; give an even number, 4 or"),
         (lambda: coalitions.by_energy(STREET), "a table of values has no energy; give energy="),
         (lambda: coalitions.by_energy(STREET, energy=[1, -1, 0]), r"energy of shape \(3,\); give"),
+        (lambda: coalitions.core_check(STREET, [np.nan] * 3), "numbers that are not finite"),
         (lambda: coalitions.core_check(STREET, [0.3] * 3), "hands out 0.3 EUR more than the 0.6"),
         (lambda: coalitions.core_check(STREET, [0.3]), "give one number for each of the 3"),
         (

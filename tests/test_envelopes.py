@@ -414,6 +414,7 @@ def test_the_ac_power_flow_agrees_where_it_is_asked(case: str, seed: int, rule: 
     assert every.safe and every.worst(market) == "no limit exceeded"
     again = envelopes.check(market, safe, corners=7)
     assert again.safe and again.corners > 7
+    assert str(again).startswith("safe at") and str(seen).startswith("not safe at")
     before = ends(loose)
     if rule != "most":  # grown as before, to limits that are tighter
         assert np.all(high <= before[1] + 1e-9) or case == "three phases"

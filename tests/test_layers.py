@@ -251,7 +251,8 @@ LAYERS: dict[str, set[str]] = {
     "acexact": {*RESULT, "aclinear", "settlement"},
     "losses": {*RESULT, "acexact", "acphases", "incidence"},
     "charges": {
-        *("acflow", "contracts", "each", "losses", "market", "model", "result", "tables"),
+        *("acflow", "arrays", "contracts", "each"),
+        *("losses", "market", "model", "result", "tables"),
     },
     "admm": {*({*RESULT, "conversation", "messages", "tracking"} - {"solve"})},
     "pool": {

@@ -202,6 +202,18 @@ def test_a_fee_brings_back_what_the_network_earned():
         pool.restoring_fee(street(), income=9.0, most=0.1)
 
 
+def test_nothing_is_restored_where_pairs_pay_nothing():
+    """Two who draw have nothing to trade: what tolerance leaves is no income that is wanted."""
+    market = jg.Market(
+        jg.Prosumers([1, 2], [[2.0], [3.0]]),
+        jg.Grid([[0.0]] * 3, [0, 1], [1, 2], 1e-4, 1e-5),
+        jg.Tariff(0.01, hours=1, base=0.30),
+        trading=jg.Trading([0], [1], 9.0, toll=0.01),
+    )
+    found = pool.restoring_fee(market)
+    assert (found.fee, found.wanted) == (0.0, 0.0)
+
+
 def test_members_and_pairs_are_chosen():
     market = pool.with_pool(village(), [0, "2"], limit=[0.5, 0.25], pairs=False, name="club")
     assert market.trading.buyer.tolist() == [0, 2] and market.trading.seller.tolist() == [3, 3]

@@ -118,6 +118,7 @@ def test_what_is_no_preference_is_told():
     cases: list[tuple[Any, Any, str]] = [
         ({"near": 0.1}, {}, "'near'; choose from local, green, reputation, social"),
         ([], {}, "has none"),
+        ("local", {}, "weights is 'local'; give EUR/kWh by criterion"),
         ({"local": -1.0}, {}, r"weight -1.0 of 'local'"),
         ({"reputation": 0.1}, {}, "give reputation= as well"),
         ({"local": 0.1}, {"social": [(0, 1)]}, "social has no weight"),

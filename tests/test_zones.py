@@ -215,6 +215,16 @@ def test_what_does_not_fit_is_said(zone: list[int], given: dict[str, Any], words
         zones.with_zones(two_lone(), zone, **given)
 
 
+def test_zones_are_given_by_name_too():
+    """Of prosumers and of buses, or all of these at once."""
+    named = zones.with_zones(two_lone(), ["hill", "town"], buses="town", names=["town", "hill"])
+    assert np.asarray(named.prosumers.zone).tolist() == [1, 0]
+    assert not np.any(np.asarray(named.grid.zone))
+    for wrong, words in ((["hill", "dale"], "no zone 'dale'"), ({"a": 1}, "not all numbers")):
+        with pytest.raises(ValueError, match=words):
+            zones.with_zones(two_lone(), wrong, buses=0, names=["town", "hill"])
+
+
 def test_prices_that_fall_are_refused():
     """By zone and hour; and a zone that there is not."""
     market = changed(two_lone(), zones=Zones([0.0, 0.0], [[0.0], [-0.5]]))
