@@ -189,6 +189,7 @@ SLOW_TESTS = {
         "test_ramsey_prices",
         "test_no_price_of_a_grid_and_none_of_cma_es_is_better",
         "test_what_cannot_be_met_is_told",
+        "test_base_prices_by_hour_lower_a_peak_and_earn_no_less",
     ),
     "test_kinks.py": (
         "test_where_one_limit_holds_and_another_lets_go_a_derivative_ahead_raises",

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import jaxgne as jg
-from jaxgne import objectives
+from jaxgne import mechanisms, objectives
 from jaxgne.leader import Leading, MarginFloor, lead
 from jaxgne.scenarios import stack
 
@@ -155,3 +155,24 @@ def test_what_makes_no_sense_is_refused():
         lead(retail(), objectives.social_cost, base, BOUNDS, starts=0)
     with pytest.raises(ValueError, match=r"lead\(\) takes one market"):
         lead(stack([retail()] * 2), objectives.social_cost, base, BOUNDS)
+
+
+def test_base_prices_by_hour_lower_a_peak_and_earn_no_less():
+    """As far as the best of a grid over the two hours that matter, but for what 40 steps leave."""
+    market = jg.synthetic(6, hours=4, degree=2.0, seed=1, stress=True)
+    today = jg.clear(market)
+    income = float(objectives.main_grid_revenue(market, today))
+    tuned, _ = mechanisms.base_price(market, objectives.peak, steps=40)
+    found = jg.clear(tuned)
+    assert float(objectives.main_grid_revenue(tuned, found)) >= income - 1e-6
+    tried = []
+    for dearer in np.linspace(0.0, 0.02, 5):
+        for cheaper in np.linspace(0.0, 0.02, 5):
+            base = market.tariff.base + np.array([dearer, 0.0, 0.0, -cheaper])
+            other = eqx.tree_at(lambda m: m.tariff.base, market, base)
+            clearing = jg.clear(other)
+            if float(objectives.main_grid_revenue(other, clearing)) >= income:
+                tried.append(float(objectives.peak(other, clearing)))
+    peak = float(objectives.peak(tuned, found))
+    assert peak <= float(objectives.peak(market, today)) - 0.3
+    assert peak <= min(tried) + 0.05
