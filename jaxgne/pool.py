@@ -66,7 +66,10 @@ def with_pool(
     count, hours = market.prosumers.load.shape
     names = market.prosumers.names or tuple(map(str, range(count)))
     if name in names:
-        raise ValueError(f"with_pool: name={name!r} is taken; give the pool another name.")
+        raise ValueError(
+            f"with_pool: name={name!r} is taken; give the pool another name, or the "
+            "market without it."
+        )
     if members is None:
         rows = np.flatnonzero(np.asarray(parties(market)))
     else:
@@ -316,13 +319,12 @@ def restoring_fee(
         most = _dearest(market)
     if not 0 < most < np.inf:
         raise ValueError(f"restoring_fee: most={most!r}; give EUR/kWh above 0.")
-    last: list[Clearing] = []
 
     def earned(fee: float) -> float:
         """What the network earns with this fee, EUR."""
         asked = changed(whole, trading=changed(whole.trading, toll=jnp.where(pool, fee / 2, toll)))
-        last[:] = [clear(asked, tol=tol, start=last[0] if last else None)]
-        moved = counted(asked) * jnp.abs(last[0].plan.trades)
+        # from the start each: near the fee where deals change sides the last one misleads
+        moved = counted(asked) * jnp.abs(clear(asked, tol=tol).plan.trades)
         return float(jnp.sum(2 * asked.trading.toll * moved))
 
     wanted = income - _ENOUGH * abs(income)
