@@ -24,7 +24,7 @@ from .arrays import by_hour, by_row, floats, put, whole_row
 from .caps import capped
 from .each import for_each, for_one
 from .market import Market, Zones, bus_name
-from .model import Plan, grid_price, zone_totals
+from .model import Plan, grid_price, pairs_of_parties, zone_totals
 from .names import rows_of
 from .record import Record, changed
 from .result import Clearing
@@ -190,6 +190,11 @@ def with_tie_lines(
     buys, sells = zone[np.asarray(pairs.buyer)], zone[np.asarray(pairs.seller)]
     at = line_of[buys, sells]  # of a pair, -1 where there is none
     across = np.flatnonzero(at >= 0)
+    if np.any(extra[at[across]] > 0) and not np.all(np.asarray(pairs_of_parties(market))[across]):
+        raise ValueError(
+            f"{where}: fee is asked of pairs with a pool, where neighbors of one zone would pay it "
+            "twice; leave fee out, or give each zone a pool of its own members."
+        )
     shut = (buys != sells) & (at < 0)
     tolls = np.where(at >= 0, extra[at] / 2, 0.0)[:, None]
     trading = changed(

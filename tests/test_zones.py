@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 import jaxgne as jg
-from jaxgne import frames, model, settlement, zones
+from jaxgne import frames, model, pool, settlement, zones
 from jaxgne.acflow import drawn, flow
 from jaxgne.incidence import left
 from jaxgne.market import Zones
@@ -223,6 +223,15 @@ def test_zones_are_given_by_name_too():
     for wrong, words in ((["hill", "dale"], "no zone 'dale'"), ({"a": 1}, "not all numbers")):
         with pytest.raises(ValueError, match=words):
             zones.with_zones(two_lone(), wrong, buses=0, names=["town", "hill"])
+
+
+def test_a_tie_fee_is_not_asked_of_a_pool_of_several_zones():
+    """Its limit holds for what the pool passes on in all; a fee would count twice."""
+    pooled = pool.with_pool(zones.with_zones(two_lone(), [0, 1], buses=0, names=["town", "hill"]))
+    ends = {"source": "town", "target": "hill", "limit": 1.0}
+    with pytest.raises(ValueError, match="fee is asked of pairs with a pool"):
+        zones.with_tie_lines(pooled, **ends, fee=0.01)
+    assert zones.with_tie_lines(pooled, **ends).caps.names == ("tie town - hill",)
 
 
 def test_prices_that_fall_are_refused():
