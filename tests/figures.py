@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 
 SAFE = ("000000", "E69F00", "56B4E9", "009E73", "F0E442", "0072B2", "D55E00", "CC79A7")
 UNIFORM = {"cividis", "viridis", "grays"}  # color maps in which equal steps look equal
-_UNITS = r"kW|kWh|EUR|EUR/kWh|pu|h|1|number|index|its unit|% of rating"
+_UNITS = r"kW|kWh|kB|EUR|EUR/kWh|pu|h|1|number|index|its unit|% of rating"
 _UNIT = re.compile(rf"\(({_UNITS})\)|per unit of the field|per 1 %$|by 1 %$|per [\w/²]+$")
 _ROWS = {"bus", "hour", "prosumer"}  # axes that count things need no unit
 

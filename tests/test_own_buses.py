@@ -12,7 +12,18 @@ import pytest
 
 import jaxgne as jg
 from jaxgne.acflow import drawn
-from jaxgne.model import device_prices, moved, pull, rows, rows_like, weights, zeros
+from jaxgne.model import (
+    at_prosumers,
+    device_prices,
+    in_zones,
+    moved,
+    pull,
+    rows,
+    rows_like,
+    weights,
+    zeros,
+    zone_slopes,
+)
 from jaxgne.padding import pad
 from jaxgne.phases import by_phase
 from jaxgne.record import changed
@@ -130,19 +141,20 @@ def test_newton_solves_the_system(make: Callable[[], jg.Market]):
     rng = np.random.default_rng(0)
     with by_numpy():
         here = to_host(market)
-        plan, hour = zeros(here), here.tariff.slope
+        plan, hour, zone = zeros(here), here.tariff.slope, zone_slopes(here)
         theta = jax.tree.map(lambda a: to_host(rng.uniform(0.1, 3.0, a.shape)), plan)
         theta = replace(theta, exchange=0 * plan.exchange)
-        cross, (total, net) = 0.05 * theta.active, to_host(rng.uniform(0.1, 3.0, (2, *hour.shape)))
+        cross = 0.05 * theta.active
+        total, net = (to_host(rng.uniform(0.1, 3.0, a.shape)) for a in (zone, hour))
         newton = factor(here, Compliance(theta, cross, total, net))
         y = random_like(rows_like(here), 1)
         fed = here.grid.feeder
         y = replace(y, bus=to_host(y.bus).at[fed].set(0.0), exchange=0 * hour, angle=0 * y.angle)
         y = replace(y, bus_reactive=to_host(y.bus_reactive).at[fed].set(0.0))
-        price = to_host(rng.normal(size=hour.shape))
+        price = to_host(rng.normal(size=zone.shape))
         # the response of each column to prices, and of rows to these
         force = pull(here, jax.tree.map(lambda a, b: a / b, to_host(y), weights(here)))
-        force = replace(force, imports=force.imports + price)
+        force = replace(force, imports=force.imports + at_prosumers(here, price))
         answer = jax.tree.map(lambda a, b: a * b, theta, force)
         answer = replace(
             answer,
@@ -151,7 +163,7 @@ def test_newton_solves_the_system(make: Callable[[], jg.Market]):
         )
         felt = moved(here, answer)
         felt = replace(felt, aggregate=felt.aggregate + net * y.aggregate)
-        right = Worth(felt, jnp.sum(answer.imports, axis=0) + total * price)
+        right = Worth(felt, in_zones(here, answer.imports) + total * price)
         found = newton(here, right)
         for name, value in vars(y).items():
             if value is not None:

@@ -22,6 +22,7 @@ import jaxgne as jg
 from jaxgne import cli, frames, plots
 from jaxgne.balancing import Curve
 from jaxgne.comparison import Comparison, baselines, compare
+from jaxgne.conversation import Conversation
 from jaxgne.front import Front
 from jaxgne.plots.arcs import largest
 from jaxgne.plots.layout import tidy_tree
@@ -160,6 +161,8 @@ FIGURES: dict[str, Callable[[], Axes]] = {
         by="bus",
     ),
     "merit_order": lambda: plots.merit_order(offers()),
+    "conversation": lambda: plots.conversation(talks()),
+    "conversation by bytes": lambda: plots.conversation(talks(), "price", by="bytes"),
     "front": lambda: plots.front(two_aims(), labels=("cost (EUR)", "peak (kW)")),
     "tracking": lambda: plots.tracking(tracked()),
     "tracking of limits": lambda: plots.tracking(tracked(), "violation"),
@@ -168,6 +171,21 @@ FIGURES: dict[str, Callable[[], Axes]] = {
     "fan of prices": lambda: plots.fan(*batch(), "price"),
     "fan of voltages": lambda: plots.fan(*batch(), "voltage"),
 }
+
+
+def talks() -> dict[str, Conversation]:
+    """Errors that fall by rounds, from two seeds, faster where all messages arrive."""
+    rounds = jnp.arange(10, 60, 10)
+    none, seeds = jnp.zeros((2, rounds.size)), jnp.array([[1.0], [1.5]])
+
+    def falling(rate: float) -> Conversation:
+        error = seeds * jnp.exp(-rate * rounds)
+        sent = seeds * 512.0 * rounds
+        exact = solved()[1]
+        told = (error, none, none, none, error / 10, none, none, sent, none, jnp.zeros(()))
+        return Conversation(rounds, *told, exact.plan, exact.prices, exact, "")
+
+    return {"all arrive": falling(0.2), "half are lost": falling(0.1)}
 
 
 def tracked() -> dict[str, Tracking]:
