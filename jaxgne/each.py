@@ -144,8 +144,8 @@ def _scenarios(caller: str, tables: dict[str, Any]) -> tuple[int, ...]:
     if len(leads) > 1:
         (one, first), (other, second) = list(leads.items())[:2]
         raise ValueError(
-            f"{caller}(): {first} has {_words(one)}, {second} {_words(other)}; give a batch and "
-            "its clearing, or one scenario of both, jg.scenarios.lane((markets, clearings), k)."
+            f"{caller}(): {first} has {_words(one)}, {second} {_words(other)}; give all of "
+            "a batch, or of one scenario, jg.scenarios.lane((markets, clearings), k)."
         )
     return next(iter(leads), ())
 

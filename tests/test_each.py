@@ -463,7 +463,7 @@ def test_one_scenario_of_a_batch_needs_no_conversion(name: str):
 def test_a_batch_and_one_clearing_do_not_mix():
     markets, many = batch()
     one = scenarios.lane(many, 0)
-    words = r"settle\(\): .* a leading axis of 3 scenarios.*give a batch and its clearing"
+    words = r"settle\(\): .* a leading axis of 3 scenarios.*give all of a batch, or of one scenario"
     with pytest.raises(ValueError, match=words):
         jg.settle(markets, one)
     with pytest.raises(ValueError, match=r"trading\.limit|Trading\.limit"):
