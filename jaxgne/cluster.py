@@ -76,9 +76,7 @@ def each(client: Any, function: Callable[[S], T], items: Iterable[S]) -> Iterato
             try:
                 value = future.result()
             except CancelledError as error:
-                raise ConnectionError(
-                    f"the Dask scheduler is gone, or was restarted; {_AFTER}"
-                ) from error
+                raise ConnectionError(_GONE) from error
             except distributed.KilledWorker as error:
                 raise ChildProcessError(
                     "workers died one after the other at the same piece of work, mostly for lack "

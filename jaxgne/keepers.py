@@ -90,9 +90,9 @@ class Keeper(Protocol):
         ...
 
     def stands(self, market: Market) -> tuple[Desk, Float[Array, "R H"], Float[Array, ""]]:
-        """The one state and prices that it stands for, the operator's own, and how far apart
+        """The one state and prices that it stands for, the operator's own prices, and kW.
 
-        copies of the total import are, kW.
+        These are how far apart copies of the total import are.
         """
         ...
 

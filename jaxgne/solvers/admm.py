@@ -20,7 +20,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from ..commitments import refuse
@@ -54,11 +53,11 @@ from .projection import Network, project_network
 from .setting import (
     STATE,
     Setting,
-    busiest,
     choices_of,
     default_balance,
     private_rows,
     settle_in,
+    slots_needed,
     state_of,
 )
 
@@ -122,15 +121,8 @@ class ADMM(AbstractSolver):
             raise ValueError(f"ADMM: this grid is in three phases, and shares are by bus; {other}.")
         if market.grid.tangent is not None:
             raise ValueError(f"ADMM: this market is about an AC state; {other}.")
-        pairs = market.trading
-        owners = (market.generators.owner, market.buffers.owner)
-        if any(isinstance(a, Tracer) for a in (*owners, pairs.buyer, pairs.seller)):
-            return self
-        sides = np.concatenate([pairs.buyer, pairs.seller], axis=-1)
-        most = [busiest(np.asarray(a)) for a in (*owners, sides)]
-        given = (self.generators, self.buffers, self.pairs)
-        slots = [max(least, own or 0) for least, own in zip(most, given, strict=True)]
-        return replace(self, generators=slots[0], buffers=slots[1], pairs=slots[2])
+        found = slots_needed(market, (self.generators, self.buffers, self.pairs))
+        return replace(self, generators=found[0], buffers=found[1], pairs=found[2])
 
     def init(self, market: Market, plan: Plan, prices: Rows) -> State:
         """Start from a plan and prices, as if all had agreed on that plan."""

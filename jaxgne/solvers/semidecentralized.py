@@ -14,7 +14,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from ..commitments import refuse
@@ -46,11 +45,11 @@ from .setting import (
     STATE,
     Rule,
     Setting,
-    busiest,
     choices_of,
     default_balance,
     private_rows,
     settle_in,
+    slots_needed,
     state_of,
 )
 
@@ -136,15 +135,8 @@ class SemiDecentralized(AbstractSolver):
     def prepare(self, market: Market) -> "SemiDecentralized":
         """With as many slots as the market's busiest prosumer needs, or more where given."""
         refuse("SemiDecentralized", market)
-        pairs = market.trading
-        owners = (market.generators.owner, market.buffers.owner)
-        if any(isinstance(a, Tracer) for a in (*owners, pairs.buyer, pairs.seller)):
-            return self
-        sides = np.concatenate([pairs.buyer, pairs.seller], axis=-1)
-        most = [busiest(np.asarray(a)) for a in (*owners, sides)]
-        given = (self.generators, self.buffers, self.pairs)
-        slots = [max(least, own or 0) for least, own in zip(most, given, strict=True)]
-        return replace(self, generators=slots[0], buffers=slots[1], pairs=slots[2])
+        found = slots_needed(market, (self.generators, self.buffers, self.pairs))
+        return replace(self, generators=found[0], buffers=found[1], pairs=found[2])
 
     def init(self, market: Market, plan: Plan, prices: Rows) -> State:
         """Start from a plan and prices."""

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from ..incidence import entries
@@ -34,6 +35,7 @@ from .local import Choice, Prosumer, tolerance
 from .projection import Network
 
 Rule = Literal["columns", "paper"]
+Sizes = tuple[int | None, int | None, int | None]  # slots for generators, buffers and pairs
 
 _MARGIN = 0.99  # how close step sizes go to their bounds
 _LOOSE = 1e-3  # proximal weight of stored energy, times hour^2, against omega
@@ -221,6 +223,21 @@ def busiest(owner: np.ndarray) -> int:
     return max((int(np.bincount(row).max()) for row in rows), default=0)
 
 
+def slots_needed(market: Market, given: Sizes) -> Sizes:
+    """Slots for generators, buffers and pairs of the busiest prosumer, or more where `given`.
+
+    What is given, where the market is traced.
+    """
+    pairs = market.trading
+    owners = (market.generators.owner, market.buffers.owner)
+    if any(isinstance(a, Tracer) for a in (*owners, pairs.buyer, pairs.seller)):
+        return given
+    sides = np.concatenate([pairs.buyer, pairs.seller], axis=-1)
+    most = [busiest(np.asarray(a)) for a in (*owners, sides)]
+    made, kept, both = (max(least, own or 0) for least, own in zip(most, given, strict=True))
+    return made, kept, both
+
+
 def slots(owner: Int[Array, " I"], count: int, size: int) -> Slots:
     """Give each item of `count` owners one of its owner's `size` slots."""
     items = owner.shape[0]
@@ -236,7 +253,7 @@ def settle_in(
     market: Market,
     balance: Float[Array, ""],
     rule: Rule,
-    sizes: tuple[int | None, int | None, int | None],
+    sizes: Sizes,
 ) -> Setting:
     """Everything that rounds share; `sizes` are the slots for generators, buffers and pairs."""
     pairs, stores, ts = market.trading, market.buffers, market.hour_length
