@@ -1,7 +1,7 @@
 """What does one GPU take for large markets, batches and gradients? Ten minutes, in one command.
 
     pip install -e ".[bench]" "jax[cuda12]" && python benchmarks/gpu.py
-    python benchmarks/gpu.py --small --folder /tmp/gpu      # tries all of it on any machine
+    python benchmarks/gpu.py --small --folder small-gpu      # tries all of it on any machine
 
 Rows run one after the other, each in a process of its own, the most telling first, until the time
 is up. Each appends a JSON line to gpu.jsonl, and gpu.md is the table of all. A row that ended on

@@ -2,7 +2,8 @@
 
 What is to be done is a function and what it takes, pickled once. Its key is made of these bytes, so
 that the same work, asked for twice, is done once. What a worker had not finished when it died goes
-to another one; what was handed over stays here.
+to another one; what was handed over stays here. Workers run the code that they are sent, as all of
+Dask's do: schedulers belong on networks whose users may run code there.
 """
 
 import pickle
