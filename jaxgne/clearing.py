@@ -30,6 +30,7 @@ from .model import (
 )
 from .one_way import decide, metered, ways
 from .options import checked_options, tolerance
+from .ordering import ordered
 from .programs import program
 from .record import nameless
 from .result import Clearing, NotCleared, Run, Stopped, complaint
@@ -246,9 +247,9 @@ def _clear(
         if bool(start.ok):
             return checked(market, start)
         done = int(start.steps)
-    run, given = run_of(market, solver, tol), market
+    run, given, order = run_of(market, solver, tol), market, None
     if not (traced or on_host()):
-        market, start = rounded(market, start)
+        market, start, order = ordered(*rounded(market, start))
     market, solver, plan, prices = ready(market, solver, start)
     limit = jnp.asarray(solver.most if max_steps is None else max_steps, jnp.int32)
     with wide():  # the judge's float64; the market keeps its own dtype
@@ -261,7 +262,7 @@ def _clear(
                 carry = reached(market, solver, carry, tol, limit, progress)
             except Interrupted as stop:
                 carry = stop.carry
-    clearing = replace(answered(market, solver, carry, given), run=run)
+    clearing = replace(answered(market, solver, carry, given, order), run=run)
     if not traced and is_status(clearing.status, Status.stopped):
         raise _stopped(clearing)
     return clearing

@@ -18,6 +18,7 @@ from .model import Plan, Rows, aggregate, costs
 from .names import owners
 from .one_way import freed, ways
 from .optimality import pin, residuals
+from .ordering import Order, restored
 from .programs import program
 from .record import Record
 from .result import Clearing
@@ -163,12 +164,16 @@ def _advance(
     return carry
 
 
-def answered(market: Market, solver: AbstractSolver, carry: Carry, given: Market) -> Clearing:
+def answered(
+    market: Market, solver: AbstractSolver, carry: Carry, given: Market, order: Order | None = None
+) -> Clearing:
     """The clearing of a solve that has ended, for the market `given`, before it was `rounded`.
 
-    What is judged by JAX is judged with all rows, so that no program depends on how many there are.
+    What is judged by JAX is judged with all rows, so that no program depends on how many there are,
+    unless these stand in an `order` that the market given has not.
     """
-    if on_host() or not _by_numpy(market, carry):
+    here = not on_host() and _by_numpy(market, carry)
+    if not here and order is None:
         found = checked(market, finish(market, solver, carry))
         if market.trading.buyer.shape == given.trading.buyer.shape:
             return found
@@ -176,11 +181,14 @@ def answered(market: Market, solver: AbstractSolver, carry: Carry, given: Market
         told = replace(found.certificate, owners=owners(given))
         return replace(found, plan=plan, prices=prices, certificate=told)
     plan, prices = _point(market, solver, carry)
-    plan, prices = fitted(given, plan), fitted(given, prices)
-    rest = replace(carry, state=None, prices=fitted(given, carry.prices))
+    plan, prices = fitted(given, restored(plan, order)), fitted(given, restored(prices, order))
+    ray = fitted(given, restored(carry.prices, order))
+    rest = replace(carry, state=None, prices=ray)
+    if not here:
+        return checked(given, _answer(given, plan, prices, rest))
     with by_numpy():
-        here, plan, prices, rest = to_host((given, plan, prices, rest))
-        return to_device(checked(here, _concluded(here, plan, prices, rest)))
+        given, plan, prices, rest = to_host((given, plan, prices, rest))
+        return to_device(checked(given, _concluded(given, plan, prices, rest)))
 
 
 def _by_numpy(market: Market, carry: Carry) -> bool:
@@ -220,6 +228,11 @@ def _concluded(market: Market, plan: Plan, prices: Rows, carry: Carry) -> Cleari
         status=carry.status,
         run=None,
     )
+
+
+@program("the answer", once=True)
+def _answer(market: Market, plan: Plan, prices: Rows, carry: Carry) -> Clearing:
+    return _concluded(market, plan, prices, carry)
 
 
 def checked(market: Market, clearing: Clearing) -> Clearing:

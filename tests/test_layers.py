@@ -35,7 +35,7 @@ SOLVERS = {"admm", "base", "interior_point", "primal_dual", "second_stage", "sem
 SOLVERS = {f"solvers.{name}" for name in SOLVERS}  # that others may know; the rest are their parts
 RESULT = {*CORE, *SOLVERS, "sensitivity", "certificate", "causes", "reasons", "options"}
 RESULT |= {"choosing", "status", "result", "padding", "few_sizes", "size", "names"}
-RESULT |= {"solve", "clearing", "curves"}
+RESULT |= {"ordering", "solve", "clearing", "curves"}
 STUDIES = {
     "batch",
     "selection",
@@ -159,6 +159,7 @@ LAYERS: dict[str, set[str]] = {
     "status": set(),
     "result": {"market", "model", "certificate", "reasons", "choosing", "status"},
     "few_sizes": {"market", "model", "padding", "choosing", "result"},
+    "ordering": {"market", "model", "result", "tables"},
     "solve": RESULT - {"clearing", "solve"},
     "clearing": RESULT - {"clearing"},
     **dict.fromkeys(STUDIES, RESULT),
