@@ -19,7 +19,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.lax import stop_gradient
 from jax.sharding import Mesh
-from jaxtyping import Array
 
 from .arguments import of_tables
 from .choosing import Runner, batch_runner, default_solver
@@ -40,6 +39,7 @@ from .validation import gate_many
 
 _COPIES = 12  # of market and state that a step holds at once, for the memory budget
 _SHARE = 0.5  # of the device's free memory that a chunk may take
+PATIENCE = 10.0  # times the steps of the slowest that cleared, by default
 _WIDEST = {"cpu": 8}  # scenarios a chunk where it need not be wide
 
 
@@ -58,6 +58,7 @@ def clear_many(
     *,
     tol: Any = None,
     max_steps: int | None = None,
+    patience: float = PATIENCE,
     start: Clearing | None = None,
     width: int | None = None,
     folder: str | Path | None = None,
@@ -72,6 +73,12 @@ def clear_many(
     Takes what `clear` takes and gives the same answers, one per scenario, with a status each; it
     never raises for a market that does not clear. `start` is a clearing of as many scenarios, or of
     one market for all to start from.
+
+    A straggler is stopped, with the status `stopped` and what it has reached: where at most a
+    quarter of those that share a program is left, a scenario whose error has not halved in half of
+    its steps, and that has taken `patience` times the steps of the slowest that cleared. `math.inf`
+    waits for all (`docs/batches.md`).
+
     `width` scenarios share a program, by default as many as the device's memory allows, or 8 a
     device on CPUs; where memory runs out after all, half as many. With `folder` each finished chunk
     is written there, and a later call with the same arguments goes on after the last one; a chunk
@@ -98,12 +105,18 @@ def clear_many(
     Runs on the host; under `jax.jit` use `jax.vmap(clear)`. Under `jax.grad` and its like outside
     of jit it gives the derivatives that `clear` does, by `adjoint`. Raises `TypeError` traced, and
     `ValueError` for arrays without one leading axis, markets that make no sense, `one_way` over
-    several devices, a `runner` or a `client` that cannot, or a folder that holds other scenarios.
+    several devices, a `patience` below 1, a `runner` or a `client` that cannot, or a folder that
+    holds other scenarios.
     """
     checked_options(
         "clear_many", markets, solver, max_steps=max_steps, start=start, adjoint=adjoint,
         progress=progress, width=width,
     )  # fmt: skip
+    if not (isinstance(patience, int | float) and patience >= 1):
+        raise ValueError(
+            f"clear_many: patience={patience!r}; give how many times the steps of the slowest that "
+            "cleared others may take, 1 or more, or math.inf."
+        )
     given, (markets, start) = markets, stop_gradient((markets, start))
     if not concrete((markets, start)):
         raise TypeError("clear_many() runs on the host: under jit use jax.vmap(jaxgne.clear).")
@@ -127,11 +140,13 @@ def clear_many(
         part = partial(_clear_all, mesh=local_mesh(mesh), offset=offset)
         if start is not None and np.ndim(start.steps):
             start = own_part(start)
-        found = part(own_part(markets), solver, tol, max_steps, start, width, folder, progress)
+        found = part(
+            own_part(markets), solver, tol, max_steps, patience, start, width, folder, progress
+        )
         found = whole(found, mesh)
     else:
         found = _clear_all(
-            markets, solver, tol, max_steps, start, width, folder, progress,
+            markets, solver, tol, max_steps, patience, start, width, folder, progress,
             mesh=mesh, offset=0, one_way=one_way, runner=runner, client=client,
         )  # fmt: skip
     if concrete(given):
@@ -145,6 +160,7 @@ def _clear_all(
     solver: AbstractSolver | None,
     tol: Any,
     max_steps: int | None,
+    patience: float,
     start: Clearing | None,
     width: int | None,
     folder: str | Path | None,
@@ -168,7 +184,8 @@ def _clear_all(
     run = run_of(one, solver, tol)
     # what any scenario needs, not the first alone
     _, solver, _, _ = ready(one, solver.prepare(markets), None)
-    job = _Job(markets, solver, start, tol, run, max_steps, mesh, offset, one_way)
+    limit = jnp.asarray(solver.most if max_steps is None else max_steps, jnp.int32)
+    job = _Job(markets, start, run, Group(solver, tol, limit, mesh, patience), offset, one_way)
     block = min(total, job.group.whole(width or _width(job)))
     store = None if folder is None else _store(Path(folder), job, block)
     wide = block  # scenarios of a program
@@ -239,18 +256,13 @@ class _Job:
     def __init__(
         self,
         markets: Market,
-        solver: AbstractSolver,
         start: Clearing | None,
-        tol: Array,
         run: Run,
-        max_steps: int | None,
-        mesh: Mesh | None,
+        group: Group,
         offset: int,
         one_way: bool,
     ):
-        limit = jnp.asarray(solver.most if max_steps is None else max_steps, jnp.int32)
-        self.markets, self.start, self.run = markets, start, run
-        self.group = Group(solver, tol, limit, mesh)
+        self.markets, self.start, self.run, self.group = markets, start, run, group
         self.offset, self.one_way = offset, one_way
         self.widest: int | None = None  # scenarios at once that memory has been found to hold
         self.at_once = False  # whether NumPy clears them, one after the other
@@ -334,7 +346,7 @@ def _alone(job: _Job, at: int) -> Clearing:
     """A scenario's clearing by NumPy."""
     market = jax.tree.map(jnp.asarray, lanes_of(job.markets, at))
     start = None if job.start is None else jax.tree.map(jnp.asarray, lanes_of(job.start, at))
-    solver, tol, limit, _ = job.group
+    solver, tol, limit, *_ = job.group
     found = clear(
         market, solver, tol=tol, max_steps=int(limit), start=start, throw=False, runner="numpy"
     )
@@ -370,7 +382,7 @@ def _chunk(job: _Job, lanes: slice, width: int) -> Clearing:
 def _ruled(job: _Job, first: int, found: Clearing, alone: np.ndarray) -> Clearing:
     """The same, scenarios that rules of meters and batteries change cleared alone, by `clear`."""
     found = jax.tree.map(np.array, found)
-    solver, tol, limit, _ = job.group
+    solver, tol, limit, *_ = job.group
     options = {"tol": tol, "max_steps": int(limit), "throw": False, "one_way": job.one_way}
     for at in alone.tolist():
         market = jax.tree.map(jnp.asarray, lanes_of(job.markets, first + at))
@@ -387,7 +399,7 @@ def _joined(parts: list[Clearing]) -> Clearing:
 def _store(folder: Path, job: _Job, block: int) -> Blocks:
     """A folder of finished blocks, under a fingerprint of all that their answers depend on."""
     start = job.start and (job.start.plan, job.start.prices)
-    solver, tol, limit, _ = job.group
-    mark = fingerprint(without_names(job.markets), solver, tol, limit, start, job.one_way)
+    solver, tol, limit, _, patience = job.group
+    mark = fingerprint(without_names(job.markets), solver, tol, limit, patience, start, job.one_way)
     written = job.run.solver
     return Blocks(folder, job.markets, mark, block, job.offset, written, job.one_way)

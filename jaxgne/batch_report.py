@@ -15,7 +15,7 @@ from .arguments import of_tables
 from .comparison import outcome
 from .market import Market
 from .programs import program
-from .result import Clearing
+from .result import Clearing, stragglers
 from .status import STATUSES, Status, is_status
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -50,7 +50,7 @@ def batch_summary(markets: Market, clearing: Clearing) -> dict[str, Any]:
         "status": {
             word: count
             for word, count in ended.items()
-            if count or word not in ("uncontrolled", "stopped")  # which no scenario ends as
+            if count or word not in ("uncontrolled", "stopped")  # which few scenarios end as
         },
         "quantiles": {
             name: {
@@ -100,4 +100,5 @@ def batch_table(markets: Market, clearing: Clearing) -> Group:
     for name, spread in facts["quantiles"].items():
         cells = ("-" if value is None else f"{value:,.4g}" for value in spread.values())
         grid.add_row(name.replace("_", " "), *cells)
-    return Group(heading, grid)
+    late = stragglers(clearing)
+    return Group(heading, *[Text(late)] * bool(late), grid)

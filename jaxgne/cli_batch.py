@@ -45,6 +45,14 @@ def batch(
         typer.Option(help="How to solve; by default what is fastest for the size."),
     ] = None,
     tol: Tol = 1e-6,
+    patience: Annotated[
+        float,
+        typer.Option(
+            min=1.0,
+            help="Times the steps of the slowest that cleared, after which a variant that stalls "
+            "is stopped; inf: never.",
+        ),
+    ] = 10.0,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -83,8 +91,9 @@ def batch(
         markets = jaxgne.scenarios.perturb(market, jax.random.key(noise_seed), scenarios, **noise)
         progress = live if live.shown else None
         found = jaxgne.clear_many(
-            markets, chosen, tol=tol, width=width, folder=out, progress=progress, client=client
-        )
+            markets, chosen, tol=tol, patience=patience, width=width, folder=out,
+            progress=progress, client=client,
+        )  # fmt: skip
     if as_json:
         document("batch", batch_summary(markets, found))
     elif not quiet:

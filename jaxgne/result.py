@@ -165,7 +165,23 @@ class Clearing(Record):
                 f"(scenario {good[most]})",
                 f"cost of all prosumers {total.min():.2f} to {total.max():.2f} EUR",
             ]
-        return "\n".join(lines)
+        late = stragglers(self)
+        return "\n".join(lines + [late] * bool(late))
+
+
+def stragglers(clearing: Clearing) -> str:
+    """Which scenarios of a batch were stopped because others had long cleared; "" for none."""
+    late = np.flatnonzero(is_status(clearing.status, Status.stopped))
+    if not late.size:
+        return ""
+    steps, error = np.asarray(clearing.steps), np.asarray(clearing.certificate.error)
+    told = [f"{k} (relative KKT error {error[k]:.1e} after {steps[k]:,} steps)" for k in late]
+    told = ", ".join(told[:_SHOWN]) + ", ..." * (late.size > _SHOWN)
+    slowest = steps[np.asarray(clearing.ok)].max(initial=0)
+    return (
+        f"stopped as stragglers: scenario {told}; the slowest that cleared took {slowest:,} steps, "
+        "and patience=inf waits for all."
+    )
 
 
 def complaint(market: Market | None, clearing: Clearing) -> str:

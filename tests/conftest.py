@@ -108,6 +108,7 @@ SLOW_TESTS = {
     "test_batch.py": (
         "test_lanes_do_not_disturb_one_another[platforms0]",
         "test_lanes_do_not_disturb_one_another[platforms1]",
+        "test_stragglers_are_stopped_and_named[platforms1]",
         "test_the_mechanism_has_room_for_the_busiest_scenario",
         "test_a_folder_loads_as_it_was_cleared",
         "test_a_batch_is_a_loop[solver0]",

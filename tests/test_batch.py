@@ -14,6 +14,7 @@ import pytest
 
 import jaxgne as jg
 from jaxgne import batch, choosing, lanes, scenarios
+from jaxgne.solvers.base import AbstractSolver
 from tests.three_buses import feeder, loads, neighbors, slopes
 
 SOLVERS = [jg.InteriorPoint(), jg.PrimalDual()]
@@ -156,6 +157,60 @@ def test_lanes_do_not_disturb_one_another(platforms, monkeypatch):
                 np.testing.assert_array_equal(a, b)
 
 
+NEVER = 1e9  # steps
+
+
+class Late(AbstractSolver):
+    """Knows the answer at once, but tells it after `reactive[0]` steps, and is wrong until then:
+
+    by prices twice as high, or less by half in each `reactive[1]` steps.
+    """
+
+    def init(self, market: jg.Market, plan: Any, prices: Any) -> Any:
+        return plan, prices, jnp.zeros(())
+
+    def step(self, market: jg.Market, state: Any) -> Any:
+        return *state[:2], state[2] + 1
+
+    def point(self, market: jg.Market, state: Any) -> Any:
+        plan, prices, steps = state
+        after, half = market.prosumers.reactive[:, 0]
+        wrong = jnp.where(steps < after, 0.5 ** (steps / half), 0.0)
+        return plan, jax.tree.map(lambda price: price * (1 + wrong), prices)
+
+
+def late(*after: tuple[float, float]) -> tuple[jg.Market, jg.Clearing]:
+    """Markets without a grid, which know no reactive power, and what clears each."""
+    start = jg.clear(neighbors(), tol=1e-9, runner="numpy")
+    markets = jax.tree.map(lambda a: np.stack(len(after) * [a]), neighbors())
+    where = lambda m: m.prosumers.reactive  # noqa: E731
+    return eqx.tree_at(where, markets, np.asarray(after)[:, :, None]), start
+
+
+@pytest.mark.parametrize("platforms", [("cpu",), ()])
+def test_stragglers_are_stopped_and_named(platforms, monkeypatch):
+    """One that never comes leaves; the others, one of which is slow, are the same to the bit."""
+    monkeypatch.setattr(lanes, "_IN_TURN", platforms)
+    slow = (50_000, 4_000)
+    markets, start = late((40, NEVER), (120, NEVER), (NEVER, NEVER), (80, NEVER), (40, NEVER), slow)
+    first = jax.tree.map(lambda a: a[:5], markets)
+    options = {"solver": Late(), "start": start, "max_steps": 60_000}
+    waited = jg.clear_many(first, **options, patience=np.inf)
+    found = jg.clear_many(first, **options)
+    for clearing, word in ((waited, "max_steps"), (found, "stopped")):
+        assert clearing.why(2).startswith(f"{word} after {clearing.steps[2]} steps, relative KKT")
+    others = np.array([0, 1, 3, 4])
+    assert same(*(jax.tree.map(lambda a: a[others], c) for c in (waited, found)))
+    assert found.steps.tolist() == [40, 120, found.steps[2], 80, 40]
+    assert found.steps[2] == batch.PATIENCE * 2_000 and waited.steps[2] == 60_000
+    told = f"scenario 2 (relative KKT error 1.4e+00 after {found.steps[2]:,} steps); the slowest"
+    assert told in str(found) and "straggler" not in str(waited)
+    assert jg.clear_many(first, **options, patience=1.5).steps[2] == 3_000
+    # what gains, however slowly, is waited for
+    mixed = jg.clear_many(jax.tree.map(lambda a: a[[0, 1, 3, 4, 5]], markets), **options)
+    assert mixed.steps.tolist() == [40, 120, 80, 40, 50_000]
+
+
 def test_other_batches_do_not_recompile():
     """Same width, other numbers and more scenarios: the programs of before."""
     parts: Any = (lanes._begin_all, lanes._until, lanes._finish_all)
@@ -226,6 +281,7 @@ def test_a_folder_loads_as_it_was_cleared(tmp_path):
 OTHERS = {
     "tol": {"tol": 1e-5},
     "steps": {"max_steps": 77},
+    "patience": {"patience": 7.0},
     "solver": {"solver": jg.PrimalDual()},
     "fewer": {"scenarios": 4},
     "loads": {"load": 1.01},
@@ -315,6 +371,8 @@ def test_bad_batches_are_refused():
     lost = eqx.tree_at(lambda m: m.prosumers.bus, loads(3), np.asarray([[1, 2], [1, 2], [1, 9]]))
     with pytest.raises(ValueError, match=r"scenario 2: .*bus 9"):
         jg.clear_many(lost)
+    with pytest.raises(ValueError, match=r"patience=0\.5; give how many times"):
+        jg.clear_many(loads(2), patience=0.5)
     with pytest.raises(TypeError, match="vmap"):
         jax.jit(lambda m: jg.clear_many(m).costs)(loads(2))
 

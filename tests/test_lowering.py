@@ -190,8 +190,9 @@ def together(solver: Any, mesh: Any) -> Callable[[jg.Market], jg.Clearing]:
         tol, limit, few = jnp.asarray(1e-4), jnp.asarray(100), jnp.asarray(0)
         with jax.enable_x64(True):
             carry = lanes._begin_all(markets, plans, prices, solver, mesh=mesh)
-            carry = lanes._until(markets, carry, solver, tol, limit, few, False, mesh=mesh)
-        return lanes._finish_all(markets, carry, solver, mesh=mesh)
+            steps = lanes._watched(carry)
+            steps = lanes._until(markets, steps, solver, tol, limit, limit, few, False, mesh=mesh)
+        return lanes._finish_all(markets, steps.carry, solver, mesh=mesh)
 
     return run
 
