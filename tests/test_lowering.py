@@ -1,6 +1,7 @@
 """All that computes is lowered for CUDA, on a machine without it: nothing waits for a host."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -157,6 +158,23 @@ def test_steps_have_no_pairs_in_float64():
     assert kept and not [shape for shape in kept if ROWS & set(shape) and SHAPE.hours in shape]
     assert not [shape for shape, _ in wide(jaxpr) if SHAPE.pairs in shape]
     assert not unmeant(jaxpr, MEANT_OF_STEPS)
+
+
+def test_a_loop_of_steps_reads_nothing_of_pairs_that_it_can_make():
+    """Nor tolls by hour: XLA would make both once, ahead of the loop, to be read in each step."""
+    given = lanes.ready(market(), jg.PrimalDual(), None)
+    start = eqx.filter_eval_shape(lambda m, s, *at: s.init(m, *at), *given)
+    sizes = start.steps.plan.trades, start.steps.plan.imports, start.steps.balance
+    assert {a.dtype for a in sizes} == {jnp.dtype("float32")}
+    solver = given[1]
+
+    def loop(market: jg.Market, state: Any) -> Any:
+        return jax.lax.fori_loop(0, 9, lambda _, state: solver.step(market, state), state).mirrored
+
+    text = jax.jit(loop).lower(given[0], start).compile().as_text()
+    state = max(re.findall(r"= \((.*)\) while\(", text or ""), key=len)
+    kept = Counter(re.findall(rf"(f\d\d)\[{SHAPE.pairs},{SHAPE.hours}\]", state))
+    assert kept == {"f64": 2, "f32": 1}, "mirrored and anchor; and their steps"
 
 
 def test_a_step_asks_no_host_how_often_a_loop_turns(monkeypatch: pytest.MonkeyPatch):

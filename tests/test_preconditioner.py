@@ -37,16 +37,15 @@ def test_steps_never_overshoot(name, seed):
     """Sigma A tau A^T has no eigenvalue above 1: the condition for convergence."""
     market, rng = HAND_MADE[name](), np.random.default_rng(seed)
     buses = market.grid.passive.shape[0]
-    live = preconditioner.movable(market)
-    resting = jax.tree.map(
-        lambda a: jnp.asarray(rng.choice([preconditioner.REST, 1.0], a.shape)), live
-    )
+    none = preconditioner.nowhere(model.zeros(market))
+    resting = jax.tree.map(lambda a: jnp.asarray(rng.random(a.shape) < 0.5), none)
     kept = ("energy", "active", "reactive", "voltage", "angle", "compensation", "exchange")
-    resting = replace(resting, **{field: jnp.ones_like(getattr(live, field)) for field in kept})
-    activity = jax.tree.map(jnp.multiply, live, resting if seed else live)
+    resting = replace(resting, **{field: getattr(none, field) for field in kept})
+    resting = resting if seed else none
+    activity = preconditioner.activities(market, resting)
     geometry = preconditioner.metric(market, jnp.asarray(rng.random(buses) < 0.5 * seed))
     omega = random_balance(rng, ones(market)) if seed else ones(market)
-    size = preconditioner.steps(market, geometry, omega, activity)
+    size = preconditioner.steps(market, geometry, omega, resting)
     tau = jax.tree.map(lambda t, a: jnp.where(a > 0, t, 0.0), size.plan, activity)
     nothing = (model.rows_like(market), jnp.zeros_like(market.tariff.slope))
     flat, tree = ravel_pytree(nothing)
@@ -88,10 +87,10 @@ def test_squares_in_own_balances_are_those_of_the_steps():
     omega = jnp.asarray(10 ** rng.uniform(-2, 2, market.prosumers.load.shape))
     inverse = preconditioner.at_home(market, geometry, omega)
     counted = jax.tree.map(lambda u, i: jnp.sum(u**2 * i), plan, inverse)
-    activity = jax.tree.map(jnp.ones_like, plan)
+    resting = preconditioner.nowhere(plan)
     nothing = jnp.zeros_like(market.tariff.slope)
     change = preconditioner.Point(plan, nothing, model.rows_like(market), nothing)
-    primal, _ = preconditioner.squares(market, geometry, activity, change)
+    primal, _ = preconditioner.squares(market, geometry, resting, change)
     assert np.isclose(jnp.sum(omega * primal.local), sum(jax.tree.leaves(counted)), rtol=1e-12)
 
 
@@ -109,8 +108,8 @@ def test_lengths_are_those_of_the_metric():
         value = geometry.network(market, prices)  # Sigma y: its squared length is y . Sigma y
         nothing = jnp.zeros_like(market.tariff.slope)
         change = preconditioner.Point(plan, nothing, value, nothing)
-        activity = preconditioner.movable(market)
-        _, dual = preconditioner.squares(market, geometry, activity, change)
+        resting = preconditioner.nowhere(plan)
+        _, dual = preconditioner.squares(market, geometry, resting, change)
         inner = sum(jnp.sum(getattr(value, n) * getattr(prices, n), axis=0) for n in names)
         return dual.network, market.hour_length**2 * inner
 
@@ -122,6 +121,8 @@ def test_a_column_at_rest_is_told_from_one_that_moves():
     lower, upper = model.boxes(market)
     before = model.prox(market, model.zeros(market), jax.tree.map(jnp.zeros_like, upper))
     inside = jnp.clip(before.imports + 1.0, lower.imports, upper.imports)
-    found = preconditioner.activities(market, before, replace(before, imports=inside))
-    assert np.all(found.imports == 1.0)
-    assert np.all(found.trades == preconditioner.REST)
+    found = preconditioner.rests(market, before, replace(before, imports=inside))
+    assert not np.any(found.imports) and np.all(found.trades)
+    activity = preconditioner.activities(market, found)
+    assert np.all(activity.imports == 1.0)
+    assert np.all(activity.trades == preconditioner.REST)

@@ -9,6 +9,9 @@ a congested hour needs, and prosumers whose price is held by a bound far away.
 
 A column that rests at a bound keeps a small share of its step (`activity`), which leaves its rows
 larger steps: the metric follows the active set, as the barrier of an interior point does.
+
+What there is for each prosumer, device or pair is kept in few bytes, whatever the market's dtype:
+balances and step sizes in float32, rounded down, and which columns rest as bits of a byte.
 """
 
 from dataclasses import replace
@@ -59,7 +62,7 @@ class Point(Record):
 class Balance(Record):
     """One entry per group of rows: an omega, EUR/kWh per kW, or a squared distance."""
 
-    local: Float[Array, "N H"]  # in the market's dtype
+    local: Float[Array, "N H"]  # omega in float32
     total: Float[Array, " H"]
     network: Float[Array, " H"]
     storage: Float[Array, "K 1"]
@@ -96,10 +99,10 @@ class Metric(Record):
 class Steps(Record):
     """Step sizes with everything multiplied out: tau of the plan, Sigma of the rows."""
 
-    plan: Plan
+    plan: Plan  # in float32, but for what is the network's
     total: Float[Array, " H"]
-    balance: Float[Array, "N H"]
-    energy: Float[Array, "K H"]  # in the modes
+    balance: Float[Array, "N H"]  # in float32
+    energy: Float[Array, "K H"]  # in float32, in the modes
     link: Float[Array, " H"]
     network: Float[Array, " H"]  # omega
     cap: Float[Array, "M H"] | None
@@ -108,9 +111,13 @@ class Steps(Record):
 
 def wide_plan(plan: Plan) -> Plan:
     """A plan with all that is the network's, and levels of caps, in float64."""
+    return replace(plan, **{n: getattr(plan, n).astype(jnp.float64) for n in _few(plan)})
+
+
+def _few(plan: Plan) -> tuple[str, ...]:
+    """What of a plan is the network's, or of caps: few numbers beside the prosumers'."""
     names = ("active", "reactive", "voltage", "angle", "compensation", "exchange")
-    names += () if plan.level is None else OF_CAPS
-    return replace(plan, **{name: getattr(plan, name).astype(jnp.float64) for name in names})
+    return names + (() if plan.level is None else OF_CAPS)
 
 
 def wide_rows(rows: Rows) -> Rows:
@@ -214,9 +221,9 @@ def _cap_metric(market: Market, live: Plan, stiffness: np.ndarray) -> CapMetric:
     )
 
 
-def steps(market: Market, metric: Metric, omega: Balance, activity: Plan) -> Steps:
-    """Step sizes for balances `omega` and the activity of each column (0 to 1)."""
-    ts = counted(market)
+def steps(market: Market, metric: Metric, omega: Balance, resting: Plan) -> Steps:
+    """Step sizes for balances `omega`, where the columns `resting` are at bounds."""
+    ts, activity = counted(market), activities(market, resting)
 
     def inverse(one: Array, two: Array, three: Array, active: Array) -> Array:
         held = one + omega.total * two + omega.network * three
@@ -239,17 +246,22 @@ def steps(market: Market, metric: Metric, omega: Balance, activity: Plan) -> Ste
         cap, level = omega.caps * own.rows, omega.caps * own.damping
     bend = curvature(without_curves(market), zeros(market))  # of curves `prox` takes its own
     tau = jax.tree.map(lambda i, h: 1 / (i + h), total, bend)
-    dtype = activity.imports.dtype
+    own = jax.tree.map(_down, tau)
     return Steps(
-        plan=wide_plan(jax.tree.map(lambda t, a: t.astype(a.dtype), tau, activity)),
+        plan=replace(own, **{name: getattr(tau, name) for name in _few(tau)}),
         total=metric.total / omega.total,
-        balance=(omega.local / ts).astype(dtype) / reach(market, metric, activity),
-        energy=(omega.storage * metric.damping).astype(dtype),
+        balance=_down(omega.local / ts / reach(market, metric, activity)),
+        energy=_down(omega.storage * metric.damping),
         link=omega.total / ts * metric.link,
         network=omega.network / ts,
         cap=cap,
         level=level,
     )
+
+
+def _down(step: Array) -> Array:
+    """A step size in float32, never above what it is: steps hold to their bound in any dtype."""
+    return (step * (1 - 2.0**-23)).astype(jnp.float32)
 
 
 def at_home(market: Market, metric: Metric, omega: Float[Array, "N H"]) -> Plan:
@@ -300,21 +312,32 @@ def reach(market: Market, metric: Metric, activity: Plan) -> Float[Array, "N H"]
     return STEP * jnp.maximum(own + 2 * TRADE * degree, REST) / metric.smaller
 
 
-def activities(market: Market, before: Plan, now: Plan) -> Plan:
-    """Activity of each column: `REST` where it rested at one bound from `before` to `now`."""
+def activities(market: Market, resting: Plan) -> Plan:
+    """Activity of each column, 0 to 1: 0 where bounds leave no choice, `REST` where it rests."""
+
+    def one(rests: Array, moves: Array) -> Array:
+        return jnp.where(rests, jnp.asarray(REST, moves.dtype), 1.0) * moves
+
+    return jax.tree.map(one, resting, movable(market))
+
+
+def nowhere(plan: Plan) -> Plan:
+    """No column of a plan rests."""
+    return jax.tree.map(lambda a: jnp.zeros(a.shape, bool), plan)
+
+
+def rests(market: Market, before: Plan, now: Plan) -> Plan:
+    """Which columns rested at one bound from `before` to `now`; of the network and energy none."""
     lower, upper = boxes(market)
 
-    def active(a: Array, b: Array, low: Array, high: Array, kink: float = jnp.nan) -> Array:
-        rests = (a == b) & ((b <= low) | (b >= high) | (b == kink))
-        moves = jnp.where(rests, jnp.asarray(REST, b.dtype), 1.0)
-        return jnp.where(high > low, moves, 0.0)
+    def still(a: Array, b: Array, low: Array, high: Array, kink: float = jnp.nan) -> Array:
+        return (a == b) & ((b <= low) | (b >= high) | (b == kink))
 
-    found = jax.tree.map(active, before, now, lower, upper)
-    trades = active(before.trades, now.trades, lower.trades, upper.trades, 0.0)
-    always = movable(market)
-    names = ("energy", "active", "reactive", "voltage", "angle", "compensation", "exchange")
-    names += () if now.level is None else OF_CAPS
-    return replace(found, trades=trades, **{name: getattr(always, name) for name in names})
+    found = jax.tree.map(still, before, now, lower, upper)
+    trades = still(before.trades, now.trades, lower.trades, upper.trades, 0.0)
+    none = nowhere(now)
+    names = ("energy", *_few(now))
+    return replace(found, trades=trades, **{name: getattr(none, name) for name in names})
 
 
 def holds(market: Market, before: Plan, now: Plan) -> Bool[Array, " B"]:
@@ -326,10 +349,10 @@ def holds(market: Market, before: Plan, now: Plan) -> Bool[Array, " B"]:
 
 
 def squares(
-    market: Market, metric: Metric, activity: Plan, change: Point
+    market: Market, metric: Metric, resting: Plan, change: Point
 ) -> tuple[Balance, Balance]:
     """Squared length of a change of the plan, and of prices, in each group, before omega."""
-    ts = counted(market)
+    ts, activity = counted(market), activities(market, resting)
     sized = jax.tree.map(
         lambda u, active: u**2 / jnp.where(active > 0, active, 1.0), change.plan, activity
     )

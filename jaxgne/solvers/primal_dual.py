@@ -50,10 +50,10 @@ from .preconditioner import (
     Metric,
     Point,
     Steps,
-    activities,
     holds,
     metric,
-    movable,
+    nowhere,
+    rests,
     squares,
     steps,
     wide_plan,
@@ -68,7 +68,7 @@ class _State(Record):
     metric: Metric
     held: Bool[Array, " B"]  # buses whose voltage a bound has held; it only grows
     grown: Bool[Array, ""]  # whether it has since the metric was made
-    activity: Plan
+    resting: Plan  # columns that a bound holds: no numbers, but true or false
     omega: Balance
     steps: Steps
     usual: Balance  # price over power scale, by what a step counts, for all alike: EUR/kWh per kW
@@ -107,14 +107,14 @@ class PrimalDual(AbstractSolver):
         usual = scale.price.astype(jnp.float64) / _power(market)
         stores = (market.buffers.owner.shape[0], 1)
         hourly = usual * market.weight
-        own = hourly[None].astype(market.prosumers.load.dtype)
+        own = hourly[None].astype(jnp.float32)
         alike = Balance(own, hourly, hourly, jnp.broadcast_to(usual, stores))
         if has_caps(market):
             by_cap = jnp.broadcast_to(usual, market.caps.carry[:, None].shape)
             alike = replace(alike, caps=by_cap)
         omega = replace(alike, local=jnp.broadcast_to(own, market.prosumers.load.shape))
         free = jnp.zeros(market.grid.passive.shape[0], bool)
-        geometry, activity = metric(market, free), movable(market)
+        geometry, resting = metric(market, free), nowhere(start.plan)
         count, none = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.float64)
         state = _State(
             mirrored=start,
@@ -123,9 +123,9 @@ class PrimalDual(AbstractSolver):
             metric=geometry,
             held=free,
             grown=jnp.zeros((), bool),
-            activity=activity,
+            resting=resting,
             omega=omega,
-            steps=steps(market, geometry, omega, activity),
+            steps=steps(market, geometry, omega, resting),
             usual=alike,
             age=count,
             begun=count,
@@ -133,8 +133,7 @@ class PrimalDual(AbstractSolver):
             last=none + jnp.inf,
         )
         image, _ = _iterate(market, state, start)
-        activity = activities(market, start.plan, image.plan)
-        return _stepped(market, state, activity=activity)
+        return _stepped(market, state, resting=rests(market, start.plan, image.plan))
 
     def step(self, market: Market, state: _State) -> _State:
         """One iteration."""
@@ -155,7 +154,7 @@ class PrimalDual(AbstractSolver):
         due |= age >= self.stale * (state.begun + age)
 
         def restart() -> _State:
-            activity = activities(market, state.anchor.plan, image.plan)
+            resting = rests(market, state.anchor.plan, image.plan)
             held = state.held | holds(market, state.anchor.plan, image.plan)
             return _stepped(
                 market,
@@ -164,7 +163,7 @@ class PrimalDual(AbstractSolver):
                 anchor=image,
                 held=held,
                 grown=jnp.any(held != state.held),
-                activity=activity,
+                resting=resting,
                 omega=self._balance(market, state, image, moved),
                 age=jnp.zeros_like(age),
                 begun=state.begun + age,
@@ -212,7 +211,7 @@ class PrimalDual(AbstractSolver):
             excess = jnp.log(pooled(turn / omega**2) / pooled(step * omega**2) * usual**2)
             shift = jnp.where(excess > bound, jnp.maximum(shift, (excess - bound) / 4), shift)
             shift = jnp.where(excess < -bound, jnp.minimum(shift, (excess + bound) / 4), shift)
-            return omega * jnp.exp(jnp.clip(shift, -1.5, 1.5))
+            return (omega * jnp.exp(jnp.clip(shift, -1.5, 1.5))).astype(omega.dtype)
 
         return jax.tree.map(change, state.omega, state.usual, *travel, *moved)
 
@@ -245,7 +244,8 @@ def _widened(market: Market) -> Market:
 
 def _iterate(market: Market, state: _State, at: Point) -> tuple[Point, Point]:
     """T of a point, and the point mirrored at it: 2 T w - w."""
-    ts, size, geometry = counted(market), state.steps, state.metric
+    (market, size), geometry = _each_time(market, state), state.metric
+    ts = counted(market)
     own = own_gradient(without_curves(market), at.plan, at.price)
     slope = jax.tree.map(jnp.add, own, pull(market, at.prices))
     wish = jax.tree.map(lambda u, t, g: u - t * g.astype(u.dtype), at.plan, size.plan, slope)
@@ -279,6 +279,17 @@ def _iterate(market: Market, state: _State, at: Point) -> tuple[Point, Point]:
     return jax.tree.map(lambda new, old: new.astype(old.dtype), both, (at, at))
 
 
+def _each_time(market: Market, state: _State) -> tuple[Market, Steps]:
+    """Market and step sizes, of which XLA computes nothing of pairs ahead of a loop of steps.
+
+    It would keep tolls by hour, and step sizes in the market's dtype, as arrays that each step
+    reads; made of the few numbers that they follow from they are no traffic.
+    """
+    held = (market.trading, state.steps, state.age)  # the age is another at each step
+    trading, size, _ = jax.lax.optimization_barrier(held)
+    return eqx.tree_at(lambda m: m.trading, market, trading), size
+
+
 def _bent_prox(units: Generators, wish: Array, step: Array) -> Float[Array, "G H"]:
     """argmin of curves + (u - wish)^2 / (2 step) within bounds; `step` in kW per EUR/kWh."""
 
@@ -310,10 +321,10 @@ def _current(state: _State) -> Point:
 def _stepped(market: Market, state: _State, **changes: Any) -> _State:
     """The state with changes, and step sizes to match."""
     state = replace(state, **changes)
-    sizes = steps(market, state.metric, state.omega, state.activity)
+    sizes = steps(market, state.metric, state.omega, state.resting)
     return replace(state, steps=sizes)
 
 
 def _squares(market: Market, state: _State, new: Point, old: Point) -> tuple[Balance, Balance]:
     change = jax.tree.map(jnp.subtract, new, old)
-    return squares(market, state.metric, state.activity, change)
+    return squares(market, state.metric, state.resting, change)
