@@ -259,6 +259,18 @@ def length(first: Array, second: Array) -> Array:
     return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
 
 
+def into_discs(square: Float[Array, "L *H"], radius: Float[Array, "L *#H"]) -> tuple[Array, Array]:
+    """By how much to shrink flows of so large a `square` to meet their `radius`, which may be inf.
+
+    And their length, of those inside another positive number. XLA computes a square anew wherever
+    it is used, rounded one way or the other, so what is compared twice may be over in one place
+    and not in the other: here both lead to the same flows but for rounding.
+    """
+    finite = jnp.where(jnp.isfinite(radius), radius, 1.0)
+    length = jnp.sqrt(jnp.maximum(square, jnp.where(finite > 0, finite**2, 1.0)))
+    return jnp.where(square > radius**2, finite / length, 1.0), length
+
+
 def prox(market: Market, plan: Plan, step: Plan) -> Plan:
     """The admissible plan closest to `plan` after paying for |trades|, entry by entry.
 
@@ -281,9 +293,7 @@ def prox(market: Market, plan: Plan, step: Plan) -> Plan:
         lower,
         upper,
     )
-    square, rating = boxed.active**2 + boxed.reactive**2, market.grid.radius
-    over = square > rating**2
-    shrink = jnp.where(over, rating / jnp.sqrt(jnp.where(over, square, 1.0)), 1.0)
+    shrink, _ = into_discs(boxed.active**2 + boxed.reactive**2, market.grid.radius)
     return replace(boxed, active=boxed.active * shrink, reactive=boxed.reactive * shrink)
 
 

@@ -137,6 +137,31 @@ def test_the_oracle_agrees_on_costs_rows_and_prices(seed: int):
         assert gone < 2e-5 * scale, name
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_flows_at_their_rating_stay_there_however_xla_rounds(dtype: str):
+    """Their square is the rating's but for rounding, over it in one kernel and not in another.
+
+    As the solver's loop is compiled: what was compared twice took some to a thousand times it.
+    """
+    rng = np.random.default_rng(0)
+    rating = rng.uniform(100, 1000, (300, 1)).astype(dtype)
+    angle = rng.uniform(0, 2 * np.pi, (300, 24))
+    flows = [(rating * turn(angle)).astype(dtype) for turn in (np.cos, np.sin)]
+
+    def shrunk(active, reactive, rating):
+        active = jnp.maximum(active, -jnp.inf)
+        shrink, _ = model.into_discs(active**2 + reactive**2, rating)
+        return active * shrink, reactive * shrink
+
+    options: Any = {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": True}
+    fast = jax.jit(shrunk).lower(*flows, rating).compile(compiler_options=options)
+    np.testing.assert_allclose(np.hypot(*fast(*flows, rating)) / rating, 1, rtol=1e-6)
+    inside, _ = model.into_discs(
+        jnp.array([0.0, 1.0, 4.0, 0.0]), jnp.array([0.0, 0.0, 1.0, jnp.inf])
+    )
+    np.testing.assert_allclose(inside, [1.0, 0.0, 0.5, 1.0])
+
+
 @given(st.integers(0, 40), st.integers(0, 1000))
 @settings(max_examples=15, deadline=None)
 def test_prox_is_the_cheapest_admissible_point(seed: int, draw: int):

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from ..model import into_discs
 from ..record import Record
 from .dual import Solution, maximize
 
@@ -59,9 +60,7 @@ def _excess(network: Network, state: Float[Array, " V"]) -> tuple[Array, Array]:
     """By how much to shrink each line's flows to meet its rating (at most 1), and their norm."""
     lines = network.rating.shape[0]
     square = state[:lines] ** 2 + state[lines : 2 * lines] ** 2
-    over = square > network.rating**2
-    norm = jnp.sqrt(jnp.where(over, square, 1.0))
-    return jnp.where(over, jnp.where(over, network.rating, 0.0) / norm, 1.0), norm
+    return into_discs(square, network.rating)
 
 
 def _inside(network: Network, wish: Float[Array, " V"]) -> Float[Array, " V"]:
