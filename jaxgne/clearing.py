@@ -46,7 +46,7 @@ from .runner import (
     wide,
 )
 from .sensitivity.implicit import AbstractAdjoint, Implicit, equilibrium
-from .solve import Interrupted, Progress, answered, begin, checked, finish, reached, solved
+from .solve import Progress, Standing, answered, begin, checked, finish, reached, solved
 from .solvers.base import AbstractSolver, written
 from .status import Status, is_status
 from .surplus import unsold
@@ -254,15 +254,16 @@ def _clear(
     limit = jnp.asarray(solver.most if max_steps is None else max_steps, jnp.int32)
     with wide():  # the judge's float64; the market keeps its own dtype
         carry = begin(market, solver, plan, prices)
-        carry = replace(carry, steps=carry.steps + done)
+        at = Standing(replace(carry, steps=carry.steps + done))
+        del start, plan, prices, carry  # large markets have no room for these beside their solves
         if traced:
-            carry = solved(market, solver, carry, tol, limit)
+            at.carry = solved(market, solver, at.carry, tol, limit)
         else:
             try:
-                carry = reached(market, solver, carry, tol, limit, progress)
-            except Interrupted as stop:
-                carry = stop.carry
-    clearing = replace(answered(market, solver, carry, given, order), run=run)
+                reached(market, solver, at, tol, limit, progress)
+            except KeyboardInterrupt:
+                at.carry = replace(at.carry, status=Status.stopped)
+    clearing = replace(answered(market, solver, at.carry, given, order), run=run)
     if not traced and is_status(clearing.status, Status.stopped):
         raise _stopped(clearing)
     return clearing

@@ -251,6 +251,7 @@ _LAX = {
     "cond": _cond,
     "custom_root": _custom_root,
     "stop_gradient": lambda a: a,
+    "optimization_barrier": lambda a: a,
 }
 
 if TYPE_CHECKING:

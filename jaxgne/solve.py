@@ -48,12 +48,11 @@ class Carry(Record):
     status: Status
 
 
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C in a solve; `.carry` holds where it stood when the host last saw it."""
+class Standing:
+    """Where a solve stands on the host: who alone holds a carry, so that the next one frees it."""
 
     def __init__(self, carry: Carry):
-        super().__init__()
-        self.carry = replace(carry, status=Status.stopped)
+        self.carry = carry
 
 
 @program("the solver's start", once=True)
@@ -99,6 +98,8 @@ def _onward(
         state = lax.fori_loop(
             0, solver.every - 1, lambda _, state: solver.step(market, state), state
         )
+        # else XLA makes of the market what looks need ahead of the loop, and keeps it all along
+        market, state = lax.optimization_barrier((market, state))
     state, steps = solver.look(market, state), carry.steps + solver.every
     carry = replace(carry, state=state, steps=steps)
     worth = solver.worth_a_look(market, state, steps, tol)
@@ -155,13 +156,13 @@ def _renewed(market: Market, solver: AbstractSolver, carry: Carry) -> Carry:
 
 
 def _advance(
-    market: Market, solver: AbstractSolver, carry: Carry, tol: Array, stop: Array, limit: Array
-) -> Carry:
+    market: Market, solver: AbstractSolver, at: Standing, tol: Array, stop: Array, limit: Array
+) -> None:
     """`solved` from the host, whose renewals, which are seldom due, are a program of their own."""
-    carry, due = _steps(market, solver, carry, tol, stop, limit)
+    at.carry, due = _steps(market, solver, at.carry, tol, stop, limit)
     while bool(due):
-        carry, due = _steps(market, solver, _renewed(market, solver, carry), tol, stop, limit)
-    return carry
+        at.carry = _renewed(market, solver, at.carry)
+        at.carry, due = _steps(market, solver, at.carry, tol, stop, limit)
 
 
 def answered(
@@ -272,57 +273,47 @@ def anew(market: Market, solver: AbstractSolver, carry: Carry) -> Carry:
 def reached(
     market: Market,
     solver: AbstractSolver,
-    carry: Carry,
+    at: Standing,
     tol: Array,
     limit: Array,
     progress: Callable[[Progress], None] | None,
-) -> Carry:
-    """The end of a solve, from the host; what comes to none is decided, or begun anew.
+) -> None:
+    """To the end of a solve, from the host; what comes to none is decided, or begun anew.
 
-    Raises `Interrupted` where somebody stops it.
+    Where somebody stops it, `at` is where it stood when the host last saw it.
     """
     begun, doubt = time.perf_counter(), jnp.minimum(limit, solver.doubtful)
-    try:
-        carry = _looped(market, solver, carry, tol, doubt, progress, begun)
-        if in_doubt(carry, solver) and held_here(market.prosumers.load):
-            carry = decided(market, carry)
-        if bool(going(carry, limit)):
-            carry = anew(market, solver, carry)
-            carry = _looped(market, solver, carry, tol, limit, progress, begun)
-    except Interrupted:
-        raise
-    except KeyboardInterrupt:
-        raise Interrupted(carry) from None
-    return carry
+    _looped(market, solver, at, tol, doubt, progress, begun)
+    if in_doubt(at.carry, solver) and held_here(market.prosumers.load):
+        at.carry = decided(market, at.carry)
+    if bool(going(at.carry, limit)):
+        at.carry = anew(market, solver, at.carry)
+        _looped(market, solver, at, tol, limit, progress, begun)
 
 
 def _looped(
     market: Market,
     solver: AbstractSolver,
-    carry: Carry,
+    at: Standing,
     tol: Array,
     limit: Array,
     progress: Callable[[Progress], None] | None,
     begun: float,
-) -> Carry:
+) -> None:
     """The loop in chunks of half a second, between which Ctrl-C is heard, and `progress` called.
 
     For `progress` the answer is looked at after each; else chunks change nothing.
     """
     chunk = solver.every
     more = True
-    try:
-        while more:
-            since = time.perf_counter()
-            stop = jnp.minimum(carry.steps + chunk, limit)
-            carry = _advance(market, solver, carry, tol, stop, stop if progress else limit)
-            now = time.perf_counter()
-            if progress:
-                with by_numpy(False):
-                    progress(Progress(int(carry.steps), float(carry.error), now - begun))
-            more = bool(is_status(carry.status, Status.max_steps)) and int(carry.steps) < int(limit)
-            if chunk > solver.every or now - since < 0.5:  # the first may hold the compilation
-                chunk = solver.every * max(1, round(0.5 * chunk / (now - since) / solver.every))
-    except KeyboardInterrupt:
-        raise Interrupted(carry) from None
-    return carry
+    while more:
+        since = time.perf_counter()
+        stop = jnp.minimum(at.carry.steps + chunk, limit)
+        _advance(market, solver, at, tol, stop, stop if progress else limit)
+        now, steps = time.perf_counter(), int(at.carry.steps)
+        if progress:
+            with by_numpy(False):
+                progress(Progress(steps, float(at.carry.error), now - begun))
+        more = bool(is_status(at.carry.status, Status.max_steps)) and steps < int(limit)
+        if chunk > solver.every or now - since < 0.5:  # the first may hold the compilation
+            chunk = solver.every * max(1, round(0.5 * chunk / (now - since) / solver.every))

@@ -208,6 +208,7 @@ SLOW_TESTS = {
         "test_gradients[smoothed-lindistflow]",
         "test_gradients[smoothed-copperplate]",
         "test_gradients_of_some_numbers_warn_nobody",
+        "test_a_solve_takes_few_numbers_beside_its_state",
         "test_gradients_of_many_prosumers",
         "test_derivatives_ahead_and_of_batches",
         "test_other_markets",

@@ -1,5 +1,6 @@
 """Clearing: hand-solved markets, statuses, transformations, and the oracle on random markets."""
 
+import gc
 from dataclasses import replace
 
 import equinox as eqx
@@ -280,6 +281,18 @@ def test_progress_reports_while_it_runs():
     assert seen[-1].error == pytest.approx(float(clearing.certificate.error))
     alone = jg.clear(feeder())
     assert int(alone.steps) == int(clearing.steps)
+
+
+def test_between_looks_a_solve_holds_its_state_once():
+    """Of large markets it is most of what there is; who keeps an earlier one doubles it."""
+
+    def held() -> int:
+        return sum(isinstance(each, module.Carry) for each in gc.get_objects())
+
+    gc.collect()
+    before, seen = held(), []
+    jg.clear(feeder(), jg.PrimalDual(), progress=lambda _: seen.append(held() - before))
+    assert seen and set(seen) == {1}
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,9 @@ import jaxgne as jg
 from jaxgne import lanes, scenarios
 from jaxgne.market import cast
 from jaxgne.placement import TABLES
+from jaxgne.programs import _FRUGAL
 from jaxgne.sensitivity import implicit
+from jaxgne.solve import _steps, begin
 from tests.agreement import SOLVERS
 from tests.branched import SHARE, SPLIT, drawn
 from tests.curved import with_curves
@@ -175,6 +177,23 @@ def test_a_loop_of_steps_reads_nothing_of_pairs_that_it_can_make():
     state = max(re.findall(r"= \((.*)\) while\(", text or ""), key=len)
     kept = Counter(re.findall(rf"(f\d\d)\[{SHAPE.pairs},{SHAPE.hours}\]", state))
     assert kept == {"f64": 2, "f32": 1}, "mirrored and anchor; and their steps"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_solve_takes_few_numbers_beside_its_state(dtype: str):
+    """In float64 whatever the market is in: what looks need is not kept from one to the next."""
+    one = cast(jg.synthetic(500, degree=8.0, buses=5, stress=True, seed=0), dtype)
+    asked = lanes.ready(one, jg.PrimalDual(), None)
+    start = eqx.filter_eval_shape(begin.fn, *asked)
+    given = (*asked[:2], start, jnp.asarray(1e-6), jnp.asarray(80), jnp.asarray(80))
+    arrays, rest = eqx.partition(given, lambda a: eqx.is_array(a) or _is_shape(a))
+
+    def run(arrays: Any) -> Any:
+        return eqx.filter(_steps.fn(*eqx.combine(arrays, rest, is_leaf=_is_shape)), eqx.is_array)
+
+    made = jax.jit(run).lower(arrays).compile(compiler_options=_FRUGAL)
+    used: Any = made.memory_analysis()
+    assert used.temp_size_in_bytes < 75 * 8 * one.prosumers.load.size  # 120 and 129 once
 
 
 def test_a_step_asks_no_host_how_often_a_loop_turns(monkeypatch: pytest.MonkeyPatch):

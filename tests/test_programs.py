@@ -118,9 +118,10 @@ def test_same_answers_as_filter_jit(cache: Path, once: bool, words: str):
 
 
 def test_an_option_that_xla_does_not_have_is_left_out(monkeypatch: pytest.MonkeyPatch):
-    """Options go with releases of XLA; one that never was stands for them."""
+    """Options, and what they may be, go with releases of XLA; two that never were stand in."""
     options = {"xla_backend_optimization_level": 0, "xla_made_up": True}
     monkeypatch.setattr(programs, "_QUICK", options)
+    monkeypatch.setattr(programs, "_FRUGAL", {"xla_cpu_scheduler_type": "MADE_UP"})
     monkeypatch.setattr(programs, "_UNKNOWN", set())
 
     @program("a sum", once=True)
@@ -128,7 +129,7 @@ def test_an_option_that_xla_does_not_have_is_left_out(monkeypatch: pytest.Monkey
         return a + 1.0
 
     assert float(summed(jnp.asarray(2.0))) == 3.0
-    assert {"xla_made_up"} == programs._UNKNOWN
+    assert {"xla_made_up", "xla_cpu_scheduler_type"} == programs._UNKNOWN
 
 
 def test_same_under_transformations():
