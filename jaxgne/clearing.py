@@ -16,6 +16,7 @@ from .certificate import Certificate, judge
 from .choosing import Runner, chosen, default_solver, note
 from .curves import crossing, curvatures, slopes
 from .few_sizes import rounded
+from .freed import give_back
 from .market import Market, cast
 from .model import (
     Plan,
@@ -46,6 +47,7 @@ from .runner import (
     wide,
 )
 from .sensitivity.implicit import AbstractAdjoint, Implicit, equilibrium
+from .size import is_quick
 from .solve import Progress, Standing, answered, begin, checked, finish, reached, solved
 from .solvers.base import AbstractSolver, written
 from .status import Status, is_status
@@ -256,6 +258,8 @@ def _clear(
         carry = begin(market, solver, plan, prices)
         at = Standing(replace(carry, steps=carry.steps + done))
         del start, plan, prices, carry  # large markets have no room for these beside their solves
+        if not (traced or is_quick(market)):
+            give_back()
         if traced:
             at.carry = solved(market, solver, at.carry, tol, limit)
         else:
@@ -263,7 +267,7 @@ def _clear(
                 reached(market, solver, at, tol, limit, progress)
             except KeyboardInterrupt:
                 at.carry = replace(at.carry, status=Status.stopped)
-    clearing = replace(answered(market, solver, at.carry, given, order), run=run)
+    clearing = replace(answered(market, solver, at, given, order), run=run)
     if not traced and is_status(clearing.status, Status.stopped):
         raise _stopped(clearing)
     return clearing

@@ -25,6 +25,7 @@ from jax.experimental import serialize_executable
 
 from . import store
 from .fingerprint import digits
+from .freed import give_back
 from .record import nameless, unnamed
 from .runner import concrete, on_host
 from .threads import one_thread
@@ -163,6 +164,7 @@ class Program(Generic[P, T]):
                 name = self._name(call)
                 with self._told(call):
                     found = _loaded(name, call) or self._compiled(name, call)
+                give_back()  # what the compiler took
                 if crowded(_MAPS):
                     forget()
                 self._found[call.key] = found

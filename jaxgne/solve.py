@@ -13,6 +13,7 @@ from .certificate import judge
 from .elastic import fits, proof
 from .feasibility import infeasibility_proof
 from .few_sizes import fitted
+from .freed import give_back
 from .market import Market, cast
 from .model import Plan, Rows, aggregate, costs
 from .names import owners
@@ -166,13 +167,14 @@ def _advance(
 
 
 def answered(
-    market: Market, solver: AbstractSolver, carry: Carry, given: Market, order: Order | None = None
+    market: Market, solver: AbstractSolver, at: Standing, given: Market, order: Order | None = None
 ) -> Clearing:
     """The clearing of a solve that has ended, for the market `given`, before it was `rounded`.
 
     What is judged by JAX is judged with all rows, so that no program depends on how many there are,
     unless these stand in an `order` that the market given has not.
     """
+    carry = at.carry
     here = not on_host() and _by_numpy(market, carry)
     if not here and order is None:
         found = checked(market, finish(market, solver, carry))
@@ -184,12 +186,16 @@ def answered(
     plan, prices = _point(market, solver, carry)
     plan, prices = fitted(given, restored(plan, order)), fitted(given, restored(prices, order))
     ray = fitted(given, restored(carry.prices, order))
-    rest = replace(carry, state=None, prices=ray)
+    rest = at.carry = replace(carry, state=None, prices=ray)
+    del carry, ray  # the solver's state gives way to the judge
+    give_back()
     if not here:
         return checked(given, _answer(given, plan, prices, rest))
     with by_numpy():
         given, plan, prices, rest = to_host((given, plan, prices, rest))
-        return to_device(checked(given, _concluded(given, plan, prices, rest)))
+        found = to_device(checked(given, _concluded(given, plan, prices, rest)))
+    give_back()
+    return found
 
 
 def _by_numpy(market: Market, carry: Carry) -> bool:

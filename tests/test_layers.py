@@ -35,7 +35,7 @@ SOLVERS = {"admm", "base", "interior_point", "primal_dual", "second_stage", "sem
 SOLVERS = {f"solvers.{name}" for name in SOLVERS}  # that others may know; the rest are their parts
 RESULT = {*CORE, *SOLVERS, "sensitivity", "certificate", "causes", "reasons", "options"}
 RESULT |= {"choosing", "status", "result", "padding", "few_sizes", "size", "names"}
-RESULT |= {"ordering", "solve", "clearing", "curves"}
+RESULT |= {"ordering", "freed", "solve", "clearing", "curves"}
 STUDIES = {
     "batch",
     "selection",
@@ -64,6 +64,7 @@ MORE = {
 # Who may import what, lowest layer first; a folder's name stands for all its modules.
 LAYERS: dict[str, set[str]] = {
     "threads": set(),
+    "freed": set(),
     "runner": {"threads"},
     "fields": set(),
     "record": set(),
@@ -77,7 +78,7 @@ LAYERS: dict[str, set[str]] = {
     "fingerprint": set(),
     "store": {"files"},
     "waiting": set(),
-    "programs": {"fingerprint", "runner", "store", "threads", "waiting"},
+    "programs": {"fingerprint", "freed", "runner", "store", "threads", "waiting"},
     "grids": {"grids"},
     "curves": {"curves"},
     "kinds": {"arrays"},
