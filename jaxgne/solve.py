@@ -112,6 +112,7 @@ def _onward(
 
 def _judged(market: Market, solver: AbstractSolver, carry: Carry, tol: Array) -> Carry:
     """What a look at the new state says: only what decides whether to go on."""
+    carry = replace(carry, state=solver.nearer(market, carry.state, carry.error, tol))
     plan, prices = solver.point(market, carry.state)
     error = residuals(market, plan, prices).error
     pinned = pin(market, prices)

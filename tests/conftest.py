@@ -82,6 +82,7 @@ SLOW_TESTS = {
         "test_rounds_end_where_the_oracle_is[a pool]",
         "test_batches_and_float32",
     ),
+    "test_polishing.py": ("test_a_solve_that_polishes_ends_at_the_same_answer",),
     "test_pool.py": (
         "test_the_pool_is_nobody",
         "test_a_fee_brings_back_what_the_network_earned",

@@ -133,7 +133,7 @@ LAYERS: dict[str, set[str]] = {
         "incidence",
         "radial",
         "reach",
-        *(f"solvers.{part}" for part in ("base", "network", "preconditioner")),
+        *(f"solvers.{part}" for part in ("base", "network", "polishing", "preconditioner")),
         *(
             f"solvers.{part}"
             for part in ("blocks", "cap_rows", "dual", "local", "projection", "sweeps")

@@ -79,6 +79,13 @@ class AbstractSolver(eqx.Module):
         """Whether the state may be as good as `tol`: judging it takes time too."""
         return True
 
+    def nearer(
+        self, market: Market, state: Any, error: Float[Array, ""], tol: Float[Array, ""]
+    ) -> Any:
+        """The state before it is judged, given the `error` of the last look: where `point` may be
+        improved upon without a step."""
+        return state
+
     def moved(self, market: Market, state: Any, before: Market) -> Any:
         """The state with which to go on where the market `before` has become another.
 

@@ -45,6 +45,7 @@ from ..record import Record
 from ..scales import scales
 from ..tables import has_caps
 from .base import AbstractSolver
+from .polishing import polished
 from .preconditioner import (
     Balance,
     Metric,
@@ -59,6 +60,10 @@ from .preconditioner import (
     wide_plan,
     wide_rows,
 )
+
+_MANY = 100_000  # prosumer-hours from which on polishing an answer pays
+_NEAR = 20.0  # relative KKT error over tolerance from which on it does
+_AGAIN = 1.05  # iterations over those at which it was polished, from which on it is again
 
 
 class _State(Record):
@@ -76,6 +81,7 @@ class _State(Record):
     begun: Int[Array, ""]  # iterations before it
     first: Float[Array, ""]  # residual when it was made
     last: Float[Array, ""]  # residual at the last look
+    polished: Int[Array, ""]  # iterations when its image was polished last
 
 
 class PrimalDual(AbstractSolver):
@@ -131,6 +137,7 @@ class PrimalDual(AbstractSolver):
             begun=count,
             first=none + jnp.inf,
             last=none + jnp.inf,
+            polished=count,
         )
         image, _ = _iterate(market, state, start)
         return _stepped(market, state, resting=rests(market, start.plan, image.plan))
@@ -175,6 +182,30 @@ class PrimalDual(AbstractSolver):
             return replace(state, mirrored=mirrored, age=age, last=residual)
 
         return replace(jax.lax.cond(due, restart, go_on), image=image)
+
+    def nearer(
+        self, market: Market, state: _State, error: Float[Array, ""], tol: Float[Array, ""]
+    ) -> _State:
+        """The image polished where the last look was near `tol`; the iteration goes on as it was.
+
+        Polishing takes about as long as the steps between two looks.
+        """
+        if market.prosumers.load.size < _MANY or market.committed is not None:
+            return state
+        iterations, dtype = state.begun + state.age, market.prosumers.load.dtype
+        due = (error > tol) & (error <= _NEAR * tol) & (iterations >= _AGAIN * state.polished)
+
+        def polish() -> _State:
+            plan, prices = cast((state.image.plan, state.image.prices), dtype)
+            plan, prices = polished(market, plan, prices)
+            old = state.image
+            names = ("imports", "exports", "curtailed", "trades")
+            plan = replace(old.plan, **{name: getattr(plan, name) for name in names})
+            prices = replace(old.prices, balance=prices.balance)
+            image = replace(old, plan=plan, prices=prices)
+            return replace(state, image=image, polished=iterations)
+
+        return jax.lax.cond(due, polish, lambda: state)
 
     def outdated(self, state: _State) -> Bool[Array, ""]:
         """Whether bounds hold the voltage of buses that the metric takes as free."""
