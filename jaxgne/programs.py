@@ -164,7 +164,6 @@ class Program(Generic[P, T]):
                 name = self._name(call)
                 with self._told(call):
                     found = _loaded(name, call) or self._compiled(name, call)
-                give_back()  # what the compiler took
                 if crowded(_MAPS):
                     forget()
                 self._found[call.key] = found
@@ -193,6 +192,7 @@ class Program(Generic[P, T]):
             with suppress(Exception):  # callbacks, or what does not pickle: of this process alone
                 machine, _, _ = serialize_executable.serialize(run)
                 store.write(name, pickle.dumps((machine, tree.unflatten(leaves))))
+        give_back()  # what the compiler took
         return _Executable(run, tree, leaves, None)
 
     def _name(self, call: _Call) -> str | None:
