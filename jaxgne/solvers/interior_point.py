@@ -74,8 +74,9 @@ _STUCK, _LATE = 0.1, 1e-2  # length of the hour that gets least far, and mean pr
 # step that only makes products alike is tried, as rows are then missed by more than mu explains
 
 # when to look
-_HOPEFUL = 10.0  # times what is wanted, up to which a relative gain is worth a look: the steps' own
-# sum of products is an estimate of it
+_HOPEFUL = 0.1  # times what is wanted, up to which a relative gain is worth a look: the steps' own
+# sum of products is an estimate of it, and far below when the error, which goes with its root, is
+# small enough
 _LOOKS = 3  # steps between looks for a proof that the market is infeasible, of which few find one;
 # odd, as every other look is at prices and the others at their change
 _TOUCHING = 1e-7  # room to a bound, per price, that is none: both relative to the market's scales,
