@@ -111,24 +111,28 @@ def traffic(market: jg.Market) -> int:
     """Bytes that a step moves at least, each number read once and written once.
 
     Of a decision: mirrored, anchor and step read, mirrored written, and its bounds read; of a price
-    of a row the same without bounds. A pair also reads two prices, and adds to two balances.
+    of a row the same without bounds. A pair also reads two prices, and adds to two balances. Step
+    sizes are in float32.
     """
     prosumers, pairs, generators, buffers, hours, width = sizes(market)
-    numbers = 22 * prosumers + 10 * pairs + 8 * generators + 23 * buffers
-    return width * hours * numbers
+    numbers = 18 * prosumers + 9 * pairs + 7 * generators + 19 * buffers
+    steps = 4 * prosumers + pairs + generators + 4 * buffers
+    return hours * (width * numbers + 4 * steps)
 
 
 def memory(market: jg.Market) -> int:
-    """Bytes that a solve keeps at its peak: the market, and its state three and a half times.
+    """Bytes that a solve keeps at its peak: the market, its state twice, and what a look makes.
 
-    The state is five plans (mirrored, image, anchor, steps, activity) and four sets of prices; it
-    is given, returned, and half as much again holds what a look and a restart make.
+    The state is three points of a plan and prices (mirrored, image, anchor), step sizes and omegas
+    in float32, and a byte for each decision whether it rests; a look at the answer makes seven and
+    a half plans in float64.
     """
     prosumers, pairs, generators, buffers, hours, width = sizes(market)
     given = 8 * prosumers + 2 * generators + 6 * buffers
     plan = 3 * prosumers + pairs + generators + 3 * buffers
-    state = 5 * plan + 4 * (prosumers + buffers) + buffers
-    return round(width * hours * (given + 3.5 * state))
+    prices = prosumers + buffers
+    state = 3 * width * (plan + prices) + 4 * (plan + prices + prosumers) + plan
+    return round(hours * (width * given + 2 * state + 8 * 7.5 * plan))
 
 
 def peak() -> int:
