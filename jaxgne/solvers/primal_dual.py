@@ -63,6 +63,7 @@ from .preconditioner import (
 
 _MANY = 100_000  # prosumer-hours from which on polishing an answer pays
 _NEAR = 20.0  # relative KKT error over tolerance from which on it does
+_FINE = 1e-5  # tolerance up to which it does
 _AGAIN = 1.05  # iterations over those at which it was polished, from which on it is again
 
 
@@ -188,12 +189,19 @@ class PrimalDual(AbstractSolver):
     ) -> _State:
         """The image polished where the last look was near `tol`; the iteration goes on as it was.
 
-        Polishing takes about as long as the steps between two looks.
+        Polishing takes about as long as the steps between two looks. Coarser tolerances, and those
+        of float32, are not kept waiting by a few rows.
         """
-        if market.prosumers.load.size < _MANY or market.committed is not None:
+        load = market.prosumers.load
+        if load.size < _MANY or load.dtype != jnp.float64 or market.committed is not None:
             return state
-        iterations, dtype = state.begun + state.age, market.prosumers.load.dtype
-        due = (error > tol) & (error <= _NEAR * tol) & (iterations >= _AGAIN * state.polished)
+        iterations, dtype = state.begun + state.age, load.dtype
+        due = (
+            (tol <= _FINE)
+            & (error > tol)
+            & (error <= _NEAR * tol)
+            & (iterations >= _AGAIN * state.polished)
+        )
 
         def polish() -> _State:
             plan, prices = cast((state.image.plan, state.image.prices), dtype)
