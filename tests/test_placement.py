@@ -97,21 +97,6 @@ for count, buses in ((32, 4), (64, 12)):
     print(json.dumps([sizes, [[*key, size] for key, size in found.items()]]))
 """
 
-# clears a market of 20,000 prosumers and prints what it came to
-LARGE = """
-import json
-import jax
-jax.config.update("jax_enable_x64", True)
-jax.distributed.initialize()
-from jax.experimental.multihost_utils import process_allgather
-import jaxgne as jg
-market = jg.synthetic(20_000, hours=6, degree=4.0, buses=12)
-clearing = jg.clear(jg.spread(market, "prosumers"), jg.PrimalDual(), tol=1e-3)
-costs, error = process_allgather((clearing.costs, clearing.certificate.error), tiled=True)
-cut = len(clearing.plan.trades.sharding.device_set)
-print(json.dumps({"costs": costs[:20_000].tolist(), "error": float(error), "cut": cut}))
-"""
-
 
 def run(devices: int, words: list[str], processes: int = 1) -> list[str]:
     """What Python prints in each of `processes`, which Slurm might have started."""
@@ -166,20 +151,6 @@ def test_two_processes_give_what_one_gives():
         found = json.loads(printed.splitlines()[-1])
         assert found["devices"] == found["cut"] == 4
         assert found["prosumers"] <= 1e-12 * 100
-
-
-@pytest.mark.slow  # two minutes and 1.3 GB a process
-def test_four_processes_clear_a_market_of_twenty_thousand():
-    found = [json.loads(printed.splitlines()[-1]) for printed in run(1, ["-c", LARGE], 4)]
-    single = jg.clear(jg.synthetic(20_000, hours=6, degree=4.0, buses=12), tol=1e-3)
-    wanted, bill = np.asarray(single.costs), float(single.certificate.scales.bill)
-    for each in found:
-        assert each["cut"] == 4
-        assert each["error"] <= 1e-3
-        assert each["costs"] == found[0]["costs"]
-    assert abs(np.sum(found[0]["costs"]) - wanted.sum()) <= 2e-3 * bill
-    apart = np.abs(np.asarray(found[0]["costs"]) - wanted)
-    assert np.mean(apart) <= 1e-2 * np.mean(np.abs(wanted))
 
 
 @pytest.mark.slow
