@@ -195,22 +195,13 @@ class PrimalDual(AbstractSolver):
         load = market.prosumers.load
         if load.size < _MANY or load.dtype != jnp.float64 or market.committed is not None:
             return state
-        iterations, dtype = state.begun + state.age, load.dtype
-        due = (
-            (tol <= _FINE)
-            & (error > tol)
-            & (error <= _NEAR * tol)
-            & (iterations >= _AGAIN * state.polished)
-        )
+        iterations = state.begun + state.age
+        near = (tol <= _FINE) & (error > tol) & (error <= _NEAR * tol)
+        due = near & (iterations >= _AGAIN * state.polished)
 
         def polish() -> _State:
-            plan, prices = cast((state.image.plan, state.image.prices), dtype)
-            plan, prices = polished(market, plan, prices)
-            old = state.image
-            names = ("imports", "exports", "curtailed", "trades")
-            plan = replace(old.plan, **{name: getattr(plan, name) for name in names})
-            prices = replace(old.prices, balance=prices.balance)
-            image = replace(old, plan=plan, prices=prices)
+            plan, prices = polished(market, state.image.plan, state.image.prices)
+            image = replace(state.image, plan=plan, prices=prices)
             return replace(state, image=image, polished=iterations)
 
         return jax.lax.cond(due, polish, lambda: state)
