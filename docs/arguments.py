@@ -21,6 +21,7 @@ COMMON = {
     "throw": "Whether `jg.NotCleared` is raised where it does not clear.",
     "progress": "A function that is called with how far the work is; None for silence.",
     "folder": "Where what is done is kept, and taken up by the same call (docs/folders.md).",
+    "client": "A `distributed.Client` whose workers do the work, or None (docs/cluster.md).",
     "hours": "How many steps.",
     "hour_length": "Hours in a step; one number, or one for each step.",
     "clock": "When the first step begins, a `jg.Clock`.",

@@ -1,7 +1,6 @@
 """The command `jaxgne batch`: many random variants of a market, and how they spread."""
 
 import os
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,9 +11,19 @@ import typer
 import jaxgne
 
 from .batch_report import batch_summary, batch_table
-from .cli_shared import MOST_SEED, Json, Quiet, Tol, check_missed, document, kept, shown
+from .cli_shared import (
+    MOST_SEED,
+    Json,
+    Quiet,
+    Scheduler,
+    Tol,
+    check_missed,
+    document,
+    kept,
+    shown,
+    workers,
+)
 from .cli_source import Source, made, of_source
-from .cluster import connected
 from .live import LiveBatch
 
 _MOST_SCENARIOS = 1_000_000
@@ -63,13 +72,7 @@ def batch(
         int | None,
         typer.Option(min=1, help="Scenarios of a chunk; by default what memory and caches like."),
     ] = None,
-    scheduler: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="Dask scheduler whose workers clear the chunks, as tcp://node1:8786.",
-        ),
-    ] = None,
+    scheduler: Scheduler = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -82,9 +85,8 @@ def batch(
     market = made(source, asked, quiet)
     _check_room(market, scenarios)
     chosen = solver and _SOLVERS[solver]()
-    cluster = nullcontext() if scheduler is None else connected(scheduler)
     with (
-        cluster as client,
+        workers(scheduler) as client,
         LiveBatch("scenarios", scenarios, silent=quiet) as live,
         kept(out),
     ):

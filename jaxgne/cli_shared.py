@@ -4,7 +4,7 @@ import json
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -18,6 +18,7 @@ from typer.exceptions import TyperException
 
 import jaxgne
 
+from .cluster import connected
 from .files import whole
 
 BAD_INPUT, NOT_CLEARED, INFEASIBLE, STOPPED = 1, 3, 4, 130
@@ -47,6 +48,12 @@ Baseline = Annotated[
 ]
 NoBaseline = Annotated[
     bool, typer.Option("--no-baseline", help="Compare bills with nothing; clears nothing.")
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS", help="Dask scheduler whose workers do the work, as tcp://node1:8786."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 
@@ -114,6 +121,11 @@ def check_missed(missed: int, of: str = "markets") -> None:
     """Exit where not all that were to be cleared did."""
     if missed:
         raise fail(f"{missed} {of} did not clear.", NOT_CLEARED)
+
+
+def workers(scheduler: str | None) -> AbstractContextManager[Any]:
+    """A client of the Dask scheduler at an address; None where there is no address."""
+    return nullcontext() if scheduler is None else connected(scheduler)
 
 
 @contextmanager

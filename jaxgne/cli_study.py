@@ -11,7 +11,7 @@ import typer
 import jaxgne
 
 from .cases import CASES
-from .cli_shared import SUMMARY, Json, Quiet, check_missed, document, kept
+from .cli_shared import SUMMARY, Json, Quiet, Scheduler, check_missed, document, kept, workers
 from .cli_source import made, of_source, sources
 from .live import LiveBatch
 
@@ -84,6 +84,7 @@ def study(
         ),
     ] = None,
     tol: Annotated[float | None, typer.Option(help="Relative KKT error to reach.")] = None,
+    scheduler: Scheduler = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -115,9 +116,13 @@ def study(
     def build(**more: Any) -> jaxgne.Market:
         return made(source, asked | more, quiet)
 
-    with LiveBatch("runs", silent=quiet) as live, kept(out):
-        watch = live if live.shown else None
-        found = do(build if grown else build(), folder=out, progress=watch, **options)
+    with (
+        workers(scheduler) as client,
+        LiveBatch("runs", silent=quiet) as live,
+        kept(out),
+    ):
+        options |= {"folder": out, "progress": live if live.shown else None, "client": client}
+        found = do(build if grown else build(), **options)
     facts = {"study": name, "finding": found.finding, "missed": found.missed}
     facts["tables"] = found.tables
     if out is not None:

@@ -1,4 +1,4 @@
-"""Work for an engine that people already run: Dask, whose workers come, go and die.
+"""Work that falls apart: done here, or by Dask's workers, which come, go and die.
 
 What is to be done is a function and what it takes, pickled once. Its key is made of these bytes, so
 that the same work, asked for twice, is done once. What a worker had not finished when it died goes
@@ -8,7 +8,7 @@ Dask's do: schedulers belong on networks whose users may run code there.
 
 import pickle
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from importlib import metadata
@@ -33,18 +33,24 @@ _GONE = f"the Dask scheduler is gone, or was restarted; {_AFTER}"
 _INSTALL = 'pip install "jaxgne[cluster]"'
 
 
-def each(client: Any, function: Callable[[S], T], items: Iterable[S]) -> Iterator[tuple[int, T]]:
+def each(
+    client: Any, function: Callable[[S], T], items: Iterable[S]
+) -> Generator[tuple[int, T], None, None]:
     """Values of a function, computed by the workers of a cluster: pairs (which item, value).
 
-    Values come as they are done, not in the order of `items`, which are taken as workers have room;
-    arrays in them are NumPy's. `client` is a `distributed.Client` of any kind of cluster.
-    `function` takes one item, runs in the 64-bit mode that JAX has here, and may be tried again: it
-    gives the same value each time. No more is begun once the iterator is closed.
+    `client` is a `distributed.Client` of any kind of cluster; with None all is done here, one item
+    after the other. Else values come as they are done, not in the order of `items`, which are taken
+    as workers have room; arrays in values are NumPy's. `function` takes one item, runs in the
+    64-bit mode that JAX has here, and may be tried again: it gives the same value each time. No
+    more is begun once the iterator is closed.
 
     Raises what the function raised, `OSError` where the scheduler is gone or workers died one after
     the other at the same item, `ValueError` for what is no such client and for a worker that
     has other versions of jaxgne, JAX or NumPy, and `ImportError` without the extra `cluster`.
     """
+    if client is None:
+        yield from ((at, function(item)) for at, item in enumerate(items))
+        return
     check(client)
     distributed, config = _engine()
     wide = jax.dtypes.canonicalize_dtype(np.float64) == np.float64
@@ -126,7 +132,7 @@ class _Task(NamedTuple):
 def _task(function: Callable[[S], Any], item: S, wide: bool) -> _Task:
     import cloudpickle  # which comes with Dask
 
-    return _Task(_versions(), wide, cloudpickle.dumps((function, _by_numpy(item))))
+    return _Task(_versions(), wide, cloudpickle.dumps((function, item)))
 
 
 def _run(task: _Task) -> Any:

@@ -20,9 +20,11 @@ import pytest
 from typer.testing import CliRunner
 
 import jaxgne as jg
-from jaxgne import batch, cluster, scenarios
+from jaxgne import batch, cluster, scenarios, studies
 from jaxgne.cli import app
-from tests.markets import HAND_MADE
+from jaxgne.studies.runner import Runs
+from tests.markets import HAND_MADE, feeder
+from tests.simulated import village
 from tests.three_buses import loads, neighbors, slopes
 
 dask = pytest.importorskip("dask", reason="needs the extra cluster")
@@ -230,13 +232,89 @@ def test_the_command_asks_a_scheduler(client: Any, tmp_path: Path):
     jg.save(tmp_path / "two", neighbors())
     call = ["batch", str(tmp_path / "two"), "--scenarios", "2", "--load-noise", "0.1"]
     call += ["--width", "1", "--json"]
-    alone, there = (
-        CliRunner().invoke(app, [*call, *more])
-        for more in ([], ["--scheduler", client.scheduler.address, "--out", str(tmp_path / "runs")])
-    )
-    assert (alone.exit_code, there.exit_code) == (0, 0)
-    assert json.loads(alone.stdout) == json.loads(there.stdout)
-    assert len(list((tmp_path / "runs").glob("scenarios-*"))) == 2
+    other = ["study", "tariff", str(tmp_path / "two"), "--values", "0,0.1", "--json"]
+    for words in (call, other):
+        ask = ["--scheduler", client.scheduler.address, "--out", str(tmp_path / words[0])]
+        alone, there = (CliRunner().invoke(app, [*words, *more]) for more in ([], ask))
+        assert (alone.exit_code, there.exit_code) == (0, 0), there.output
+        assert json.loads(alone.stdout) == json.loads(there.stdout)
+    assert len(list((tmp_path / "batch").glob("scenarios-*"))) == 2
     nobody = CliRunner().invoke(app, [*call, "--scheduler", "inproc://nobody/1/1"])
     assert nobody.exit_code == 1
     assert "jaxgne: no Dask scheduler answers at inproc://nobody/1/1" in nobody.stderr
+
+
+def squared(value: float) -> dict[str, Any]:
+    DONE.append(value)
+    return {"square": value**2, "wide": jax.dtypes.canonicalize_dtype(np.float64) == np.float64}
+
+
+def test_workers_do_the_runs_of_a_study(client: Any, tmp_path: Path):
+    """What is kept is not run again, by whomever it was; what is no client is refused at once."""
+    market = neighbors()
+    alone = studies.tariff(market, (0.0, 0.1))
+    assert studies.tariff(market, (0.0, 0.1), client=client, folder=tmp_path) == alone
+    DONE.clear()
+    steps: list[int] = []
+    asked, tell = [("a" * 16, 3.0), ("b" * 16, 0.5)], lambda now: steps.append(now.done)
+    for who in (client, None):
+        rows = Runs(2, tmp_path, tell, who)(squared, iter(asked))
+        assert rows == [{"square": 9.0, "wide": True}, {"square": 0.25, "wide": True}]
+    assert sorted(DONE) == [0.5, 3.0] and steps == [1, 2, 1, 2]
+    with pytest.raises(ValueError, match=r"client is 'here'; give a distributed\.Client"):
+        studies.selection(market, client="here")
+
+
+def told(study: studies.Study) -> Any:
+    """All that a study tells but how long it took."""
+    return [
+        {key: value for key, value in row.items() if "seconds" not in key}
+        for rows in study.tables.values()
+        for row in rows
+    ]
+
+
+STUDIES: dict[str, dict[str, Any]] = {  # of variants, of clears, of simulations, of cases
+    "participation": {},
+    "near-potential": {"values": (0.0, 0.5)},
+    "horizon": {"values": (24.0,), "seeds": 1, "days": 1},
+    "connectivity": {"values": (1.0,), "seeds": 1, "tol": 1e-2},
+}
+
+
+def test_studies_go_on_where_one_of_three_workers_is_killed(tmp_path: Path):
+    """In each of them one is, once two runs are done; all tell what one process tells."""
+    market = feeder(rating=31.0)
+    with (
+        distributed.LocalCluster(n_workers=3, processes=True, **QUIET) as local,
+        distributed.Client(local, set_as_default=False) as client,
+    ):
+        for name, options in STUDIES.items():
+            study = (studies.ON_MARKETS | studies.ON_CASES)[name]
+            of = {"horizon": village(1), "connectivity": few_houses}.get(name, market)
+            steps: list[int] = []
+
+            def kill(now: batch.BatchProgress, steps: list[int] = steps) -> None:
+                steps.append(now.done)
+                if len(steps) == 2:
+                    os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
+
+            there = study(of, client=client, folder=tmp_path / name, progress=kill, **options)
+            assert steps == list(range(1, len(steps) + 1)) and len(steps) >= 2
+            assert_close(told(there), told(study(of, **options)), name)
+
+
+def few_houses(connectivity: float, seed: int) -> jg.Market:
+    return jg.ieee37(6, hours=2, connectivity=connectivity, seed=seed)
+
+
+def assert_close(one: Any, other: Any, name: str) -> None:
+    """Words alike, numbers to rounding: another runner may have cleared."""
+    assert len(one) == len(other), name
+    for row, like in zip(one, other, strict=True):
+        assert row.keys() == like.keys(), name
+        for key, value in row.items():
+            if isinstance(value, float):
+                assert value == pytest.approx(like[key], rel=1e-5, abs=1e-5), (name, key)
+            else:
+                assert value == like[key], (name, key)

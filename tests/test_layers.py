@@ -321,7 +321,7 @@ LAYERS: dict[str, set[str]] = {
         ),
         *("io.swap", "plots"),
     },
-    "cli_shared": {"jaxgne", "files"},  # public names only; so all commands
+    "cli_shared": {"jaxgne", "cluster", "files"},  # public names only; so all commands
     "cli_source": {"jaxgne", "cases", "cli_shared", "contracts", "io"},
     "cli_validate": {"checking", "cli_shared", "cli_source"},
     "cli_out": {"jaxgne", "cli_shared", "io"},
@@ -332,7 +332,8 @@ LAYERS: dict[str, set[str]] = {
     "studies": {
         *RESULT,
         *STUDIES,
-        *("cap_money", "cases", "files", "fingerprint", "io.tables", "plots.style", "studies"),
+        *("cap_money", "cases", "cluster", "files", "fingerprint", "io.tables", "plots.style"),
+        "studies",
         *("grids.equivalent", "linear_flow"),
         *("forecasts", "hindsight", "simulation"),
     },
@@ -356,7 +357,7 @@ LAYERS: dict[str, set[str]] = {
         *("jaxgne", "cli_out", "cli_shared", "cli_show", "cli_source", "indicators", "io", "live"),
         "printed",
     },
-    "cli_batch": {"jaxgne", "batch_report", "cli_shared", "cli_source", "cluster", "live"},
+    "cli_batch": {"jaxgne", "batch_report", "cli_shared", "cli_source", "live"},
     "cli_show": {
         *("jaxgne", "batch_report", "cli_shared", "cli_tables", "indicators", "io", "printed"),
         *("cli_simulate", "hindsight", "journal", "runner", "simulation"),

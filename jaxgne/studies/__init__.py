@@ -7,6 +7,10 @@
 G. Belgioioso, W. Ananduta, S. Grammatico, C. Ocampo-Martinez, IEEE Trans. Smart Grid 13(4), 2022
 (the paper); `phases`, `horizon`, `uncertainty`, `stackelberg` and `near_potential` are this
 project's own. On the command line `jaxgne study NAME`.
+
+All take a `folder`, in which runs are kept as they are done, so that the same call goes on after
+them; `progress`, which is called after each; and a `client`, a `distributed.Client`: the workers of
+a Dask cluster then do the runs (`docs/cluster.md`).
 """
 
 from ._connectivity import connectivity

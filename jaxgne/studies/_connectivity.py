@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ..cases import ieee37
 from .published import published
@@ -21,6 +22,7 @@ def connectivity(
     tol: float = 1e-3,
     folder: str | Path | None = None,
     progress: Watch = None,
+    client: Any = None,
 ) -> Study:
     """Rounds, seconds and traded energy where the share `values` of all pairs may trade.
 
@@ -30,8 +32,9 @@ def connectivity(
     """
     plans = {float(value): ({"connectivity": float(value)}, tuple(SOLVERS)) for value in values}
     rows = measured(
-        build, "connectivity", plans, seeds=seeds, tol=tol, folder=folder, progress=progress
-    )
+        build, "connectivity", plans, seeds=seeds, tol=tol, folder=folder, progress=progress,
+        client=client,
+    )  # fmt: skip
     table = spread_of(rows, "connectivity")
     shown = (
         "connectivity", "solver", "cleared", "rounds_median", "rounds_min", "rounds_max",

@@ -1,6 +1,7 @@
 """What it is worth to look ahead, and to forecast well: a receding horizon beside foresight."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ def horizon(
     tol: float = 1e-6,
     folder: str | Path | None = None,
     progress: Watch = None,
+    client: Any = None,
 ) -> Study:
     """Days like that of the market, planned `values` hours ahead, and with forecasts that err.
 
@@ -71,16 +73,20 @@ def horizon(
         for size in NOISE
         for seed in range(seeds)
     ]
-    runs = Runs(len(asked) + 1, folder, progress)
-    best = runs(fingerprint("foresight", truth, tol), lambda: _foresight(truth, tol))
-    rows = [{"ahead_h": None, "forecast": FORESIGHT, "noise": 0.0, "seed": 0, **best}]
+    marks = [fingerprint("foresight", truth, tol)]
+    plans: list[dict[str, Any] | None] = [None]
     for row, forecast in asked:
         steps = max(done, round(row["ahead_h"] / length))
         options: dict[str, Any] = {"window": steps, "step": done, "tol": tol}
-        mark = fingerprint("horizon", truth, options, row)
-        rows.append(row | runs(mark, lambda f=forecast, o=options: _run(truth, f, o)))
+        marks.append(fingerprint("horizon", truth, options, row))
+        plans.append({"forecast": forecast, **options})
+    runs = Runs(len(plans), folder, progress, client)
+    found = runs(partial(_run, truth, tol), zip(marks, plans, strict=True))
+    heads = [{"ahead_h": None, "forecast": FORESIGHT, "noise": 0.0, "seed": 0}]
+    heads += [row for row, _ in asked]
+    rows = [head | row for head, row in zip(heads, found, strict=True)]
     for row in rows:
-        known = row["social_cost_eur"], best["social_cost_eur"]
+        known = row["social_cost_eur"], rows[0]["social_cost_eur"]
         row["more_eur"] = None if None in known else known[0] - known[1]
     tables = {"horizon": rows, "spread": _spread(rows)}
     shown = (
@@ -100,9 +106,11 @@ def _foresight(truth: Market, tol: float) -> Row:
 _NOTHING: Row = {"imbalance_kwh": 0.0, "imbalance_cost_eur": 0.0, "unserved_kwh": 0.0, "why": ""}
 
 
-def _run(truth: Market, forecast: Forecast, options: dict[str, Any]) -> Row:
-    """One simulation; what did not come to its end has no costs."""
-    found = simulate(truth, forecast=forecast, elastic=True, **options)
+def _run(truth: Market, tol: float, options: dict[str, Any] | None) -> Row:
+    """One simulation, or foresight without options; what did not come to its end has no costs."""
+    if options is None:
+        return _foresight(truth, tol)
+    found = simulate(truth, elastic=True, **options)
     facts = found.facts()
     row: Row = {
         "status": "cleared" if found.ok else "ended",

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -28,6 +29,7 @@ def line_limits(
     tol: float = 1e-6,
     folder: str | Path | None = None,
     progress: Watch = None,
+    client: Any = None,
 ) -> Study:
     """The market without line ratings, with them, and with `values` times them.
 
@@ -48,7 +50,9 @@ def line_limits(
 
     markets = {f"{factor:g} x ratings": rated(factor * grid.rating) for factor in factors}
     markets |= {FREE: rated(jnp.full_like(grid.rating, jnp.inf))}
-    found = clear_variants(markets, reference=FREE, tol=tol, folder=folder, progress=progress)
+    found = clear_variants(
+        markets, reference=FREE, tol=tol, folder=folder, progress=progress, client=client
+    )
     rows, lines, buses = found.rows(rating_factor=[*factors, None]), [], []
     for row in rows:
         name = row["variant"]

@@ -1,7 +1,9 @@
 """How near an equilibrium is to that of a game without a potential, prosumer by prosumer."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +30,7 @@ def near_potential(
     tol: float = 1e-8,
     folder: str | Path | None = None,
     progress: Watch = None,
+    client: Any = None,
 ) -> Study:
     """Prosumers whose slopes of the main grid's price differ, by each of `values`, a spread.
 
@@ -53,14 +56,16 @@ def near_potential(
     here = flexible(market, price, share, elasticity)
     ramp = np.linspace(-1.0, 1.0, max(here.prosumers.load.shape[0], 2))
     ramp = ramp[: here.prosumers.load.shape[0], None]
-    runs, rows = Runs(len(values), folder, progress), []
-    for value in sorted(map(float, values)):
-        mark = fingerprint("near-potential", market, value, share, elasticity, tol)
-
-        def run(value: float = value) -> Row:
-            return _run(here, (1 + value * ramp) * slope, tol)
-
-        rows.append({"spread": value} | runs(mark, run))
+    spreads = sorted(map(float, values))
+    asked = (
+        (
+            fingerprint("near-potential", market, value, share, elasticity, tol),
+            (1 + value * ramp) * slope,
+        )
+        for value in spreads
+    )
+    found = Runs(len(spreads), folder, progress, client)(partial(_run, here, tol), asked)
+    rows: list[Row] = [{"spread": value} | row for value, row in zip(spreads, found, strict=True)]
     each = [
         {"spread": row["spread"], "prosumer": prosumer, **dict(zip(mine, numbers, strict=True))}
         for row in rows
@@ -77,7 +82,7 @@ def near_potential(
     return Study("near-potential", tables, shown, _finding(rows), missed)
 
 
-def _run(market: Market, slopes: np.ndarray, tol: float) -> Row:
+def _run(market: Market, tol: float, slopes: np.ndarray) -> Row:
     """One spread: what each could save at the market's equilibrium, and at that of own slopes."""
     try:
         found = clear(market, tol=tol)

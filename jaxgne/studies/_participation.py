@@ -1,6 +1,7 @@
 """Does it pay to take part: every prosumer as a passive consumer against as a trader."""
 
 from pathlib import Path
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -35,6 +36,7 @@ def participation(
     tol: float = 1e-6,
     folder: str | Path | None = None,
     progress: Watch = None,
+    client: Any = None,
 ) -> Study:
     """The market, the market of passive consumers alone, and with each prosumer alone passive.
 
@@ -50,7 +52,9 @@ def participation(
     markets = {ACTIVE: market, PASSIVE: without(market, still, np.ones(count, bool))}
     for k in range(count):
         markets[f"{k} passive"] = without(market, still, np.arange(count) == k)
-    found = clear_variants(markets, reference=PASSIVE, tol=tol, folder=folder, progress=progress)
+    found = clear_variants(
+        markets, reference=PASSIVE, tol=tol, folder=folder, progress=progress, client=client
+    )
     rows = [row for row in found.rows() if row["variant"] in (ACTIVE, PASSIVE)]
     each = _each(market, found)
     shown = (

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -40,6 +42,7 @@ def phases(
     tol: float = 1e-6,
     folder: str | Path | None = None,
     progress: Watch = None,
+    client: Any = None,
 ) -> Study:
     """A market in three phases with `values` times its loads, and its balanced equivalent.
 
@@ -56,23 +59,16 @@ def phases(
     ends it there. In JAX's 64-bit mode. Raises `ValueError` for a market that is not on a grid of
     `lindist3flow`, a factor that is not above 0, or an `of` that is none of `load`, `sun`.
     """
-    even = balanced(market)
+    balanced(market)  # or it is told why there is none
     factors = sorted({float(value) for value in values})
     if not factors or not (factors[0] > 0 and np.isfinite(factors[-1])):
         raise ValueError(f"phases: values={list(values)}; give factors above 0.")
     if of not in GROWN:
         raise ValueError(f"phases: of={of!r} is none of {', '.join(GROWN)}.")
-    runs = Runs(len(factors) + 1, folder, progress)
-    found = [
-        runs(
-            fingerprint("phases", market, tol, of, exact, f),
-            lambda f=f: _at(market, f, of, exact, tol),
-        )
-        for f in factors
-    ]
-    room = runs(
-        fingerprint("hosting", market, tol, of), lambda: {"rows": _rooms(market, even, of, tol)}
-    )
+    marks = [fingerprint("phases", market, tol, of, exact, factor) for factor in factors]
+    asked = zip([*marks, fingerprint("hosting", market, tol, of)], [*factors, None], strict=True)
+    runs = Runs(len(factors) + 1, folder, progress, client)
+    *found, room = runs(partial(_run, market, of, exact, tol), asked)
     rows = [row for each in found for row in each["rows"]]
     people = [row for each in found for row in each["people"]]
     shown = (
@@ -110,6 +106,13 @@ def laid(market: Market, plan: Plan) -> Plan:
 def _settled(market: Market, plan: Plan) -> Plan:
     """The plan with the state of the grid that its draws lead to."""
     return replace(plan, **grid_state(market, *drawn(market, plan)))
+
+
+def _run(market: Market, of: Grown, exact: bool, tol: float, factor: float | None) -> Row:
+    """One factor; without one, how far loads or the sun may grow."""
+    if factor is None:
+        return {"rows": _rooms(market, of, tol)}
+    return _at(market, factor, of, exact, tol)
 
 
 def _at(market: Market, factor: float, of: Grown, exact: bool, tol: float) -> Row:
@@ -248,8 +251,9 @@ def _by_phase(people: list[Row]) -> list[Row]:
     return rows
 
 
-def _rooms(market: Market, even: Market, of: Grown, tol: float) -> list[Row]:
+def _rooms(market: Market, of: Grown, tol: float) -> list[Row]:
     """How far loads, or the sun, may grow beside the balanced plan, by each model of the grid."""
+    even = balanced(market)
     try:
         plan = clear(even, tol=tol).plan
     except NotCleared:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,7 @@ def prosumers(
     tol: float = 1e-3,
     folder: str | Path | None = None,
     progress: Watch = None,
+    client: Any = None,
 ) -> Study:
     """Rounds, seconds and traded energy by the number of prosumers, `values`.
 
@@ -42,8 +44,9 @@ def prosumers(
         for count in map(int, values)
     }
     rows = measured(
-        build, "prosumers", plans, seeds=seeds, tol=tol, folder=folder, progress=progress
-    )
+        build, "prosumers", plans, seeds=seeds, tol=tol, folder=folder, progress=progress,
+        client=client,
+    )  # fmt: skip
     table = spread_of(rows, "prosumers")
     shown = (
         "prosumers", "solver", "cleared", "rounds_median", "rounds_min", "rounds_max",

@@ -22,6 +22,7 @@ def selection(
     tol: float = 1e-6,
     folder: str | Path | None = None,
     progress: Watch = None,
+    client: Any = None,
 ) -> Study:
     """The equilibrium as cleared, and of all at its prices those with the least of each objective.
 
@@ -29,7 +30,6 @@ def selection(
     the standard deviation of the prosumers' costs, `norm_kw` that of trades and storage powers; the
     potential and the certificate's error show that no choice leaves the set of equilibria.
     """
-    runs = Runs(1 + len(CHOICES), folder, progress)
 
     def chosen(name: Any) -> Row:
         try:
@@ -42,10 +42,9 @@ def selection(
         named = {f"{key}{units.get(key, '')}": value for key, value in values.items()}
         return {"choice": name, "status": "cleared", **named}
 
-    rows = [
-        runs(fingerprint(market, tol, name), lambda name=name: chosen(name))
-        for name in (PLAIN, *CHOICES)
-    ]
+    names = (PLAIN, *CHOICES)
+    runs = Runs(len(names), folder, progress, client)
+    rows = runs(chosen, ((fingerprint(market, tol, name), name) for name in names))
     shown = ("choice", "congestion_kva2", "traded_kwh", "spread_eur", "norm_kw", "potential_eur")
     missed = sum(row["status"] != "cleared" for row in rows)
     return Study("selection", {"selection": rows}, (*shown, "error"), _finding(rows), missed)

@@ -1,6 +1,7 @@
 """A retailer who leads: its price by hour, and whether what gradients find is the best there is."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +39,7 @@ def stackelberg(
     tol: float = 1e-8,
     folder: str | Path | None = None,
     progress: Watch = None,
+    client: Any = None,
 ) -> Study:
     """The main grid's base price by hour, set by a retailer who knows how prosumers answer.
 
@@ -55,14 +57,10 @@ def stackelberg(
         raise ValueError(f"stackelberg: values={list(values)}; give elasticities above 0.")
     if not 0 < recover <= 1:
         raise ValueError(f"stackelberg: recover={recover}; give a part above 0 and at most 1.")
-    runs, rows = Runs(len(values), folder, progress), []
-    for value in sorted(map(float, values)):
-        mark = fingerprint("stackelberg", market, value, share, recover, starts, seed, tol)
-
-        rows.append(
-            {"elasticity": value}
-            | runs(mark, lambda value=value: _run(market, value, share, recover, starts, seed, tol))
-        )
+    bent, how = sorted(map(float, values)), (share, recover, starts, seed, tol)
+    asked = ((fingerprint("stackelberg", market, value, *how), value) for value in bent)
+    found = Runs(len(bent), folder, progress, client)(partial(_run, market, *how), asked)
+    rows: list[Row] = [{"elasticity": value} | row for value, row in zip(bent, found, strict=True)]
     hours = [
         {"elasticity": row["elasticity"], "hour": hour, **dict(zip(each, numbers, strict=True))}
         for row in rows
@@ -104,8 +102,8 @@ def set_up(market: Market, elasticity: float, share: float, recover: float, tol:
 
 
 def _run(
-    market: Market, elasticity: float, share: float, recover: float, starts: int, seed: int,
-    tol: float,
+    market: Market, share: float, recover: float, starts: int, seed: int, tol: float,
+    elasticity: float,
 ) -> Row:  # fmt: skip
     """One elasticity: the uniform markup, and where the leader ends from each start."""
     try:

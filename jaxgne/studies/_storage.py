@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -28,6 +29,7 @@ def storage(
     tol: float = 1e-6,
     folder: str | Path | None = None,
     progress: Watch = None,
+    client: Any = None,
 ) -> Study:
     """The market with batteries for none, half and all of its prosumers, and for all as they wear.
 
@@ -63,7 +65,9 @@ def storage(
     plans = {"none": (0, wears[0]), "half": (count // 2, wears[0]), "all": (count, wears[0])}
     plans |= {f"all, {wear:g} EUR/kWh": (count, wear) for wear in wears[1:]}
     markets = {name: equipped(*plan) for name, plan in plans.items()}
-    found = clear_variants(markets, reference="none", tol=tol, folder=folder, progress=progress)
+    found = clear_variants(
+        markets, reference="none", tol=tol, folder=folder, progress=progress, client=client
+    )
     owners, paid = zip(*plans.values(), strict=True)
     rows = found.rows(owners=owners, battery_cost_eur_per_kwh=paid)
     for row in rows:

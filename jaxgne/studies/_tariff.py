@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -23,6 +24,7 @@ def tariff(
     tol: float = 1e-6,
     folder: str | Path | None = None,
     progress: Watch = None,
+    client: Any = None,
 ) -> Study:
     """The market with `values` (EUR/kWh) as every pair's toll c_ta, and with trades forbidden.
 
@@ -45,7 +47,9 @@ def tariff(
 
     closed = eqx.tree_at(lambda m: m.trading.limit, market, jnp.zeros_like(market.trading.limit))
     markets = {f"{value:g}": charged(value) for value in tolls} | {FORBIDDEN: closed}
-    found = clear_variants(markets, reference=FORBIDDEN, tol=tol, folder=folder, progress=progress)
+    found = clear_variants(
+        markets, reference=FORBIDDEN, tol=tol, folder=folder, progress=progress, client=client
+    )
     rows = found.rows(toll_eur_per_kwh=[*tolls, None])
     for row in rows:
         toll, volume = row["toll_eur_per_kwh"], row.get("traded_kwh")

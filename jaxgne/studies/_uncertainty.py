@@ -1,6 +1,7 @@
 """What it costs to fix trades and imports a day ahead, by how wrong forecasts are, and to whom."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -41,6 +42,7 @@ def uncertainty(
     tol: float = 1e-6,
     folder: str | Path | None = None,
     progress: Watch = None,
+    client: Any = None,
 ) -> Study:
     """Trades and imports of a day fixed ahead, for branches in which loads and sun differ.
 
@@ -67,12 +69,10 @@ def uncertainty(
             plans[f"{name} {number:g}"] = USUAL | {name: number}
     if of == "all":
         plans |= {f"{table} only": USUAL | {"tables": (table,)} for table in COMMITTED}
-    runs, rows = Runs(len(plans), folder, progress), []
-    prices = _balancing(market)
-    for name, plan in plans.items():
-        mark = fingerprint("uncertainty", market, plan, seed, tol)
-        found = runs(mark, lambda plan=plan: _run(market, plan, prices, seed, tol))
-        rows.append({"variant": name} | found)
+    asked = ((fingerprint("uncertainty", market, plan, seed, tol), plan) for plan in plans.values())
+    run = partial(_run, market, _balancing(market), seed, tol)
+    found = Runs(len(plans), folder, progress, client)(run, asked)
+    rows = [{"variant": name} | row for name, row in zip(plans, found, strict=True)]
     shown = (
         "variant", "spread", "branches", "risk_weight", "expected_cost_eur", "cvar_eur",
         "known_ahead_eur", "vss_eur", "evpi_eur", "balancing_kwh",
@@ -104,7 +104,7 @@ def _balancing(market: Market) -> dict[str, float]:
 
 
 def _run(
-    market: Market, plan: Mapping[str, Any], prices: dict[str, float], seed: int, tol: float
+    market: Market, prices: dict[str, float], seed: int, tol: float, plan: Mapping[str, Any]
 ) -> Row:
     """One market of two stages, cleared, beside what foresight is worth in it."""
     count, spread, weight = int(plan["branches"]), float(plan["spread"]), float(plan["weight"])

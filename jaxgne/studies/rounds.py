@@ -1,7 +1,7 @@
 """Rounds and seconds of the mechanism, its variants and the default solver, to one KKT error."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -41,27 +41,49 @@ def measured(
     tol: float,
     folder: str | Path | None,
     progress: Watch,
+    client: Any = None,
 ) -> list[Row]:
     """One row a market and solver: its value of `axis`, its seed, and how its clearing went.
 
     `plans` gives for each value of `axis` the options of `build`, and the names of the solvers to
-    run. What is known from `folder` is not run again. Compiled programs are dropped after each
-    value: of the many shapes of a study none comes back, and together they exhaust a process's
-    memory maps.
+    run. What is known from `folder` is not run again. Seconds are those of whoever runs, a worker
+    of the `client` where there is one.
     """
-    total = seeds * sum(len(names) for _, names in plans.values())
-    runs, rows = Runs(total, folder, progress), []
-    for value, (options, names) in plans.items():
-        markets = [build(**options, seed=seed) for seed in range(seeds)]
-        chosen = {name: spacious(SOLVERS[name], markets) for name in names}
-        for seed, market in enumerate(markets):
-            for name, solver in chosen.items():
-                mark = fingerprint(market, SOLVERS[name], name, tol, MOST)
-                row = runs(mark, partial(run, market, solver, tol))
-                rows.append({axis: value, "seed": seed, "solver": name} | row)
+    heads: list[Row] = [
+        {axis: value, "seed": seed, "solver": name}
+        for value, (_, names) in plans.items()
+        for seed in range(seeds)
+        for name in names
+    ]
+
+    def asked() -> Iterator[tuple[str, tuple[Any, Market, AbstractSolver | None]]]:
+        for value, (options, names) in plans.items():
+            markets = [build(**options, seed=seed) for seed in range(seeds)]
+            chosen = {name: spacious(SOLVERS[name], markets) for name in names}
+            for market in markets:
+                for name, solver in chosen.items():
+                    mark = fingerprint(market, SOLVERS[name], name, tol, MOST)
+                    yield mark, (value, market, solver)
+
+    found = Runs(len(heads), folder, progress, client)(partial(_run, tol), asked())
+    return [head | row for head, row in zip(heads, found, strict=True)]
+
+
+_last: list[Any] = [None]  # the value of the axis whose programs this process has
+
+
+def _run(tol: float, item: tuple[Any, Market, AbstractSolver | None]) -> Row:
+    """One clearing, after programs of another value of the axis are dropped.
+
+    Of the many shapes of a study none comes back, and together they exhaust a process's memory
+    maps.
+    """
+    value, market, solver = item
+    if value != _last[0]:
         eqx.clear_caches()
         jax.clear_caches()
-    return rows
+        _last[0] = value
+    return run(market, solver, tol)
 
 
 def spacious(solver: AbstractSolver | None, markets: Sequence[Market]) -> AbstractSolver | None:

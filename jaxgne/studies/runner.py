@@ -1,22 +1,25 @@
 """What all studies share: runs that are kept when done, and what a study found.
 
 With a folder, each finished run is a file in its folder `runs`, under a fingerprint of all that its
-answer depends on: the same call goes on after the last one, another call does its own runs.
+answer depends on: the same call goes on after the last one, another call does its own runs. Runs do
+not know of one another, so the workers of a cluster may do them.
 """
 
 import json
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ..batch import BatchProgress, clear_many
+from ..cluster import check, each
 from ..comparison import Comparison, compare
 from ..files import whole
 from ..fingerprint import fingerprint
@@ -29,6 +32,7 @@ from ..status import status_name
 
 Row = dict[str, Any]  # one line of a table: words, numbers, or None where there is none
 Watch = Callable[[BatchProgress], None] | None
+S = TypeVar("S")
 
 _DIGITS = 16  # of a fingerprint, in the name of a file
 _LEFT_OUT = ("price_of_anarchy", "co2_kg")  # of `compare`: nothing to tell in any study
@@ -76,27 +80,60 @@ def _cell(value: Any) -> str:
 
 
 class Runs:
-    """Runs one by one, each kept as a line of JSON."""
+    """Runs, each kept as a line of JSON; done by the workers of a cluster where there is one.
 
-    def __init__(self, total: int, folder: str | Path | None, progress: Watch):
-        self.total, self.progress = total, progress
+    Raises `ValueError` for a `client` that is none.
+    """
+
+    def __init__(self, total: int, folder: str | Path | None, progress: Watch, client: Any = None):
+        if client is not None:
+            check(client)
+        self.total, self.progress, self.client = total, progress, client
         self.folder = None if folder is None else Path(folder) / "runs"
         self.done, self.begun = 0, time.perf_counter()
 
-    def __call__(self, mark: str, run: Callable[[], Row]) -> Row:
-        """The row of the run with fingerprint `mark`, made by `run` unless it is known."""
-        path = self.folder and self.folder / f"{mark[:_DIGITS]}.json"
-        row = _kept(path) if path and path.is_file() else None
-        if row is None:
-            row = run()
-            if path:
-                with whole(path) as fresh:
-                    line = json.dumps(row, allow_nan=False) + "\n"
-                    fresh.write_text(line, encoding="utf-8")
+    def __call__(self, run: Callable[[S], Row], asked: Iterable[tuple[str, S]]) -> list[Row]:
+        """Rows in the order of `asked`: of each run its fingerprint, and what `run` makes it of.
+
+        A row that is known is not made again. What a later run is made of is asked for when
+        somebody has time for it.
+        """
+        rows: dict[int, Row] = {}
+        left: list[tuple[int, str]] = []  # those that are not known: which, and the fingerprint
+
+        def unknown() -> Iterator[S]:
+            for at, (mark, item) in enumerate(asked):
+                row = self._known(mark)
+                if row is None:
+                    left.append((at, mark))
+                    yield item
+                else:
+                    rows[at] = row
+                    self._tell()
+
+        with closing(each(self.client, run, unknown())) as made:
+            for which, row in made:
+                at, mark = left[which]
+                if path := self._path(mark):
+                    with whole(path) as fresh:
+                        line = json.dumps(row, allow_nan=False) + "\n"
+                        fresh.write_text(line, encoding="utf-8")
+                rows[at] = row
+                self._tell()
+        return [rows[at] for at in sorted(rows)]
+
+    def _path(self, mark: str) -> Path | None:
+        return self.folder and self.folder / f"{mark[:_DIGITS]}.json"
+
+    def _tell(self) -> None:
         self.done += 1
         if self.progress:
             self.progress(BatchProgress(self.done, self.total, time.perf_counter() - self.begun))
-        return row
+
+    def _known(self, mark: str) -> Row | None:
+        """A row that was kept; None where there is none, with a warning where it was damaged."""
+        path = self._path(mark)
+        return _kept(path) if path and path.is_file() else None
 
 
 def _kept(path: Path) -> Row | None:
@@ -148,14 +185,17 @@ def clear_variants(
     tol: float,
     folder: str | Path | None,
     progress: Watch,
+    client: Any = None,
 ) -> Variants:
     """Clear variants of one market as a batch, and compare those that clear with `reference`.
 
-    Where that does not clear itself, with the first that does. Raises `ValueError` where none does.
+    Where that does not clear itself, with the first that does. Workers of a `client` clear one
+    variant at a time. Raises `ValueError` where none clears.
     """
     batch = stack(list(markets.values()))
     kept = None if folder is None else Path(folder) / "runs" / fingerprint(batch, tol)[:_DIGITS]
-    found = clear_many(batch, tol=tol, folder=kept, progress=progress)
+    width = None if client is None else 1
+    found = clear_many(batch, tol=tol, folder=kept, width=width, progress=progress, client=client)
     clearings = {name: jax.tree.map(jnp.asarray, lane(found, k)) for k, name in enumerate(markets)}
     cleared = {name: (markets[name], one) for name, one in clearings.items() if bool(one.ok)}
     if not cleared:
