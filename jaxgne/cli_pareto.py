@@ -13,7 +13,7 @@ import jaxgne
 
 from . import plots
 from .batch import BatchProgress
-from .cli_shared import MOST_SEED, SUMMARY, Json, Quiet, Tol, document, kept
+from .cli_shared import MOST_SEED, SUMMARY, Json, Quiet, Scheduler, Tol, document, kept, workers
 from .cli_source import Source, made, of_source
 from .cli_tables import kept_text, written
 from .cli_tune import Objective
@@ -53,6 +53,7 @@ def pareto(
             help="Folder for table, picture and markets; the same call goes on there.",
         ),
     ] = None,
+    scheduler: Scheduler = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -70,10 +71,10 @@ def pareto(
     market = made(source, asked, quiet)
     both = [mechanisms.OBJECTIVES[word] for word in (first, second)]
     knob = mechanisms.KNOBS[study](market, tol=tol)
-    with LiveBatch("tunings", silent=quiet) as live, kept(out):
+    with workers(scheduler) as client, LiveBatch("tunings", silent=quiet) as live, kept(out):
         found = jaxgne.pareto(
             market, both, **knob._asdict(), points=points, starts=starts, seed=starts_seed,
-            steps=steps, tol=tol, folder=out,
+            steps=steps, tol=tol, folder=out, client=client,
             progress=lambda at: live(BatchProgress(at.tuning + 1, at.total, at.seconds)),
         )  # fmt: skip
     found = replace(found, names=(_name(first), _name(second)))

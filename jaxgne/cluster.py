@@ -11,7 +11,9 @@ import socket
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
+from functools import lru_cache
 from importlib import metadata
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -54,6 +56,7 @@ def each(
     check(client)
     distributed, config = _engine()
     wide = jax.dtypes.canonicalize_dtype(np.float64) == np.float64
+    versions, pickled = _versions(), _pickled(function)
     ahead, done = enumerate(items), distributed.as_completed(loop=client.loop)
     held: dict[str, tuple[Any, int, list[int]]] = {}  # by key: under way, bytes, for which items
     try:
@@ -67,7 +70,7 @@ def each(
                 if following is None:
                     break
                 at, item = following
-                task = _task(function, item, wide)
+                task = _Task(versions, wide, pickled, _pickled(item))
                 key = f"jaxgne-{digits(*task)}"
                 if key in held:
                     held[key][-1].append(at)
@@ -121,18 +124,47 @@ def check(client: Any) -> None:
         raise ValueError("client is asynchronous, to be awaited; give a Client that is not.")
 
 
+def shared(folder: str | Path | None) -> Path | None:
+    """A folder that is made here, and in which workers write by themselves, by its whole name."""
+    if folder is None:
+        return None
+    whole = Path(folder).resolve()
+    whole.mkdir(parents=True, exist_ok=True)
+    return whole
+
+
+def within(folder: Path | None, name: str) -> Path | None:
+    """A folder of its own in one that is `shared`.
+
+    Raises `ValueError` on machines that do not see that.
+    """
+    if folder is not None and not folder.is_dir():
+        raise ValueError(
+            f"{socket.gethostname()} does not see {folder}; give a folder on a disk that all "
+            "workers see, or none."
+        )
+    return folder and folder / name
+
+
 class _Task(NamedTuple):
     """What a worker is sent."""
 
     versions: dict[str, str]
     wide: bool  # whether JAX has float64
-    content: bytes  # function and item: unpickled in that mode, or JAX's arrays lose digits
+    function: bytes  # both are unpickled in that mode, or JAX's arrays lose digits
+    content: bytes
 
 
-def _task(function: Callable[[S], Any], item: S, wide: bool) -> _Task:
+def _pickled(value: Any) -> bytes:
     import cloudpickle  # which comes with Dask
 
-    return _Task(_versions(), wide, cloudpickle.dumps((function, item)))
+    return cloudpickle.dumps(value)
+
+
+@lru_cache(maxsize=2)
+def _function(pickled: bytes, wide: bool) -> Callable[[Any], Any]:
+    """The same function whenever it is sent: programs are compiled once for each."""
+    return pickle.loads(pickled)
 
 
 def _run(task: _Task) -> Any:
@@ -145,8 +177,8 @@ def _run(task: _Task) -> Any:
                 f"{there[name]}; install the same version, or numbers differ."
             )
     with jax.enable_x64(task.wide):
-        function, item = pickle.loads(task.content)
-        return _by_numpy(function(item))
+        function = _function(task.function, task.wide)
+        return _by_numpy(function(pickle.loads(task.content)))
 
 
 def _versions() -> dict[str, str]:

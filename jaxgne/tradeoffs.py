@@ -9,8 +9,10 @@ compiled programs.
 
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, Unpack
+from contextlib import closing
+from functools import partial
+from itertools import islice
+from typing import Any, NamedTuple, Unpack
 
 import equinox as eqx
 import jax
@@ -20,20 +22,17 @@ from jaxtyping import Array, Bool, Float
 
 from .arguments import of_tables
 from .clearing import blank
+from .cluster import check, each, shared
 from .coordinates import Bijection, is_batch, names_of, place, with_fields
-from .descent import AbstractMeasure, cleared, descend, slopes
+from .descent import cleared, slopes
+from .epsilon import Asked, Options, Start, Traded, tuned
 from .front import Front, FrontProgress, nondominated
 from .history import History
 from .market import Market
 from .options import checked_options
-from .result import Clearing, NotCleared, Stopped
-from .sensitivity.implicit import AbstractAdjoint
-from .solvers.base import AbstractSolver
+from .result import Clearing, Stopped
 from .stationary import compromise
 from .tuning import Measure, Outcome
-
-if TYPE_CHECKING:
-    from optax import GradientTransformation
 
 _NEAR = 1e-3  # of the front's range: a level counts as met within it
 _SAME = 1e-4  # of that range: outcomes that differ less are one
@@ -43,44 +42,6 @@ _MOVED = (
 )
 _SWEEPS = 2  # at most
 _INSIDE = (0.05, 0.95)  # of the range between bounds: where random starts lie
-
-
-class _Options(TypedDict, total=False):
-    """What each tuning takes as it is; of a folder, each one inside."""
-
-    optimizer: "GradientTransformation | None"
-    steps: int
-    solver: AbstractSolver | None
-    tol: Any
-    adjoint: AbstractAdjoint | None
-    patience: int | None
-    folder: str | Path | None
-
-
-class _Traded(AbstractMeasure):
-    """A weighted sum of two objectives that are at most a level each; infinite for no limit."""
-
-    both: Measure  # its constraints: the objectives, then what is to be at most 0
-    weights: Float[Array, "2"]
-    levels: Float[Array, "2"]
-    scales: Float[Array, "2"]
-
-    def value(self, market: Market, clearing: Clearing) -> Float[Array, ""]:
-        """What is made small."""
-        return self.told(market, clearing)[0]
-
-    def limits(self, market: Market, clearing: Clearing) -> Float[Array, " C"]:
-        """By how much levels are exceeded, in parts of the front's range; then the constraints."""
-        return self.told(market, clearing)[1]
-
-    def told(
-        self, market: Market, clearing: Clearing
-    ) -> tuple[Float[Array, ""], Float[Array, " C"]]:
-        """Both, of objectives that are traced once."""
-        found = self.both.limits(market, clearing)
-        above = (found[:2] - self.levels) / self.scales
-        levels = jnp.where(jnp.isfinite(self.levels), above, -1.0)
-        return jnp.dot(self.weights, found[:2]), jnp.concatenate([levels, found[2:]])
 
 
 @of_tables
@@ -97,7 +58,8 @@ def pareto(
     constraints: Sequence[Outcome] = (),
     reduce: Callable[[Array], Array] = jnp.mean,
     progress: Callable[[FrontProgress], None] | None = None,
-    **options: Unpack[_Options],
+    client: Any = None,
+    **options: Unpack[Options],
 ) -> Front:
     """What two `objectives` cost one another, as the fields `where(market)` move within `bounds`.
 
@@ -115,25 +77,32 @@ def pareto(
     the ends turn out to lie elsewhere. `folder` keeps a folder for each, and the same call goes on
     after the last step. `progress` is called after each tuning.
 
+    With a `client`, a `distributed.Client`, the workers of a Dask cluster do the tunings: those of
+    both ends at a time, those from drawn places of all points at a time, and from neighbors one
+    after the other. They come to the same front; a `folder` must be on a disk that all workers see
+    (`docs/cluster.md`).
+
     Raises `NotCleared` if the market does not clear as it is, `ValueError` for what `tune` refuses,
-    without bounds, and for objectives that are not two functions with one number each, and
-    `RuntimeError` if no step meets the constraints.
+    without bounds, for a `client` that is none, and for objectives that are not two functions with
+    one number each, and `RuntimeError` if no step meets the constraints.
     """
     solver = options.get("solver")
     given = {name: options.get(name) for name in ("adjoint", "patience", "steps")}
     given |= {"points": points, "starts": starts}
     checked_options("pareto", market, solver, progress=progress, **given)
     _refuse(market, objectives, solver, bounds, points)
+    if client is not None:
+        check(client)
     market = jax.tree.map(jnp.asarray, market)
     both = Measure(objectives[0], (*objectives, *constraints), reduce)
     how = {"bounds": bounds, "bijection": bijection}
-    search = _Search(market, both, where, how, options, starts, seed, progress)
+    search = _Search(market, both, where, how, options, starts, seed, progress, client)
     search.total = starts * points + 2  # where one sweep does
     try:
         levels = search.explore(points)
     except KeyboardInterrupt:
-        done = len(search.stopped) + search.unstarted
-        raise Stopped(f"stopped after {done} of {search.total} tunings", None) from None
+        words = f"stopped after {search.done} of {search.total} tunings"
+        raise Stopped(words, None) from None
     return search.front(levels, _names(objectives))
 
 
@@ -147,14 +116,6 @@ class _Look(NamedTuple):
     shares: Float[np.ndarray, " n"]
 
 
-class _Point(NamedTuple):
-    """Where a tuning starts."""
-
-    market: Market
-    clearing: Clearing
-    multipliers: Float[Array, " C"]  # of the limits of `_Traded`
-
-
 class _Search:
     """All tunings of a front, and what their steps came to."""
 
@@ -164,16 +125,18 @@ class _Search:
         both: Measure,
         where: Callable[[Market], Any],
         how: dict[str, Any],
-        options: _Options,
+        options: Options,
         starts: int,
         seed: int,
         progress: Callable[[FrontProgress], None] | None,
+        client: Any,
     ):
         self.market, self.both, self.where, self.how = market, both, where, how
-        self.starts, self.seed, self.progress = starts, seed, progress
-        self.total = 0  # tunings
-        self.options, self.folder = {**options, "folder": None}, options.get("folder")
+        self.starts, self.seed, self.progress, self.client = starts, seed, progress, client
+        self.total = self.asked = self.done = 0  # tunings
         self.coordinates, self.shares = place(market, where, how["bounds"], how["bijection"])
+        self.options, folder = options, shared(options.get("folder"))
+        self.work = partial(tuned, both, where, how, options, folder)
         self.scales, self.last = np.ones(2), None
         self.values, self.met, self.tuned = np.zeros((0, 2)), np.zeros(0, bool), None
         self.looks: dict[int, _Look] = {}  # at outcomes
@@ -182,21 +145,39 @@ class _Search:
 
     def explore(self, points: int) -> Float[np.ndarray, " K"]:
         """Run all tunings; the levels of the second objective, one for each point."""
-        ends = [self.end(axis) for axis in (0, 1)]
+        free, count = np.full(2, np.inf), self.starts
+        alone = [self.ask(axis, free, None, drawn=k > 0) for axis in (0, 1) for k in range(count)]
+        found = [run for _, run in self.run(alone)]
+        ends = [self.end(found[:count]), self.end(found[count:])]
         self.rescale()
-        for axis, index in enumerate(ends):
-            least = np.where(np.arange(2) == axis, self.values[index], np.inf)
-            self.tune(1 - axis, least, self.start(index, pushed=False))
+        near = [self.start(index, pushed=False) for index in ends]
+        least = [np.where([k == 0, k == 1], self.values[ends[k]], np.inf) for k in (0, 1)]
+        for told in self.run([self.ask(1 - k, least[k], near[k]) for k in (0, 1)]):
+            self.take(*told)
         levels = self.levels(points)
-        for _ in range(2):
-            near = self.least(0)
-            for level in levels[1:-1] if near != self.least(1) else ():
-                self.tune(0, np.array([np.inf, level]), self.start(near), starts=self.starts)
-                near = self.at_most(1, level)
+        for _ in range(_SWEEPS):
+            self.sweep(levels[1:-1])
             before, levels = levels, self.levels(points)
             if np.all(np.abs(levels - before) <= _MOVED * self.scales[1]):
                 break
         return levels
+
+    def sweep(self, levels: Float[np.ndarray, " K"]) -> None:
+        """Tune for each level: from its neighbor's end, and from random places of its own."""
+        near = self.least(0)
+        if near == self.least(1):
+            return
+        first, drawn = [], []
+        for level in levels:
+            most = np.array([np.inf, level])
+            first.append(self.ask(0, most, None))
+            drawn += [self.ask(0, most, None, drawn=True) for _ in range(self.starts - 1)]
+        others = iter(self.run(drawn))
+        for level, asked in zip(levels, first, strict=True):
+            here = asked._replace(start=self.start(near))
+            for told in (*self.run([here]), *islice(others, self.starts - 1)):
+                self.take(*told)
+            near = self.at_most(1, level)
 
     def levels(self, points: int) -> Float[np.ndarray, " K"]:
         """Levels of the second objective between the ends of all that was seen."""
@@ -231,52 +212,45 @@ class _Search:
             fields=tuple(names_of(self.market, self.where)),
         )
 
-    def end(self, axis: int) -> int:
-        """The outcome with the least of one objective alone."""
-        runs = self.tune(axis, np.full(2, np.inf), None, starts=self.starts)
-        best = min(runs, key=lambda run: (not _met(run)[run.best], run.value[run.best]))
+    def end(self, runs: list[History | None]) -> int:
+        """The outcome with the least of one objective alone, of tunings that made it small."""
+        known = [run for run in runs if run is not None]
+        self.stopped += [run.stopped for run in known]
+        self.unstarted += len(runs) - len(known)
+        best = min(known, key=lambda run: (not _met(run)[run.best], run.value[run.best]))
         fields = jax.tree.map(lambda a: a[best.best][None], best.tuned)
         self.add(np.full((1, 2), np.nan), _met(best)[best.best][None], fields)
         self.look(len(self.values) - 1)
         return len(self.values) - 1
 
-    def tune(
-        self, axis: int, levels: np.ndarray, near: _Point | None, starts: int = 1
-    ) -> list[History]:
-        """Make one objective small, from near by or the market as it is, and from random places."""
-        found = []
-        for attempt in range(starts):
-            number = len(self.stopped) + self.unstarted
-            market, at = self.market if near is None else near.market, near
-            if attempt:
-                market, at = self.drawn(number), None
-            folder = self.folder and Path(self.folder) / f"tuning-{number:03d}"
-            try:
-                _, history = descend(
-                    market,
-                    self.measure(np.eye(2)[axis], levels),
-                    self.where,
-                    start=at and at.clearing,
-                    multipliers=at and at.multipliers,
-                    **{**self.options, **self.how, "folder": folder},
-                )
-            except NotCleared:
-                if not attempt:
-                    raise
-                self.unstarted += 1
-                continue
-            self.stopped.append(history.stopped)
-            found.append(history)
-            known = np.isfinite(levels)
-            if known.any():  # else a history does not tell the other objective
-                above = history.constraints[:, :2] * self.scales + np.where(known, levels, 0.0)
-                values = np.where(known, above, history.value[:, None])
-                self.add(values, _met(history), history.tuned)
-            if self.progress:
-                value, seconds = history.value[history.best], time.perf_counter() - self.begun
-                told = (number, self.total, float(value), len(history.value), seconds)
-                self.progress(FrontProgress(*told))
-        return found
+    def ask(self, axis: int, levels: np.ndarray, near: Start | None, drawn: bool = False) -> Asked:
+        """A tuning from near by, from the market as it is, or from a random place."""
+        number, self.asked = self.asked, self.asked + 1
+        at = near or Start(self.drawn(number) if drawn else self.market, None, None)
+        return Asked(number, at, axis, levels, self.scales, drawn)
+
+    def run(self, asked: list[Asked]) -> list[tuple[Asked, History | None]]:
+        """Tunings that do not know of one another, and what each of them did."""
+        found = {}
+        with closing(each(self.client, self.work, asked)) as done:
+            for at, history in done:
+                found[at] = history
+                self.done += 1
+                if self.progress and history is not None:
+                    value, seconds = history.value[history.best], time.perf_counter() - self.begun
+                    told = (self.done - 1, self.total, float(value), len(history.value), seconds)
+                    self.progress(FrontProgress(*told))
+        return [(one, found[at]) for at, one in enumerate(asked)]
+
+    def take(self, asked: Asked, history: History | None) -> None:
+        """Choose from what the steps of a tuning came to, too."""
+        if history is None:
+            self.unstarted += 1
+            return
+        self.stopped.append(history.stopped)
+        known = np.isfinite(asked.levels)
+        above = history.constraints[:, :2] * asked.scales + np.where(known, asked.levels, 0.0)
+        self.add(np.where(known, above, history.value[:, None]), _met(history), history.tuned)
 
     def drawn(self, number: int) -> Market:
         """The market at random numbers within the bounds."""
@@ -285,10 +259,6 @@ class _Search:
             lambda a: jnp.asarray(draw.uniform(*_INSIDE, a.shape), a.dtype), self.shares
         )
         return with_fields(self.market, self.where, self.coordinates.fields(shares))
-
-    def measure(self, weights: Any, levels: Any) -> _Traded:
-        """What a tuning is judged by; its arrays are of one kind, so that programs are shared."""
-        return _Traded(self.both, *(jnp.array(a, float) for a in (weights, levels, self.scales)))
 
     def add(self, values: np.ndarray, met: np.ndarray, tuned: Any) -> None:
         """More outcomes to choose from."""
@@ -336,7 +306,7 @@ class _Search:
         market = with_fields(self.market, self.where, fields)
         solver, tol = self.options.get("solver"), self.options.get("tol")
         clearing = cleared(market, solver, tol, None, throw=True)
-        plain = _Traded(self.both, *(jnp.array(a, float) for a in ([1, 0], [0, 0], [1, 1])))
+        plain = Traded(self.both, *(jnp.array(a, float) for a in ([1, 0], [0, 0], [1, 1])))
         adjoint = self.options.get("adjoint")
         told = slopes(market, plain, self.where, clearing, adjoint=adjoint, **self.how)
         self.looks[index] = _Look(market, clearing, *told)
@@ -350,7 +320,7 @@ class _Search:
         weights, left = compromise(rows * np.append([True, True], held)[:, None], look.shares)
         return np.append(weights[:2] / self.scales, weights[2:]), left
 
-    def start(self, index: int, *, pushed: bool = True) -> _Point:
+    def start(self, index: int, *, pushed: bool = True) -> Start:
         """An outcome to begin at, with the multipliers that it has for the first objective."""
         look = self.looks[index]
         weights, _ = self.tradeoff(look)
@@ -360,7 +330,7 @@ class _Search:
             pushes[:2] *= [0.0, self.scales[1]]
         else:
             pushes = np.zeros_like(weights)
-        return _Point(look.market, look.clearing, jnp.array(pushes))
+        return Start(look.market, look.clearing, jnp.array(pushes))
 
 
 def _met(history: History) -> Bool[np.ndarray, " T"]:

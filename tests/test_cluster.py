@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 import jaxgne as jg
 from jaxgne import batch, cluster, scenarios, studies
 from jaxgne.cli import app
+from jaxgne.front import FrontProgress
 from jaxgne.studies.runner import Runs
 from tests.markets import HAND_MADE, feeder
 from tests.simulated import village
@@ -318,3 +319,55 @@ def assert_close(one: Any, other: Any, name: str) -> None:
                 assert value == pytest.approx(like[key], rel=1e-5, abs=1e-5), (name, key)
             else:
                 assert value == like[key], (name, key)
+
+
+def cost(market: jg.Market, clearing: jg.Clearing) -> Any:
+    return jnp.sum(clearing.costs)
+
+
+def peak(market: jg.Market, clearing: jg.Clearing) -> Any:
+    return jnp.sum(clearing.aggregate**2)
+
+
+def test_a_front_goes_on_where_one_of_three_workers_is_killed(tmp_path: Path):
+    """With a folder on a disk that all see, of which this process takes what was done."""
+    market = feeder()
+    bounds = (0.0, 3 * float(market.tariff.slope.max()))
+    ask: dict[str, Any] = {"bounds": bounds, "points": 3, "starts": 3, "steps": 4, "tol": 1e-7}
+    steps: list[int] = []
+    with (
+        distributed.LocalCluster(n_workers=3, processes=True, **QUIET) as local,
+        distributed.Client(local, set_as_default=False) as client,
+    ):
+
+        def kill(now: FrontProgress) -> None:
+            steps.append(now.tuning)
+            if len(steps) == 2:
+                os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
+
+        there = jg.pareto(
+            market, [cost, peak], lambda m: m.tariff.slope, folder=tmp_path, client=client,
+            progress=kill, **ask,
+        )  # fmt: skip
+    assert steps == list(range(len(there.stopped))) and len(steps) >= 8
+    assert len(list(tmp_path.glob("tuning-*/tuning.npz"))) == len(steps)
+    alone = jg.pareto(market, [cost, peak], lambda m: m.tariff.slope, **ask)
+    np.testing.assert_allclose(there.values, alone.values, rtol=1e-5)
+    np.testing.assert_allclose(there.seen, alone.seen, rtol=1e-5)
+    assert there.stopped == alone.stopped
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("tuning-*/*")}
+    again = jg.pareto(market, [cost, peak], lambda m: m.tariff.slope, folder=tmp_path, **ask)
+    np.testing.assert_allclose(again.values, there.values, rtol=1e-7)
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("tuning-*/*")}
+
+
+def test_what_workers_cannot_do_is_told(tmp_path: Path):
+    """A folder that they do not see, and a client that is none."""
+    assert cluster.within(cluster.shared(tmp_path / "new"), "one") == tmp_path / "new" / "one"
+    assert cluster.within(cluster.shared(None), "one") is None
+    with pytest.raises(ValueError, match=r"does not see .*give a folder on a disk that all"):
+        cluster.within(tmp_path / "elsewhere", "one")
+    with pytest.raises(ValueError, match=r"client is 'here'; give a distributed\.Client"):
+        jg.pareto(
+            neighbors(), [cost, peak], lambda m: m.tariff.slope, bounds=(0.0, 1e-3), client="here"
+        )

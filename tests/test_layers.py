@@ -265,7 +265,14 @@ LAYERS: dict[str, set[str]] = {
     "reliability": {*RESULT, "gradients"},
     "descent": {*RESULT, "batch", "checkpoint", "coordinates", "fingerprint", "history"},
     "tuning": {*RESULT, "coordinates", "descent", "history"},
-    "tradeoffs": {*RESULT, "coordinates", "descent", "front", "history", "stationary", "tuning"},
+    "epsilon": {*RESULT, "cluster", "descent", "history", "tuning"},
+    "tradeoffs": {
+        *(
+            {*RESULT, "cluster", "coordinates", "descent", "epsilon", "front", "history"}
+            - {"solve"}
+        ),
+        *("stationary", "tuning"),
+    },
     "fitting": {*RESULT, "coordinates", "descent", "history"},
     "mechanisms": {
         *RESULT,
