@@ -73,7 +73,7 @@ GROUPS = {
     "simulation": (
         "Simulation",
         "Days that follow one another, planned with what is known (`docs/simulation.md`).",
-        "simulate simulation.load simulation.Simulation hindsight.* forecasts.*",
+        "simulate simulate_many simulation.load simulation.Simulation hindsight.* forecasts.*",
     ),
     "files": (
         "Files, tables, pictures",

@@ -78,6 +78,7 @@ if TYPE_CHECKING:
     from .robust import robustness
     from .selection import least_norm
     from .simulation import simulate
+    from .simulations import simulate_many
     from .solvers.admm import ADMM
     from .solvers.semidecentralized import SemiDecentralized
     from .standard_form import convex
@@ -150,6 +151,7 @@ __all__ = [
     "settle",
     "side_by_side",
     "simulate",
+    "simulate_many",
     "spread",
     "synthetic",
     "trace",
@@ -191,6 +193,7 @@ _LATER = {  # imported when first asked for: a first clear needs none of them
     "sensitivities": "gradients",
     "side_by_side": "alternatives",
     "simulate": "simulation",
+    "simulate_many": "simulations",
     "spread": "placement",
     "trace": "tracing",
     "track": "tracking",

@@ -6,15 +6,28 @@ from typing import Annotated, Any, Literal
 import jax
 import numpy as np
 import typer
+from rich.table import Table
 
 import jaxgne
 from jaxgne.simulation import Simulation
 
-from .cli_shared import MOST_SEED, NOT_CLEARED, Json, Quiet, Tol, document, fail, kept
+from .cli_shared import (
+    MOST_SEED,
+    NOT_CLEARED,
+    Json,
+    Quiet,
+    Scheduler,
+    Tol,
+    document,
+    fail,
+    kept,
+    shown,
+    workers,
+)
 from .cli_source import Source, made, of_source
 from .live import LiveSimulation
 
-_MOST_DAYS = 366
+_MOST_DAYS, _MOST_RUNS = 366, 10_000
 _SUN = 0.3  # by which the sun differs from day to day
 _MOST_NOISE = 10.0
 _NOISE: Any = {"min": 0.0, "max": _MOST_NOISE}
@@ -59,48 +72,67 @@ def simulate(
         bool, typer.Option("--elastic", help="Let limits give way where a window has no plan.")
     ] = False,
     tol: Tol = 1e-6,
+    runs: Annotated[
+        int,
+        typer.Option(
+            min=1, max=_MOST_RUNS, help="Simulations, each with seeds one higher than the last."
+        ),
+    ] = 1,
     out: Annotated[
         Path | None,
         typer.Option(
             "--out", "-o", help="Folder for what is done; the same call goes on after it."
         ),
     ] = None,
+    scheduler: Scheduler = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Go through days like that of SOURCE: plan a window ahead, do its first steps, and so on.
 
+    With --runs many times, of which --scheduler hands out one at a time.
+
     Exit codes: 0 all done, 1 bad input, 2 wrong usage, 3 a window did not clear, 130 stopped.
     """
     jax.config.update("jax_enable_x64", True)
     lengths = _lengths(window)
-    known = {
-        "perfect": jaxgne.forecasts.perfect,
-        "persistence": jaxgne.forecasts.persistence,
-        "noisy": lambda: jaxgne.forecasts.noisy(
-            load_noise, renewable_noise, price_noise, seed=noise_seed
-        ),
-    }[forecast]()
+    if scheduler is not None and runs == 1:
+        raise typer.BadParameter("--scheduler hands out simulations; give --runs, how many.")
+
+    def known(run: int) -> jaxgne.forecasts.Forecast:
+        if forecast == "noisy":
+            noise = (load_noise, renewable_noise, price_noise)
+            return jaxgne.forecasts.noisy(*noise, seed=noise_seed + run)
+        return getattr(jaxgne.forecasts, forecast)()
+
     day = made(source, asked, quiet)
     if vary_renewable is None:
         vary_renewable = _SUN * bool(np.any(np.asarray(day.prosumers.curtail_max) > 0))
     differ = {"load": vary_load, "renewable": vary_renewable}
-    each = jaxgne.scenarios.perturb(day, jax.random.key(vary_seed), days, **differ)
-    truth = jaxgne.scenarios.chain(each)
-    total = -(-truth.prosumers.load.shape[1] // every)
-    with LiveSimulation(total, silent=quiet) as live, kept(out):
-        found = jaxgne.simulate(
-            truth,
-            window=lengths,
-            step=every,
-            forecast=known,
-            terminal=terminal,
-            tol=tol,
-            elastic=elastic,
-            out=out,
-            progress=live if live.shown else None,
-        )
-    told(found, as_json, quiet)
+
+    def truth(run: int) -> jaxgne.Market:
+        each = jaxgne.scenarios.perturb(day, jax.random.key(vary_seed + run), days, **differ)
+        return jaxgne.scenarios.chain(each)
+
+    options = {"window": lengths, "step": every, "terminal": terminal, "tol": tol}
+    options |= {"elastic": elastic, "out": out}
+    first = truth(0)
+    total = runs * -(-first.prosumers.load.shape[1] // every)
+    with (
+        workers(scheduler) as client,
+        LiveSimulation(total, silent=quiet) as live,
+        kept(out),
+    ):
+        options["progress"] = live if live.shown else None
+        if runs == 1:
+            found = jaxgne.simulate(first, forecast=known(0), **options)
+        else:
+            own = {str(k): {"truth": truth(k), "forecast": known(k)} for k in range(runs)}
+            found = jaxgne.simulate_many(first, own, client=client, **options)
+    if isinstance(found, Simulation):
+        told(found, as_json, quiet)
+    else:
+        told_many(found, as_json, quiet)
 
 
 def told(found: Simulation, as_json: bool, quiet: bool) -> None:
@@ -111,6 +143,42 @@ def told(found: Simulation, as_json: bool, quiet: bool) -> None:
         typer.echo("\n".join([str(found), *found.notes]))
     if not found.ok:
         raise fail(found.why, NOT_CLEARED)
+
+
+_COLUMNS = {  # of a table of simulations, by what `facts` calls them
+    "steps": "steps",
+    "all pay, EUR": "bill_total_eur",
+    "bought beyond plans, kWh": "imbalance_bought_kwh",
+    "less or sold, kWh": "imbalance_sold_kwh",
+    "of that, EUR": "imbalance_cost_eur",
+    "unserved, kWh": "unserved_kwh",
+    "gave way": "windows_that_gave_way",
+}
+
+
+def told_many(found: dict[str, Simulation], as_json: bool, quiet: bool) -> None:
+    """Print simulations, a line each and what they spread over; the exit where any ended early."""
+    facts = {name: one.facts() for name, one in found.items()}
+    if as_json:
+        document("simulations", {"runs": facts})
+    elif not quiet:
+        table = Table("run", box=None)
+        for head in _COLUMNS:
+            table.add_column(head, justify="right")
+        numbers = np.array([[each[key] for key in _COLUMNS.values()] for each in facts.values()])
+        for name, row in zip(facts, numbers, strict=True):
+            table.add_row(name, *map(_cell, row))
+        for name, of in (("mean", np.mean), ("least", np.min), ("most", np.max)):
+            table.add_row(name, *map(_cell, of(numbers, axis=0)))
+        shown(table)
+    ended = [f"{name}: {one.why}" for name, one in found.items() if not one.ok]
+    if ended:
+        raise fail(f"{len(ended)} of {len(found)} ended early, the first {ended[0]}", NOT_CLEARED)
+
+
+def _cell(number: float) -> str:
+    """A number of a table; of what a tolerance makes 0."""
+    return f"{round(float(number), 2) + 0.0:.2f}".removesuffix(".00")
 
 
 def _lengths(text: str) -> int | tuple[int, ...]:

@@ -4,7 +4,6 @@ What was done is judged here as if all had been known ahead: the certificate's e
 it is from an equilibrium of the truth.
 """
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -17,7 +16,8 @@ from .market import Market, replaced
 from .model import Plan, Rows, aggregate, costs
 from .result import Clearing
 from .runner import to_device
-from .simulation import Simulation, simulate
+from .simulation import Simulation
+from .simulations import simulate_many
 from .status import Status
 from .windows import DAY, window
 
@@ -60,21 +60,19 @@ def days(simulation: Simulation) -> tuple[Market, Clearing]:
 
 
 def beside(
-    truth: Market, *, foresight: bool = True, **options: Any
+    truth: Market, *, foresight: bool = True, client: Any = None, **options: Any
 ) -> dict[str, tuple[Market, Clearing]]:
     """A simulation with the `options` of `simulate`, the same without trades, and `foresight`.
 
     Perfect foresight is one clear of all of `truth`, which takes memory and time for long ones:
     `foresight=False` leaves it out. `jg.compare` takes what this gives, with money against no
-    trading. With `out` each simulation has a folder of its own in that. Raises `ValueError` where
-    one of them ends before its time.
+    trading. With `out` each simulation has a folder of its own in that; workers of a `client` take
+    one each, as of `simulate_many`. Raises `ValueError` where one of them ends before its time.
     """
-    folder = options.pop("out", None)
     alone = replaced(truth, {"trading.limit": 0 * np.asarray(truth.trading.limit)})
+    both: dict[str, dict[str, Any]] = {"simulation": {}, "no trading": {"truth": alone}}
     found = {}
-    for name, market in {"simulation": truth, "no trading": alone}.items():
-        own = None if folder is None else Path(folder) / name.replace(" ", "-")
-        run = simulate(market, out=own, **options)
+    for name, run in simulate_many(truth, both, client=client, **options).items():
         if not run.ok:
             raise ValueError(f"beside: {name} ended before its time: {run.why}")
         found[name] = (to_device(run.market), judged(run))

@@ -20,9 +20,10 @@ import pytest
 from typer.testing import CliRunner
 
 import jaxgne as jg
-from jaxgne import batch, cluster, scenarios, studies
+from jaxgne import batch, cluster, hindsight, scenarios, simulation, studies
 from jaxgne.cli import app
 from jaxgne.front import FrontProgress
+from jaxgne.simulation import SimulationProgress
 from jaxgne.studies.runner import Runs
 from tests.markets import HAND_MADE, feeder
 from tests.simulated import village
@@ -371,3 +372,27 @@ def test_what_workers_cannot_do_is_told(tmp_path: Path):
         jg.pareto(
             neighbors(), [cost, peak], lambda m: m.tariff.slope, bounds=(0.0, 1e-3), client="here"
         )
+
+
+def test_simulations_go_on_where_one_of_three_workers_is_killed(tmp_path: Path):
+    """Six, each in its folder, of which the next worker goes on with what the dead one began."""
+    truth, told = village(3), []
+    runs = {f"{k}": {"forecast": jg.forecasts.noisy(0.2, 0.2, seed=k)} for k in range(6)}
+    ask: dict[str, Any] = {"window": 4, "step": 1, "runner": "numpy"}
+    with (
+        distributed.LocalCluster(n_workers=3, processes=True, **QUIET) as local,
+        distributed.Client(local, set_as_default=False) as client,
+    ):
+
+        def kill(now: SimulationProgress) -> None:
+            told.append(now.done)
+            if len(told) == 2:
+                os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
+
+        many = jg.simulate_many(truth, runs, out=tmp_path, client=client, progress=kill, **ask)
+        both = hindsight.beside(truth, foresight=False, client=client, **ask)
+    assert told == [18 * k for k in range(1, 7)]
+    for name, found in jg.simulate_many(truth, runs, **ask).items():
+        same(many[name], found)
+        same(simulation.load(tmp_path / name), found)
+    same(both, hindsight.beside(truth, foresight=False, **ask))

@@ -30,6 +30,7 @@ NOT_RUN = {  # how a line begins, and why no test types it
     "jaxgne batch ieee37 --scenarios 4096": "needs a scheduler; tests/test_cluster.py asks one",
     "jaxgne study horizon ieee37 --prosumers 50 --out": "the same, and the same test",
     "jaxgne pareto price-slope ieee37 --points 9": "the same, and the same test",
+    "jaxgne simulate ieee37 --days 30": "the same, and the same test",
     "sbatch docs/cluster.sbatch": "needs Slurm; tests/test_placement.py runs the script it starts",
 }
 SMALLER = {  # how a line begins that takes from ten minutes to hours, and what makes it small

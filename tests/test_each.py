@@ -293,6 +293,7 @@ LONG: dict[str, Call] = {
 OF_A_BATCH = {"clear_many", "fan", "batch_summary", "batch_table", "spread"}
 ELSEWHERE = {  # batches of these have tests of their own: test_comparison, test_tuning, ...
     "lead",  # test_leader
+    "simulate_many",  # as simulate, which it calls
     *("regrets", "bounds", "distance", "settled"),  # test_near_potential: clear themselves
     *("studies.stackelberg", "studies.near_potential"),  # test_studies
     *("side_by_side", "tune", "pareto", "fit", "identifiability", "save", "explain_infeasible"),
