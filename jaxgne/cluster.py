@@ -106,7 +106,11 @@ def connected(address: str) -> Iterator[Any]:
     Raises `OSError` where nobody answers there, `ImportError` without the extra `cluster`.
     """
     distributed, _ = _engine()
+    from distributed.comm import get_address_host_port, normalize_address
+
     try:
+        if not address.startswith("inproc:"):  # one that is none holds a client up for a minute
+            get_address_host_port(normalize_address(address))
         client = distributed.Client(address, set_as_default=False)
     except (OSError, ValueError) as error:
         raise OSError(f"no Dask scheduler answers at {address}: {error}") from error

@@ -243,6 +243,9 @@ def test_the_command_asks_a_scheduler(client: Any, tmp_path: Path):
     assert len(list((tmp_path / "batch").glob("scenarios-*"))) == 2
     nobody = CliRunner().invoke(app, [*call, "--scheduler", "inproc://nobody/1/1"])
     assert nobody.exit_code == 1
+    typo = CliRunner().invoke(app, [*call, "--scheduler", "node1"])
+    assert typo.exit_code == 1
+    assert "no Dask scheduler answers at node1: missing port number" in typo.stderr
     assert "jaxgne: no Dask scheduler answers at inproc://nobody/1/1" in nobody.stderr
 
 
