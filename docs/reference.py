@@ -73,7 +73,8 @@ GROUPS = {
     "simulation": (
         "Simulation",
         "Days that follow one another, planned with what is known (`docs/simulation.md`).",
-        "simulate simulate_many simulation.load simulation.Simulation hindsight.* forecasts.*",
+        "simulate simulate_many simulation.load simulations.load simulation.Simulation "
+        "hindsight.* forecasts.*",
     ),
     "files": (
         "Files, tables, pictures",

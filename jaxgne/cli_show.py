@@ -10,7 +10,7 @@ import numpy as np
 import typer
 
 import jaxgne
-from jaxgne import simulation
+from jaxgne import simulation, simulations
 
 from .batch_report import batch_summary, batch_table
 from .cli_shared import (
@@ -25,7 +25,7 @@ from .cli_shared import (
     fail,
     shown,
 )
-from .cli_simulate import told
+from .cli_simulate import told, told_many
 from .cli_tables import check_ended
 from .hindsight import days
 from .indicators import summary
@@ -57,6 +57,9 @@ def show(result: _Wrote, as_json: Json = False, quiet: Quiet = False) -> None:
     jax.config.update("jax_enable_x64", True)
     if is_simulation(result):
         told(simulation.load(result), as_json, quiet)
+        return
+    if any(map(is_simulation, result.glob("*"))):
+        told_many(simulations.load(result), as_json, quiet)
         return
     market, clearing = cleared(result)
     if np.ndim(clearing.steps):

@@ -8,6 +8,7 @@ Dask's do: schedulers belong on networks whose users may run code there.
 
 import pickle
 import socket
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ import numpy as np
 
 from .arguments import named
 from .fingerprint import digits
+from .waiting import waiting
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -29,6 +31,7 @@ _AGAIN = 2  # times that work which raised is tried again, as memory may have be
 _A_WORKER = 2  # pieces of work for each of a worker's threads, so that none waits for the next
 _AHEAD = 64  # and as many as this, so that the scheduler sees how many workers are needed,
 _BYTES = 100_000_000  # as long as they are no larger together: it holds them in memory
+_LOOK = 0.2  # s between looks for a first worker
 _ALIKE = ("jaxgne", "jax", "numpy")  # packages whose versions decide on numbers
 _AFTER = "the same call goes on after what its folder has, if it has one."
 _GONE = f"the Dask scheduler is gone, or was restarted; {_AFTER}"
@@ -63,7 +66,8 @@ def each(
         while True:
             if client.status in ("closing", "closed"):
                 raise ConnectionError(_GONE)
-            least = max(1, _A_WORKER * sum(client.nthreads().values()))
+            threads = sum(client.nthreads().values())
+            least = max(1, _A_WORKER * threads)
             size = sum(count for _, count, _ in held.values())
             while len(held) < least or (len(held) < _AHEAD and size < _BYTES):
                 following = next(ahead, None)
@@ -77,11 +81,14 @@ def each(
                     continue
                 with config.set({"distributed.admin.large-graph-warning-threshold": "1 PiB"}):
                     future = client.submit(_run, task, key=key, retries=_AGAIN)
-                held[key] = future, len(task.content), [at]
-                size += len(task.content)
+                count = len(task.function) + len(task.content)
+                held[key] = future, count, [at]
+                size += count
                 done.add(future)
             if not held:
                 return
+            if not threads:
+                _await_workers(client, done)
             future, _, which = held.pop(next(done).key)
             try:
                 value = future.result()
@@ -90,13 +97,20 @@ def each(
             except distributed.KilledWorker as error:
                 raise ChildProcessError(
                     "workers died one after the other at the same piece of work, mostly for lack "
-                    f"of memory: give a smaller width, or workers more memory; {_AFTER}"
+                    f"of memory: give workers more memory, or a batch a smaller width; {_AFTER}"
                 ) from error
             del future  # the workers need not keep it
             yield from ((at, value) for at in which)
     finally:
         if held and client.status == "running":
             client.cancel([future for future, *_ in held.values()])
+
+
+def _await_workers(client: Any, done: Any) -> None:
+    """Tell that nobody works, while that is so."""
+    with waiting.on("the cluster has no worker yet"):
+        while not (client.nthreads() or done.has_ready()) and client.status == "running":
+            time.sleep(_LOOK)
 
 
 @contextmanager
@@ -106,7 +120,7 @@ def connected(address: str) -> Iterator[Any]:
     Raises `OSError` where nobody answers there, `ImportError` without the extra `cluster`.
     """
     distributed, _ = _engine()
-    from distributed.comm import get_address_host_port, normalize_address
+    from distributed.comm.addressing import get_address_host_port, normalize_address
 
     try:
         if not address.startswith("inproc:"):  # one that is none holds a client up for a minute

@@ -10,8 +10,10 @@ from typing import Any
 
 from .arguments import of_tables
 from .cluster import check, each, shared, within
+from .journal import is_simulation
 from .market import Market
 from .simulation import Simulation, SimulationProgress, asked, simulate
+from .simulation import load as load_one
 
 Watch = Callable[[SimulationProgress], None] | None
 
@@ -72,6 +74,19 @@ def simulate_many(
             if client is not None or not simulation.ok:
                 tell()
     return {name: found[at] for at, name in enumerate(plans)}
+
+
+def load(folder: str | Path) -> dict[str, Simulation]:
+    """What `simulate_many(out=folder)` has done so far, by the names of its folders.
+
+    Raises `ValueError` for a folder in which there is no simulation, and what `simulation.load`
+    raises of one.
+    """
+    inside = sorted(path for path in Path(folder).glob("*") if is_simulation(path))
+    if not inside:
+        raise ValueError(f"{folder} holds no simulations; give the out= of simulate_many.")
+    inside.sort(key=lambda path: len(path.name))  # 2 before 10
+    return {path.name: load_one(path) for path in inside}
 
 
 def _run(

@@ -25,6 +25,7 @@ from jaxgne.cli import app
 from jaxgne.front import FrontProgress
 from jaxgne.simulation import SimulationProgress
 from jaxgne.studies.runner import Runs
+from jaxgne.waiting import waiting
 from tests.markets import HAND_MADE, feeder
 from tests.simulated import village
 from tests.three_buses import loads, neighbors, slopes
@@ -171,6 +172,24 @@ def test_a_scheduler_that_is_gone_is_told():
         local.close()
         with pytest.raises(OSError, match=r"scheduler is gone.*same call goes on"):
             list(values)
+
+
+def test_a_cluster_without_workers_is_told(monkeypatch: pytest.MonkeyPatch):
+    """Until the first comes, which then does the work."""
+    said: list[str] = []
+    with (
+        distributed.LocalCluster(n_workers=0, processes=False, **QUIET) as local,
+        distributed.Client(local, set_as_default=False) as client,
+    ):
+
+        def show(text: str) -> None:
+            if not said:
+                local.scale(1)
+            said.append(text)
+
+        monkeypatch.setattr(waiting, "show", show)
+        assert dict(cluster.each(client, halved, [1.0])) == {0: (np.asarray(0.5), True)}
+    assert said[0].startswith("jaxgne: the cluster has no worker yet ...") and said[-1] == ""
 
 
 def dies(item: int) -> None:

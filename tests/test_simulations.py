@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import jaxgne as jg
 from jaxgne import cli, hindsight, simulations
-from jaxgne.simulation import load
+from jaxgne.simulations import load
 from tests.simulated import village
 
 OPTIONS: Any = {"window": 4, "step": 3, "runner": "numpy"}
@@ -42,7 +42,11 @@ def test_each_is_what_it_is_alone(tmp_path: Path):
     same(found["other"], jg.simulate(village(1, seed=1), **OPTIONS | {"step": 2}))
     assert told == [(done, 7) for done in range(1, 8)]
     assert {path.name for path in tmp_path.iterdir()} == {"seed-0", "seed-1", "other"}
-    same(load(tmp_path / "seed-1"), found["seed 1"])
+    kept = load(tmp_path)
+    assert list(kept) == ["other", "seed-0", "seed-1"]
+    same(kept["seed-1"], found["seed 1"])
+    with pytest.raises(ValueError, match="holds no simulations"):
+        load(tmp_path / "other")
     assert float(np.abs(found["seed 0"].imbalance - found["seed 1"].imbalance).max()) > 1e-3
 
 
@@ -80,6 +84,7 @@ def test_the_shell_runs_many(tmp_path: Path):
     assert runs["1"] == {
         k: v for k, v in json.loads(call(*words, *seeds, "--json").stdout).items() if k in runs["1"]
     }
+    assert json.loads(call("show", tmp_path / "runs", "--json").stdout) == json.loads(many.stdout)
     text = call(*words, "--runs", 2, "--out", tmp_path / "runs").stdout
     heads = [line.split()[0] for line in text.splitlines()[-5:]]
     assert heads == ["0", "1", "mean", "least", "most"]
