@@ -11,6 +11,8 @@ and is told where each ended.
 """
 
 from collections.abc import Callable, Sequence
+from copy import copy
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -19,6 +21,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
+from .cluster import check, each
 from .coordinates import Bijection, with_fields
 from .descent import Slopes, cleared
 from .each import for_one
@@ -116,6 +119,7 @@ def lead(
     steps: int = 100,
     solver: AbstractSolver | None = None,
     tol: Any = None,
+    client: Any = None,
 ) -> Leading:
     """The fields `where(market)`, within `bounds`, at which `objective(market, clearing)` is least.
 
@@ -125,17 +129,22 @@ def lead(
     `solver` and `tol` are those of `clear`: slopes are no better than the equilibria are, so that
     1e-8 finds optima more exactly than what `clear` takes by default.
 
+    With a `client`, a `distributed.Client`, the workers of a Dask cluster take one start at a time,
+    and end where they end here (`docs/cluster.md`).
+
     A start whose market does not clear ends there. What is found is a local optimum from each
     start: `Leading` tells how far they lie apart. Raises `NotCleared` if the market does not clear
     as it is, and `ValueError` for what `jg.tune` refuses.
     """
     checked_options("lead", market, solver, steps=steps, starts=starts)
+    if client is not None:
+        check(client)
     market = jax.tree.map(jnp.asarray, market)
     problem = _Problem(market, objective, where, bounds, constraints, bijection, solver, tol)
     draw = np.random.default_rng(seed)
     drawn = [draw.uniform(*_INSIDE, problem.shares.shape) for _ in range(starts - 1)]
-    ends = [problem.end(shares, steps) for shares in (problem.shares, *drawn)]
-    found = [end for end in ends if end is not None]
+    ends = dict(each(client, partial(_ended, problem, steps), [None, *drawn]))
+    found = [end for _, end in sorted(ends.items()) if end is not None]
     value, missed, met, clears, ended = (np.array(a) for a in list(zip(*found, strict=True))[1:])
     fields = jax.tree.map(lambda *a: np.stack(a), *(end.fields for end in found))
     told = (fields, value, missed, met, clears, ended, len(ends) - len(found))
@@ -161,6 +170,12 @@ class _Point(NamedTuple):
     shares: Float[np.ndarray, " n"]
     found: Float[np.ndarray, " C"]  # objective, then constraints
     rows: Float[np.ndarray, "C n"]  # their slopes
+
+
+def _ended(problem: "_Problem", steps: int, shares: Float[np.ndarray, " n"] | None) -> _End | None:
+    """Where a start ends; None of the shares where the market stands."""
+    problem = copy(problem)  # of which each start has its own
+    return problem.end(problem.shares if shares is None else shares, steps)
 
 
 class _Lost(Exception):

@@ -56,6 +56,7 @@ SLOW_TESTS = {
     "test_cluster.py": (
         "test_a_worker_is_killed_and_nothing_is_lost_or_done_twice",
         "test_a_front_goes_on_where_one_of_three_workers_is_killed",
+        "test_a_leaders_starts_end_where_they_end_here",
         "test_simulations_go_on_where_one_of_three_workers_is_killed",
         "test_studies_go_on_where_one_of_three_workers_is_killed",
         "test_work_that_kills_every_worker_is_told",

@@ -23,6 +23,7 @@ import jaxgne as jg
 from jaxgne import batch, cluster, hindsight, scenarios, simulation, studies
 from jaxgne.cli import app
 from jaxgne.front import FrontProgress
+from jaxgne.leader import lead
 from jaxgne.simulation import SimulationProgress
 from jaxgne.studies.runner import Runs
 from jaxgne.waiting import waiting
@@ -382,6 +383,15 @@ def test_a_front_goes_on_where_one_of_three_workers_is_killed(tmp_path: Path):
     again = jg.pareto(market, [cost, peak], lambda m: m.tariff.slope, folder=tmp_path, **ask)
     np.testing.assert_allclose(again.values, there.values, rtol=1e-7)
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("tuning-*/*")}
+
+
+def test_a_leaders_starts_end_where_they_end_here(client: Any):
+    """Told in their order, whichever was done first; of a price of one hour."""
+    market = neighbors()
+    ask: dict[str, Any] = {"bounds": (0.05, 0.4), "starts": 3, "steps": 4, "tol": 1e-8}
+    there = lead(market, cost, lambda m: m.tariff.base, client=client, **ask)
+    same(there, lead(market, cost, lambda m: m.tariff.base, **ask))
+    assert len(set(there.value.tolist())) > 1
 
 
 def test_what_workers_cannot_do_is_told(tmp_path: Path):

@@ -282,7 +282,7 @@ LAYERS: dict[str, set[str]] = {
     },
     "leader": {
         *RESULT,
-        *("objectives", "coordinates", "descent", "history", "tuning"),
+        *("cluster", "objectives", "coordinates", "descent", "history", "tuning"),
     },
     "near_potential": {*RESULT, "batch", "devices"},
     "equipment": {"clock", "each", "market", "devices", "profiles", "validation"},
