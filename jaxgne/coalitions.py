@@ -58,21 +58,24 @@ __all__ = [
 _MOST, _EVER = 8, 12  # prosumers of whom all coalitions are cleared: unless asked, and at all
 
 
-def game(given: Any, *, most: int = _MOST, tol: Any = None, names: Sequence[str] = ()) -> Game:
+def game(
+    given: Any, *, most: int = _MOST, tol: Any = None, names: Sequence[str] = (), client: Any = None
+) -> Game:
     """What every coalition gains, EUR: of a market, or of a table of values.
 
     `given` is a market, whose coalitions are cleared in one batch, each set of open pairs once; or
     2^N values: in number k are those in whose bit of k is 1 (`names` are then those of the
     players); or a game, which stays as it is. Other functions here take any of these.
 
-    A market has at most `most` prosumers, which may be 12 at most, and is cleared to `tol`. Raises
-    `ValueError` for more, where a coalition's market does not clear, and for another table.
+    A market has at most `most` prosumers, which may be 12 at most, and is cleared to `tol`, by the
+    workers of a `client` where there is one, as of `clear_many`. Raises `ValueError` for more,
+    where a coalition's market does not clear, and for another table.
     """
     if isinstance(given, Game):
         return given
     if isinstance(given, Market):
         _one("game", given)
-        return _valued(given, every(_few("game", given, most)), tol)
+        return _valued(given, every(_few("game", given, most)), tol, client)
     if isinstance(given, Record) or given is None or isinstance(given, str):
         raise ValueError(
             f"game: {named(given)} was given; give a jaxgne.Market, or the values of all "
@@ -129,7 +132,7 @@ def _asked(caller: str, given: Any, rows: Bool[np.ndarray, "C N"] | None, tol: A
     return _valued(given, some if rows is None else np.vstack([some, rows]), tol)
 
 
-def _valued(market: Market, members: Bool[np.ndarray, "C N"], tol: Any) -> Game:
+def _valued(market: Market, members: Bool[np.ndarray, "C N"], tol: Any, client: Any = None) -> Game:
     """What coalitions gain; each set of pairs that may trade in one of them is cleared once."""
     members = np.unique(np.vstack([members, np.ones_like(members[:1])]), axis=0)
     pairs = market.trading
@@ -151,7 +154,7 @@ def _valued(market: Market, members: Bool[np.ndarray, "C N"], tol: Any) -> Game:
     nobody = np.zeros_like(some[:1])
     opened, which = np.unique(np.vstack([nobody, some]), axis=0, return_inverse=True)
     markets = sweep(market, lambda m: m.trading.limit, np.where(opened[:, :, None], limit, 0.0))
-    clearings = clear_many(markets, tol=tol)
+    clearings = clear_many(markets, tol=tol, client=client)
     lost = np.flatnonzero(~np.asarray(clearings.ok))
     if lost.size:
         row = int(np.flatnonzero(which == lost[0])[0])
@@ -193,27 +196,33 @@ def _split(found: Game, rule: str, gains: Any) -> Split:
 
 
 def shapley(
-    given: Any, *, samples: int | None = None, seed: int = 0, most: int = _MOST, tol: Any = None
+    given: Any,
+    *,
+    samples: int | None = None,
+    seed: int = 0,
+    most: int = _MOST,
+    tol: Any = None,
+    client: Any = None,
 ) -> Split:
     """The Shapley value: what each adds, in the mean over all orders in which all come together.
 
     Exact unless `samples` says over how many orders, drawn by `seed`, half of them the others
     reversed; then with standard errors. `given` is a market, a game or a table of values as `game`
-    takes them, with its `most` and `tol`. Of a market one batch clears the coalitions that the
-    orders pass through, at most `samples` times its prosumers.
+    takes them, with its `most`, `tol` and `client`. Of a market one batch clears the coalitions
+    that the orders pass through, at most `samples` times its prosumers.
 
     What each gets sums to what all gain, sampled or not. Raises `ValueError` as `game` does, and
     for `samples` that are odd or below 4.
     """
     if samples is None:
-        found = game(given, most=most, tol=tol)
+        found = game(given, most=most, tol=tol, client=client)
         return _split(found, "Shapley value", shapley_exact(found))
     if isinstance(samples, bool) or not isinstance(samples, int) or samples < 4 or samples % 2:
         raise ValueError(f"shapley: samples={samples!r}; give an even number, 4 or more.")
     if isinstance(given, Market):
         _one("shapley", given)
         ranks = orders(given.prosumers.bus.shape[0], samples, seed)
-        found = _valued(given, ahead(ranks).reshape(-1, ranks.shape[1]), tol)
+        found = _valued(given, ahead(ranks).reshape(-1, ranks.shape[1]), tol, client)
     else:
         found = game(given)
         ranks = orders(found.players, samples, seed)

@@ -20,7 +20,7 @@ import pytest
 from typer.testing import CliRunner
 
 import jaxgne as jg
-from jaxgne import batch, cluster, hindsight, scenarios, simulation, studies
+from jaxgne import batch, cluster, coalitions, hindsight, scenarios, simulation, studies
 from jaxgne.cli import app
 from jaxgne.front import FrontProgress
 from jaxgne.leader import lead
@@ -392,6 +392,15 @@ def test_a_leaders_starts_end_where_they_end_here(client: Any):
     there = lead(market, cost, lambda m: m.tariff.base, client=client, **ask)
     same(there, lead(market, cost, lambda m: m.tariff.base, **ask))
     assert len(set(there.value.tolist())) > 1
+
+
+def test_coalitions_gain_what_they_gain_here(client: Any):
+    """All of three, and those that sampled orders pass through."""
+    market = loads(1)
+    market = scenarios.lane(market, 0)
+    same(coalitions.game(market, client=client), coalitions.game(market))
+    there, here = (coalitions.shapley(market, samples=4, client=who) for who in (client, None))
+    np.testing.assert_array_equal(there.gains, here.gains)
 
 
 def test_what_workers_cannot_do_is_told(tmp_path: Path):
