@@ -9,7 +9,7 @@ import equinox as eqx
 from jaxtyping import Array, Float
 
 from .incidence import all_falls, falls, most_turned
-from .market import Market
+from .market import FIELDS, Market
 from .model import curve_slopes, export_prices, import_prices, zone_bases
 from .runner import jnp, lax, remembered
 from .tables import Buffers, retained
@@ -66,10 +66,7 @@ def bounded(market: Market) -> Market:
     }
 
     def fields(m: Market) -> list[Array]:
-        tables = (m.tariff, m.prosumers, m.generators, m.buffers, m.trading, m.grid)
-        by_name = {type(table).__name__: table for table in tables}
-        paths = (name.split(".") for name in changed)
-        return [getattr(by_name[table], field) for table, field in paths]
+        return [FIELDS[name].find(m) for name in changed]
 
     return eqx.tree_at(fields, market, list(changed.values()))
 
