@@ -28,6 +28,8 @@ from .size import is_quick
 from .solvers.base import AbstractSolver
 from .status import Status, either, is_status
 
+_PACE = 2.0  # seconds between two times that a solve is on the host, which costs a tenth of one
+_TOLD = 0.5  # and where somebody watches
 _PROVEN = 1e-9  # relative size of a proof of infeasibility that rounding cannot make
 
 
@@ -103,7 +105,7 @@ def _onward(
         market, state = lax.optimization_barrier((market, state))
     state, steps = solver.look(market, state), carry.steps + solver.every
     carry = replace(carry, state=state, steps=steps)
-    worth = solver.worth_a_look(market, state, steps, tol)
+    worth = solver.worth_a_look(market, state, steps, carry.error, tol)
     if worth is True:
         return _judged(market, solver, carry, tol)
     worth = worth | (steps >= limit)
@@ -307,10 +309,11 @@ def _looped(
     progress: Callable[[Progress], None] | None,
     begun: float,
 ) -> None:
-    """The loop in chunks of half a second, between which Ctrl-C is heard, and `progress` called.
+    """The loop in chunks of `_PACE` seconds, between which Ctrl-C is heard, or `progress` called.
 
     For `progress` the answer is looked at after each; else chunks change nothing.
     """
+    pace = _PACE if progress is None else _TOLD
     chunk = solver.every
     more = True
     while more:
@@ -322,5 +325,5 @@ def _looped(
             with by_numpy(False):
                 progress(Progress(steps, float(at.carry.error), now - begun))
         more = bool(is_status(at.carry.status, Status.max_steps)) and steps < int(limit)
-        if chunk > solver.every or now - since < 0.5:  # the first may hold the compilation
-            chunk = solver.every * max(1, round(0.5 * chunk / (now - since) / solver.every))
+        if chunk > solver.every or now - since < pace:  # the first may hold the compilation
+            chunk = solver.every * max(1, round(pace * chunk / (now - since) / solver.every))

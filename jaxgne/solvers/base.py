@@ -74,9 +74,17 @@ class AbstractSolver(eqx.Module):
         return self.step(market, state)
 
     def worth_a_look(
-        self, market: Market, state: Any, steps: Int[Array, ""], tol: Float[Array, ""]
+        self,
+        market: Market,
+        state: Any,
+        steps: Int[Array, ""],
+        error: Float[Array, ""],
+        tol: Float[Array, ""],
     ) -> Bool[Array, ""] | Literal[True]:
-        """Whether the state may be as good as `tol`: judging it takes time too."""
+        """Whether the state may be as good as `tol`: judging it takes time too.
+
+        `error` is that of the last look that was worth it, infinite before the first.
+        """
         return True
 
     def nearer(

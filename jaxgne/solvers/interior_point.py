@@ -201,7 +201,12 @@ class InteriorPoint(AbstractSolver):
         return Inside(sets, _where(sound, there, at))
 
     def worth_a_look(
-        self, market: Market, state: Inside, steps: Int[Array, ""], tol: Float[Array, ""]
+        self,
+        market: Market,
+        state: Inside,
+        steps: Int[Array, ""],
+        error: Float[Array, ""],
+        tol: Float[Array, ""],
     ) -> Bool[Array, ""]:
         """Products are what players could gain at most, if all rows are met."""
         market, at = cast(market, jnp.float64), state.state

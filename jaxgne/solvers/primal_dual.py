@@ -64,6 +64,8 @@ from .preconditioner import (
 _MANY = 100_000  # prosumer-hours from which on polishing an answer pays
 _NEAR = 20.0  # relative KKT error over tolerance from which on it does
 _FINE = 1e-5  # tolerance up to which it does
+_HOPEFUL = 30.0  # times `tol`, down to which the last error falls as the residual does, for a look
+_LOOKS = 5  # residuals between looks in any case, as only looks find that there is no plan
 _AGAIN = 1.05  # iterations over those at which it was polished, from which on it is again
 
 
@@ -82,7 +84,8 @@ class _State(Record):
     begun: Int[Array, ""]  # iterations before it
     first: Float[Array, ""]  # residual when it was made
     last: Float[Array, ""]  # residual at the last look
-    polished: Int[Array, ""]  # iterations when its image was polished last
+    judged: Float[Array, ""]  # residual when its image was judged last
+    polished: Int[Array, ""]  # iterations when it was polished last
 
 
 class PrimalDual(AbstractSolver):
@@ -138,6 +141,7 @@ class PrimalDual(AbstractSolver):
             begun=count,
             first=none + jnp.inf,
             last=none + jnp.inf,
+            judged=none + jnp.inf,
             polished=count,
         )
         image, _ = _iterate(market, state, start)
@@ -184,6 +188,18 @@ class PrimalDual(AbstractSolver):
 
         return replace(jax.lax.cond(due, restart, go_on), image=image)
 
+    def worth_a_look(
+        self,
+        market: Market,
+        state: _State,
+        steps: Int[Array, ""],
+        error: Float[Array, ""],
+        tol: Float[Array, ""],
+    ) -> Bool[Array, ""]:
+        """Where the error may have come near `tol`, as it falls about as fast as the residual."""
+        far = error * _residual(state) > _HOPEFUL * tol * state.judged  # not where it is NaN
+        return ~far | (steps % (_LOOKS * self.every) == 0)
+
     def nearer(
         self, market: Market, state: _State, error: Float[Array, ""], tol: Float[Array, ""]
     ) -> _State:
@@ -193,6 +209,7 @@ class PrimalDual(AbstractSolver):
         of float32, are not kept waiting by a few rows.
         """
         load = market.prosumers.load
+        state = replace(state, judged=_residual(state))
         if load.size < _MANY or load.dtype != jnp.float64 or market.committed is not None:
             return state
         iterations = state.begun + state.age
@@ -251,6 +268,11 @@ class PrimalDual(AbstractSolver):
         plan, prices = cast((state.image.plan, state.image.prices), dtype)
         exchange = rows(market, replace(plan, exchange=jnp.zeros_like(plan.exchange))).bus
         return replace(plan, exchange=exchange[market.grid.feeder]), prices
+
+
+def _residual(state: _State) -> Float[Array, ""]:
+    """That of the last look, which may have made a restart."""
+    return jnp.where(jnp.isinf(state.last), state.first, state.last)
 
 
 def _power(market: Market) -> Float[Array, ""]:
