@@ -59,6 +59,13 @@ class Point(Record):
     price: Float[Array, "Z H"]  # EUR/kWh
 
 
+_LINKED = ("imports", "exports")  # columns that the group of totals has
+_NETWORKED = (  # and that of the network
+    *("generation", "charge", "discharge", "curtailed"),
+    *("active", "reactive", "voltage", "angle", "compensation", "exchange"),
+)
+
+
 class Balance(Record):
     """One entry per group of rows: an omega, EUR/kWh per kW, or a squared distance."""
 
@@ -357,33 +364,24 @@ def squares(
         lambda u, active: u**2 / jnp.where(active > 0, active, 1.0), change.plan, activity
     )
 
-    def hourly(share: Plan) -> Array:
-        return _sum(jax.tree.map(lambda u, s: jnp.sum(u * s, axis=0), sized, share))
+    def hourly(share: Plan, names: tuple[str, ...]) -> Array:
+        return sum(jnp.sum(getattr(sized, n) * getattr(share, n), axis=0) for n in names)
 
     held = sized.charge + sized.discharge
     held = held * metric.stored.charge + sized.energy * metric.stored.energy
     primal = Balance(
         local=_from_home(market, metric, sized),
-        total=hourly(metric.linked) + jnp.sum(change.total**2, axis=0) / metric.total,
-        network=hourly(metric.networked),
+        total=hourly(metric.linked, _LINKED) + jnp.sum(change.total**2, axis=0) / metric.total,
+        network=hourly(metric.networked, _NETWORKED),
         storage=jnp.sum(held, axis=1, keepdims=True),
     )
     prices = change.prices
     capped = None if metric.caps is None else _squared(market, metric, sized, prices)
-    names = ("bus", "bus_reactive", "voltage", "angle")
-    grid = replace(rows_like(market), **{name: getattr(prices, name) for name in names})
-
-    def through(g: Array, inverse: Array, active: Array) -> Array:
-        tau = jnp.where(inverse > 0, 1 / jnp.where(inverse > 0, inverse, 1.0), 0.0)
-        return jnp.sum(jnp.where(active > 0, tau * g**2, 0.0), axis=0)
-
-    # Sigma^-1 of the network is A tau A^T: y^T Sigma^-1 y is the sum of tau (A^T y)^2
-    along = jax.tree.map(through, pull(market, grid), metric.networked, activity)
     modes = (market.weight * prices.energy) @ metric.modes
     dual = Balance(
         local=ts**2 * prices.balance**2 * reach(market, metric, activity),
         total=ts**2 * (prices.aggregate**2 + jnp.sum(change.price**2, axis=0)) / metric.link,
-        network=_sum(along),
+        network=_along(market, metric, prices),
         storage=jnp.sum(modes**2 / metric.damping, axis=1, keepdims=True),
     )
     if capped is not None:
@@ -402,5 +400,44 @@ def _squared(market: Market, metric: Metric, sized: Plan, prices: Rows) -> Any:
     return tuple(jnp.sum(a, axis=1, keepdims=True) for a in (moved, priced))
 
 
-def _sum(parts: Plan) -> Float[Array, " H"]:
-    return jnp.sum(jnp.stack(jax.tree.leaves(parts)), axis=0)
+def squared(
+    market: Market, metric: Metric, omega: Balance, size: Steps, change: Point
+) -> Float[Array, ""]:
+    """Squared length of a change in all groups: the sum of omega times and over its `squares`.
+
+    By step sizes, whose bends it does not count: without the sums over each prosumer's columns.
+    """
+    ts, prices = counted(market), change.prices
+    bend = curvature(without_curves(market), zeros(market))
+
+    def stiff(u: Array, tau: Array, h: Array) -> Array:
+        return jnp.sum(u**2 * (1 / tau - h))
+
+    moved = jax.tree.leaves(jax.tree.map(stiff, change.plan, size.plan, bend))
+    modes = (market.weight * prices.energy) @ metric.modes
+    linked = prices.aggregate**2 + jnp.sum(change.price**2, axis=0)
+    parts = [
+        change.total**2 / size.total,
+        ts * prices.balance**2 / size.balance,
+        ts * linked / size.link,
+        _along(market, metric, prices) / omega.network,
+        modes**2 / size.energy,
+    ]
+    if size.cap is not None:
+        level = (market.weight * prices.level) @ metric.modes
+        parts += [(market.weight * prices.cap) ** 2 / size.cap, level**2 / size.level]
+    return sum(moved) + sum(jnp.sum(part) for part in parts)
+
+
+def _along(market: Market, metric: Metric, prices: Rows) -> Float[Array, " H"]:
+    """Squared length of prices of the network: y^T Sigma^-1 y, the sum of tau (A^T y)^2."""
+    names = ("bus", "bus_reactive", "voltage", "angle")
+    grid = replace(rows_like(market), **{name: getattr(prices, name) for name in names})
+    pulled, live = pull(market, grid), movable(market)
+
+    def through(name: str) -> Array:
+        inverse, g = getattr(metric.networked, name), getattr(pulled, name)
+        tau = jnp.where(inverse > 0, 1 / jnp.where(inverse > 0, inverse, 1.0), 0.0)
+        return jnp.sum(jnp.where(getattr(live, name) > 0, tau * g**2, 0.0), axis=0)
+
+    return sum(through(name) for name in _NETWORKED)

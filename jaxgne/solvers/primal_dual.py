@@ -55,6 +55,7 @@ from .preconditioner import (
     metric,
     nowhere,
     rests,
+    squared,
     squares,
     steps,
     wide_plan,
@@ -157,9 +158,8 @@ class PrimalDual(AbstractSolver):
         market = _widened(market)
         current = _current(state)
         image, mirrored = _iterate(market, state, current)
-        moved = _squares(market, state, image, current)
-        parts = jax.tree.map(lambda w, p, d: jnp.sum(w * p + d / w), state.omega, *moved)
-        residual = jnp.sqrt(sum(jax.tree.leaves(parts)))
+        moved = jax.tree.map(jnp.subtract, image, current)
+        residual = jnp.sqrt(squared(market, state.metric, state.omega, state.steps, moved))
         age = state.age + 1
         due = residual <= self.sufficient * state.first
         due |= (residual <= self.necessary * state.first) & (residual > state.last)
@@ -176,7 +176,7 @@ class PrimalDual(AbstractSolver):
                 held=held,
                 grown=jnp.any(held != state.held),
                 resting=resting,
-                omega=self._balance(market, state, image, moved),
+                omega=self._balance(market, state, image, current),
                 age=jnp.zeros_like(age),
                 begun=state.begun + age,
                 first=residual,
@@ -237,14 +237,13 @@ class PrimalDual(AbstractSolver):
             grown=jnp.zeros_like(state.grown),
         )
 
-    def _balance(
-        self, market: Market, state: _State, image: Point, moved: tuple[Balance, Balance]
-    ) -> Balance:
+    def _balance(self, market: Market, state: _State, image: Point, current: Point) -> Balance:
         """New balances: halfway to the ratio of dual to primal travel since the restart.
 
         Where one of the two residuals is far larger than the other, each relative to the market's
         own magnitudes, omega does not move against it.
         """
+        moved = _squares(market, state, image, current)
         travel = _squares(market, state, image, state.anchor)
         bound = jnp.log(self.lopsided)
 
