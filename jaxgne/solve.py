@@ -28,7 +28,7 @@ from .size import is_quick
 from .solvers.base import AbstractSolver
 from .status import Status, either, is_status
 
-_PACE = 2.0  # seconds between two times that a solve is on the host, which costs a tenth of one
+_PACE = 4.0  # seconds between two times that a solve is on the host, which costs up to 0.2
 _TOLD = 0.5  # and where somebody watches
 _PROVEN = 1e-9  # relative size of a proof of infeasibility that rounding cannot make
 
