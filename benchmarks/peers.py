@@ -90,8 +90,8 @@ def ours(market: jg.Market, facts: Any, name: str, solver: Any, limit: float) ->
     def run(tol: float, most: int | None = None) -> jg.Clearing:
         return jg.clear(market, solver, tol=tol, max_steps=most, throw=False, progress=stop)
 
-    _, first = record.timed(lambda: run(1.0, 1))
-    _, again = record.timed(lambda: run(1.0, 1))
+    _, first = record.timed(lambda: run(0.5, 1))
+    _, again = record.timed(lambda: run(0.5, 1))
     for tol in TARGETS:
         try:
             clearing, seconds = record.timed(lambda tol=tol: run(tol))

@@ -36,7 +36,7 @@ def test_nodes_go_at_leaves_or_between_two(shape: str):
     assert int(found.steps) <= 24 + 3 * np.log2(COUNT)
     ends = np.asarray(found.first)[: int(found.steps) + 1]
     assert ends[0] == 0 and ends[-1] == COUNT
-    node, near = np.asarray(found.node), np.asarray(found.near)
+    node, near = np.asarray(found.ends)[:-1, 0], np.asarray(found.ends)[:-1, 1:]
     assert np.array_equal(np.sort(node), np.arange(COUNT))
     for begin, end in pairwise(ends):
         here = node[begin:end]

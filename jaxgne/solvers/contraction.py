@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Int, Num
 
 from ..radial import lookup
 from ..record import Record
@@ -23,24 +23,27 @@ class Step(NamedTuple):
     """The nodes that go in a step; G stands for none, and fills the step up."""
 
     place: Int[Array, " W"]  # in the order of all
-    node: Int[Array, " W"]
-    near: Int[Array, "W 2"]  # parent and child of each as it goes
+    ends: Int[Array, "W 3"]  # each node, its parent and its child as it goes
 
 
 class Contraction(Record):
     """The order in which nodes go, in steps of one round each."""
 
-    node: Int[Array, " G"]
-    near: Int[Array, "G 2"]  # parent and child of each as it goes; G for none
+    ends: Int[Array, "G+1 3"]  # each node, its parent and its child as it goes; G for none, as last
     first: Int[Array, " G+1"]  # place of each step, up to the last; then G
     steps: Int[Array, ""]
 
     def step(self, at: Int[Array, ""]) -> Step:
         """One of the steps; one after the last has no nodes."""
-        count = self.node.shape[0]
+        count = self.first.shape[0] - 1
         place = self.first[at] + jnp.arange(_width(count), dtype=self.first.dtype)
         place = jnp.where(place < self.first[at + 1], place, count)
-        return Step(place, _known(self.node, place), _known(self.near, place))
+        return Step(place, inside(self.ends, place))
+
+
+def inside(values: Num[Array, "B ..."], index: Int[Array, "..."]) -> Num[Array, "..."]:
+    """The values at an index that is never out of range, which then need not be compared."""
+    return values.at[index].get(mode="promise_in_bounds")
 
 
 def _width(count: int) -> int:
@@ -60,7 +63,7 @@ def _(_: int, batched: list[bool], count: Array) -> tuple[Array, bool]:
 
 def contract(parent: Int[Array, " G"]) -> Contraction:
     """In what order the nodes of a forest go; `parent` is G for roots."""
-    count = parent.shape[0]
+    count, parent = parent.shape[0], parent.astype(jnp.int32)
     each = jnp.arange(count, dtype=parent.dtype)
     none = jnp.full(count, count, parent.dtype)
 
@@ -90,7 +93,9 @@ def contract(parent: Int[Array, " G"]) -> Contraction:
     new = (each - begun) % _width(count) == 0
     step = jnp.cumsum(new, dtype=parent.dtype)
     first = jnp.full(count + 1, count, parent.dtype).at[step - 1].min(each)
-    return Contraction(node, near[node], first, step[-1])
+    ends = jnp.concatenate([node[:, None], near[node]], axis=1)
+    last = jnp.full((1, 3), count, parent.dtype)
+    return Contraction(jnp.concatenate([ends, last]), first, step[-1])
 
 
 def _odd(parent: Int[Array, " G"]) -> Bool[Array, " G"]:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from ..radial import lookup
 from ..record import Record
-from .contraction import Contraction, most
+from .contraction import Contraction, inside, most
 from .groups import Groups, blocks
 
 
@@ -21,7 +21,7 @@ class Tree(Record):
     groups: Groups
     share: Float[Array, "G 3n n"]  # of a line's voltage rows in the equations of its two buses
     lean: Float[Array, "G n n"]  # and in their own prices
-    solution: Float[Array, "G 3n 9n"]  # as groups go: of what each has, its parent and its child
+    solution: Float[Array, "G+1 3n 9n"]  # as groups go: of what each has, its parent and its child
 
     def __call__(
         self,
@@ -39,19 +39,21 @@ class Tree(Record):
         steps, m = most(plan.steps), 3 * n
 
         def go(at: Array, values: Array) -> Array:
-            step = plan.step(at)
-            table, own = lookup(self.solution, step.place), lookup(values, step.node)
+            place, ends = plan.step(at)
+            table, own = inside(self.solution, place), inside(values, ends[:, 0])
             given = _times(table[:, :, m:].mT, own).reshape(-1, *own.shape[1:])
-            return values.at[step.near.ravel()].add(given)
+            return values.at[ends[:, 1:].ravel()].add(given, mode="promise_in_bounds")
 
         def come_back(at: Array, values: Array) -> Array:
-            step = plan.step(steps - 1 - at)
-            ends = jnp.concatenate([step.node[:, None], step.near], axis=1)
-            felt = lookup(values, ends).reshape(len(ends), 3 * m, -1)
-            return values.at[step.node].set(lookup(self.solution, step.place) @ felt)
+            place, ends = plan.step(steps - 1 - at)
+            felt = inside(values, ends).reshape(len(ends), 3 * m, -1)
+            found = inside(self.solution, place) @ felt
+            return values.at[ends[:, 0]].set(found, mode="promise_in_bounds")
 
-        known = jax.lax.fori_loop(0, steps, go, known)
-        solved = jax.lax.fori_loop(0, steps, come_back, known)
+        none = jnp.zeros_like(known[:1])  # of who is not there
+        known = jax.lax.fori_loop(0, steps, go, jnp.concatenate([known, none]))
+        known = known.at[-1].set(0.0)
+        solved = jax.lax.fori_loop(0, steps, come_back, known)[:-1]
         change = solved - groups.seen(solved)
         price = _times(self.lean, drop) + _times(self.share.mT, change)
         return groups.to_rows(solved, 0), groups.to_rows(solved, n), groups.to_wires(price)
@@ -101,7 +103,9 @@ def eliminate(
     begun = jnp.where(fed[:, None, None], jnp.eye(3 * n), begun)
     ahead = jnp.where(lookup(fed, groups.parent)[:, None, None], 0.0, -ahead)
     solution = _solutions(groups.contraction, begun, ahead)
-    solution = jnp.where(fed[groups.contraction.node, None, None], 0.0, solution)
+    went = groups.contraction.ends[:-1, 0]
+    solution = jnp.where(fed[went, None, None], 0.0, solution)
+    solution = jnp.concatenate([solution, jnp.zeros_like(solution[:1])])
     share = jnp.concatenate([-fall, scale[:, :, None] * lean], axis=1)
     return Tree(groups, share, lean, solution)
 
@@ -118,8 +122,8 @@ def _solutions(
 
     def go(at: Array, now: tuple[Array, ...]) -> tuple[Array, ...]:
         own, ahead, solution = now
-        place, node, near = plan.step(at)
-        parent, child = near[:, 0], near[:, 1]
+        place, ends = plan.step(at)
+        node, parent, child = ends.T
         up, down = lookup(ahead, node), lookup(ahead, child)
         inverse = jnp.linalg.inv(own.at[node].get(mode="clip"))
         by_parent, by_child = -inverse @ up, -inverse @ down.mT
