@@ -14,6 +14,7 @@ What there is for each prosumer, device or pair is kept in few bytes, whatever t
 balances and step sizes in float32, rounded down, and which columns rest as bits of a byte.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -365,7 +366,7 @@ def squares(
     )
 
     def hourly(share: Plan, names: tuple[str, ...]) -> Array:
-        return sum(jnp.sum(getattr(sized, n) * getattr(share, n), axis=0) for n in names)
+        return _sum(jnp.sum(getattr(sized, n) * getattr(share, n), axis=0) for n in names)
 
     held = sized.charge + sized.discharge
     held = held * metric.stored.charge + sized.energy * metric.stored.energy
@@ -423,10 +424,10 @@ def squared(
         _along(market, metric, prices) / omega.network,
         modes**2 / size.energy,
     ]
-    if size.cap is not None:
+    if size.cap is not None and size.level is not None:
         level = (market.weight * prices.level) @ metric.modes
         parts += [(market.weight * prices.cap) ** 2 / size.cap, level**2 / size.level]
-    return sum(moved) + sum(jnp.sum(part) for part in parts)
+    return _sum(moved) + _sum(jnp.sum(part) for part in parts)
 
 
 def _along(market: Market, metric: Metric, prices: Rows) -> Float[Array, " H"]:
@@ -440,4 +441,8 @@ def _along(market: Market, metric: Metric, prices: Rows) -> Float[Array, " H"]:
         tau = jnp.where(inverse > 0, 1 / jnp.where(inverse > 0, inverse, 1.0), 0.0)
         return jnp.sum(jnp.where(getattr(live, name) > 0, tau * g**2, 0.0), axis=0)
 
-    return sum(through(name) for name in _NETWORKED)
+    return _sum(through(name) for name in _NETWORKED)
+
+
+def _sum(parts: Iterable[Array]) -> Array:
+    return jnp.sum(jnp.stack([*parts]), axis=0)
