@@ -126,3 +126,24 @@ def test_a_column_at_rest_is_told_from_one_that_moves():
     activity = preconditioner.activities(market, found)
     assert np.all(activity.imports == 1.0)
     assert np.all(activity.trades == preconditioner.REST)
+
+
+@pytest.mark.parametrize("name", ["many devices", "feeder", "inverters"])
+def test_the_length_by_steps_is_that_of_all_groups(name):
+    """Steps in float32 tell squared lengths to seven digits, whatever rests and however it bends."""
+    market, rng = HAND_MADE[name](), np.random.default_rng(0)
+    plan, prices = model.zeros(market), model.rows_like(market)
+    geometry = preconditioner.metric(market, jnp.zeros(market.grid.passive.shape[0], bool))
+    resting = jax.tree.map(lambda a: jnp.asarray(rng.random(a.shape) < 0.5), plan)
+    omega = random_balance(rng, ones(market))
+    size = preconditioner.steps(market, geometry, omega, resting)
+    lively = jax.tree.map(
+        lambda a: a * rng.standard_normal(a.shape), preconditioner.movable(market)
+    )
+    anything = jax.tree.map(lambda a: jnp.asarray(rng.standard_normal(a.shape)), prices)
+    hourly = (jnp.asarray(rng.standard_normal(market.tariff.slope.shape)) for _ in range(2))
+    change = preconditioner.Point(lively, next(hourly)[None], anything, next(hourly)[None])
+    groups = preconditioner.squares(market, geometry, resting, change)
+    parts = jax.tree.map(lambda w, p, d: jnp.sum(w * p + d / w), omega, *groups)
+    found = preconditioner.squared(market, geometry, omega, size, change)
+    assert np.isclose(found, sum(jax.tree.leaves(parts)), rtol=1e-6)
