@@ -130,7 +130,7 @@ def test_a_column_at_rest_is_told_from_one_that_moves():
 
 @pytest.mark.parametrize("name", ["many devices", "feeder", "inverters"])
 def test_the_length_by_steps_is_that_of_all_groups(name):
-    """Steps in float32 tell squared lengths to seven digits, whatever rests and however it bends."""
+    """Steps in float32 tell squared lengths to six digits, whatever rests and whatever bends."""
     market, rng = HAND_MADE[name](), np.random.default_rng(0)
     plan, prices = model.zeros(market), model.rows_like(market)
     geometry = preconditioner.metric(market, jnp.zeros(market.grid.passive.shape[0], bool))
