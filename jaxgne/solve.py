@@ -204,8 +204,11 @@ def answered(
 
 
 def _by_numpy(market: Market, carry: Carry) -> bool:
-    """Whether NumPy writes the answer: where a solve takes long, that costs less than compiling."""
-    return not is_quick(market) and runs_here((market, carry))
+    """Whether NumPy writes the answer: where a solve takes long, that costs less than compiling.
+
+    It reads no state of a solver, which may be in float32 where the market is not.
+    """
+    return not is_quick(market) and runs_here((market, replace(carry, state=None)))
 
 
 @program("the solver's answer", once=True)

@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 
 import jaxgne as jg
+from jaxgne import solve
 from jaxgne.choosing import few_sizes
 from jaxgne.few_sizes import rounded
-from jaxgne.status import status_name
+from jaxgne.model import rows_like
+from jaxgne.runner import by_numpy, to_host
+from jaxgne.status import Status, status_name
 
 compiled: list[str] = []
 jax.monitoring.register_event_duration_secs_listener(
@@ -77,11 +80,22 @@ def test_another_number_of_prosumers_finds_its_programs():
     for market, found in zip(markets, clearings, strict=True):
         assert found.runner == "jax"
         assert found.plan.imports.shape == market.prosumers.load.shape
+        assert found.costs.shape == (len(market.prosumers.load),)
         again = jg.certify(market, found.plan, found.prices)
         assert float(again.error) == pytest.approx(float(found.certificate.error), rel=1e-6)
         exact = jg.clear(market, jg.InteriorPoint(), tol=1e-8, runner="numpy")
         assert np.allclose(found.aggregate, exact.aggregate, rtol=1e-4)
     assert int(jg.clear(markets[1], start=clearings[1]).steps) <= jg.PrimalDual().every
+
+
+def test_numpy_writes_the_answer_of_the_market_itself_whatever_the_state_is_in():
+    """Step sizes are in float32 where the market is in float64."""
+    market = jg.synthetic(380, hours=1, buses=4, degree=4.0)
+    assert few_sizes(market)["prosumers"] == 384
+    zero, few = jnp.zeros(()), np.zeros(3, np.float32)
+    with by_numpy():
+        prices = rows_like(to_host(market))
+    assert solve._by_numpy(market, solve.Carry(few, prices, zero, zero, Status.max_steps))
 
 
 def test_what_has_no_plan_is_said_of_the_market_itself():
