@@ -32,6 +32,7 @@ from .status import Status, either, is_status
 # 0.05 s at 20,000 prosumers and 0.2 at 100,000; and where somebody watches.
 _PACE = 1.0, 2
 _TOLD = 0.5, 1
+_TOGETHER = 0.0, 10  # and where processes share a market: their clocks disagree
 _PROVEN = 1e-9  # relative size of a proof of infeasibility that rounding cannot make
 
 
@@ -316,15 +317,18 @@ def _looped(
 ) -> None:
     """The loop in chunks of about a second, between which Ctrl-C is heard, or `progress` called.
 
-    For `progress` the answer is looked at after each; else chunks change nothing.
+    For `progress` the answer is looked at after each; else chunks change nothing. Processes that
+    share a market must all call the same programs with the same numbers, or what they exchange
+    does not meet: no clock sets their chunks, and who has a `progress` has no look more.
     """
-    pace, looks = _PACE if progress is None else _TOLD
+    alone = held_here(market.prosumers.load)
+    pace, looks = (_PACE if progress is None else _TOLD) if alone else _TOGETHER
     chunk = solver.every
     more = True
     while more:
         since = time.perf_counter()
         stop = jnp.minimum(at.carry.steps + chunk, limit)
-        _advance(market, solver, at, tol, stop, stop if progress else limit)
+        _advance(market, solver, at, tol, stop, stop if progress and alone else limit)
         now, steps = time.perf_counter(), int(at.carry.steps)
         if progress:
             with by_numpy(False):

@@ -86,6 +86,7 @@ SLOW_TESTS = {
         "test_rounds_end_where_the_oracle_is[a pool]",
         "test_batches_and_float32",
     ),
+    "test_placement.py": ("test_four_processes_clear_one_large_market",),
     "test_polishing.py": ("test_a_solve_that_polishes_ends_at_the_same_answer",),
     "test_pool.py": (
         "test_the_pool_is_nobody",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 import jaxgne as jg
 from jaxgne.batch_report import batch_summary
+from jaxgne.few_sizes import fitted
 from tests.markets import HAND_MADE
 from tests.three_buses import loads
 
@@ -97,6 +99,25 @@ for count, buses in ((32, 4), (64, 12)):
     print(json.dumps([sizes, [[*key, size] for key, size in found.items()]]))
 """
 
+# clears a large market, which the first process watches; writes what it has come to
+LARGE = """
+import pickle, sys
+import jax
+jax.config.update("jax_enable_x64", True)
+jax.distributed.initialize()
+from jax.experimental.multihost_utils import process_allgather
+import jaxgne as jg
+market = jg.synthetic(2_000, hours=6, degree=4.0, buses=12)
+told, me = [], jax.process_index()
+watch = None if me else lambda now: told.append(now.steps)
+cut = jg.spread(market, "prosumers")
+clearing = jg.clear(cut, jg.PrimalDual(), tol=1e-3, progress=watch)
+found = clearing.plan, clearing.prices, clearing.costs, clearing.certificate.error
+whole = process_allgather(found, tiled=True)
+with open(f"{sys.argv[1]}/{me}", "wb") as file:
+    pickle.dump((*whole, len(clearing.plan.trades.sharding.device_set), told), file)
+"""
+
 
 def run(devices: int, words: list[str], processes: int = 1) -> list[str]:
     """What Python prints in each of `processes`, which Slurm might have started."""
@@ -151,6 +172,23 @@ def test_two_processes_give_what_one_gives():
         found = json.loads(printed.splitlines()[-1])
         assert found["devices"] == found["cut"] == 4
         assert found["prosumers"] <= 1e-12 * 100
+
+
+def test_four_processes_clear_one_large_market(tmp_path):
+    """Alike, and one process' judge finds in it what they found: an equilibrium to `tol`."""
+    run(1, ["-c", LARGE, str(tmp_path)], 4)
+    answers = [pickle.loads((tmp_path / str(k)).read_bytes()) for k in range(4)]
+    plan, prices, costs, error, devices, told = answers[0]
+    assert devices == 4 and told == sorted(told) and len(told) >= 2
+    for other in answers[1:]:
+        for a, b in zip(jax.tree.leaves(answers[0][:4]), jax.tree.leaves(other[:4]), strict=True):
+            np.testing.assert_array_equal(a, b)
+    market = jg.synthetic(2_000, hours=6, degree=4.0, buses=12)
+    judged = jg.certify(market, fitted(market, plan), fitted(market, prices))
+    assert error <= 1e-3 and float(judged.error) == pytest.approx(float(error), rel=1e-6)
+    wanted = jg.clear(market, tol=1e-6).costs
+    apart = np.sum(np.abs(costs[:2_000] - wanted))
+    assert apart <= 1e-2 * np.sum(np.abs(wanted)), apart
 
 
 @pytest.mark.slow
