@@ -80,9 +80,18 @@ def _within(bound: Array, reach: Array) -> Array:
 
 def _unwanted(market: Market) -> Float[Array, " H"]:
     """What may have to be drawn though no one needs it, kW: no end of it at negative prices."""
+    return jnp.where(jnp.any(_asked(market) < 0), jnp.inf, _fed(market))
+
+
+def _fed(market: Market) -> Float[Array, " H"]:
+    """What is fed in or has to be imported whatever prices are, kW.
+
+    Limits on lines, voltages, exports and the total may leave no other way than to take it.
+    """
     least = market.tariff.total_min
     least = jnp.where(jnp.isfinite(least), jnp.maximum(least, 0.0), 0.0)
-    return jnp.where(jnp.any(_asked(market) < 0), jnp.inf, least)
+    given = (-market.prosumers.load, -market.grid.passive, market.generators.power_min)
+    return least + sum(jnp.sum(jnp.maximum(power, 0.0), axis=0) for power in given)
 
 
 def _asked(market: Market) -> Float[Array, "N H"]:
@@ -94,7 +103,8 @@ def _sold(market: Market, surplus: Array) -> Float[Array, " H"]:
     """What generators and buffers may sell to the main grid, kW.
 
     Generators up to where they cost what it pays; buffers, where it never pays more than the least
-    price of an hour, what they were given for less: by the start, surplus and generators.
+    price of an hour, what they were given for less: by the start, surplus and generators. And all
+    that is drawn, as limits on lines, voltages and the total may leave no other way to bring it.
     """
     units, stores, tariff = market.generators, market.buffers, market.tariff
     best = jnp.max(export_prices(market), initial=-jnp.inf)
@@ -109,7 +119,19 @@ def _sold(market: Market, surplus: Array) -> Float[Array, " H"]:
     bought = best > jnp.min(_asked(market), initial=jnp.inf)
     stored = jnp.where(bought, stored, jnp.minimum(stored, given / market.hour_length))
     forced = jnp.where(jnp.isfinite(tariff.total_max), jnp.maximum(-tariff.total_max, 0.0), 0.0)
-    return made + stored + forced
+    return made + stored + forced + _drawn(market)
+
+
+def _drawn(market: Market) -> Float[Array, " H"]:
+    """What loads draw, and buffers that have to be filled, kW, prosumers' and others'."""
+    stores = market.buffers
+    held = jnp.max(stores.energy_min, axis=1, initial=0.0)
+    held += jnp.sum(jnp.maximum(stores.drain, 0.0), axis=1)
+    held /= jnp.prod(jnp.minimum(retained(market), 1.0), axis=1)
+    filled = jnp.sum(held / jnp.min(stores.charge_efficiency, axis=1, initial=1.0))
+    loads = (market.prosumers.load, market.grid.passive)
+    used = sum(jnp.sum(jnp.maximum(load, 0.0), axis=0) for load in loads)
+    return used + filled / market.hour_length
 
 
 def _given(stores: Buffers) -> Float[Array, " K"]:
@@ -124,10 +146,14 @@ def _least(market: Market) -> Float[Array, "G #H"]:
 
 
 def _content(market: Market, used: Array) -> Float[Array, "K H"]:
-    """Most that each buffer needs to hold, kWh: what it may be given, or what is of use later."""
+    """Most that each buffer needs to hold, kWh: what it may be given, or what is of use later.
+
+    Or has to be taken, as what is fed in.
+    """
     stores, ts = market.buffers, market.hour_length
     given = jnp.sum(ts * stores.charge_efficiency * stores.charge_max, axis=1)
     full = jnp.maximum(stores.energy_start, 0.0) + given
+    used = used + _fed(market)
     needed = jnp.sum(ts * used) / jnp.min(stores.discharge_efficiency, axis=1, initial=1.0)
     needed += jnp.sum(jnp.maximum(stores.drain, 0.0), axis=1)
     kept = jnp.prod(jnp.minimum(retained(market), 1.0), axis=1)
