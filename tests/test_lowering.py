@@ -53,6 +53,8 @@ MEANT_OF_STEPS = {
     "metric": "step sizes: made of the network's, at the start and where a bus is held anew",
     "steps": "the same, at restarts",
     "squares": "how far a restart has come: sums over everybody",
+    "squared": "how far a look has: by bends, of which the tariff's are in float64",
+    "_along": "the same, by prices of the grid",
     "_balance": "the same",
 }
 
