@@ -124,14 +124,22 @@ def _sold(market: Market, surplus: Array) -> Float[Array, " H"]:
 
 def _drawn(market: Market) -> Float[Array, " H"]:
     """What loads draw, and buffers that have to be filled, kW, prosumers' and others'."""
-    stores = market.buffers
-    held = jnp.max(stores.energy_min, axis=1, initial=0.0)
-    held += jnp.sum(jnp.maximum(stores.drain, 0.0), axis=1)
-    held /= jnp.prod(jnp.minimum(retained(market), 1.0), axis=1)
-    filled = jnp.sum(held / jnp.min(stores.charge_efficiency, axis=1, initial=1.0))
+    into = jnp.min(market.buffers.charge_efficiency, axis=1, initial=1.0)
+    filled = jnp.sum(_before_losses(market, _owed(market.buffers)) / into)
     loads = (market.prosumers.load, market.grid.passive)
     used = sum(jnp.sum(jnp.maximum(load, 0.0), axis=0) for load in loads)
     return used + filled / market.hour_length
+
+
+def _owed(stores: Buffers) -> Float[Array, " K"]:
+    """What each buffer has to hold, and to drain, kWh."""
+    drained = jnp.sum(jnp.maximum(stores.drain, 0.0), axis=1)
+    return drained + jnp.max(stores.energy_min, axis=1, initial=0.0)
+
+
+def _before_losses(market: Market, content: Float[Array, " K"]) -> Float[Array, " K"]:
+    """What leaves so much of itself in each buffer after all steps, kWh."""
+    return content / jnp.prod(jnp.minimum(retained(market), 1.0), axis=1)
 
 
 def _given(stores: Buffers) -> Float[Array, " K"]:
@@ -155,9 +163,7 @@ def _content(market: Market, used: Array) -> Float[Array, "K H"]:
     full = jnp.maximum(stores.energy_start, 0.0) + given
     used = used + _fed(market)
     needed = jnp.sum(ts * used) / jnp.min(stores.discharge_efficiency, axis=1, initial=1.0)
-    needed += jnp.sum(jnp.maximum(stores.drain, 0.0), axis=1)
-    kept = jnp.prod(jnp.minimum(retained(market), 1.0), axis=1)
-    needed = (needed + jnp.max(stores.energy_min, axis=1, initial=0.0)) / kept
+    needed = _before_losses(market, needed + _owed(stores))
     kept_for_itself = (stores.final_value > 0) | jnp.any(_asked(market) < 0)
     full = jnp.where(kept_for_itself, full, jnp.minimum(full, needed))
     return jnp.maximum(_within(stores.energy_max, full[:, None]), stores.energy_min)

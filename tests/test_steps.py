@@ -1,11 +1,16 @@
 """A guard: the solvers' steps (not its seconds) on fixed markets do not creep up."""
 
+from dataclasses import replace
+
 import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxgne as jg
+from jaxgne import model
 from jaxgne.cases.builders import Behavior
+from tests.markets import random_market
 
 STEPS: dict[tuple[str, Behavior, bool], int] = {  # to 1e-6, when last changed on purpose
     ("ieee37", "nash", False): 440,
@@ -64,3 +69,24 @@ def test_a_lone_linear_generator_is_found_at_once(power: float):
     found = jg.clear(market, jg.InteriorPoint(), tol=1e-7)
     assert int(found.steps) <= 8
     np.testing.assert_allclose(found.plan.generation, [[min(power, 1.0)]], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("steps", "error", "residual", "wanted"),
+    [
+        (40, np.inf, 1.0, True),  # nothing is known yet
+        (80, 1.0, 0.5, False),
+        (80, 1e-4, 0.2, True),  # 2e-5 by the residual, of 3e-5
+        (80, 1e-4, 0.4, False),
+        (200, 1.0, 0.5, True),  # every fifth time, for a proof that there is no plan
+        (80, 1.0, np.nan, True),  # what is no number has to be told
+    ],
+)
+def test_answers_are_judged_where_the_residual_says_so(steps, error, residual, wanted):
+    """To 1e-6, a look is worth it from 30 times that on, by the fall since the last."""
+    market, solver = random_market(0), jg.PrimalDual()
+    state = solver.init(market, model.zeros(market), model.rows_like(market))
+    judged = np.inf if np.isinf(error) else 1.0
+    state = replace(state, last=jnp.asarray(residual), judged=jnp.asarray(judged))
+    given = (jnp.asarray(steps), jnp.asarray(error), jnp.asarray(1e-6))
+    assert bool(solver.worth_a_look(market, state, *given)) == wanted
