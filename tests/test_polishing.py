@@ -60,6 +60,27 @@ def test_what_balances_miss_is_bought(cleared):
     assert np.abs(np.asarray(rows(market, better).balance)).max() < 1e-2 * missed
 
 
+def test_no_trade_turns_round():
+    """A trade that is almost nothing ends at nothing: the other way it would cost a toll more."""
+    market = jg.Market(
+        jg.Prosumers(
+            bus=[0, 0, 0],
+            load=[[1.0], [1.0], [1.0]],
+            import_max=[[0.0], [jnp.inf], [jnp.inf]],
+        ),
+        jg.Grid(passive=[[0.0]], model="copperplate"),
+        jg.Tariff(base=0.1, slope=0.01, hours=1),
+        trading=jg.Trading(buyer=[0, 0], seller=[1, 2], toll=[0.01, 0.02], limit=10.0),
+    )
+    found = jg.clear(market, jg.InteriorPoint(), tol=1e-9)
+    np.testing.assert_allclose(found.plan.trades[:, 0], [1.0, 0.0], atol=1e-6)
+    wrong = replace(found.plan, trades=jnp.asarray([[0.999], [-2e-4]]))
+    better, prices = polish(market, wrong, found.prices)
+    np.testing.assert_allclose(better.trades[:, 0], [1.0, 0.0], atol=1e-5)
+    assert better.trades[1, 0] <= 0.0
+    assert judge(market, better, prices).error < 1e-4
+
+
 def test_a_miss_goes_along_free_trades():
     """Who has no column of its own that is free gets what it misses from a neighbor who has."""
     market = jg.Market(

@@ -35,21 +35,33 @@ DAMPING = 0.5  # of own prices, as both sides of a trade move towards each other
 
 def polished(market: Market, plan: Plan, prices: Rows) -> tuple[Plan, Rows]:
     """A plan and prices nearby, with own balances and prices that fit better; inside all bounds."""
-    lower, upper = boxes(market)
+    lower, upper = _one_sided(market, plan)
     free = jax.tree.map(lambda u, low, high: (u > low) & (u < high), plan, lower, upper)
-    free = replace(free, trades=free.trades & (plan.trades != 0))
-    plan = jax.lax.fori_loop(0, SWEEPS, lambda _, plan: _absorbed(market, plan, free), plan)
+
+    def sweep_plan(_: int, plan: Plan) -> Plan:
+        return _absorbed(market, plan, free, lower, upper)
+
+    plan = jax.lax.fori_loop(0, SWEEPS, sweep_plan, plan)
     own = own_gradient(market, plan, grid_price(market, zone_totals(market, plan)))
 
-    def sweep(_: int, prices: Rows) -> Rows:
+    def sweep_prices(_: int, prices: Rows) -> Rows:
         least, most = _allowed(market, plan, own, prices)
         between = jnp.where(least > most, (least + most) / 2, jnp.clip(0.0, least, most))
         return replace(prices, balance=prices.balance + DAMPING * between)
 
-    return plan, jax.lax.fori_loop(0, PRICE_SWEEPS, sweep, prices)
+    return plan, jax.lax.fori_loop(0, PRICE_SWEEPS, sweep_prices, prices)
 
 
-def _absorbed(market: Market, plan: Plan, free: Plan) -> Plan:
+def _one_sided(market: Market, plan: Plan) -> tuple[Plan, Plan]:
+    """The bounds of a plan, of trades from zero on: the direction of a trade has its price."""
+    lower, upper = boxes(market)
+    trades = plan.trades
+    low = jnp.where(trades >= 0, 0.0, lower.trades)
+    high = jnp.where(trades <= 0, 0.0, upper.trades)
+    return replace(lower, trades=low), replace(upper, trades=high)
+
+
+def _absorbed(market: Market, plan: Plan, free: Plan, lower: Plan, upper: Plan) -> Plan:
     """What own balances miss, on their own free columns, or on their free trades where none is."""
     pairs, dtype = market.trading, plan.imports.dtype
     missed = rows(market, plan).balance
@@ -60,22 +72,16 @@ def _absorbed(market: Market, plan: Plan, free: Plan) -> Plan:
 
     def moved(name: str, by: Array) -> Array:
         now = getattr(plan, name)
-        return jnp.where(getattr(free, name), now + by, now)
+        inside = jnp.clip(now + by, getattr(lower, name), getattr(upper, name))
+        return jnp.where(getattr(free, name), inside, now)
 
-    lower, upper = boxes(market)
-    trades = moved("trades", passed[pairs.buyer] - passed[pairs.seller])
-    trades = jnp.where(trades * plan.trades < 0, 0.0, trades)  # whose direction is priced
-    changes = {
-        "imports": moved("imports", each),
-        "exports": moved("exports", -each),
-        "curtailed": moved("curtailed", -each),
-        "trades": trades,
-    }
-    inside = {
-        name: jnp.clip(table, getattr(lower, name), getattr(upper, name))
-        for name, table in changes.items()
-    }
-    return replace(plan, **inside)
+    return replace(
+        plan,
+        imports=moved("imports", each),
+        exports=moved("exports", -each),
+        curtailed=moved("curtailed", -each),
+        trades=moved("trades", passed[pairs.buyer] - passed[pairs.seller]),
+    )
 
 
 def _allowed(
