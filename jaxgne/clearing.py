@@ -56,7 +56,9 @@ from .tables import has_zones
 from .validation import gate
 
 _LARGE = 1_000_000  # prosumer-hours from which on steps in float32 save more than they compile
-_ROUGH = 1e-5, 6_000  # relative error that float32 reaches, and steps after which it has not
+# Relative error to which they are done: below it float32 gets no further, or none the sooner; and
+# steps after which that has not come.
+_ROUGH = 1e-4, 6_000
 
 
 def clear(
