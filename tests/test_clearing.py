@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import jaxgne as jg
+from jaxgne import clearing as clears
 from jaxgne import solve as module
 from jaxgne.causes import explain_infeasible
 from jaxgne.model import net_load
@@ -187,6 +188,27 @@ def test_float32_clears_to_its_tolerance():
     assert float(narrow.certificate.error) <= 1e-4
     assert jnp.allclose(narrow.aggregate, wide.aggregate, atol=0.05)
     assert jnp.allclose(narrow.prices.balance, wide.prices.balance, atol=1e-3)
+
+
+def test_large_markets_go_through_float32(monkeypatch):
+    """The fine answer of a market that float32 begins; and a coarse one, which float32 gives."""
+    market = jg.synthetic(140, hours=2, seed=1)
+    plain = jg.clear(market, runner="jax")
+    kept, roughly = [], clears._roughly
+
+    def told(*arguments):
+        kept.append(roughly(*arguments))
+        return kept[-1]
+
+    monkeypatch.setattr(clears, "_LARGE", 1)
+    monkeypatch.setattr(clears, "_roughly", told)
+    fine = jg.clear(market, runner="jax")
+    assert 1e-6 < kept[0].certificate.error <= 1.1e-4 and kept[0].steps < fine.steps
+    assert fine.plan.imports.dtype == jnp.float64 and fine.certificate.error <= 1e-6
+    np.testing.assert_allclose(fine.costs, plain.costs, rtol=1e-4, atol=1e-4)
+    coarse = jg.clear(market, tol=2e-4, runner="jax")
+    assert coarse.steps == kept[1].steps and coarse.ok
+    assert coarse.plan.imports.dtype == jnp.float64 and coarse.certificate.error <= 2e-4
 
 
 def test_jit_and_vmap_equal_a_loop():
