@@ -302,6 +302,14 @@ def _residuals(market: Market, plan: Plan, prices: Rows) -> Residuals:
     )
 
 
+def price_misses(market: Market, plan: Plan, prices: Rows) -> Float[Array, " N"]:
+    """The largest natural residual of all that each prosumer decides, relative as in `dual`."""
+    scale = scales(market, plan)
+    pulled = pull(market, existing(market, prices))
+    left = _natural(market, plan, pulled, scale, shares(market, scale))
+    return _by_prosumer(market, left)
+
+
 def _share(found: Array, size: Array) -> Float[Array, ""]:
     """The largest, as a share of one size for all or of one a row."""
     return _largest(found / size) if jnp.ndim(size) else _largest(found) / size
@@ -336,16 +344,11 @@ def _loose(market: Market) -> Int[Array, ""]:
 def _own(market: Market, prices: Rows, scale: Scales, found: tuple[Rows, Plan, Plan]) -> Own:
     """What is wrong by prosumer: violated rows and bounds, and natural residuals."""
     outside, beyond, left = found
-    units, stores, pairs = market.generators, market.buffers, market.trading
+    stores = market.buffers
     ts, tiny = counted(market), jnp.finfo(scale.power.dtype).tiny
 
     def powers(each: Plan) -> Array:
-        own = jnp.maximum(_by_row(each.imports), _by_row(each.exports))
-        own = jnp.maximum(own, _by_row(each.curtailed))
-        own = own.at[units.owner].max(_by_row(each.generation))
-        own = own.at[stores.owner].max(jnp.maximum(_by_row(each.charge), _by_row(each.discharge)))
-        traded = _by_row(each.trades)
-        return own.at[pairs.buyer].max(traded).at[pairs.seller].max(traded)
+        return _by_prosumer(market, replace(each, energy=jnp.zeros_like(each.energy)))
 
     def contents(each: Array) -> Array:
         return jnp.zeros_like(size).at[stores.owner].max(_by_row(each))
@@ -368,6 +371,19 @@ def _own(market: Market, prices: Rows, scale: Scales, found: tuple[Rows, Plan, P
         price=price,
         share=jnp.maximum(share, price / value),
     )
+
+
+def _by_prosumer(market: Market, each: Plan) -> Float[Array, " N"]:
+    """The largest entry of all that each prosumer decides."""
+    units, stores, pairs = market.generators, market.buffers, market.trading
+    own = jnp.maximum(_by_row(each.imports), _by_row(each.exports))
+    own = jnp.maximum(own, _by_row(each.curtailed))
+    own = own.at[units.owner].max(_by_row(each.generation))
+    kept = jnp.maximum(_by_row(each.charge), _by_row(each.discharge))
+    kept = jnp.maximum(kept, _by_row(each.energy))
+    own = own.at[stores.owner].max(kept)
+    traded = _by_row(each.trades)
+    return own.at[pairs.buyer].max(traded).at[pairs.seller].max(traded)
 
 
 def _beyond(value: Array, low: Array, high: Array) -> Array:

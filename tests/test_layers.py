@@ -138,6 +138,7 @@ LAYERS: dict[str, set[str]] = {
             f"solvers.{part}"
             for part in ("blocks", "cap_rows", "dual", "local", "projection", "sweeps")
         ),
+        *(f"solvers.{part}" for part in ("boxed_qp", "laggards")),
         *(f"solvers.{part}" for part in ("columns", "linearized", "newton", "preference")),
         *(f"solvers.{part}" for part in ("contraction", "groups", "setting", "start", "tree")),
     },

@@ -35,13 +35,7 @@ DAMPING = 0.5  # of own prices, as both sides of a trade move towards each other
 
 def polished(market: Market, plan: Plan, prices: Rows) -> tuple[Plan, Rows]:
     """A plan and prices nearby, with own balances and prices that fit better; inside all bounds."""
-    lower, upper = _one_sided(market, plan)
-    free = jax.tree.map(lambda u, low, high: (u > low) & (u < high), plan, lower, upper)
-
-    def sweep_plan(_: int, plan: Plan) -> Plan:
-        return _absorbed(market, plan, free, lower, upper)
-
-    plan = jax.lax.fori_loop(0, SWEEPS, sweep_plan, plan)
+    plan = fitted(market, plan)
     own = own_gradient(market, plan, grid_price(market, zone_totals(market, plan)))
 
     def sweep_prices(_: int, prices: Rows) -> Rows:
@@ -50,6 +44,17 @@ def polished(market: Market, plan: Plan, prices: Rows) -> tuple[Plan, Rows]:
         return replace(prices, balance=prices.balance + DAMPING * between)
 
     return plan, jax.lax.fori_loop(0, PRICE_SWEEPS, sweep_prices, prices)
+
+
+def fitted(market: Market, plan: Plan) -> Plan:
+    """A plan nearby whose own balances miss less, inside all bounds."""
+    lower, upper = _one_sided(market, plan)
+    free = jax.tree.map(lambda u, low, high: (u > low) & (u < high), plan, lower, upper)
+
+    def sweep(_: int, plan: Plan) -> Plan:
+        return _absorbed(market, plan, free, lower, upper)
+
+    return jax.lax.fori_loop(0, SWEEPS, sweep, plan)
 
 
 def _one_sided(market: Market, plan: Plan) -> tuple[Plan, Plan]:

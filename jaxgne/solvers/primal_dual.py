@@ -45,6 +45,7 @@ from ..record import Record
 from ..scales import scales
 from ..tables import has_caps
 from .base import AbstractSolver
+from .laggards import answered
 from .polishing import polished
 from .preconditioner import (
     Balance,
@@ -62,10 +63,10 @@ from .preconditioner import (
     wide_rows,
 )
 
-_MANY = 100_000  # prosumer-hours from which on polishing an answer pays
-_NEAR = 20.0  # relative KKT error over tolerance from which on it does
-_FINE = 1e-5  # tolerance up to which it does
-_HOPEFUL = 30.0  # times `tol`, down to which the last error falls as the residual does, for a look
+_MANY = 100_000  # prosumer-hours from which on polishing an answer, or hearing laggards, pays
+_FINE = 1e-5  # tolerance up to which float64 is polished, and above which float32 hears laggards
+_NEAR = {8: 20.0, 4: 100.0}  # relative KKT error over tolerance from which on, by bytes of a number
+_HOPEFUL = {8: 30.0, 4: 100.0}  # the same for a look, where the error falls as the residual does
 _LOOKS = 5  # residuals between looks in any case, as only looks find that there is no plan
 _AGAIN = 1.05  # iterations over those at which it was polished, from which on it is again
 
@@ -197,31 +198,38 @@ class PrimalDual(AbstractSolver):
         tol: Float[Array, ""],
     ) -> Bool[Array, ""]:
         """Where the error may have come near `tol`, as it falls about as fast as the residual."""
-        far = error * _residual(state) > _HOPEFUL * tol * state.judged  # not where it is NaN
+        load = market.prosumers.load
+        hopeful = _HOPEFUL[load.dtype.itemsize if load.size >= _MANY else 8]
+        far = error * _residual(state) > hopeful * tol * state.judged  # not where it is NaN
         return ~far | (steps % (_LOOKS * self.every) == 0)
 
     def nearer(
         self, market: Market, state: _State, error: Float[Array, ""], tol: Float[Array, ""]
     ) -> _State:
-        """The image polished where the last look was near `tol`; the iteration goes on as it was.
+        """The image polished, or in float32 its laggards heard, where the last look was near `tol`.
 
-        Polishing takes about as long as the steps between two looks. Coarser tolerances, and those
-        of float32, are not kept waiting by a few rows.
+        The iteration goes on as it was. Polishing takes about as long as the steps between two
+        looks, and so do two hundred laggards of a market of 100,000.
         """
         load = market.prosumers.load
         state = replace(state, judged=_residual(state))
-        if load.size < _MANY or load.dtype != jnp.float64 or market.committed is not None:
+        if load.size < _MANY or market.committed is not None:
             return state
-        iterations = state.begun + state.age
-        near = (tol <= _FINE) & (error > tol) & (error <= _NEAR * tol)
-        due = near & (iterations >= _AGAIN * state.polished)
+        iterations, fine = state.begun + state.age, load.dtype == jnp.float64
+        due = (tol <= _FINE) if fine else (tol > _FINE)
+        due &= (error > tol) & (error <= _NEAR[load.dtype.itemsize] * tol)
+        due &= iterations >= _AGAIN * state.polished
 
-        def polish() -> _State:
-            plan, prices = polished(market, state.image.plan, state.image.prices)
+        def better() -> _State:
+            wide = state.image.plan, state.image.prices
+            plan, prices = cast(wide, load.dtype)
+            near = (market, plan, prices)
+            found = polished(*near) if fine else answered(*near, tol)
+            plan, prices = jax.tree.map(lambda a, b: a.astype(b.dtype), found, wide)
             image = replace(state.image, plan=plan, prices=prices)
             return replace(state, image=image, polished=iterations)
 
-        return jax.lax.cond(due, polish, lambda: state)
+        return jax.lax.cond(due, better, lambda: state)
 
     def outdated(self, state: _State) -> Bool[Array, ""]:
         """Whether bounds hold the voltage of buses that the metric takes as free."""

@@ -1,0 +1,116 @@
+"""Laggards: who is far from an equilibrium answers its neighbors' prices, and all others stay."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxgne as jg
+from jaxgne.market import cast
+from jaxgne.model import Plan, Rows, boxes
+from jaxgne.optimality import price_misses, residuals
+from jaxgne.solvers import laggards, primal_dual
+from jaxgne.solvers.laggards import answered
+
+judge, answer = jax.jit(residuals), jax.jit(answered)
+TOL = jnp.asarray(1e-4)
+
+
+@pytest.fixture(scope="module")
+def cleared() -> tuple[jg.Market, Plan, Rows]:
+    market = jg.synthetic(60, degree=6.0, hours=8, stress=True, seed=5)
+    found = jg.clear(market, jg.InteriorPoint(), tol=1e-10)
+    return market, found.plan, found.prices
+
+
+def test_a_battery_comes_back_to_its_price(cleared):
+    """One whose own price, and the price of what it stores, went a long way, with its plan."""
+    market, plan, prices = cleared
+    store = int(np.argmax(np.ptp(np.asarray(plan.energy), axis=1)))
+    owner = int(market.buffers.owner[store])
+    idle = jnp.clip(market.buffers.energy_start[store], *(b.energy[store] for b in boxes(market)))
+    wrong = replace(
+        plan,
+        charge=plan.charge.at[store].set(0.0),
+        discharge=plan.discharge.at[store].set(0.0),
+        energy=plan.energy.at[store].set(idle),
+    )
+    far = replace(
+        prices,
+        balance=prices.balance.at[owner].add(0.05),
+        energy=prices.energy.at[store].add(0.05),
+    )
+    before = judge(market, wrong, far)
+    better, found = answer(market, wrong, far, TOL)
+    after = judge(market, better, found)
+    assert before.error > 1e-2
+    assert after.error < 2e-3
+    assert after.error < 0.1 * before.error
+    others = np.arange(market.prosumers.bus.shape[0]) != owner
+    np.testing.assert_allclose(found.balance[others], prices.balance[others], atol=1e-3)
+
+
+def test_an_equilibrium_stays(cleared):
+    """Nobody lags, so nobody answers: only what balances miss is passed on."""
+    market, plan, prices = cleared
+    better, found = answer(market, plan, prices, TOL)
+    assert np.array_equal(found.balance, prices.balance)
+    assert np.array_equal(found.energy, prices.energy)
+    assert judge(market, better, found).error < 1e-5
+
+
+def test_a_market_of_laggards_stays(monkeypatch, cleared):
+    """Where more lag than may answer, nothing is touched."""
+    market, plan, prices = cleared
+    monkeypatch.setattr(laggards, "MOST", 4)
+    far = replace(prices, balance=prices.balance + 0.1)
+    assert int(jnp.sum(price_misses(market, plan, far) > TOL)) > 4
+    found = jax.jit(lambda *given: answered(*given))(market, plan, far, TOL)
+    assert jax.tree.all(jax.tree.map(np.array_equal, found, (plan, far)))
+
+
+def test_price_misses_are_the_judges(cleared):
+    """The largest of all prosumers is what the judge says of what prosumers decide."""
+    market, plan, prices = cleared
+    far = replace(prices, balance=prices.balance.at[7].add(0.02))
+    missed = np.asarray(price_misses(market, plan, far))
+    assert missed.argmax() == 7 or missed.max() == pytest.approx(missed[7])
+    assert missed.max() == pytest.approx(float(judge(market, plan, far).dual), rel=1e-6)
+
+
+def test_what_is_beyond_its_sizes_stands(monkeypatch, cleared):
+    """Of who has more trades and devices than a program has room for, the last are held."""
+    market, plan, prices = cleared
+    monkeypatch.setattr(laggards, "TRADES", 2)
+    monkeypatch.setattr(laggards, "UNITS", 1)
+    far = replace(prices, balance=prices.balance.at[7].add(0.02))
+    better, found = jax.jit(lambda *given: answered(*given))(market, plan, far, TOL)
+    lower, upper = boxes(market)
+    for name in ("imports", "exports", "curtailed", "trades", "generation", "charge", "energy"):
+        table, low, high = (np.asarray(getattr(p, name)) for p in (better, lower, upper))
+        assert np.all((table >= low - 1e-9) & (table <= high + 1e-9)), name
+    assert np.isfinite(np.asarray(found.balance)).all()
+
+
+def test_float32_hears_them_and_ends_at_the_same_answer(monkeypatch):
+    """With laggards heard, which only large markets do, no more steps, and a plan as good."""
+    market = jg.synthetic(300, degree=8.0, buses=36, stress=True, seed=1)
+    narrow = cast(market, jnp.float32)
+    plain = jg.clear(narrow, jg.PrimalDual(), tol=1e-4, runner="jax")
+    traced = []
+
+    def told(*given):
+        traced.append(given)
+        return answered(*given)
+
+    monkeypatch.setattr(primal_dual, "_MANY", 1)
+    monkeypatch.setattr(primal_dual, "answered", told)
+    found = jax.jit(lambda m: jg.clear(m, jg.PrimalDual(), tol=1e-4, throw=False))(narrow)
+    assert traced
+    assert found.ok
+    assert int(found.steps) <= int(plain.steps)
+    exact = judge(market, *cast((found.plan, found.prices), jnp.float64))
+    assert exact.error <= 2e-4
+    np.testing.assert_allclose(jnp.sum(found.costs), jnp.sum(plain.costs), rtol=1e-3)
