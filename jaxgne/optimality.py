@@ -307,7 +307,7 @@ def price_misses(market: Market, plan: Plan, prices: Rows) -> Float[Array, " N"]
     scale = scales(market, plan)
     pulled = pull(market, existing(market, prices))
     left = _natural(market, plan, pulled, scale, shares(market, scale))
-    return _by_prosumer(market, left)
+    return _by_prosumer(market, left, left.charge, left.discharge, left.energy)
 
 
 def _share(found: Array, size: Array) -> Float[Array, ""]:
@@ -348,7 +348,7 @@ def _own(market: Market, prices: Rows, scale: Scales, found: tuple[Rows, Plan, P
     ts, tiny = counted(market), jnp.finfo(scale.power.dtype).tiny
 
     def powers(each: Plan) -> Array:
-        return _by_prosumer(market, replace(each, energy=jnp.zeros_like(each.energy)))
+        return _by_prosumer(market, each, each.charge, each.discharge)
 
     def contents(each: Array) -> Array:
         return jnp.zeros_like(size).at[stores.owner].max(_by_row(each))
@@ -373,15 +373,14 @@ def _own(market: Market, prices: Rows, scale: Scales, found: tuple[Rows, Plan, P
     )
 
 
-def _by_prosumer(market: Market, each: Plan) -> Float[Array, " N"]:
-    """The largest entry of all that each prosumer decides."""
+def _by_prosumer(market: Market, each: Plan, *kept: Float[Array, "K H"]) -> Float[Array, " N"]:
+    """The largest entry of all that each prosumer decides, of its buffers of what is `kept`."""
     units, stores, pairs = market.generators, market.buffers, market.trading
     own = jnp.maximum(_by_row(each.imports), _by_row(each.exports))
     own = jnp.maximum(own, _by_row(each.curtailed))
     own = own.at[units.owner].max(_by_row(each.generation))
-    kept = jnp.maximum(_by_row(each.charge), _by_row(each.discharge))
-    kept = jnp.maximum(kept, _by_row(each.energy))
-    own = own.at[stores.owner].max(kept)
+    for table in kept:
+        own = own.at[stores.owner].max(_by_row(table))
     traded = _by_row(each.trades)
     return own.at[pairs.buyer].max(traded).at[pairs.seller].max(traded)
 

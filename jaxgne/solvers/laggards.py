@@ -88,8 +88,19 @@ class _Own(Record):
         return full.reshape((1 + count) * hours, (1 + count) * hours)
 
 
-def answered(market: Market, plan: Plan, prices: Rows, tol: Float[Array, ""]) -> tuple[Plan, Rows]:
-    """A plan and prices nearby where those that lag have answered; as they are if too many do."""
+def heard(market: Market, plan: Plan, prices: Rows, tol: Float[Array, ""]) -> tuple[Plan, Rows]:
+    """A plan and prices nearby where those that lag have answered; as they are if too many do.
+
+    On CPUs: on a GPU the launches of so many small kernels would take longer than the steps saved.
+    """
+
+    def on_cpu() -> tuple[Plan, Rows]:
+        return _answered(market, plan, prices, tol)
+
+    return jax.lax.platform_dependent(cpu=on_cpu, default=lambda: (plan, prices))
+
+
+def _answered(market: Market, plan: Plan, prices: Rows, tol: Float[Array, ""]) -> tuple[Plan, Rows]:
     missed = price_misses(market, plan, prices)
     few = jnp.sum(missed > tol) <= min(MOST, missed.shape[0])
 

@@ -45,7 +45,7 @@ from ..record import Record
 from ..scales import scales
 from ..tables import has_caps
 from .base import AbstractSolver
-from .laggards import answered
+from .laggards import heard
 from .polishing import polished
 from .preconditioner import (
     Balance,
@@ -224,7 +224,7 @@ class PrimalDual(AbstractSolver):
             wide = state.image.plan, state.image.prices
             plan, prices = cast(wide, load.dtype)
             near = (market, plan, prices)
-            found = polished(*near) if fine else answered(*near, tol)
+            found = polished(*near) if fine else heard(*near, tol)
             plan, prices = jax.tree.map(lambda a, b: a.astype(b.dtype), found, wide)
             image = replace(state.image, plan=plan, prices=prices)
             return replace(state, image=image, polished=iterations)
