@@ -64,18 +64,19 @@ def solved(
 
     def missed(x: Array, y: Array, z: Array, v: Array) -> tuple[Array, Array, Array]:
         dual = only(given.linear + given.bend * x + matrix.back(y) - z + v)
-        gap = only((x - given.low) * z + (given.high - x) * v)
-        return given.rows - matrix.forth(x), dual, jnp.sum(gap) / count
+        gap = jnp.stack([only((x - given.low) * z), only((given.high - x) * v)])
+        return given.rows - matrix.forth(x), dual, gap
 
     def far(x: Array, y: Array, z: Array, v: Array) -> Float[Array, ""]:
         primal, dual, gap = missed(x, y, z, v)
         off = jnp.maximum(jnp.max(jnp.abs(primal)) / size, jnp.max(jnp.abs(dual)) / worth)
-        return jnp.maximum(off, gap / (size * worth))  # NaN, if anything is
+        return jnp.maximum(off, jnp.max(gap) / (size * worth))  # NaN, if anything is
 
     def turned(state: Any) -> Any:
         turn, off, (x, y, z, v) = state
         below, above = only(x - given.low, 1.0), only(given.high - x, 1.0)
         primal, dual, gap = missed(x, y, z, v)
+        gap = jnp.sum(gap) / count
         loose = only(1 / (given.bend + z / below + v / above))
         normal = matrix.normal(loose)
         diagonal = jnp.diagonal(normal)
@@ -84,10 +85,14 @@ def solved(
         scaled = unit[:, None] * (normal + jnp.diag(lift)) * unit
         factor = jax.scipy.linalg.cho_factor(scaled)
 
+        def solved_by(wanted: Array) -> Array:
+            return unit * jax.scipy.linalg.cho_solve(factor, unit * wanted)
+
         def direction(low: Array, high: Array) -> tuple[Array, ...]:
             right = only(low / below - high / above - dual)
             wanted = matrix.forth(loose * right) - primal
-            dy = unit * jax.scipy.linalg.cho_solve(factor, unit * wanted.reshape(-1))
+            dy = solved_by(wanted.reshape(-1))
+            dy += solved_by(wanted.reshape(-1) - normal @ dy)  # as the lift is not of the rows
             dy = dy.reshape(shape)
             dx = loose * (right - matrix.back(dy))
             return dx, dy, only((low - z * dx) / below), only((high + v * dx) / above)
@@ -105,9 +110,15 @@ def solved(
         dx, dy, dz, dv = direction(aim - below * z - dx * dz, aim - above * v + dx * dv)
         one = _BACK * furthest((below, dx), (above, -dx))
         two = _BACK * furthest((z, dz), (v, dv))
-        new = (x + one * dx, y + two * dy, z + two * dz, v + two * dv)
-        left = far(*new)
-        sound = jnp.isfinite(left)
+
+        def gone(one: Array, two: Array) -> tuple[Array, tuple[Array, ...]]:
+            new = (x + one * dx, y + two * dy, z + two * dz, v + two * dv)
+            return far(*new), new
+
+        # bends tie prices to how far x goes: ways of their own may lead back and forth
+        apart, both = gone(one, two), jnp.minimum(one, two)
+        left, new = jax.lax.cond(apart[0] < off, lambda: apart, lambda: gone(both, both))
+        sound = jnp.isfinite(left) & jnp.all(jnp.isfinite(new[0])) & jnp.all(jnp.isfinite(new[1]))
         kept = jax.tree.map(lambda a, b: jnp.where(sound, a, b), (left, new), (off, state[2]))
         return jnp.where(sound, turn + 1, _MOST), *kept
 
