@@ -14,6 +14,7 @@ from jaxgne.model import Plan, Rows, boxes
 from jaxgne.optimality import price_misses, residuals
 from jaxgne.solvers import laggards, primal_dual
 from jaxgne.solvers.laggards import heard
+from tests.bounds import hold_to_bounds
 
 judge, answer = jax.jit(residuals), jax.jit(heard)
 TOL = jnp.asarray(1e-4)
@@ -82,17 +83,26 @@ def test_price_misses_are_the_judges(cleared):
 
 
 def test_what_is_beyond_its_sizes_stands(monkeypatch, cleared):
-    """Of who has more trades and devices than a program has room for, the last are held."""
+    """One who would buy of all its neighbors, and has room for two trades, leaves the others."""
     market, plan, prices = cleared
+    pairs = market.trading
+    one = int(np.bincount(np.concatenate([pairs.buyer, pairs.seller])).argmax())
+    cheap = replace(prices, balance=(prices.balance - 0.1).at[one].set(prices.balance[one]))
+    only = jnp.zeros(market.prosumers.bus.shape[0]).at[one].set(1.0)
+    theirs = np.asarray((pairs.buyer != one) & (pairs.seller != one))
+
+    def moved() -> tuple[Plan, np.ndarray]:
+        found, _ = jax.jit(lambda *given: laggards._round(*given))(market, plan, cheap, only, TOL)
+        return found, np.asarray(jnp.any(found.trades != plan.trades, axis=1))
+
+    _, free = moved()
     monkeypatch.setattr(laggards, "TRADES", 2)
-    monkeypatch.setattr(laggards, "UNITS", 1)
-    far = replace(prices, balance=prices.balance.at[7].add(0.02))
-    better, found = jax.jit(lambda *given: heard(*given))(market, plan, far, TOL)
-    lower, upper = boxes(market)
-    for name in ("imports", "exports", "curtailed", "trades", "generation", "charge", "energy"):
-        table, low, high = (np.asarray(getattr(p, name)) for p in (better, lower, upper))
-        assert np.all((table >= low - 1e-9) & (table <= high + 1e-9)), name
-    assert np.isfinite(np.asarray(found.balance)).all()
+    found, held = moved()
+    assert free.sum() > 2
+    assert 1 <= held.sum() <= 2
+    assert not np.any((free | held) & theirs)
+    names = ("imports", "exports", "curtailed", "trades", "generation", "charge", "energy")
+    hold_to_bounds(market, found, names, 1e-9)
 
 
 def test_float32_that_hears_them_ends_at_the_same_answer(monkeypatch):

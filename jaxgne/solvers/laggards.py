@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ..market import Market
@@ -57,6 +58,54 @@ class _Table(NamedTuple):
         """Places in this table of what one of them has."""
         mine = (self.first == one) | (self.second == one)
         return jnp.nonzero(mine, size=size, fill_value=self.row.shape[0])[0]
+
+
+class _Chosen(NamedTuple):
+    """Who answers, the farthest first, and what of a plan's tables is theirs."""
+
+    who: Int[Array, " P"]
+    lagging: Int[Array, ""]  # how many of these lag
+    people: _Table
+    units: _Table
+    stores: _Table
+    trades: _Table
+
+    def tables(self) -> dict[str, _Table]:
+        """By the names of a plan's."""
+        stored = dict.fromkeys(("charge", "discharge", "energy"), self.stores)
+        own = dict.fromkeys(_HOME, self.people)
+        return own | stored | {"generation": self.units, "trades": self.trades}
+
+    def of(self, plan: Plan) -> dict[str, Float[Array, "R H"]]:
+        """What of a plan, or of numbers of its entries, is theirs; in float64."""
+        tables = self.tables().items()
+        return {n: _taken(getattr(plan, n), t.row).astype(jnp.float64) for n, t in tables}
+
+
+class _Terms(NamedTuple):
+    """What stays as it is while they answer."""
+
+    slope: dict[str, Array]  # EUR/kW, without own prices
+    bend: dict[str, Array]
+    lower: dict[str, Array]
+    upper: dict[str, Array]
+    tolls: Float[Array, "T H"]  # EUR/kW
+    buyers: Float[Array, "T H"]  # prices of both sides of trades before, EUR/kWh
+    sellers: Float[Array, "T H"]
+    loss: tuple[Float[Array, "K H"], Float[Array, "K H"], Float[Array, "K H"]]
+    drawn: Float[Array, ""]  # EUR/kW per kW
+    size: Float[Array, ""]  # kW
+    worth: Float[Array, ""]  # EUR/kW
+
+
+class _Standing(NamedTuple):
+    """Where those who answer stand: columns, prices of their rows, and what these miss."""
+
+    plan: dict[str, Float[Array, "R H"]]
+    balance: Float[Array, "P H"]
+    energy: Float[Array, "K H"]
+    missed: Float[Array, "P H"]
+    emptied: Float[Array, "K H"]
 
 
 class _Own(Record):
@@ -115,37 +164,57 @@ def _round(
     market: Market, plan: Plan, prices: Rows, missed: Float[Array, " N"], tol: Float[Array, ""]
 ) -> tuple[Plan, Rows]:
     """Each of those that miss has answered once, the farthest first."""
+    chosen, value = _chosen(market, missed, tol), rows(market, plan)
+    terms, who, stores = _terms(market, plan, prices, chosen), chosen.who, chosen.stores.row
+    each = prices.balance[who], _taken(prices.energy, stores)
+    each += value.balance[who], _taken(value.energy, stores)
+    begun = _Standing(chosen.of(plan), *(a.astype(jnp.float64) for a in each))
+
+    def answer(one: Array, now: _Standing) -> _Standing:
+        return _answer(market, chosen, terms, one, now)
+
+    now = jax.lax.fori_loop(0, chosen.lagging, answer, begun)
+
+    def put(table: Array, row: Array, values: Array) -> Array:
+        return table.at[row].set(values.astype(table.dtype), mode="drop")
+
+    tables = chosen.tables().items()
+    plan = replace(plan, **{n: put(getattr(plan, n), t.row, now.plan[n]) for n, t in tables})
+    return plan, replace(
+        prices,
+        balance=put(prices.balance, who, now.balance),
+        energy=put(prices.energy, stores, now.energy),
+    )
+
+
+def _chosen(market: Market, missed: Float[Array, " N"], tol: Float[Array, ""]) -> _Chosen:
     most, pairs = min(MOST, missed.shape[0]), market.trading
     far, who = jax.lax.top_k(missed, most)
-    lags = far > _SHARE * tol
-    rank = jnp.where(lags, jnp.arange(most), MOST)
-    rank = jnp.full(missed.shape, MOST).at[who].set(rank)  # of who answers
+    lags, each = far > _SHARE * tol, jnp.arange(most)
+    rank = jnp.full(missed.shape, MOST).at[who].set(jnp.where(lags, each, MOST))
 
     def table(first: Array, second: Array, size: int) -> _Table:
         own = (rank[first] < MOST) | (rank[second] < MOST)
         row = jnp.nonzero(own, size=size, fill_value=first.shape[0])[0]
-        ranks = (_taken(rank[side], row, MOST) for side in (first, second))
-        return _Table(row, *ranks)
+        return _Table(row, *(_taken(rank[side], row, MOST) for side in (first, second)))
 
-    stores = market.buffers
-    people = _Table(who, jnp.arange(most), jnp.arange(most))
-    units = table(market.generators.owner, market.generators.owner, UNITS * MOST)
-    kept = table(stores.owner, stores.owner, UNITS * MOST)
-    trades = table(pairs.buyer, pairs.seller, _PAIRS)
-    tables = {
-        "imports": people, "exports": people, "curtailed": people, "generation": units,
-        "charge": kept, "discharge": kept, "energy": kept, "trades": trades,
-    }  # fmt: skip
+    makers, keepers = market.generators.owner, market.buffers.owner
+    return _Chosen(
+        who=who,
+        lagging=jnp.sum(lags),
+        people=_Table(who, each, each),
+        units=table(makers, makers, UNITS * MOST),
+        stores=table(keepers, keepers, UNITS * MOST),
+        trades=table(pairs.buyer, pairs.seller, _PAIRS),
+    )
 
-    def some(of: Plan) -> dict[str, Array]:
-        return {n: _taken(getattr(of, n), t.row).astype(jnp.float64) for n, t in tables.items()}
 
-    scale, ts = scales(market, plan), counted(market)
+def _terms(market: Market, plan: Plan, prices: Rows, chosen: _Chosen) -> _Terms:
+    scale, ts, stores, pairs = scales(market, plan), counted(market), market.buffers, market.trading
     slope = own_gradient(market, plan, grid_price(market, zone_totals(market, plan)))
-    none = replace(prices, balance=0 * prices.balance, energy=0 * prices.energy)
-    slope = some(jax.tree.map(jnp.add, slope, pull(market, none)))
-    bend = some(jax.tree.map(lambda h, u: h + 0 * u, curvature(market, plan), plan))
-    reach = _REACH * scale.power
+    others = replace(prices, balance=0 * prices.balance, energy=0 * prices.energy)
+    slope = jax.tree.map(jnp.add, slope, pull(market, others))
+    reach, traded = _REACH * scale.power, chosen.trades.row
 
     def near(bound: Plan) -> Plan:
         return jax.tree.map(lambda b, u: jnp.clip(b, u - reach, u + reach), bound, plan)
@@ -153,106 +222,107 @@ def _round(
     bounds = [near(bound) for bound in boxes(market)]
     if market.generators.curves:  # whose costs no parabola is
         bounds = [replace(b, generation=plan.generation) for b in bounds]
-    lower, upper = (some(b) for b in bounds)
-    value = rows(market, plan)
-    tolls = _taken(jnp.broadcast_to(toll(market), plan.trades.shape), trades.row)
-    sides = [_taken(side, trades.row, missed.shape[0]) for side in (pairs.buyer, pairs.seller)]
-    outer = [_taken(prices.balance, side) for side in sides]
-    loss = [
-        _taken(jnp.broadcast_to(a, plan.energy.shape), kept.row, 1.0)
+    lower, upper = (chosen.of(b) for b in bounds)
+    nobody = prices.balance.shape[0]
+    sides = (_taken(side, traded, nobody) for side in (pairs.buyer, pairs.seller))
+    buyers, sellers = (_taken(prices.balance, side) for side in sides)
+    into, out, kept = (
+        _taken(jnp.broadcast_to(a, plan.energy.shape), chosen.stores.row, 1.0)
         for a in (stores.charge_efficiency, stores.discharge_efficiency, stores.retention)
-    ]
-    before = jnp.asarray(earlier(market.before, plan.imports.shape[1]))
-    drawn = _DRAWN * scale.price / scale.power * jnp.max(ts)
-
-    def answer(one: Array, state: tuple) -> tuple:
-        now, price, water, off, empty = state
-        g, k, t = units.of(one, UNITS), kept.of(one, UNITS), trades.of(one, TRADES)
-        buys = _taken(trades.first, t, MOST) == one
-        other = jnp.where(buys, _taken(trades.second, t, MOST), _taken(trades.first, t, MOST))
-        outside = jnp.where(buys[:, None], _taken(outer[1], t), _taken(outer[0], t))
-        theirs = jnp.where((other < MOST)[:, None], _taken(price, other), outside)
-        sign = jnp.where(buys, -1.0, 1.0)
-        lengths = [3, UNITS, UNITS, UNITS, TRADES, TRADES]
-        ends = [sum(lengths[: i + 1]) for i in range(len(lengths))]
-
-        def mine(table: dict[str, Array]) -> tuple[Array, Array, Array]:
-            """Of columns without a direction, of trades, and of contents."""
-            each = [table[name][one][None] for name in _HOME]
-            each.append(_taken(table["generation"], g))
-            each += [_taken(table[name], k) for name in ("charge", "discharge")]
-            return jnp.concatenate(each), _taken(table["trades"], t), _taken(table["energy"], k)
-
-        def parts(plain: Array, forward: Array, backward: Array, held: Array) -> Array:
-            return jnp.concatenate([plain, forward, backward, held])
-
-        x, traded, held = mine(now)
-        (c, ct, ce), (h, ht, he) = mine(slope), mine(bend)
-        (low, lowt, lowe), (high, hight, highe) = mine(lower), mine(upper)
-        ht = ht + drawn
-        ct = ct - sign[:, None] * ts * theirs - ht * traded
-        tolled = _taken(tolls, t)
-        own = _rows_of(market, sign, [_taken(a, k, 1.0) for a in loss], before)
-        begun = parts(x, jnp.maximum(traded, 0), jnp.maximum(-traded, 0), held)
-        lacks = jnp.concatenate([off[one][None], _taken(empty, k)])
-        program = Boxed(
-            linear=parts(c - h * x, ct + tolled, tolled - ct, ce - he * held),
-            bend=parts(h, ht, ht, he),
-            low=parts(low, jnp.maximum(lowt, 0), jnp.maximum(-hight, 0), lowe),
-            high=parts(high, jnp.maximum(hight, 0), jnp.maximum(-lowt, 0), highe),
-            rows=own.forth(begun) - lacks,
-        )
-        found, y, good = solved(program, own, scale.power, scale.price * jnp.max(ts))
-        plain, g_new, c_new, d_new, there, back, e_new = jnp.split(
-            jnp.where(good, found, begun), ends
-        )
-        new = {name: now[name].at[one].set(plain[i]) for i, name in enumerate(_HOME)}
-        for name, at, values in (
-            ("generation", g, g_new), ("charge", k, c_new), ("discharge", k, d_new),
-            ("energy", k, e_new), ("trades", t, there - back),
-        ):  # fmt: skip
-            new[name] = now[name].at[at].set(values, mode="drop")
-        off = off.at[other].add(sign[:, None] * (traded - there + back), mode="drop")
-        off = off.at[one].set(jnp.where(good, 0.0, off[one]))
-        empty = empty.at[k].set(jnp.where(good, 0.0, lacks[1:]), mode="drop")
-        price = price.at[one].set(jnp.where(good, y[0] / ts, price[one]))
-        paid = jnp.where(good, y[1:] / market.weight, _taken(water, k))
-        return new, price, water.at[k].set(paid, mode="drop"), off, empty
-
-    start = [prices.balance[who], _taken(prices.energy, kept.row)]
-    start += [value.balance[who], _taken(value.energy, kept.row)]
-    begun = (some(plan), *(a.astype(jnp.float64) for a in start))
-    now, price, water, *_ = jax.lax.fori_loop(0, jnp.sum(lags), answer, begun)
-
-    def put(table: Array, row: Array, values: Array) -> Array:
-        return table.at[row].set(values.astype(table.dtype), mode="drop")
-
-    plan = replace(plan, **{n: put(getattr(plan, n), t.row, now[n]) for n, t in tables.items()})
-    return plan, replace(
-        prices,
-        balance=put(prices.balance, who, price),
-        energy=put(prices.energy, kept.row, water),
+    )
+    return _Terms(
+        slope=chosen.of(slope),
+        bend=chosen.of(jax.tree.map(lambda h, u: h + 0 * u, curvature(market, plan), plan)),
+        lower=lower,
+        upper=upper,
+        tolls=_taken(jnp.broadcast_to(toll(market), plan.trades.shape), traded),
+        buyers=buyers,
+        sellers=sellers,
+        loss=(into, out, kept),
+        drawn=_DRAWN * scale.price / scale.power * jnp.max(ts),
+        size=scale.power,
+        worth=scale.price * jnp.max(ts),
     )
 
 
-def _rows_of(
-    market: Market,
-    sign: Float[Array, " T"],
-    loss: list[Float[Array, "K H"]],
-    before: Float[Array, "H H"],
-) -> _Own:
+def _answer(
+    market: Market, chosen: _Chosen, terms: _Terms, one: Array, now: _Standing
+) -> _Standing:
+    """Where all stand once one of them has answered; where its program has no answer, as before.
+
+    A trade is two columns, one for each direction, as each has its own price.
+    """
+    trades, ts = chosen.trades, counted(market)
+    g, k, t = chosen.units.of(one, UNITS), chosen.stores.of(one, UNITS), trades.of(one, TRADES)
+    buys = _taken(trades.first, t, MOST) == one
+    other = jnp.where(buys, _taken(trades.second, t, MOST), _taken(trades.first, t, MOST))
+    outside = jnp.where(buys[:, None], _taken(terms.sellers, t), _taken(terms.buyers, t))
+    theirs = jnp.where((other < MOST)[:, None], _taken(now.balance, other), outside)
+    sign = jnp.where(buys, -1.0, 1.0)
+
+    def mine(table: dict[str, Array]) -> tuple[Array, Array, Array]:
+        """Of columns without a direction, of trades, and of contents."""
+        each = [table[name][one][None] for name in _HOME]
+        each.append(_taken(table["generation"], g))
+        each += [_taken(table[name], k) for name in ("charge", "discharge")]
+        return jnp.concatenate(each), _taken(table["trades"], t), _taken(table["energy"], k)
+
+    def both(plain: Array, forward: Array, backward: Array, held: Array) -> Array:
+        return jnp.concatenate([plain, forward, backward, held])
+
+    def directed(plain: Array, forward: Array, backward: Array, held: Array) -> Array:
+        return both(plain, jnp.maximum(forward, 0), jnp.maximum(-backward, 0), held)
+
+    x, traded, held = mine(now.plan)
+    (c, ct, ce), (h, ht, he) = mine(terms.slope), mine(terms.bend)
+    (low, lowt, lowe), (high, hight, highe) = mine(terms.lower), mine(terms.upper)
+    ht = ht + terms.drawn
+    ct = ct - sign[:, None] * ts * theirs - ht * traded
+    tolled = _taken(terms.tolls, t)
+    own = _rows_of(market, sign, [_taken(a, k, 1.0) for a in terms.loss])
+    before = directed(x, traded, traded, held)
+    lacks = jnp.concatenate([now.missed[one][None], _taken(now.emptied, k)])
+    program = Boxed(
+        linear=both(c - h * x, ct + tolled, tolled - ct, ce - he * held),
+        bend=both(h, ht, ht, he),
+        low=directed(low, lowt, hight, lowe),
+        high=directed(high, hight, lowt, highe),
+        rows=own.forth(before) - lacks,
+    )
+    found, y, good = solved(program, own, terms.size, terms.worth)
+    ends = np.cumsum([len(_HOME), UNITS, UNITS, UNITS, TRADES, TRADES])
+    home, made, into, out, there, back, full = jnp.split(jnp.where(good, found, before), ends)
+    plan = {name: now.plan[name].at[one].set(home[i]) for i, name in enumerate(_HOME)}
+    for name, at, values in (
+        ("generation", g, made), ("charge", k, into), ("discharge", k, out), ("energy", k, full),
+        ("trades", t, there - back),
+    ):  # fmt: skip
+        plan[name] = now.plan[name].at[at].set(values, mode="drop")
+    missed = now.missed.at[other].add(sign[:, None] * (traded - there + back), mode="drop")
+    price, paid = now.balance[one], _taken(now.energy, k)
+    water = jnp.where(good, y[1:] / market.weight, paid)
+    return _Standing(
+        plan=plan,
+        balance=now.balance.at[one].set(jnp.where(good, y[0] / ts, price)),
+        energy=now.energy.at[k].set(water, mode="drop"),
+        missed=missed.at[one].set(jnp.where(good, 0.0, missed[one])),
+        emptied=now.emptied.at[k].set(jnp.where(good, 0.0, lacks[1:]), mode="drop"),
+    )
+
+
+def _rows_of(market: Market, sign: Float[Array, " T"], loss: list[Float[Array, "K H"]]) -> _Own:
     """The rows of a prosumer with trades of a `sign`, and buffers that lose so much."""
     into, out, kept = loss
     ones, each, hours = jnp.ones(UNITS), jnp.eye(UNITS)[:, :, None], into.shape[1]
     supply = [jnp.array([-1.0, 1.0, 1.0]), -ones, ones, -ones, sign, -sign, jnp.zeros(UNITS)]
-    gap = jnp.zeros((UNITS, 3 + UNITS, hours))
+    gap = jnp.zeros((UNITS, len(_HOME) + UNITS, hours))
     rest = jnp.zeros((UNITS, 2 * TRADES + UNITS, hours))
     length = market.hour_length
     feed = [gap, -length * into * each, length / out * each, rest]
     return _Own(
         supply=jnp.concatenate(supply),
         feed=jnp.concatenate(feed, axis=1),
-        path=jnp.eye(hours) - kept[:, :, None] * before,
+        path=jnp.eye(hours) - kept[:, :, None] * earlier(market.before, hours),
     )
 
 
