@@ -302,12 +302,19 @@ def _residuals(market: Market, plan: Plan, prices: Rows) -> Residuals:
     )
 
 
-def price_misses(market: Market, plan: Plan, prices: Rows) -> Float[Array, " N"]:
-    """The largest natural residual of all that each prosumer decides, relative as in `dual`."""
+def misses(market: Market, plan: Plan, prices: Rows) -> Float[Array, " N"]:
+    """How far each prosumer is from an equilibrium, relative as in `dual` and `infeasibility`.
+
+    The largest of the natural residuals of all that it decides, its own balance, and its buffers'.
+    """
     scale = scales(market, plan)
-    pulled = pull(market, existing(market, prices))
-    left = _natural(market, plan, pulled, scale, shares(market, scale))
-    return _by_prosumer(market, left, left.charge, left.discharge, left.energy)
+    share = shares(market, scale)
+    left = _natural(market, plan, pull(market, existing(market, prices)), scale, share)
+    price = _by_prosumer(market, left, left.charge, left.discharge, left.energy)
+    outside = jax.tree.map(_beyond, rows(market, plan), *limits(market))
+    _, size = much(market, scale, share)
+    unmet = jnp.maximum(price, _by_row(outside.balance / size.balance))
+    return unmet.at[market.buffers.owner].max(_by_row(outside.energy / size.energy))
 
 
 def _share(found: Array, size: Array) -> Float[Array, ""]:

@@ -11,7 +11,7 @@ import pytest
 import jaxgne as jg
 from jaxgne.market import cast
 from jaxgne.model import Plan, Rows, boxes
-from jaxgne.optimality import price_misses, residuals
+from jaxgne.optimality import misses, residuals
 from jaxgne.solvers import laggards, primal_dual
 from jaxgne.solvers.laggards import heard
 from tests.bounds import hold_to_bounds
@@ -68,18 +68,41 @@ def test_a_market_of_laggards_stays(monkeypatch, cleared):
     market, plan, prices = cleared
     monkeypatch.setattr(laggards, "MOST", 4)
     far = replace(prices, balance=prices.balance + 0.1)
-    assert int(jnp.sum(price_misses(market, plan, far) > TOL)) > 4
+    assert int(jnp.sum(misses(market, plan, far) > TOL)) > 4
     found = jax.jit(lambda *given: heard(*given))(market, plan, far, TOL)
     assert jax.tree.all(jax.tree.map(np.array_equal, found, (plan, far)))
 
 
-def test_price_misses_are_the_judges(cleared):
-    """The largest of all prosumers is what the judge says of what prosumers decide."""
+def test_a_battery_whose_contents_do_not_add_up_answers(cleared):
+    """All prices are right, and what it charges is less than what it holds."""
+    market, plan, prices = cleared
+    lower, upper = boxes(market)
+    inside = (plan.charge > lower.charge + 0.1) & (plan.charge < upper.charge - 0.1)
+    store, hour = np.argwhere(np.asarray(inside))[0]
+    owner = int(market.buffers.owner[store])
+    more = replace(
+        plan,
+        charge=plan.charge.at[store, hour].add(0.05),
+        imports=plan.imports.at[owner, hour].add(0.05),
+    )
+    before = judge(market, more, prices)
+    assert before.dual < 0.3 * TOL
+    assert before.infeasibility > 2 * TOL
+    after = judge(market, *answer(market, more, prices, TOL))
+    assert after.error < 0.1 * before.error
+
+
+def test_misses_are_the_judges(cleared):
+    """The largest of all prosumers is what the judge says of what prosumers decide and balance."""
     market, plan, prices = cleared
     far = replace(prices, balance=prices.balance.at[7].add(0.02))
-    missed = np.asarray(price_misses(market, plan, far))
+    missed = np.asarray(misses(market, plan, far))
     assert missed.argmax() == 7 or missed.max() == pytest.approx(missed[7])
     assert missed.max() == pytest.approx(float(judge(market, plan, far).dual), rel=1e-6)
+    short = replace(plan, imports=plan.imports.at[9].add(-1.0))
+    missed = np.asarray(misses(market, short, prices))
+    assert missed.argmax() == 9
+    assert missed[9] == pytest.approx(float(judge(market, short, prices).infeasibility), rel=1e-6)
 
 
 def test_what_is_beyond_its_sizes_stands(monkeypatch, cleared):

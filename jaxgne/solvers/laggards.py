@@ -5,7 +5,8 @@ own prices have a long way to go at a small step: a battery that alone serves it
 no price but its own, which creeps up until the main grid's is lower. Each of these, the farthest
 first, takes the best plan that it has at the prices of the others, all else held, and the prices
 that come with it: a round of Gauss and Seidel over a few small quadratic programs. What it trades
-is drawn to what it traded, so that neighbors miss little, which polishing passes on.
+is drawn to what it traded, so that neighbors miss little, which polishing passes on; those who
+then lag answer in the next round.
 """
 
 from dataclasses import replace
@@ -14,7 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from ..market import Market
 from ..model import (
@@ -30,14 +31,15 @@ from ..model import (
     toll,
     zone_totals,
 )
-from ..optimality import price_misses
+from ..optimality import misses
 from ..record import Record
 from ..scales import scales
 from ..succession import earlier
 from .boxed_qp import Boxed, solved
 from .polishing import fitted
 
-MOST = 256  # prosumers that answer
+ROUNDS = 3  # of answers
+MOST = 256  # prosumers that answer in one
 UNITS = 2  # generators, and buffers, of one that takes part; what more there is stands
 TRADES = 32  # and trades
 _PAIRS = 16 * MOST  # trades of all that answer
@@ -150,14 +152,22 @@ def heard(market: Market, plan: Plan, prices: Rows, tol: Float[Array, ""]) -> tu
 
 
 def _answered(market: Market, plan: Plan, prices: Rows, tol: Float[Array, ""]) -> tuple[Plan, Rows]:
-    missed = price_misses(market, plan, prices)
-    few = jnp.sum(missed > tol) <= min(MOST, missed.shape[0])
+    """Rounds of answers, as who deals with those who answered may lag after them."""
 
-    def answer() -> tuple[Plan, Rows]:
-        new, priced = _round(market, plan, prices, missed, tol)
-        return fitted(market, new), priced
+    def going(state: tuple) -> Bool[Array, ""]:
+        turn, _, _, missed = state
+        lag = jnp.sum(missed > tol)
+        some = (turn == 0) | (lag > 0)
+        return (turn < ROUNDS) & some & (lag <= min(MOST, missed.shape[0]))
 
-    return jax.lax.cond(few, answer, lambda: (plan, prices))
+    def answer(state: tuple) -> tuple:
+        turn, plan, prices, missed = state
+        plan, prices = _round(market, plan, prices, missed, tol)
+        plan = fitted(market, plan)
+        return turn + 1, plan, prices, misses(market, plan, prices)
+
+    begun = jnp.zeros((), jnp.int32), plan, prices, misses(market, plan, prices)
+    return jax.lax.while_loop(going, answer, begun)[1:3]
 
 
 def _round(
