@@ -110,28 +110,28 @@ def sizes(market: jg.Market) -> tuple[int, int, int, int, int, int]:
 def traffic(market: jg.Market) -> int:
     """Bytes that a step moves at least, each number read once and written once.
 
-    Of a decision: mirrored, anchor and step read, mirrored written, and its bounds read; of a price
-    of a row the same without bounds. A pair also reads two prices, and adds to two balances. Step
-    sizes are in float32.
+    Of a decision: anchor, travel and step read, travel written, and its bounds read; of a price of
+    a row the same without bounds, and the anchor's row. A pair also reads two prices, and adds to
+    two balances. Travels, what they add to rows, and step sizes are in float32.
     """
     prosumers, pairs, generators, buffers, hours, width = sizes(market)
-    numbers = 18 * prosumers + 9 * pairs + 7 * generators + 19 * buffers
-    steps = 4 * prosumers + pairs + generators + 4 * buffers
-    return hours * (width * numbers + 4 * steps)
+    numbers = 8 * prosumers + 3 * pairs + 3 * generators + 10 * buffers
+    few = 14 * prosumers + 7 * pairs + 5 * generators + 14 * buffers
+    return hours * (width * numbers + 4 * few)
 
 
 def memory(market: jg.Market) -> int:
     """Bytes that a solve keeps at its peak: the market, its state twice, and what a look makes.
 
-    The state is three points of a plan and prices (mirrored, image, anchor), step sizes and omegas
-    in float32, and a byte for each decision whether it rests; a look at the answer makes seven and
-    a half plans in float64.
+    The state is two points of a plan and prices (image, anchor), the rows of the anchor, travel,
+    step sizes and omegas in float32, and a byte for each decision whether it rests; a look at the
+    answer makes seven and a half plans in float64.
     """
     prosumers, pairs, generators, buffers, hours, width = sizes(market)
     given = 8 * prosumers + 2 * generators + 6 * buffers
     plan = 3 * prosumers + pairs + generators + 3 * buffers
     prices = prosumers + buffers
-    state = 3 * width * (plan + prices) + 4 * (plan + prices + prosumers) + plan
+    state = width * (2 * plan + 3 * prices) + 4 * (2 * (plan + prices) + prosumers) + plan
     return round(hours * (width * given + 2 * state + 8 * 7.5 * plan))
 
 

@@ -173,12 +173,21 @@ def test_a_loop_of_steps_reads_nothing_of_pairs_that_it_can_make():
     solver = given[1]
 
     def loop(market: jg.Market, state: Any) -> Any:
-        return jax.lax.fori_loop(0, 9, lambda _, state: solver.step(market, state), state).mirrored
+        return jax.lax.fori_loop(0, 9, lambda _, state: solver.step(market, state), state).travel
 
     text = jax.jit(loop).lower(given[0], start).compile().as_text()
     state = max(re.findall(r"= \((.*)\) while\(", text or ""), key=len)
     kept = Counter(re.findall(rf"(f\d\d)\[{SHAPE.pairs},{SHAPE.hours}\]", state))
-    assert kept == {"f64": 2, "f32": 1}, "mirrored and anchor; and their steps"
+    assert kept == {"f64": 1, "f32": 2}, "anchor; and travel and steps"
+    body = _computation(text or "", re.findall(r"while\(.*body=%([\w.-]+)", text or "")[-1])
+    made = re.findall(rf"= (f\d\d)\[{SHAPE.pairs},(?:1,)?{SHAPE.hours}\]\S* fusion\(", body)
+    assert made == ["f32"], "of pairs a step makes their travel, and that once"
+
+
+def _computation(text: str, name: str) -> str:
+    """A computation of a compiled program, as text."""
+    start = text.index(f"\n%{name} ")
+    return text[start : text.index("\n}\n", start)]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -30,7 +30,9 @@ from ..model import (
     Rows,
     counted,
     grid_price,
+    in_zones,
     limits,
+    moved,
     own_gradient,
     prox,
     pull,
@@ -72,9 +74,11 @@ _AGAIN = 1.05  # iterations over those at which it was polished, from which on i
 
 
 class _State(Record):
-    mirrored: Point  # 2 T w - w of the last point w
+    travel: Point  # from the anchor to 2 T w - w of the last point w, in float32
     image: Point  # T of the point at the last look: inside all private sets
     anchor: Point
+    anchored: Rows  # rows of the anchor's plan
+    drawn: Float[Array, "Z H"]  # what it imports, kW
     metric: Metric
     held: Bool[Array, " B"]  # buses whose voltage a bound has held; it only grows
     grown: Bool[Array, ""]  # whether it has since the metric was made
@@ -129,9 +133,11 @@ class PrimalDual(AbstractSolver):
         geometry, resting = metric(market, free), nowhere(start.plan)
         count, none = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.float64)
         state = _State(
-            mirrored=start,
+            travel=_nothing(start),
             image=start,
             anchor=start,
+            anchored=rows(market, start.plan),
+            drawn=sigma,
             metric=geometry,
             held=free,
             grown=jnp.zeros((), bool),
@@ -151,16 +157,16 @@ class PrimalDual(AbstractSolver):
 
     def step(self, market: Market, state: _State) -> _State:
         """One iteration."""
-        _, mirrored = _iterate(_widened(market), state, _current(state))
-        return replace(state, mirrored=mirrored, age=state.age + 1)
+        _, travel = _iterate(_widened(market), state, _current(state))
+        return replace(state, travel=travel, age=state.age + 1)
 
     def look(self, market: Market, state: _State) -> _State:
         """One iteration and, where due, a restart."""
         market = _widened(market)
         current = _current(state)
-        image, mirrored = _iterate(market, state, current)
-        moved = jax.tree.map(jnp.subtract, image, current)
-        residual = jnp.sqrt(squared(market, state.metric, state.omega, state.steps, moved))
+        image, travel = _iterate(market, state, current)
+        change = jax.tree.map(jnp.subtract, image, current)
+        residual = jnp.sqrt(squared(market, state.metric, state.omega, state.steps, change))
         age = state.age + 1
         due = residual <= self.sufficient * state.first
         due |= (residual <= self.necessary * state.first) & (residual > state.last)
@@ -172,8 +178,10 @@ class PrimalDual(AbstractSolver):
             return _stepped(
                 market,
                 state,
-                mirrored=image,
+                travel=_nothing(image),
                 anchor=image,
+                anchored=rows(market, image.plan),
+                drawn=zone_totals(market, image.plan),
                 held=held,
                 grown=jnp.any(held != state.held),
                 resting=resting,
@@ -185,7 +193,7 @@ class PrimalDual(AbstractSolver):
             )
 
         def go_on() -> _State:
-            return replace(state, mirrored=mirrored, age=age, last=residual)
+            return replace(state, travel=travel, age=age, last=residual)
 
         return replace(jax.lax.cond(due, restart, go_on), image=image)
 
@@ -251,8 +259,8 @@ class PrimalDual(AbstractSolver):
         Where one of the two residuals is far larger than the other, each relative to the market's
         own magnitudes, omega does not move against it.
         """
-        moved = _squares(market, state, image, current)
-        travel = _squares(market, state, image, state.anchor)
+        last = _squares(market, state, image, current)
+        since = _squares(market, state, image, state.anchor)
         bound = jnp.log(self.lopsided)
 
         def pooled(squares: Array) -> Array:  # so that what rests follows the others
@@ -267,7 +275,7 @@ class PrimalDual(AbstractSolver):
             shift = jnp.where(excess < -bound, jnp.minimum(shift, (excess + bound) / 4), shift)
             return (omega * jnp.exp(jnp.clip(shift, -1.5, 1.5))).astype(omega.dtype)
 
-        return jax.tree.map(change, state.omega, state.usual, *travel, *moved)
+        return jax.tree.map(change, state.omega, state.usual, *since, *last)
 
     def point(self, market: Market, state: _State) -> tuple[Plan, Rows]:
         """The latest image of the iteration; what the feeders exchange follows from it."""
@@ -302,7 +310,11 @@ def _widened(market: Market) -> Market:
 
 
 def _iterate(market: Market, state: _State, at: Point) -> tuple[Point, Point]:
-    """T of a point, and the point mirrored at it: 2 T w - w."""
+    """T of a point w, and the way from the anchor to 2 T w - w.
+
+    Rows are the anchor's and what the way adds to them: the way shrinks as the iteration converges,
+    so that float32 has digits enough for it in a market in float64.
+    """
     (market, size), geometry = _each_time(market, state), state.metric
     ts = counted(market)
     own = own_gradient(without_curves(market), at.plan, at.price)
@@ -316,8 +328,8 @@ def _iterate(market: Market, state: _State, at: Point) -> tuple[Point, Point]:
     gained = at.total - size.total * ts * (zone_bases(market) - at.price)
     total = gained / (1 + size.total * ts * zone_slopes(market))
 
-    ahead = _mirror(plan, at.plan)
-    value = rows(market, ahead)
+    way = _mirrored(plan, at.plan, state.anchor.plan, state.travel.plan)
+    value = jax.tree.map(jnp.add, state.anchored, moved(_lean(market), way))
     low, high = limits(market)
     # y + Sigma (s - its projection)
     wanted = value.aggregate + at.prices.aggregate / size.link
@@ -332,10 +344,10 @@ def _iterate(market: Market, state: _State, at: Point) -> tuple[Point, Point]:
             moves, cap=by_cap[0] * value.cap / market.weight, level=level / market.weight
         )
     prices = jax.tree.map(jnp.add, at.prices, moves)
-    drawn = zone_totals(market, ahead) - _mirror(total, at.total)
+    drawn = state.drawn + in_zones(market, way.imports) - (2 * total - at.total)
     image = Point(plan, total, replace(prices, aggregate=scarce), at.price + size.link * drawn)
-    both = (image, replace(_mirror(image, at), plan=ahead))
-    return jax.tree.map(lambda new, old: new.astype(old.dtype), both, (at, at))
+    image = jax.tree.map(lambda new, old: new.astype(old.dtype), image, at)
+    return image, replace(_mirrored(image, at, state.anchor, state.travel), plan=way)
 
 
 def _each_time(market: Market, state: _State) -> tuple[Market, Steps]:
@@ -359,8 +371,29 @@ def _bent_prox(units: Generators, wish: Array, step: Array) -> Float[Array, "G H
     return crossing(rise, units.power_min, units.power_max, wish)
 
 
-def _mirror(image: Any, at: Any) -> Any:
-    return jax.tree.map(lambda new, old: 2 * new - old, image, at)
+def _mirrored(image: Any, at: Any, anchor: Any, travel: Any) -> Any:
+    """The way from the anchor to the point mirrored at its image, as few bytes as `travel` has.
+
+    A sum of what is rounded: a rounded sum XLA would make twice, to be kept and to be summed.
+    """
+
+    def way(new: Array, old: Array, rest: Array, kept: Array) -> Array:
+        return (new - old).astype(kept.dtype) + (new - rest).astype(kept.dtype)
+
+    return jax.tree.map(way, image, at, anchor, travel)
+
+
+def _nothing(anchor: Point) -> Point:
+    """No way from an anchor: in float32, but for totals and all that is the network's."""
+    plan, prices = cast((anchor.plan, anchor.prices), jnp.float32)
+    few = replace(anchor, plan=wide_plan(plan), prices=wide_rows(prices))
+    return jax.tree.map(jnp.zeros_like, few)
+
+
+def _lean(market: Market) -> Market:
+    """The market with its tables in float32, but for the grid, tariff and zones."""
+    wide = market.grid, market.tariff, market.zones
+    return eqx.tree_at(lambda m: (m.grid, m.tariff, m.zones), cast(market, jnp.float32), wide)
 
 
 def _current(state: _State) -> Point:
@@ -370,11 +403,10 @@ def _current(state: _State) -> Point:
     """
     share = state.age / (state.age + 1)
 
-    def moved(new: Array, rest: Array) -> Array:
-        near = share.astype(new.dtype)
-        return near * new + (1 - near) * rest
+    def at(rest: Array, way: Array) -> Array:
+        return rest + share.astype(rest.dtype) * way
 
-    return jax.tree.map(moved, state.mirrored, state.anchor)
+    return jax.tree.map(at, state.anchor, state.travel)
 
 
 def _stepped(market: Market, state: _State, **changes: Any) -> _State:
