@@ -90,3 +90,12 @@ def test_answers_are_judged_where_the_residual_says_so(steps, error, residual, w
     state = replace(state, last=jnp.asarray(residual), judged=jnp.asarray(judged))
     given = (jnp.asarray(steps), jnp.asarray(error), jnp.asarray(1e-6))
     assert bool(solver.worth_a_look(market, state, *given)) == wanted
+
+
+@pytest.mark.parametrize("stress", [False, True])
+def test_a_way_in_float32_loses_no_digits_in_float64(stress: bool):
+    """A point kept in float32 would stay at some 1e-7."""
+    one = jg.synthetic(30, degree=4.0, buses=8, stress=stress, seed=1)
+    clearing = jg.clear(one, jg.PrimalDual(), tol=1e-10, max_steps=2000)
+    assert clearing.certificate.error <= 1e-10
+    assert clearing.plan.trades.dtype == jnp.float64
